@@ -1,0 +1,115 @@
+"""The named failures. One class a kind, each with the reason that the wire shows.
+
+The subjects raise these; ``service/rpc`` turns each kind into a gRPC status in one table. This
+module knows no gRPC. ``Reason`` equals ErrorReason in proto/tollwire/v1/error_reason.proto without
+its prefix; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    MALFORMED_REQUEST = "MALFORMED_REQUEST"
+    INVALID_FIELD = "INVALID_FIELD"
+    INVALID_NUMBER = "INVALID_NUMBER"
+    COST_OVERFLOW = "COST_OVERFLOW"
+    NO_RATE = "NO_RATE"
+    BLOCKED = "BLOCKED"
+    TENANT_NOT_FOUND = "TENANT_NOT_FOUND"
+    EXTENSION_NOT_FOUND = "EXTENSION_NOT_FOUND"
+    RATE_NOT_FOUND = "RATE_NOT_FOUND"
+    CDR_NOT_FOUND = "CDR_NOT_FOUND"
+    UPLOAD_NOT_FOUND = "UPLOAD_NOT_FOUND"
+    TENANT_EXISTS = "TENANT_EXISTS"
+    EXTENSION_EXISTS = "EXTENSION_EXISTS"
+    RATE_EXISTS = "RATE_EXISTS"
+    CDR_CONFLICT = "CDR_CONFLICT"
+    TENANT_IN_USE = "TENANT_IN_USE"
+    EXTENSION_IN_USE = "EXTENSION_IN_USE"
+    CURRENCY_IN_USE = "CURRENCY_IN_USE"
+    ETAG_MISMATCH = "ETAG_MISMATCH"
+    UPLOAD_GAP = "UPLOAD_GAP"
+    UPLOAD_CHUNK_CHANGED = "UPLOAD_CHUNK_CHANGED"
+    DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
+    TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
+    INTERNAL = "INTERNAL"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One wrong field: its path from the request ("rate.intervals[1].start_seconds") and what is
+    wrong with it, in words that say how to mend it."""
+
+    field: str
+    description: str
+
+
+class TollwireError(Exception):
+    """A failure that the client is told of.
+
+    ``metadata`` goes into ErrorInfo: names to short strings, such as the id of the resource.
+    ``violations`` goes into BadRequest.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Iterable[FieldViolation] = (),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+
+
+class InvalidInput(TollwireError):
+    """INVALID_ARGUMENT: the request is wrong in itself, whatever the state of the service."""
+
+
+class NotFound(TollwireError):
+    """NOT_FOUND: what the request names is not there."""
+
+
+class AlreadyExists(TollwireError):
+    """ALREADY_EXISTS: what the request would create is there already."""
+
+
+class FailedPrecondition(TollwireError):
+    """FAILED_PRECONDITION: the state of the service forbids it; a retry would not help."""
+
+
+class Aborted(TollwireError):
+    """ABORTED: somebody else was faster; read again, then retry."""
+
+
+class OutOfRange(TollwireError):
+    """OUT_OF_RANGE: a position past the end."""
+
+
+class Unavailable(TollwireError):
+    """UNAVAILABLE: nothing was changed; the same request may succeed later."""
+
+
+class Exhausted(TollwireError):
+    """RESOURCE_EXHAUSTED: too much at once; the same request may succeed later."""
+
+
+def invalid_field(field: str, description: str) -> InvalidInput:
+    """The failure for one wrong field."""
+    return invalid_fields([FieldViolation(field, description)])
+
+
+def invalid_fields(violations: Iterable[FieldViolation]) -> InvalidInput:
+    """The failure for several wrong fields at once; the message lists them all."""
+    found = tuple(violations)
+    message = "; ".join(f"{v.field}: {v.description}" for v in found)
+    return InvalidInput(Reason.INVALID_FIELD, message, violations=found)
