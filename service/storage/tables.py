@@ -1,0 +1,313 @@
+"""The schema, for SQLite and PostgreSQL alike.
+
+Conventions: times are BIGINT nanoseconds since the Unix epoch (both databases store them exactly,
+and PostgreSQL's own timestamp would drop the last three digits a sender may give); money is integers
+scaled by 10**4; enums are the wire's numbers. NOT NULL unless the absence means something.
+
+What only triggers can say (a priced CDR never changes, history is never deleted) stands in
+``triggers``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# SQLite gives ids by itself only to a column of the exact type INTEGER.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+# The ends of the window of a rate without effective_from or effective_to: one second outside the
+# range of google.protobuf.Timestamp. With values instead of NULLs, uniqueness and ordering by
+# effective_from need no special case.
+OPEN_FROM_S = -62_135_596_801
+OPEN_TO_S = 253_402_300_800
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class IdCounter(Base):
+    """The next id of a kind of resource. Ids are never used twice, not even after a deletion."""
+
+    __tablename__ = "id_counters"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    next_id: Mapped[int] = mapped_column(BigInteger)
+
+
+class TenantRow(Base):
+    """A tenant as it is now."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(Text)
+    currency: Mapped[str] = mapped_column(Text)
+    rounding: Mapped[int] = mapped_column(SmallInteger)
+    country_code: Mapped[str] = mapped_column(Text)
+    national_prefix: Mapped[str] = mapped_column(Text)
+    international_prefix: Mapped[str] = mapped_column(Text)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("id > 0", name="id"),
+        CheckConstraint("rounding BETWEEN 1 AND 4", name="rounding"),
+        CheckConstraint("length(currency) = 3", name="currency"),
+    )
+
+
+class TenantVersionRow(Base):
+    """A tenant as it was from ``revision`` of its deck on: what a CDR of that time was rated under.
+
+    No foreign key: the history outlives the tenant.
+    """
+
+    __tablename__ = "tenant_versions"
+
+    tenant_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(Text)
+    currency: Mapped[str] = mapped_column(Text)
+    rounding: Mapped[int] = mapped_column(SmallInteger)
+    country_code: Mapped[str] = mapped_column(Text)
+    national_prefix: Mapped[str] = mapped_column(Text)
+    international_prefix: Mapped[str] = mapped_column(Text)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeckRow(Base):
+    """Where each tenant's deck stands. ``revision`` counts the committed changes of the tenant's
+    rates and rules; it goes on where a tenant is deleted and created again. ``change_seq`` orders
+    the changes of all tenants: workers follow it."""
+
+    __tablename__ = "decks"
+
+    tenant_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    change_seq: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class DeckClockRow(Base):
+    """The one row that counts changes of decks. It is taken last in a transaction, so that the order
+    of ``change_seq`` is the order of the commits and the lock on it is short."""
+
+    __tablename__ = "deck_clock"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    change_seq: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
+class ExtensionRow(Base):
+    __tablename__ = "extensions"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    tenant_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("tenants.id", ondelete="CASCADE"), index=True
+    )
+    number: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (CheckConstraint("id > 0", name="id"),)
+
+
+class RateVersionRow(Base):
+    """Every state that every rate ever had. A rate's present state is its row without
+    ``retired_revision``; a change retires that row and adds one; a deletion only retires it.
+
+    A row is written once; the only update is to retire it. CDRs refer to ``version_id``.
+    """
+
+    __tablename__ = "rate_versions"
+
+    version_id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    rate_id: Mapped[int] = mapped_column(BigInteger)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    created_revision: Mapped[int] = mapped_column(BigInteger)
+    retired_revision: Mapped[int | None] = mapped_column(BigInteger)
+    prefix: Mapped[str] = mapped_column(Text)
+    destination: Mapped[str] = mapped_column(Text)
+    cost_per_minute_e4: Mapped[int] = mapped_column(BigInteger)
+    billing_increment: Mapped[int] = mapped_column(Integer)
+    connect_fee_e4: Mapped[int] = mapped_column(BigInteger)
+    minimum_seconds: Mapped[int] = mapped_column(Integer)
+    # JSON [[start_seconds, cost_per_minute_e4, billing_increment], ...]; NULL for none.
+    intervals: Mapped[str | None] = mapped_column(Text)
+    effective_from_s: Mapped[int] = mapped_column(BigInteger)
+    effective_from_nanos: Mapped[int] = mapped_column(Integer)
+    effective_to_s: Mapped[int] = mapped_column(BigInteger)
+    effective_to_nanos: Mapped[int] = mapped_column(Integer)
+    blocked: Mapped[bool]
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    updated_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("cost_per_minute_e4 BETWEEN 0 AND 999999999999", name="cost_per_minute"),
+        CheckConstraint("connect_fee_e4 BETWEEN 0 AND 999999999999", name="connect_fee"),
+        CheckConstraint("billing_increment BETWEEN 1 AND 86400", name="billing_increment"),
+        CheckConstraint("minimum_seconds >= 0", name="minimum_seconds"),
+        CheckConstraint("length(prefix) <= 32", name="prefix"),
+        # One present rate for each prefix and start; also the order in which decks are listed.
+        Index(
+            "uq_rate_versions_present",
+            "tenant_id",
+            "prefix",
+            "effective_from_s",
+            "effective_from_nanos",
+            unique=True,
+            sqlite_where=text("retired_revision IS NULL"),
+            postgresql_where=text("retired_revision IS NULL"),
+        ),
+        Index(
+            "uq_rate_versions_rate",
+            "rate_id",
+            unique=True,
+            sqlite_where=text("retired_revision IS NULL"),
+            postgresql_where=text("retired_revision IS NULL"),
+        ),
+        # What a worker has missed since the revision that it knows.
+        Index("ix_rate_versions_created", "tenant_id", "created_revision"),
+        Index(
+            "ix_rate_versions_retired",
+            "tenant_id",
+            "retired_revision",
+            sqlite_where=text("retired_revision IS NOT NULL"),
+            postgresql_where=text("retired_revision IS NOT NULL"),
+        ),
+    )
+
+
+class UploadRow(Base):
+    """An upload and its totals over the committed chunks."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    committed_offset: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[int] = mapped_column(BigInteger)
+    duplicates: Mapped[int] = mapped_column(BigInteger)
+    conflicts: Mapped[int] = mapped_column(BigInteger)
+    rejected: Mapped[int] = mapped_column(BigInteger)
+    unrated: Mapped[int] = mapped_column(BigInteger)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    updated_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+
+class UploadChunkRow(Base):
+    """The answer that a committed chunk was given, for the sender who asks again."""
+
+    __tablename__ = "upload_chunks"
+
+    upload_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("uploads.id"), primary_key=True, autoincrement=False
+    )
+    first_index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    calls: Mapped[int] = mapped_column(Integer)
+    # SHA-256 over the chunk's calls: a chunk sent again must be the same chunk.
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    created: Mapped[int] = mapped_column(Integer)
+    duplicates: Mapped[int] = mapped_column(Integer)
+    conflicts: Mapped[int] = mapped_column(Integer)
+    rejected: Mapped[int] = mapped_column(Integer)
+    unrated: Mapped[int] = mapped_column(Integer)
+    # JSON [[index, call_id, reason, message], ...]; NULL for none.
+    failures: Mapped[str | None] = mapped_column(Text)
+
+
+class CdrRow(Base):
+    """One call and what it cost.
+
+    ``cost`` is held in two integers of one sign, whole units and ten-thousandths: a cost of 15
+    digits before the point does not fit 64 bits at scale 10**4, and SQLite has no exact decimal.
+
+    No foreign keys: at millions of rows an hour they cost more than the insert. The writing
+    transaction holds a share lock on the tenants and extensions it names, and triggers refuse to
+    delete those that CDRs refer to.
+    """
+
+    __tablename__ = "cdrs"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    call_id: Mapped[str] = mapped_column(Text)
+    extension_id: Mapped[int | None] = mapped_column(BigInteger)
+    caller_number: Mapped[str] = mapped_column(Text)
+    destination_number: Mapped[str] = mapped_column(Text)
+    direction: Mapped[int] = mapped_column(SmallInteger)
+    disposition: Mapped[int] = mapped_column(SmallInteger)
+    duration_seconds: Mapped[int] = mapped_column(Integer)
+    started_at_ns: Mapped[int] = mapped_column(BigInteger)
+    ended_at_ns: Mapped[int | None] = mapped_column(BigInteger)
+    status: Mapped[int] = mapped_column(SmallInteger)
+    unrated_reason: Mapped[int | None] = mapped_column(SmallInteger)
+    bill_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    cost_units: Mapped[int | None] = mapped_column(BigInteger)
+    cost_fraction_e4: Mapped[int | None] = mapped_column(SmallInteger)
+    rate_version_id: Mapped[int | None] = mapped_column(BigInteger)
+    rate_revision: Mapped[int] = mapped_column(BigInteger)
+    upload_id: Mapped[int | None] = mapped_column(BigInteger)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("duration_seconds >= 0", name="duration_seconds"),
+        CheckConstraint("direction BETWEEN 1 AND 3", name="direction"),
+        CheckConstraint("disposition BETWEEN 1 AND 6", name="disposition"),
+        CheckConstraint("status BETWEEN 1 AND 3", name="status"),
+        CheckConstraint("unrated_reason BETWEEN 1 AND 3", name="unrated_reason"),
+        # UNRATED has a reason and no cost; every other status has a cost and no reason.
+        CheckConstraint(
+            "(status = 3) = (unrated_reason IS NOT NULL)"
+            " AND (status = 3) = (bill_seconds IS NULL)"
+            " AND (status = 3) = (cost_units IS NULL)"
+            " AND (status = 3) = (cost_fraction_e4 IS NULL)",
+            name="unrated_has_no_cost",
+        ),
+        CheckConstraint(
+            "(status = 1) = (rate_version_id IS NOT NULL)", name="rated_has_a_rate"
+        ),
+        CheckConstraint(
+            "status <> 2 OR (bill_seconds = 0 AND cost_units = 0 AND cost_fraction_e4 = 0)",
+            name="not_billable_costs_nothing",
+        ),
+        CheckConstraint("cost_fraction_e4 BETWEEN -9999 AND 9999", name="cost_fraction"),
+        Index("uq_cdrs_call", "tenant_id", "call_id", unique=True),
+        Index("ix_cdrs_tenant_started", "tenant_id", "started_at_ns", "id"),
+        Index("ix_cdrs_started", "started_at_ns", "id"),
+        Index(
+            "ix_cdrs_extension_started",
+            "extension_id",
+            "started_at_ns",
+            "id",
+            sqlite_where=text("extension_id IS NOT NULL"),
+            postgresql_where=text("extension_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_cdrs_unrated",
+            "tenant_id",
+            "started_at_ns",
+            "id",
+            sqlite_where=text("status = 3"),
+            postgresql_where=text("status = 3"),
+        ),
+    )
