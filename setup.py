@@ -1,0 +1,176 @@
+"""The build: compiles the protos and the rating core, and says which files the wheel holds.
+
+Everything that can be said without code is in pyproject.toml. Two switches, read from the
+environment, change how the core is compiled:
+
+TOLLWIRE_DEBUG=1                        bounds and wraparound checks on, -O1 -g
+TOLLWIRE_SANITIZE=address,undefined     the compiler's sanitizers, with TOLLWIRE_DEBUG's flags
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Command, Extension, find_packages, setup
+from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
+
+PROTO_ROOT = Path("proto")
+CORE = Path("ratingcore")
+SANITIZERS = os.environ.get("TOLLWIRE_SANITIZE", "")
+DEBUG = os.environ.get("TOLLWIRE_DEBUG", "") not in ("", "0") or bool(SANITIZERS)
+MODE = f"debug {SANITIZERS}".strip() if DEBUG else "release"
+
+
+def protobuf_plugin(name: str) -> str:
+    """Path of a protoc plugin: of the build's own environment first, which is first on PATH."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise SystemExit(f"{name} is not installed: pip install mypy-protobuf")
+    return found
+
+
+def compile_protos(into: Path) -> None:
+    """Write the Python modules and their type hints for every .proto file under ``into``."""
+    import grpc_tools
+
+    well_known = Path(grpc_tools.__file__).parent / "_proto"
+    protos = sorted(str(path) for path in PROTO_ROOT.rglob("*.proto"))
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO_ROOT}", f"-I{well_known}"]
+    for plugin in ("protoc-gen-mypy", "protoc-gen-mypy_grpc"):
+        command.append(f"--plugin={plugin}={protobuf_plugin(plugin)}")
+    for output in ("python_out", "grpc_python_out", "mypy_out", "mypy_grpc_out"):
+        command.append(f"--{output}={'quiet:' if 'mypy' in output else ''}{into}")
+    subprocess.run([*command, *protos], check=True)
+
+
+class BuildProtos(Command):
+    """Compiles proto/ in place. A file that would not change is left alone, with its time stamp;
+    one whose .proto is gone is removed, so that no wheel picks it up."""
+
+    description = "compile the protos into Python modules and type hints, in place"
+    user_options: list[tuple[str, str | None, str]] = []
+    editable_mode = False
+    build_lib: str | None = None
+
+    def initialize_options(self) -> None:
+        pass
+
+    def finalize_options(self) -> None:
+        pass
+
+    def run(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            compile_protos(Path(scratch))
+            made = {p.relative_to(scratch): p for p in Path(scratch).rglob("*_pb2*")}
+            for stale in {p.relative_to(PROTO_ROOT) for p in PROTO_ROOT.rglob("*_pb2*.py*")} - set(
+                made
+            ):
+                if "__pycache__" not in stale.parts:
+                    (PROTO_ROOT / stale).unlink()
+            for relative, source in made.items():
+                target = PROTO_ROOT / relative
+                if not target.exists() or target.read_bytes() != source.read_bytes():
+                    # Two steps, so that nobody imports half a module.
+                    partial = target.with_name(f".{target.name}.{os.getpid()}")
+                    shutil.copyfile(source, partial)
+                    partial.replace(target)
+
+    # What setuptools asks of a build step. The modules count as sources of build_py, which runs
+    # after this step and finds them.
+    def get_source_files(self) -> list[str]:
+        return [str(path) for path in PROTO_ROOT.rglob("*.proto")]
+
+    def get_outputs(self) -> list[str]:
+        return []
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+class Build(build):
+    """The usual build, with the protos first: build_py must find what they become."""
+
+    sub_commands = [("build_protos", None), *build.sub_commands]
+
+
+class BuildCore(build_ext):
+    """Compiles ratingcore/*.pyx. Only what changed, unless the mode (release, debug, sanitizers)
+    is not the one that the modules there were built in."""
+
+    def finalize_options(self) -> None:
+        from Cython.Build import cythonize
+
+        super().finalize_options()
+        mode = MODE.replace(" ", "-").replace(",", "-")
+        self.build_temp = str(Path(self.build_temp) / mode)
+        self.extensions = cythonize(
+            self.extensions,
+            build_dir=str(Path("build") / "cython" / mode),
+            compiler_directives={
+                "language_level": 3,
+                "boundscheck": DEBUG,
+                "wraparound": DEBUG,
+                "initializedcheck": DEBUG,
+                "embedsignature": True,
+            },
+        )
+        self.check_extensions_list(self.extensions)
+        for extension in self.extensions:
+            extension._needs_stub = False
+
+    def run(self) -> None:
+        built_in = Path("build") / ("core-inplace.mode" if self.inplace else "core.mode")
+        if not built_in.exists() or built_in.read_text() != MODE:
+            self.force = True
+        super().run()
+        built_in.parent.mkdir(exist_ok=True)
+        built_in.write_text(MODE)
+
+
+def core_extensions() -> list[Extension]:
+    """One extension for each .pyx file of the core."""
+    compile_args = ["-O1", "-g", "-fno-omit-frame-pointer"] if DEBUG else ["-O3"]
+    link_args = ["-g"] if DEBUG else []
+    if SANITIZERS:
+        compile_args.append(f"-fsanitize={SANITIZERS}")
+        link_args.append(f"-fsanitize={SANITIZERS}")
+    return [
+        Extension(
+            f"{CORE.name}.{source.stem}",
+            [str(source)],
+            include_dirs=[str(CORE)],
+            depends=[str(header) for header in sorted(CORE.glob("*.h"))],
+            define_macros=[("TOLLWIRE_DEBUG", "1" if DEBUG else "0")],
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
+        )
+        for source in sorted(CORE.glob("*.pyx"))
+    ]
+
+
+setup(
+    packages=[
+        "tollwire",
+        "tollwire.v1",
+        *find_packages(include=["ratingcore", "ratingcore.*", "service", "service.*"]),
+    ],
+    # Proto package, folder and Python package are one path; no import is ever rewritten.
+    package_dir={"tollwire": "proto/tollwire"},
+    include_package_data=False,
+    package_data={
+        "tollwire": ["py.typed"],
+        "tollwire.v1": ["*.proto", "*.pyi"],
+        "ratingcore": ["py.typed", "*.pyi"],
+        "service": ["py.typed"],
+        "service.storage": ["migrations/**/*.py", "migrations/**/*.mako"],
+    },
+    ext_modules=core_extensions(),
+    cmdclass={"build": Build, "build_protos": BuildProtos, "build_ext": BuildCore},
+)
