@@ -15,7 +15,7 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test check lint format types proto debug bench freeze clean
+.PHONY: help setup build run demo test check lint format types proto debug tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,8 @@ setup: $(STAMP) build ## set up .venv with everything pinned, and Tollwire itsel
 $(STAMP): requirements/dev.txt pyproject.toml setup.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --disable-pip-version-check -q -r requirements/dev.txt
-	$(PY) -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	PYTHONWARNINGS=ignore $(PY) -m pip install --disable-pip-version-check -q --no-build-isolation \
+		--no-deps -e .
 	touch $@
 
 build: $(STAMP) ## compile what changed of the core and the protos
@@ -33,3 +34,47 @@ build: $(STAMP) ## compile what changed of the core and the protos
 
 run: setup ## serve on 127.0.0.1:50051 with an SQLite file (LISTEN=, DATABASE= to change)
 	tollwire serve --listen $(LISTEN) --database $(DATABASE)
+
+demo: setup ## the real deck and a million calls through a server; prints what each step took
+	$(PY) -m benchmarks.demo
+
+test: setup ## run the tests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+check: lint types proto test ## all that CI runs
+
+lint: $(STAMP) ## ruff: rules and formatting
+	ruff check .
+	ruff format --check .
+
+format: $(STAMP) ## ruff: mend what it can
+	ruff check --fix .
+	ruff format .
+
+types: build ## mypy, strict
+	mypy --strict service ratingcore benchmarks
+
+# Breaking changes are looked for against the last commit of main that has other protos than the
+# working tree. There is none as long as the protos were never changed.
+proto: $(STAMP) ## buf: lint the protos, find breaking changes
+	buf lint
+	@base=$$(.ci/proto-base) || exit 1; \
+	if [ -z "$$base" ]; then echo "buf breaking: no earlier protos to compare with"; exit 0; fi; \
+	echo "buf breaking: against $$(git log -1 --format='%h, %s' $$base)"; \
+	old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
+	git archive "$$base" proto buf.yaml | tar -x -C "$$old" && buf breaking --against "$$old"
+
+debug: $(STAMP) ## build the core with its checks on, test it; "make build" goes back
+	TOLLWIRE_DEBUG=1 $(PY) setup.py -q build_protos build_ext --inplace
+	$(PY) -m pytest tests/core $(PYTEST_ARGS)
+
+tools: ## grpcurl and ghz into .tools/bin, where Go is there to build them
+	.ci/tools
+
+freeze: ## write requirements/dev.txt anew, from dev.in and pyproject.toml
+	.ci/freeze $(PYTHON) requirements/dev.txt
+
+clean: ## remove all that the other targets made, but for databases
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(VENV)
+	rm -f ratingcore/*.so proto/tollwire/v1/*_pb2*.py proto/tollwire/v1/*_pb2*.pyi
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

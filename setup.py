@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, Extension, find_packages, setup
 from setuptools.command.build import build
@@ -55,7 +56,7 @@ class BuildProtos(Command):
     one whose .proto is gone is removed, so that no wheel picks it up."""
 
     description = "compile the protos into Python modules and type hints, in place"
-    user_options: list[tuple[str, str | None, str]] = []
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = []
     editable_mode = False
     build_lib: str | None = None
 
@@ -69,11 +70,9 @@ class BuildProtos(Command):
         with tempfile.TemporaryDirectory() as scratch:
             compile_protos(Path(scratch))
             made = {p.relative_to(scratch): p for p in Path(scratch).rglob("*_pb2*")}
-            for stale in {p.relative_to(PROTO_ROOT) for p in PROTO_ROOT.rglob("*_pb2*.py*")} - set(
-                made
-            ):
-                if "__pycache__" not in stale.parts:
-                    (PROTO_ROOT / stale).unlink()
+            for old in PROTO_ROOT.glob("tollwire/v*/*_pb2*.py*"):
+                if old.relative_to(PROTO_ROOT) not in made:
+                    old.unlink()
             for relative, source in made.items():
                 target = PROTO_ROOT / relative
                 if not target.exists() or target.read_bytes() != source.read_bytes():
@@ -97,7 +96,7 @@ class BuildProtos(Command):
 class Build(build):
     """The usual build, with the protos first: build_py must find what they become."""
 
-    sub_commands = [("build_protos", None), *build.sub_commands]
+    sub_commands: ClassVar = [("build_protos", None), *build.sub_commands]
 
 
 class BuildCore(build_ext):
@@ -159,7 +158,8 @@ setup(
     packages=[
         "tollwire",
         "tollwire.v1",
-        *find_packages(include=["ratingcore", "ratingcore.*", "service", "service.*"]),
+        "ratingcore",
+        *find_packages(include=["service", "service.*"]),
     ],
     # Proto package, folder and Python package are one path; no import is ever rewritten.
     package_dir={"tollwire": "proto/tollwire"},
