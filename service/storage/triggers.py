@@ -1,0 +1,215 @@
+"""What the database refuses by itself, whoever asks: history is neither changed nor deleted.
+
+Rating rule 9 as triggers, for both databases:
+
+- cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, and nothing but its outcome changes;
+  every other UPDATE and each DELETE is refused.
+- rate_versions: a row may be retired, once; every other UPDATE and each DELETE is refused.
+- tenant_versions, upload_chunks: UPDATE and DELETE are refused.
+- tenants, extensions: the identity never changes; DELETE is refused while CDRs refer to the row.
+
+PostgreSQL also has TRUNCATE, which fires no row trigger: refused on all of these. SQLite also has
+REPLACE, which deletes the row in its way without firing DELETE triggers (unless the connection
+turns recursive_triggers on, which the sqlite3 shell does not): there a guard looks before each
+INSERT whether the key is taken. On cdrs the guard skips the row, which is what the only writer asks
+for with ON CONFLICT DO NOTHING; elsewhere it refuses.
+
+Triggers are no part of the chain of migrations: ``drop`` and ``install`` frame each upgrade, so the
+triggers are always those that fit the newest schema, and a migration can move data without them.
+Every refusal reaches Python as IntegrityError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from service.storage.tables import Base
+
+_NAME = "tollwire_"
+
+# What RateUnrated may write into an UNRATED CDR.
+_OUTCOME = (
+    "status",
+    "unrated_reason",
+    "bill_seconds",
+    "cost_units",
+    "cost_fraction_e4",
+    "rate_version_id",
+    "rate_revision",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """``event`` on ``table`` is refused with ``message``: always, or ``when`` this holds, or while
+    the column ``in_use_by`` of some CDR holds the row's id. ``{is}`` compares with NULLs."""
+
+    table: str
+    event: str
+    message: str
+    when: str = ""
+    in_use_by: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{_NAME}{self.table}_{self.event.lower()}"
+
+
+def _kept(table: str, free: tuple[str, ...]) -> str:
+    """The condition that every column but ``free`` keeps its value."""
+    columns = Base.metadata.tables[table].columns.keys()
+    return " AND ".join(f"NEW.{name} {{is}} OLD.{name}" for name in columns if name not in free)
+
+
+_REFUSALS = (
+    _Refusal(
+        "cdrs",
+        "UPDATE",
+        "a CDR never changes, but for one step from UNRATED to RATED or NOT_BILLABLE",
+        when=f"NOT (OLD.status = 3 AND NEW.status IN (1, 2) AND {_kept('cdrs', _OUTCOME)})",
+    ),
+    _Refusal("cdrs", "DELETE", "a CDR is never deleted"),
+    _Refusal(
+        "rate_versions",
+        "UPDATE",
+        "a version of a rate never changes, but that it is retired once",
+        when="NOT (OLD.retired_revision IS NULL AND NEW.retired_revision IS NOT NULL"
+        f" AND {_kept('rate_versions', ('retired_revision',))})",
+    ),
+    _Refusal("rate_versions", "DELETE", "a version of a rate is never deleted"),
+    _Refusal("tenant_versions", "UPDATE", "a version of a tenant never changes"),
+    _Refusal("tenant_versions", "DELETE", "a version of a tenant is never deleted"),
+    _Refusal("upload_chunks", "UPDATE", "a committed chunk never changes"),
+    _Refusal("upload_chunks", "DELETE", "a committed chunk is never deleted"),
+    _Refusal("tenants", "UPDATE", "a tenant keeps its id", when="NOT (NEW.id {is} OLD.id)"),
+    _Refusal("tenants", "DELETE", "CDRs refer to this tenant", in_use_by="tenant_id"),
+    _Refusal(
+        "extensions",
+        "UPDATE",
+        "an extension keeps its id and its owner",
+        when="NOT (NEW.id {is} OLD.id AND NEW.tenant_id {is} OLD.tenant_id)",
+    ),
+    _Refusal("extensions", "DELETE", "CDRs refer to this extension", in_use_by="extension_id"),
+)
+
+_TABLES = tuple(dict.fromkeys(refusal.table for refusal in _REFUSALS))
+
+# The unique keys of each table, for SQLite's guards against REPLACE. "rowid" is there even where no
+# column shows it; NEW.rowid is -1 where the INSERT does not name it.
+_PRESENT = "retired_revision IS NULL AND NEW.retired_revision IS NULL"
+_KEYS: dict[str, tuple[str, ...]] = {
+    "cdrs": (
+        "rowid = NEW.rowid",
+        "tenant_id = NEW.tenant_id AND call_id = NEW.call_id",
+    ),
+    "rate_versions": (
+        "rowid = NEW.rowid",
+        f"rate_id = NEW.rate_id AND {_PRESENT}",
+        "tenant_id = NEW.tenant_id AND prefix = NEW.prefix"
+        " AND effective_from_s = NEW.effective_from_s"
+        f" AND effective_from_nanos = NEW.effective_from_nanos AND {_PRESENT}",
+    ),
+    "tenant_versions": (
+        "rowid = NEW.rowid",
+        "tenant_id = NEW.tenant_id AND revision = NEW.revision",
+    ),
+    "upload_chunks": (
+        "rowid = NEW.rowid",
+        "upload_id = NEW.upload_id AND first_index = NEW.first_index",
+    ),
+    "tenants": ("rowid = NEW.rowid", "id = NEW.id"),
+    "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
+}
+
+_POSTGRESQL_FUNCTIONS = (
+    f"""
+    CREATE OR REPLACE FUNCTION {_NAME}refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation';
+    END $$
+    """,
+    # The table is named with its schema, so that no temporary table can stand in for it.
+    f"""
+    CREATE OR REPLACE FUNCTION {_NAME}refuse_in_use() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        in_use boolean;
+    BEGIN
+        EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I.cdrs WHERE %I = $1)',
+                       TG_TABLE_SCHEMA, TG_ARGV[1])
+            INTO in_use USING OLD.id;
+        IF in_use THEN
+            RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation';
+        END IF;
+        RETURN OLD;
+    END $$
+    """,
+)
+
+
+def install(connection: Connection) -> None:
+    """Create all triggers. They must not be there yet."""
+    sqlite = connection.dialect.name == "sqlite"
+    for statement in _for_sqlite() if sqlite else _for_postgresql():
+        connection.execute(text(statement))
+
+
+def drop(connection: Connection) -> None:
+    """Remove all triggers that ``install`` of this or an older release made."""
+    for name, table in installed(connection):
+        on_table = "" if connection.dialect.name == "sqlite" else f" ON {table}"
+        connection.exec_driver_sql(f"DROP TRIGGER {name}{on_table}")
+
+
+def installed(connection: Connection) -> list[tuple[str, str]]:
+    """The names and tables of the triggers that are there."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'"
+    else:
+        query = (
+            "SELECT tgname, relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid"
+            " WHERE NOT tgisinternal AND relnamespace = current_schema()::regnamespace"
+        )
+    rows = connection.exec_driver_sql(query)
+    return sorted((name, table) for name, table in rows if name.startswith(_NAME))
+
+
+def _for_sqlite() -> Iterator[str]:
+    for refusal in _REFUSALS:
+        when = refusal.when.replace("{is}", "IS")
+        if refusal.in_use_by:
+            when = f"EXISTS (SELECT 1 FROM cdrs WHERE {refusal.in_use_by} = OLD.id)"
+        yield (
+            f"CREATE TRIGGER {refusal.name} BEFORE {refusal.event} ON {refusal.table}"
+            f" FOR EACH ROW {f'WHEN {when}' if when else ''}"
+            f" BEGIN SELECT RAISE(ABORT, '{refusal.message}'); END"
+        )
+    for table, keys in _KEYS.items():
+        taken = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE {key})" for key in keys)
+        action = "IGNORE" if table == "cdrs" else f"ABORT, '{table}: the key is taken'"
+        yield (
+            f"CREATE TRIGGER {_NAME}{table}_insert BEFORE INSERT ON {table}"
+            f" FOR EACH ROW WHEN {taken} BEGIN SELECT RAISE({action}); END"
+        )
+
+
+def _for_postgresql() -> Iterator[str]:
+    yield from _POSTGRESQL_FUNCTIONS
+    for refusal in _REFUSALS:
+        when = refusal.when.replace("{is}", "IS NOT DISTINCT FROM")
+        if refusal.in_use_by:
+            call = f"refuse_in_use('{refusal.message}', '{refusal.in_use_by}')"
+        else:
+            call = f"refuse('{refusal.message}')"
+        yield (
+            f"CREATE TRIGGER {refusal.name} BEFORE {refusal.event} ON {refusal.table}"
+            f" FOR EACH ROW {f'WHEN ({when})' if when else ''}"
+            f" EXECUTE FUNCTION {_NAME}{call}"
+        )
+    for table in _TABLES:
+        yield (
+            f"CREATE TRIGGER {_NAME}{table}_truncate BEFORE TRUNCATE ON {table}"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION {_NAME}refuse('{table} is never truncated')"
+        )
