@@ -1,4 +1,4 @@
-"""The slow, independent rating: what a call costs by the rating rules (docs/api.md), and nothing else.
+"""The slow, independent rating: what a call costs by the rating rules of docs/api.md.
 
 It shares no code and no constant with the rating core or the service, so that a mistake has to be
 made twice, in two ways, to go unseen. It is written for reading: a dictionary of rates for each
@@ -118,7 +118,7 @@ def bill(rate: OracleRate, duration_seconds: int) -> tuple[int, Fraction]:
     """Rules 5 to 7: the seconds billed and the exact cost.
 
     The call is cut into parts at the start of each interval. A part that the call leaves behind, by
-    reaching the next start, is billed as long as it is: rounding it up would bill it past that start.
+    reaching the next start, is billed as long as it is: rounded up, it would be billed past it.
     The part in which the call ends is rounded up to its own increment, even past the next start:
     it does not reach that start, and the rule's cap speaks only of parts that do.
     """

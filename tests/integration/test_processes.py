@@ -1,0 +1,286 @@
+"""Servers as processes: start, stop, crash, restart in the middle of an upload, several workers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.integration.client import NOON_NS, Client, chunk, make_call, make_rate
+from tests.integration.conftest import NewDatabase
+from tests.integration.serving import ServerProcess, serving
+from tests.integration.wire_oracle import assert_recomputes
+from tollwire.v1 import cdr_service_pb2 as cdr_pb
+from tollwire.v1 import rating_service_pb2 as rating_pb
+from tollwire.v1 import tenant_service_pb2 as tenant_pb
+from tollwire.v1 import types_pb2 as types
+
+# Long enough for a machine that is busy with other things; the tests end as soon as it is so.
+PATIENCE_SECONDS = 20
+CHUNK = 200
+CHUNKS = 30
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what}"
+        time.sleep(0.005)
+
+
+def health_of(client: Client, service: str = "") -> int:
+    stub = health_pb2_grpc.HealthStub(client.channel)
+    return stub.Check(health_pb2.HealthCheckRequest(service=service)).status
+
+
+def calls_of(tenant_id: int, index: int) -> list[types.Call]:
+    """The calls of one chunk: most are fine, one is bad, one has no rate."""
+    calls = [
+        make_call(tenant_id, "4420", 7, call_id=f"{index}/{number}", started_at=NOON_NS + index)
+        for number in range(CHUNK)
+    ]
+    calls[3].direction = types.DIRECTION_UNSPECIFIED
+    calls[5].destination_number = "33"
+    return calls
+
+
+def test_it_prints_one_line_when_it_serves(new_database: NewDatabase) -> None:
+    with serving(new_database()) as server:
+        assert server.address in server.first_line
+        with Client(server.address) as client:
+            assert health_of(client) == health_pb2.HealthCheckResponse.SERVING
+            for service in ("RatingService", "CdrService", "TenantService"):
+                name = f"tollwire.v1.{service}"
+                assert health_of(client, name) == health_pb2.HealthCheckResponse.SERVING
+        assert server.terminate() == 0
+
+
+def test_what_was_stored_is_there_after_a_restart(new_database: NewDatabase) -> None:
+    url = new_database()
+    with serving(url) as server, Client(server.address) as client:
+        tenant = client.new_tenant(rounding=types.ROUNDING_UP)
+        extension = client.new_extension(tenant.id)
+        rate = client.new_rate(tenant.id, "44", "0.0001", 1)
+        cdr = client.create_cdr(make_call(tenant.id, "44", 1, extension_id=extension.id))
+        revision = client.rate(make_call(tenant.id)).rate_revision
+        assert server.terminate() == 0
+    with serving(url) as server, Client(server.address) as client:
+        assert client.tenants.GetTenant(tenant_pb.GetTenantRequest(id=tenant.id)) == tenant
+        assert client.rating.GetRate(rating_pb.GetRateRequest(id=rate.id)) == rate
+        assert client.get_cdr(cdr.id) == cdr
+        rated = client.rate(make_call(tenant.id, "44", 1))
+        assert (rated.cost, rated.rate_revision) == ("0.0001", revision)
+        # Ids and revisions go on, they do not begin again.
+        assert client.new_tenant().id > tenant.id
+        assert client.new_rate(tenant.id, "45").id > rate.id
+        assert client.rate(make_call(tenant.id)).rate_revision == revision + 1
+
+
+def upload_until_it_breaks(
+    server: ServerProcess, tenant_id: int, end: Callable[[], int]
+) -> cdr_pb.UploadCdrsResponse:
+    """Uploads flat out, ends the server once a few chunks are acknowledged, and returns the last
+    acknowledgement that arrived."""
+    last: list[cdr_pb.UploadCdrsResponse] = []
+    few = threading.Event()
+
+    def requests() -> Iterator[cdr_pb.UploadCdrsRequest]:
+        for index in range(CHUNKS):
+            yield chunk(calls_of(tenant_id, index), index * CHUNK)
+
+    def upload() -> None:
+        with Client(server.address) as client:
+            try:
+                for answer in client.cdrs.UploadCdrs(requests()):
+                    last.append(answer)
+                    if len(last) == 4:
+                        few.set()
+            except grpc.RpcError as error:
+                assert isinstance(error, grpc.Call)
+                assert error.code() not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+            finally:
+                few.set()
+
+    thread = threading.Thread(target=upload)
+    thread.start()
+    assert few.wait(PATIENCE_SECONDS)
+    end()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    return last[-1]
+
+
+@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
+def test_an_upload_goes_on_after_the_server_is_gone(
+    new_database: NewDatabase, signal_name: str
+) -> None:
+    url = new_database()
+    with serving(url) as server:
+        with Client(server.address) as client:
+            tenant = client.new_tenant()
+            client.new_rate(tenant.id, "44", "0.0200", 6)
+        end = server.kill if signal_name == "SIGKILL" else server.terminate
+        last = upload_until_it_breaks(server, tenant.id, end)
+    with serving(url) as server, Client(server.address) as client:
+        state = client.get_upload(last.upload_id)
+        # What was acknowledged is there; of the rest, whole chunks or nothing.
+        assert state.committed_offset >= last.committed_offset
+        assert state.committed_offset % CHUNK == 0
+        resumed = [
+            chunk(calls_of(tenant.id, index), index * CHUNK, last.upload_id)
+            for index in range(state.committed_offset // CHUNK, CHUNKS)
+        ]
+        client.upload(*resumed)
+        total = client.get_upload(last.upload_id)
+        assert total.committed_offset == CHUNKS * CHUNK
+        assert total.created == CHUNKS * (CHUNK - 1)
+        assert (total.duplicates, total.conflicts) == (0, 0)
+        assert (total.rejected, total.unrated) == (CHUNKS, CHUNKS)
+        cdrs = client.list_cdrs(tenant_id=tenant.id, page_size=1000)
+        assert len({cdr.call_id for cdr in cdrs}) == len(cdrs) == CHUNKS * (CHUNK - 1)
+        for cdr in cdrs[::97]:
+            assert_recomputes(cdr)
+        # Sent once more from the beginning, as by a client that forgot: the stored answers.
+        client.upload(chunk(calls_of(tenant.id, 0), 0, last.upload_id))
+        assert client.get_upload(last.upload_id) == total
+
+
+def test_sigterm_lets_what_is_in_flight_finish(new_database: NewDatabase) -> None:
+    """The chunk whose request has arrived is either acknowledged or not stored at all."""
+    with serving(new_database()) as server:
+        with Client(server.address) as client:
+            tenant = client.new_tenant()
+            client.new_rate(tenant.id, "44")
+        last = upload_until_it_breaks(server, tenant.id, server.terminate)
+        assert server.process.returncode == 0, server.log()
+        assert "Traceback" not in server.log()
+    with serving(server.database_url) as again, Client(again.address) as client:
+        assert client.get_upload(last.upload_id).committed_offset >= last.committed_offset
+
+
+def test_a_change_through_one_server_reaches_the_other(new_database: NewDatabase) -> None:
+    url = new_database()
+    with (
+        serving(url) as first,
+        serving(url) as second,
+        Client(first.address) as here,
+        Client(second.address) as there,
+    ):
+        tenant = here.new_tenant()
+        # A tenant that the other has never seen is known at once.
+        assert there.new_extension(tenant.id).tenant_id == tenant.id
+        call = make_call(tenant.id, "4420", 60)
+        assert there.create_cdr(call).unrated_reason == types.UNRATED_REASON_NO_RATE
+        rate = here.new_rate(tenant.id, "44", "0.1000")
+        eventually(lambda: there.batch([call])[0].cost == "0.1000", "the new rate")
+        there.update_rate(make_rate("44", "0.2000", id=rate.id))
+        assert there.rate(call).cost == "0.2000"
+        eventually(lambda: here.rate(call).cost == "0.2000", "the update")
+        here.import_rates(tenant.id, [make_rate("442", "0.3")], types.IMPORT_MODE_REPLACE)
+        eventually(lambda: there.rate(call).cost == "0.3000", "the import")
+        changed = types.Tenant(id=tenant.id, international_prefix="4")
+        there.tenants.UpdateTenant(tenant_pb.UpdateTenantRequest(tenant=changed))
+        eventually(lambda: not here.batch([call])[0].HasField("cost"), "the dialling rule")
+        gone = here.new_tenant()
+        here.new_rate(gone.id, "44")
+        eventually(lambda: there.batch([make_call(gone.id)])[0].cost == "0.0600", "a tenant")
+        there.tenants.DeleteTenant(tenant_pb.DeleteTenantRequest(id=gone.id))
+        eventually(
+            lambda: here.batch([make_call(gone.id)])[0].error.reason == "TENANT_NOT_FOUND",
+            "the deletion",
+        )
+
+
+def test_a_cdr_is_priced_with_what_is_committed_when_it_is_written(
+    new_database: NewDatabase,
+) -> None:
+    """No waiting: after a change is acknowledged, any server records with it."""
+    url = new_database()
+    with (
+        serving(url) as first,
+        serving(url) as second,
+        Client(first.address) as here,
+        Client(second.address) as there,
+    ):
+        tenant = here.new_tenant()
+        rate = here.new_rate(tenant.id, "44", "0.0000")
+        for step in range(1, 40):
+            price = f"{step}.0000"
+            rate = here.update_rate(make_rate("44", price, id=rate.id))
+            cdr = there.create_cdr(make_call(tenant.id, "44", 60, call_id=f"c{step}"))
+            assert cdr.cost == price
+            assert cdr.rate == rate
+            there.upload(chunk([make_call(tenant.id, "44", 60, call_id=f"u{step}")]))
+        uploaded = there.list_cdrs(tenant_id=tenant.id, page_size=1000)
+        for cdr in uploaded:
+            assert cdr.cost == f"{cdr.call_id[1:]}.0000"
+
+
+@contextmanager
+def connections_to_workers(url: str) -> Iterator[list[Client]]:
+    """A server of two workers and a dozen connections, which the system spreads over them."""
+    with serving(url, workers=2) as server, ExitStack() as stack:
+        yield [stack.enter_context(Client(server.address)) for _ in range(12)]
+        assert server.terminate() == 0, server.log()
+
+
+def test_every_worker_of_one_server_rates_with_the_change(new_database: NewDatabase) -> None:
+    with connections_to_workers(new_database()) as clients:
+        tenant = clients[0].new_tenant()
+        call = make_call(tenant.id, "44", 60)
+        rate = clients[0].new_rate(tenant.id, "44", "0.0000")
+        for step in range(1, 6):
+            price = f"{step}.0000"
+            clients[step].update_rate(make_rate("44", price, id=rate.id))
+            for client in clients:
+                eventually(partial(costs, client, call, price), f"{price} on every connection")
+        created = [client.create_cdr(make_call(tenant.id, call_id="one")).id for client in clients]
+        assert len(set(created)) == 1
+
+
+def costs(client: Client, call: types.Call, price: str) -> bool:
+    return client.batch([call])[0].cost == price
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(new_database: NewDatabase) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(RuntimeError) as failure:
+            ServerProcess(new_database(), listen=f"127.0.0.1:{port}")
+    assert "Traceback" not in str(failure.value)
+    assert str(port) in str(failure.value)
+
+
+def test_a_client_that_never_reads_does_not_stop_the_others(new_database: NewDatabase) -> None:
+    """The server stops reading from a sender that does not take its answers."""
+    with serving(new_database()) as server, Client(server.address) as client:
+        tenant = client.new_tenant()
+        client.new_rate(tenant.id, "44")
+        calls = [make_call(tenant.id, "4420", 60, call_id="x" * 200) for _ in range(2000)]
+        request = rating_pb.StreamRateCallsRequest(calls=calls)
+        sent = 0
+        stop = threading.Event()
+
+        def requests() -> Iterator[rating_pb.StreamRateCallsRequest]:
+            nonlocal sent
+            while not stop.is_set() and sent < 400:
+                sent += 1
+                yield request
+
+        with Client(server.address) as glutton:
+            answers = glutton.rating.StreamRateCalls(requests())
+            for _ in range(20):
+                assert client.rate(calls[0]).cost == "0.0600"
+                time.sleep(0.05)
+            stop.set()
+            answers.cancel()
+        assert health_of(client) == health_pb2.HealthCheckResponse.SERVING
