@@ -6,9 +6,9 @@ outside keeps a connection.
 
 SQLite: WAL, so that readers never wait for the writer; ``synchronous=FULL``, because a commit that
 was acknowledged must survive a power cut (with NORMAL, WAL may lose the last commits); writes begin
-with BEGIN IMMEDIATE, because a transaction that starts as a reader and then writes fails at once with
-SQLITE_BUSY when another has written in between, whatever the timeout. Within a process a lock hands
-the writers their turn, which is fair where SQLite's own busy handler polls.
+with BEGIN IMMEDIATE, because a transaction that starts as a reader and then writes fails at once
+with SQLITE_BUSY when another has written in between, whatever the timeout. Within a process a lock
+hands the writers their turn, which is fair where SQLite's own busy handler polls.
 
 PostgreSQL: READ COMMITTED; every invariant that spans rows is held by a row lock or by a unique
 index.
@@ -21,7 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+import psycopg
+
+# Connection is also for the subjects, which hand it on from one storage function to the next.
+from sqlalchemy import Connection as Connection
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -67,7 +71,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction for writing. Commits at the end of the block, rolls back on an exception."""
+        """A transaction for writing. Commits at the block's end, rolls back on an exception."""
         if not self.is_sqlite:
             with _named_failures(), self.engine.begin() as connection:
                 yield connection
@@ -123,12 +127,16 @@ def _unavailable(message: str) -> Unavailable:
     )
 
 
+# COPY goes past SQLAlchemy, and so do its failures.
+_DRIVER_FAILURES = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
 @contextmanager
 def _named_failures() -> Iterator[None]:
-    """The database away, locked or full is a named failure; anything else is a defect and passes."""
+    """The database away, locked or full is a named failure; all else is a defect and passes."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+    except (OperationalError, InterfaceError, PoolTimeoutError, *_DRIVER_FAILURES) as error:
         raise _unavailable("the database does not answer") from error
     except DBAPIError as error:
         if error.connection_invalidated:
