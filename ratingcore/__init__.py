@@ -1,0 +1,68 @@
+"""The compiled rating core: which rate a call falls under, and what it costs, exactly.
+
+It holds a tenant's rates as a ``Deck``, immutable and shared between threads, in which the longest
+prefix of a number is found in nanoseconds; a ``DeckBuilder`` makes the next deck from the last one
+and a few changes in milliseconds. It knows no gRPC, no SQL and no service, and imports the standard
+library only. Without the compiled modules the import fails; there is no slow path.
+
+The rules are the rating rules of docs/api.md. Money is in integers scaled by 10^4 (``…_e4``), times
+are integer nanoseconds since 1970 (``…_ns``), durations whole seconds. Two things that the rules
+leave to the reader:
+
+* Intervals (rule 7): a part of the call that reaches the next interval's start is billed exactly as
+  long as it is. The part in which the call ends is rounded up to its own increment, also where that
+  goes past a start that the call did not reach.
+* A minimum (rule 5) stretches the call before it is cut into those parts.
+"""
+
+from .builder import DeckBuilder
+from .deck import Deck, Rating
+from .money import charge
+from .number import normalize_number, normalize_prefix
+from .values import Columns, ConsideredRate, Explanation, Matches, RateInfo, Step
+
+# Rating.status and Columns.status, as on the wire; REFUSED is the core's own.
+REFUSED = 0
+RATED = 1
+NOT_BILLABLE = 2
+UNRATED = 3
+
+# Rating.unrated_reason, as on the wire; 0 for every other status.
+NO_RATE = 1
+BLOCKED = 2
+INVALID_NUMBER = 3
+
+# Roundings, as on the wire.
+HALF_UP = 1
+HALF_EVEN = 2
+UP = 3
+DOWN = 4
+
+MAX_COST_E4 = 9_999_999_999_999_999_999
+
+__all__ = [
+    "BLOCKED",
+    "DOWN",
+    "HALF_EVEN",
+    "HALF_UP",
+    "INVALID_NUMBER",
+    "MAX_COST_E4",
+    "NOT_BILLABLE",
+    "NO_RATE",
+    "RATED",
+    "REFUSED",
+    "UNRATED",
+    "UP",
+    "Columns",
+    "ConsideredRate",
+    "Deck",
+    "DeckBuilder",
+    "Explanation",
+    "Matches",
+    "RateInfo",
+    "Rating",
+    "Step",
+    "charge",
+    "normalize_number",
+    "normalize_prefix",
+]

@@ -1,0 +1,30 @@
+from collections.abc import Sequence
+
+from .deck import Deck
+
+class DeckBuilder:
+    def __init__(self, base: Deck | None = None) -> None: ...
+    def put(
+        self,
+        version_id: int,
+        rate_id: int,
+        prefix: str,
+        destination: str,
+        cost_per_minute_e4: int,
+        billing_increment: int,
+        connect_fee_e4: int = 0,
+        minimum_seconds: int = 0,
+        intervals: Sequence[tuple[int, int, int]] = (),
+        effective_from_ns: int | None = None,
+        effective_to_ns: int | None = None,
+        blocked: bool = False,
+    ) -> None: ...
+    def remove(self, version_id: int, prefix: str) -> None: ...
+    def build(
+        self,
+        revision: int,
+        rounding: int = 1,
+        country_code: str = "",
+        national_prefix: str = "",
+        international_prefix: str = "",
+    ) -> Deck: ...

@@ -1,0 +1,232 @@
+"""DeckBuilder: collects changes to a deck, then builds the next one."""
+
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from .deck cimport Deck, deck_of
+from .memory cimport release, reserve
+from .merge cimport PUT, REMOVE, WITHDRAWN, change_t, merge, set_key
+from .money cimport (
+    BLOCKED_BIT,
+    MAX_BILLING_INCREMENT,
+    MAX_INTERVALS,
+    MAX_SECONDS,
+    check_intervals,
+    check_price,
+    check_rounding,
+    check_seconds,
+    interval_t,
+    terms_t,
+)
+from .number cimport MAX_DIGITS, set_dialling
+from .pool cimport pool_intern
+from .tables cimport (
+    GROUP_BIT,
+    MAX_ROWS,
+    slots_on_path,
+    slot_prefix,
+    tables_free,
+    tables_new,
+    tables_t,
+)
+from .terms cimport additions_free, additions_init, additions_t
+
+cdef enum:
+    MAX_DESTINATION_BYTES = 0xFFFF
+
+
+cdef int _split(object bound_ns, str name, int64_t* seconds, uint32_t* nanoseconds) except -1:
+    """Nanoseconds since 1970 as whole seconds and the rest."""
+    whole, rest = divmod(bound_ns, 1_000_000_000)
+    if not INT64_MIN < whole < INT64_MAX:
+        raise ValueError(f"{name} is out of range: {bound_ns}")
+    seconds[0] = whole
+    nanoseconds[0] = rest
+    return 0
+
+
+cdef class DeckBuilder:
+    """Changes to a deck, collected and then built at once.
+
+    ``base`` is the deck to change, which stays as it is; without one the new deck begins empty. A
+    builder belongs to one thread at a time: while it builds, which releases the GIL, every other
+    use of it is a RuntimeError.
+    """
+
+    cdef Deck base
+    cdef change_t* changes       # [count], in the order of the calls, or sorted by a build
+    cdef uint32_t count
+    cdef uint32_t capacity
+    cdef additions_t additions
+    cdef set removed             # (version_id, prefix) of the base
+    cdef bint building
+
+    def __cinit__(self, Deck base=None):
+        memset(&self.additions, 0, sizeof(additions_t))
+        additions_init(&self.additions)
+        self.base = Deck() if base is None else base
+        self.removed = set()
+
+    def __dealloc__(self):
+        release(self.changes)
+        additions_free(&self.additions)
+
+    def put(
+        self,
+        int64_t version_id,
+        int64_t rate_id,
+        str prefix not None,
+        str destination not None,
+        cost_per_minute_e4,
+        billing_increment,
+        connect_fee_e4=0,
+        minimum_seconds=0,
+        intervals=(),
+        effective_from_ns=None,
+        effective_to_ns=None,
+        bint blocked=False,
+    ):
+        """Add a rate. ``prefix`` is normalised already (``normalize_prefix``).
+
+        ``intervals`` are (start_seconds, cost_per_minute_e4, billing_increment) in rising order.
+        ValueError for what is out of its range. That the prefix has another rate with the same
+        effective_from, or this version already, comes out when the deck is built.
+        """
+        cdef change_t change
+        cdef terms_t terms
+        cdef interval_t parts[MAX_INTERVALS]
+        cdef bytes text
+        self._require_idle()
+        memset(&change, 0, sizeof(change_t))
+        memset(&terms, 0, sizeof(terms_t))
+        self._set_prefix(&change, prefix)
+        change.kind = PUT
+        change.version_id, change.rate_id = version_id, rate_id
+        self._set_window(&change, effective_from_ns, effective_to_ns)
+        check_price(cost_per_minute_e4, "cost_per_minute_e4", &terms.price_e4)
+        check_seconds(
+            billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &terms.increment
+        )
+        check_price(connect_fee_e4, "connect_fee_e4", &terms.connect_fee_e4)
+        check_seconds(minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &terms.minimum_seconds)
+        count = check_intervals(intervals, parts)
+        text = destination.encode()
+        if len(text) > MAX_DESTINATION_BYTES:
+            raise ValueError(f"destination must be at most {MAX_DESTINATION_BYTES} bytes")
+        if blocked:
+            terms.increment |= BLOCKED_BIT
+        pool_intern(
+            &self.additions.intervals, parts, count * sizeof(interval_t), &terms.intervals
+        )
+        pool_intern(
+            &self.additions.destinations, <const char*> text, len(text), &terms.destination
+        )
+        pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &change.terms)
+        self._add(&change)
+
+    def remove(self, int64_t version_id, str prefix not None):
+        """Take out a rate of the base, or one that was put. KeyError where there is none."""
+        cdef change_t change
+        cdef uint32_t i
+        self._require_idle()
+        memset(&change, 0, sizeof(change_t))
+        self._set_prefix(&change, prefix)
+        change.kind = REMOVE
+        change.version_id = version_id
+        if (version_id, prefix) not in self.removed and self._base_has(version_id, prefix):
+            self._add(&change)
+            self.removed.add((version_id, prefix))
+            return
+        for i in range(self.count):
+            if (
+                self.changes[i].kind == PUT
+                and self.changes[i].version_id == version_id
+                and self.changes[i].key_high == change.key_high
+                and self.changes[i].key_low == change.key_low
+            ):
+                self.changes[i].kind = WITHDRAWN
+                return
+        raise KeyError(f"no version {version_id} of prefix {prefix!r}")
+
+    def build(
+        self,
+        int64_t revision,
+        int rounding=1,
+        str country_code not None="",
+        str national_prefix not None="",
+        str international_prefix not None="",
+    ):
+        """The base with the changes, as a new ``Deck``; the builder stays as it is.
+
+        The GIL is released for the work. ValueError where a prefix would have two rates with one
+        effective_from, or one version twice; MemoryError; OverflowError past 134,217,727 rates.
+        """
+        cdef tables_t* tables
+        cdef Deck deck
+        self._require_idle()
+        check_rounding(rounding)
+        tables = tables_new()
+        deck = deck_of(tables, revision)   # owns the tables from here on
+        tables.rounding = rounding
+        set_dialling(&tables.dialling, country_code, national_prefix, international_prefix)
+        self.building = True
+        try:
+            merge(tables, self.base.tables, self.changes, self.count, &self.additions)
+        finally:
+            self.building = False
+        return deck
+
+    cdef int _require_idle(self) except -1:
+        if self.building:
+            raise RuntimeError("the builder is building in another thread")
+        return 0
+
+    cdef int _set_prefix(self, change_t* change, str prefix) except -1:
+        cdef bytes text
+        if len(prefix) > MAX_DIGITS or (prefix and not (prefix.isascii() and prefix.isdigit())):
+            raise ValueError(f"prefix must be at most {MAX_DIGITS} digits, not {prefix!r}")
+        text = prefix.encode()
+        set_key(change, text, len(text))
+        return 0
+
+    cdef int _set_window(self, change_t* change, from_ns, to_ns) except -1:
+        change.from_s, change.to_s = INT64_MIN, INT64_MAX
+        if from_ns is not None:
+            _split(from_ns, "effective_from_ns", &change.from_s, &change.from_ns)
+        if to_ns is not None:
+            _split(to_ns, "effective_to_ns", &change.to_s, &change.to_ns)
+        if (change.from_s, change.from_ns) >= (change.to_s, change.to_ns):
+            raise ValueError("effective_to_ns must be after effective_from_ns")
+        return 0
+
+    cdef int _add(self, const change_t* change) except -1:
+        reserve(
+            <void**> &self.changes,
+            &self.capacity,
+            <uint64_t> self.count + 1,
+            sizeof(change_t),
+            MAX_ROWS,
+        )
+        self.changes[self.count] = change[0]
+        self.count += 1
+        return 0
+
+    cdef bint _base_has(self, int64_t version_id, str prefix) except -1:
+        cdef const tables_t* tables = self.base.tables
+        cdef uint32_t slots[MAX_DIGITS + 1]
+        cdef uint8_t digits[MAX_DIGITS]
+        cdef bytes text = prefix.encode()
+        cdef int found = slots_on_path(tables, text, len(text), slots)
+        cdef uint32_t slot, first, i
+        if found == 0:
+            return False
+        slot = slots[found - 1]
+        if slot_prefix(tables, slot, digits) != len(text):
+            return False
+        if not tables.terms_of[slot] & GROUP_BIT:
+            return tables.version_ids[slot] == version_id
+        first = tables.terms_of[slot] & ~<uint32_t> GROUP_BIT
+        for i in range(first, first + tables.windows[first].left):
+            if tables.windows[i].version_id == version_id:
+                return True
+        return False

@@ -1,0 +1,15 @@
+"""The batch over buffers."""
+
+from .tables cimport tables_t
+
+cdef object rate_columns(
+    const tables_t* tables,
+    object numbers,
+    object offsets,
+    object durations,
+    object started_at_ns,
+    object billable,
+)
+cdef object match_columns(
+    const tables_t* tables, object numbers, object offsets, object started_at_ns
+)

@@ -1,0 +1,17 @@
+"""Declarations of native.h."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from "native.h" nogil:
+    ctypedef struct rc_sixtieths:
+        # Really an unsigned 128-bit integer; a struct to Cython, which so never computes with it.
+        pass
+
+    bint likely "RC_LIKELY"(bint condition)
+    bint unlikely "RC_UNLIKELY"(bint condition)
+    void prefetch "RC_PREFETCH"(const void* address)
+    void invariant "RC_ASSERT"(bint condition)
+    uint32_t popcount10 "rc_popcount10"(uint32_t bits)
+    rc_sixtieths sixtieths_of "rc_sixtieths_of"(uint64_t seconds, uint64_t price_e4)
+    rc_sixtieths sixtieths_sum "rc_sixtieths_sum"(rc_sixtieths left, rc_sixtieths right)
+    uint64_t divide_by_60 "rc_divide_by_60"(rc_sixtieths total, uint32_t* remainder, int* fits)

@@ -1,0 +1,177 @@
+"""Number normalisation: what is dialled becomes what is matched (rating rule 2).
+
+Works on UTF-8 and needs to know nothing of it: what matters is ASCII, every byte of any other
+character is at or above 0x80 and so no digit, and what follows "@" or ";" is not looked at.
+"""
+
+from cpython.exc cimport PyErr_Clear
+from libc.stdint cimport uint8_t
+from libc.string cimport memcmp, memcpy, memset
+
+cdef extern from "Python.h":
+    # Declared without an exception on purpose: a lone surrogate is cleared and handled below.
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) noexcept
+
+cdef enum:
+    # One "+", a dialling rule and a whole number: whatever is longer is no number after rewriting.
+    MAX_STRIPPED = 1 + MAX_DIALLING_DIGITS + MAX_DIGITS
+
+
+cdef inline bint _is_separator(uint8_t c) noexcept nogil:
+    return c == c' ' or c == c'-' or c == c'.' or c == c'(' or c == c')' or c == c'/'
+
+
+cdef size_t _scheme_length(const uint8_t* text, size_t size) noexcept nogil:
+    """4 or 5 where the text begins with "sip:", "tel:" or "sips:" in any case, else 0."""
+    cdef uint8_t a, b, c
+    if size < 4:
+        return 0
+    # Setting bit 5 makes ASCII letters lower-case and turns nothing else into a letter.
+    a, b, c = text[0] | 0x20, text[1] | 0x20, text[2] | 0x20
+    if a == c's' and b == c'i' and c == c'p':
+        if text[3] == c':':
+            return 4
+        if size >= 5 and (text[3] | 0x20) == c's' and text[4] == c':':
+            return 5
+    elif a == c't' and b == c'e' and c == c'l' and text[3] == c':':
+        return 4
+    return 0
+
+
+cdef int _strip(const uint8_t* text, size_t size, uint8_t* stripped) noexcept nogil:
+    """Without scheme, separators and all from "@" or ";" on: digits, perhaps after one "+".
+
+    Returns their count, or -1 where anything else is left or more than MAX_STRIPPED of them.
+    """
+    cdef size_t i
+    cdef int count = 0
+    cdef uint8_t c
+    for i in range(_scheme_length(text, size), size):
+        c = text[i]
+        if c == c'@' or c == c';':
+            break
+        if _is_separator(c):
+            continue
+        if not (c'0' <= c <= c'9' or (c == c'+' and count == 0)) or count == MAX_STRIPPED:
+            return -1
+        stripped[count] = c
+        count += 1
+    return count
+
+
+cdef int normalize(
+    const uint8_t* text, size_t size, const dialling_t* rules, uint8_t* digits
+) noexcept nogil:
+    """Writes up to MAX_DIGITS ASCII digits and returns their count; 0: no valid number."""
+    cdef uint8_t stripped[MAX_STRIPPED]
+    cdef int count = _strip(text, size, stripped)
+    cdef int skip = 0
+    cdef int added = 0
+    if count <= 0:
+        return 0
+    if stripped[0] == c'+':
+        skip = 1
+    elif (
+        0 < rules.international_prefix_length <= count
+        and memcmp(stripped, rules.international_prefix, rules.international_prefix_length) == 0
+    ):
+        skip = rules.international_prefix_length
+    elif (
+        0 < rules.national_prefix_length <= count
+        and memcmp(stripped, rules.national_prefix, rules.national_prefix_length) == 0
+    ):
+        skip = rules.national_prefix_length
+        added = rules.country_code_length
+    count -= skip
+    if not 1 <= added + count <= MAX_DIGITS:
+        return 0
+    memcpy(digits, rules.country_code, added)
+    memcpy(digits + added, stripped + skip, count)
+    return added + count
+
+
+cdef int normalize_plain(const uint8_t* text, size_t size, uint8_t* digits) noexcept nogil:
+    """The same for the prefix of a rate: no dialling rules, and it may be empty. -1: no prefix."""
+    cdef uint8_t stripped[MAX_STRIPPED]
+    cdef int count = _strip(text, size, stripped)
+    cdef int skip = 0
+    if count > 0 and stripped[0] == c'+':
+        skip = 1
+    count -= skip
+    if count < 0 or count > MAX_DIGITS or (count == 0 and size > 0):
+        return -1
+    memcpy(digits, stripped + skip, count)
+    return count
+
+
+cdef int normalize_text(str number, const dialling_t* rules, uint8_t* digits) except -1:
+    """``normalize`` of a Python string."""
+    cdef Py_ssize_t size = 0
+    cdef bytes encoded
+    cdef const char* text = PyUnicode_AsUTF8AndSize(number, &size)
+    if text == NULL:
+        # A lone surrogate has no UTF-8. It makes the number invalid, unless it is cut away.
+        PyErr_Clear()
+        encoded = number.encode("utf-8", "surrogatepass")
+        return normalize(encoded, len(encoded), rules, digits)
+    return normalize(<const uint8_t*> text, size, rules, digits)
+
+
+cdef int _set_digits(uint8_t* target, uint8_t* length, str digits, str name) except -1:
+    cdef bytes encoded
+    if len(digits) > MAX_DIALLING_DIGITS or (digits and not (digits.isascii() and digits.isdigit())):
+        raise ValueError(f"{name} must be at most {MAX_DIALLING_DIGITS} digits, not {digits!r}")
+    encoded = digits.encode()
+    memcpy(target, <const char*> encoded, len(encoded))
+    length[0] = len(encoded)
+    return 0
+
+
+cdef int set_dialling(
+    dialling_t* rules, str country_code, str national_prefix, str international_prefix
+) except -1:
+    """Check a tenant's dialling rules and write them down. ValueError names the wrong one."""
+    memset(rules, 0, sizeof(dialling_t))
+    _set_digits(rules.country_code, &rules.country_code_length, country_code, "country_code")
+    _set_digits(
+        rules.national_prefix, &rules.national_prefix_length, national_prefix, "national_prefix"
+    )
+    _set_digits(
+        rules.international_prefix,
+        &rules.international_prefix_length,
+        international_prefix,
+        "international_prefix",
+    )
+    if not rules.country_code_length:
+        rules.national_prefix_length = 0
+    return 0
+
+
+def normalize_number(
+    str number not None,
+    str country_code not None = "",
+    str national_prefix not None = "",
+    str international_prefix not None = "",
+):
+    """The 1 to 32 digits to match, or None for an invalid number.
+
+    The other three are the tenant's dialling rules, up to 16 digits each, "" for none.
+    ValueError where one of them is not digits.
+    """
+    cdef dialling_t rules
+    cdef uint8_t digits[MAX_DIGITS]
+    cdef int count
+    set_dialling(&rules, country_code, national_prefix, international_prefix)
+    count = normalize_text(number, &rules, digits)
+    return digits[:count].decode("ascii") if count else None
+
+
+def normalize_prefix(str prefix not None):
+    """The 0 to 32 digits of a rate's prefix, or None where the text is no prefix.
+
+    Only the empty text is the empty prefix: a catch-all must not come about by accident.
+    """
+    cdef uint8_t digits[MAX_DIGITS]
+    cdef bytes encoded = prefix.encode("utf-8", "surrogatepass")
+    cdef int count = normalize_plain(encoded, len(encoded), digits)
+    return digits[:count].decode("ascii") if count >= 0 else None

@@ -1,0 +1,118 @@
+"""The memory layout of one deck: a prefix index over decimal digits, and what it leads to.
+
+The index is a trie. A node stands for a prefix that some longer prefix begins with; it says for
+each next digit whether there is a longer node ("child") and whether the prefix ends there
+("slot"). Children of a node are neighbours in ``nodes``, its slots are neighbours in the columns,
+both in the order of their digits, so one bit a digit and one base are enough to find them. A prefix
+that no other begins with has no node at all.
+
+Nodes and slots are in post-order: a node's children follow the last of their own descendants, and a
+node's slots follow those of its descendants. So a subtree is one run of nodes and one run of slots,
+which is what makes a change cheap: all that it does not touch is copied in runs (merge.pyx).
+
+A *slot* is a prefix. A *row* is a rate: row r < slot_count is the only rate of slot r, always in
+effect; row slot_count + w is windows[w].
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from .money cimport interval_t, terms_t
+from .number cimport MAX_DIGITS, dialling_t
+from .pool cimport pool_t
+
+cdef enum:
+    MAX_ROWS = 0x7FFFFFF         # of one deck; a slot and the length of its prefix fit 32 bits
+    MAX_JUMP_DIGITS = 7          # a direct table of at most 10^7 entries
+    JUMP_BYTES_A_SLOT = 4        # the direct table is as large as fits this much for every slot
+    CHILD_BITS = 0x3FF           # node_t.bits: digits that lead to a child
+    SLOT_SHIFT = 10              # ... and where the bits of digits that end a prefix begin
+    GROUP_SHIFT = 20             # ... and those of the prefixes among them with windows
+
+cdef enum:
+    NO_ROW = -1                  # no rate
+    NO_NODE = 0xFFFFFFFF         # jump_t.node: nothing longer
+    JUMP_NOTHING = 0xFFFFFFFF    # jump_t.best: no prefix that short
+    JUMP_GROUP = 0xFFFFFFFE      # jump_t.best: a group is among the prefixes that short
+    GROUP_BIT = 0x80000000       # in terms_of: the slot is a group, the rest is its first window
+    LENGTH_BITS = 4              # jump_t.best: the lowest bits are the length, the others the slot
+
+cdef struct node_t:              # 12 bytes
+    uint32_t bits                # three sets of ten digits, from bits 0, SLOT_SHIFT, GROUP_SHIFT on
+    uint32_t children            # where in nodes the children are; where they would be, if none
+    uint32_t slots               # first slot; where it would be, if none
+
+cdef struct jump_t:              # 8 bytes; what is known after the first jump_digits digits
+    uint32_t node                # the node there, or NO_NODE
+    uint32_t best                # slot << LENGTH_BITS | length of the longest match, or JUMP_...
+
+cdef struct window_t:            # 56 bytes; one rate of a prefix that has several, or one not always
+    int64_t from_s               # in effect from here: whole seconds since 1970; INT64_MIN: open
+    int64_t to_s                 # in effect until before here; INT64_MAX: open
+    int64_t rate_id              # as rate_ids
+    int64_t version_id           # as version_ids
+    uint32_t from_ns             # nanoseconds of the second
+    uint32_t to_ns               # nanoseconds of the second
+    uint32_t terms               # item of terms
+    uint32_t slot                # the slot of its group
+    uint32_t left                # rates of the group from this one on: the last has 1
+
+cdef struct tables_t:
+    node_t top                   # above the root: "digit" 0 is the empty prefix and the root
+    node_t* nodes                # [node_count], post-order
+    jump_t* jumps                # [10 ** jump_digits] by those digits, or NULL where jump_digits is 0
+    int64_t* rate_ids            # [slot_count]; 0 for a group
+    int64_t* version_ids         # [slot_count]; 0 for a group
+    uint32_t* terms_of           # [slot_count] item of terms, or GROUP_BIT | first window
+    window_t* windows            # [window_count], by slot; of one slot the latest from first
+    pool_t terms                 # of terms_t
+    pool_t intervals             # of lists of interval_t; item 0 is the empty list
+    pool_t destinations          # of UTF-8
+    dialling_t dialling          # the tenant's rules for numbers
+    uint32_t node_count
+    uint32_t slot_count
+    uint32_t window_count
+    uint32_t group_count         # slots that are groups
+    uint32_t jump_digits         # 0 to MAX_JUMP_DIGITS
+    uint32_t node_capacity       # allocated nodes
+    uint32_t slot_capacity       # allocated slots, in each of the three columns
+    uint32_t window_capacity     # allocated windows
+    int rounding                 # money.HALF_UP to DOWN
+
+cdef tables_t* tables_new() except NULL nogil
+cdef void tables_free(tables_t* tables) noexcept nogil
+cdef int tables_freeze(tables_t* tables) except -1 nogil
+cdef size_t tables_nbytes(const tables_t* tables) noexcept nogil
+cdef int slot_prefix(const tables_t* tables, uint32_t slot, uint8_t* digits) noexcept nogil
+cdef int slots_on_path(
+    const tables_t* tables, const uint8_t* digits, uint32_t count, uint32_t* slots
+) noexcept nogil
+cdef uint32_t rows_in_order(const tables_t* tables, uint32_t* rows) noexcept nogil
+
+
+cdef inline uint32_t row_count(const tables_t* tables) noexcept nogil:
+    """The rates of the deck."""
+    return tables.slot_count - tables.group_count + tables.window_count
+
+
+cdef inline const terms_t* row_terms(const tables_t* tables, uint32_t row) noexcept nogil:
+    """The terms of a rate. ``row`` is no group's slot."""
+    cdef uint32_t number
+    if row < tables.slot_count:
+        number = tables.terms_of[row]
+    else:
+        number = tables.windows[row - tables.slot_count].terms
+    return &(<const terms_t*> tables.terms.data)[number]
+
+
+cdef inline const interval_t* terms_intervals(
+    const tables_t* tables, const terms_t* terms, uint32_t* count
+) noexcept nogil:
+    """The intervals of terms and how many they are."""
+    cdef const uint32_t* ends = tables.intervals.ends
+    cdef uint32_t start
+    if terms.intervals == 0:
+        count[0] = 0
+        return NULL
+    start = ends[terms.intervals - 1]
+    count[0] = (ends[terms.intervals] - start) // <uint32_t> sizeof(interval_t)
+    return <const interval_t*> (tables.intervals.data + start)

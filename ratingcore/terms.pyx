@@ -1,0 +1,118 @@
+"""Terms, interval lists and destinations: shared within a deck, carried from deck to deck.
+
+Terms that are no longer used stay for a while: finding them costs a look at every rate, so it is
+done only when rates were removed, and renumbering only when it gives back enough.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from .memory cimport allocate, release
+from .money cimport terms_t
+from .pool cimport pool_copy, pool_free, pool_init, pool_intern, pool_item
+from .tables cimport GROUP_BIT, tables_t
+
+
+cdef int additions_init(additions_t* additions) except -1 nogil:
+    cdef uint32_t number
+    pool_init(&additions.terms, sizeof(terms_t))
+    pool_init(&additions.intervals, 0)
+    pool_init(&additions.destinations, 0)
+    return pool_intern(&additions.intervals, NULL, 0, &number)
+
+
+cdef void additions_free(additions_t* additions) noexcept nogil:
+    pool_free(&additions.terms)
+    pool_free(&additions.intervals)
+    pool_free(&additions.destinations)
+
+
+cdef int terms_copy(tables_t* made, const tables_t* base) except -1 nogil:
+    """Give ``made``, which has none, all terms of the base under their numbers."""
+    cdef uint32_t number
+    pool_copy(&made.terms, &base.terms)
+    pool_copy(&made.intervals, &base.intervals)
+    pool_copy(&made.destinations, &base.destinations)
+    if made.intervals.count == 0:
+        pool_intern(&made.intervals, NULL, 0, &number)
+    return 0
+
+
+cdef int _add(
+    tables_t* made, const additions_t* source, uint32_t source_number, uint32_t* number
+) except -1 nogil:
+    cdef terms_t terms = (<const terms_t*> source.terms.data)[source_number]
+    cdef uint32_t length
+    cdef const uint8_t* item = pool_item(&source.intervals, terms.intervals, &length)
+    pool_intern(&made.intervals, item, length, &terms.intervals)
+    item = pool_item(&source.destinations, terms.destination, &length)
+    pool_intern(&made.destinations, item, length, &terms.destination)
+    return pool_intern(&made.terms, &terms, sizeof(terms_t), number)
+
+
+cdef int terms_add(
+    tables_t* made, const additions_t* additions, uint32_t* numbers
+) except -1 nogil:
+    """Add what is new. ``numbers[i]`` becomes the number in ``made`` of item i of the additions."""
+    cdef uint32_t i
+    for i in range(additions.terms.count):
+        _add(made, additions, i, &numbers[i])
+    return 0
+
+
+cdef uint32_t _mark(const tables_t* made, uint8_t* used) noexcept nogil:
+    """Set ``used`` of all terms that a rate refers to; how many the others are."""
+    cdef uint32_t unused = made.terms.count
+    cdef uint32_t i
+    for i in range(made.slot_count):
+        if not made.terms_of[i] & GROUP_BIT:
+            used[made.terms_of[i]] = 1
+    for i in range(made.window_count):
+        used[made.windows[i].terms] = 1
+    for i in range(made.terms.count):
+        unused -= used[i]
+    return unused
+
+
+cdef int _renumber(
+    tables_t* made, const additions_t* old, const uint8_t* used, uint32_t* numbers
+) except -1 nogil:
+    """Fill the pools of ``made``, which are empty, with the used ones among the old."""
+    cdef uint32_t i
+    pool_intern(&made.intervals, NULL, 0, &i)
+    for i in range(old.terms.count):
+        if used[i]:
+            _add(made, old, i, &numbers[i])
+    for i in range(made.slot_count):
+        if not made.terms_of[i] & GROUP_BIT:
+            made.terms_of[i] = numbers[made.terms_of[i]]
+    for i in range(made.window_count):
+        made.windows[i].terms = numbers[made.windows[i].terms]
+    return 0
+
+
+cdef int terms_compact(tables_t* made) except -1:
+    """Forget the terms that no rate refers to, where they are more than a quarter of all."""
+    cdef additions_t old
+    cdef uint8_t* used = NULL
+    cdef uint32_t* numbers = NULL
+    cdef uint32_t count = made.terms.count
+    pool_init(&old.terms, sizeof(terms_t))
+    pool_init(&old.intervals, 0)
+    pool_init(&old.destinations, 0)
+    try:
+        with nogil:
+            used = <uint8_t*> allocate(count, 1)
+            if _mark(made, used) * 4 > count:
+                numbers = <uint32_t*> allocate(count, 4)
+                old.terms = made.terms
+                old.intervals = made.intervals
+                old.destinations = made.destinations
+                pool_init(&made.terms, sizeof(terms_t))
+                pool_init(&made.intervals, 0)
+                pool_init(&made.destinations, 0)
+                _renumber(made, &old, used, numbers)
+    finally:
+        release(used)
+        release(numbers)
+        additions_free(&old)
+    return 0

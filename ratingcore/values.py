@@ -1,0 +1,81 @@
+"""The plain types that the core hands out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RateInfo(NamedTuple):
+    """One rate of a deck, as it was put in. An open end of its window is None.
+
+    ``intervals`` are (start_seconds, cost_per_minute_e4, billing_increment).
+    """
+
+    version_id: int
+    rate_id: int
+    prefix: str
+    destination: str
+    cost_per_minute_e4: int
+    billing_increment: int
+    connect_fee_e4: int
+    minimum_seconds: int
+    intervals: tuple[tuple[int, int, int], ...]
+    effective_from_ns: int | None
+    effective_to_ns: int | None
+    blocked: bool
+
+
+class Columns(NamedTuple):
+    """The outcomes of a batch, one item a call, in the order of the calls.
+
+    Each is a one-dimensional memoryview over memory of its own, so NumPy and Arrow take it without
+    a copy. ``rate_index`` is what ``Deck.rate_at`` takes, -1 for none. ``bill_seconds`` and
+    ``cost_e4`` mean something only where ``status`` is RATED or NOT_BILLABLE.
+    """
+
+    status: memoryview  # uint8: RATED, NOT_BILLABLE, UNRATED, or REFUSED
+    unrated_reason: memoryview  # uint8: 0, or NO_RATE, BLOCKED, INVALID_NUMBER
+    bill_seconds: memoryview  # int64
+    cost_e4: memoryview  # uint64
+    rate_index: memoryview  # int32
+    prefix_length: memoryview  # uint8
+
+
+class Matches(NamedTuple):
+    """The longest prefixes of a batch of numbers, in their order, as ``Columns`` has them."""
+
+    rate_index: memoryview  # int32
+    prefix_length: memoryview  # uint8
+
+
+class ConsideredRate(NamedTuple):
+    """One rate that rating looked at, and why it won or lost."""
+
+    rate_id: int
+    version_id: int
+    prefix: str
+    destination: str
+    effective_from_ns: int | None
+    effective_to_ns: int | None
+    won: bool
+    reason: str
+
+
+class Step(NamedTuple):
+    """One step of the decision or of the arithmetic, for people."""
+
+    name: str
+    working: str
+    result: str
+
+
+class Explanation(NamedTuple):
+    """How one call was rated, in enough detail to do it again by hand.
+
+    ``considered``: every rate whose prefix the number begins with, the longest prefix first, of one
+    prefix the latest effective_from first. ``normalized_number`` is "" where there is none.
+    """
+
+    normalized_number: str
+    considered: tuple[ConsideredRate, ...]
+    steps: tuple[Step, ...]
