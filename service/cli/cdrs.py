@@ -1,0 +1,307 @@
+"""``tollwire cdrs``: the record of calls, one by one or in lists. Whole files: cdrs_upload.py."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import click
+
+from service.cli.connection import Client, connected
+from service.cli.files import export
+from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.output import print_fields, print_json, print_json_lines
+from service.cli.tenants import given
+from service.cli.values import (
+    DIRECTION,
+    DISPOSITION,
+    ID,
+    INT64,
+    RATING_STATUS,
+    TIME,
+    UNRATED_REASON,
+    EnumParameter,
+    enum_name,
+    write_time,
+)
+from tollwire.v1.cdr_service_pb2 import (
+    CreateCdrRequest,
+    ExportCdrsRequest,
+    GetCdrRequest,
+    GetUploadRequest,
+    ListCdrsRequest,
+    RateUnratedRequest,
+)
+from tollwire.v1.types_pb2 import Call, Cdr
+
+EXPORT_COLUMNS = (
+    "id",
+    "tenant_id",
+    "extension_id",
+    "caller_number",
+    "destination_number",
+    "direction",
+    "disposition",
+    "duration_seconds",
+    "started_at",
+    "ended_at",
+    "call_id",
+    "status",
+    "unrated_reason",
+    "bill_seconds",
+    "cost",
+    "currency",
+    "rate_id",
+    "matched_prefix",
+    "destination",
+    "rate_revision",
+    "upload_id",
+    "created_at",
+)
+
+
+@click.group()
+def cdrs() -> None:
+    """The record of calls and of what each one cost."""
+
+
+@cdrs.command("add")
+@click.option("--tenant", "tenant_id", type=ID, required=True, help="Who pays.")
+@click.option("--extension", "extension_id", type=ID, help="The extension that took part.")
+@click.option("--caller", "caller_number", metavar="NUMBER", help="Who called.")
+@click.option("--destination", "destination_number", metavar="NUMBER", help="Who was called.")
+@click.option("--direction", type=EnumParameter(DIRECTION), required=True)
+@click.option("--disposition", type=EnumParameter(DISPOSITION), required=True)
+@click.option("--seconds", "duration_seconds", type=INT64, help="Default: --ended - --started.")
+@click.option("--started", "started_at", type=TIME, required=True)
+@click.option("--ended", "ended_at", type=TIME)
+@click.option("--call-id", metavar="TEXT", help="Default: derived from all the others.")
+@connected
+def add_cdr(client: Client, **values: Any) -> None:
+    """Rate one call and record it."""
+    request = CreateCdrRequest(call=Call(**given(values)))
+    _show_cdr(client, client.cdrs.CreateCdr(request, timeout=client.timeout))
+
+
+@cdrs.command("show")
+@click.argument("cdr_id", metavar="ID", type=ID)
+@connected
+def show_cdr(client: Client, cdr_id: int) -> None:
+    """Show one CDR, with the rate as it was when it priced the call."""
+    _show_cdr(client, client.cdrs.GetCdr(GetCdrRequest(id=cdr_id), timeout=client.timeout))
+
+
+def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        [
+            click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only."),
+            click.option("--extension", "extension_id", type=ID, help="Of this one only."),
+            click.option("--search", help="Part of a number, the direction or disposition."),
+            click.option("--status", type=EnumParameter(RATING_STATUS), help="Only these."),
+            _since_option,
+            _until_option,
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+_since_option = click.option(
+    "--from", "started_after", type=TIME, help="Started at this time, or date (UTC), or later."
+)
+_until_option = click.option(
+    "--to", "started_before", type=TIME, help="Started before this time, or date (UTC)."
+)
+
+
+@cdrs.command("list")
+@_filter_options
+@limit_option
+@connected
+def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
+    """List CDRs, the newest call first."""
+
+    def fetch(size: int, token: str) -> tuple[Any, str]:
+        request = ListCdrsRequest(**given(filters), page_size=size, page_token=token)
+        answer = client.cdrs.ListCdrs(request, timeout=client.timeout)
+        return answer.cdrs, answer.next_page_token
+
+    print_listing(
+        client,
+        Listing(fetch, limit),
+        (
+            "id",
+            "tenant",
+            "started",
+            "direction",
+            "caller",
+            "destination",
+            "disposition",
+            "seconds",
+            "billed",
+            "cost",
+            "reaches",
+            "status",
+        ),
+        lambda c: (
+            str(c.id),
+            str(c.tenant_id),
+            write_time(c.started_at),
+            enum_name(DIRECTION, c.direction),
+            c.caller_number,
+            c.destination_number,
+            enum_name(DISPOSITION, c.disposition),
+            str(c.duration_seconds),
+            _optional(c, "bill_seconds"),
+            _optional(c, "cost"),
+            c.rate.destination,
+            _status(c),
+        ),
+        right=("id", "tenant", "seconds", "billed", "cost"),
+    )
+
+
+@cdrs.command("export")
+@_filter_options
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write to this file; it appears when it is complete.",
+)
+@connected
+def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
+    """Export CDRs as CSV, or with --json as JSON lines; the newest call first."""
+    answers = client.cdrs.ExportCdrs(
+        ExportCdrsRequest(**given(filters)), timeout=client.long_timeout
+    )
+    found = (cdr for answer in answers for cdr in answer.cdrs)
+
+    def write(out: TextIO) -> int:
+        if client.as_json:
+            return print_json_lines(found, out)
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(EXPORT_COLUMNS)
+        count = 0
+        for cdr in found:
+            writer.writerow(_export_row(cdr))
+            count += 1
+        return count
+
+    export(write, output)
+
+
+@cdrs.command("rate-unrated")
+@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@_since_option
+@_until_option
+@connected
+def rate_unrated(client: Client, **filters: Any) -> None:
+    """Rate the UNRATED CDRs again, with the rates of now."""
+    request = RateUnratedRequest(**given(filters))
+    answer = client.cdrs.RateUnrated(request, timeout=client.long_timeout)
+    if client.as_json:
+        print_json(answer)
+        return
+    print_fields(
+        [
+            ("examined", str(answer.examined)),
+            ("rated", str(answer.rated)),
+            ("still unrated", str(answer.still_unrated)),
+        ]
+    )
+
+
+@cdrs.command("upload-status")
+@click.argument("upload_id", metavar="ID", type=ID)
+@connected
+def upload_status(client: Client, upload_id: int) -> None:
+    """Show how far an upload came."""
+    request = GetUploadRequest(upload_id=upload_id)
+    answer = client.cdrs.GetUpload(request, timeout=client.timeout)
+    if client.as_json:
+        print_json(answer)
+        return
+    print_fields(
+        [
+            ("upload", str(answer.upload_id)),
+            ("settled", str(answer.committed_offset)),
+            ("created", str(answer.created)),
+            ("duplicates", str(answer.duplicates)),
+            ("conflicts", str(answer.conflicts)),
+            ("rejected", str(answer.rejected)),
+            ("unrated", str(answer.unrated)),
+            ("begun", write_time(answer.created_at)),
+            ("changed", write_time(answer.updated_at)),
+        ]
+    )
+
+
+def _optional(cdr: Cdr, field: Literal["bill_seconds", "cost"]) -> str:
+    return str(getattr(cdr, field)) if cdr.HasField(field) else ""
+
+
+def _status(cdr: Cdr) -> str:
+    status = enum_name(RATING_STATUS, cdr.status)
+    reason = enum_name(UNRATED_REASON, cdr.unrated_reason)
+    return f"{status} ({reason})" if reason else status
+
+
+def _export_row(cdr: Cdr) -> list[str]:
+    return [
+        str(cdr.id),
+        str(cdr.tenant_id),
+        str(cdr.extension_id or ""),
+        cdr.caller_number,
+        cdr.destination_number,
+        enum_name(DIRECTION, cdr.direction),
+        enum_name(DISPOSITION, cdr.disposition),
+        str(cdr.duration_seconds),
+        write_time(cdr.started_at),
+        write_time(cdr.ended_at) if cdr.HasField("ended_at") else "",
+        cdr.call_id,
+        enum_name(RATING_STATUS, cdr.status),
+        enum_name(UNRATED_REASON, cdr.unrated_reason),
+        _optional(cdr, "bill_seconds"),
+        _optional(cdr, "cost"),
+        cdr.tenant.currency,
+        str(cdr.rate.id or ""),
+        cdr.matched_prefix,
+        cdr.rate.destination,
+        str(cdr.rate_revision),
+        str(cdr.upload_id or ""),
+        write_time(cdr.created_at),
+    ]
+
+
+def _show_cdr(client: Client, cdr: Cdr) -> None:
+    if client.as_json:
+        print_json(cdr)
+        return
+    rate = cdr.rate
+    print_fields(
+        [
+            ("id", str(cdr.id)),
+            ("call id", cdr.call_id),
+            ("tenant", f"{cdr.tenant_id} {cdr.tenant.name}".strip()),
+            ("extension", f"{cdr.extension_id or ''} {cdr.extension.number}".strip()),
+            ("caller", cdr.caller_number),
+            ("destination", cdr.destination_number),
+            ("direction", enum_name(DIRECTION, cdr.direction)),
+            ("disposition", enum_name(DISPOSITION, cdr.disposition)),
+            ("started", write_time(cdr.started_at)),
+            ("ended", write_time(cdr.ended_at) if cdr.HasField("ended_at") else ""),
+            ("seconds", str(cdr.duration_seconds)),
+            ("status", _status(cdr)),
+            ("billed", f"{cdr.bill_seconds} s" if cdr.HasField("bill_seconds") else ""),
+            ("cost", f"{cdr.cost} {cdr.tenant.currency}" if cdr.HasField("cost") else ""),
+            ("rate", f"{rate.id}: {rate.prefix} {rate.destination}" if rate.id else ""),
+            ("rate's price", f"{rate.cost_per_minute} per minute" if rate.id else ""),
+            ("rate's increment", f"{rate.billing_increment} s" if rate.id else ""),
+            ("rate revision", str(cdr.rate_revision)),
+            ("upload", str(cdr.upload_id or "")),
+            ("recorded", write_time(cdr.created_at)),
+        ]
+    )

@@ -1,0 +1,267 @@
+"""``tollwire cdrs upload``: files of calls of any size, resumed where they broke off."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, cast
+
+import click
+import grpc
+from google.protobuf.json_format import MessageToDict
+from rich.progress import Progress, TaskID
+
+from service.cli.call_files import CSV, JSON_LINES, Record, format_of, read_calls
+from service.cli.connection import Client, connected
+from service.cli.csv_file import BadFile
+from service.cli.failures import (
+    INTERRUPTED,
+    REFUSED,
+    USAGE,
+    Failure,
+    failure_of,
+    reason_of,
+)
+from service.cli.output import byte_progress, note, print_fields, printable
+from service.cli.upload import (
+    DEFAULT_CHUNK_CALLS,
+    DEFAULT_RETRIES,
+    DEFAULT_WINDOW,
+    Chunk,
+    Upload,
+    chunked,
+)
+from service.cli.upload_state import UploadState
+from service.cli.values import ID
+from tollwire.v1.cdr_service_pb2 import GetUploadResponse, UploadCdrsResponse
+from tollwire.v1.types_pb2 import Call
+
+SHOWN_PROBLEMS = 10
+KEPT_PROBLEMS = 1_000
+
+
+@dataclass(slots=True)
+class Report:
+    """What went wrong with single records: counts of all, the first ones in full.
+
+    ``unreadable`` records were never sent: the upload's own counts and offsets know nothing of
+    them.
+    """
+
+    everything: TextIO | None  # a file for all of them, as JSON lines
+    unreadable: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    first: list[dict[str, Any]] = field(default_factory=list)
+
+    def cannot_read(self, line: int, message: str) -> None:
+        self.unreadable += 1
+        self._add({"line": line, "reason": "UNREADABLE", "message": message})
+
+    def settled(self, chunk: Chunk, response: UploadCdrsResponse) -> None:
+        for failure in response.failures:
+            self._add(
+                {
+                    "line": chunk.lines[failure.index - chunk.offset],
+                    "index": str(failure.index),
+                    "callId": failure.call_id,
+                    "reason": failure.reason,
+                    "message": failure.message,
+                }
+            )
+
+    def _add(self, problem: dict[str, Any]) -> None:
+        self.reasons[problem["reason"]] += 1
+        if len(self.first) < KEPT_PROBLEMS:
+            self.first.append(problem)
+        if self.everything is not None:
+            print(json.dumps(problem, ensure_ascii=False), file=self.everything)
+
+
+@click.command("upload")
+@click.argument("file", type=click.Path(dir_okay=False, exists=True, allow_dash=True))
+@click.option("--tenant", "tenant_id", type=ID, help="Of records that name no tenant.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice([CSV, JSON_LINES]),
+    help="Default: by the file's name, .csv or .jsonl.",
+)
+@click.option(
+    "--chunk",
+    type=click.IntRange(1, 10_000),
+    default=DEFAULT_CHUNK_CALLS,
+    show_default=True,
+    help="Calls in one message, which is one transaction.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(1, 64),
+    default=DEFAULT_WINDOW,
+    show_default=True,
+    help="Chunks on their way at one time.",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=DEFAULT_RETRIES,
+    show_default=True,
+    help="Tries, one after the other in vain, after which to give up.",
+)
+@click.option("--upload-id", type=ID, help="Go on with this upload of the same file.")
+@click.option("--no-resume", is_flag=True, help="Begin anew, although the last run broke off.")
+@click.option(
+    "--failures",
+    type=click.File("w", encoding="utf-8", lazy=False),
+    help="Write every record that was not stored, and why, to this file, as JSON lines.",
+)
+@connected
+def upload_cdrs(
+    client: Client,
+    file: str,
+    tenant_id: int | None,
+    format_name: str | None,
+    chunk: int,
+    window: int,
+    retries: int,
+    upload_id: int | None,
+    no_resume: bool,
+    failures: TextIO | None,
+) -> None:
+    """Upload a file of calls ("-": standard input), rate them and record them.
+
+    CSV with Call's field names in the header, or JSON lines. A bad record stops no other. A broken
+    connection is resumed; so is a run that was killed, by the same command again. A record that is
+    sent twice is there once.
+    """
+    format_name = format_name or format_of(file)
+    if format_name is None:
+        raise click.UsageError("--format is needed: the file's name does not tell it")
+    state = None
+    if file != "-":
+        state = UploadState.of(Path(file), client.server, format_name, tenant_id or 0)
+    report = Report(failures)
+    with click.open_file(file, "rb") as opened, byte_progress() as progress:
+        stream = cast(BinaryIO, opened)
+        try:
+            records = read_calls(stream, format_name, tenant_id or 0)
+        except BadFile as error:
+            raise Failure(f"{file}: {error}", USAGE) from None
+        bar = _Bar(progress, stream, None if file == "-" else Path(file).stat().st_size)
+
+        def settled(chunk: Chunk, response: UploadCdrsResponse) -> None:
+            report.settled(chunk, response)
+            bar.show(response.committed_offset)
+
+        upload = Upload(client, upload_id or 0, settled, _note_interruption, window, retries)
+        skip = _begin(upload, state, no_resume)
+        calls = _readable(records, report)
+        with _says_how_to_resume(client, upload, state):
+            upload.send(chunked(calls, chunk, skip))
+        totals = upload.state()
+    if state is not None:
+        state.remove()
+    _show_report(client, totals, report)
+
+
+def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
+    """Begins the upload, or finds out where it stands; returns how many calls are settled."""
+    by_hand = upload.id
+    if not by_hand and state is not None and not no_resume:
+        upload.id = state.upload_id()
+    if upload.id:
+        try:
+            settled = upload.state().committed_offset
+        except grpc.RpcError as error:
+            # A note about an upload that the server never heard of is of another database.
+            if by_hand or reason_of(error) != "UPLOAD_NOT_FOUND":
+                raise
+            upload.id = 0
+        else:
+            note(f"going on with upload {upload.id}, of which {settled:,} calls are settled")
+            return settled
+    upload.begin()
+    if state is not None:
+        state.write(upload.id)
+    return 0
+
+
+def _readable(records: Iterator[Record], report: Report) -> Iterator[tuple[int, Call]]:
+    for line, call in records:
+        if isinstance(call, str):
+            report.cannot_read(line, call)
+        else:
+            yield line, call
+
+
+@dataclass(slots=True)
+class _Bar:
+    """Shows how much of the file is read, and how many calls are settled."""
+
+    progress: Progress
+    stream: BinaryIO
+    size: int | None
+    task: TaskID | None = None
+
+    def show(self, settled: int) -> None:
+        if self.task is None:
+            self.task = self.progress.add_task("uploading", total=self.size, records="")
+        done = self.stream.tell() if self.size is not None else 0
+        self.progress.update(self.task, completed=done, records=f"{settled:,} calls")
+
+
+def _note_interruption(message: str, delay: float) -> None:
+    note(f"{message}; trying again in {delay:g} s")
+
+
+@contextlib.contextmanager
+def _says_how_to_resume(
+    client: Client, upload: Upload, state: UploadState | None
+) -> Iterator[None]:
+    """Adds to whatever ends the upload how it can go on."""
+    how = (
+        "run the same command again to go on"
+        if state is not None
+        else f"go on with --upload-id {upload.id} and the same input"
+    )
+    try:
+        yield
+    except grpc.RpcError as error:
+        failure = failure_of(error, client.server)
+        message = f"{failure.message}; {how} (upload {upload.id})"
+        raise Failure(message, failure.exit_code) from None
+    except KeyboardInterrupt:
+        message = f"interrupted; {how} (upload {upload.id})"
+        raise Failure(message, INTERRUPTED) from None
+
+
+def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> None:
+    not_stored = totals.conflicts + totals.rejected + report.unreadable
+    if client.as_json:
+        document = MessageToDict(totals, always_print_fields_with_no_presence=True)
+        document["unreadable"] = str(report.unreadable)
+        document["failures"] = report.first
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        print_fields(
+            [
+                ("upload", str(totals.upload_id)),
+                ("created", str(totals.created)),
+                ("duplicates", str(totals.duplicates)),
+                ("conflicts", str(totals.conflicts)),
+                ("rejected", str(totals.rejected + report.unreadable)),
+                ("unrated", str(totals.unrated)),
+            ]
+        )
+        for problem in report.first[:SHOWN_PROBLEMS]:
+            text = f"line {problem['line']}: {problem['reason']}: {problem['message']}"
+            click.echo(printable(text))
+        unshown = sum(report.reasons.values()) - SHOWN_PROBLEMS
+        if unshown > 0:
+            counts = ", ".join(f"{n:,} {reason}" for reason, n in report.reasons.most_common())
+            click.echo(f"and {unshown:,} more ({counts}); --failures FILE writes them all")
+    if not_stored:
+        raise Failure(f"{not_stored:,} records were not stored", REFUSED)

@@ -1,0 +1,97 @@
+"""The connection of a client command: the options that all of them share, and the stubs.
+
+A command marked ``connected`` gets a ``Client`` as its first argument. Whatever RPC fails inside it
+ends the command in one line (failures.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import click
+import grpc
+
+from service.cli.failures import INTERRUPTED, Failure, failure_of
+from tollwire.v1.cdr_service_pb2_grpc import CdrServiceStub
+from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
+from tollwire.v1.tenant_service_pb2_grpc import TenantServiceStub
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_SECONDS = 60.0
+# Parts of an export, and an upload's failures, may be larger than gRPC's 4 MiB.
+MAX_RECEIVED_BYTES = 64 * 1024 * 1024
+
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
+    # The server is one of ours, named by its address: a proxy for the web is not on the way.
+    ("grpc.enable_http_proxy", 0),
+    # gRPC would wait up to two minutes before it tries again to reach a restarted server.
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.min_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+
+class Client:
+    """The stubs on one channel. ``timeout`` bounds short RPCs; ``long_timeout`` those whose length
+    depends on the data, and is None (no bound) unless the user gave one."""
+
+    def __init__(self, server: str, timeout: float | None = None, as_json: bool = False) -> None:
+        self.server = server
+        self.timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
+        self.long_timeout = timeout
+        self.as_json = as_json
+        self._channel = grpc.insecure_channel(server, options=CHANNEL_OPTIONS)
+        self.tenants = TenantServiceStub(self._channel)
+        self.rating = RatingServiceStub(self._channel)
+        self.cdrs = CdrServiceStub(self._channel)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives the command --server, --timeout and --json, and turns failed RPCs into one line."""
+
+    @click.option(
+        "--server",
+        envvar="TOLLWIRE_SERVER",
+        default=DEFAULT_SERVER,
+        show_default=True,
+        metavar="HOST:PORT",
+        help="The server to ask.  [env: TOLLWIRE_SERVER]",
+    )
+    @click.option(
+        "--timeout",
+        envvar="TOLLWIRE_TIMEOUT",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help=f"How long to wait for an answer. Default {DEFAULT_TIMEOUT_SECONDS:g}; without end"
+        " for imports, uploads, exports and usage.  [env: TOLLWIRE_TIMEOUT]",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print protobuf JSON.")
+    @functools.wraps(command)
+    def with_client(*args: Any, **kwargs: Any) -> None:
+        server: str = kwargs.pop("server")
+        timeout: float | None = kwargs.pop("timeout")
+        as_json: bool = kwargs.pop("as_json")
+        try:
+            with Client(server, timeout, as_json) as client:
+                command(client, *args, **kwargs)
+        except grpc.RpcError as error:
+            raise failure_of(error, server) from None
+        except KeyboardInterrupt:
+            raise Failure("interrupted", INTERRUPTED) from None
+
+    return with_client

@@ -1,0 +1,36 @@
+"""The ``tollwire`` command, put together."""
+
+from __future__ import annotations
+
+import click
+
+from service.cli.cdrs import cdrs
+from service.cli.cdrs_upload import upload_cdrs
+from service.cli.rates import rates
+from service.cli.rates_import import export_rates, import_rates
+from service.cli.rating import rate
+from service.cli.serve import migrate, serve
+from service.cli.tenants import extensions, tenants
+from service.cli.usage import usage
+
+EPILOG = (
+    "Exit codes: 0 done; 1 the server refused the request or some records; 2 the command line or"
+    " the file is wrong; 3 the server does not answer; 4 a defect of the server; 130 interrupted."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.version_option(package_name="tollwire")
+def main() -> None:
+    """Rates telephone calls and keeps the record of what each one cost.
+
+    "serve" runs the server; all other commands are clients of one.
+    """
+
+
+for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage):
+    main.add_command(command)
+
+rates.add_command(import_rates)
+rates.add_command(export_rates)
+cdrs.add_command(upload_cdrs)

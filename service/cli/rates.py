@@ -1,0 +1,241 @@
+"""``tollwire rates``: one rate at a time. Whole decks: rates_import.py and rates_export.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import click
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.cli.connection import Client, connected
+from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.output import note, print_fields, print_json
+from service.cli.tenants import changes, given
+from service.cli.values import ID, INT32, TimeParameter, write_time
+from tollwire.v1.rating_service_pb2 import (
+    CreateRateRequest,
+    DeleteRateRequest,
+    GetRateRequest,
+    ListRatesRequest,
+    UpdateRateRequest,
+)
+from tollwire.v1.types_pb2 import Interval, Rate
+
+
+class _IntervalParameter(click.ParamType[Interval]):
+    name = "interval"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Interval:
+        if isinstance(value, Interval):
+            return value
+        start, _, rest = value.partition(":")
+        cost, _, increment = rest.partition(":")
+        try:
+            return Interval(
+                start_seconds=int(start), cost_per_minute=cost, billing_increment=int(increment)
+            )
+        except ValueError:
+            self.fail("must be START_SECONDS:COST_PER_MINUTE:BILLING_INCREMENT", param, ctx)
+
+
+class _OpenTime(TimeParameter):
+    """A time, or the empty text for an open end; then the message is empty but given."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Timestamp:
+        return OPEN if value == "" else super().convert(value, param, ctx)
+
+
+OPEN = Timestamp()
+
+
+@click.group()
+def rates() -> None:
+    """What calls cost, by the prefix of the number."""
+
+
+def _rate_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        [
+            click.option("--destination", help="What the prefix reaches."),
+            click.option("--connect-fee", metavar="MONEY", help="Of each call. Default 0."),
+            click.option(
+                "--minimum-seconds", type=INT32, help="A shorter call counts as this long."
+            ),
+            click.option(
+                "--interval",
+                "intervals",
+                multiple=True,
+                default=None,
+                type=_IntervalParameter(),
+                metavar="START:COST:INCREMENT",
+                help="From START seconds on, another cost per minute and increment. Repeatable.",
+            ),
+            click.option(
+                "--effective-from",
+                type=_OpenTime(),
+                help='In effect from this time, or date (UTC), on. "": since ever.',
+            ),
+            click.option(
+                "--effective-to",
+                type=_OpenTime(),
+                help='In effect before this time, or date (UTC). "": until further notice.',
+            ),
+            click.option(
+                "--blocked/--not-blocked", default=None, help="Calls that match are refused."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _rate(values: dict[str, Any]) -> Rate:
+    """The rate of the given values; an end that is OPEN stays unset."""
+    return Rate(**{name: value for name, value in values.items() if value is not OPEN})
+
+
+@rates.command("add")
+@click.option("--tenant", "tenant_id", type=ID, required=True, help="Its owner.")
+@click.option("--prefix", required=True, help='Digits; "" is the catch-all.')
+@click.option("--cost-per-minute", required=True, metavar="MONEY", help='Such as "0.0150".')
+@click.option("--billing-increment", required=True, type=INT32, help="In seconds.")
+@_rate_options
+@connected
+def add_rate(client: Client, **values: Any) -> None:
+    """Add a rate."""
+    request = CreateRateRequest(rate=_rate(given(values)))
+    _show_rate(client, client.rating.CreateRate(request, timeout=client.timeout))
+
+
+@rates.command("list")
+@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@click.option("--search", default="", help="Part of the prefix or the destination.")
+@limit_option
+@connected
+def list_rates(client: Client, tenant_id: int | None, search: str, limit: int) -> None:
+    """List rates by tenant, prefix and start."""
+
+    def fetch(size: int, token: str) -> tuple[Any, str]:
+        request = ListRatesRequest(
+            tenant_id=tenant_id or 0, search=search, page_size=size, page_token=token
+        )
+        answer = client.rating.ListRates(request, timeout=client.timeout)
+        return answer.rates, answer.next_page_token
+
+    print_listing(
+        client,
+        Listing(fetch, limit),
+        (
+            "id",
+            "tenant",
+            "prefix",
+            "destination",
+            "cost/min",
+            "incr",
+            "fee",
+            "min",
+            "effective from",
+            "effective to",
+            "remarks",
+        ),
+        lambda r: (
+            str(r.id),
+            str(r.tenant_id),
+            r.prefix,
+            r.destination,
+            r.cost_per_minute,
+            str(r.billing_increment),
+            r.connect_fee,
+            str(r.minimum_seconds),
+            _end(r, "effective_from"),
+            _end(r, "effective_to"),
+            _remarks(r),
+        ),
+        right=("id", "tenant", "cost/min", "incr", "fee", "min"),
+    )
+
+
+@rates.command("show")
+@click.argument("rate_id", metavar="ID", type=ID)
+@connected
+def show_rate(client: Client, rate_id: int) -> None:
+    """Show one rate."""
+    request = GetRateRequest(id=rate_id)
+    _show_rate(client, client.rating.GetRate(request, timeout=client.timeout))
+
+
+@rates.command("update")
+@click.argument("rate_id", metavar="ID", type=ID)
+@click.option("--prefix", help='Digits; "" is the catch-all.')
+@click.option("--cost-per-minute", metavar="MONEY", help='Such as "0.0150".')
+@click.option("--billing-increment", type=INT32, help="In seconds.")
+@_rate_options
+@click.option("--no-intervals", is_flag=True, help="Remove all intervals.")
+@click.option("--etag", default="", help="Only if the rate is still in this state.")
+@connected
+def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **values: Any) -> None:
+    """Change a rate. Costs already recorded stay as they are."""
+    # An option that may be repeated is empty, and not None, where it was not given.
+    values["intervals"] = values["intervals"] or (() if no_intervals else None)
+    chosen, mask = changes(values)
+    rate = _rate(chosen)
+    rate.id, rate.etag = rate_id, etag
+    request = UpdateRateRequest(rate=rate, update_mask=mask)
+    _show_rate(client, client.rating.UpdateRate(request, timeout=client.timeout))
+
+
+@rates.command("delete")
+@click.argument("rate_id", metavar="ID", type=ID)
+@click.option("--etag", default="", help="Only if the rate is still in this state.")
+@connected
+def delete_rate(client: Client, rate_id: int, etag: str) -> None:
+    """Delete a rate. Costs already recorded stay, and their CDRs still show it."""
+    request = DeleteRateRequest(id=rate_id, etag=etag)
+    client.rating.DeleteRate(request, timeout=client.timeout)
+    note(f"rate {rate_id} deleted")
+
+
+def _end(rate: Rate, field: Literal["effective_from", "effective_to"]) -> str:
+    return write_time(getattr(rate, field)) if rate.HasField(field) else ""
+
+
+def _remarks(rate: Rate) -> str:
+    count = len(rate.intervals)
+    intervals = f"{count} interval{'s' if count > 1 else ''}" if count else ""
+    return ", ".join(filter(None, ["blocked" if rate.blocked else "", intervals]))
+
+
+def _show_rate(client: Client, rate: Rate) -> None:
+    if client.as_json:
+        print_json(rate)
+        return
+    print_fields(
+        [
+            ("id", str(rate.id)),
+            ("tenant", str(rate.tenant_id)),
+            ("prefix", rate.prefix or '"" (catch-all)'),
+            ("destination", rate.destination),
+            ("cost per minute", rate.cost_per_minute),
+            ("billing increment", f"{rate.billing_increment} s"),
+            ("connect fee", rate.connect_fee),
+            ("minimum", f"{rate.minimum_seconds} s" if rate.minimum_seconds else ""),
+            *(
+                (
+                    f"from {i.start_seconds} s on",
+                    f"{i.cost_per_minute} per minute, increment {i.billing_increment} s",
+                )
+                for i in rate.intervals
+            ),
+            ("effective from", _end(rate, "effective_from")),
+            ("effective to", _end(rate, "effective_to")),
+            ("blocked", "yes" if rate.blocked else ""),
+            ("etag", rate.etag),
+            ("created", write_time(rate.created_at)),
+            ("updated", write_time(rate.updated_at)),
+        ]
+    )

@@ -1,0 +1,117 @@
+"""``tollwire rate``: what one call would cost; stores nothing."""
+
+from __future__ import annotations
+
+import click
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.cli.connection import Client, connected
+from service.cli.output import print_fields, print_json, print_table
+from service.cli.values import (
+    DIRECTION,
+    DISPOSITION,
+    ID,
+    INT64,
+    RATING_STATUS,
+    TIME,
+    EnumParameter,
+    enum_name,
+    write_time,
+)
+from tollwire.v1.rating_service_pb2 import Explanation, RateCallRequest
+from tollwire.v1.types_pb2 import (
+    DIRECTION_OUTBOUND,
+    DISPOSITION_ANSWERED,
+    Call,
+    Direction,
+    Disposition,
+    RatedCall,
+)
+
+
+@click.command("rate")
+@click.argument("number")
+@click.option("--tenant", "tenant_id", type=ID, required=True, help="Who pays.")
+@click.option("--seconds", type=INT64, required=True, help="How long the call lasted.")
+@click.option("--at", type=TIME, help="When it started. Default now.")
+@click.option(
+    "--direction",
+    type=EnumParameter(DIRECTION),
+    default=DIRECTION_OUTBOUND,
+    help="Default outbound.",
+)
+@click.option(
+    "--disposition",
+    type=EnumParameter(DISPOSITION),
+    default=DISPOSITION_ANSWERED,
+    help="Default answered.",
+)
+@click.option("--explain", is_flag=True, help="Show which rates were considered, and each step.")
+@connected
+def rate(
+    client: Client,
+    number: str,
+    tenant_id: int,
+    seconds: int,
+    at: Timestamp | None,
+    direction: Direction.ValueType,
+    disposition: Disposition.ValueType,
+    explain: bool,
+) -> None:
+    """What a call to NUMBER costs. Stores nothing."""
+    call = Call(
+        tenant_id=tenant_id,
+        destination_number=number,
+        direction=direction,
+        disposition=disposition,
+        duration_seconds=seconds,
+        started_at=at,
+    )
+    request = RateCallRequest(call=call, explain=explain)
+    answer = client.rating.RateCall(request, timeout=client.timeout)
+    if client.as_json:
+        print_json(answer)
+        return
+    _show(answer.rated)
+    if explain:
+        _show_explanation(answer.explanation)
+
+
+def _show(rated: RatedCall) -> None:
+    print_fields(
+        [
+            ("status", enum_name(RATING_STATUS, rated.status)),
+            ("cost", rated.cost),
+            ("billed", f"{rated.bill_seconds} s" if rated.HasField("bill_seconds") else ""),
+            ("prefix", rated.matched_prefix),
+            ("destination", rated.destination),
+            ("cost per minute", rated.cost_per_minute),
+            ("billing increment", f"{rated.billing_increment} s" if rated.rate_id else ""),
+            ("rate", str(rated.rate_id or "")),
+            ("rate revision", str(rated.rate_revision)),
+        ]
+    )
+
+
+def _show_explanation(explanation: Explanation) -> None:
+    click.echo()
+    print_table(
+        ("rate", "prefix", "destination", "from", "to", "won", "why"),
+        (
+            (
+                str(c.rate_id),
+                c.prefix,
+                c.destination,
+                write_time(c.effective_from) if c.HasField("effective_from") else "",
+                write_time(c.effective_to) if c.HasField("effective_to") else "",
+                "yes" if c.won else "",
+                c.reason,
+            )
+            for c in explanation.considered
+        ),
+        right=("rate",),
+    )
+    click.echo()
+    print_table(
+        ("step", "working", "result"), ((s.name, s.working, s.result) for s in explanation.steps)
+    )

@@ -1,0 +1,248 @@
+"""``tollwire tenants`` and ``tollwire extensions``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from service.cli.connection import Client, connected
+from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.output import note, print_fields, print_json
+from service.cli.values import ID, ROUNDING, EnumParameter, enum_name, write_time
+from tollwire.v1.tenant_service_pb2 import (
+    CreateExtensionRequest,
+    CreateTenantRequest,
+    DeleteExtensionRequest,
+    DeleteTenantRequest,
+    GetExtensionRequest,
+    GetTenantRequest,
+    ListExtensionsRequest,
+    ListTenantsRequest,
+    UpdateExtensionRequest,
+    UpdateTenantRequest,
+)
+from tollwire.v1.types_pb2 import Extension, Tenant
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that the user gave."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def changes(values: dict[str, Any]) -> tuple[dict[str, Any], FieldMask]:
+    """The options that the user gave, and the mask that names them; at least one."""
+    chosen = given(values)
+    if not chosen:
+        raise click.UsageError("nothing to change: give at least one option")
+    return chosen, FieldMask(paths=sorted(chosen))
+
+
+# --- tenants ---------------------------------------------------------------------------------
+
+
+@click.group()
+def tenants() -> None:
+    """Customers: they own rates, extensions and CDRs."""
+
+
+def _tenant_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        [
+            click.option("--currency", metavar="CODE", help="ISO 4217. Default USD."),
+            click.option(
+                "--rounding", type=EnumParameter(ROUNDING), help="Of costs. Default half-up."
+            ),
+            click.option("--country-code", metavar="DIGITS", help='Such as "49".'),
+            click.option(
+                "--national-prefix",
+                metavar="DIGITS",
+                help='What the country code replaces, such as "0".',
+            ),
+            click.option("--international-prefix", metavar="DIGITS", help='Such as "00" or "011".'),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@tenants.command("add")
+@click.option("--id", type=ID, help="An id of your own; else the server picks one.")
+@click.option("--name", required=True, help="Up to 200 characters.")
+@_tenant_options
+@connected
+def add_tenant(client: Client, **values: Any) -> None:
+    """Add a tenant."""
+    request = CreateTenantRequest(tenant=Tenant(**given(values)))
+    _show_tenant(client, client.tenants.CreateTenant(request, timeout=client.timeout))
+
+
+@tenants.command("list")
+@limit_option
+@connected
+def list_tenants(client: Client, limit: int) -> None:
+    """List tenants by id."""
+
+    def fetch(size: int, token: str) -> tuple[Any, str]:
+        request = ListTenantsRequest(page_size=size, page_token=token)
+        answer = client.tenants.ListTenants(request, timeout=client.timeout)
+        return answer.tenants, answer.next_page_token
+
+    print_listing(
+        client,
+        Listing(fetch, limit),
+        ("id", "name", "currency", "rounding", "country", "national", "international"),
+        lambda t: (
+            str(t.id),
+            t.name,
+            t.currency,
+            enum_name(ROUNDING, t.rounding),
+            t.country_code,
+            t.national_prefix,
+            t.international_prefix,
+        ),
+        right=("id",),
+    )
+
+
+@tenants.command("show")
+@click.argument("tenant_id", metavar="ID", type=ID)
+@connected
+def show_tenant(client: Client, tenant_id: int) -> None:
+    """Show one tenant."""
+    request = GetTenantRequest(id=tenant_id)
+    _show_tenant(client, client.tenants.GetTenant(request, timeout=client.timeout))
+
+
+@tenants.command("update")
+@click.argument("tenant_id", metavar="ID", type=ID)
+@click.option("--name", help="Up to 200 characters.")
+@_tenant_options
+@connected
+def update_tenant(client: Client, tenant_id: int, **values: Any) -> None:
+    """Change a tenant. Costs already recorded stay as they are."""
+    chosen, mask = changes(values)
+    request = UpdateTenantRequest(tenant=Tenant(id=tenant_id, **chosen), update_mask=mask)
+    _show_tenant(client, client.tenants.UpdateTenant(request, timeout=client.timeout))
+
+
+@tenants.command("delete")
+@click.argument("tenant_id", metavar="ID", type=ID)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@connected
+def delete_tenant(client: Client, tenant_id: int, yes: bool) -> None:
+    """Delete a tenant with its rates and extensions. One that has CDRs stays."""
+    if not yes and sys.stdin.isatty():
+        question = f"Delete tenant {tenant_id} with all its rates and extensions?"
+        click.confirm(question, abort=True, err=True)
+    client.tenants.DeleteTenant(DeleteTenantRequest(id=tenant_id), timeout=client.timeout)
+    note(f"tenant {tenant_id} deleted")
+
+
+def _show_tenant(client: Client, tenant: Tenant) -> None:
+    if client.as_json:
+        print_json(tenant)
+        return
+    print_fields(
+        [
+            ("id", str(tenant.id)),
+            ("name", tenant.name),
+            ("currency", tenant.currency),
+            ("rounding", enum_name(ROUNDING, tenant.rounding)),
+            ("country code", tenant.country_code),
+            ("national prefix", tenant.national_prefix),
+            ("international prefix", tenant.international_prefix),
+            ("created", write_time(tenant.created_at)),
+        ]
+    )
+
+
+# --- extensions ------------------------------------------------------------------------------
+
+
+@click.group()
+def extensions() -> None:
+    """The telephones of tenants."""
+
+
+@extensions.command("add")
+@click.option("--tenant", "tenant_id", type=ID, required=True, help="Its owner.")
+@click.option("--number", required=True, help="As the tenant writes it.")
+@click.option("--name", help="Up to 200 characters.")
+@click.option("--id", type=ID, help="An id of your own; else the server picks one.")
+@connected
+def add_extension(client: Client, **values: Any) -> None:
+    """Add an extension."""
+    request = CreateExtensionRequest(extension=Extension(**given(values)))
+    _show_extension(client, client.tenants.CreateExtension(request, timeout=client.timeout))
+
+
+@extensions.command("list")
+@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@limit_option
+@connected
+def list_extensions(client: Client, tenant_id: int | None, limit: int) -> None:
+    """List extensions by id."""
+
+    def fetch(size: int, token: str) -> tuple[Any, str]:
+        request = ListExtensionsRequest(tenant_id=tenant_id or 0, page_size=size, page_token=token)
+        answer = client.tenants.ListExtensions(request, timeout=client.timeout)
+        return answer.extensions, answer.next_page_token
+
+    print_listing(
+        client,
+        Listing(fetch, limit),
+        ("id", "tenant", "number", "name"),
+        lambda e: (str(e.id), str(e.tenant_id), e.number, e.name),
+        right=("id", "tenant"),
+    )
+
+
+@extensions.command("show")
+@click.argument("extension_id", metavar="ID", type=ID)
+@connected
+def show_extension(client: Client, extension_id: int) -> None:
+    """Show one extension."""
+    request = GetExtensionRequest(id=extension_id)
+    _show_extension(client, client.tenants.GetExtension(request, timeout=client.timeout))
+
+
+@extensions.command("update")
+@click.argument("extension_id", metavar="ID", type=ID)
+@click.option("--number", help="As the tenant writes it.")
+@click.option("--name", help="Up to 200 characters.")
+@connected
+def update_extension(client: Client, extension_id: int, **values: Any) -> None:
+    """Change an extension."""
+    chosen, mask = changes(values)
+    request = UpdateExtensionRequest(
+        extension=Extension(id=extension_id, **chosen), update_mask=mask
+    )
+    _show_extension(client, client.tenants.UpdateExtension(request, timeout=client.timeout))
+
+
+@extensions.command("delete")
+@click.argument("extension_id", metavar="ID", type=ID)
+@connected
+def delete_extension(client: Client, extension_id: int) -> None:
+    """Delete an extension. One that has CDRs stays."""
+    request = DeleteExtensionRequest(id=extension_id)
+    client.tenants.DeleteExtension(request, timeout=client.timeout)
+    note(f"extension {extension_id} deleted")
+
+
+def _show_extension(client: Client, extension: Extension) -> None:
+    if client.as_json:
+        print_json(extension)
+        return
+    print_fields(
+        [
+            ("id", str(extension.id)),
+            ("tenant", str(extension.tenant_id)),
+            ("number", extension.number),
+            ("name", extension.name),
+        ]
+    )

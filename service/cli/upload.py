@@ -1,0 +1,193 @@
+"""An upload that survives a broken connection and a restart of the server.
+
+Chunks go out while a few before them are still on their way through the server (the window); each
+stays here until the server says that it is durable. When the stream breaks, the server is asked how
+far it came, and what it has not got is sent again. So nothing is lost and nothing is there twice,
+and memory holds no more than the window.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import grpc
+
+from service.cli.connection import Client
+from service.cli.failures import DEFECT, Failure, failure_of
+from service.cli.streaming import RequestQueue
+from tollwire.v1.cdr_service_pb2 import (
+    GetUploadRequest,
+    GetUploadResponse,
+    UploadCdrsRequest,
+    UploadCdrsResponse,
+)
+from tollwire.v1.types_pb2 import Call
+
+DEFAULT_CHUNK_CALLS = 5_000
+DEFAULT_WINDOW = 4
+DEFAULT_RETRIES = 10
+# A message stays well under the server's limit, however long the texts in it are.
+MAX_CHUNK_BYTES = 8 * 1024 * 1024
+
+_FIRST_DELAY_SECONDS = 0.5
+_LONGEST_DELAY_SECONDS = 15.0
+_MAY_PASS = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,  # by the server, which was stopping: we never do
+    grpc.StatusCode.ABORTED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Calls that go in one message. ``offset`` is the index of the first within the upload;
+    ``lines`` are those of the file that they stand on."""
+
+    offset: int
+    calls: list[Call]
+    lines: list[int]
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.calls)
+
+
+def chunked(calls: Iterable[tuple[int, Call]], size: int, skip: int = 0) -> Iterator[Chunk]:
+    """The calls in chunks, but for the first ``skip``, which an earlier run has sent."""
+    offset, part, lines, part_bytes = skip, [], [], 0
+    for index, (line, call) in enumerate(calls):
+        if index < skip:
+            continue
+        part.append(call)
+        lines.append(line)
+        part_bytes += call.ByteSize()
+        if len(part) == size or part_bytes > MAX_CHUNK_BYTES:
+            chunk = Chunk(offset, part, lines)
+            yield chunk
+            offset, part, lines, part_bytes = chunk.end, [], [], 0
+    if part:
+        yield Chunk(offset, part, lines)
+
+
+class Upload:
+    """One upload, from its beginning or from where it stands.
+
+    ``settled`` is called for each chunk once it is durable, with what became of it;
+    ``interrupted`` when the stream broke, with the reason and the seconds until the next try.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        upload_id: int,
+        settled: Callable[[Chunk, UploadCdrsResponse], None],
+        interrupted: Callable[[str, float], None],
+        window: int = DEFAULT_WINDOW,
+        retries: int = DEFAULT_RETRIES,
+    ) -> None:
+        self.id = upload_id
+        self._client = client
+        self._settled = settled
+        self._interrupted = interrupted
+        self._window = window
+        self._retries = retries
+        self._failures = 0  # since the last chunk that was settled
+        self._pending: deque[Chunk] = deque()  # sent or to be sent again, and not settled
+        self._read_all = False
+
+    def begin(self) -> int:
+        """Starts a new upload on the server, with no calls yet, and returns its id. So the id is
+        known, and can be written down, before the first call is sent."""
+        answers = self._client.cdrs.UploadCdrs(
+            iter([UploadCdrsRequest()]), timeout=self._client.timeout
+        )
+        for answer in answers:
+            self.id = answer.upload_id
+        if not self.id:
+            raise Failure("the server did not name the upload", DEFECT)
+        return self.id
+
+    def state(self) -> GetUploadResponse:
+        """What the server has of this upload."""
+        request = GetUploadRequest(upload_id=self.id)
+        return self._client.cdrs.GetUpload(request, timeout=self._client.timeout)
+
+    def send(self, chunks: Iterable[Chunk]) -> None:
+        """Sends the chunks until the last is settled; tries again where that may help."""
+        source = iter(chunks)
+        while True:
+            try:
+                self._stream(source)
+                return
+            except grpc.RpcError as error:
+                self._wait(error)
+            while True:
+                try:
+                    self._drop_settled(self.state().committed_offset)
+                    break
+                except grpc.RpcError as error:
+                    self._wait(error)
+
+    def _stream(self, source: Iterator[Chunk]) -> None:
+        """One stream: what is pending first, then the source, until both are done."""
+        requests: RequestQueue[UploadCdrsRequest] = RequestQueue(0)
+        call = self._client.cdrs.UploadCdrs(iter(requests))
+        try:
+            for chunk in self._pending:
+                requests.send(self._request(chunk), call)
+            while True:
+                while not self._read_all and len(self._pending) < self._window:
+                    chunk_ = next(source, None)
+                    if chunk_ is None:
+                        self._read_all = True
+                    else:
+                        self._pending.append(chunk_)
+                        requests.send(self._request(chunk_), call)
+                if not self._pending:
+                    break
+                self._take(next(call))
+            requests.close(call)
+            for _ in call:  # none: the end of the stream, or what made it fail
+                pass
+        except StopIteration:
+            raise Failure("the server ended the upload early", DEFECT) from None
+        except BaseException:
+            call.cancel()
+            raise
+        finally:
+            requests.close(call)
+
+    def _request(self, chunk: Chunk) -> UploadCdrsRequest:
+        return UploadCdrsRequest(upload_id=self.id, offset=chunk.offset, calls=chunk.calls)
+
+    def _take(self, response: UploadCdrsResponse) -> None:
+        chunk = self._pending[0]
+        if response.committed_offset < chunk.end:
+            raise Failure(
+                f"upload {self.id}: the server settled {response.committed_offset} calls where it"
+                f" had {chunk.end}",
+                DEFECT,
+            )
+        self._pending.popleft()
+        self._failures = 0
+        self._settled(chunk, response)
+
+    def _drop_settled(self, committed_offset: int) -> None:
+        """Forgets what was settled although its answer was lost. Chunks are settled whole."""
+        while self._pending and self._pending[0].end <= committed_offset:
+            chunk = self._pending.popleft()
+            self._failures = 0
+            self._settled(chunk, UploadCdrsResponse(committed_offset=chunk.end))
+
+    def _wait(self, error: grpc.RpcError) -> None:
+        """Sleeps before the next try, or fails where none would help."""
+        if error.code() not in _MAY_PASS or self._failures >= self._retries:
+            raise error
+        delay = min(_FIRST_DELAY_SECONDS * 2**self._failures, _LONGEST_DELAY_SECONDS)
+        self._failures += 1
+        self._interrupted(failure_of(error, self._client.server).message, delay)
+        time.sleep(delay)

@@ -1,0 +1,61 @@
+"""Where an upload's id is kept while it runs, so that the same command goes on after a crash.
+
+A small JSON file for each upload that has not ended, in the user's state folder. Its name stands
+for the file's path, size and time of change, the server, and what decides how the file is read:
+where any of them differs it is another upload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def state_folder() -> Path:
+    """$XDG_STATE_HOME/tollwire/uploads, or under ~/.local/state."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "tollwire" / "uploads"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadState:
+    """The note about one upload. Reads and writes what is on disk, nothing else."""
+
+    path: Path
+    about: dict[str, str | int]
+
+    @classmethod
+    def of(cls, file: Path, server: str, format_name: str, tenant_id: int) -> UploadState:
+        """The note about the upload of a file as it is now."""
+        status = file.stat()
+        about: dict[str, str | int] = {
+            "file": str(file.resolve()),
+            "size": status.st_size,
+            "changed_ns": status.st_mtime_ns,
+            "server": server,
+            "format": format_name,
+            "tenant_id": tenant_id,
+        }
+        name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+        return cls(state_folder() / f"{name}.json", about)
+
+    def upload_id(self) -> int:
+        """The id of the upload that was not ended, or 0."""
+        try:
+            note = json.loads(self.path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return 0
+        found = note.get("upload_id") if isinstance(note, dict) else None
+        return found if isinstance(found, int) and found > 0 else 0
+
+    def write(self, upload_id: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = self.path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({**self.about, "upload_id": upload_id}), "utf-8")
+        partial.replace(self.path)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
