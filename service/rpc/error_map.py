@@ -1,0 +1,149 @@
+"""The one table through which every error leaves: exception -> status, retry hint, log level.
+
+A failure that has a name (service/errors.py) reaches the client with its reason and its words. Any
+other exception is a defect of the server: the client gets INTERNAL with a fixed text, the log one
+traceback. Every error carries google.rpc.Status with ErrorInfo, and BadRequest where fields are
+wrong, as the contract says.
+
+Log lines hold no message: messages may quote a caller's number, and numbers are personal data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from service import errors
+from service.errors import FieldViolation, Reason, TollwireError
+
+DOMAIN = "tollwire"
+DEFECT_MESSAGE = "the server has a defect; its log has the details"
+
+# Clients cut or refuse trailers above 8 KiB. The status travels base64-encoded and its message
+# twice, once percent-encoded.
+MAX_TRAILERS_BYTES = 6 * 1024
+_MAX_MESSAGE_BYTES = 1200
+_MAX_TEXT_CHARS = 300
+# What google.protobuf.Any and the tags around a detail take, rounded up.
+_WRAPPING_BYTES = 100
+
+_LOG = logging.getLogger("tollwire.rpc")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One row of the table."""
+
+    code: grpc.StatusCode
+    log_level: int
+    retry_after_seconds: int = 0  # 0: the same request would fail again
+
+
+OUTCOMES: Mapping[type[TollwireError], Outcome] = MappingProxyType(
+    {
+        errors.InvalidInput: Outcome(grpc.StatusCode.INVALID_ARGUMENT, logging.DEBUG),
+        errors.NotFound: Outcome(grpc.StatusCode.NOT_FOUND, logging.DEBUG),
+        errors.AlreadyExists: Outcome(grpc.StatusCode.ALREADY_EXISTS, logging.DEBUG),
+        errors.FailedPrecondition: Outcome(grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG),
+        errors.Aborted: Outcome(grpc.StatusCode.ABORTED, logging.DEBUG),
+        errors.OutOfRange: Outcome(grpc.StatusCode.OUT_OF_RANGE, logging.DEBUG),
+        errors.Unavailable: Outcome(grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1),
+        errors.Exhausted: Outcome(grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1),
+    }
+)
+DEFECT = Outcome(grpc.StatusCode.INTERNAL, logging.ERROR)
+
+
+def refusal(error: Exception, method: str) -> grpc.Status:
+    """What the client of ``method`` is told of ``error``. Also writes its line of the log."""
+    outcome = _outcome(error)
+    if outcome is DEFECT or not isinstance(error, TollwireError):
+        _LOG.log(outcome.log_level, "%s: defect", method, exc_info=error)
+        return status(outcome, TollwireError(Reason.INTERNAL, DEFECT_MESSAGE))
+    if _LOG.isEnabledFor(outcome.log_level):
+        _LOG.log(
+            outcome.log_level,
+            "%s: %s %s%s",
+            *(method, outcome.code.name, error.reason, cause_of(error)),
+        )
+    return status(outcome, error)
+
+
+def _outcome(error: Exception) -> Outcome:
+    for kind in type(error).__mro__:
+        if kind in OUTCOMES:
+            return OUTCOMES[kind]
+    return DEFECT
+
+
+def cause_of(error: Exception) -> str:
+    """What an operator needs beyond the failure: the driver's own words, without the statement."""
+    if error.__cause__ is None:
+        return ""
+    lines = str(getattr(error.__cause__, "orig", error.__cause__)).splitlines()
+    return f" ({lines[0]})" if lines else f" ({type(error.__cause__).__name__})"
+
+
+def status(outcome: Outcome, error: TollwireError) -> grpc.Status:
+    """``error`` as trailers of at most MAX_TRAILERS_BYTES: what does not fit is cut and counted."""
+    message = _cut(error.message, _MAX_MESSAGE_BYTES)
+    answer = status_pb2.Status(code=outcome.code.value[0], message=message)
+    metadata = {name: value[:_MAX_TEXT_CHARS] for name, value in error.metadata.items()}
+    _add(
+        answer,
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata),
+    )
+    if outcome.retry_after_seconds:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.seconds = outcome.retry_after_seconds
+        _add(answer, retry)
+    if error.violations:
+        room = (MAX_TRAILERS_BYTES - _encoded_bytes(message)) * 3 // 4
+        room -= answer.ByteSize() + _WRAPPING_BYTES
+        _add(answer, _bad_request(error.violations, room))
+    trailers: grpc.Status = rpc_status.to_status(answer)
+    return trailers
+
+
+def _bad_request(
+    violations: Sequence[FieldViolation], room_bytes: int
+) -> error_details_pb2.BadRequest:
+    bad = error_details_pb2.BadRequest()
+    for index, violation in enumerate(violations):
+        bad.field_violations.add(
+            field=violation.field[:_MAX_TEXT_CHARS],
+            description=violation.description[:_MAX_TEXT_CHARS],
+        )
+        # Room for the line that counts the others must be left.
+        if bad.ByteSize() > room_bytes - _WRAPPING_BYTES:
+            del bad.field_violations[-1]
+            bad.field_violations.add(description=f"and {len(violations) - index} more")
+            break
+    return bad
+
+
+def _add(answer: status_pb2.Status, detail: Message) -> None:
+    answer.details.add().Pack(detail)
+
+
+def _encoded_bytes(text: str) -> int:
+    """How long grpc-message is: percent-encoding makes three bytes of one."""
+    return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in text.encode())
+
+
+def _cut(text: str, limit_bytes: int) -> str:
+    if len(text) * 12 <= limit_bytes or _encoded_bytes(text) <= limit_bytes:
+        return text
+    kept_bytes = _encoded_bytes("…")
+    for index, character in enumerate(text):
+        kept_bytes += _encoded_bytes(character)
+        if kept_bytes > limit_bytes:
+            return text[:index] + "…"
+    return text
