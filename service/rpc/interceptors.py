@@ -1,0 +1,191 @@
+"""What stands around every handler of every service: reading, answering, refusing.
+
+grpc would answer a message that it cannot read with INTERNAL, an exception with UNKNOWN. So
+handlers are registered to take and give bytes, and this module reads requests, writes responses and
+hands every exception to the error map. Handlers are wrapped once, when they are registered: a
+grpc.ServerInterceptor would be asked again for each RPC.
+
+A servicer's method takes the request message (or an iterator of them) and the context, and returns
+the response message (or an iterator of them). It raises to refuse, and leaves the context alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from service.errors import InvalidInput, Reason
+from service.rpc import error_map
+from service.rpc.streams import Send, Stream, StreamOver, Streams
+
+Context = grpc.ServicerContext
+Decode = Callable[[bytes], Any]
+Encode = Callable[[Any], bytes]
+
+_LOG = logging.getLogger("tollwire.rpc")
+
+
+def add_service(
+    server: grpc.Server,
+    service: ServiceDescriptor,
+    servicer: object,
+    streams: Streams,
+    *,
+    name: str = "",
+) -> None:
+    """Registers ``servicer`` for all methods of ``service``. ``streams`` gives its streams their
+    places. ``name``: under another name than the descriptor's."""
+    handlers = {
+        method.name: _handler(f"{service.name}/{method.name}", method, servicer, streams)
+        for method in service.methods
+    }
+    server.add_registered_method_handlers(name or service.full_name, handlers)
+
+
+def _handler(
+    name: str, method: MethodDescriptor, servicer: object, streams: Streams
+) -> grpc.RpcMethodHandler[Any, Any]:
+    behavior = getattr(servicer, method.name)
+    decode = _decoder(GetMessageClass(method.input_type).FromString)
+    encode = GetMessageClass(method.output_type).SerializeToString
+    if getattr(behavior, "experimental_non_blocking", False):
+        handle = _watching(name, decode, behavior, encode, streams)
+        return grpc.unary_stream_rpc_method_handler(handle)
+    if not method.client_streaming and not method.server_streaming:
+        return grpc.unary_unary_rpc_method_handler(_unary(name, decode, behavior, encode))
+    if not method.client_streaming:
+        stream = _streaming(name, _one(decode), behavior, encode, streams)
+        return grpc.unary_stream_rpc_method_handler(stream)
+    if not method.server_streaming:
+        # On the wire one response is a stream of one; so this too can be ended while it waits.
+        behavior = _in_a_list(behavior)
+    read = _each(decode, end_counts=not method.server_streaming)
+    return grpc.stream_stream_rpc_method_handler(_streaming(name, read, behavior, encode, streams))
+
+
+def _decoder(parse: Decode) -> Decode:
+    def decode(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError as error:
+            raise InvalidInput(
+                Reason.MALFORMED_REQUEST,
+                "the request is not a valid message: its bytes are damaged, or a string is not"
+                " UTF-8",
+            ) from error
+
+    return decode
+
+
+def _unary(
+    name: str, decode: Decode, behavior: Callable[[Any, Context], Any], encode: Encode
+) -> Callable[[bytes, Context], bytes]:
+    def handle(data: bytes, context: Context) -> bytes:
+        try:
+            return encode(behavior(decode(data), context))
+        except Exception as error:
+            _refuse(name, context, error)
+
+    if not _LOG.isEnabledFor(logging.DEBUG):
+        return handle
+
+    def handle_and_log(data: bytes, context: Context) -> bytes:
+        start = time.perf_counter()
+        response = handle(data, context)
+        _log_end(name, start)
+        return response
+
+    return handle_and_log
+
+
+def _streaming(
+    name: str,
+    read: Callable[[Any, Stream], Any],
+    behavior: Callable[[Any, Context], Iterable[Any]],
+    encode: Encode,
+    streams: Streams,
+) -> Callable[[Any, Context, Send], None]:
+    """``read`` makes what the behavior takes of what grpc gives: bytes, or an iterator of bytes."""
+
+    def handle(argument: Any, context: Context, send: Send) -> None:
+        start = time.perf_counter()
+        try:
+            with streams.place(context, send) as stream:
+                for response in behavior(read(argument, stream), context):
+                    send(encode(response))
+                    if stream.over:
+                        raise StreamOver
+        except StreamOver:
+            _LOG.debug("%s: ended from outside", name)
+            return
+        except Exception as error:
+            _refuse(name, context, error)
+        # The place is free before the client hears of the end: its next stream finds it.
+        send(None)
+        _log_end(name, start)
+
+    handle.experimental_non_blocking = True  # type: ignore[attr-defined]
+    return handle
+
+
+def _one(decode: Decode) -> Callable[[bytes, Stream], Any]:
+    return lambda data, _stream: decode(data)
+
+
+def _each(decode: Decode, *, end_counts: bool) -> Callable[[Iterator[bytes], Stream], Any]:
+    def read(requests: Iterator[bytes], stream: Stream) -> Iterator[Any]:
+        while True:
+            try:
+                data = stream.receive(requests, end_counts=end_counts)
+            except StopIteration:
+                return
+            yield decode(data)
+
+    return read
+
+
+def _in_a_list(behavior: Callable[[Any, Context], Any]) -> Callable[[Any, Context], list[Any]]:
+    return lambda request, context: [behavior(request, context)]
+
+
+def _watching(
+    name: str,
+    decode: Decode,
+    behavior: Callable[[Any, Context, Callable[[Any], None]], None],
+    encode: Encode,
+    streams: Streams,
+) -> Callable[[bytes, Context, Send], None]:
+    """For grpc's own Health.Watch, which sends from other threads and holds none."""
+
+    def handle(data: bytes, context: Context, send: Send) -> None:
+        try:
+            request = decode(data)
+            stream = streams.open(context, send)
+            stream.watch()
+            if not context.add_callback(lambda: streams.close(stream)):
+                streams.close(stream)
+
+            def send_status(response: Any) -> None:
+                stream.send(None if response is None else encode(response))
+
+            behavior(request, context, send_status)
+        except Exception as error:
+            _refuse(name, context, error)
+
+    handle.experimental_non_blocking = True  # type: ignore[attr-defined]
+    return handle
+
+
+def _refuse(name: str, context: Context, error: Exception) -> NoReturn:
+    context.abort_with_status(error_map.refusal(error, name))
+
+
+def _log_end(name: str, start: float) -> None:
+    _LOG.debug("%s: OK in %.1f ms", name, (time.perf_counter() - start) * 1000)

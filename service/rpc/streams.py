@@ -1,0 +1,167 @@
+"""Streaming RPCs: how many there may be, and how they end when the server stops.
+
+A stream holds a thread for as long as it lives, so their number is bounded and one too many is
+refused at once: unary RPCs always find a thread. A stream of requests may live for days; when the
+server stops it ends between two requests, with UNAVAILABLE, so that its client goes elsewhere
+instead of holding up the stop.
+
+This rests on handlers that send their responses themselves (grpc's ``experimental_non_blocking``):
+only so can another thread end a stream whose own thread waits for the client.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from service.errors import Exhausted, Reason, Unavailable
+from service.rpc import error_map
+
+# Sends one serialised response; None ends the RPC with the status set on its context.
+Send = Callable[[bytes | None], None]
+
+# grpc reports a client that vanished as a plain end of its requests, now and then, and the
+# cancellation a moment later (measured: within 20 ms). Where the end of the requests means "this is
+# all of it", that moment must pass first. In slices, so that the thread that brings the news runs.
+SETTLE_SLICES = 10
+SETTLE_SLICE_SECONDS = 0.01
+
+
+class StreamOver(Exception):
+    """The stream has ended already: its client is gone, or was told that the server stops. Whoever
+    works on it stops too and takes back what is not finished."""
+
+
+class Stream:
+    """One streaming RPC. The handler's thread receives; the thread that stops the server may end it
+    while it waits for the client."""
+
+    def __init__(self, streams: Streams, context: grpc.ServicerContext, send: Send) -> None:
+        self._streams = streams
+        self._context = context
+        self._send = send
+        self._lock = threading.Lock()
+        self._idle = False
+        self._ended = False
+        self._gone = threading.Event()
+        if not context.add_callback(self._gone.set):
+            self._gone.set()
+
+    @property
+    def over(self) -> bool:
+        return self._ended or self._gone.is_set()
+
+    def receive(self, requests: Iterator[bytes], *, end_counts: bool) -> bytes:
+        """The next request. StopIteration at their end; with ``end_counts`` only once it is sure
+        that the client meant it. StreamOver where the client is gone or the server stops."""
+        with self._lock:
+            if self._streams.stopping:
+                self._end()
+                raise StreamOver
+            self._idle = True
+        try:
+            return next(requests)
+        except grpc.RpcError as error:
+            raise StreamOver from error
+        except StopIteration:
+            if end_counts:
+                self._settle()
+            raise
+        finally:
+            self._leave_idle()
+
+    def _leave_idle(self) -> None:
+        with self._lock:
+            self._idle = False
+            if self._ended:
+                # What may have arrived in the same instant is not looked at: the client was told.
+                raise StreamOver
+
+    def _settle(self) -> None:
+        for _ in range(SETTLE_SLICES):
+            if self._gone.wait(SETTLE_SLICE_SECONDS):
+                raise StreamOver
+
+    def watch(self) -> None:
+        """Marks the stream as one that only ever waits."""
+        with self._lock:
+            self._idle = True
+
+    def send(self, response: bytes | None) -> None:
+        """For streams that only wait: sends unless the stream has ended."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = response is None
+            self._send(response)
+
+    def end_if_idle(self) -> None:
+        with self._lock:
+            if self._idle and not self._ended:
+                self._end()
+
+    def _end(self) -> None:
+        """Tells the client that the server stops. The caller holds the lock."""
+        self._ended = True
+        status = error_map.status(error_map.OUTCOMES[Unavailable], _stopping())
+        self._context.set_code(status.code)
+        self._context.set_details(status.details)
+        self._context.set_trailing_metadata(status.trailing_metadata)
+        self._send(None)
+
+
+class Streams:
+    """The open streams of one kind, at most ``places`` of them. Thread-safe."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._lock = threading.Lock()
+        self._open: set[Stream] = set()
+        self.stopping = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def place(self, context: grpc.ServicerContext, send: Send) -> Iterator[Stream]:
+        """A stream with a place for as long as the block runs. Exhausted where all are taken."""
+        stream = self.open(context, send)
+        try:
+            yield stream
+        finally:
+            self.close(stream)
+
+    def open(self, context: grpc.ServicerContext, send: Send) -> Stream:
+        with self._lock:
+            if self.stopping:
+                raise _stopping()
+            if len(self._open) >= self._places:
+                raise Exhausted(
+                    Reason.TOO_MANY_STREAMS,
+                    f"all {self._places} places for streams are taken; try again later, or send"
+                    " more in each message over fewer streams",
+                )
+            stream = Stream(self, context, send)
+            self._open.add(stream)
+            return stream
+
+    def close(self, stream: Stream) -> None:
+        with self._lock:
+            self._open.discard(stream)
+
+    def stop(self) -> None:
+        """Ends the streams that wait for their clients; others end before their next request."""
+        with self._lock:
+            self.stopping = True
+            waiting = list(self._open)
+        for stream in waiting:
+            stream.end_if_idle()
+
+
+def _stopping() -> Unavailable:
+    return Unavailable(
+        Reason.SHUTTING_DOWN, "the server is stopping; what it answered stands, go on elsewhere"
+    )

@@ -1,0 +1,307 @@
+"""Streams: their number is bounded, and they end as they should, whoever ends them."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from service.rpc.streams import StreamOver
+from tests.rpc.running import DEADLINE_SECONDS, Running, connected, refusal, running
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import rating_service_pb2_grpc, types_pb2
+
+SERVICE = pb.DESCRIPTOR.services_by_name["RatingService"]
+PLACES = 3
+
+
+class Servicer:
+    """Echoes revisions. ``seen`` hears what the handlers see; ``go`` lets waiting ones go on."""
+
+    def __init__(self) -> None:
+        self.seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.go = threading.Event()
+
+    def hear(self) -> Any:
+        return self.seen.get(timeout=DEADLINE_SECONDS)
+
+    def GetRate(self, request: pb.GetRateRequest, context: Any) -> types_pb2.Rate:
+        return types_pb2.Rate(id=request.id)
+
+    def StreamRateCalls(
+        self, requests: Iterator[pb.StreamRateCallsRequest], context: Any
+    ) -> Iterator[pb.StreamRateCallsResponse]:
+        try:
+            for request in requests:
+                self.seen.put(len(request.calls))
+                if len(request.calls) > 1:
+                    assert self.go.wait(DEADLINE_SECONDS)
+                yield pb.StreamRateCallsResponse(
+                    rated=[types_pb2.RatedCall(rate_revision=len(request.calls))]
+                )
+        finally:
+            self.seen.put("left")
+
+    def ImportRates(
+        self, requests: Iterator[pb.ImportRatesRequest], context: Any
+    ) -> pb.ImportRatesResponse:
+        self.seen.put("open")
+        try:
+            created = sum(len(request.rates) for request in requests)
+        except StreamOver:
+            self.seen.put("broken off")
+            raise
+        self.seen.put("complete")
+        return pb.ImportRatesResponse(created=created)
+
+    def ExportRates(
+        self, request: pb.ExportRatesRequest, context: Any
+    ) -> Iterator[pb.ExportRatesResponse]:
+        try:
+            for number in range(request.tenant_id):
+                yield pb.ExportRatesResponse(rates=[types_pb2.Rate(id=number)])
+                if number == 0:
+                    self.seen.put("first")
+                    assert self.go.wait(DEADLINE_SECONDS)
+        finally:
+            self.seen.put("left")
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The methods that no test here calls."""
+        if name not in SERVICE.methods_by_name:
+            raise AttributeError(name)
+
+        def unused(request: Any, context: Any) -> Any:
+            raise AssertionError(name)
+
+        return unused
+
+
+class Talk:
+    """A client's side of a stream, one message at a time."""
+
+    def __init__(self, channel: grpc.Channel, method: str = "StreamRateCalls") -> None:
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        stub = rating_service_pb2_grpc.RatingServiceStub(channel)
+        self.call = getattr(stub, method)(iter(self._requests.get, None), timeout=60)
+
+    def say(self, calls: int = 1) -> None:
+        self._requests.put(pb.StreamRateCallsRequest(calls=[types_pb2.Call()] * calls))
+
+    def ask(self, calls: int = 1) -> int:
+        self.say(calls)
+        return self.hear()
+
+    def hear(self) -> int:
+        return next(self.call).rated[0].rate_revision
+
+    def finish(self) -> None:
+        self._requests.put(None)
+
+
+@pytest.fixture
+def servicer() -> Servicer:
+    return Servicer()
+
+
+@pytest.fixture
+def server(servicer: Servicer, caplog: pytest.LogCaptureFixture) -> Iterator[Running]:
+    with running(SERVICE, servicer, places=PLACES) as server:
+        yield server
+        servicer.go.set()
+    # None of this is a defect, nor worth waking anybody.
+    assert [line for line in caplog.records if line.levelno > logging.WARNING] == []
+
+
+def get_rate(channel: grpc.Channel) -> int:
+    stub = rating_service_pb2_grpc.RatingServiceStub(channel)
+    return stub.GetRate(pb.GetRateRequest(id=7), timeout=DEADLINE_SECONDS).id
+
+
+def test_a_stream_too_many_is_refused_at_once_and_unary_calls_go_on(server: Running) -> None:
+    talks = [Talk(server.channel) for _ in range(PLACES)]
+    assert [talk.ask() for talk in talks] == [1] * PLACES
+    for method in ("StreamRateCalls", "ImportRates"):
+        found = refusal(lambda method=method: Talk(server.channel, method).call)
+        assert (found.code, found.reason) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "TOO_MANY_STREAMS",
+        )
+        assert found.retry_seconds == 1.0
+    assert [get_rate(server.channel) for _ in range(20)] == [7] * 20
+    assert [talk.ask() for talk in talks] == [1] * PLACES
+    for talk in talks:
+        talk.finish()
+        assert list(talk.call) == []
+
+
+def test_a_place_is_free_as_soon_as_the_client_hears_of_the_end(server: Running) -> None:
+    others = [Talk(server.channel) for _ in range(PLACES - 1)]
+    assert [talk.ask() for talk in others] == [1] * (PLACES - 1)
+    for _ in range(50):
+        talk = Talk(server.channel)
+        assert talk.ask() == 1
+        talk.finish()
+        assert list(talk.call) == []
+    for talk in others:
+        talk.finish()
+
+
+def test_a_refused_and_a_failed_stream_keep_no_place(server: Running) -> None:
+    malformed = server.channel.stream_stream("/tollwire.v1.RatingService/StreamRateCalls")
+    for _ in range(PLACES * 3):
+        found = refusal(lambda: malformed(iter([b"\xff"])))
+        assert found.reason == "MALFORMED_REQUEST"
+    assert Talk(server.channel).ask() == 1
+
+
+@pytest.mark.parametrize("how", ["cancel", "disconnect"])
+def test_a_client_that_vanishes_frees_its_place(
+    server: Running, servicer: Servicer, how: str
+) -> None:
+    with connected(server.address) as channel:
+        talk = Talk(channel)
+        assert talk.ask() == 1
+        assert servicer.hear() == 1
+        if how == "cancel":
+            talk.call.cancel()
+        else:
+            channel.close()
+        assert servicer.hear() == "left"
+    wait_until(lambda: len(server.streams) == 0)
+
+
+def test_a_client_that_vanishes_ends_an_export(server: Running, servicer: Servicer) -> None:
+    stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
+    parts = stub.ExportRates(pb.ExportRatesRequest(tenant_id=1_000_000))
+    assert next(parts).rates[0].id == 0
+    assert servicer.hear() == "first"
+    parts.cancel()
+    servicer.go.set()
+    assert servicer.hear() == "left"
+    wait_until(lambda: len(server.streams) == 0)
+
+
+@pytest.mark.parametrize("how", ["cancel", "disconnect", "deadline"])
+def test_a_broken_off_deck_is_never_taken_for_a_complete_one(
+    server: Running, servicer: Servicer, how: str
+) -> None:
+    """grpc reports some of these as a plain end of the requests: about every third."""
+    for _ in range(20):
+        with connected(server.address) as channel:
+            method = channel.stream_unary(
+                "/tollwire.v1.RatingService/ImportRates",
+                pb.ImportRatesRequest.SerializeToString,
+            )
+            never = threading.Event()
+            call = method.future(_one_then_wait(never), timeout=0.05 if how == "deadline" else None)
+            if how != "deadline":
+                assert servicer.hear() == "open"
+            if how == "cancel":
+                call.cancel()
+            elif how == "disconnect":
+                channel.close()
+            if how != "deadline" or (seen := servicer.hear()) == "open":
+                seen = servicer.hear()
+            never.set()
+            assert seen == "broken off"
+
+
+def _one_then_wait(never: threading.Event) -> Iterator[pb.ImportRatesRequest]:
+    yield pb.ImportRatesRequest(rates=[types_pb2.Rate()])
+    never.wait(DEADLINE_SECONDS)
+
+
+def test_a_complete_deck_is_complete(server: Running, servicer: Servicer) -> None:
+    stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
+    requests = [pb.ImportRatesRequest(rates=[types_pb2.Rate()] * 2)] * 3
+    assert stub.ImportRates(iter(requests)).created == 6
+    assert (servicer.hear(), servicer.hear()) == ("open", "complete")
+
+
+def test_an_idle_stream_is_told_that_the_server_stops(server: Running) -> None:
+    talk = Talk(server.channel)
+    assert talk.ask() == 1
+    server.streams.stop()
+    found = refusal(talk.hear)
+    assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    assert found.retry_seconds == 1.0
+    wait_until(lambda: len(server.streams) == 0)
+
+
+def test_an_idle_import_is_told_so_too_and_rolls_back(server: Running, servicer: Servicer) -> None:
+    stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
+    never = threading.Event()
+    call = stub.ImportRates.future(_one_then_wait(never))
+    assert servicer.hear() == "open"
+    server.streams.stop()
+    found = refusal(call.result)
+    assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    assert servicer.hear() == "broken off"
+    never.set()
+
+
+def test_a_busy_stream_answers_first(server: Running, servicer: Servicer) -> None:
+    talk = Talk(server.channel)
+    talk.say(2)
+    talk.say(1)
+    assert servicer.hear() == 2
+    server.streams.stop()
+    servicer.go.set()
+    assert talk.hear() == 2
+    found = refusal(talk.hear)
+    assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    assert servicer.hear() == "left"
+
+
+def test_an_export_under_way_is_finished(server: Running, servicer: Servicer) -> None:
+    stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
+    parts = stub.ExportRates(pb.ExportRatesRequest(tenant_id=5))
+    assert next(parts).rates[0].id == 0
+    assert servicer.hear() == "first"
+    server.streams.stop()
+    servicer.go.set()
+    assert [part.rates[0].id for part in parts] == [1, 2, 3, 4]
+
+
+def test_a_stream_that_comes_late_is_refused(server: Running) -> None:
+    server.streams.stop()
+    found = refusal(lambda: Talk(server.channel).hear())
+    assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+
+def test_the_server_does_not_read_ahead(server: Running, servicer: Servicer) -> None:
+    """A sender that is faster than the handler is stopped by the transport's windows."""
+    sent = 0
+    message_bytes = 1 << 20
+
+    def requests() -> Iterator[pb.StreamRateCallsRequest]:
+        nonlocal sent
+        padding = types_pb2.Call(call_id="x" * (message_bytes // 2))
+        for _ in range(300):
+            sent += 1
+            yield pb.StreamRateCallsRequest(calls=[padding, padding])
+
+    stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
+    call = stub.StreamRateCalls(requests())
+    assert servicer.hear() == 2
+    last = -1
+    while last != sent:
+        last = sent
+        time.sleep(0.3)
+    assert sent < 100
+    servicer.go.set()
+    assert len(list(call)) == 300
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
