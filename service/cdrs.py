@@ -1,0 +1,189 @@
+"""CDRs: recorded one by one, found again, and priced later where that was not possible at once.
+
+Nothing here changes or removes a CDR but ``rate_unrated``, and that only gives a cost to one that
+has none (rating rule 9). How calls are recorded stands in ``recording``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+import ratingcore
+from service import paging
+from service.calls import check_call
+from service.checks import check_id, check_text, refuse
+from service.decks import Decks
+from service.errors import (
+    AlreadyExists,
+    FieldViolation,
+    InvalidInput,
+    NotFound,
+    Reason,
+    TollwireError,
+)
+from service.model import Call, Cdr, CdrFilter, Page, UnratedOutcome
+from service.recording import Recorder, Refusal, content, known_decks, rate
+from service.storage import cdr_lists, cdrs
+from service.storage.cdrs import Recorded
+from service.storage.engine import Connection, Database
+
+MAX_SEARCH_CHARS = 256
+# How many CDRs one transaction of RateUnrated looks at.
+RATE_UNRATED_ROWS = 1000
+
+_REFUSED: dict[Reason, type[TollwireError]] = {
+    Reason.TENANT_NOT_FOUND: NotFound,
+    Reason.EXTENSION_NOT_FOUND: NotFound,
+    Reason.COST_OVERFLOW: InvalidInput,
+    Reason.CDR_CONFLICT: AlreadyExists,
+}
+
+
+class Cdrs:
+    """What clients do with CDRs. Thread-safe."""
+
+    def __init__(
+        self, database: Database, decks: Decks, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._database = database
+        self._decks = decks
+        self._recorder = Recorder(decks, clock_ns)
+
+    def create(self, call: Call) -> Cdr:
+        """Rate and record one call; of a duplicate, the CDR that is recorded."""
+        refuse(check_call(call), "call.")
+        with self._database.write() as connection:
+            recording = self._recorder.record(connection, [call], upload_id=0)
+            if recording.refusals:
+                _refuse(recording.refusals[0])
+            cdr = cdr_lists.by_key(connection, content(call)[:2])
+        assert cdr is not None
+        return cdr
+
+    def get(self, cdr_id: int) -> Cdr:
+        refuse(check_id("id", cdr_id))
+        with self._database.read() as connection:
+            cdr = cdr_lists.by_id(connection, cdr_id)
+        if cdr is None:
+            raise NotFound(
+                Reason.CDR_NOT_FOUND, f"there is no CDR {cdr_id}", metadata={"id": str(cdr_id)}
+            )
+        return cdr
+
+    def list(self, wanted: CdrFilter, page_size: int, page_token: str) -> Page[Cdr]:
+        """One page, the newest started_at first."""
+        check_filter(wanted)
+        size = paging.page_size(page_size)
+        after = paging.decode_token(page_token, wanted, (int, int))
+        with self._database.read() as connection:
+            found = cdr_lists.page(connection, wanted, after, size + 1)
+        if len(found) <= size:
+            return Page(found)
+        shown = found[:size]
+        return Page(shown, paging.encode_token(wanted, _position(shown[-1])))
+
+    def export(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
+        """All that match, in the order of ``list``. Each part is read when it is asked for, so a
+        slow reader holds no transaction open; what is recorded meanwhile may be among them."""
+        check_filter(wanted)
+        return self._parts(wanted)
+
+    def _parts(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
+        after: tuple[int, int] | None = None
+        while True:
+            with self._database.read() as connection:
+                part = cdr_lists.page(connection, wanted, after, paging.MAX_PAGE_SIZE)
+            if part:
+                yield part
+            if len(part) < paging.MAX_PAGE_SIZE:
+                return
+            after = _position(part[-1])
+
+    def rate_unrated(
+        self, tenant_id: int, started_after_ns: int | None, started_before_ns: int | None
+    ) -> UnratedOutcome:
+        """Price the UNRATED calls with the rates of now, as in effect when each call started.
+
+        In transactions of at most RATE_UNRATED_ROWS calls: it may be broken off and started again,
+        or run twice at once, and no call is priced twice. ``tenant_id`` 0: calls of all tenants.
+        """
+        wanted = CdrFilter(
+            tenant_id=tenant_id,
+            started_after_ns=started_after_ns,
+            started_before_ns=started_before_ns,
+        )
+        check_filter(wanted)
+        if tenant_id:
+            self._decks.deck(tenant_id)
+        examined = rated = 0
+        for tenant in [tenant_id] if tenant_id else self._tenants_with_unrated():
+            after: tuple[int, int] | None = None
+            while True:
+                with self._database.write() as connection:
+                    calls = cdrs.unrated(
+                        connection, replace(wanted, tenant_id=tenant), after, RATE_UNRATED_ROWS
+                    )
+                    rated += self._price(connection, tenant, calls)
+                examined += len(calls)
+                if len(calls) < RATE_UNRATED_ROWS:
+                    break
+                after = (calls[-1].content[8], calls[-1].cdr_id)
+        return UnratedOutcome(examined, rated, examined - rated)
+
+    def _tenants_with_unrated(self) -> Iterator[int]:
+        tenant_id: int | None = 0
+        while tenant_id is not None:
+            with self._database.read() as connection:
+                tenant_id = cdrs.next_tenant_with_unrated(connection, tenant_id)
+            if tenant_id is not None:
+                yield tenant_id
+
+    def _price(self, connection: Connection, tenant_id: int, calls: Sequence[Recorded]) -> int:
+        """Price those UNRATED calls of one tenant that have a price now; returns how many."""
+        self._decks.catch_up(connection)
+        decks = known_decks(self._decks, {tenant_id})
+        if not decks:
+            return 0
+        outcomes = rate([call.content for call in calls], decks)
+        priced = [
+            (call.cdr_id, outcome)
+            for call, outcome in zip(calls, zip(*outcomes, strict=True), strict=True)
+            if outcome[0] not in (ratingcore.UNRATED, ratingcore.REFUSED)
+        ]
+        return cdrs.price(connection, priced)
+
+
+def check_filter(wanted: CdrFilter) -> None:
+    """InvalidInput naming every field of the filter that no list can have."""
+    refuse(
+        [
+            *check_id("tenant_id", wanted.tenant_id, required=False),
+            *check_id("extension_id", wanted.extension_id, required=False),
+            *check_text("search", wanted.search, MAX_SEARCH_CHARS),
+            *check_period(wanted.started_after_ns, wanted.started_before_ns),
+        ]
+    )
+
+
+def check_period(after_ns: int | None, before_ns: int | None) -> Iterator[FieldViolation]:
+    """What is wrong with a period from ``after_ns`` (inclusive) to ``before_ns`` (exclusive)."""
+    if after_ns is not None and before_ns is not None and after_ns > before_ns:
+        yield FieldViolation("started_before", "must not be before started_after")
+
+
+def _position(cdr: Cdr) -> tuple[int, int]:
+    return cdr.call.started_at_ns, cdr.id
+
+
+def _refuse(refusal: Refusal) -> NoReturn:
+    """Raise the refusal of a single call as its failure."""
+    violations: list[FieldViolation] = []
+    if refusal.reason == Reason.COST_OVERFLOW:
+        field, _, description = refusal.message.partition(": ")
+        violations.append(FieldViolation(f"call.{field}", description))
+    raise _REFUSED[refusal.reason](
+        refusal.reason, refusal.message, metadata=refusal.metadata, violations=violations
+    )

@@ -1,0 +1,174 @@
+"""CDRs as they are shown: found by filters, page by page, each with the tenant, the extension and
+the rate that belong to it.
+
+A page takes four queries, however many CDRs it has.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, or_, select, tuple_
+
+from service.model import (
+    Call,
+    Cdr,
+    CdrFilter,
+    Direction,
+    Disposition,
+    Extension,
+    Rate,
+    RatingStatus,
+    Tenant,
+    UnratedReason,
+)
+from service.storage.cdrs import IS_UNRATED, Key, among, started_between
+from service.storage.rates import rate_from_row
+from service.storage.search import contains
+from service.storage.tables import CdrRow, ExtensionRow, RateVersionRow, TenantVersionRow
+from service.storage.tenants import tenant_from_row
+
+_E4 = 10_000
+
+
+def page(
+    connection: Connection, wanted: CdrFilter, after: Sequence[int] | None, limit: int
+) -> list[Cdr]:
+    """CDRs, the newest started_at first, of one instant the highest id first.
+
+    ``after`` is the (started_at_ns, id) of the last one already shown.
+    """
+    query = (
+        select(CdrRow.__table__)
+        .where(*_conditions(connection, wanted))
+        .order_by(CdrRow.started_at_ns.desc(), CdrRow.id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(CdrRow.started_at_ns, CdrRow.id) < tuple_(*after))
+    return _complete(connection, list(connection.execute(query)))
+
+
+def by_id(connection: Connection, cdr_id: int) -> Cdr | None:
+    return _one(connection, CdrRow.id == cdr_id)
+
+
+def by_key(connection: Connection, key: Key) -> Cdr | None:
+    return _one(connection, CdrRow.tenant_id == key[0], CdrRow.call_id == key[1])
+
+
+def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Cdr | None:
+    rows = connection.execute(select(CdrRow.__table__).where(*conditions))
+    found = _complete(connection, list(rows))
+    return found[0] if found else None
+
+
+def _conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
+    conditions = started_between(wanted.started_after_ns, wanted.started_before_ns)
+    if wanted.tenant_id:
+        conditions.append(CdrRow.tenant_id == wanted.tenant_id)
+    if wanted.extension_id:
+        conditions.append(CdrRow.extension_id == wanted.extension_id)
+    if wanted.status is not None:
+        is_unrated = wanted.status == RatingStatus.UNRATED
+        conditions.append(IS_UNRATED if is_unrated else CdrRow.status == int(wanted.status))
+    if wanted.search:
+        conditions.append(_search(connection, wanted.search))
+    return conditions
+
+
+def _search(connection: Connection, term: str) -> ColumnElement[bool]:
+    """That the term is in a number, or in the name of the direction or disposition."""
+    folded = term.casefold()
+    directions = [int(value) for value in Direction if folded in value.name.casefold()]
+    dispositions = [int(value) for value in Disposition if folded in value.name.casefold()]
+    return or_(
+        contains(connection, CdrRow.__table__.c.caller_number, term),
+        contains(connection, CdrRow.__table__.c.destination_number, term),
+        CdrRow.direction.in_(directions),
+        CdrRow.disposition.in_(dispositions),
+    )
+
+
+def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
+    """The rows with what they refer to."""
+    tenants = _tenants(connection, {(row.tenant_id, row.rate_revision) for row in rows})
+    extensions = _extensions(connection, {row.extension_id for row in rows} - {None})
+    rates = _rates(connection, {row.rate_version_id for row in rows} - {None})
+    return [
+        Cdr(
+            id=row.id,
+            call=_call(row),
+            tenant=tenants[row.tenant_id, row.rate_revision],
+            extension=extensions.get(row.extension_id),
+            status=RatingStatus(row.status),
+            unrated_reason=row.unrated_reason and UnratedReason(row.unrated_reason),
+            bill_seconds=row.bill_seconds,
+            cost_e4=None if row.cost_units is None else row.cost_units * _E4 + row.cost_fraction_e4,
+            rate=rates.get(row.rate_version_id),
+            rate_revision=row.rate_revision,
+            upload_id=row.upload_id or 0,
+            created_at_ns=row.created_at_ns,
+        )
+        for row in rows
+    ]
+
+
+def _call(row: Any) -> Call:
+    return Call(
+        tenant_id=row.tenant_id,
+        destination_number=row.destination_number,
+        direction=Direction(row.direction),
+        disposition=Disposition(row.disposition),
+        duration_seconds=row.duration_seconds,
+        started_at_ns=row.started_at_ns,
+        ended_at_ns=row.ended_at_ns,
+        extension_id=row.extension_id or 0,
+        caller_number=row.caller_number,
+        call_id=row.call_id,
+    )
+
+
+def _tenants(connection: Connection, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Tenant]:
+    """The tenants as they were at those revisions of their decks."""
+    if not wanted:
+        return {}
+    query = (
+        select(TenantVersionRow.__table__)
+        .where(
+            among(
+                connection,
+                TenantVersionRow.__table__.c.tenant_id,
+                {tenant_id for tenant_id, _ in wanted},
+            ),
+            TenantVersionRow.revision <= max(revision for _, revision in wanted),
+        )
+        .order_by(TenantVersionRow.revision)
+    )
+    histories: dict[int, list[Any]] = {}
+    for row in connection.execute(query):
+        histories.setdefault(row.tenant_id, []).append(row)
+    found = {}
+    for tenant_id, revision in wanted:
+        history = histories[tenant_id]
+        as_of = bisect_right(history, revision, key=lambda row: row.revision) - 1
+        found[tenant_id, revision] = tenant_from_row(history[as_of])
+    return found
+
+
+def _extensions(connection: Connection, ids: set[int]) -> dict[int, Extension]:
+    if not ids:
+        return {}
+    table = ExtensionRow.__table__
+    query = select(table).where(among(connection, table.c.id, ids))
+    return {row.id: Extension(**row._mapping) for row in connection.execute(query)}
+
+
+def _rates(connection: Connection, version_ids: set[int]) -> dict[int, Rate]:
+    if not version_ids:
+        return {}
+    table = RateVersionRow.__table__
+    query = select(table).where(among(connection, table.c.version_id, version_ids))
+    return {row.version_id: rate_from_row(row) for row in connection.execute(query)}
