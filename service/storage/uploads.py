@@ -1,0 +1,114 @@
+"""Uploads and the answers that their chunks were given."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from service.model import Upload, UploadFailure
+from service.storage.tables import UploadChunkRow, UploadRow
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A settled chunk: where it begins, its calls, what they are known by and what became of them.
+
+    ``first_index`` counts within the upload.
+    """
+
+    first_index: int
+    calls: int
+    digest: bytes
+    created: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    rejected: int = 0
+    unrated: int = 0
+    failures: tuple[UploadFailure, ...] = ()
+
+
+def create(connection: Connection, upload_id: int, now_ns: int) -> None:
+    connection.execute(
+        insert(UploadRow).values(
+            id=upload_id,
+            committed_offset=0,
+            created=0,
+            duplicates=0,
+            conflicts=0,
+            rejected=0,
+            unrated=0,
+            created_at_ns=now_ns,
+            updated_at_ns=now_ns,
+        )
+    )
+
+
+def get(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload | None:
+    """The upload. With ``hold`` no other transaction may change it before this one ends."""
+    query = select(UploadRow.__table__).where(UploadRow.id == upload_id)
+    row = connection.execute(query.with_for_update() if hold else query).one_or_none()
+    return None if row is None else Upload(**row._mapping)
+
+
+def chunks(
+    connection: Connection, upload_id: int, first_index: int, end_index: int
+) -> list[StoredChunk]:
+    """The settled chunks that begin from ``first_index`` on and before ``end_index``."""
+    query = (
+        select(UploadChunkRow.__table__)
+        .where(
+            UploadChunkRow.upload_id == upload_id,
+            UploadChunkRow.first_index >= first_index,
+            UploadChunkRow.first_index < end_index,
+        )
+        .order_by(UploadChunkRow.first_index)
+    )
+    return [
+        StoredChunk(
+            first_index=row.first_index,
+            calls=row.calls,
+            digest=row.digest,
+            created=row.created,
+            duplicates=row.duplicates,
+            conflicts=row.conflicts,
+            rejected=row.rejected,
+            unrated=row.unrated,
+            failures=tuple(UploadFailure(*failure) for failure in json.loads(row.failures or "[]")),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def add_chunk(connection: Connection, upload_id: int, chunk: StoredChunk, now_ns: int) -> None:
+    """Store a chunk that begins where the upload stands, and add it to the upload's totals."""
+    failures = [[f.index, f.call_id, f.reason, f.message] for f in chunk.failures]
+    connection.execute(
+        insert(UploadChunkRow).values(
+            upload_id=upload_id,
+            first_index=chunk.first_index,
+            calls=chunk.calls,
+            digest=chunk.digest,
+            created=chunk.created,
+            duplicates=chunk.duplicates,
+            conflicts=chunk.conflicts,
+            rejected=chunk.rejected,
+            unrated=chunk.unrated,
+            # ASCII throughout, so that a NUL in a refused call_id is stored as an escape.
+            failures=json.dumps(failures) if failures else None,
+        )
+    )
+    connection.execute(
+        update(UploadRow)
+        .where(UploadRow.id == upload_id)
+        .values(
+            committed_offset=UploadRow.committed_offset + chunk.calls,
+            created=UploadRow.created + chunk.created,
+            duplicates=UploadRow.duplicates + chunk.duplicates,
+            conflicts=UploadRow.conflicts + chunk.conflicts,
+            rejected=UploadRow.rejected + chunk.rejected,
+            unrated=UploadRow.unrated + chunk.unrated,
+            updated_at_ns=now_ns,
+        )
+    )
