@@ -1,0 +1,148 @@
+"""Usage summaries: CDRs added up by what they have in common.
+
+Days, hours and months are those of a time zone, so a day begins at local midnight and has 23 or 25
+hours when clocks change. The database adds up; which offset from UTC held when is read from the
+time zone here, so that databases with other zone data, or none, give the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta, timezone
+from functools import cache
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from service.cdrs import check_period
+from service.checks import check_id, refuse
+from service.errors import FieldViolation
+from service.model import Direction, Disposition, UsageDimension, UsageQuery, UsageRow
+from service.storage import usage
+from service.storage.engine import Database
+from service.storage.usage import DAY_SECONDS, HOUR_SECONDS, Group, OffsetFrom, Sums
+
+_NS = 10**9
+_EPOCH = date(1970, 1, 1)
+_TIMES = {UsageDimension.DAY, UsageDimension.HOUR, UsageDimension.MONTH}
+
+
+class Usage:
+    """Adds up what is recorded. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def summarize(self, query: UsageQuery) -> list[UsageRow]:
+        """A row for each group that has calls, and for each currency within it, in the order of
+        the keys' text, then of the currency. Without ``group_by`` there is always a row."""
+        _check(query)
+        chosen = (query.tenant_id, query.started_after_ns, query.started_before_ns)
+        with self._database.read() as connection:
+            usage.hold_snapshot(connection)
+            offsets = [OffsetFrom(0, 0)]
+            if query.time_zone and _TIMES & set(query.group_by):
+                span = usage.first_and_last_start_ns(connection, *chosen)
+                if span is None:
+                    return []
+                offsets = _offsets(ZoneInfo(query.time_zone), span[0] // _NS, span[1] // _NS)
+            groups = usage.add_up(connection, *chosen, query.group_by, offsets)
+            if not groups and not query.group_by:
+                currency = usage.currency(connection, query.tenant_id) or ""
+                groups = [Group({}, currency, Sums(0, 0, 0, 0, 0, 0))]
+        return _rows(query.group_by, groups)
+
+
+def _check(query: UsageQuery) -> None:
+    violations = [
+        *check_id("tenant_id", query.tenant_id, required=False),
+        *check_period(query.started_after_ns, query.started_before_ns),
+    ]
+    twice = {name for name in query.group_by if query.group_by.count(name) > 1}
+    violations += [
+        FieldViolation("group_by", f"has {dimension.name} more than once")
+        for dimension in sorted(twice)
+    ]
+    if query.time_zone and query.time_zone not in _zone_names():
+        expected = 'must be an IANA name such as "Europe/Berlin"'
+        violations.append(FieldViolation("time_zone", f"{expected}, got {query.time_zone[:64]!r}"))
+    refuse(violations)
+
+
+@cache
+def _zone_names() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _offsets(zone: ZoneInfo, first: int, last: int) -> list[OffsetFrom]:
+    """The zone's offsets from UTC from the second ``first`` to the second ``last``.
+
+    A day is a safe step to look for changes: since 1970 no zone has changed twice within six (a
+    test holds this against the zone data).
+    """
+    offsets = [OffsetFrom(first, _offset_at(zone, first))]
+    for day in range(first, last + DAY_SECONDS, DAY_SECONDS):
+        before, after = day, day + DAY_SECONDS
+        if _offset_at(zone, after) == offsets[-1].offset_seconds:
+            continue
+        while after - before > 1:
+            middle = (before + after) // 2
+            if _offset_at(zone, middle) == offsets[-1].offset_seconds:
+                before = middle
+            else:
+                after = middle
+        offsets.append(OffsetFrom(after, _offset_at(zone, after)))
+    return offsets
+
+
+def _offset_at(zone: ZoneInfo, seconds: int) -> int:
+    offset = datetime.fromtimestamp(seconds, zone).utcoffset()
+    assert offset is not None
+    return offset // timedelta(seconds=1)
+
+
+def _rows(dimensions: Sequence[UsageDimension], groups: Sequence[Group]) -> list[UsageRow]:
+    """The groups as rows, in order. Groups with one key, as the days of a month, become one."""
+    totals: dict[tuple[tuple[str, ...], str], Sums] = {}
+    for group in groups:
+        keys = tuple(_key(dimension, group.shared) for dimension in dimensions)
+        place = (keys, group.currency)
+        before = totals.get(place)
+        totals[place] = group.sums if before is None else before.plus(group.sums)
+    return [
+        UsageRow(keys=keys, currency=currency, **totals[keys, currency]._asdict())
+        for keys, currency in sorted(totals)
+    ]
+
+
+def _key(dimension: UsageDimension, shared: Mapping[str, Any]) -> str:
+    """The key of a group in one dimension."""
+    match dimension:
+        case UsageDimension.TENANT:
+            return str(shared["tenant_id"])
+        case UsageDimension.EXTENSION:
+            return str(shared["extension_id"] or "")
+        case UsageDimension.DESTINATION:
+            return str(shared["destination"])
+        case UsageDimension.DIRECTION:
+            return Direction(shared["direction"]).name
+        case UsageDimension.DISPOSITION:
+            return Disposition(shared["disposition"]).name
+        case UsageDimension.DAY:
+            return _day(shared).isoformat()
+        case UsageDimension.HOUR:
+            return _hour(shared["hour"], shared["offset_seconds"])
+        case UsageDimension.MONTH:
+            return f"{_day(shared):%Y-%m}"
+
+
+def _day(shared: Mapping[str, Any]) -> date:
+    days = shared["hour"] // 24 if "hour" in shared else shared["day"]
+    return _EPOCH + timedelta(days=days)
+
+
+def _hour(hours: int, offset_seconds: int) -> str:
+    """A local hour, counted since 1970 in local time, with the offset that tells the two hours of
+    one name apart when clocks go back."""
+    zone = timezone(timedelta(seconds=offset_seconds))
+    began = datetime.fromtimestamp(hours * HOUR_SECONDS - offset_seconds, zone)
+    return began.isoformat(timespec="minutes")
