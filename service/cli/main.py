@@ -34,3 +34,6 @@ for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage):
 rates.add_command(import_rates)
 rates.add_command(export_rates)
 cdrs.add_command(upload_cdrs)
+
+if __name__ == "__main__":
+    main(prog_name="tollwire")
