@@ -64,16 +64,16 @@ class Database:
             )
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, kept: Connection | None = None) -> Iterator[Connection]:
         """A transaction for reading: on SQLite one consistent snapshot."""
-        with _named_failures(), self.engine.connect() as connection, connection.begin():
+        with _named_failures(), self._connected(kept, "DEFERRED") as connection, connection.begin():
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, kept: Connection | None = None) -> Iterator[Connection]:
         """A transaction for writing. Commits at the block's end, rolls back on an exception."""
         if not self.is_sqlite:
-            with _named_failures(), self.engine.begin() as connection:
+            with _named_failures(), self._connected(kept, "") as connection, connection.begin():
                 yield connection
             return
         if not self._writer_turn.acquire(timeout=BUSY_TIMEOUT_SECONDS):
@@ -81,12 +81,27 @@ class Database:
         try:
             with (
                 _named_failures(),
-                self.engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection,
+                self._connected(kept, "IMMEDIATE") as connection,
                 connection.begin(),
             ):
                 yield connection
         finally:
             self._writer_turn.release()
+
+    @contextmanager
+    def keep(self) -> Iterator[Connection]:
+        """One connection for several ``read`` and ``write`` in a row, which share its temporary
+        tables. Outside of them it is in no transaction."""
+        with _named_failures(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _connected(self, kept: Connection | None, sqlite_begin: str) -> Iterator[Connection]:
+        if kept is None:
+            with self.engine.connect() as connection:
+                yield connection.execution_options(sqlite_begin=sqlite_begin)
+        else:
+            yield kept.execution_options(sqlite_begin=sqlite_begin)
 
     def close(self) -> None:
         self.engine.dispose()
