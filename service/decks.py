@@ -1,0 +1,169 @@
+"""The rates of all tenants in memory, kept equal to what is committed in the database.
+
+Every worker has one ``Decks``. Readers take a tenant's deck by reference and never wait: a deck is
+immutable, and a change builds the next one beside it and swaps the reference. How a change is found
+and why none can be missed: service.storage.decks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+import ratingcore
+from service.errors import NotFound, Reason, Unavailable
+from service.model import Tenant
+from service.storage import decks as storage
+from service.storage.decks import ChangeWatch, DeckState
+from service.storage.engine import Connection, Database
+from service.storage.rates import from_ns, intervals_from_text, to_ns
+
+_LOG = logging.getLogger("tollwire.decks")
+
+POLL_SECONDS = 0.02
+# While the database is away, asking every 20 ms would only add to its trouble.
+_RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TenantDeck:
+    """A tenant's rules and rates at one revision."""
+
+    tenant: Tenant
+    deck: ratingcore.Deck
+    revision: int
+
+
+class Decks:
+    """The decks of all tenants. Thread-safe.
+
+    ``load`` before the first use; ``follow`` to keep up with other workers; ``close`` at the end.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._decks: dict[int, TenantDeck] = {}
+        self._known_seq = 0
+        # Held while decks are built. Whoever waits for it has its connection already, and whoever
+        # holds it needs no further one, so a full pool cannot lock both up.
+        self._building = threading.Lock()
+        self._stop = threading.Event()
+        self._follower: threading.Thread | None = None
+
+    def load(self) -> None:
+        """Read everything that is committed."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Catch up with everything that is committed."""
+        with self._database.read() as connection:
+            self.catch_up(connection)
+
+    def refresh_after_commit(self) -> None:
+        """As ``refresh``, for who has just committed a change: that it is written is true even if
+        it cannot be read back now, and the follower will."""
+        try:
+            self.refresh()
+        except Unavailable:
+            _LOG.warning("a change is committed, but cannot be read back yet")
+
+    def catch_up(self, connection: Connection) -> None:
+        """Catch up with what ``connection`` sees. Not within a transaction that has changed rates
+        itself: what is not committed must not be rated with."""
+        if storage.change_seq(connection) <= self._known_seq:
+            return
+        with self._building:
+            for state in storage.changed_since(connection, self._known_seq):
+                self._apply(connection, state)
+                self._known_seq = state.change_seq
+
+    def deck(self, tenant_id: int) -> TenantDeck:
+        """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database."""
+        found = self._decks.get(tenant_id)
+        if found is None:
+            self.refresh()
+            found = self._decks.get(tenant_id)
+        if found is None:
+            raise tenant_not_found(tenant_id)
+        return found
+
+    def follow(self) -> None:
+        """Start to watch for the changes of other workers, in a thread of its own."""
+        self._follower = threading.Thread(target=self._follow, name="decks", daemon=True)
+        self._follower.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._follower is not None:
+            self._follower.join()
+
+    def _apply(self, connection: Connection, state: DeckState) -> None:
+        tenant = state.tenant
+        if tenant is None:
+            self._decks.pop(state.tenant_id, None)
+            return
+        known = self._decks.get(state.tenant_id)
+        since = known.revision if known else 0
+        builder = ratingcore.DeckBuilder(known.deck if known else None)
+        for version_id, prefix in storage.rates_gone(
+            connection, state.tenant_id, since, state.revision
+        ):
+            builder.remove(version_id, prefix)
+        for rows in storage.rates_come(connection, state.tenant_id, since, state.revision):
+            for row in rows:
+                builder.put(
+                    row.version_id,
+                    row.rate_id,
+                    row.prefix,
+                    row.destination,
+                    row.cost_per_minute_e4,
+                    row.billing_increment,
+                    row.connect_fee_e4,
+                    row.minimum_seconds,
+                    intervals_from_text(row.intervals),
+                    from_ns(row.effective_from_s, row.effective_from_nanos),
+                    to_ns(row.effective_to_s, row.effective_to_nanos),
+                    row.blocked,
+                )
+        deck = builder.build(
+            state.revision,
+            tenant.rounding,
+            tenant.country_code,
+            tenant.national_prefix,
+            tenant.international_prefix,
+        )
+        self._decks[state.tenant_id] = TenantDeck(tenant, deck, state.revision)
+
+    def _follow(self) -> None:
+        watch: ChangeWatch | None = None
+        failing = False
+        pause = POLL_SECONDS
+        while not self._stop.wait(pause):
+            try:
+                if watch is None:
+                    watch = ChangeWatch(self._database)
+                if watch.has_moved(self._known_seq):
+                    self.refresh()
+                if failing:
+                    _LOG.warning("following the changes of rates again")
+                failing, pause = False, POLL_SECONDS
+            except Exception:
+                # Whatever it is, the worker goes on with the decks that it has, and this thread
+                # must not end.
+                if not failing:
+                    _LOG.warning("cannot follow the changes of rates for now", exc_info=True)
+                failing, pause = True, _RETRY_SECONDS
+                if watch is not None:
+                    watch.close()
+                    watch = None
+        if watch is not None:
+            watch.close()
+
+
+def tenant_not_found(tenant_id: int) -> NotFound:
+    return NotFound(
+        Reason.TENANT_NOT_FOUND,
+        f"there is no tenant {tenant_id}",
+        metadata={"tenant_id": str(tenant_id)},
+    )

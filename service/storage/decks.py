@@ -1,0 +1,171 @@
+"""Where each tenant's deck stands, and what has changed in it since some revision.
+
+The protocol that keeps all workers on the committed rates:
+
+- Who changes a tenant's rates or rules first locks the tenant's row of ``decks``, which serialises
+  the changes of one tenant, then writes with the revision that comes next, and last calls
+  ``advance``.
+- ``advance`` takes the one clock of all decks and stamps the row with it. The clock is locked from
+  then to the commit, so the order of ``change_seq`` is the order of the commits: who knows all up
+  to a number and asks for what is above it misses nothing.
+- Rates are rows with the revisions at which they came and went, so "the rates at revision R" means
+  the same whenever it is asked, however much is committed meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service.model import Tenant
+from service.storage.engine import Database
+from service.storage.tables import DeckClockRow, DeckRow, RateVersionRow, TenantRow
+from service.storage.tenants import tenant_from_row
+
+_PART_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class DeckState:
+    """A deck's revision and the tenant with its rules then; None where it was deleted."""
+
+    tenant_id: int
+    revision: int
+    change_seq: int
+    tenant: Tenant | None
+
+
+def create(connection: Connection, tenant_id: int) -> int:
+    """Make sure that a tenant has a deck, lock it and answer its revision: 0, or where a deleted
+    tenant of that id left off."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    new = insert(DeckRow).values(tenant_id=tenant_id, revision=0, change_seq=0)
+    connection.execute(new.on_conflict_do_nothing())
+    found = lock(connection, tenant_id)
+    assert found is not None
+    return found
+
+
+def lock(connection: Connection, tenant_id: int) -> int | None:
+    """Wait for a deck and hold it to the end of the transaction; answers its revision, None where
+    there never was such a tenant."""
+    query = select(DeckRow.revision).where(DeckRow.tenant_id == tenant_id).with_for_update()
+    return connection.execute(query).scalar_one_or_none()
+
+
+def revision(connection: Connection, tenant_id: int) -> int | None:
+    """The committed revision of a deck; None where there never was such a tenant."""
+    query = select(DeckRow.revision).where(DeckRow.tenant_id == tenant_id)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def advance(connection: Connection, tenant_id: int, to_revision: int) -> None:
+    """Record that a deck, held by this transaction, is at ``to_revision`` now. The last thing that
+    a transaction does."""
+    clock = connection.execute(
+        update(DeckClockRow)
+        .values(change_seq=DeckClockRow.change_seq + 1)
+        .returning(DeckClockRow.change_seq)
+    ).scalar_one()
+    connection.execute(
+        update(DeckRow)
+        .where(DeckRow.tenant_id == tenant_id)
+        .values(revision=to_revision, change_seq=clock)
+    )
+
+
+def change_seq(connection: Connection) -> int:
+    """The number of the last committed change of any deck."""
+    return connection.execute(select(DeckClockRow.change_seq)).scalar_one()
+
+
+def changed_since(connection: Connection, known_seq: int) -> list[DeckState]:
+    """The decks that changed after ``known_seq``, in the order of their last changes."""
+    query = (
+        select(
+            DeckRow.tenant_id,
+            DeckRow.revision,
+            DeckRow.change_seq,
+            *(column for column in TenantRow.__table__.columns if column.name != "id"),
+        )
+        .outerjoin(TenantRow, TenantRow.id == DeckRow.tenant_id)
+        .where(DeckRow.change_seq > known_seq)
+        .order_by(DeckRow.change_seq)
+    )
+    return [
+        DeckState(
+            row.tenant_id,
+            row.revision,
+            row.change_seq,
+            None if row.name is None else tenant_from_row(row),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def rates_gone(
+    connection: Connection, tenant_id: int, since: int, until: int
+) -> list[tuple[int, str]]:
+    """version_id and prefix of the rates that were there at revision ``since`` and are not any more
+    at ``until``."""
+    query = select(RateVersionRow.version_id, RateVersionRow.prefix).where(
+        RateVersionRow.tenant_id == tenant_id,
+        RateVersionRow.created_revision <= since,
+        RateVersionRow.retired_revision > since,
+        RateVersionRow.retired_revision <= until,
+    )
+    return [(version_id, prefix) for version_id, prefix in connection.execute(query)]
+
+
+def rates_come(
+    connection: Connection, tenant_id: int, since: int, until: int
+) -> Iterator[Sequence[Row[Any]]]:
+    """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), in
+    parts. They must be read to the end within the transaction."""
+    query = select(RateVersionRow.__table__).where(
+        RateVersionRow.tenant_id == tenant_id,
+        RateVersionRow.created_revision > since,
+        RateVersionRow.created_revision <= until,
+        or_(
+            RateVersionRow.retired_revision.is_(None),
+            RateVersionRow.retired_revision > until,
+        ),
+    )
+    streamed = connection.execution_options(yield_per=_PART_ROWS).execute(query)
+    yield from streamed.partitions()
+
+
+class ChangeWatch:
+    """Sees whether any deck has changed, many times a second, on a connection of its own.
+
+    Belongs to one thread. After an exception it is of no more use: close it and open another.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._connection = database.engine.connect()
+        self._is_sqlite = database.is_sqlite
+        self._data_version: int | None = None
+        if not self._is_sqlite:
+            self._connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def has_moved(self, known_seq: int) -> bool:
+        """Whether a change above ``known_seq`` is committed."""
+        if not self._is_sqlite:
+            return change_seq(self._connection) > known_seq
+        # The driver's own connection, because it reads without a transaction. data_version costs
+        # microseconds, and differs as soon as another connection has committed anything.
+        driver: Any = self._connection.connection.driver_connection
+        ((data_version,),) = driver.execute("PRAGMA data_version").fetchall()
+        if data_version == self._data_version:
+            return False
+        ((found,),) = driver.execute("SELECT change_seq FROM deck_clock").fetchall()
+        # Remembered only now: a change that could not be looked at is looked at again.
+        self._data_version = data_version
+        return bool(found > known_seq)
+
+    def close(self) -> None:
+        self._connection.close()
