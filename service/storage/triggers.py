@@ -11,8 +11,8 @@ Rating rule 9 as triggers, for both databases:
 PostgreSQL also has TRUNCATE, which fires no row trigger: refused on all of these. SQLite also has
 REPLACE, which deletes the row in its way without firing DELETE triggers (unless the connection
 turns recursive_triggers on, which the sqlite3 shell does not): there a guard looks before each
-INSERT whether the key is taken. On cdrs the guard skips the row, which is what the only writer asks
-for with ON CONFLICT DO NOTHING; elsewhere it refuses.
+INSERT whether the key is taken. Where the writers ask for ON CONFLICT DO NOTHING the guard skips
+the row, as that would; elsewhere it refuses.
 
 Triggers are no part of the chain of migrations: ``drop`` and ``install`` frame each upgrade, so the
 triggers are always those that fit the newest schema, and a migration can move data without them.
@@ -124,6 +124,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
 }
 
+# Written with ON CONFLICT DO NOTHING.
+_SKIPPING = ("cdrs", "tenants", "extensions")
+
 _POSTGRESQL_FUNCTIONS = (
     f"""
     CREATE OR REPLACE FUNCTION {_NAME}refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -188,7 +191,7 @@ def _for_sqlite() -> Iterator[str]:
         )
     for table, keys in _KEYS.items():
         taken = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE {key})" for key in keys)
-        action = "IGNORE" if table == "cdrs" else f"ABORT, '{table}: the key is taken'"
+        action = "IGNORE" if table in _SKIPPING else f"ABORT, 'a key of {table} is taken'"
         yield (
             f"CREATE TRIGGER {_NAME}{table}_insert BEFORE INSERT ON {table}"
             f" FOR EACH ROW WHEN {taken} BEGIN SELECT RAISE({action}); END"

@@ -1,0 +1,135 @@
+"""Tenants, their history, and their extensions, as rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service.model import Extension, Rounding, Tenant
+from service.storage.tables import Base, CdrRow, ExtensionRow, TenantRow, TenantVersionRow
+
+
+def tenant_from_row(row: Any) -> Tenant:
+    """The tenant in a row of ``tenants`` or ``tenant_versions``."""
+    return Tenant(
+        id=getattr(row, "id", None) or row.tenant_id,
+        name=row.name,
+        currency=row.currency,
+        rounding=Rounding(row.rounding),
+        country_code=row.country_code,
+        national_prefix=row.national_prefix,
+        international_prefix=row.international_prefix,
+        created_at_ns=row.created_at_ns,
+    )
+
+
+def extension_from_row(row: Any) -> Extension:
+    return Extension(id=row.id, tenant_id=row.tenant_id, number=row.number, name=row.name)
+
+
+def add(connection: Connection, tenant: Tenant) -> bool:
+    """False where the id is taken."""
+    return _add(connection, TenantRow, asdict(tenant))
+
+
+def add_version(connection: Connection, tenant: Tenant, revision: int) -> None:
+    """Record what the tenant is from ``revision`` of its deck on."""
+    values = asdict(tenant)
+    values["tenant_id"] = values.pop("id")
+    connection.execute(insert(TenantVersionRow).values(**values, revision=revision))
+
+
+def get(connection: Connection, tenant_id: int) -> Tenant | None:
+    row = connection.execute(select(TenantRow.__table__).where(TenantRow.id == tenant_id)).first()
+    return None if row is None else tenant_from_row(row)
+
+
+def lock(connection: Connection, tenant_id: int) -> Tenant | None:
+    """The tenant, held so that nobody records a call of it before this transaction ends."""
+    query = select(TenantRow.__table__).where(TenantRow.id == tenant_id).with_for_update()
+    row = connection.execute(query).first()
+    return None if row is None else tenant_from_row(row)
+
+
+def keep(connection: Connection, tenant_id: int) -> bool:
+    """Whether the tenant is there; it cannot be deleted then before this transaction ends."""
+    query = select(TenantRow.id).where(TenantRow.id == tenant_id)
+    return connection.execute(query.with_for_update(read=True, key_share=True)).first() is not None
+
+
+def page(connection: Connection, after_id: int, size: int) -> list[Tenant]:
+    query = select(TenantRow.__table__).where(TenantRow.id > after_id).order_by(TenantRow.id)
+    return [tenant_from_row(row) for row in connection.execute(query.limit(size))]
+
+
+def change(connection: Connection, tenant: Tenant) -> None:
+    values = asdict(tenant)
+    del values["id"]
+    connection.execute(update(TenantRow).where(TenantRow.id == tenant.id).values(values))
+
+
+def remove(connection: Connection, tenant_id: int) -> None:
+    """Removes its extensions as well; its history stays."""
+    connection.execute(delete(TenantRow).where(TenantRow.id == tenant_id))
+
+
+def has_cdrs(connection: Connection, tenant_id: int) -> bool:
+    return _is_there(connection, CdrRow.tenant_id == tenant_id)
+
+
+def add_extension(connection: Connection, extension: Extension) -> bool:
+    """False where the id is taken."""
+    return _add(connection, ExtensionRow, asdict(extension))
+
+
+def get_extension(connection: Connection, extension_id: int) -> Extension | None:
+    query = select(ExtensionRow.__table__).where(ExtensionRow.id == extension_id)
+    row = connection.execute(query).first()
+    return None if row is None else extension_from_row(row)
+
+
+def lock_extension(connection: Connection, extension_id: int) -> Extension | None:
+    """The extension, held so that nobody records a call of it before this transaction ends."""
+    query = select(ExtensionRow.__table__).where(ExtensionRow.id == extension_id)
+    row = connection.execute(query.with_for_update()).first()
+    return None if row is None else extension_from_row(row)
+
+
+def page_extensions(
+    connection: Connection, tenant_id: int, after_id: int, size: int
+) -> list[Extension]:
+    """``tenant_id`` 0: of all tenants."""
+    query = select(ExtensionRow.__table__).where(ExtensionRow.id > after_id)
+    if tenant_id:
+        query = query.where(ExtensionRow.tenant_id == tenant_id)
+    rows = connection.execute(query.order_by(ExtensionRow.id).limit(size))
+    return [extension_from_row(row) for row in rows]
+
+
+def change_extension(connection: Connection, extension: Extension) -> None:
+    connection.execute(
+        update(ExtensionRow)
+        .where(ExtensionRow.id == extension.id)
+        .values(number=extension.number, name=extension.name)
+    )
+
+
+def remove_extension(connection: Connection, extension_id: int) -> None:
+    connection.execute(delete(ExtensionRow).where(ExtensionRow.id == extension_id))
+
+
+def extension_has_cdrs(connection: Connection, extension_id: int) -> bool:
+    return _is_there(connection, CdrRow.extension_id == extension_id)
+
+
+def _add(connection: Connection, table: type[Base], values: dict[str, Any]) -> bool:
+    dialect_insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    new = dialect_insert(table).values(values).on_conflict_do_nothing()
+    return connection.execute(new).rowcount == 1
+
+
+def _is_there(connection: Connection, condition: Any) -> bool:
+    return bool(connection.execute(select(exists().where(condition))).scalar_one())
