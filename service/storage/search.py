@@ -1,7 +1,7 @@
 """Searching text without regard to case, alike on both databases and in every language.
 
-LIKE would not do: SQLite folds only ASCII, and PostgreSQL as much as the locale in which the database
-happens to have been created. So each letter of the term becomes the set of its own forms.
+LIKE would not do: SQLite folds only ASCII, and PostgreSQL as much as the locale in which the
+database happens to have been created. So each letter of the term becomes the set of its own forms.
 """
 
 from __future__ import annotations

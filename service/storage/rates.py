@@ -1,0 +1,194 @@
+"""Rates as rows. A rate's present state is its row without ``retired_revision``.
+
+The window of a rate is stored as whole seconds and nanoseconds, because years 1 to 9999 do not fit
+64 bits of nanoseconds; its open ends are sentinels outside the range, so that ordering and
+uniqueness need no special case.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, tuple_, update
+
+from service.model import Interval, Rate
+from service.storage.search import contains
+from service.storage.tables import OPEN_FROM_S, OPEN_TO_S, RateVersionRow
+
+# Where a rate stands in every list: tenant_id, prefix, effective_from_s, effective_from_nanos.
+Position = Sequence[int | str]
+
+_NS = 10**9
+_TABLE = RateVersionRow.__table__
+_POSITION = (
+    RateVersionRow.tenant_id,
+    RateVersionRow.prefix,
+    RateVersionRow.effective_from_s,
+    RateVersionRow.effective_from_nanos,
+)
+_IS_PRESENT = RateVersionRow.retired_revision.is_(None)
+
+
+def rate_from_row(row: Any) -> Rate:
+    return Rate(
+        id=row.rate_id,
+        tenant_id=row.tenant_id,
+        prefix=row.prefix,
+        destination=row.destination,
+        cost_per_minute_e4=row.cost_per_minute_e4,
+        billing_increment=row.billing_increment,
+        connect_fee_e4=row.connect_fee_e4,
+        minimum_seconds=row.minimum_seconds,
+        intervals=tuple(Interval(*part) for part in intervals_from_text(row.intervals)),
+        effective_from_ns=from_ns(row.effective_from_s, row.effective_from_nanos),
+        effective_to_ns=to_ns(row.effective_to_s, row.effective_to_nanos),
+        blocked=row.blocked,
+        created_at_ns=row.created_at_ns,
+        updated_at_ns=row.updated_at_ns,
+        version_id=row.version_id,
+    )
+
+
+def intervals_from_text(text: str | None) -> list[tuple[int, int, int]]:
+    """start_seconds, cost_per_minute_e4, billing_increment of each interval."""
+    if text is None:
+        return []
+    return [(start, cost, increment) for start, cost, increment in json.loads(text)]
+
+
+def intervals_to_text(intervals: Sequence[Interval]) -> str | None:
+    """The same text for the same intervals, so that texts can be compared."""
+    if not intervals:
+        return None
+    parts = [
+        [part.start_seconds, part.cost_per_minute_e4, part.billing_increment] for part in intervals
+    ]
+    return json.dumps(parts, separators=(",", ":"))
+
+
+def from_ns(seconds: int, nanos: int) -> int | None:
+    return None if seconds == OPEN_FROM_S else seconds * _NS + nanos
+
+
+def to_ns(seconds: int, nanos: int) -> int | None:
+    return None if seconds == OPEN_TO_S else seconds * _NS + nanos
+
+
+def from_pair(effective_from_ns: int | None) -> tuple[int, int]:
+    return (OPEN_FROM_S, 0) if effective_from_ns is None else divmod(effective_from_ns, _NS)
+
+
+def to_pair(effective_to_ns: int | None) -> tuple[int, int]:
+    return (OPEN_TO_S, 0) if effective_to_ns is None else divmod(effective_to_ns, _NS)
+
+
+def position(rate: Rate) -> Position:
+    return (rate.tenant_id, rate.prefix, *from_pair(rate.effective_from_ns))
+
+
+def get(connection: Connection, rate_id: int) -> Rate | None:
+    """The present state of a rate."""
+    return _one(connection, RateVersionRow.rate_id == rate_id, _IS_PRESENT)
+
+
+def at_position(connection: Connection, where: Position) -> Rate | None:
+    """The tenant's present rate with that prefix and effective_from."""
+    keys = [column == value for column, value in zip(_POSITION, where, strict=True)]
+    return _one(connection, *keys, _IS_PRESENT)
+
+
+def add(connection: Connection, rate: Rate, revision: int) -> None:
+    """Write a state of a rate that is present from ``revision`` of its tenant's deck on."""
+    from_s, from_nanos = from_pair(rate.effective_from_ns)
+    to_s, to_nanos = to_pair(rate.effective_to_ns)
+    connection.execute(
+        insert(RateVersionRow).values(
+            version_id=rate.version_id,
+            rate_id=rate.id,
+            tenant_id=rate.tenant_id,
+            created_revision=revision,
+            retired_revision=None,
+            prefix=rate.prefix,
+            destination=rate.destination,
+            cost_per_minute_e4=rate.cost_per_minute_e4,
+            billing_increment=rate.billing_increment,
+            connect_fee_e4=rate.connect_fee_e4,
+            minimum_seconds=rate.minimum_seconds,
+            intervals=intervals_to_text(rate.intervals),
+            effective_from_s=from_s,
+            effective_from_nanos=from_nanos,
+            effective_to_s=to_s,
+            effective_to_nanos=to_nanos,
+            blocked=rate.blocked,
+            created_at_ns=rate.created_at_ns,
+            updated_at_ns=rate.updated_at_ns,
+        )
+    )
+
+
+def retire(connection: Connection, version_id: int, revision: int) -> None:
+    """The state of a rate ends with ``revision`` of its tenant's deck."""
+    connection.execute(
+        update(RateVersionRow)
+        .where(RateVersionRow.version_id == version_id)
+        .values(retired_revision=revision)
+    )
+
+
+def retire_all(connection: Connection, tenant_id: int, revision: int) -> None:
+    connection.execute(
+        update(RateVersionRow)
+        .where(RateVersionRow.tenant_id == tenant_id, _IS_PRESENT)
+        .values(retired_revision=revision)
+    )
+
+
+def page(
+    connection: Connection, tenant_id: int, search: str, after: Position | None, size: int
+) -> list[Rate]:
+    """Present rates in the order of their positions. ``tenant_id`` 0: of all tenants."""
+    query = select(_TABLE).where(_IS_PRESENT)
+    if tenant_id:
+        query = query.where(RateVersionRow.tenant_id == tenant_id)
+    if search:
+        query = query.where(
+            or_(
+                contains(connection, RateVersionRow.prefix, search),
+                contains(connection, RateVersionRow.destination, search),
+            )
+        )
+    if after is not None:
+        query = query.where(tuple_(*_POSITION) > tuple_(*after))
+    rows = connection.execute(query.order_by(*_POSITION).limit(size))
+    return [rate_from_row(row) for row in rows]
+
+
+def page_at_revision(
+    connection: Connection, tenant_id: int, revision: int, after: Position | None, size: int
+) -> list[Rate]:
+    """The rates as they were at ``revision`` of the tenant's deck, in the order of their positions.
+
+    One index gives those that are still present, another those retired since, which are few.
+    """
+    parts = []
+    for state in (_IS_PRESENT, RateVersionRow.retired_revision > revision):
+        query = select(_TABLE).where(
+            RateVersionRow.tenant_id == tenant_id,
+            RateVersionRow.created_revision <= revision,
+            state,
+        )
+        if after is not None:
+            query = query.where(tuple_(*_POSITION) > tuple_(*after))
+        part = query.order_by(*_POSITION).limit(size).subquery()
+        parts.append(select(part))
+    both = parts[0].union_all(parts[1]).subquery()
+    order = [both.c[column.key] for column in _POSITION]
+    rows = connection.execute(select(both).order_by(*order).limit(size))
+    return [rate_from_row(row) for row in rows]
+
+
+def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Rate | None:
+    row = connection.execute(select(_TABLE).where(and_(*conditions))).first()
+    return None if row is None else rate_from_row(row)
