@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import Parse, ParseError
 
-from service.cli.csv_file import CsvFile, check_text
+from service.cli.csv_file import MAX_LINE_BYTES, CsvFile, check_text
 from service.cli.values import DIRECTION, DISPOSITION, read_enum, read_integer, read_time
 from tollwire.v1.types_pb2 import Call
 
@@ -28,7 +28,6 @@ OPTIONAL = (
     "ended_at",
     "call_id",
 )
-MAX_LINE_BYTES = 1024 * 1024
 
 # The line that a record starts on, and the call, or a sentence that says why it cannot be read.
 Record = tuple[int, Call | str]
@@ -118,7 +117,10 @@ def _json_calls(stream: BinaryIO, tenant_id: int) -> Iterator[Record]:
 def _parse_call(data: bytes, tenant_id: int) -> Call | str:
     call = Call()
     try:
-        Parse(data.decode("utf-8-sig"), call)
+        text = data.decode("utf-8-sig").strip()
+        if not text.startswith("{"):
+            raise ParseError(f"must be an object, got {text[:80]!r}")
+        Parse(text, call)
     except (ParseError, ValueError, RecursionError) as error:
         return f"not a call in protobuf JSON: {error}"
     if tenant_id and not call.tenant_id:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -10,6 +9,7 @@ from typing import Any, Literal, TextIO
 import click
 
 from service.cli.connection import Client, connected
+from service.cli.csv_file import CsvWriter
 from service.cli.files import export
 from service.cli.listing import Listing, limit_option, print_listing
 from service.cli.output import print_fields, print_json, print_json_lines
@@ -72,11 +72,11 @@ def cdrs() -> None:
 @click.option("--extension", "extension_id", type=ID, help="The extension that took part.")
 @click.option("--caller", "caller_number", metavar="NUMBER", help="Who called.")
 @click.option("--destination", "destination_number", metavar="NUMBER", help="Who was called.")
-@click.option("--direction", type=EnumParameter(DIRECTION), required=True)
-@click.option("--disposition", type=EnumParameter(DISPOSITION), required=True)
+@click.option("--direction", type=EnumParameter(DIRECTION), required=True, help="Which way.")
+@click.option("--disposition", type=EnumParameter(DISPOSITION), required=True, help="How it ended.")
 @click.option("--seconds", "duration_seconds", type=INT64, help="Default: --ended - --started.")
-@click.option("--started", "started_at", type=TIME, required=True)
-@click.option("--ended", "ended_at", type=TIME)
+@click.option("--started", "started_at", type=TIME, required=True, help="When it started.")
+@click.option("--ended", "ended_at", type=TIME, help="When it ended.")
 @click.option("--call-id", metavar="TEXT", help="Default: derived from all the others.")
 @connected
 def add_cdr(client: Client, **values: Any) -> None:
@@ -182,11 +182,11 @@ def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
     def write(out: TextIO) -> int:
         if client.as_json:
             return print_json_lines(found, out)
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(EXPORT_COLUMNS)
+        writer = CsvWriter(out)
+        writer.write(EXPORT_COLUMNS)
         count = 0
         for cdr in found:
-            writer.writerow(_export_row(cdr))
+            writer.write(_export_row(cdr))
             count += 1
         return count
 

@@ -7,9 +7,10 @@ cannot be read is reported with its line, and the rows after it are read.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
+
+MAX_LINE_BYTES = 1024 * 1024
 
 
 class BadFile(ValueError):
@@ -23,10 +24,7 @@ class CsvFile:
     def __init__(
         self, stream: BinaryIO, required: Sequence[str], optional: Sequence[str] = ()
     ) -> None:
-        # Bytes that are no UTF-8 become lone surrogates, which no row is let through with.
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._reader = csv.reader(text, strict=True)
-        self._text = text
+        self._reader = csv.reader(_lines(stream), strict=True)
         self.columns = self._header(required, optional)
 
     def _header(self, required: Sequence[str], optional: Sequence[str]) -> list[str]:
@@ -65,9 +63,27 @@ class CsvFile:
             elif row:
                 yield line, f"has {len(row)} fields where the header has {width}"
 
-    def detach(self) -> None:
-        """Leaves the stream open when this object goes."""
-        self._text.detach()
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """The lines as text. Bytes that are no UTF-8 become lone surrogates, which no field is let
+    through with. A line that is too long comes in pieces, which are no rows either."""
+    encoding = "utf-8-sig"
+    while line := stream.readline(MAX_LINE_BYTES):
+        yield line.decode(encoding, "surrogateescape")
+        encoding = "utf-8"
+
+
+class CsvWriter:
+    """Writes rows that ``CsvFile`` reads back the same."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._plain = csv.writer(out, lineterminator="\n")
+        # A carriage return alone ends a line for readers, but is no reason for a writer to quote.
+        self._quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(self, row: Sequence[str]) -> None:
+        writer = self._quoting if any("\r" in field for field in row) else self._plain
+        writer.writerow(row)
 
 
 def check_text(text: str) -> str:

@@ -6,14 +6,13 @@ The columns are those of every deck, and one more, ``intervals``, which holds a 
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, TextIO
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
-from service.cli.csv_file import CsvFile, check_text
+from service.cli.csv_file import CsvFile, CsvWriter, check_text
 from service.cli.values import read_boolean, read_integer, read_time_or_date, write_time
 from tollwire.v1.types_pb2 import Interval, Rate
 
@@ -40,9 +39,6 @@ class DeckFile:
         for line, row in self._file:
             yield line, row if isinstance(row, str) else _read_rate(columns, row)
 
-    def detach(self) -> None:
-        self._file.detach()
-
 
 def _read_rate(columns: list[tuple[str, Callable[[str], Any]]], row: list[str]) -> Rate | str:
     values = {}
@@ -58,10 +54,10 @@ def _read_rate(columns: list[tuple[str, Callable[[str], Any]]], row: list[str]) 
 def _read_intervals(text: str) -> list[Interval]:
     try:
         items = json.loads(text)
-        if not isinstance(items, list):
-            raise ValueError("must be a JSON list of intervals")
+        if not (isinstance(items, list) and all(isinstance(item, dict) for item in items)):
+            raise ParseError(f"got {text[:80]!r}")
         return [ParseDict(item, Interval()) for item in items]
-    except (ParseError, AttributeError, RecursionError) as error:
+    except (ParseError, ValueError, RecursionError) as error:
         raise ValueError(f"must be a JSON list of intervals: {error}") from None
 
 
@@ -82,12 +78,12 @@ _READERS: dict[str, Callable[[str], Any]] = {
 
 def write_deck(parts: Iterable[Iterable[Rate]], out: TextIO) -> int:
     """Writes a deck that comes in parts; returns how many rates it had."""
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(REQUIRED + OPTIONAL)
+    writer = CsvWriter(out)
+    writer.write(REQUIRED + OPTIONAL)
     count = 0
     for part in parts:
         for rate in part:
-            writer.writerow(_row(rate))
+            writer.write(_row(rate))
             count += 1
     return count
 

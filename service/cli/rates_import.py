@@ -107,7 +107,6 @@ class DeckImport:
             raise
         finally:
             requests.close(call)
-            deck.detach()
         outcome.response = call.result()
         outcome.problems += [
             Problem(lines[error.index], error.field, error.message)

@@ -32,8 +32,8 @@ DEFAULT_RETRIES = 10
 # A message stays well under the server's limit, however long the texts in it are.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
-_FIRST_DELAY_SECONDS = 0.5
-_LONGEST_DELAY_SECONDS = 15.0
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 15.0
 _MAY_PASS = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -187,7 +187,7 @@ class Upload:
         """Sleeps before the next try, or fails where none would help."""
         if error.code() not in _MAY_PASS or self._failures >= self._retries:
             raise error
-        delay = min(_FIRST_DELAY_SECONDS * 2**self._failures, _LONGEST_DELAY_SECONDS)
+        delay = min(FIRST_DELAY_SECONDS * 2**self._failures, LONGEST_DELAY_SECONDS)
         self._failures += 1
         self._interrupted(failure_of(error, self._client.server).message, delay)
         time.sleep(delay)

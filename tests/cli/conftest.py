@@ -1,0 +1,53 @@
+"""The command against a fake server (quick, and it breaks on demand) and against a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from service.cli import upload as upload_module
+from service.cli.main import main
+from tests.cli.fake import FakeServer
+
+Tollwire = Callable[..., Result]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    server = FakeServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or leaves notes about uploads in the user's own folder."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    for name in ("TOLLWIRE_SERVER", "TOLLWIRE_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def tollwire(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Tollwire:
+    """Runs the command in this process, against the fake server."""
+    monkeypatch.setattr(upload_module, "FIRST_DELAY_SECONDS", 0.01)
+
+    def run(*arguments: str, server: str = fake.address, **settings: object) -> Result:
+        environment = {"TOLLWIRE_SERVER": server}
+        return CliRunner().invoke(main, arguments, env=environment, **settings)  # type: ignore[arg-type]
+
+    return run
+
+
+def unused_address() -> str:
+    """An address where nobody listens."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"

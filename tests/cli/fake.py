@@ -1,0 +1,184 @@
+"""A server for the command's own tests: keeps uploads and decks in memory, and breaks on demand.
+
+It is built from the generated servicers and shares no code with the service. What it does with
+records is simple on purpose: an upload settles every call, and rejects those without a destination.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from tollwire.v1 import (
+    cdr_service_pb2,
+    cdr_service_pb2_grpc,
+    rating_service_pb2,
+    rating_service_pb2_grpc,
+    tenant_service_pb2_grpc,
+    types_pb2,
+)
+
+
+def refuse(
+    context: grpc.ServicerContext,
+    code: int,
+    reason: str,
+    message: str,
+    violations: dict[str, str] | None = None,
+) -> None:
+    """Ends the RPC as the service does: a google.rpc.Status with its details."""
+    status = status_pb2.Status(code=code, message=message)
+    details: list[object] = [error_details_pb2.ErrorInfo(reason=reason, domain="tollwire")]
+    if violations:
+        bad = error_details_pb2.BadRequest()
+        for name, description in violations.items():
+            bad.field_violations.add(field=name, description=description)
+        details.append(bad)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+@dataclass
+class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
+    """Uploads. ``breaks`` says, by the number of the chunk as it arrives (from 1, the empty one
+    that begins an upload not counted), how the stream ends there: "before" the chunk is settled,
+    or "after" it, without its answer."""
+
+    breaks: dict[int, str] = field(default_factory=dict)
+    code: int = code_pb2.UNAVAILABLE
+    uploads: dict[int, list[types_pb2.Call]] = field(default_factory=dict)
+    arrived: int = 0
+    streams: int = 0
+
+    def UploadCdrs(
+        self,
+        request_iterator: Iterator[cdr_service_pb2.UploadCdrsRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[cdr_service_pb2.UploadCdrsResponse]:
+        self.streams += 1
+        for request in request_iterator:
+            upload_id = request.upload_id
+            if not upload_id:
+                upload_id = len(self.uploads) + 1
+                self.uploads[upload_id] = []
+            calls = self.uploads[upload_id]
+            if request.calls:
+                self.arrived += 1
+                if self.breaks.get(self.arrived) == "before":
+                    refuse(context, self.code, "SHUTTING_DOWN", "the server is stopping")
+            if request.offset != len(calls):
+                refuse(context, code_pb2.OUT_OF_RANGE, "UPLOAD_GAP", f"expected {len(calls)}")
+            calls.extend(request.calls)
+            if request.calls and self.breaks.get(self.arrived) == "after":
+                refuse(context, self.code, "SHUTTING_DOWN", "the server is stopping")
+            failures = [
+                cdr_service_pb2.UploadFailure(
+                    index=request.offset + i, reason="INVALID_FIELD", message="no destination"
+                )
+                for i, call in enumerate(request.calls)
+                if not call.destination_number
+            ]
+            yield cdr_service_pb2.UploadCdrsResponse(
+                upload_id=upload_id,
+                committed_offset=len(calls),
+                created=len(request.calls) - len(failures),
+                rejected=len(failures),
+                failures=failures,
+            )
+
+    def GetUpload(
+        self, request: cdr_service_pb2.GetUploadRequest, context: grpc.ServicerContext
+    ) -> cdr_service_pb2.GetUploadResponse:
+        calls = self.uploads.get(request.upload_id)
+        if calls is None:
+            refuse(context, code_pb2.NOT_FOUND, "UPLOAD_NOT_FOUND", "no such upload")
+        assert calls is not None
+        created = sum(1 for call in calls if call.destination_number)
+        return cdr_service_pb2.GetUploadResponse(
+            upload_id=request.upload_id,
+            committed_offset=len(calls),
+            created=created,
+            rejected=len(calls) - created,
+        )
+
+
+@dataclass
+class FakeRating(rating_service_pb2_grpc.RatingServiceServicer):
+    """Decks. A rate that costs "bad" is rejected; RateCall refuses with ``refusal``."""
+
+    requests: list[rating_service_pb2.ImportRatesRequest] = field(default_factory=list)
+    taken: list[list[types_pb2.Rate]] = field(default_factory=list)
+    dry_runs: int = 0
+    refusal: tuple[int, str, str, dict[str, str]] | None = None
+    delay_seconds: float = 0
+
+    def RateCall(
+        self, request: rating_service_pb2.RateCallRequest, context: grpc.ServicerContext
+    ) -> rating_service_pb2.RateCallResponse:
+        time.sleep(self.delay_seconds)
+        if self.refusal is not None:
+            refuse(context, *self.refusal)
+        return rating_service_pb2.RateCallResponse()
+
+    def ImportRates(
+        self,
+        request_iterator: Iterator[rating_service_pb2.ImportRatesRequest],
+        context: grpc.ServicerContext,
+    ) -> rating_service_pb2.ImportRatesResponse:
+        deck: list[types_pb2.Rate] = []
+        first = None
+        for request in request_iterator:
+            first = first or request
+            self.requests.append(request)
+            deck.extend(request.rates)
+        if not context.is_active() or first is None:
+            return rating_service_pb2.ImportRatesResponse()
+        if first.tenant_id == 404:
+            refuse(context, code_pb2.NOT_FOUND, "TENANT_NOT_FOUND", "tenant 404 does not exist")
+        errors = [
+            rating_service_pb2.ImportError(index=i, field="cost_per_minute", message="is bad")
+            for i, rate in enumerate(deck)
+            if rate.cost_per_minute == "bad"
+        ]
+        if first.dry_run:
+            self.dry_runs += 1
+        elif not errors:
+            self.taken.append(deck)
+        return rating_service_pb2.ImportRatesResponse(
+            created=0 if errors else len(deck), rejected=len(errors), errors=errors
+        )
+
+    def ExportRates(
+        self, request: rating_service_pb2.ExportRatesRequest, context: grpc.ServicerContext
+    ) -> Iterator[rating_service_pb2.ExportRatesResponse]:
+        for deck in self.taken:
+            yield rating_service_pb2.ExportRatesResponse(rates=deck)
+
+
+class FakeServer:
+    """The fake services on a port of their own."""
+
+    def __init__(self) -> None:
+        self.cdrs = FakeCdrs()
+        self.rating = FakeRating()
+        self._server = grpc.server(ThreadPoolExecutor(max_workers=4))
+        cdr_service_pb2_grpc.add_CdrServiceServicer_to_server(self.cdrs, self._server)
+        rating_service_pb2_grpc.add_RatingServiceServicer_to_server(self.rating, self._server)
+        tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
+            tenant_service_pb2_grpc.TenantServiceServicer(), self._server
+        )
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()

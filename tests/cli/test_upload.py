@@ -1,0 +1,272 @@
+"""Uploads: what is sent, what the summary says, and that neither side's end loses or doubles a
+record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from google.rpc import code_pb2
+
+from service.cli.connection import Client
+from service.cli.upload import MAX_CHUNK_BYTES, Chunk, Upload, chunked
+from tests.cli.conftest import Tollwire, unused_address
+from tests.cli.fake import FakeServer
+from tollwire.v1.cdr_service_pb2 import UploadCdrsResponse
+from tollwire.v1.types_pb2 import Call
+
+HEADER = "tenant_id,direction,disposition,started_at,destination_number,call_id"
+CALLS = 20
+
+
+def row(number: int, destination: str = "4420") -> str:
+    return f"1,OUTBOUND,ANSWERED,2026-03-01T08:30:00Z,{destination},c{number}"
+
+
+@pytest.fixture
+def calls_csv(tmp_path: Path) -> Path:
+    path = tmp_path / "calls.csv"
+    path.write_text("\n".join([HEADER, *(row(i) for i in range(CALLS))]) + "\n")
+    return path
+
+
+def stored_ids(fake: FakeServer, upload_id: int = 1) -> list[str]:
+    return [call.call_id for call in fake.cdrs.uploads[upload_id]]
+
+
+ALL_IDS = [f"c{i}" for i in range(CALLS)]
+
+
+def test_a_file_goes_up_in_chunks_and_ends_with_a_summary(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path
+) -> None:
+    result = tollwire("cdrs", "upload", str(calls_csv), "--chunk", "6")
+    assert result.exit_code == 0, result.output
+    assert stored_ids(fake) == ALL_IDS
+    assert fake.cdrs.arrived == 4
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["upload", "1"],
+        ["created", "20"],
+        ["duplicates", "0"],
+        ["conflicts", "0"],
+        ["rejected", "0"],
+        ["unrated", "0"],
+    ]
+
+
+def test_bad_records_are_reported_by_line_and_stop_no_other(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text(f"{HEADER}\n{row(0)}\n{row(1)},x\n{row(2, '')}\n{row(3)}\n")
+    everything = tmp_path / "failures.jsonl"
+    result = tollwire("cdrs", "upload", str(path), "--failures", str(everything))
+    assert result.exit_code == 1
+    assert stored_ids(fake) == ["c0", "c2", "c3"]
+    assert "created     2" in result.stdout
+    assert "rejected    2" in result.stdout
+    assert "line 3: UNREADABLE: has 7 fields where the header has 6" in result.stdout
+    assert "line 4: INVALID_FIELD: no destination" in result.stdout
+    assert result.stderr == "tollwire: 2 records were not stored\n"
+    written = [json.loads(line) for line in everything.read_text().splitlines()]
+    assert [(f["line"], f["reason"]) for f in written] == [(3, "UNREADABLE"), (4, "INVALID_FIELD")]
+
+
+def test_json_output(tollwire: Tollwire, tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text(f"{HEADER}\n{row(0)}\n{row(1)},x\n{row(2, '')}\n")
+    result = tollwire("cdrs", "upload", str(path), "--json")
+    document = json.loads(result.stdout)
+    assert document["uploadId"] == "1"
+    assert document["created"] == "1"
+    assert document["rejected"] == "1"
+    assert document["unreadable"] == "1"
+    assert [f["line"] for f in document["failures"]] == [3, 4]
+
+
+def test_only_the_first_reasons_are_shown(tollwire: Tollwire, tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text("\n".join([HEADER, *(row(i, "") for i in range(25))]) + "\n")
+    result = tollwire("cdrs", "upload", str(path))
+    assert result.stdout.count("\nline ") == 10
+    assert "and 15 more (25 INVALID_FIELD)" in result.stdout
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+@pytest.mark.parametrize("where", [1, 2, 4])
+@pytest.mark.parametrize("code", [code_pb2.UNAVAILABLE, code_pb2.RESOURCE_EXHAUSTED])
+def test_a_broken_stream_is_resumed(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path, how: str, where: int, code: int
+) -> None:
+    fake.cdrs.breaks = {where: how}
+    fake.cdrs.code = code
+    result = tollwire("cdrs", "upload", str(calls_csv), "--chunk", "6")
+    assert result.exit_code == 0, result.output
+    assert stored_ids(fake) == ALL_IDS
+    assert "created     20" in result.stdout
+    assert "SHUTTING_DOWN" in result.stderr
+    assert "trying again" in result.stderr
+
+
+def test_standard_input_is_resumed_too(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path
+) -> None:
+    fake.cdrs.breaks = {2: "after", 4: "before"}
+    arguments = ("cdrs", "upload", "-", "--format", "csv", "--chunk", "3")
+    result = tollwire(*arguments, input=calls_csv.read_bytes())
+    assert result.exit_code == 0, result.output
+    assert stored_ids(fake) == ALL_IDS
+
+
+def test_what_cannot_pass_is_not_tried_again(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path
+) -> None:
+    fake.cdrs.breaks = {2: "before"}
+    fake.cdrs.code = code_pb2.FAILED_PRECONDITION
+    result = tollwire("cdrs", "upload", str(calls_csv), "--chunk", "6")
+    assert result.exit_code == 1
+    assert fake.cdrs.streams == 2  # the one that began the upload, and one more
+    assert "run the same command again" in result.stderr
+
+
+def test_a_run_that_gave_up_is_continued_by_the_same_command(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path, own_state: Path
+) -> None:
+    arguments = ("cdrs", "upload", str(calls_csv), "--chunk", "6", "--retries", "0")
+    fake.cdrs.breaks = {3: "before"}
+    first = tollwire(*arguments)
+    assert first.exit_code == 3
+    assert "upload 1" in first.stderr
+    assert stored_ids(fake) == ALL_IDS[:12]
+    second = tollwire(*arguments)
+    assert second.exit_code == 0, second.output
+    assert "going on with upload 1, of which 12 calls are settled" in second.stderr
+    assert stored_ids(fake) == ALL_IDS
+    assert "created     20" in second.stdout
+    assert not list(own_state.rglob("*.json"))
+    # It has ended: the same command is a new upload.
+    assert tollwire(*arguments).exit_code == 0
+    assert set(fake.cdrs.uploads) == {1, 2}
+
+
+@pytest.mark.parametrize("change", ["content", "tenant", "no_resume", "server forgot"])
+def test_another_upload_is_not_continued(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path, change: str
+) -> None:
+    arguments = ["cdrs", "upload", str(calls_csv), "--chunk", "6", "--retries", "0"]
+    fake.cdrs.breaks = {3: "before"}
+    assert tollwire(*arguments).exit_code == 3
+    if change == "content":
+        calls_csv.write_text(calls_csv.read_text() + row(20) + "\n")
+    elif change == "tenant":
+        arguments += ["--tenant", "5"]
+    elif change == "no_resume":
+        arguments += ["--no-resume"]
+    else:
+        fake.cdrs.uploads.clear()
+    result = tollwire(*arguments)
+    assert result.exit_code == 0, result.output
+    upload_id = 1 if change == "server forgot" else 2
+    assert stored_ids(fake, upload_id)[:CALLS] == ALL_IDS
+
+
+def test_an_upload_is_continued_by_hand(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path
+) -> None:
+    fake.cdrs.uploads[7] = [Call(call_id=i, destination_number="1") for i in ALL_IDS[:5]]
+    result = tollwire("cdrs", "upload", str(calls_csv), "--upload-id", "7")
+    assert result.exit_code == 0, result.output
+    assert stored_ids(fake, 7) == ALL_IDS
+    unknown = tollwire("cdrs", "upload", str(calls_csv), "--upload-id", "8")
+    assert unknown.exit_code == 1
+    assert "NOT_FOUND (UPLOAD_NOT_FOUND)" in unknown.stderr
+
+
+def test_records_that_cannot_be_read_do_not_shift_the_offset(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "calls.csv"
+    rows = [row(i) + (",x" if i % 3 == 0 else "") for i in range(CALLS)]
+    path.write_text("\n".join([HEADER, *rows]) + "\n")
+    arguments = ("cdrs", "upload", str(path), "--chunk", "4", "--retries", "0")
+    fake.cdrs.breaks = {2: "before"}
+    assert tollwire(*arguments).exit_code == 3
+    result = tollwire(*arguments)
+    assert result.exit_code == 1
+    assert stored_ids(fake) == [i for n, i in enumerate(ALL_IDS) if n % 3]
+    assert "rejected    7" in result.stdout
+
+
+def test_a_server_that_does_not_answer(tollwire: Tollwire, calls_csv: Path) -> None:
+    result = tollwire("cdrs", "upload", str(calls_csv), server=unused_address())
+    assert result.exit_code == 3
+    assert result.stderr.startswith("tollwire: UNAVAILABLE: no answer from 127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("calls.csv", f"{HEADER},price\n", "'price'"),
+        ("calls.csv", "tenant_id\n", "lacks direction, disposition, started_at"),
+        ("calls.txt", "", "--format is needed"),
+    ],
+)
+def test_files_that_are_refused_as_a_whole(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    result = tollwire("cdrs", "upload", str(path))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not fake.cdrs.uploads
+
+
+def test_an_empty_file_is_an_empty_upload(tollwire: Tollwire, tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_text("")
+    result = tollwire("cdrs", "upload", str(path))
+    assert result.exit_code == 0, result.output
+    assert "created     0" in result.stdout
+
+
+def test_chunks() -> None:
+    calls = [(line, Call(call_id=str(line))) for line in range(2, 12)]
+    chunks = list(chunked(iter(calls), 4))
+    assert [(c.offset, c.end, c.lines) for c in chunks] == [
+        (0, 4, [2, 3, 4, 5]),
+        (4, 8, [6, 7, 8, 9]),
+        (8, 10, [10, 11]),
+    ]
+    assert [(c.offset, c.lines) for c in chunked(iter(calls), 4, skip=7)] == [(7, [9, 10, 11])]
+    assert list(chunked(iter(calls), 4, skip=10)) == []
+
+
+def test_chunks_of_large_calls_stay_below_the_largest_message() -> None:
+    large = Call(caller_number="x" * (MAX_CHUNK_BYTES // 3))
+    sizes = [len(c.calls) for c in chunked(((1, large) for _ in range(8)), 10_000)]
+    assert sizes == [3, 3, 2]
+
+
+def test_no_more_is_read_than_the_window_holds(fake: FakeServer) -> None:
+    """A file is read no faster than the server settles it."""
+    settled = read = furthest = 0
+
+    def calls() -> Iterator[tuple[int, Call]]:
+        nonlocal read, furthest
+        for read in range(1, 401):
+            furthest = max(furthest, read - settled)
+            yield read, Call(destination_number="1")
+
+    def took(chunk: Chunk, _: UploadCdrsResponse) -> None:
+        nonlocal settled
+        settled = chunk.end
+
+    with Client(fake.address) as client:
+        upload = Upload(client, 0, took, lambda *_: None, window=3)
+        upload.begin()
+        upload.send(chunked(calls(), 10))
+    assert settled == 400
+    assert furthest == 30
