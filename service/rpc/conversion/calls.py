@@ -1,0 +1,173 @@
+"""Calls in, ratings out.
+
+RateCall is the hottest path of the service: ``read_call`` and ``write_rated`` touch each field once
+and build nothing they do not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from service.calls import check_call, resolve_duration
+from service.errors import FieldViolation, invalid_field
+from service.model import (
+    MAX_BATCH_CALLS,
+    MAX_CALL_ID_CHARS,
+    BadCall,
+    Call,
+    Direction,
+    Disposition,
+    Explanation,
+    RatedCall,
+)
+from service.money import format_e4
+from service.rpc.conversion import fields
+from service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+_DIRECTIONS = fields.members(Direction)
+_DISPOSITIONS = fields.members(Disposition)
+# To the stubs' own types of enum numbers, which are plain integers when the program runs.
+_status = types_pb2.RatingStatus.ValueType
+_reason = types_pb2.UnratedReason.ValueType
+
+
+def required_call(message: types_pb2.Call, *, present: bool, now_ns: int | None) -> Call:
+    """The one call of a request, in its field "call". InvalidInput with all that is wrong."""
+    if not present:
+        raise invalid_field("call", REQUIRED)
+    call, found = read_call(message, now_ns)
+    if found:
+        wrong = Wrong()
+        wrong.merge(found, "call.")
+        wrong.refuse()
+    return call
+
+
+def read_calls(messages: Sequence[types_pb2.Call], *, now_ns: int | None) -> list[Call | BadCall]:
+    """The calls of a batch, in the field "calls", in order. A bad one is no reason to refuse the
+    others; too many are."""
+    if len(messages) > MAX_BATCH_CALLS:
+        raise invalid_field(
+            "calls", f"at most {MAX_BATCH_CALLS} in one message, got {len(messages)}"
+        )
+    return [_call_or_bad(message, now_ns) for message in messages]
+
+
+def _call_or_bad(message: types_pb2.Call, now_ns: int | None) -> Call | BadCall:
+    call, found = read_call(message, now_ns)
+    if not found:
+        return call
+    call_id = message.call_id
+    if len(call_id) > MAX_CALL_ID_CHARS or "\0" in call_id:
+        call_id = ""
+    first = found[0]
+    return BadCall(field=first.field, message=first.description, call_id=call_id)
+
+
+def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequence[FieldViolation]]:
+    """The call and what is wrong with it, by paths from the call itself. Where anything is wrong
+    the call is not to be used. ``now_ns`` stands in for a missing started_at; None: required."""
+    wrong = Wrong()
+    direction = _DIRECTIONS.get(message.direction)
+    if direction is None:
+        direction = fields.enum(
+            message.direction, _DIRECTIONS, "direction", "direction", wrong, Direction.OUTBOUND
+        )
+    disposition = _DISPOSITIONS.get(message.disposition)
+    if disposition is None:
+        disposition = fields.enum(
+            *(message.disposition, _DISPOSITIONS, "disposition", "disposition", wrong),
+            Disposition.ANSWERED,
+        )
+    if message.HasField("started_at"):
+        started_at_ns = fields.time_ns(message.started_at, "started_at", wrong)
+    elif now_ns is not None:
+        started_at_ns = now_ns
+    else:
+        started_at_ns = 0
+        wrong.add("started_at", REQUIRED)
+    ended_at_ns = None
+    if message.HasField("ended_at"):
+        ended_at_ns = fields.time_ns(message.ended_at, "ended_at", wrong)
+    duration_seconds = resolve_duration(
+        message.duration_seconds if message.HasField("duration_seconds") else None,
+        started_at_ns,
+        ended_at_ns,
+    )
+    if duration_seconds is None:
+        duration_seconds = 0
+        wrong.add("duration_seconds", f"{REQUIRED} where ended_at is not given")
+    call = Call(
+        tenant_id=message.tenant_id,
+        destination_number=message.destination_number,
+        direction=direction,
+        disposition=disposition,
+        duration_seconds=duration_seconds,
+        started_at_ns=started_at_ns,
+        ended_at_ns=ended_at_ns,
+        extension_id=message.extension_id,
+        caller_number=message.caller_number,
+        call_id=message.call_id,
+    )
+    found = check_call(call)
+    if not wrong:
+        return call, found
+    wrong.merge(found)
+    return call, wrong
+
+
+def write_rated(rated: RatedCall, message: types_pb2.RatedCall) -> None:
+    """Fills ``message``, which must be empty."""
+    message.status = _status(rated.status)
+    if rated.call_id:
+        message.call_id = rated.call_id
+    if rated.cost_e4 is not None:
+        message.cost = format_e4(rated.cost_e4)
+    if rated.bill_seconds is not None:
+        message.bill_seconds = rated.bill_seconds
+    if rated.unrated_reason is not None:
+        message.unrated_reason = _reason(rated.unrated_reason)
+    if rated.rate_id:
+        message.rate_id = rated.rate_id
+        message.matched_prefix = rated.matched_prefix
+        message.destination = rated.destination
+        message.billing_increment = rated.billing_increment
+        if rated.cost_per_minute_e4 is not None:
+            message.cost_per_minute = format_e4(rated.cost_per_minute_e4)
+    message.rate_revision = rated.rate_revision
+    if rated.error is not None:
+        message.error.reason = rated.error.reason
+        message.error.field = rated.error.field
+        message.error.message = rated.error.message
+
+
+def write_batch(
+    rated: Iterable[RatedCall],
+    messages: pb.BatchRateCallsResponse | pb.StreamRateCallsResponse,
+) -> None:
+    for one in rated:
+        write_rated(one, messages.rated.add())
+
+
+def explanation(found: Explanation) -> pb.Explanation:
+    return pb.Explanation(
+        normalized_number=found.normalized_number,
+        considered=[
+            pb.ConsideredRate(
+                rate_id=rate.rate_id,
+                prefix=rate.prefix,
+                destination=rate.destination,
+                effective_from=fields.timestamp(rate.effective_from_ns),
+                effective_to=fields.timestamp(rate.effective_to_ns),
+                won=rate.won,
+                reason=rate.reason,
+            )
+            for rate in found.considered
+        ],
+        steps=[
+            pb.ExplanationStep(name=step.name, working=step.working, result=step.result)
+            for step in found.steps
+        ],
+    )

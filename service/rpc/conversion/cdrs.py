@@ -1,0 +1,174 @@
+"""CDRs, uploads and usage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from service.model import (
+    Cdr,
+    CdrFilter,
+    ChunkResult,
+    RatingStatus,
+    Upload,
+    UsageDimension,
+    UsageQuery,
+    UsageRow,
+)
+from service.money import format_e4
+from service.rpc.conversion import fields
+from service.rpc.conversion.fields import Wrong
+from service.rpc.conversion.rates import rate
+from service.rpc.conversion.tenants import extension, tenant
+from tollwire.v1 import cdr_service_pb2, types_pb2
+
+_STATUSES = fields.members(RatingStatus)
+_DIMENSIONS = fields.members(UsageDimension)
+
+
+def cdr_filter(
+    request: cdr_service_pb2.ListCdrsRequest | cdr_service_pb2.ExportCdrsRequest,
+) -> CdrFilter:
+    wrong = Wrong()
+    status = None
+    if request.status:
+        status = fields.enum(
+            request.status, _STATUSES, "status", "status", wrong, RatingStatus.RATED
+        )
+    after_ns, before_ns = time_bounds(request, wrong)
+    found = CdrFilter(
+        tenant_id=request.tenant_id,
+        search=request.search,
+        extension_id=request.extension_id,
+        status=status,
+        started_after_ns=after_ns,
+        started_before_ns=before_ns,
+    )
+    wrong.refuse()
+    return found
+
+
+def unrated_filter(
+    request: cdr_service_pb2.RateUnratedRequest,
+) -> tuple[int, int | None, int | None]:
+    """tenant_id, started_after and started_before."""
+    wrong = Wrong()
+    after_ns, before_ns = time_bounds(request, wrong)
+    wrong.refuse()
+    return request.tenant_id, after_ns, before_ns
+
+
+def time_bounds(
+    request: cdr_service_pb2.ListCdrsRequest
+    | cdr_service_pb2.ExportCdrsRequest
+    | cdr_service_pb2.RateUnratedRequest
+    | cdr_service_pb2.SummarizeUsageRequest,
+    wrong: Wrong,
+) -> tuple[int | None, int | None]:
+    """started_after and started_before, None where unset."""
+    after_ns = before_ns = None
+    if request.HasField("started_after"):
+        after_ns = fields.time_ns(request.started_after, "started_after", wrong)
+    if request.HasField("started_before"):
+        before_ns = fields.time_ns(request.started_before, "started_before", wrong)
+    return after_ns, before_ns
+
+
+def usage_query(request: cdr_service_pb2.SummarizeUsageRequest) -> UsageQuery:
+    wrong = Wrong()
+    after_ns, before_ns = time_bounds(request, wrong)
+    group_by = tuple(
+        fields.enum(
+            *(number, _DIMENSIONS, "usage dimension", "group_by", wrong), UsageDimension.TENANT
+        )
+        for number in request.group_by
+    )
+    query = UsageQuery(
+        tenant_id=request.tenant_id,
+        started_after_ns=after_ns,
+        started_before_ns=before_ns,
+        group_by=group_by,
+        time_zone=request.time_zone,
+    )
+    wrong.refuse()
+    return query
+
+
+def cdr(record: Cdr) -> types_pb2.Cdr:
+    call = record.call
+    return types_pb2.Cdr(
+        id=record.id,
+        tenant_id=call.tenant_id,
+        extension_id=call.extension_id,
+        caller_number=call.caller_number,
+        destination_number=call.destination_number,
+        direction=types_pb2.Direction.ValueType(call.direction),
+        disposition=types_pb2.Disposition.ValueType(call.disposition),
+        duration_seconds=call.duration_seconds,
+        started_at=fields.timestamp(call.started_at_ns),
+        ended_at=fields.timestamp(call.ended_at_ns),
+        call_id=call.call_id,
+        tenant=tenant(record.tenant),
+        extension=None if record.extension is None else extension(record.extension),
+        status=types_pb2.RatingStatus.ValueType(record.status),
+        unrated_reason=types_pb2.UnratedReason.ValueType(record.unrated_reason or 0),
+        bill_seconds=record.bill_seconds,
+        cost=None if record.cost_e4 is None else format_e4(record.cost_e4),
+        rate=None if record.rate is None else rate(record.rate),
+        rate_revision=record.rate_revision,
+        upload_id=record.upload_id,
+        created_at=fields.timestamp(record.created_at_ns),
+        matched_prefix="" if record.rate is None else record.rate.prefix,
+    )
+
+
+def chunk_result(result: ChunkResult) -> cdr_service_pb2.UploadCdrsResponse:
+    return cdr_service_pb2.UploadCdrsResponse(
+        upload_id=result.upload_id,
+        committed_offset=result.committed_offset,
+        created=result.created,
+        duplicates=result.duplicates,
+        conflicts=result.conflicts,
+        rejected=result.rejected,
+        unrated=result.unrated,
+        failures=[
+            cdr_service_pb2.UploadFailure(
+                index=failure.index,
+                call_id=failure.call_id,
+                reason=failure.reason,
+                message=failure.message,
+            )
+            for failure in result.failures
+        ],
+    )
+
+
+def upload(state: Upload) -> cdr_service_pb2.GetUploadResponse:
+    return cdr_service_pb2.GetUploadResponse(
+        upload_id=state.id,
+        committed_offset=state.committed_offset,
+        created=state.created,
+        duplicates=state.duplicates,
+        conflicts=state.conflicts,
+        rejected=state.rejected,
+        unrated=state.unrated,
+        created_at=fields.timestamp(state.created_at_ns),
+        updated_at=fields.timestamp(state.updated_at_ns),
+    )
+
+
+def usage(rows: Iterable[UsageRow]) -> cdr_service_pb2.SummarizeUsageResponse:
+    return cdr_service_pb2.SummarizeUsageResponse(
+        rows=[
+            cdr_service_pb2.UsageRow(
+                keys=row.keys,
+                calls=row.calls,
+                answered=row.answered,
+                duration_seconds=row.duration_seconds,
+                bill_seconds=row.bill_seconds,
+                cost=format_e4(row.cost_e4),
+                unrated=row.unrated,
+                currency=row.currency,
+            )
+            for row in rows
+        ]
+    )

@@ -1,0 +1,139 @@
+"""Reading single fields, whatever message they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.errors import FieldViolation, invalid_field, invalid_fields
+from service.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS
+from service.money import parse_price
+
+E = TypeVar("E", bound=IntEnum)
+
+NS = 10**9
+_MIN_SECONDS = MIN_TIMESTAMP_NS // NS
+_MAX_SECONDS = MAX_TIMESTAMP_NS // NS
+REQUIRED = "is required"
+
+
+class Wrong(list[FieldViolation]):
+    """What is wrong with one request so far."""
+
+    def add(self, field: str, description: str) -> None:
+        self.append(FieldViolation(field, description))
+
+    def merge(self, found: Iterable[FieldViolation], prefix: str = "") -> None:
+        """Adds what a subject found, where that field is not reported already: a field that could
+        not be read has a stand-in value, about which there is nothing to say."""
+        known = {violation.field for violation in self}
+        for violation in found:
+            field = prefix + violation.field
+            if field not in known:
+                self.add(field, violation.description)
+
+    def keep(self, changed: Iterable[str], prefix: str) -> None:
+        """Forgets what is wrong with fields of a resource that an update does not change."""
+        roots = tuple(prefix + field for field in changed)
+        self[:] = [
+            violation
+            for violation in self
+            if not violation.field.startswith(prefix) or violation.field.partition("[")[0] in roots
+        ]
+
+    def refuse(self) -> None:
+        """Raises InvalidInput with everything that was found, if anything was."""
+        if self:
+            raise invalid_fields(self)
+
+
+def members(kind: type[E]) -> dict[int, E]:
+    """The members of an enum by their number on the wire."""
+    return {member.value: member for member in kind}
+
+
+def enum(
+    number: int, known: Mapping[int, E], what: str, field: str, wrong: Wrong, stand_in: E
+) -> E:
+    """The member with that number. 0 and unknown numbers are wrong."""
+    member = known.get(number)
+    if member is not None:
+        return member
+    if number == 0:
+        names = ", ".join(member.name for member in known.values())
+        wrong.add(field, f"{REQUIRED}: one of {names}")
+    else:
+        wrong.add(field, f"unknown {what} {number}")
+    return stand_in
+
+
+def price_e4(text: str, field: str, wrong: Wrong, *, default_e4: int | None = None) -> int:
+    """Money, scaled by 10**4. Empty is the default, or wrong where there is none."""
+    if not text:
+        if default_e4 is None:
+            wrong.add(field, f"{REQUIRED}: a decimal number such as 0.0120")
+        return default_e4 or 0
+    try:
+        return parse_price(text)
+    except ValueError as error:
+        wrong.add(field, str(error))
+        return 0
+
+
+def time_ns(stamp: Timestamp, field: str, wrong: Wrong) -> int:
+    """A timestamp that is set, in nanoseconds since the Unix epoch, exactly."""
+    seconds, nanos = stamp.seconds, stamp.nanos
+    if not 0 <= nanos < NS:
+        wrong.add(field, f"nanos must be 0 to 999999999, got {nanos}")
+        return 0
+    if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+        wrong.add(
+            field,
+            f"must be 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z, got {seconds} seconds"
+            " since 1970",
+        )
+        return 0
+    return seconds * NS + nanos
+
+
+def timestamp(time_ns: int | None) -> Timestamp | None:
+    """The inverse of ``time_ns``; None stands for unset."""
+    if time_ns is None:
+        return None
+    seconds, nanos = divmod(time_ns, NS)
+    return Timestamp(seconds=seconds, nanos=nanos)
+
+
+def required_id(given: int, field: str) -> int:
+    """An id that a request must name."""
+    if given <= 0:
+        raise invalid_field(field, REQUIRED if given == 0 else f"must be above 0, got {given}")
+    return given
+
+
+def etag(given: str, field: str, wrong: Wrong) -> str:
+    if "\0" in given:
+        wrong.add(field, "must not contain the NUL character")
+    return given
+
+
+def own_id(given: int, field: str, wrong: Wrong) -> None:
+    """The id of a resource to update."""
+    if given <= 0:
+        wrong.add(field, REQUIRED if given == 0 else f"must be above 0, got {given}")
+
+
+def changed(paths: Sequence[str], updatable: Sequence[str], wrong: Wrong) -> frozenset[str]:
+    """The fields that an update mask names: none or "*" means all that can be updated."""
+    unknown = [path for path in paths if path != "*" and path not in updatable]
+    if unknown:
+        shown = ", ".join(repr(path[:40]) for path in unknown[:5])
+        wrong.add(
+            "update_mask", f"{shown} cannot be updated; use {', '.join(updatable)}, or * for all"
+        )
+    if not paths or "*" in paths:
+        return frozenset(updatable)
+    return frozenset(paths)

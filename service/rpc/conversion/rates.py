@@ -1,0 +1,141 @@
+"""Rates."""
+
+from __future__ import annotations
+
+from service.errors import invalid_field
+from service.model import ImportOutcome, Interval, Rate
+from service.money import format_e4
+from service.rate_checks import check_rate, check_terms
+from service.rpc.conversion import fields
+from service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+# What an update may change: names on the wire, and in the model.
+_UPDATABLE = {
+    "prefix": "prefix",
+    "destination": "destination",
+    "cost_per_minute": "cost_per_minute_e4",
+    "billing_increment": "billing_increment",
+    "connect_fee": "connect_fee_e4",
+    "minimum_seconds": "minimum_seconds",
+    "intervals": "intervals",
+    "effective_from": "effective_from_ns",
+    "effective_to": "effective_to_ns",
+    "blocked": "blocked",
+}
+
+
+def rate(rate: Rate) -> types_pb2.Rate:
+    return types_pb2.Rate(
+        id=rate.id,
+        tenant_id=rate.tenant_id,
+        prefix=rate.prefix,
+        destination=rate.destination,
+        cost_per_minute=format_e4(rate.cost_per_minute_e4),
+        billing_increment=rate.billing_increment,
+        connect_fee=format_e4(rate.connect_fee_e4),
+        minimum_seconds=rate.minimum_seconds,
+        intervals=[
+            types_pb2.Interval(
+                start_seconds=interval.start_seconds,
+                cost_per_minute=format_e4(interval.cost_per_minute_e4),
+                billing_increment=interval.billing_increment,
+            )
+            for interval in rate.intervals
+        ],
+        effective_from=fields.timestamp(rate.effective_from_ns),
+        effective_to=fields.timestamp(rate.effective_to_ns),
+        blocked=rate.blocked,
+        etag=rate.etag,
+        created_at=fields.timestamp(rate.created_at_ns),
+        updated_at=fields.timestamp(rate.updated_at_ns),
+    )
+
+
+def rate_to_create(request: pb.CreateRateRequest) -> Rate:
+    if not request.HasField("rate"):
+        raise invalid_field("rate", REQUIRED)
+    found = Wrong()
+    rate = read_rate(request.rate, found)
+    found.merge(check_rate(rate))
+    wrong = Wrong()
+    wrong.merge(found, "rate.")
+    wrong.refuse()
+    return rate
+
+
+def rate_to_update(request: pb.UpdateRateRequest) -> tuple[Rate, frozenset[str]]:
+    """The new values, and which of them (by the model's names) to take. Without a mask the update
+    replaces, and everything is judged; with one, what it names must be readable, and the subject
+    judges the rate that comes of it."""
+    if not request.HasField("rate"):
+        raise invalid_field("rate", REQUIRED)
+    wrong = Wrong()
+    changed = fields.changed(request.update_mask.paths, tuple(_UPDATABLE), wrong)
+    found = Wrong()
+    rate = read_rate(request.rate, found)
+    if changed >= _UPDATABLE.keys():
+        found.merge(check_terms(rate))
+    wrong.merge(found, "rate.")
+    wrong.keep(changed, "rate.")
+    fields.own_id(rate.id, "rate.id", wrong)
+    fields.etag(request.rate.etag, "rate.etag", wrong)
+    wrong.refuse()
+    return rate, frozenset(_UPDATABLE[name] for name in changed)
+
+
+def rate_to_delete(request: pb.DeleteRateRequest) -> tuple[int, str]:
+    """Its id and etag."""
+    wrong = Wrong()
+    fields.own_id(request.id, "id", wrong)
+    fields.etag(request.etag, "etag", wrong)
+    wrong.refuse()
+    return request.id, request.etag
+
+
+def read_rate(message: types_pb2.Rate, wrong: Wrong) -> Rate:
+    """The rate, and into ``wrong``, by paths from the rate itself, what could not be read of it."""
+    effective_from_ns = effective_to_ns = None
+    if message.HasField("effective_from"):
+        effective_from_ns = fields.time_ns(message.effective_from, "effective_from", wrong)
+    if message.HasField("effective_to"):
+        effective_to_ns = fields.time_ns(message.effective_to, "effective_to", wrong)
+    return Rate(
+        id=message.id,
+        tenant_id=message.tenant_id,
+        prefix=message.prefix,
+        destination=message.destination,
+        cost_per_minute_e4=fields.price_e4(message.cost_per_minute, "cost_per_minute", wrong),
+        billing_increment=message.billing_increment,
+        connect_fee_e4=fields.price_e4(message.connect_fee, "connect_fee", wrong, default_e4=0),
+        minimum_seconds=message.minimum_seconds,
+        intervals=tuple(
+            Interval(
+                start_seconds=interval.start_seconds,
+                cost_per_minute_e4=fields.price_e4(
+                    interval.cost_per_minute, f"intervals[{index}].cost_per_minute", wrong
+                ),
+                billing_increment=interval.billing_increment,
+            )
+            for index, interval in enumerate(message.intervals)
+        ),
+        effective_from_ns=effective_from_ns,
+        effective_to_ns=effective_to_ns,
+        blocked=message.blocked,
+    )
+
+
+def import_outcome(outcome: ImportOutcome) -> pb.ImportRatesResponse:
+    return pb.ImportRatesResponse(
+        created=outcome.created,
+        updated=outcome.updated,
+        deleted=outcome.deleted,
+        unchanged=outcome.unchanged,
+        rejected=outcome.rejected,
+        errors=[
+            pb.ImportError(index=error.index, field=error.field, message=error.message)
+            for error in outcome.errors
+        ],
+        rate_revision=outcome.rate_revision,
+    )

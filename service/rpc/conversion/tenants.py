@@ -1,0 +1,126 @@
+"""Tenants and extensions."""
+
+from __future__ import annotations
+
+from service.errors import invalid_field
+from service.model import Extension, Rounding, Tenant
+from service.rpc.conversion import fields
+from service.rpc.conversion.fields import REQUIRED, Wrong
+from service.tenants import check_extension, check_tenant
+from tollwire.v1 import tenant_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+_ROUNDINGS = fields.members(Rounding)
+_DEFAULT = Tenant()
+
+# What an update may change; the wire and the model have the same names for it.
+_TENANT_FIELDS = (
+    "name",
+    "currency",
+    "rounding",
+    "country_code",
+    "national_prefix",
+    "international_prefix",
+)
+_EXTENSION_FIELDS = ("number", "name")
+
+
+def tenant(tenant: Tenant) -> types_pb2.Tenant:
+    return types_pb2.Tenant(
+        id=tenant.id,
+        name=tenant.name,
+        currency=tenant.currency,
+        rounding=types_pb2.Rounding.ValueType(tenant.rounding),
+        country_code=tenant.country_code,
+        national_prefix=tenant.national_prefix,
+        international_prefix=tenant.international_prefix,
+        created_at=fields.timestamp(tenant.created_at_ns),
+    )
+
+
+def tenant_to_create(request: pb.CreateTenantRequest) -> Tenant:
+    if not request.HasField("tenant"):
+        raise invalid_field("tenant", REQUIRED)
+    wrong = Wrong()
+    tenant = _read_tenant(request.tenant, wrong, defaults=True)
+    wrong.merge(check_tenant(tenant), "tenant.")
+    wrong.refuse()
+    return tenant
+
+
+def tenant_to_update(request: pb.UpdateTenantRequest) -> tuple[Tenant, frozenset[str]]:
+    """The new values, and which of them to take.
+
+    Without a mask the update replaces, and reads what is unset as a creation does. A mask that
+    names a field means the value that is there.
+    """
+    if not request.HasField("tenant"):
+        raise invalid_field("tenant", REQUIRED)
+    wrong = Wrong()
+    changed = fields.changed(request.update_mask.paths, _TENANT_FIELDS, wrong)
+    whole = changed >= set(_TENANT_FIELDS)
+    tenant = _read_tenant(request.tenant, wrong, defaults=whole)
+    if whole:
+        wrong.merge(check_tenant(tenant), "tenant.")
+    wrong.keep(changed, "tenant.")
+    fields.own_id(tenant.id, "tenant.id", wrong)
+    wrong.refuse()
+    return tenant, changed
+
+
+def _read_tenant(message: types_pb2.Tenant, wrong: Wrong, *, defaults: bool) -> Tenant:
+    """``defaults``: an unset currency or rounding is the usual one."""
+    rounding = Rounding.HALF_UP
+    if message.rounding or not defaults:
+        rounding = fields.enum(
+            message.rounding, _ROUNDINGS, "rounding", "tenant.rounding", wrong, rounding
+        )
+    return Tenant(
+        id=message.id,
+        name=message.name,
+        currency=message.currency or (_DEFAULT.currency if defaults else ""),
+        rounding=rounding,
+        country_code=message.country_code,
+        national_prefix=message.national_prefix,
+        international_prefix=message.international_prefix,
+    )
+
+
+def extension(extension: Extension) -> types_pb2.Extension:
+    return types_pb2.Extension(
+        id=extension.id,
+        tenant_id=extension.tenant_id,
+        number=extension.number,
+        name=extension.name,
+    )
+
+
+def extension_to_create(request: pb.CreateExtensionRequest) -> Extension:
+    if not request.HasField("extension"):
+        raise invalid_field("extension", REQUIRED)
+    wrong = Wrong()
+    extension = _read_extension(request.extension)
+    wrong.merge(check_extension(extension), "extension.")
+    wrong.refuse()
+    return extension
+
+
+def extension_to_update(request: pb.UpdateExtensionRequest) -> tuple[Extension, frozenset[str]]:
+    """The new values, and which of them to take."""
+    if not request.HasField("extension"):
+        raise invalid_field("extension", REQUIRED)
+    wrong = Wrong()
+    changed = fields.changed(request.update_mask.paths, _EXTENSION_FIELDS, wrong)
+    extension = _read_extension(request.extension)
+    # Each field can be judged by itself, so a mask only says which ones to judge.
+    wrong.merge(check_extension(extension), "extension.")
+    wrong.keep(changed, "extension.")
+    fields.own_id(extension.id, "extension.id", wrong)
+    wrong.refuse()
+    return extension, changed
+
+
+def _read_extension(message: types_pb2.Extension) -> Extension:
+    return Extension(
+        id=message.id, tenant_id=message.tenant_id, number=message.number, name=message.name
+    )

@@ -1,0 +1,235 @@
+"""CDRs, uploads and usage, from the wire and to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.errors import InvalidInput
+from service.model import (
+    Call,
+    Cdr,
+    CdrFilter,
+    ChunkResult,
+    Direction,
+    Disposition,
+    Extension,
+    Rate,
+    RatingStatus,
+    Tenant,
+    UnratedReason,
+    Upload,
+    UploadFailure,
+    UsageDimension,
+    UsageQuery,
+    UsageRow,
+)
+from service.rpc.conversion import cdrs, rates, tenants
+from tollwire.v1 import cdr_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+CALL = Call(
+    tenant_id=7,
+    extension_id=8,
+    caller_number="101",
+    destination_number="447",
+    direction=Direction.OUTBOUND,
+    disposition=Disposition.ANSWERED,
+    duration_seconds=0,
+    started_at_ns=1,
+    ended_at_ns=2_000_000_003,
+    call_id="a",
+)
+RATE = Rate(id=3, tenant_id=7, prefix="44", cost_per_minute_e4=1500, version_id=4)
+
+
+def wrong_fields(act: Callable[[], object]) -> list[str]:
+    with pytest.raises(InvalidInput) as refused:
+        act()
+    return sorted(violation.field for violation in refused.value.violations)
+
+
+def test_a_rated_cdr_shows_everything() -> None:
+    record = Cdr(
+        id=1,
+        call=CALL,
+        tenant=Tenant(id=7, name="A", currency="EUR"),
+        extension=Extension(id=8, tenant_id=7, number="101"),
+        status=RatingStatus.RATED,
+        unrated_reason=None,
+        bill_seconds=0,
+        cost_e4=0,
+        rate=RATE,
+        rate_revision=5,
+        upload_id=6,
+        created_at_ns=10**18 + 1,
+    )
+    shown = cdrs.cdr(record)
+    assert shown == types_pb2.Cdr(
+        id=1,
+        tenant_id=7,
+        extension_id=8,
+        caller_number="101",
+        destination_number="447",
+        direction=types_pb2.DIRECTION_OUTBOUND,
+        disposition=types_pb2.DISPOSITION_ANSWERED,
+        duration_seconds=0,
+        started_at=Timestamp(nanos=1),
+        ended_at=Timestamp(seconds=2, nanos=3),
+        call_id="a",
+        tenant=tenants.tenant(record.tenant),
+        extension=types_pb2.Extension(id=8, tenant_id=7, number="101"),
+        status=types_pb2.RATING_STATUS_RATED,
+        bill_seconds=0,
+        cost="0.0000",
+        rate=rates.rate(RATE),
+        rate_revision=5,
+        upload_id=6,
+        created_at=Timestamp(seconds=10**9, nanos=1),
+        matched_prefix="44",
+    )
+    assert shown.HasField("duration_seconds") and shown.HasField("cost")
+
+
+def test_every_field_of_the_message_is_filled() -> None:
+    """So that a field added to the proto is not forgotten here."""
+    record = Cdr(
+        1, CALL, Tenant(id=7), Extension(id=8), RatingStatus.UNRATED, UnratedReason.BLOCKED,
+        1, 1, RATE, 5, 6, 7,
+    )  # fmt: skip
+    filled = {field.name for field, _ in cdrs.cdr(record).ListFields()}
+    assert filled == set(types_pb2.Cdr.DESCRIPTOR.fields_by_name)
+
+
+def test_an_unrated_cdr_has_no_cost_at_all() -> None:
+    call = Call(7, "447", Direction.OUTBOUND, Disposition.ANSWERED, 5, 1, call_id="a")
+    shown = cdrs.cdr(
+        Cdr(
+            id=1,
+            call=call,
+            tenant=Tenant(id=7),
+            extension=None,
+            status=RatingStatus.UNRATED,
+            unrated_reason=UnratedReason.BLOCKED,
+            bill_seconds=None,
+            cost_e4=None,
+            rate=None,
+            rate_revision=5,
+            upload_id=0,
+            created_at_ns=1,
+        )
+    )
+    for name in ("cost", "bill_seconds", "rate", "extension", "ended_at"):
+        assert not shown.HasField(name), name
+    assert shown.unrated_reason == types_pb2.UNRATED_REASON_BLOCKED
+
+
+FILTER = {
+    "tenant_id": 7,
+    "search": "busy",
+    "extension_id": 8,
+    "status": types_pb2.RATING_STATUS_UNRATED,
+    "started_after": Timestamp(seconds=-1),
+    "started_before": Timestamp(nanos=5),
+}
+
+
+@pytest.mark.parametrize("kind", [pb.ListCdrsRequest, pb.ExportCdrsRequest])
+def test_filters(kind: type[pb.ListCdrsRequest]) -> None:
+    assert cdrs.cdr_filter(kind(**FILTER)) == CdrFilter(  # type: ignore[arg-type]
+        tenant_id=7,
+        search="busy",
+        extension_id=8,
+        status=RatingStatus.UNRATED,
+        started_after_ns=-(10**9),
+        started_before_ns=5,
+    )
+    assert cdrs.cdr_filter(kind()) == CdrFilter()
+    bad = kind(
+        status=99,  # type: ignore[arg-type]
+        started_after=Timestamp(nanos=-1),
+        started_before=Timestamp(seconds=2**60),
+    )
+    assert wrong_fields(lambda: cdrs.cdr_filter(bad)) == [
+        *("started_after", "started_before", "status")
+    ]
+
+
+def test_the_filter_of_rate_unrated() -> None:
+    request = pb.RateUnratedRequest(tenant_id=7, started_before=Timestamp(nanos=5))
+    assert cdrs.unrated_filter(request) == (7, None, 5)
+    request.started_after.nanos = -1
+    assert wrong_fields(lambda: cdrs.unrated_filter(request)) == ["started_after"]
+
+
+def test_a_usage_query() -> None:
+    request = pb.SummarizeUsageRequest(
+        tenant_id=7,
+        started_after=Timestamp(nanos=1),
+        group_by=[types_pb2.USAGE_DIMENSION_MONTH, types_pb2.USAGE_DIMENSION_TENANT],
+        time_zone="Europe/Berlin",
+    )
+    assert cdrs.usage_query(request) == UsageQuery(
+        tenant_id=7,
+        started_after_ns=1,
+        started_before_ns=None,
+        group_by=(UsageDimension.MONTH, UsageDimension.TENANT),
+        time_zone="Europe/Berlin",
+    )
+
+
+@pytest.mark.parametrize("number", [0, 9, -1])
+def test_an_unknown_dimension(number: int) -> None:
+    request = pb.SummarizeUsageRequest(
+        group_by=[types_pb2.USAGE_DIMENSION_DAY, number],  # type: ignore[list-item]
+        started_before=Timestamp(nanos=-1),
+    )
+    assert wrong_fields(lambda: cdrs.usage_query(request)) == ["group_by", "started_before"]
+
+
+def test_a_chunk() -> None:
+    result = ChunkResult(1, 2, 3, 4, 5, 6, 7, (UploadFailure(8, "a", "CDR_CONFLICT", "no"),))
+    assert cdrs.chunk_result(result) == pb.UploadCdrsResponse(
+        upload_id=1,
+        committed_offset=2,
+        created=3,
+        duplicates=4,
+        conflicts=5,
+        rejected=6,
+        unrated=7,
+        failures=[pb.UploadFailure(index=8, call_id="a", reason="CDR_CONFLICT", message="no")],
+    )
+
+
+def test_an_upload() -> None:
+    assert cdrs.upload(Upload(1, 2, 3, 4, 5, 6, 7, 8, 9)) == pb.GetUploadResponse(
+        upload_id=1,
+        committed_offset=2,
+        created=3,
+        duplicates=4,
+        conflicts=5,
+        rejected=6,
+        unrated=7,
+        created_at=Timestamp(nanos=8),
+        updated_at=Timestamp(nanos=9),
+    )
+
+
+def test_usage() -> None:
+    rows = [UsageRow(("7", ""), 1, 2, 3, 4, 12345678901234567890, 6, "EUR")]
+    assert cdrs.usage(rows) == pb.SummarizeUsageResponse(
+        rows=[
+            pb.UsageRow(
+                keys=["7", ""],
+                calls=1,
+                answered=2,
+                duration_seconds=3,
+                bill_seconds=4,
+                cost="1234567890123456.7890",
+                unrated=6,
+                currency="EUR",
+            )
+        ]
+    )

@@ -1,0 +1,146 @@
+"""Reading single fields: exact times, exact money, masks."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from service.errors import FieldViolation, InvalidInput
+from service.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS, Direction
+from service.rpc.conversion import fields
+from service.rpc.conversion.fields import Wrong
+
+
+@given(st.integers(MIN_TIMESTAMP_NS, MAX_TIMESTAMP_NS))
+@example(MIN_TIMESTAMP_NS)
+@example(MAX_TIMESTAMP_NS)
+@example(-1)
+@example(0)
+def test_times_are_exact_both_ways(time_ns: int) -> None:
+    wrong = Wrong()
+    stamp = fields.timestamp(time_ns)
+    assert stamp is not None
+    assert 0 <= stamp.nanos < 10**9
+    assert fields.time_ns(stamp, "at", wrong) == time_ns
+    assert wrong == []
+
+
+def test_an_unset_time_stays_unset() -> None:
+    assert fields.timestamp(None) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "words"),
+    [
+        (0, -1, "nanos must be 0 to 999999999, got -1"),
+        (0, 10**9, "nanos must be 0 to 999999999, got 1000000000"),
+        (0, -(2**31), "nanos"),
+        (-62_135_596_801, 0, "must be 0001-01-01T00:00:00Z to"),
+        (253_402_300_800, 0, "must be 0001-01-01T00:00:00Z to"),
+        (2**63 - 1, 999_999_999, "must be 0001"),
+        (-(2**63), 0, "must be 0001"),
+    ],
+)
+def test_a_time_outside_the_calendar_is_wrong(seconds: int, nanos: int, words: str) -> None:
+    wrong = Wrong()
+    fields.time_ns(Timestamp(seconds=seconds, nanos=nanos), "rate.effective_from", wrong)
+    assert [violation.field for violation in wrong] == ["rate.effective_from"]
+    assert words in wrong[0].description
+
+
+@pytest.mark.parametrize(
+    ("text", "price_e4"), [("0", 0), ("0.012", 120), ("99999999.9999", 999_999_999_999)]
+)
+def test_money(text: str, price_e4: int) -> None:
+    wrong = Wrong()
+    assert fields.price_e4(text, "cost", wrong) == price_e4
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "text", ["-1", "1e3", "1,000", "1.23456", "1.00000", ".5", "5.", " 1", "٣", "100000000", "NaN"]
+)
+def test_what_is_no_money(text: str) -> None:
+    wrong = Wrong()
+    fields.price_e4(text, "rate.connect_fee", wrong, default_e4=0)
+    assert [violation.field for violation in wrong] == ["rate.connect_fee"]
+
+
+def test_empty_money_is_the_default_or_wrong() -> None:
+    wrong = Wrong()
+    assert fields.price_e4("", "connect_fee", wrong, default_e4=0) == 0
+    assert wrong == []
+    fields.price_e4("", "cost_per_minute", wrong)
+    assert [violation.field for violation in wrong] == ["cost_per_minute"]
+
+
+def test_enums() -> None:
+    wrong = Wrong()
+    known = fields.members(Direction)
+    for member in Direction:
+        found = fields.enum(member.value, known, "direction", "d", wrong, Direction.INBOUND)
+        assert found is member
+    assert wrong == []
+    for number in (0, 4, 99, -1):
+        fields.enum(number, known, "direction", "d", wrong, Direction.INBOUND)
+    assert wrong == [
+        FieldViolation("d", "is required: one of INBOUND, OUTBOUND, INTERNAL"),
+        FieldViolation("d", "unknown direction 4"),
+        FieldViolation("d", "unknown direction 99"),
+        FieldViolation("d", "unknown direction -1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("paths", "changed"),
+    [
+        ([], {"name", "number"}),
+        (["*"], {"name", "number"}),
+        (["name", "*"], {"name", "number"}),
+        (["name"], {"name"}),
+        (["name", "number", "name"], {"name", "number"}),
+    ],
+)
+def test_masks(paths: list[str], changed: set[str]) -> None:
+    wrong = Wrong()
+    assert fields.changed(paths, ("name", "number"), wrong) == changed
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", ["", "id", "name.x", "Name", "*.name", " name", "x" * 10_000])
+def test_a_path_that_cannot_be_updated_is_wrong(path: str) -> None:
+    wrong = Wrong()
+    fields.changed(["name", path, "*"], ("name", "number"), wrong)
+    assert [violation.field for violation in wrong] == ["update_mask"]
+    assert len(wrong[0].description) < 200
+
+
+def test_what_a_subject_says_of_a_field_that_could_not_be_read_is_left_out() -> None:
+    wrong = Wrong()
+    wrong.add("rate.intervals[1].cost_per_minute", "is no number")
+    wrong.merge(
+        [
+            FieldViolation("intervals[1].cost_per_minute", "is too small"),
+            FieldViolation("intervals[1].start_seconds", "must rise"),
+            FieldViolation("prefix", "is no prefix"),
+            FieldViolation("prefix", "is too long"),
+        ],
+        "rate.",
+    )
+    with pytest.raises(InvalidInput) as refused:
+        wrong.refuse()
+    assert [violation.field for violation in refused.value.violations] == [
+        "rate.intervals[1].cost_per_minute",
+        "rate.intervals[1].start_seconds",
+        "rate.prefix",
+        "rate.prefix",
+    ]
+    assert refused.value.message.startswith(
+        "rate.intervals[1].cost_per_minute: is no number; rate.intervals[1].start_seconds: must"
+    )
+
+
+def test_nothing_wrong_refuses_nothing() -> None:
+    Wrong().refuse()

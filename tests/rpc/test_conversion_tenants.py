@@ -1,0 +1,174 @@
+"""Tenants and extensions, from the wire and to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.errors import InvalidInput
+from service.model import Extension, Rounding, Tenant
+from service.rpc.conversion import tenants
+from tollwire.v1 import tenant_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+TENANT_FIELDS = {
+    *("name", "currency", "rounding", "country_code", "national_prefix"),
+    "international_prefix",
+}
+
+FULL = Tenant(
+    id=9,
+    name="Müller",
+    currency="EUR",
+    rounding=Rounding.DOWN,
+    country_code="49",
+    national_prefix="0",
+    international_prefix="00",
+)
+
+
+def wrong_fields(act: Callable[[], object]) -> list[str]:
+    with pytest.raises(InvalidInput) as refused:
+        act()
+    assert refused.value.reason == "INVALID_FIELD"
+    return sorted(violation.field for violation in refused.value.violations)
+
+
+def create(**fields: Any) -> Tenant:
+    return tenants.tenant_to_create(pb.CreateTenantRequest(tenant=types_pb2.Tenant(**fields)))
+
+
+def update(sent: types_pb2.Tenant, *paths: str) -> tuple[Tenant, frozenset[str]]:
+    request = pb.UpdateTenantRequest(tenant=sent)
+    request.update_mask.paths.extend(paths)
+    return tenants.tenant_to_update(request)
+
+
+def test_what_is_shown_can_be_sent_back() -> None:
+    shown = tenants.tenant(FULL)
+    assert tenants.tenant_to_create(pb.CreateTenantRequest(tenant=shown)) == FULL
+    assert update(shown) == (FULL, TENANT_FIELDS)
+    assert update(shown, "*") == (FULL, TENANT_FIELDS)
+
+
+def test_created_at_is_shown_and_not_read() -> None:
+    shown = tenants.tenant(Tenant(id=1, created_at_ns=5))
+    assert shown.created_at == Timestamp(nanos=5)
+    assert tenants.tenant_to_create(pb.CreateTenantRequest(tenant=shown)).created_at_ns == 0
+
+
+def test_defaults_of_a_creation_and_of_a_replacement() -> None:
+    assert create() == Tenant(currency="USD", rounding=Rounding.HALF_UP)
+    assert update(types_pb2.Tenant(id=9)) == (
+        Tenant(id=9, currency="USD", rounding=Rounding.HALF_UP),
+        TENANT_FIELDS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"id": -1}, "id"),
+        ({"name": "x" * 201}, "name"),
+        ({"name": "\0"}, "name"),
+        ({"currency": "usd"}, "currency"),
+        ({"rounding": 5}, "rounding"),
+        ({"rounding": -1}, "rounding"),
+        ({"country_code": "12345"}, "country_code"),
+        ({"country_code": "4", "national_prefix": "123456789"}, "national_prefix"),
+        ({"international_prefix": "+"}, "international_prefix"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, Any], field: str) -> None:
+    assert wrong_fields(lambda: create(**fields)) == [f"tenant.{field}"]
+    assert wrong_fields(lambda: update(types_pb2.Tenant(**{"id": 9, **fields}))) == [
+        f"tenant.{field}"
+    ]
+
+
+def test_all_wrong_fields_are_named_at_once() -> None:
+    assert wrong_fields(lambda: create(id=-1, name="\0", currency="x", rounding=9)) == [
+        *("tenant.currency", "tenant.id", "tenant.name", "tenant.rounding")
+    ]
+
+
+@pytest.mark.parametrize("field", sorted(TENANT_FIELDS))
+def test_each_field_can_be_updated_alone(field: str) -> None:
+    tenant, changed = update(tenants.tenant(FULL), field)
+    assert changed == {field}
+    assert getattr(tenant, field) == getattr(FULL, field)
+
+
+def test_only_what_the_mask_names_is_judged() -> None:
+    spoiled = types_pb2.Tenant(id=9, name="new", rounding=99)  # type: ignore[arg-type]
+    assert update(spoiled, "name")[0].name == "new"
+    assert wrong_fields(lambda: update(spoiled, "name", "rounding")) == ["tenant.rounding"]
+    # Nothing is nobody's rounding; and no currency is left to the subject, which knows them.
+    assert wrong_fields(lambda: update(types_pb2.Tenant(id=9), "rounding")) == ["tenant.rounding"]
+    assert update(types_pb2.Tenant(id=9), "currency")[0].currency == ""
+
+
+@pytest.mark.parametrize("path", ["id", "created_at", "tenant.name", "Name", ""])
+def test_a_path_that_cannot_be_updated(path: str) -> None:
+    sent = types_pb2.Tenant(id=9)
+    assert wrong_fields(lambda: update(sent, "name", path)) == ["update_mask"]
+    request = pb.UpdateExtensionRequest(extension=types_pb2.Extension(id=9, number="1"))
+    request.update_mask.paths.append(path)
+    assert wrong_fields(lambda: tenants.extension_to_update(request)) == ["update_mask"]
+
+
+@pytest.mark.parametrize("tenant_id", [0, -1])
+def test_an_update_needs_an_id(tenant_id: int) -> None:
+    sent = types_pb2.Tenant(id=tenant_id)
+    assert wrong_fields(lambda: update(sent, "name")) == ["tenant.id"]
+    assert wrong_fields(lambda: update(sent)) == ["tenant.id"]
+    request = pb.UpdateExtensionRequest(extension=types_pb2.Extension(id=tenant_id, number="1"))
+    assert wrong_fields(lambda: tenants.extension_to_update(request)) == ["extension.id"]
+
+
+def test_what_is_required_as_a_whole() -> None:
+    for act, field in (
+        (lambda: tenants.tenant_to_create(pb.CreateTenantRequest()), "tenant"),
+        (lambda: tenants.tenant_to_update(pb.UpdateTenantRequest()), "tenant"),
+        (lambda: tenants.extension_to_create(pb.CreateExtensionRequest()), "extension"),
+        (lambda: tenants.extension_to_update(pb.UpdateExtensionRequest()), "extension"),
+    ):
+        assert wrong_fields(act) == [field]
+
+
+def test_extensions() -> None:
+    extension = Extension(id=5, tenant_id=9, number="#101 ☎", name="Reception")
+    shown = tenants.extension(extension)
+    assert tenants.extension_to_create(pb.CreateExtensionRequest(extension=shown)) == extension
+    request = pb.UpdateExtensionRequest(extension=shown)
+    assert tenants.extension_to_update(request) == (extension, {"number", "name"})
+    request.update_mask.paths.append("name")
+    assert tenants.extension_to_update(request) == (extension, {"name"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"id": -1}, "id"),
+        ({"tenant_id": 0}, "tenant_id"),
+        ({"tenant_id": -1}, "tenant_id"),
+        ({"number": ""}, "number"),
+        ({"number": "1" * 65}, "number"),
+        ({"number": "\0"}, "number"),
+        ({"name": "x" * 201}, "name"),
+        ({"name": "\0"}, "name"),
+    ],
+)
+def test_a_wrong_field_of_an_extension_is_named(fields: dict[str, Any], field: str) -> None:
+    sent = types_pb2.Extension(**({"id": 5, "tenant_id": 9, "number": "101"} | fields))
+    create = pb.CreateExtensionRequest(extension=sent)
+    assert wrong_fields(lambda: tenants.extension_to_create(create)) == [f"extension.{field}"]
+    update = pb.UpdateExtensionRequest(extension=sent)
+    if field != "tenant_id":  # which the subject compares with the owner
+        assert wrong_fields(lambda: tenants.extension_to_update(update)) == [f"extension.{field}"]
+    if field == "name":
+        update.update_mask.paths.append("number")
+        assert tenants.extension_to_update(update)[1] == {"number"}
