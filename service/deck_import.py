@@ -41,7 +41,6 @@ def import_deck(
         intake = _Intake(database, connection, tenant_id)
         intake.take(rates)
         with database.read(connection):
-            storage.complete(connection)
             rejected, errors = intake.verdict()
             if rejected:
                 revision = stored_decks.revision(connection, tenant_id) or 0
@@ -106,10 +105,11 @@ class _Intake:
         self._stage()
 
     def verdict(self) -> tuple[int, tuple[RateError, ...]]:
-        """How many rates are rejected, and the first errors. The whole deck is staged."""
-        count = storage.count_duplicates(self._connection)
+        """How many rates are rejected, and the first errors, once the whole deck is taken."""
+        count = 0
         errors: Iterable[RateError] = self._errors
-        if count:
+        if not storage.complete(self._connection):
+            count = storage.count_duplicates(self._connection)
             repeated = (
                 RateError(
                     index,

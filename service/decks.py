@@ -17,7 +17,6 @@ from service.model import Tenant
 from service.storage import decks as storage
 from service.storage.decks import ChangeWatch, DeckState
 from service.storage.engine import Connection, Database
-from service.storage.rates import from_ns, intervals_from_text, to_ns
 
 _LOG = logging.getLogger("tollwire.decks")
 
@@ -88,6 +87,11 @@ class Decks:
             raise tenant_not_found(tenant_id)
         return found
 
+    def size(self) -> tuple[int, int]:
+        """How many tenants there are, and how many rates they have together."""
+        decks = list(self._decks.values())
+        return len(decks), sum(len(tenant.deck) for tenant in decks)
+
     def follow(self) -> None:
         """Start to watch for the changes of other workers, in a thread of its own."""
         self._follower = threading.Thread(target=self._follow, name="decks", daemon=True)
@@ -110,22 +114,8 @@ class Decks:
             connection, state.tenant_id, since, state.revision
         ):
             builder.remove(version_id, prefix)
-        for rows in storage.rates_come(connection, state.tenant_id, since, state.revision):
-            for row in rows:
-                builder.put(
-                    row.version_id,
-                    row.rate_id,
-                    row.prefix,
-                    row.destination,
-                    row.cost_per_minute_e4,
-                    row.billing_increment,
-                    row.connect_fee_e4,
-                    row.minimum_seconds,
-                    intervals_from_text(row.intervals),
-                    from_ns(row.effective_from_s, row.effective_from_nanos),
-                    to_ns(row.effective_to_s, row.effective_to_nanos),
-                    row.blocked,
-                )
+        for rate in storage.rates_come(connection, state.tenant_id, since, state.revision):
+            builder.put(*rate)
         deck = builder.build(
             state.revision,
             tenant.rounding,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from service.model import Rate
 from service.storage.engine import Database
@@ -66,7 +67,9 @@ _CREATE = (
     "CREATE TEMPORARY TABLE staged_absent (version_id BIGINT NOT NULL PRIMARY KEY)",
 )
 _TABLES = ("staged_rates", "staged_changes", "staged_absent")
-_CREATE_INDEX = f"CREATE INDEX ix_staged_rates_key ON staged_rates ({', '.join(_KEY)})"
+_CREATE_UNIQUE_INDEX = (
+    f"CREATE UNIQUE INDEX uq_staged_rates_key ON staged_rates ({', '.join(_KEY)})"
+)
 
 _INSERT = (
     f"INSERT INTO staged_rates (deck_index, {', '.join(_COLUMNS)})"
@@ -191,12 +194,20 @@ def stage(connection: Connection, rows: list[Row]) -> None:
             copy.write_row(row)
 
 
-def complete(connection: Connection) -> None:
-    """The whole deck is staged."""
-    connection.execute(text(_CREATE_INDEX))
+def complete(connection: Connection) -> bool:
+    """The whole deck is staged. False where it names a rate twice."""
+    if connection.dialect.name == "postgresql":
+        # A large deck is sorted in memory then, not on the disk.
+        connection.execute(text("SET LOCAL maintenance_work_mem = '128MB'"))
+    try:
+        with connection.begin_nested():
+            connection.execute(text(_CREATE_UNIQUE_INDEX))
+    except IntegrityError:
+        return False
     if connection.dialect.name == "postgresql":
         # Else the planner takes the table for a small one and joins it row by row.
         connection.execute(text("ANALYZE staged_rates"))
+    return True
 
 
 def count_duplicates(connection: Connection) -> int:
@@ -215,6 +226,8 @@ def duplicates(connection: Connection, limit: int) -> list[tuple[int, int]]:
 def compare(connection: Connection, tenant_id: int, *, replace: bool) -> Comparison:
     """Compare the staged deck with the tenant's present rates; ``replace``: those that the deck
     does not name are to go."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL work_mem = '128MB'"))
     differs = "IS NOT" if connection.dialect.name == "sqlite" else "IS DISTINCT FROM"
     find_changes = text(_FIND_CHANGES.replace("{differs}", differs))
     changed = connection.execute(find_changes, {"tenant_id": tenant_id}).rowcount

@@ -14,19 +14,38 @@ The protocol that keeps all workers on the committed rates:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import Connection, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.model import Tenant
 from service.storage.engine import Database
+from service.storage.rates import from_ns, intervals_from_text, to_ns
 from service.storage.tables import DeckClockRow, DeckRow, RateVersionRow, TenantRow
 from service.storage.tenants import tenant_from_row
 
 _PART_ROWS = 10_000
+
+
+_PUT = (
+    RateVersionRow.version_id,
+    RateVersionRow.rate_id,
+    RateVersionRow.prefix,
+    RateVersionRow.destination,
+    RateVersionRow.cost_per_minute_e4,
+    RateVersionRow.billing_increment,
+    RateVersionRow.connect_fee_e4,
+    RateVersionRow.minimum_seconds,
+    RateVersionRow.intervals,
+    RateVersionRow.effective_from_s,
+    RateVersionRow.effective_from_nanos,
+    RateVersionRow.effective_to_s,
+    RateVersionRow.effective_to_nanos,
+    RateVersionRow.blocked,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +142,10 @@ def rates_gone(
 
 def rates_come(
     connection: Connection, tenant_id: int, since: int, until: int
-) -> Iterator[Sequence[Row[Any]]]:
-    """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), in
-    parts. They must be read to the end within the transaction."""
-    query = select(RateVersionRow.__table__).where(
+) -> Iterator[tuple[Any, ...]]:
+    """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), each as
+    the arguments of ``DeckBuilder.put``. They must be read to the end within the transaction."""
+    query = select(*_PUT).where(
         RateVersionRow.tenant_id == tenant_id,
         RateVersionRow.created_revision > since,
         RateVersionRow.created_revision <= until,
@@ -136,7 +155,15 @@ def rates_come(
         ),
     )
     streamed = connection.execution_options(yield_per=_PART_ROWS).execute(query)
-    yield from streamed.partitions()
+    for part in streamed.partitions():
+        for *terms, intervals, from_s, from_nanos, to_s, to_nanos, blocked in part:
+            yield (
+                *terms,
+                intervals_from_text(intervals),
+                from_ns(from_s, from_nanos),
+                to_ns(to_s, to_nanos),
+                blocked,
+            )
 
 
 class ChangeWatch:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.model import Extension, Rounding, Tenant
-from service.storage.tables import Base, CdrRow, ExtensionRow, TenantRow, TenantVersionRow
+from service.storage.tables import CdrRow, ExtensionRow, TenantRow, TenantVersionRow
 
 
 def tenant_from_row(row: Any) -> Tenant:
@@ -125,10 +125,12 @@ def extension_has_cdrs(connection: Connection, extension_id: int) -> bool:
     return _is_there(connection, CdrRow.extension_id == extension_id)
 
 
-def _add(connection: Connection, table: type[Base], values: dict[str, Any]) -> bool:
+def _add(
+    connection: Connection, table: type[TenantRow] | type[ExtensionRow], values: dict[str, Any]
+) -> bool:
     dialect_insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     new = dialect_insert(table).values(values).on_conflict_do_nothing()
-    return connection.execute(new).rowcount == 1
+    return connection.execute(new.returning(table.id)).first() is not None
 
 
 def _is_there(connection: Connection, condition: Any) -> bool:
