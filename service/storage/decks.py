@@ -143,8 +143,8 @@ def rates_gone(
 def rates_come(
     connection: Connection, tenant_id: int, since: int, until: int
 ) -> Iterator[tuple[Any, ...]]:
-    """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), each as
-    the arguments of ``DeckBuilder.put``. They must be read to the end within the transaction."""
+    """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), each
+    as the arguments of ``DeckBuilder.put``. They must be read to the end within the transaction."""
     query = select(*_PUT).where(
         RateVersionRow.tenant_id == tenant_id,
         RateVersionRow.created_revision > since,
@@ -154,7 +154,8 @@ def rates_come(
             RateVersionRow.retired_revision > until,
         ),
     )
-    streamed = connection.execution_options(yield_per=_PART_ROWS).execute(query)
+    # Options of the query, not of the connection: there they would hold for all that follows.
+    streamed = connection.execute(query, execution_options={"yield_per": _PART_ROWS})
     for part in streamed.partitions():
         for *terms, intervals, from_s, from_nanos, to_s, to_nanos, blocked in part:
             yield (
