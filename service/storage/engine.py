@@ -16,6 +16,7 @@ index.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,8 +143,8 @@ def _unavailable(message: str) -> Unavailable:
     )
 
 
-# COPY goes past SQLAlchemy, and so do its failures.
-_DRIVER_FAILURES = (psycopg.OperationalError, psycopg.InterfaceError)
+# The bulk paths go past SQLAlchemy, and so do their failures.
+_DRIVER_FAILURES = (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError)
 
 
 @contextmanager
