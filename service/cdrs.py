@@ -25,9 +25,9 @@ from service.errors import (
     TollwireError,
 )
 from service.model import Call, Cdr, CdrFilter, Page, UnratedOutcome
-from service.recording import Recorder, Refusal, content, known_decks, rate
+from service.recording import Recorder, Refusal, contents_of, known_decks, rate
 from service.storage import cdr_lists, cdrs
-from service.storage.cdrs import Recorded
+from service.storage.cdrs import Contents, Recorded
 from service.storage.engine import Connection, Database
 
 MAX_SEARCH_CHARS = 256
@@ -55,11 +55,12 @@ class Cdrs:
     def create(self, call: Call) -> Cdr:
         """Rate and record one call; of a duplicate, the CDR that is recorded."""
         refuse(check_call(call), "call.")
+        calls = contents_of([call])
         with self._database.write() as connection:
-            recording = self._recorder.record(connection, [call], upload_id=0)
+            recording = self._recorder.record(connection, calls, upload_id=0)
             if recording.refusals:
                 _refuse(recording.refusals[0])
-            cdr = cdr_lists.by_key(connection, content(call)[:2])
+            cdr = cdr_lists.by_key(connection, calls.key(0))
         assert cdr is not None
         return cdr
 
@@ -145,9 +146,10 @@ class Cdrs:
         """Price those UNRATED calls of one tenant that have a price now; returns how many."""
         self._decks.catch_up(connection)
         decks = known_decks(self._decks, {tenant_id})
-        if not decks:
+        if not decks or not calls:
             return 0
-        outcomes = rate([call.content for call in calls], decks)
+        contents = Contents(*zip(*(call.content for call in calls), strict=True))
+        outcomes = rate(contents, decks)
         priced = [
             (call.cdr_id, outcome)
             for call, outcome in zip(calls, zip(*outcomes, strict=True), strict=True)

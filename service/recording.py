@@ -11,22 +11,24 @@ import hashlib
 import struct
 import time
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby
-from operator import attrgetter, itemgetter
+from itertools import accumulate
+from operator import attrgetter
+from typing import Any
 
 import ratingcore
 from service.decks import Decks, TenantDeck
 from service.errors import NotFound, Reason
 from service.model import Call, Direction, Disposition
 from service.storage import cdrs
-from service.storage.cdrs import Content, Key, Outcomes, Recorded
+from service.storage.cdrs import Contents, Key, Outcomes, Recorded
 from service.storage.engine import Connection
 
-_key = itemgetter(0, 1)
-_tenant = itemgetter(0)
 _E4 = 10_000
+_OUTBOUND = int(Direction.OUTBOUND)
+_ANSWERED = int(Disposition.ANSWERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +57,19 @@ class Recording:
         return sum(refusal.reason == Reason.CDR_CONFLICT for refusal in self.refusals)
 
 
-def content(call: Call) -> Content:
-    """What the call is compared by, with the call_id that it is recorded under."""
-    return (
-        call.tenant_id,
-        call.call_id or derived_call_id(call),
-        call.extension_id,
-        call.caller_number,
-        call.destination_number,
-        int(call.direction),
-        int(call.disposition),
-        call.duration_seconds,
-        call.started_at_ns,
-        call.ended_at_ns,
+def contents_of(calls: Sequence[Call]) -> Contents:
+    """What the calls are compared by, with the call_ids that they are recorded under."""
+    return Contents(
+        tenant_id=[call.tenant_id for call in calls],
+        call_id=[call.call_id or derived_call_id(call) for call in calls],
+        extension_id=[call.extension_id for call in calls],
+        caller_number=[call.caller_number for call in calls],
+        destination_number=[call.destination_number for call in calls],
+        direction=[int(call.direction) for call in calls],
+        disposition=[int(call.disposition) for call in calls],
+        duration_seconds=[call.duration_seconds for call in calls],
+        started_at_ns=[call.started_at_ns for call in calls],
+        ended_at_ns=[call.ended_at_ns for call in calls],
     )
 
 
@@ -103,53 +105,50 @@ class Recorder:
         self._decks = decks
         self._clock_ns = clock_ns
 
-    def record(self, connection: Connection, calls: Sequence[Call], upload_id: int) -> Recording:
+    def record(self, connection: Connection, calls: Contents, upload_id: int) -> Recording:
         """Rate and write the calls, each valid in itself, that are not recorded yet.
 
         ``connection`` is in a writing transaction; nothing is durable before it commits.
         """
-        contents = [content(call) for call in calls]
         refusals: list[Refusal] = []
-        tenant_decks, owners = self._hold_parties(connection, contents)
-        known = _with_parties(contents, tenant_decks.keys(), owners, refusals)
-        # In key order, which is the order to write in; what was sent twice stands side by side.
-        order = sorted(known, key=lambda position: contents[position][:2])
-        chosen = [contents[position] for position in order]
+        tenant_decks, owners = self._hold_parties(connection, calls)
+        order = _in_key_order(calls, _with_parties(calls, tenant_decks.keys(), owners, refusals))
+        chosen = calls.take(order)
         outcomes = rate(chosen, tenant_decks)
         batch = _Batch(order, chosen, outcomes)
 
         overflowed = batch.overflowed()
-        in_the_way = cdrs.find(connection, [_key(chosen[index]) for index in overflowed])
+        in_the_way = cdrs.find(connection, map(chosen.key, overflowed))
         new, old = batch.split(overflowed, in_the_way, refusals)
-        rows = cdrs.rows(chosen, outcomes, upload_id, self._clock_ns())
+        rows = cdrs.NewRows(chosen, outcomes, upload_id, self._clock_ns())
         if len(new) < len(rows):
-            rows = [rows[index] for index in new]
+            rows = rows.take(new)
         in_the_way |= cdrs.insert_new(connection, rows)
 
         created = new
         if in_the_way:
-            created = [index for index in new if _key(chosen[index]) not in in_the_way]
-            old += [index for index in new if _key(chosen[index]) in in_the_way]
+            created = [index for index in new if chosen.key(index) not in in_the_way]
+            old += [index for index in new if chosen.key(index) in in_the_way]
         conflicts = _conflicts(connection, batch, created, old, in_the_way)
         refusals += conflicts
         return Recording(
             created=len(created),
             duplicates=len(old) - len(conflicts),
-            unrated=sum(outcomes.status[index] == ratingcore.UNRATED for index in created),
+            unrated=[outcomes.status[index] for index in created].count(ratingcore.UNRATED),
             refusals=tuple(sorted(refusals, key=attrgetter("position"))),
         )
 
     def _hold_parties(
-        self, connection: Connection, contents: Sequence[Content]
+        self, connection: Connection, calls: Contents
     ) -> tuple[dict[int, TenantDeck], dict[int, int]]:
         """The decks of the tenants that exist and the owners of the extensions that do.
 
         They are locked first and the decks caught up after, so that the calls are priced by what is
         committed when they are written.
         """
-        tenant_ids = {call[0] for call in contents}
-        extension_ids = {call[2] for call in contents} - {0}
-        present, owners = cdrs.hold_parties(connection, tenant_ids, extension_ids)
+        present, owners = cdrs.hold_parties(
+            connection, set(calls.tenant_id), set(calls.extension_id) - {0}
+        )
         self._decks.catch_up(connection)
         return known_decks(self._decks, present), owners
 
@@ -165,64 +164,70 @@ def known_decks(decks: Decks, tenant_ids: Collection[int]) -> dict[int, TenantDe
     return known
 
 
-def rate(contents: Sequence[Content], tenant_decks: Mapping[int, TenantDeck]) -> Outcomes:
-    """What each call costs now. Calls of one tenant stand together; each tenant has a deck.
+def rate(calls: Contents, tenant_decks: Mapping[int, TenantDeck]) -> Outcomes:
+    """What each call costs now. The calls come by rising tenant_id; each tenant has a deck.
 
     A call whose cost would overflow has the status ``ratingcore.REFUSED``.
     """
-    columns: tuple[list[int | None], ...] = tuple([] for _ in Outcomes._fields)
-    for tenant_id, run in groupby(contents, key=_tenant):
-        for column, part in zip(columns, _rate(list(run), tenant_decks[tenant_id]), strict=True):
-            column.extend(part)
-    return Outcomes(*columns)  # type: ignore[arg-type]  # status and rate_revision have no None
+    columns: list[list[Any]] = [[] for _ in Outcomes._fields]
+    begin = 0
+    while begin < calls.size:
+        tenant_id = calls.tenant_id[begin]
+        end = bisect_right(calls.tenant_id, tenant_id, begin)
+        rated = _rate(calls.part(begin, end), tenant_decks[tenant_id])
+        for column, part in zip(columns, rated, strict=True):
+            column += part
+        begin = end
+    return Outcomes(*columns)
 
 
-def _rate(contents: Sequence[Content], tenant_deck: TenantDeck) -> Outcomes:
+def _rate(calls: Contents, tenant_deck: TenantDeck) -> Outcomes:
     deck = tenant_deck.deck
-    numbers = [call[4].encode() for call in contents]
+    numbers = [number.encode() for number in calls.destination_number]
     rated = deck.rate_columns(
         b"".join(numbers),
         array("q", accumulate(map(len, numbers), initial=0)),
-        array("q", [call[7] for call in contents]),
-        array("q", [call[8] for call in contents]),
+        array("q", calls.duration_seconds),
+        array("q", calls.started_at_ns),
         bytes(
-            [call[5] == Direction.OUTBOUND and call[6] == Disposition.ANSWERED for call in contents]
+            [
+                direction == _OUTBOUND and disposition == _ANSWERED
+                for direction, disposition in zip(calls.direction, calls.disposition, strict=True)
+            ]
         ),
     )
-    status, indexes = list(rated.status), list(rated.rate_index)
+    status = list(rated.status)
+    indexes = list(rated.rate_index)
     versions = {index: deck.rate_at(index).version_id for index in set(indexes) if index >= 0}
-    costs = [
-        None if state == ratingcore.UNRATED else cost
-        for state, cost in zip(status, rated.cost_e4, strict=True)
-    ]
+    has_cost = [state != ratingcore.UNRATED for state in status]
+    costs = [cost if has else None for cost, has in zip(rated.cost_e4, has_cost, strict=True)]
     return Outcomes(
         status=status,
         unrated_reason=[reason or None for reason in rated.unrated_reason],
         bill_seconds=[
-            None if state == ratingcore.UNRATED else seconds
-            for state, seconds in zip(status, rated.bill_seconds, strict=True)
+            seconds if has else None
+            for seconds, has in zip(rated.bill_seconds, has_cost, strict=True)
         ],
         cost_units=[None if cost is None else cost // _E4 for cost in costs],
         cost_fraction_e4=[None if cost is None else cost % _E4 for cost in costs],
         # A call that a rate blocks has no cost, and no rate that priced it.
         rate_version_id=[
             versions[index] if state == ratingcore.RATED else None
-            for state, index in zip(status, indexes, strict=True)
+            for index, state in zip(indexes, status, strict=True)
         ],
-        rate_revision=[tenant_deck.revision] * len(contents),
+        rate_revision=[tenant_deck.revision] * calls.size,
     )
 
 
 def _with_parties(
-    contents: Sequence[Content],
+    calls: Contents,
     tenants: Collection[int],
     owners: Mapping[int, int],
     refusals: list[Refusal],
 ) -> Sequence[int]:
     """The positions of the calls whose tenant and extension exist; the others are refused."""
-    parties = {(call[0], call[2]) for call in contents}
     unknown: dict[tuple[int, int], tuple[Reason, str]] = {}
-    for tenant_id, extension_id in parties:
+    for tenant_id, extension_id in set(zip(calls.tenant_id, calls.extension_id, strict=True)):
         if tenant_id not in tenants:
             message = f"tenant_id: there is no tenant {tenant_id}"
             unknown[tenant_id, extension_id] = (Reason.TENANT_NOT_FOUND, message)
@@ -230,22 +235,29 @@ def _with_parties(
             message = f"extension_id: tenant {tenant_id} has no extension {extension_id}"
             unknown[tenant_id, extension_id] = (Reason.EXTENSION_NOT_FOUND, message)
     if not unknown:
-        return range(len(contents))
+        return range(calls.size)
     known = []
-    for position, call in enumerate(contents):
-        if (failure := unknown.get((call[0], call[2]))) is None:
-            known.append(position)
+    for position, parties in enumerate(zip(calls.tenant_id, calls.extension_id, strict=True)):
+        if parties in unknown:
+            refusals.append(Refusal(position, calls.call_id[position], *unknown[parties]))
         else:
-            refusals.append(Refusal(position, call[1], *failure))
+            known.append(position)
     return known
+
+
+def _in_key_order(calls: Contents, positions: Sequence[int]) -> list[int]:
+    """The order to write in. What is there twice stands side by side, as it was sent."""
+    order = sorted(positions, key=calls.call_id.__getitem__)
+    order.sort(key=calls.tenant_id.__getitem__)
+    return order
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rated calls in key order: the position of each in what was sent, its content, its outcome."""
+    """Rated calls in key order: the position of each in what was sent, the call, its outcome."""
 
     order: Sequence[int]
-    contents: Sequence[Content]
+    calls: Contents
     outcomes: Outcomes
 
     def overflowed(self) -> list[int]:
@@ -255,24 +267,22 @@ class _Batch:
         return [index for index, state in enumerate(status) if state == ratingcore.REFUSED]
 
     def split(
-        self,
-        overflowed: Sequence[int],
-        recorded: Collection[Key],
-        refusals: list[Refusal],
+        self, overflowed: Collection[int], recorded: Collection[Key], refusals: list[Refusal]
     ) -> tuple[list[int], list[int]]:
         """Which to write, and which are only to be compared with what is recorded then: those that
         come a second time. A cost that overflows is refused, unless the call was recorded at a time
         when it did not."""
-        keys = list(map(_key, self.contents))
-        if not overflowed and len(set(keys)) == len(keys):
-            return list(range(len(keys))), []
+        size = self.calls.size
+        if not overflowed and len(set(self.calls.call_id)) == size:
+            return list(range(size)), []
         too_dear = set(overflowed)
         new: list[int] = []
         old: list[int] = []
-        for index, key in enumerate(keys):
+        for index in range(size):
+            key = self.calls.key(index)
             if index in too_dear and key not in recorded:
                 refusals.append(self._overflow(index))
-            elif key in recorded or (new and keys[new[-1]] == key):
+            elif key in recorded or (new and self.calls.key(new[-1]) == key):
                 old.append(index)
             else:
                 new.append(index)
@@ -281,23 +291,24 @@ class _Batch:
     def _overflow(self, index: int) -> Refusal:
         return Refusal(
             self.order[index],
-            self.contents[index][1],
+            self.calls.call_id[index],
             Reason.COST_OVERFLOW,
             "duration_seconds: the cost would pass 15 digits before the point",
         )
 
     def conflict(self, index: int, recorded: Recorded) -> Refusal:
-        call = self.contents[index]
+        sent = self.calls.content(index)
         differing = [
             name.removesuffix("_ns")
-            for name, sent, stored in zip(cdrs.CONTENT, call, recorded.content, strict=True)
-            if sent != stored
+            for name, mine, stored in zip(Contents._fields, sent, recorded.content, strict=True)
+            if mine != stored
         ]
+        call_id = self.calls.call_id[index]
         return Refusal(
             self.order[index],
-            call[1],
+            call_id,
             Reason.CDR_CONFLICT,
-            f"call_id: {call[1]!r} is recorded as CDR {recorded.cdr_id} with other content"
+            f"call_id: {call_id!r} is recorded as CDR {recorded.cdr_id} with other content"
             f" (different: {', '.join(differing)}); nothing was changed; another call needs"
             " another call_id",
             {"cdr_id": str(recorded.cdr_id), "fields": ",".join(differing)},
@@ -315,19 +326,17 @@ def _conflicts(
     batch itself."""
     if not old:
         return []
-    own = {_key(batch.contents[index]): batch.contents[index] for index in created}
-    changed = [
-        index
-        for index in old
-        if batch.contents[index]
-        != (own.get(key := _key(batch.contents[index])) or in_the_way[key].content)
-    ]
+    calls = batch.calls
+    own = {calls.key(index): index for index in created}
+    changed = []
+    for index in old:
+        first = own.get(calls.key(index))
+        recorded = in_the_way[calls.key(index)].content if first is None else calls.content(first)
+        if calls.content(index) != recorded:
+            changed.append(index)
     # What this batch recorded has an id by now.
-    ids = cdrs.find(
-        connection, {key for index in changed if (key := _key(batch.contents[index])) in own}
-    )
+    ids = cdrs.find(connection, {key for key in map(calls.key, changed) if key in own})
     return [
-        batch.conflict(index, ids.get(key) or in_the_way[key])
+        batch.conflict(index, ids.get(calls.key(index)) or in_the_way[calls.key(index)])
         for index in changed
-        for key in [_key(batch.contents[index])]
     ]

@@ -12,7 +12,10 @@ import hashlib
 import json
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import cast
 
 from service.checks import check_id, check_number, refuse
 from service.decks import Decks
@@ -26,8 +29,9 @@ from service.model import (
     Upload,
     UploadFailure,
 )
-from service.recording import Recorder, Recording
+from service.recording import Recorder, Recording, contents_of
 from service.storage import ids, uploads
+from service.storage.cdrs import Contents
 from service.storage.engine import Connection, Database
 from service.storage.uploads import StoredChunk
 
@@ -93,15 +97,13 @@ class Uploads:
         first_index: int,
         calls: Sequence[Call | BadCall],
     ) -> StoredChunk:
-        good = [index for index, call in enumerate(calls) if isinstance(call, Call)]
-        recording = self._recorder.record(
-            connection, [call for call in calls if isinstance(call, Call)], upload_id
-        )
-        failures = _failures(first_index, calls, good, recording)
-        chunk = StoredChunk(
+        chunk = _Chunk.of(calls)
+        recording = self._recorder.record(connection, chunk.good, upload_id)
+        failures = chunk.failures(first_index, recording)
+        settled = StoredChunk(
             first_index=first_index,
             calls=len(calls),
-            digest=digest(calls),
+            digest=chunk.digest(),
             created=recording.created,
             duplicates=recording.duplicates,
             conflicts=recording.conflicts,
@@ -109,44 +111,73 @@ class Uploads:
             unrated=recording.unrated,
             failures=failures,
         )
-        uploads.add_chunk(connection, upload_id, chunk, self._clock_ns())
-        return chunk
+        uploads.add_chunk(connection, upload_id, settled, self._clock_ns())
+        return settled
 
 
-def digest(calls: Sequence[Call | BadCall]) -> bytes:
-    """SHA-256 of a chunk, by which it is known again.
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """The records of a chunk, the valid ones apart from the others."""
 
-    Column by column: the integers little-endian in 64 bits (-1 for no ended_at), then the texts
-    with a NUL between, which none of them holds. Of a bad call what is wrong counts, but not the
-    wording, which another release may put differently.
-    """
-    good = [call for call in calls if isinstance(call, Call)]
-    bad = [
-        (index, call.reason, call.field, call.call_id)
-        for index, call in enumerate(calls)
-        if isinstance(call, BadCall)
-    ]
-    hashed = hashlib.sha256(b"tollwire.chunk.1")
-    hashed.update(json.dumps([len(good), bad]).encode())
-    layout = f"<{len(good)}q"
-    for integers in (
-        [call.tenant_id for call in good],
-        [call.extension_id for call in good],
-        [call.direction for call in good],
-        [call.disposition for call in good],
-        [call.duration_seconds for call in good],
-        [call.started_at_ns for call in good],
-        [-1 if call.ended_at_ns is None else call.ended_at_ns for call in good],
-    ):
-        hashed.update(struct.pack(layout, *integers))
-    for texts in (
-        [call.caller_number for call in good],
-        [call.destination_number for call in good],
-        [call.call_id for call in good],
-    ):
-        hashed.update("\0".join(texts).encode())
-        hashed.update(b"\0")
-    return hashed.digest()
+    good: Contents
+    good_indexes: Sequence[int]
+    bad: Mapping[int, BadCall]  # by index
+
+    @classmethod
+    def of(cls, records: Sequence[Call | BadCall]) -> _Chunk:
+        if BadCall not in set(map(type, records)):
+            return cls(contents_of(cast(Sequence[Call], records)), range(len(records)), {})
+        bad = {index: call for index, call in enumerate(records) if isinstance(call, BadCall)}
+        good_indexes = [index for index in range(len(records)) if index not in bad]
+        good = [record for record in records if isinstance(record, Call)]
+        return cls(contents_of(good), good_indexes, bad)
+
+    def digest(self) -> bytes:
+        """SHA-256, by which the chunk is known again.
+
+        Column by column: the integers little-endian in 64 bits (-1 for no ended_at), then the texts
+        with a NUL between, which none of them holds. Of a bad record what is wrong counts, but not
+        the wording, which another release may put differently.
+        """
+        bad = [(index, call.reason, call.field, call.call_id) for index, call in self.bad.items()]
+        hashed = hashlib.sha256(b"tollwire.chunk.1")
+        hashed.update(json.dumps([self.good.size, bad]).encode())
+        layout = f"<{self.good.size}q"
+        for integers in (
+            self.good.tenant_id,
+            self.good.extension_id,
+            self.good.direction,
+            self.good.disposition,
+            self.good.duration_seconds,
+            self.good.started_at_ns,
+            [-1 if ended_at_ns is None else ended_at_ns for ended_at_ns in self.good.ended_at_ns],
+        ):
+            hashed.update(struct.pack(layout, *integers))
+        for texts in (self.good.caller_number, self.good.destination_number, self.good.call_id):
+            hashed.update("\0".join(texts).encode() + b"\0")
+        return hashed.digest()
+
+    def failures(self, first_index: int, recording: Recording) -> tuple[UploadFailure, ...]:
+        """One for each record that was not recorded and is no duplicate, by rising index."""
+        failures = [
+            UploadFailure(first_index + index, call.call_id, call.reason, _words(call))
+            for index, call in self.bad.items()
+        ]
+        failures += [
+            UploadFailure(
+                first_index + self.good_indexes[refusal.position],
+                refusal.call_id,
+                refusal.reason.value,
+                refusal.message,
+            )
+            for refusal in recording.refusals
+        ]
+        return tuple(sorted(failures, key=attrgetter("index")))
+
+
+def digest(records: Sequence[Call | BadCall]) -> bytes:
+    """What a chunk of these records is known by."""
+    return _Chunk.of(records).digest()
 
 
 def _check_chunk(upload_id: int, offset: int, calls: Sequence[Call | BadCall]) -> None:
@@ -181,30 +212,6 @@ def _settled_before(
         if chunk.first_index == offset and chunk.calls == len(calls):
             return chunk
     return None
-
-
-def _failures(
-    first_index: int,
-    calls: Sequence[Call | BadCall],
-    good: Sequence[int],
-    recording: Recording,
-) -> tuple[UploadFailure, ...]:
-    """One for each record that was not recorded and is no duplicate, by rising index."""
-    failures = [
-        UploadFailure(first_index + index, call.call_id, call.reason, _words(call))
-        for index, call in enumerate(calls)
-        if isinstance(call, BadCall)
-    ]
-    failures += [
-        UploadFailure(
-            first_index + good[refusal.position],
-            refusal.call_id,
-            refusal.reason.value,
-            refusal.message,
-        )
-        for refusal in recording.refusals
-    ]
-    return tuple(sorted(failures, key=lambda failure: failure.index))
 
 
 def _words(call: BadCall) -> str:

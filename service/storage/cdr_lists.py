@@ -85,8 +85,8 @@ def _search(connection: Connection, term: str) -> ColumnElement[bool]:
     directions = [int(value) for value in Direction if folded in value.name.casefold()]
     dispositions = [int(value) for value in Disposition if folded in value.name.casefold()]
     return or_(
-        contains(connection, CdrRow.__table__.c.caller_number, term),
-        contains(connection, CdrRow.__table__.c.destination_number, term),
+        contains(connection, CdrRow.caller_number, term),
+        contains(connection, CdrRow.destination_number, term),
         CdrRow.direction.in_(directions),
         CdrRow.disposition.in_(dispositions),
     )

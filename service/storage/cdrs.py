@@ -11,7 +11,9 @@ insert the same calls meet them in the same order and never wait for each other 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import psycopg
@@ -32,23 +34,46 @@ from sqlalchemy import (
 from service.model import MAX_STARTED_AT_NS, CdrFilter, RatingStatus
 from service.storage.tables import CdrRow, ExtensionRow, TenantRow
 
-# What two calls must share to be one and the same. A type of plain values, in the order of CONTENT;
-# extension_id is 0 where there is none.
+Key = tuple[int, str]  # tenant_id, call_id
+# What two calls must share to be one and the same, in the order of the fields of Contents.
 Content = tuple[int, str, int, str, str, int, int, int, int, int | None]
-Key = tuple[int, str]  # tenant_id, call_id: the first two of a Content
 
-CONTENT = (
-    "tenant_id",
-    "call_id",
-    "extension_id",
-    "caller_number",
-    "destination_number",
-    "direction",
-    "disposition",
-    "duration_seconds",
-    "started_at_ns",
-    "ended_at_ns",
-)
+
+class Contents(NamedTuple):
+    """Calls as they are compared and recorded, a column for each field and an item for each call.
+
+    ``extension_id`` is 0 where there is none; ``direction`` and ``disposition`` are plain integers.
+    """
+
+    tenant_id: Sequence[int]
+    call_id: Sequence[str]
+    extension_id: Sequence[int]
+    caller_number: Sequence[str]
+    destination_number: Sequence[str]
+    direction: Sequence[int]
+    disposition: Sequence[int]
+    duration_seconds: Sequence[int]
+    started_at_ns: Sequence[int]
+    ended_at_ns: Sequence[int | None]
+
+    @property
+    def size(self) -> int:
+        return len(self.tenant_id)
+
+    def key(self, index: int) -> Key:
+        return self.tenant_id[index], self.call_id[index]
+
+    def content(self, index: int) -> Content:
+        return tuple(column[index] for column in self)  # type: ignore[return-value]
+
+    def take(self, order: Sequence[int]) -> Contents:
+        """The calls at these places, in this order."""
+        columns: Any = ([*map(column.__getitem__, order)] for column in self)
+        return Contents(*columns)
+
+    def part(self, begin: int, end: int) -> Contents:
+        columns: Any = (column[begin:end] for column in self)
+        return Contents(*columns)
 
 
 class Outcomes(NamedTuple):
@@ -62,6 +87,10 @@ class Outcomes(NamedTuple):
     rate_version_id: Sequence[int | None]
     rate_revision: Sequence[int]
 
+    def take(self, order: Sequence[int]) -> Outcomes:
+        columns: Any = ([*map(column.__getitem__, order)] for column in self)
+        return Outcomes(*columns)
+
 
 class Recorded(NamedTuple):
     """A call as it is recorded."""
@@ -70,7 +99,7 @@ class Recorded(NamedTuple):
     content: Content
 
 
-_COLUMNS = (*CONTENT, *Outcomes._fields, "upload_id", "created_at_ns")
+_COLUMNS = (*Contents._fields, *Outcomes._fields, "upload_id", "created_at_ns")
 _POSTGRESQL_TYPES = {"BIGINT": "int8", "INTEGER": "int4", "SMALLINT": "int2", "TEXT": "text"}
 _COPY_TYPES = tuple(_POSTGRESQL_TYPES[str(CdrRow.__table__.c[name].type)] for name in _COLUMNS)
 _COPY = f"COPY cdrs ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
@@ -79,77 +108,89 @@ _INSERT = (
     " ON CONFLICT DO NOTHING"
 )
 
-_CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in CONTENT)
+_CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in Contents._fields)
 # As a literal: only so do the databases see that the index of the UNRATED calls will do.
 IS_UNRATED = CdrRow.status == literal_column(str(int(RatingStatus.UNRATED)))
 
-Row = tuple[Any, ...]  # in the order of _COLUMNS
+
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """Rows to insert, in key order and no key twice. ``upload_id`` 0 means none.
+
+    Iterating makes the rows one at a time, in the order of _COLUMNS.
+    """
+
+    calls: Contents
+    outcomes: Outcomes
+    upload_id: int
+    created_at_ns: int
+
+    def __len__(self) -> int:
+        return self.calls.size
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        columns: dict[str, Iterable[Any]] = {**self.calls._asdict(), **self.outcomes._asdict()}
+        columns["extension_id"] = [one or None for one in self.calls.extension_id]
+        columns["upload_id"] = repeat(self.upload_id or None)
+        columns["created_at_ns"] = repeat(self.created_at_ns)
+        return zip(*(columns[name] for name in _COLUMNS), strict=False)
+
+    def keys(self) -> Iterator[Key]:
+        return zip(self.calls.tenant_id, self.calls.call_id, strict=True)
+
+    def take(self, order: Sequence[int]) -> NewRows:
+        """The rows at these places."""
+        return replace(self, calls=self.calls.take(order), outcomes=self.outcomes.take(order))
 
 
-def rows(
-    contents: Sequence[Content], outcomes: Outcomes, upload_id: int, created_at_ns: int
-) -> list[Row]:
-    """The rows to insert for calls and what rating made of them. ``upload_id`` 0 means none."""
-    if not contents:
-        return []
-    tenants, call_ids, extensions, *others = zip(*contents, strict=True)
-    count = len(contents)
-    return list(
-        zip(
-            tenants,
-            call_ids,
-            [extension or None for extension in extensions],
-            *others,
-            *outcomes,
-            [upload_id or None] * count,
-            [created_at_ns] * count,
-            strict=True,
-        )
-    )
-
-
-def insert_new(connection: Connection, new: list[Row]) -> dict[Key, Recorded]:
+def insert_new(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
     """Insert the rows whose key is not recorded yet; answer the recorded calls of the others.
 
-    ``new`` is in key order and has no key twice. Waits for other transactions that are inserting
-    one of the keys, so the answer holds whoever came first.
+    Waits for other transactions that are inserting one of the keys, so the answer holds whoever
+    came first.
     """
     if connection.dialect.name == "sqlite":
         return _insert_sqlite(connection, new)
     return _copy_postgresql(connection, new)
 
 
-def _insert_sqlite(connection: Connection, new: list[Row]) -> dict[Key, Recorded]:
-    if not new:
-        return {}
+def _insert_sqlite(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
     # Nobody else writes meanwhile: what was there before has no higher id than this.
     newest = connection.execute(select(func.max(CdrRow.id))).scalar() or 0
-    if connection.exec_driver_sql(_INSERT, new).rowcount == len(new):
+    # Past SQLAlchemy, which takes only lists: ten thousand rows that live at once are work for the
+    # garbage collector, as much as a third of the insert.
+    cursor = connection.connection.cursor()
+    try:
+        cursor.executemany(_INSERT, new)  # type: ignore[arg-type]  # any iterable will do
+        inserted = cursor.rowcount
+    finally:
+        cursor.close()
+    if inserted == len(new):
         return {}
-    found = find(connection, [row[:2] for row in new])
+    found = find(connection, new.keys())
     return {key: recorded for key, recorded in found.items() if recorded.cdr_id <= newest}
 
 
-def _copy_postgresql(connection: Connection, new: list[Row]) -> dict[Key, Recorded]:
+def _copy_postgresql(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
     """COPY is the fastest way in, but one taken key refuses all of its rows. Most chunks have none;
     the others are copied again without the rows whose keys were taken, which by then are committed
     and seen."""
     in_the_way: dict[Key, Recorded] = {}
-    while new:
+    while len(new):
         try:
             with connection.begin_nested():
                 _copy(connection, new)
             break
         except psycopg.errors.UniqueViolation:
-            found = find(connection, [row[:2] for row in new])
+            found = find(connection, new.keys())
             if not found:
                 raise
             in_the_way |= found
-            new = [row for row in new if row[:2] not in found]
+            new = new.take([index for index, key in enumerate(new.keys()) if key not in found])
     return in_the_way
 
 
-def _copy(connection: Connection, new: list[Row]) -> None:
+def _copy(connection: Connection, new: NewRows) -> None:
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_COPY_TYPES)
