@@ -153,8 +153,19 @@ def _named_failures() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError, *_DRIVER_FAILURES) as error:
+        if _is_wrong_sql(error):
+            raise
         raise _unavailable("the database does not answer") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise _unavailable("the connection to the database was lost") from error
         raise
+
+
+def _is_wrong_sql(error: Exception) -> bool:
+    """SQLite's driver has no exception of its own for a statement that is wrong in itself."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return (
+        isinstance(cause, sqlite3.OperationalError)
+        and cause.sqlite_errorcode == sqlite3.SQLITE_ERROR
+    )
