@@ -1,0 +1,194 @@
+"""The migrations: their head is the schema, and every other state of a database is named."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
+from service.storage import migrate, triggers
+from service.storage.engine import Database
+from service.storage.migrate import SchemaError, prepare, upgrade
+from service.storage.tables import Base
+from tests.subjects.world import at_once
+
+_COUNTERS = {"tenants", "extensions", "rates", "rate_versions", "uploads"}
+_HISTORY = ("cdrs", "rate_versions", "tenant_versions", "upload_chunks", "tenants", "extensions")
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Iterator[Database]:
+    database = Database(empty_database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def next_release(tmp_path: Path) -> Path:
+    """The migrations of a release that has one more."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(Path(migrate.__file__).with_name("migrations"), folder)
+    (folder / "versions" / "0002_more.py").write_text(
+        "import sqlalchemy as sa\n"
+        "from alembic import op\n"
+        "revision = '0002'\n"
+        "down_revision = '0001'\n"
+        "def upgrade():\n"
+        "    op.create_table('more', sa.Column('id', sa.Integer(), primary_key=True))\n"
+        # What the triggers would refuse.
+        "    op.execute('DELETE FROM rate_versions')\n"
+        "    op.execute('DELETE FROM cdrs')\n"
+    )
+    return folder
+
+
+def _run(database: Database, *statements: str) -> None:
+    with database.write() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def _tables(database: Database) -> set[str]:
+    with database.read() as connection:
+        return set(_structure(connection))
+
+
+def _structure(connection: Connection) -> dict[str, list[str]]:
+    """Each table with all that its database says of it, as the database itself words it."""
+    if connection.dialect.name == "sqlite":
+        query = (
+            "SELECT tbl_name, type, name, sql FROM sqlite_master WHERE type IN ('table','index')"
+        )
+    else:
+        query = """
+            SELECT relname, 'column', attname, attnum || format_type(atttypid, atttypmod)
+                || attnotnull || coalesce(pg_get_expr(adbin, adrelid), '')
+            FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0
+            LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT conrelid::regclass::text, 'constraint', conname, pg_get_constraintdef(oid)
+            FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT tablename, 'index', indexname, indexdef FROM pg_indexes
+            WHERE schemaname = 'public'
+        """
+    found: dict[str, list[str]] = {}
+    for table, kind, name, definition in connection.exec_driver_sql(query):
+        words = re.sub(r"\s+", " ", definition or "").strip()
+        if kind == "table":
+            # SQLite keeps the text of the statement: the order of its constraints means nothing.
+            words = " ".join(sorted(re.split(r", (?=CONSTRAINT)| (?=\)$)", words)))
+        found.setdefault(table, []).append(f"{kind} {name} {words}")
+    found.pop("alembic_version", None)
+    return {table: sorted(lines) for table, lines in found.items()}
+
+
+def test_head_equals_the_metadata(database: Database) -> None:
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_head_is_what_the_metadata_would_create(empty: Database) -> None:
+    """Alembic does not compare CHECKs, conditions of indexes and more: the databases do."""
+    with empty.write() as connection:
+        Base.metadata.create_all(connection)
+        created = _structure(connection)
+        Base.metadata.drop_all(connection)
+    prepare(empty)
+    with empty.read() as connection:
+        migrated = _structure(connection)
+    assert migrated == created
+    assert migrated.keys() == Base.metadata.tables.keys()
+
+
+def test_all_triggers_are_there(database: Database) -> None:
+    expected = {(table, event) for table in _HISTORY for event in ("update", "delete")}
+    expected |= {(table, "insert" if database.is_sqlite else "truncate") for table in _HISTORY}
+    with database.read() as connection:
+        names = triggers.installed(connection)
+    assert names == sorted((f"tollwire_{table}_{event}", table) for table, event in expected)
+
+
+def test_an_empty_database_becomes_ready(empty: Database) -> None:
+    prepare(empty)
+    with empty.read() as connection:
+        clock = connection.exec_driver_sql("SELECT id, change_seq FROM deck_clock").all()
+        counters = connection.exec_driver_sql("SELECT name, next_id FROM id_counters").all()
+    assert clock == [(1, 0)]
+    assert set(counters) == {(name, 1) for name in _COUNTERS}
+
+
+def test_a_ready_database_stays_as_it_is(database: Database) -> None:
+    _run(database, "UPDATE deck_clock SET change_seq = 7")
+    prepare(database)
+    assert upgrade(database) == ("0001", "0001")
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT change_seq FROM deck_clock").scalar_one() == 7
+
+
+def test_servers_that_start_at_once_on_an_empty_database(empty_database_url: str) -> None:
+    databases = [Database(empty_database_url) for _ in range(4)]
+    try:
+        results = at_once(*(lambda one=one: prepare(one) for one in databases))
+        assert results == [None] * 4
+        assert _tables(databases[0]) == Base.metadata.tables.keys()
+    finally:
+        for one in databases:
+            one.close()
+
+
+def test_an_older_schema_asks_for_the_migration(database: Database, next_release: Path) -> None:
+    with pytest.raises(SchemaError, match=r"has schema 0001, .* needs 0002; .*: tollwire migrate"):
+        prepare(database, next_release)
+    assert "more" not in _tables(database)
+
+
+def test_upgrade_brings_an_older_schema_to_the_head(database: Database, next_release: Path) -> None:
+    with database.read() as connection:
+        before = triggers.installed(connection)
+    assert upgrade(database, next_release) == ("0001", "0002")
+    assert "more" in _tables(database)
+    with database.read() as connection:
+        assert triggers.installed(connection) == before
+    prepare(database, next_release)
+
+
+def test_upgrade_creates_the_schema_in_an_empty_database(empty: Database) -> None:
+    assert upgrade(empty) == (None, "0001")
+    prepare(empty)
+
+
+def test_a_newer_schema_is_not_touched(database: Database, next_release: Path) -> None:
+    upgrade(database, next_release)
+    for start in (prepare, upgrade):
+        with pytest.raises(SchemaError, match="has schema 0002, which this release does not know"):
+            start(database)
+
+
+def test_a_database_of_something_else_is_not_touched(empty: Database) -> None:
+    _run(empty, "CREATE TABLE invoices (id INTEGER)")
+    for start in (prepare, upgrade):
+        with pytest.raises(SchemaError, match=r"something else \(invoices\)"):
+            start(empty)
+    assert _tables(empty) == {"invoices"}
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(
+    database: Database, next_release: Path
+) -> None:
+    with (next_release / "versions" / "0002_more.py").open("a") as script:
+        script.write("    op.execute('SELECT nothing FROM nowhere')\n")
+    with pytest.raises(Exception, match="nowhere"):
+        upgrade(database, next_release)
+    assert "more" not in _tables(database)
+    prepare(database)
+    with database.read() as connection:
+        assert len(triggers.installed(connection)) == 3 * len(_HISTORY)
