@@ -38,6 +38,9 @@ run: setup ## serve on 127.0.0.1:50051 with an SQLite file (LISTEN=, DATABASE= t
 demo: setup ## the real deck and a million calls through a server; prints what each step took
 	$(PY) -m benchmarks.demo
 
+bench: setup ## the core's look-up against a dict by length, on the real deck
+	$(PY) -m benchmarks.lookup
+
 test: setup ## run the tests
 	$(PY) -m pytest $(PYTEST_ARGS)
 

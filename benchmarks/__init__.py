@@ -1,0 +1,1 @@
+"""Measurements: they import the project as a client would, and state what they compare with."""
