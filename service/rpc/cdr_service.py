@@ -1,0 +1,74 @@
+"""CdrService: calls recorded, found, added up. Each method parses, calls one thing, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+
+from service.cdrs import Cdrs
+from service.rpc.conversion import calls, cdrs, fields
+from service.uploads import Uploads
+from service.usage import Usage
+from tollwire.v1 import cdr_service_pb2 as pb
+from tollwire.v1 import cdr_service_pb2_grpc, types_pb2
+
+Context = grpc.ServicerContext
+
+
+class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
+    def __init__(self, cdrs: Cdrs, uploads: Uploads, usage: Usage) -> None:
+        self._cdrs = cdrs
+        self._uploads = uploads
+        self._usage = usage
+
+    def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
+        call = calls.required_call(request.call, present=request.HasField("call"), now_ns=None)
+        return cdrs.cdr(self._cdrs.create(call))
+
+    def GetCdr(self, request: pb.GetCdrRequest, context: Context) -> types_pb2.Cdr:
+        return cdrs.cdr(self._cdrs.get(fields.required_id(request.id, "id")))
+
+    def ListCdrs(self, request: pb.ListCdrsRequest, context: Context) -> pb.ListCdrsResponse:
+        wanted = cdrs.cdr_filter(request)
+        page = self._cdrs.list(wanted, request.page_size, request.page_token)
+        return pb.ListCdrsResponse(
+            cdrs=map(cdrs.cdr, page.items), next_page_token=page.next_page_token
+        )
+
+    def UploadCdrs(
+        self, request_iterator: Iterator[pb.UploadCdrsRequest], context: Context
+    ) -> Iterator[pb.UploadCdrsResponse]:
+        # The next request is taken once the response before it is sent: a sender that is faster
+        # than the database is slowed by the transport and not gathered in memory.
+        upload_id = 0
+        for request in request_iterator:
+            batch = calls.read_calls(request.calls, now_ns=None)
+            result = self._uploads.commit(request.upload_id or upload_id, request.offset, batch)
+            upload_id = result.upload_id
+            yield cdrs.chunk_result(result)
+
+    def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
+        upload_id = fields.required_id(request.upload_id, "upload_id")
+        return cdrs.upload(self._uploads.get(upload_id))
+
+    def RateUnrated(
+        self, request: pb.RateUnratedRequest, context: Context
+    ) -> pb.RateUnratedResponse:
+        outcome = self._cdrs.rate_unrated(*cdrs.unrated_filter(request))
+        return pb.RateUnratedResponse(
+            examined=outcome.examined,
+            rated=outcome.rated,
+            still_unrated=outcome.still_unrated,
+        )
+
+    def ExportCdrs(
+        self, request: pb.ExportCdrsRequest, context: Context
+    ) -> Iterator[pb.ExportCdrsResponse]:
+        for part in self._cdrs.export(cdrs.cdr_filter(request)):
+            yield pb.ExportCdrsResponse(cdrs=map(cdrs.cdr, part))
+
+    def SummarizeUsage(
+        self, request: pb.SummarizeUsageRequest, context: Context
+    ) -> pb.SummarizeUsageResponse:
+        return cdrs.usage(self._usage.summarize(cdrs.usage_query(request)))

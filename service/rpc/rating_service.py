@@ -1,0 +1,88 @@
+"""RatingService: calls priced, rates kept. Each method parses, calls one thing, answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from service.calls import Calls
+from service.rates import Rates
+from service.rpc.conversion import calls, fields, rates
+from service.rpc.conversion.imports import read_deck
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import rating_service_pb2_grpc, types_pb2
+
+Context = grpc.ServicerContext
+
+
+class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
+    def __init__(self, calls: Calls, rates: Rates) -> None:
+        self._calls = calls
+        self._rates = rates
+
+    def RateCall(self, request: pb.RateCallRequest, context: Context) -> pb.RateCallResponse:
+        call = calls.required_call(
+            request.call, present=request.HasField("call"), now_ns=time.time_ns()
+        )
+        response = pb.RateCallResponse()
+        calls.write_rated(self._calls.rate(call), response.rated)
+        if request.explain:
+            response.explanation.CopyFrom(calls.explanation(self._calls.explain(call)))
+        return response
+
+    def BatchRateCalls(
+        self, request: pb.BatchRateCallsRequest, context: Context
+    ) -> pb.BatchRateCallsResponse:
+        response = pb.BatchRateCallsResponse()
+        batch = calls.read_calls(request.calls, now_ns=time.time_ns())
+        calls.write_batch(self._calls.rate_batch(batch), response)
+        return response
+
+    def StreamRateCalls(
+        self, request_iterator: Iterator[pb.StreamRateCallsRequest], context: Context
+    ) -> Iterator[pb.StreamRateCallsResponse]:
+        for request in request_iterator:
+            response = pb.StreamRateCallsResponse()
+            batch = calls.read_calls(request.calls, now_ns=time.time_ns())
+            calls.write_batch(self._calls.rate_batch(batch), response)
+            yield response
+
+    def CreateRate(self, request: pb.CreateRateRequest, context: Context) -> types_pb2.Rate:
+        return rates.rate(self._rates.create(rates.rate_to_create(request)))
+
+    def GetRate(self, request: pb.GetRateRequest, context: Context) -> types_pb2.Rate:
+        return rates.rate(self._rates.get(fields.required_id(request.id, "id")))
+
+    def ListRates(self, request: pb.ListRatesRequest, context: Context) -> pb.ListRatesResponse:
+        page = self._rates.list(
+            request.tenant_id, request.search, request.page_size, request.page_token
+        )
+        return pb.ListRatesResponse(
+            rates=map(rates.rate, page.items), next_page_token=page.next_page_token
+        )
+
+    def UpdateRate(self, request: pb.UpdateRateRequest, context: Context) -> types_pb2.Rate:
+        rate, changed = rates.rate_to_update(request)
+        return rates.rate(self._rates.update(rate, changed, request.rate.etag))
+
+    def DeleteRate(self, request: pb.DeleteRateRequest, context: Context) -> Empty:
+        self._rates.delete(*rates.rate_to_delete(request))
+        return Empty()
+
+    def ImportRates(
+        self, request_iterator: Iterator[pb.ImportRatesRequest], context: Context
+    ) -> pb.ImportRatesResponse:
+        deck = read_deck(request_iterator)
+        return rates.import_outcome(
+            self._rates.import_deck(deck.tenant_id, deck.mode, deck.dry_run, deck.rates)
+        )
+
+    def ExportRates(
+        self, request: pb.ExportRatesRequest, context: Context
+    ) -> Iterator[pb.ExportRatesResponse]:
+        tenant_id = fields.required_id(request.tenant_id, "tenant_id")
+        for part in self._rates.export(tenant_id):
+            yield pb.ExportRatesResponse(rates=map(rates.rate, part))

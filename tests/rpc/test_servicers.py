@@ -1,0 +1,491 @@
+"""The servicers through grpcio-testing: each method parses, calls one thing of a subject, answers.
+
+The subjects are fakes that note how they are called. How errors reach a client is the business of
+the error map and of the interceptors, which are tested on a real server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+import grpc_testing
+import pytest
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.model import (
+    BadCall,
+    Call,
+    Cdr,
+    CdrFilter,
+    ChunkResult,
+    Direction,
+    Disposition,
+    Explanation,
+    Extension,
+    ImportMode,
+    ImportOutcome,
+    Page,
+    Rate,
+    RatedCall,
+    RatingStatus,
+    Tenant,
+    UnratedOutcome,
+    Upload,
+    UsageDimension,
+    UsageQuery,
+    UsageRow,
+)
+from service.rpc.cdr_service import CdrServicer
+from service.rpc.rating_service import RatingServicer
+from service.rpc.tenant_service import TenantServicer
+from tollwire.v1 import cdr_service_pb2 as cdr_pb
+from tollwire.v1 import rating_service_pb2 as rating_pb
+from tollwire.v1 import tenant_service_pb2 as tenant_pb
+from tollwire.v1 import types_pb2
+
+SERVICES = {
+    file.services_by_name[name].name: file.services_by_name[name]
+    for file, name in (
+        (rating_pb.DESCRIPTOR, "RatingService"),
+        (cdr_pb.DESCRIPTOR, "CdrService"),
+        (tenant_pb.DESCRIPTOR, "TenantService"),
+    )
+}
+
+TENANT = Tenant(id=7, name="A")
+EXTENSION = Extension(id=8, tenant_id=7, number="101")
+RATE = Rate(id=3, tenant_id=7, prefix="44", cost_per_minute_e4=1500, version_id=4)
+CALL = Call(7, "447", Direction.OUTBOUND, Disposition.ANSWERED, 63, 10**18)
+CALL_MESSAGE = types_pb2.Call(
+    tenant_id=7,
+    destination_number="447",
+    direction=types_pb2.DIRECTION_OUTBOUND,
+    disposition=types_pb2.DISPOSITION_ANSWERED,
+    duration_seconds=63,
+    started_at=Timestamp(seconds=10**9),
+)
+CDR = Cdr(1, CALL, TENANT, None, RatingStatus.RATED, None, 66, 1650, RATE, 5, 0, 9)
+
+
+class Fake:
+    """Answers each call with the next of ``answers`` and notes it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.answers: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def method(*arguments: Any) -> Any:
+            self.calls.append((name, *(_taken(argument) for argument in arguments)))
+            return self.answers.pop(0)
+
+        return method
+
+
+def _taken(argument: Any) -> Any:
+    return list(argument) if isinstance(argument, Iterator) else argument
+
+
+@pytest.fixture
+def subject() -> Fake:
+    return Fake()
+
+
+@pytest.fixture
+def server(subject: Fake) -> Any:
+    fake: Any = subject
+    return grpc_testing.server_from_dictionary(
+        {
+            SERVICES["RatingService"]: RatingServicer(fake, fake),
+            SERVICES["CdrService"]: CdrServicer(fake, fake, fake),
+            SERVICES["TenantService"]: TenantServicer(fake),
+        },
+        grpc_testing.strict_real_time(),
+    )
+
+
+def method(path: str) -> Any:
+    service, name = path.split("/")
+    return SERVICES[service].methods_by_name[name]
+
+
+UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
+    # method, request, what the subject answers, how it is called, response
+    (
+        "TenantService/CreateTenant",
+        tenant_pb.CreateTenantRequest(tenant=types_pb2.Tenant(name="A")),
+        TENANT,
+        ("create", Tenant(name="A")),
+        types_pb2.Tenant(id=7, name="A", currency="USD", rounding=1, created_at=Timestamp()),  # type: ignore[arg-type]
+    ),
+    (
+        "TenantService/GetTenant",
+        tenant_pb.GetTenantRequest(id=7),
+        TENANT,
+        ("get", 7),
+        types_pb2.Tenant(id=7, name="A", currency="USD", rounding=1, created_at=Timestamp()),  # type: ignore[arg-type]
+    ),
+    (
+        "TenantService/ListTenants",
+        tenant_pb.ListTenantsRequest(page_size=-5, page_token="t"),
+        Page([TENANT], "next"),
+        ("list", -5, "t"),
+        tenant_pb.ListTenantsResponse(
+            tenants=[
+                types_pb2.Tenant(id=7, name="A", currency="USD", rounding=1, created_at=Timestamp())  # type: ignore[arg-type]
+            ],
+            next_page_token="next",
+        ),
+    ),
+    (
+        "TenantService/UpdateTenant",
+        tenant_pb.UpdateTenantRequest(
+            tenant=types_pb2.Tenant(id=7, name="B"), update_mask=FieldMask(paths=["name"])
+        ),
+        TENANT,
+        ("update", Tenant(id=7, name="B", currency=""), frozenset({"name"})),
+        None,
+    ),
+    (
+        "TenantService/DeleteTenant",
+        tenant_pb.DeleteTenantRequest(id=7),
+        None,
+        ("delete", 7),
+        Empty(),
+    ),
+    (
+        "TenantService/CreateExtension",
+        tenant_pb.CreateExtensionRequest(extension=types_pb2.Extension(tenant_id=7, number="101")),
+        EXTENSION,
+        ("create_extension", Extension(tenant_id=7, number="101")),
+        types_pb2.Extension(id=8, tenant_id=7, number="101"),
+    ),
+    (
+        "TenantService/GetExtension",
+        tenant_pb.GetExtensionRequest(id=8),
+        EXTENSION,
+        ("get_extension", 8),
+        types_pb2.Extension(id=8, tenant_id=7, number="101"),
+    ),
+    (
+        "TenantService/ListExtensions",
+        tenant_pb.ListExtensionsRequest(tenant_id=7, page_size=2, page_token="t"),
+        Page([EXTENSION]),
+        ("list_extensions", 7, 2, "t"),
+        tenant_pb.ListExtensionsResponse(
+            extensions=[types_pb2.Extension(id=8, tenant_id=7, number="101")]
+        ),
+    ),
+    (
+        "TenantService/UpdateExtension",
+        tenant_pb.UpdateExtensionRequest(extension=types_pb2.Extension(id=8, number="102")),
+        EXTENSION,
+        ("update_extension", Extension(id=8, number="102"), frozenset({"number", "name"})),
+        None,
+    ),
+    (
+        "TenantService/DeleteExtension",
+        tenant_pb.DeleteExtensionRequest(id=8),
+        None,
+        ("delete_extension", 8),
+        Empty(),
+    ),
+    (
+        "RatingService/CreateRate",
+        rating_pb.CreateRateRequest(
+            rate=types_pb2.Rate(tenant_id=7, cost_per_minute="0.15", billing_increment=6)
+        ),
+        RATE,
+        ("create", Rate(tenant_id=7, cost_per_minute_e4=1500, billing_increment=6)),
+        None,
+    ),
+    ("RatingService/GetRate", rating_pb.GetRateRequest(id=3), RATE, ("get", 3), None),
+    (
+        "RatingService/ListRates",
+        rating_pb.ListRatesRequest(tenant_id=7, search="s", page_size=9, page_token="t"),
+        Page([RATE, RATE], "next"),
+        ("list", 7, "s", 9, "t"),
+        None,
+    ),
+    (
+        "RatingService/UpdateRate",
+        rating_pb.UpdateRateRequest(
+            rate=types_pb2.Rate(id=3, connect_fee="1", etag="v4"),
+            update_mask=FieldMask(paths=["connect_fee", "blocked"]),
+        ),
+        RATE,
+        (
+            "update",
+            Rate(id=3, connect_fee_e4=10_000, billing_increment=0),
+            frozenset({"connect_fee_e4", "blocked"}),
+            "v4",
+        ),
+        None,
+    ),
+    (
+        "RatingService/DeleteRate",
+        rating_pb.DeleteRateRequest(id=3, etag="v4"),
+        None,
+        ("delete", 3, "v4"),
+        Empty(),
+    ),
+    (
+        "RatingService/RateCall",
+        rating_pb.RateCallRequest(call=CALL_MESSAGE),
+        RatedCall("", RatingStatus.RATED, bill_seconds=66, cost_e4=1650),
+        ("rate", CALL),
+        rating_pb.RateCallResponse(
+            rated=types_pb2.RatedCall(
+                status=types_pb2.RATING_STATUS_RATED, bill_seconds=66, cost="0.1650"
+            )
+        ),
+    ),
+    (
+        "RatingService/BatchRateCalls",
+        rating_pb.BatchRateCallsRequest(calls=[CALL_MESSAGE]),
+        [RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)],
+        ("rate_batch", [CALL]),
+        rating_pb.BatchRateCallsResponse(
+            rated=[
+                types_pb2.RatedCall(
+                    call_id="a",
+                    status=types_pb2.RATING_STATUS_NOT_BILLABLE,
+                    bill_seconds=0,
+                    cost="0.0000",
+                )
+            ]
+        ),
+    ),
+    (
+        "CdrService/CreateCdr",
+        cdr_pb.CreateCdrRequest(call=CALL_MESSAGE),
+        CDR,
+        ("create", CALL),
+        None,
+    ),
+    ("CdrService/GetCdr", cdr_pb.GetCdrRequest(id=1), CDR, ("get", 1), None),
+    (
+        "CdrService/ListCdrs",
+        cdr_pb.ListCdrsRequest(tenant_id=7, page_size=9, page_token="t"),
+        Page([CDR], "next"),
+        ("list", CdrFilter(tenant_id=7), 9, "t"),
+        None,
+    ),
+    (
+        "CdrService/GetUpload",
+        cdr_pb.GetUploadRequest(upload_id=6),
+        Upload(6, 1, 1, 0, 0, 0, 0, 5, 5),
+        ("get", 6),
+        None,
+    ),
+    (
+        "CdrService/RateUnrated",
+        cdr_pb.RateUnratedRequest(tenant_id=7, started_after=Timestamp(nanos=1)),
+        UnratedOutcome(3, 2, 1),
+        ("rate_unrated", 7, 1, None),
+        cdr_pb.RateUnratedResponse(examined=3, rated=2, still_unrated=1),
+    ),
+    (
+        "CdrService/SummarizeUsage",
+        cdr_pb.SummarizeUsageRequest(group_by=[types_pb2.USAGE_DIMENSION_DAY]),
+        [UsageRow(("2026-01-01",), 1, 1, 63, 66, 1650, 0, "USD")],
+        ("summarize", UsageQuery(group_by=(UsageDimension.DAY,))),
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "request_message", "answer", "call", "response"), UNARY, ids=[row[0] for row in UNARY]
+)
+def test_unary_methods(
+    server: Any,
+    subject: Fake,
+    path: str,
+    request_message: Any,
+    answer: Any,
+    call: tuple[Any, ...],
+    response: Any,
+) -> None:
+    subject.answers = [answer]
+    rpc = server.invoke_unary_unary(method(path), (), request_message, 10)
+    found, _, code, _ = rpc.termination()
+    assert code is grpc.StatusCode.OK
+    assert subject.calls == [call]
+    assert method(path).output_type == found.DESCRIPTOR
+    if response is not None:
+        assert found == response
+    else:
+        assert found.ByteSize() > 0
+
+
+def test_every_method_is_tried() -> None:
+    streams = {
+        *("RatingService/StreamRateCalls", "RatingService/ImportRates"),
+        *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
+    }
+    everything = {
+        f"{service.name}/{method.name}"
+        for service in SERVICES.values()
+        for method in service.methods
+    }
+    assert {row[0] for row in UNARY} | streams == everything
+
+
+def test_no_method_is_inherited() -> None:
+    for servicer, name in (
+        (RatingServicer, "RatingService"),
+        (CdrServicer, "CdrService"),
+        (TenantServicer, "TenantService"),
+    ):
+        assert set(SERVICES[name].methods_by_name) <= set(vars(servicer))
+
+
+def test_an_explanation_is_given_where_it_is_asked_for(server: Any, subject: Fake) -> None:
+    subject.answers = [
+        RatedCall("", RatingStatus.RATED, bill_seconds=66, cost_e4=1650),
+        Explanation("447", (), ()),
+    ]
+    request = rating_pb.RateCallRequest(call=CALL_MESSAGE, explain=True)
+    rpc = server.invoke_unary_unary(method("RatingService/RateCall"), (), request, 10)
+    response, _, _, _ = rpc.termination()
+    assert subject.calls == [("rate", CALL), ("explain", CALL)]
+    assert response.explanation.normalized_number == "447"
+
+
+@pytest.mark.parametrize("path", ["RatingService/RateCall", "RatingService/BatchRateCalls"])
+def test_a_call_without_a_start_is_rated_as_of_now(server: Any, subject: Fake, path: str) -> None:
+    sent = types_pb2.Call()
+    sent.CopyFrom(CALL_MESSAGE)
+    sent.ClearField("started_at")
+    request: Any = rating_pb.RateCallRequest(call=sent)
+    rated: Any = RatedCall("", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)
+    if path.endswith("BatchRateCalls"):
+        request = rating_pb.BatchRateCallsRequest(calls=[sent])
+        rated = [rated]
+    subject.answers = [rated]
+    before = time.time_ns()
+    rpc = server.invoke_unary_unary(method(path), (), request, 10)
+    assert rpc.termination()[2] is grpc.StatusCode.OK
+    given = subject.calls[0][1]
+    call = given[0] if isinstance(given, list) else given
+    assert before <= call.started_at_ns <= time.time_ns()
+
+
+def stream(server: Any, path: str, requests: Iterable[Any]) -> tuple[Any, list[Any]]:
+    """The rpc and its responses, of which there is one for each request."""
+    rpc = server.invoke_stream_stream(method(path), (), 10)
+    responses = []
+    for request in requests:
+        rpc.send_request(request)
+        responses.append(rpc.take_response())
+    rpc.requests_closed()
+    assert rpc.termination()[1] is grpc.StatusCode.OK
+    return rpc, responses
+
+
+def test_a_stream_of_ratings_answers_each_request(server: Any, subject: Fake) -> None:
+    bad = types_pb2.Call(call_id="b")
+    error = BadCall("direction", "is required: one of INBOUND, OUTBOUND, INTERNAL", call_id="b")
+    free = RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)
+    subject.answers = [[free], [], [RatedCall("b", RatingStatus.UNRATED, error=error), free]]
+    _, responses = stream(
+        server,
+        "RatingService/StreamRateCalls",
+        [
+            rating_pb.StreamRateCallsRequest(calls=[CALL_MESSAGE]),
+            rating_pb.StreamRateCallsRequest(),
+            rating_pb.StreamRateCallsRequest(calls=[bad, CALL_MESSAGE]),
+        ],
+    )
+    assert [len(response.rated) for response in responses] == [1, 0, 2]
+    assert responses[2].rated[0].error.field == "direction"
+    assert subject.calls == [
+        ("rate_batch", [CALL]),
+        ("rate_batch", []),
+        ("rate_batch", [error, CALL]),
+    ]
+
+
+def test_an_upload_goes_on_under_the_id_that_the_server_named(server: Any, subject: Fake) -> None:
+    subject.answers = [ChunkResult(6, offset, 1, 0, 0, 0, 0, ()) for offset in (1, 2, 3, 4)]
+    _, responses = stream(
+        server,
+        "CdrService/UploadCdrs",
+        [
+            cdr_pb.UploadCdrsRequest(calls=[CALL_MESSAGE]),
+            cdr_pb.UploadCdrsRequest(offset=1, calls=[CALL_MESSAGE]),
+            cdr_pb.UploadCdrsRequest(upload_id=6, offset=2, calls=[CALL_MESSAGE]),
+            cdr_pb.UploadCdrsRequest(offset=3, calls=[types_pb2.Call(call_id="bad")]),
+        ],
+    )
+    assert [response.upload_id for response in responses] == [6] * 4
+    assert [response.committed_offset for response in responses] == [1, 2, 3, 4]
+    assert [call[:3] for call in subject.calls] == [
+        *(("commit", 0, 0), ("commit", 6, 1), ("commit", 6, 2), ("commit", 6, 3))
+    ]
+    assert subject.calls[0][3] == [CALL]
+    assert [type(item) for item in subject.calls[3][3]] == [BadCall]
+
+
+def test_an_upload_wants_to_know_when_a_call_started(server: Any, subject: Fake) -> None:
+    subject.answers = [ChunkResult(6, 1, 0, 0, 0, 1, 0, ())]
+    sent = types_pb2.Call()
+    sent.CopyFrom(CALL_MESSAGE)
+    sent.ClearField("started_at")
+    stream(server, "CdrService/UploadCdrs", [cdr_pb.UploadCdrsRequest(calls=[sent])])
+    assert subject.calls[0][3] == [BadCall("started_at", "is required")]
+
+
+def test_a_deck_is_handed_over_as_it_comes(server: Any, subject: Fake) -> None:
+    subject.answers = [ImportOutcome(created=2, rate_revision=9)]
+    rpc = server.invoke_stream_unary(method("RatingService/ImportRates"), (), 10)
+    sent = types_pb2.Rate(prefix="44", cost_per_minute="0.15", billing_increment=6)
+    replace = types_pb2.IMPORT_MODE_REPLACE
+    rpc.send_request(rating_pb.ImportRatesRequest(tenant_id=7, mode=replace, rates=[sent]))
+    rpc.send_request(rating_pb.ImportRatesRequest(rates=[sent]))
+    rpc.requests_closed()
+    response, _, code, _ = rpc.termination()
+    assert code is grpc.StatusCode.OK
+    assert response == rating_pb.ImportRatesResponse(created=2, rate_revision=9)
+    rate = Rate(prefix="44", cost_per_minute_e4=1500, billing_increment=6)
+    assert subject.calls == [("import_deck", 7, ImportMode.REPLACE, False, [rate, rate])]
+
+
+@pytest.mark.parametrize(
+    ("path", "request_message", "parts", "call"),
+    [
+        (
+            "RatingService/ExportRates",
+            rating_pb.ExportRatesRequest(tenant_id=7),
+            [[RATE, RATE], [RATE]],
+            ("export", 7),
+        ),
+        (
+            "CdrService/ExportCdrs",
+            cdr_pb.ExportCdrsRequest(search="x"),
+            [[CDR, CDR], [CDR]],
+            ("export", CdrFilter(search="x")),
+        ),
+    ],
+    ids=["rates", "cdrs"],
+)
+def test_exports(
+    server: Any,
+    subject: Fake,
+    path: str,
+    request_message: Any,
+    parts: list[list[Any]],
+    call: tuple[Any, ...],
+) -> None:
+    subject.answers = [iter(parts)]
+    rpc = server.invoke_unary_stream(method(path), (), request_message, 10)
+    field = "rates" if path.endswith("Rates") else "cdrs"
+    assert [len(getattr(rpc.take_response(), field)) for _ in parts] == [2, 1]
+    assert rpc.termination()[1] is grpc.StatusCode.OK
+    assert subject.calls == [call]
