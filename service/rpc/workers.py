@@ -1,0 +1,171 @@
+"""Several worker processes behind one port.
+
+The parent holds the port, starts the workers as fresh processes (nothing is forked: grpc does not
+survive it), says when all of them serve, replaces one that dies, and hands on the request to stop.
+It serves nothing itself and knows nothing of what the workers do.
+
+A worker and its parent talk over the worker's standard input and output: in goes one line of JSON,
+its settings, which may hold a password and so are no argument; out comes one line of JSON once it
+serves. That the input ends tells a worker that its parent is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Literal
+
+# A worker that lives shorter than this has failed to start, or as good as.
+SETTLED_SECONDS = 10.0
+# So many times in a row, and with no other worker that serves, there is no hope.
+MAX_QUICK_DEATHS = 5
+FIRST_BACKOFF_SECONDS = 0.2
+MAX_BACKOFF_SECONDS = 10.0
+# What a worker may take, beyond the grace period, to close its database.
+STOP_MARGIN_SECONDS = 10.0
+
+_LOG = logging.getLogger("tollwire.workers")
+
+
+class WorkersFailed(Exception):
+    """The workers do not stay alive; their own words are on standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    kind: Literal["ready", "dead", "restart", "stop"]
+    slot: int = -1
+    report: Mapping[str, Any] | None = None
+
+
+class _Worker:
+    """One process, and the threads that listen to it and wait for its end."""
+
+    def __init__(
+        self, slot: int, command: Sequence[str], settings: str, events: queue.SimpleQueue[_Event]
+    ) -> None:
+        self.started_at = time.monotonic()
+        self.serves = False
+        self._slot = slot
+        self._events = events
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(settings + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is dead already, which the thread below reports
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line.endswith("\n"):
+            self._events.put(_Event("ready", self._slot, json.loads(line)))
+        self.process.wait()
+        self.process.stdout.close()
+        self._events.put(_Event("dead", self._slot))
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+class Supervisor:
+    """Keeps ``count`` workers alive until told to stop. ``run`` belongs to the main thread."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        settings: Mapping[str, Any],
+        count: int,
+        *,
+        grace_seconds: float,
+        on_serving: Callable[[Mapping[str, Any]], None],
+        first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+    ) -> None:
+        """``command`` starts a worker. ``on_serving`` is called once, when all serve, with the
+        report of one of them."""
+        self._command = command
+        self._settings = json.dumps(settings)
+        self._grace_seconds = grace_seconds
+        self._on_serving: Callable[[Mapping[str, Any]], None] | None = on_serving
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._workers: dict[int, _Worker] = {}
+        self._count = count
+        self._first_backoff_seconds = first_backoff_seconds
+        self._quick_deaths = [0] * count
+
+    def run(self) -> None:
+        """Returns once SIGTERM or SIGINT came; WorkersFailed where they cannot be kept alive."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_stop)
+        try:
+            for slot in range(self._count):
+                self._start(slot)
+            while (event := self._events.get()).kind != "stop":
+                self._handle(event)
+        finally:
+            self._stop_all()
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # asked again, the process dies at once
+        self._events.put(_Event("stop"))
+
+    def _start(self, slot: int) -> None:
+        self._workers[slot] = _Worker(slot, self._command, self._settings, self._events)
+
+    def _handle(self, event: _Event) -> None:
+        if event.kind == "ready":
+            self._workers[event.slot].serves = True
+            if self._on_serving and all(worker.serves for worker in self._workers.values()):
+                assert event.report is not None
+                self._on_serving(event.report)
+                self._on_serving = None
+        elif event.kind == "dead":
+            self._replace_later(event.slot)
+        elif event.kind == "restart":
+            self._start(event.slot)
+
+    def _replace_later(self, slot: int) -> None:
+        dead = self._workers[slot]
+        if self._on_serving and not dead.serves:
+            raise WorkersFailed("a worker could not start")
+        dead.serves = False
+        settled = time.monotonic() - dead.started_at >= SETTLED_SECONDS
+        quick_deaths = 0 if settled else self._quick_deaths[slot] + 1
+        self._quick_deaths[slot] = quick_deaths
+        if quick_deaths >= MAX_QUICK_DEATHS and not self._any_serves():
+            raise WorkersFailed("the workers die as soon as they are started")
+        delay_seconds = min(self._first_backoff_seconds * 2**quick_deaths, MAX_BACKOFF_SECONDS)
+        _LOG.error(
+            "worker %d (pid %d) ended with code %d; a new one starts in %.1f s",
+            *(slot, dead.process.pid, dead.process.returncode, delay_seconds),
+        )
+        timer = threading.Timer(delay_seconds, self._events.put, (_Event("restart", slot),))
+        timer.daemon = True
+        timer.start()
+
+    def _any_serves(self) -> bool:
+        return any(worker.serves for worker in self._workers.values())
+
+    def _stop_all(self) -> None:
+        for worker in self._workers.values():
+            worker.signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._grace_seconds + STOP_MARGIN_SECONDS
+        for worker in self._workers.values():
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()

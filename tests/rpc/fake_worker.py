@@ -1,0 +1,59 @@
+"""A stand-in for a worker: it reports, waits and ends as its settings say.
+
+As a program with arguments it is the supervisor of such workers:
+``python -m tests.rpc.fake_worker COUNT [NAME=VALUE]...``
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+from service.rpc.workers import Supervisor, WorkersFailed
+
+
+def work() -> int:
+    with open(0, "rb", buffering=0, closefd=False) as parent:
+        settings = json.loads(parent.readline())
+    if settings.get("fail") == "at_start":
+        print("cannot start", file=sys.stderr)
+        return 1
+    if settings.get("stubborn"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(json.dumps({"settings": settings}), flush=True)
+    print(f"worker {os.getpid()}", file=sys.stderr, flush=True)
+    if settings.get("fail") == "soon":
+        return 3
+    os.read(0, 1)
+    return 0
+
+
+def supervise(count: int, settings: dict[str, Any]) -> int:
+    logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
+    supervisor = Supervisor(
+        [sys.executable, "-m", "tests.rpc.fake_worker"],
+        settings,
+        count,
+        grace_seconds=0.0,
+        on_serving=lambda report: print(f"serving {json.dumps(report)}", flush=True),
+        first_backoff_seconds=0.02,
+    )
+    try:
+        supervisor.run()
+    except WorkersFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(work())
+    given = dict(argument.split("=") for argument in sys.argv[2:])
+    sys.exit(supervise(int(sys.argv[1]), given))
