@@ -1,0 +1,243 @@
+"""The composition root: the one place that builds everything and hands it on.
+
+``serve`` is what ``tollwire serve`` runs. With one worker the server runs in this process; with
+more, ``python -m service.app`` is what each of them runs (service/rpc/workers.py).
+
+Order of start: schema prepared, decks loaded (which reaches the database), port bound, serving.
+Order of stop: serving no more, RPCs in flight finished, decks followed no more, database closed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any
+
+from service.calls import Calls
+from service.cdrs import Cdrs
+from service.config import Listen, Settings
+from service.decks import Decks
+from service.errors import TollwireError
+from service.rates import Rates
+from service.rpc.error_map import cause_of
+from service.rpc.ports import CannotListen, Reservation, probe
+from service.rpc.server import RpcServer, Subjects
+from service.rpc.workers import Supervisor, WorkersFailed
+from service.storage import migrate
+from service.storage.engine import Database
+from service.storage.migrate import SchemaError
+from service.tenants import Tenants
+from service.uploads import Uploads
+from service.usage import Usage
+
+# What ends a server puts its reason here.
+Stop = queue.SimpleQueue[str]
+
+# Failures whose words are enough: whoever started the server can mend them.
+_CANNOT_SERVE = (CannotListen, SchemaError, TollwireError, WorkersFailed)
+
+_LOG = logging.getLogger("tollwire")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Everything below the wire, over one database."""
+
+    subjects: Subjects
+    decks: Decks
+
+
+@contextmanager
+def built(database_url: str) -> Iterator[Built]:
+    """All subjects, with the decks loaded and followed; closed at the end of the block."""
+    database = Database(database_url)
+    try:
+        migrate.prepare(database)
+        decks = Decks(database)
+        decks.load()
+        decks.follow()
+        try:
+            yield Built(
+                Subjects(
+                    tenants=Tenants(database, decks),
+                    rates=Rates(database, decks),
+                    calls=Calls(decks),
+                    cdrs=Cdrs(database, decks),
+                    uploads=Uploads(database, decks),
+                    usage=Usage(database),
+                ),
+                decks,
+            )
+        finally:
+            decks.close()
+    finally:
+        database.close()
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 0 when asked to stop, 1 after one line
+    on standard error that says why the server cannot run. Belongs to the main thread."""
+    _log_to_stderr(settings.log_level)
+    try:
+        if settings.workers > 1:
+            _supervise(settings)
+        else:
+            _serve_here(settings)
+    except _CANNOT_SERVE as error:
+        return _failed(error)
+    return 0
+
+
+def upgrade_database(url: str) -> int:
+    """Bring a database to the schema of this release, and say on standard output what was done. The
+    exit code: 0, or 1 after one line on standard error that says why it cannot be."""
+    _log_to_stderr("WARNING")
+    try:
+        database = Database(url)
+        try:
+            before, after = migrate.upgrade(database)
+        finally:
+            database.close()
+    except (SchemaError, TollwireError) as error:
+        print(f"tollwire: {error}{cause_of(error)}", file=sys.stderr, flush=True)
+        return 1
+    done = "already there" if before == after else f"it was {before or 'empty'} before"
+    print(f"tollwire: the database has schema {after}; {done}")
+    return 0
+
+
+def _serve_here(settings: Settings) -> None:
+    stop = _stop_on_signals()
+    probe(settings.listen)
+
+    def announce(listen: Listen, counts: Mapping[str, int]) -> None:
+        print(_serving_line(settings, listen, counts), flush=True)
+
+    _run(settings, stop, announce, share_port=False)
+
+
+def _supervise(settings: Settings) -> None:
+    with Reservation(settings.listen) as reservation:
+        listen = reservation.listen
+        # Once, and not by all workers at the same time.
+        database = Database(settings.database)
+        try:
+            migrate.prepare(database)
+        finally:
+            database.close()
+
+        def announce(report: Mapping[str, Any]) -> None:
+            print(_serving_line(settings, listen, report), flush=True)
+
+        Supervisor(
+            [sys.executable, "-m", "service.app"],
+            asdict(settings) | {"listen": listen},
+            settings.workers,
+            grace_seconds=settings.grace_seconds,
+            on_serving=announce,
+        ).run()
+
+
+def _run(
+    settings: Settings,
+    stop: Stop,
+    announce: Callable[[Listen, Mapping[str, int]], None],
+    *,
+    share_port: bool,
+) -> None:
+    """The life of one server in this process."""
+    with built(settings.database) as everything:
+        if not stop.empty():
+            return
+        server = RpcServer(
+            everything.subjects, max_streams=settings.max_streams, share_port=share_port
+        )
+        listen = server.bind(settings.listen)
+        server.start()
+        tenants, rates = everything.decks.size()
+        announce(listen, {"tenants": tenants, "rates": rates})
+        why = stop.get()
+        _LOG.info("%s: stopping; RPCs in flight have %g s", why, settings.grace_seconds)
+        if not server.stop(settings.grace_seconds):
+            # Their clients were told, and what they have not committed rolls back. Python would
+            # wait for their threads, however long they take.
+            _LOG.warning("leaving RPCs behind that did not end in time")
+            logging.shutdown()
+            os._exit(0)
+
+
+def _failed(error: Exception) -> int:
+    cause = cause_of(error) if isinstance(error, TollwireError) else ""
+    print(f"tollwire: {error}{cause}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _serving_line(settings: Settings, listen: Listen, counts: Mapping[str, int]) -> str:
+    database = settings.database.partition(":")[0].partition("+")[0]
+    return (
+        f"tollwire: serving on {listen} ({database}, {_count(settings.workers, 'worker')},"
+        f" {_count(counts['tenants'], 'tenant')}, {_count(counts['rates'], 'rate')},"
+        f" pid {os.getpid()})"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _stop_on_signals() -> Stop:
+    # Not an Event: set() within a signal handler can wait for the very thread that it interrupted.
+    stop: Stop = queue.SimpleQueue()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # asked again, the process dies at once
+        stop.put(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    return stop
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # else it tells of every start
+
+
+def _work() -> int:
+    """A worker: settings from standard input, a report to standard output, and an end when the
+    input ends, because then the parent is gone."""
+    stop = _stop_on_signals()
+    with open(0, "rb", buffering=0, closefd=False) as parent:
+        given = json.loads(parent.readline())
+    settings = Settings(**given | {"listen": Listen(*given["listen"])})
+    _log_to_stderr(settings.log_level)
+
+    def wait_for_the_parents_end() -> None:
+        os.read(0, 1)
+        stop.put("the parent is gone")
+
+    threading.Thread(target=wait_for_the_parents_end, daemon=True).start()
+
+    def report(listen: Listen, counts: Mapping[str, int]) -> None:
+        print(json.dumps(counts), flush=True)
+
+    try:
+        _run(settings, stop, report, share_port=True)
+    except _CANNOT_SERVE as error:
+        return _failed(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_work())

@@ -1,0 +1,136 @@
+"""The gRPC server: what it is made of, and how it starts and stops.
+
+grpc's own threads do the transport; handlers run in a pool that is as large as all streams together
+and some more, so that unary RPCs always find a thread. The transport's cost dominates that of the
+handlers, and processes add up where threads do not: see ``workers``.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from service.calls import Calls
+from service.cdrs import Cdrs
+from service.config import Listen
+from service.rates import Rates
+from service.rpc import health
+from service.rpc.cdr_service import CdrServicer
+from service.rpc.interceptors import add_service
+from service.rpc.ports import CannotListen
+from service.rpc.rating_service import RatingServicer
+from service.rpc.streams import Streams
+from service.rpc.tenant_service import TenantServicer
+from service.tenants import Tenants
+from service.uploads import Uploads
+from service.usage import Usage
+from tollwire.v1 import cdr_service_pb2, rating_service_pb2, tenant_service_pb2
+
+UNARY_THREADS = 32
+# grpcurl asks by reflection before each of its calls: an operator must get through when all other
+# places are taken.
+REFLECTION_STREAMS = 4
+# Watches hold no thread, only memory.
+HEALTH_WATCHES = 10_000
+
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+# A client may ping every 10 seconds, with a call or without; grpc's own limit is 5 minutes.
+MIN_PING_INTERVAL_MS = 10_000
+# The server pings too: a stream whose client vanished without a word must not hold its place.
+KEEPALIVE_MS = 60_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+
+# How long a handler may take to notice that its RPC was cancelled.
+LAST_HANDLERS_SECONDS = 2.0
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+)
+
+_SERVICES = {
+    "rating": rating_service_pb2.DESCRIPTOR.services_by_name["RatingService"],
+    "cdr": cdr_service_pb2.DESCRIPTOR.services_by_name["CdrService"],
+    "tenant": tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"],
+}
+_REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+# The released protocol is the alpha under another name, message for message.
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """What the services call."""
+
+    tenants: Tenants
+    rates: Rates
+    calls: Calls
+    cdrs: Cdrs
+    uploads: Uploads
+    usage: Usage
+
+
+class RpcServer:
+    """One process's server. ``bind``, ``start``, then ``stop``, each once."""
+
+    def __init__(self, subjects: Subjects, *, max_streams: int, share_port: bool = False) -> None:
+        """``share_port``: other processes listen on the same port."""
+        self._streams = Streams(max_streams)
+        self._reflections = Streams(REFLECTION_STREAMS)
+        self._watches = Streams(HEALTH_WATCHES)
+        threads = max_streams + REFLECTION_STREAMS + UNARY_THREADS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
+        self._server = grpc.server(
+            self._pool, options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port)))
+        )
+        names = [service.full_name for service in _SERVICES.values()]
+        self._health = health.HealthServicer(names)
+        self._add_services(subjects, names)
+
+    def _add_services(self, subjects: Subjects, names: list[str]) -> None:
+        rating = RatingServicer(subjects.calls, subjects.rates)
+        cdr = CdrServicer(subjects.cdrs, subjects.uploads, subjects.usage)
+        tenant = TenantServicer(subjects.tenants)
+        add_service(self._server, _SERVICES["rating"], rating, self._streams)
+        add_service(self._server, _SERVICES["cdr"], cdr, self._streams)
+        add_service(self._server, _SERVICES["tenant"], tenant, self._streams)
+        add_service(self._server, health.SERVICE, self._health, self._watches)
+        reflected = reflection.ReflectionServicer(
+            [*names, health.SERVICE.full_name, _REFLECTION.full_name]
+        )
+        for name in (_REFLECTION.full_name, _REFLECTION_V1):
+            add_service(self._server, _REFLECTION, reflected, self._reflections, name=name)
+
+    def bind(self, listen: Listen) -> Listen:
+        """Where the server will listen: the port is picked now where it is 0."""
+        try:
+            return Listen(listen.host, self._server.add_insecure_port(str(listen)))
+        except RuntimeError as error:
+            raise CannotListen(f"cannot listen on {listen}: the port is in use") from error
+
+    def start(self) -> None:
+        """From now on requests are answered; the health service says so."""
+        self._server.start()
+        self._health.serve()
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Takes nothing new, lets RPCs in flight finish for ``grace_seconds``, then cancels them.
+        Streams of requests end before their next one. Returns whether all handlers have ended: one
+        that waits for the database may go on although its RPC is cancelled."""
+        self._health.stop()
+        stopped = self._server.stop(grace_seconds)
+        for streams in (self._streams, self._reflections, self._watches):
+            streams.stop()
+        stopped.wait()
+        closing = threading.Thread(target=self._pool.shutdown, daemon=True)
+        closing.start()
+        closing.join(LAST_HANDLERS_SECONDS)
+        return not closing.is_alive()

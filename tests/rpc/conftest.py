@@ -1,0 +1,34 @@
+"""A whole server in this process, over a fresh SQLite file, for the tests of service/rpc."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from service.app import built
+from service.config import Listen
+from service.rpc.server import RpcServer
+from tests.rpc.running import connected
+
+
+@dataclass
+class WholeServer:
+    server: RpcServer
+    channel: grpc.Channel
+    address: str
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
+    """With all services, all subjects and no tenant. One for the tests of a module."""
+    path = tmp_path_factory.mktemp("whole") / "tollwire.db"
+    with built(f"sqlite:///{path}") as everything:
+        server = RpcServer(everything.subjects, max_streams=4)
+        address = str(server.bind(Listen("127.0.0.1", 0)))
+        server.start()
+        with connected(address) as channel:
+            yield WholeServer(server, channel, address)
+        assert server.stop(0)
