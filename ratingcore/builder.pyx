@@ -21,10 +21,10 @@ from .money cimport (
 from .number cimport MAX_DIGITS, set_dialling
 from .pool cimport pool_intern
 from .tables cimport (
-    GROUP_BIT,
     MAX_ROWS,
+    first_window,
+    is_group,
     slots_on_path,
-    slot_prefix,
     tables_free,
     tables_new,
     tables_t,
@@ -214,18 +214,16 @@ cdef class DeckBuilder:
     cdef bint _base_has(self, int64_t version_id, str prefix) except -1:
         cdef const tables_t* tables = self.base.tables
         cdef uint32_t slots[MAX_DIGITS + 1]
-        cdef uint8_t digits[MAX_DIGITS]
+        cdef uint32_t lengths[MAX_DIGITS + 1]
         cdef bytes text = prefix.encode()
-        cdef int found = slots_on_path(tables, text, len(text), slots)
+        cdef int found = slots_on_path(tables, text, len(text), slots, lengths)
         cdef uint32_t slot, first, i
-        if found == 0:
+        if found == 0 or lengths[found - 1] != <uint32_t> len(text):
             return False
         slot = slots[found - 1]
-        if slot_prefix(tables, slot, digits) != len(text):
-            return False
-        if not tables.terms_of[slot] & GROUP_BIT:
+        if not is_group(tables, slot):
             return tables.version_ids[slot] == version_id
-        first = tables.terms_of[slot] & ~<uint32_t> GROUP_BIT
+        first = first_window(tables, slot)
         for i in range(first, first + tables.windows[first].left):
             if tables.windows[i].version_id == version_id:
                 return True

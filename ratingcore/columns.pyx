@@ -6,6 +6,7 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
+from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -171,6 +172,11 @@ cdef Py_ssize_t _match_all(
     return -1
 
 
+cdef bytearray _column(Py_ssize_t count, Py_ssize_t item_size):
+    """Room for a column, not zeroed: every item will be written."""
+    return PyByteArray_FromStringAndSize(NULL, count * item_size)
+
+
 cdef object _view(bytearray memory, str form):
     return memoryview(memory).cast(form)
 
@@ -203,12 +209,12 @@ cdef object rate_columns(
     batch.started_at_ns = <const int64_t*> starts_buffer.view.buf
     batch.billable = <const uint8_t*> billable_buffer.view.buf
     batch.count = count
-    cdef bytearray status = bytearray(count)
-    cdef bytearray unrated_reason = bytearray(count)
-    cdef bytearray bill_seconds = bytearray(count * 8)
-    cdef bytearray cost_e4 = bytearray(count * 8)
-    cdef bytearray rate_index = bytearray(count * 4)
-    cdef bytearray prefix_length = bytearray(count)
+    cdef bytearray status = _column(count, 1)
+    cdef bytearray unrated_reason = _column(count, 1)
+    cdef bytearray bill_seconds = _column(count, 8)
+    cdef bytearray cost_e4 = _column(count, 8)
+    cdef bytearray rate_index = _column(count, 4)
+    cdef bytearray prefix_length = _column(count, 1)
     out.status = <uint8_t*> <char*> status
     out.unrated_reason = <uint8_t*> <char*> unrated_reason
     out.bill_seconds = <int64_t*> <char*> bill_seconds
@@ -248,8 +254,8 @@ cdef object match_columns(
     batch.offsets = <const int64_t*> offsets_buffer.view.buf
     batch.started_at_ns = <const int64_t*> starts_buffer.view.buf
     batch.count = count
-    cdef bytearray rate_index = bytearray(count * 4)
-    cdef bytearray prefix_length = bytearray(count)
+    cdef bytearray rate_index = _column(count, 4)
+    cdef bytearray prefix_length = _column(count, 1)
     out.rate_index = <int32_t*> <char*> rate_index
     out.prefix_length = <uint8_t*> <char*> prefix_length
     with nogil:

@@ -18,8 +18,9 @@ from .money cimport BLOCKED_BIT, MAX_SECONDS, interval_t, terms_t
 from .number cimport MAX_DIGITS, normalize_text
 from .pool cimport pool_item
 from .tables cimport (
-    GROUP_BIT,
     NO_ROW,
+    first_window,
+    is_group,
     row_count,
     row_terms,
     rows_in_order,
@@ -54,7 +55,8 @@ cdef str _destination(const tables_t* tables, uint32_t row):
 
 
 cdef object _bound(int64_t seconds, uint32_t nanoseconds, int64_t open_end):
-    return None if seconds == open_end else seconds * 1_000_000_000 + <object> nanoseconds
+    # A Python integer: 64 bits of nanoseconds end in 2262, the window of a rate may not.
+    return None if seconds == open_end else (<object> seconds) * 1_000_000_000 + nanoseconds
 
 
 cdef str _digits(const uint8_t* text, uint8_t length):
@@ -176,7 +178,7 @@ cdef class Deck:
         cdef const tables_t* tables = self.tables
         cdef uint64_t rows = <uint64_t> tables.slot_count + tables.window_count
         if not 0 <= index < rows or (
-            index < tables.slot_count and tables.terms_of[<uint32_t> index] & GROUP_BIT
+            index < tables.slot_count and is_group(tables, index)
         ):
             raise IndexError(f"no rate has the index {index}")
         return self._info(index)
@@ -186,15 +188,16 @@ cdef class Deck:
         one prefix the latest effective_from first. In effect or not; the digits are normalised."""
         cdef const tables_t* tables = self.tables
         cdef uint32_t slots[MAX_DIGITS + 1]
+        cdef uint32_t lengths[MAX_DIGITS + 1]
         cdef uint32_t first, i
         cdef int at
         cdef bytes text = digits.encode()
         cdef list found = []
         if len(text) > MAX_DIGITS or (text and not text.isdigit()):
             raise ValueError(f"not a normalised number: {digits!r}")
-        for at in range(slots_on_path(tables, text, len(text), slots) - 1, -1, -1):
-            if tables.terms_of[slots[at]] & GROUP_BIT:
-                first = tables.terms_of[slots[at]] & ~<uint32_t> GROUP_BIT
+        for at in range(slots_on_path(tables, text, len(text), slots, lengths) - 1, -1, -1):
+            if is_group(tables, slots[at]):
+                first = first_window(tables, slots[at])
                 for i in range(first, first + tables.windows[first].left):
                     found.append(self._info(tables.slot_count + i))
             else:

@@ -3,7 +3,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .match cimport match_t, walk_from_top
 from .money cimport (
     BLOCKED_BIT,
     MAX_BILLING_INCREMENT,
@@ -16,18 +15,18 @@ from .native cimport popcount10
 from .number cimport MAX_DIGITS
 from .pool cimport pool_item, pool_t
 from .tables cimport (
-    CHILD_BITS,
-    GROUP_BIT,
-    GROUP_SHIFT,
-    JUMP_GROUP,
-    JUMP_NOTHING,
     LENGTH_BITS,
-    NO_NODE,
-    NO_ROW,
-    SLOT_SHIFT,
+    NO_SLOT,
+    TEN_DIGITS,
+    first_window,
+    has_child,
+    has_slot,
+    is_group,
     jump_t,
+    node_slot_count,
     node_t,
     slot_prefix,
+    slots_on_path,
     tables_t,
     terms_intervals,
     window_t,
@@ -49,7 +48,7 @@ cdef int _require(bint holds, str what) except -1:
 cdef int _check_group(const tables_t* tables, uint32_t slot, reached_t* reached) except -1:
     cdef const window_t* window
     cdef const window_t* before = NULL
-    cdef uint32_t first = tables.terms_of[slot] & ~<uint32_t> GROUP_BIT
+    cdef uint32_t first = first_window(tables, slot)
     cdef uint32_t i
     _require(tables.rate_ids[slot] == 0 and tables.version_ids[slot] == 0, "a group has no ids")
     _require(first == reached.windows and first < tables.window_count, "windows are in order")
@@ -82,19 +81,13 @@ cdef int _check_slots(
     cdef uint8_t found[MAX_DIGITS]
     cdef uint32_t slot = node.slots
     cdef uint32_t digit
-    cdef bint group
     for digit in range(10):
-        if not node.bits & (<uint32_t> 1 << (SLOT_SHIFT + digit)):
+        if not has_slot(node, digit):
             continue
         _require(slot < tables.slot_count, "slots exist")
         if depth >= 0:
             digits[depth] = c'0' + digit
-        group = (tables.terms_of[slot] & GROUP_BIT) != 0
-        _require(
-            group == ((node.bits & (<uint32_t> 1 << (GROUP_SHIFT + digit))) != 0),
-            "node and column agree on groups",
-        )
-        if group:
+        if is_group(tables, slot):
             _check_group(tables, slot, reached)
         else:
             _require(tables.terms_of[slot] < tables.terms.count, "terms exist")
@@ -117,19 +110,15 @@ cdef int _check_node(
     """A node whose prefix of ``depth`` digits is in ``digits``, and all below it."""
     cdef uint32_t child = node.children
     cdef uint32_t digit
-    cdef uint32_t shape = node.bits & (CHILD_BITS | CHILD_BITS << SLOT_SHIFT)
-    _require(node.bits >> 30 == 0, "a node has thirty bits")
-    _require(
-        node.bits >> GROUP_SHIFT & ~(node.bits >> SLOT_SHIFT & CHILD_BITS) == 0,
-        "a group is a slot",
-    )
+    cdef uint32_t digits_used = node.child_bits | node.slot_bits
+    _require(digits_used <= TEN_DIGITS, "there are ten digits")
     if depth < 0:
-        _require(shape & ~<uint32_t> (1 | 1 << SLOT_SHIFT) == 0, "top has one digit")
+        _require(digits_used <= 1, "top has one digit")
     else:
-        _require(shape != 0, "no node is empty")
+        _require(digits_used != 0, "no node is empty")
     _require(depth < MAX_DIGITS, "no prefix is longer than it may be")
     for digit in range(10):
-        if node.bits & (<uint32_t> 1 << digit):
+        if has_child(node, digit):
             _require(child < tables.node_count, "children exist")
             if depth >= 0:
                 digits[depth] = c'0' + digit
@@ -139,7 +128,7 @@ cdef int _check_node(
     reached.nodes = child
     _require(node.slots == reached.slots, "slots are in post-order")
     _check_slots(tables, node, digits, depth, reached)
-    reached.slots += popcount10(node.bits >> SLOT_SHIFT & CHILD_BITS)
+    reached.slots += node_slot_count(node)
     return 0
 
 
@@ -147,11 +136,12 @@ cdef int _check_jumps(const tables_t* tables) except -1:
     """Every entry says what walking its digits from the top finds."""
     cdef uint8_t digits[MAX_DIGITS]
     cdef uint32_t entries = 1
-    cdef uint32_t i, rest, position, node, bit
+    cdef uint32_t i, rest, position, node, digit
     cdef const node_t* at
     cdef const jump_t* jump
-    cdef match_t match
-    cdef bint group
+    cdef uint32_t slots[MAX_DIGITS + 1]
+    cdef uint32_t lengths[MAX_DIGITS + 1]
+    cdef int found
     for i in range(tables.jump_digits):
         entries *= 10
     for i in range(entries if tables.jumps != NULL else 0):
@@ -160,28 +150,22 @@ cdef int _check_jumps(const tables_t* tables) except -1:
             digits[tables.jump_digits - 1 - position] = <uint8_t> (c'0' + rest % 10)
             rest //= 10
         node = tables.top.children
-        group = tables.top.bits >> GROUP_SHIFT != 0
         for position in range(tables.jump_digits):
             at = &tables.nodes[node]
-            bit = <uint32_t> 1 << (digits[position] - c'0')
-            if at.bits & bit << SLOT_SHIFT:
-                group = (at.bits & bit << GROUP_SHIFT) != 0
-            if not at.bits & bit:
-                node = NO_NODE
+            digit = digits[position] - c'0'
+            if not has_child(at, digit):
+                node = tables.node_count
                 break
-            node = at.children + popcount10(at.bits & (bit - 1))
+            node = at.children + popcount10(at.child_bits & ((1 << digit) - 1))
         jump = &tables.jumps[i]
         _require(jump.node == node, "a jump leads where a walk does")
-        if group:
-            _require(jump.best == JUMP_GROUP, "a jump knows of a group")
-            continue
-        walk_from_top(tables, digits, tables.jump_digits, 0, &match)
-        if match.row == NO_ROW:
-            _require(jump.best == JUMP_NOTHING, "a jump knows of no match")
+        found = slots_on_path(tables, digits, tables.jump_digits, slots, lengths)
+        if found == 0:
+            _require(jump.best == <uint32_t> NO_SLOT << LENGTH_BITS, "a jump knows of no prefix")
         else:
             _require(
-                jump.best == <uint32_t> match.row << LENGTH_BITS | match.length,
-                "a jump has the match of a walk",
+                jump.best == slots[found - 1] << LENGTH_BITS | lengths[found - 1],
+                "a jump has the longest prefix until there",
             )
     return 0
 
@@ -229,9 +213,12 @@ cdef int check_tables(const tables_t* tables) except -1:
     """AssertionError names the first invariant that is broken."""
     cdef uint8_t digits[MAX_DIGITS]
     cdef reached_t reached
+    cdef node_t at_end
     memset(&reached, 0, sizeof(reached_t))
     _check_node(tables, &tables.top, digits, -1, &reached)
     _require(reached.nodes == tables.node_count, "all nodes are reached")
+    at_end = tables.nodes[tables.node_count]
+    _require(at_end.child_bits == 0 and at_end.slot_bits == 0, "the last node is empty")
     _require(reached.slots == tables.slot_count, "all slots are reached")
     _require(reached.windows == tables.window_count, "all windows are reached")
     _require(reached.groups == tables.group_count, "all groups are counted")

@@ -9,19 +9,23 @@ whole deck is built) or large (one rate is changed); and the result does not dep
 there, but for the order of terms.
 """
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 from .memory cimport allocate, release, reserve
-from .native cimport invariant, popcount10
+from .native cimport invariant
 from .tables cimport (
-    CHILD_BITS,
     GROUP_BIT,
-    GROUP_SHIFT,
     MAX_DIGITS,
     MAX_ROWS,
-    SLOT_SHIFT,
+    NO_SLOT,
+    child_count,
+    first_window,
+    has_child,
+    has_slot,
+    is_group,
+    node_slot_count,
     node_t,
     tables_freeze,
     window_t,
@@ -39,9 +43,6 @@ cdef struct merge_t:
     window_t* group              # scratch: the rates of the prefix at hand; left is 1 for new ones
     uint32_t group_count
     uint32_t group_capacity
-
-cdef enum:
-    NO_SLOT = 0xFFFFFFFF
 
 
 cdef void set_key(change_t* change, const uint8_t* digits, uint32_t length) noexcept nogil:
@@ -226,8 +227,8 @@ cdef int _copy_slots(merge_t* m, uint32_t end) except -1 nogil:
 cdef int _copy_subtree(merge_t* m, const node_t* node, node_t* copy) except -1 nogil:
     """All below ``node``, and its own slots; the copy of the node itself goes to its parent."""
     cdef tables_t* made = m.made
-    cdef uint32_t node_end = node.children + popcount10(node.bits & CHILD_BITS)
-    cdef uint32_t slot_end = node.slots + popcount10(node.bits >> SLOT_SHIFT & CHILD_BITS)
+    cdef uint32_t node_end = node.children + child_count(node)
+    cdef uint32_t slot_end = node.slots + node_slot_count(node)
     cdef uint32_t node_delta = made.node_count - m.node_at   # modulo 2**32
     cdef uint32_t slot_delta = made.slot_count - m.slot_at   # modulo 2**32
     cdef uint32_t count = node_end - m.node_at
@@ -237,18 +238,24 @@ cdef int _copy_subtree(merge_t* m, const node_t* node, node_t* copy) except -1 n
     _reserve_nodes(made, <uint64_t> made.node_count + count)
     target = &made.nodes[made.node_count]
     for i in range(count):
-        target[i].bits = source[i].bits
+        target[i].child_bits = source[i].child_bits
+        target[i].slot_bits = source[i].slot_bits
         target[i].children = source[i].children + node_delta
         target[i].slots = source[i].slots + slot_delta
     made.node_count += count
     m.node_at = node_end
-    copy.bits = node.bits
+    copy.child_bits = node.child_bits
+    copy.slot_bits = node.slot_bits
     copy.children = node.children + node_delta
     copy.slots = node.slots + slot_delta
     return _copy_slots(m, slot_end)
 
 
 # --- Merging what did -------------------------------------------------------------------------------
+
+
+cdef inline bint _is_empty(const node_t* node) noexcept nogil:
+    return not (node.child_bits | node.slot_bits)
 
 
 cdef int _add_to_group(merge_t* m, const window_t* rate) except -1 nogil:
@@ -273,8 +280,8 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
     cdef uint32_t i, window
     m.group_count = 0
     if base_slot != NO_SLOT:
-        if base.terms_of[base_slot] & GROUP_BIT:
-            window = base.terms_of[base_slot] & ~<uint32_t> GROUP_BIT
+        if is_group(base, base_slot):
+            window = first_window(base, base_slot)
             m.window_at = window + base.windows[window].left
             for i in range(window, m.window_at):
                 rate = base.windows[i]
@@ -344,20 +351,17 @@ cdef int _settle(merge_t* m, uint32_t first, uint32_t last) except -1 nogil:
 
 
 cdef int _merge_prefix(
-    merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last, uint32_t* bits
+    merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last
 ) except -1 nogil:
-    """One prefix with changes. ``bits``: 0, or the bits of digit 0 for what it became."""
+    """One prefix with changes: a slot in ``made``, or none."""
     cdef window_t* rate
     _gather(m, base_slot, first, last)
     _settle(m, first, last)
-    bits[0] = 0
     if m.group_count == 0:
         return 0
     rate = m.group
-    bits[0] = 1 << SLOT_SHIFT
     if m.group_count == 1 and rate.from_s == INT64_MIN and rate.to_s == INT64_MAX:
         return _add_slot(m.made, rate.rate_id, rate.version_id, rate.terms)
-    bits[0] |= 1 << GROUP_SHIFT
     return _add_group(m.made, rate, m.group_count)
 
 
@@ -396,18 +400,18 @@ cdef int _merge_children(
     cdef uint32_t digit
     for digit in range(10):
         child = NULL
-        if node != NULL and node.bits & (<uint32_t> 1 << digit):
+        if node != NULL and has_child(node, digit):
             child = &m.base.nodes[base_child]
             base_child += 1
         if longer[digit] < ending[digit + 1]:
             _merge_node(m, child, depth + 1, longer[digit], ending[digit + 1], &children[count])
-            if not children[count].bits:
+            if _is_empty(&children[count]):
                 continue
         elif child != NULL:
             _copy_subtree(m, child, &children[count])
         else:
             continue
-        made.bits |= <uint32_t> 1 << digit
+        made.child_bits |= <uint16_t> (1 << digit)
         count += 1
     if node != NULL:
         m.node_at = base_child
@@ -424,14 +428,14 @@ cdef int _merge_node(
 ) except -1 nogil:
     """The node of a prefix of ``depth`` digits, from the base's (or NULL) and its changes.
 
-    ``made.bits`` is 0 where nothing is left.
+    ``made`` is an empty node where nothing is left.
     """
     cdef uint32_t ending[11]
     cdef uint32_t longer[10]
     cdef uint32_t slot = NO_SLOT
-    cdef uint32_t digit, bits
+    cdef uint32_t digit, made_slot
     cdef bint had
-    made.bits = 0
+    made.child_bits = made.slot_bits = 0
     _deal(m, depth, first, last, ending, longer)
     _merge_children(m, node, depth, ending, longer, made)
     made.slots = m.made.slot_count
@@ -439,17 +443,16 @@ cdef int _merge_node(
         slot = node.slots
         invariant(m.slot_at == slot)
     for digit in range(10):
-        had = node != NULL and node.bits & (<uint32_t> 1 << (SLOT_SHIFT + digit))
+        had = node != NULL and has_slot(node, digit)
+        made_slot = m.made.slot_count
         if ending[digit] < longer[digit]:
-            _merge_prefix(m, slot if had else NO_SLOT, ending[digit], longer[digit], &bits)
-            made.bits |= bits << digit
-            if had:
-                m.slot_at = slot + 1
+            _merge_prefix(m, slot if had else NO_SLOT, ending[digit], longer[digit])
+            m.slot_at += had
         elif had:
-            made.bits |= node.bits & ((1 << SLOT_SHIFT | 1 << GROUP_SHIFT) << digit)
             _copy_slots(m, slot + 1)
-        if had:
-            slot += 1
+        slot += had
+        if m.made.slot_count > made_slot:
+            made.slot_bits |= <uint16_t> (1 << digit)
     return 0
 
 

@@ -12,27 +12,10 @@ also where that goes past a start which the call itself did not reach.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .native cimport (
-    divide_by_60,
-    invariant,
-    likely,
-    rc_sixtieths,
-    sixtieths_of,
-    sixtieths_sum,
-    unlikely,
-)
-
-cdef uint64_t MAX_PRICE_E4 = 999_999_999_999
-cdef uint64_t MAX_COST = 9_999_999_999_999_999_999
+from .native cimport rc_sixtieths, sixtieths_of, sixtieths_sum
 
 
-cdef inline int64_t _round_up(int64_t seconds, uint32_t increment) noexcept nogil:
-    """To the next whole multiple; seconds is from 0 to MAX_SECONDS, so 32 bits suffice."""
-    cdef uint32_t whole = (<uint32_t> seconds + increment - 1) // increment
-    return <int64_t> whole * increment
-
-
-cdef rc_sixtieths _price_parts(
+cdef rc_sixtieths price_parts(
     const terms_t* terms,
     const interval_t* intervals,
     uint32_t interval_count,
@@ -53,7 +36,7 @@ cdef rc_sixtieths _price_parts(
             billed = next_start - start
         else:
             next_start = -1
-            billed = _round_up(seconds - start, increment)
+            billed = round_up(seconds - start, increment)
         bill_seconds[0] += billed
         total = sixtieths_sum(total, sixtieths_of(billed, price_e4))
         if next_start < 0:
@@ -62,54 +45,6 @@ cdef rc_sixtieths _price_parts(
         price_e4 = intervals[i].price_e4
         increment = intervals[i].increment
     return total
-
-
-cdef int charge_terms(
-    const terms_t* terms,
-    const interval_t* intervals,
-    uint32_t interval_count,
-    int64_t duration_seconds,
-    int rounding,
-    int64_t* bill_seconds,
-    uint64_t* cost_e4,
-) noexcept nogil:
-    """Bill one call of 0 to MAX_SECONDS under terms that are not blocked.
-
-    Returns 1, or 0 where the cost would pass MAX_COST; then bill_seconds is as computed and the
-    cost is 0.
-    """
-    cdef rc_sixtieths total
-    cdef uint64_t cost
-    cdef uint32_t remainder
-    cdef int fits
-    cdef bint up
-    invariant(0 <= duration_seconds <= MAX_SECONDS and not terms.increment & BLOCKED_BIT)
-    if duration_seconds == 0:
-        bill_seconds[0] = 0
-        cost_e4[0] = 0
-        return 1
-    if duration_seconds < terms.minimum_seconds:
-        duration_seconds = terms.minimum_seconds
-    if likely(interval_count == 0):
-        bill_seconds[0] = _round_up(duration_seconds, terms.increment)
-        total = sixtieths_of(bill_seconds[0], terms.price_e4)
-    else:
-        total = _price_parts(terms, intervals, interval_count, duration_seconds, bill_seconds)
-    total = sixtieths_sum(total, sixtieths_of(60, terms.connect_fee_e4))
-    cost = divide_by_60(total, &remainder, &fits)
-    if rounding == HALF_UP:
-        up = remainder >= 30
-    elif rounding == HALF_EVEN:
-        up = remainder > 30 or (remainder == 30 and cost & 1)
-    elif rounding == UP:
-        up = remainder > 0
-    else:
-        up = False
-    if unlikely(not fits or cost > MAX_COST or (up and cost == MAX_COST)):
-        cost_e4[0] = 0
-        return 0
-    cost_e4[0] = cost + up
-    return 1
 
 
 cdef int check_rounding(int rounding) except -1:

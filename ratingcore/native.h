@@ -24,16 +24,58 @@ static void rc_fail(const char *file, int line, const char *condition)
 #endif
 
 /* The bits set among the lowest ten. The builtin is one instruction where the target is known to
- * have it, and a library call where not, as in a wheel for every x86-64; this is six operations. */
+ * have it, and a library call where not, as in a wheel for every x86-64; this is one load. */
+#define RC_ONES_2(n) n, n + 1, n + 1, n + 2
+#define RC_ONES_4(n) RC_ONES_2(n), RC_ONES_2(n + 1), RC_ONES_2(n + 1), RC_ONES_2(n + 2)
+#define RC_ONES_6(n) RC_ONES_4(n), RC_ONES_4(n + 1), RC_ONES_4(n + 1), RC_ONES_4(n + 2)
+#define RC_ONES_8(n) RC_ONES_6(n), RC_ONES_6(n + 1), RC_ONES_6(n + 1), RC_ONES_6(n + 2)
+#define RC_ONES_10(n) RC_ONES_8(n), RC_ONES_8(n + 1), RC_ONES_8(n + 1), RC_ONES_8(n + 2)
+
 static inline uint32_t rc_popcount10(uint32_t bits)
 {
 #if defined(__POPCNT__) || defined(__aarch64__)
     return (uint32_t)__builtin_popcount(bits);
 #else
-    bits = bits - ((bits >> 1) & 0x155);
-    bits = (bits & 0x333) + ((bits >> 2) & 0x333);
-    return (bits + (bits >> 4) + (bits >> 8)) & 0xf;
+    static const uint8_t ones[1024] = {RC_ONES_10(0)};
+    return ones[bits];
 #endif
+}
+
+/* Eight digits at a time. The first of eight characters is the lowest byte. */
+static inline uint64_t rc_load8(const uint8_t *from)
+{
+    uint64_t word;
+    memcpy(&word, from, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
+static inline void rc_store8(uint8_t *to, uint64_t word)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    memcpy(to, &word, 8);
+}
+
+/* Whether all eight are ASCII digits: the high nibble is 3, also after 6 was added. */
+static inline int rc_all_digits(uint64_t word)
+{
+    const uint64_t high = 0xF0F0F0F0F0F0F0F0;
+    uint64_t carried = (word + 0x0606060606060606) & high;
+    return ((word & high) | carried >> 4) == 0x3333333333333333;
+}
+
+/* The number that the first ``count`` of eight digit values (0 to 9, not ASCII) write, for 1 to 8.
+ * Neighbours are joined to pairs, pairs to fours, fours to eight. */
+static inline uint32_t rc_leading_number(uint64_t values, uint32_t count)
+{
+    values <<= 64 - 8 * count;
+    values = (values * 10 + (values >> 8)) & 0x00FF00FF00FF00FF;
+    values = (values * 100 + (values >> 16)) & 0x0000FFFF0000FFFF;
+    return (uint32_t)(values * 10000 + (values >> 32));
 }
 
 /* Exact money: sixtieths of 10^-4 of a currency unit, so that seconds times a price per minute

@@ -1,6 +1,6 @@
 """Declarations of native.h."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "native.h" nogil:
     ctypedef struct rc_sixtieths:
@@ -12,6 +12,10 @@ cdef extern from "native.h" nogil:
     void prefetch "RC_PREFETCH"(const void* address)
     void invariant "RC_ASSERT"(bint condition)
     uint32_t popcount10 "rc_popcount10"(uint32_t bits)
+    uint64_t load8 "rc_load8"(const uint8_t* from_)
+    void store8 "rc_store8"(uint8_t* to, uint64_t word)
+    bint all_digits "rc_all_digits"(uint64_t word)
+    uint32_t leading_number "rc_leading_number"(uint64_t values, uint32_t count)
     rc_sixtieths sixtieths_of "rc_sixtieths_of"(uint64_t seconds, uint64_t price_e4)
     rc_sixtieths sixtieths_sum "rc_sixtieths_sum"(rc_sixtieths left, rc_sixtieths right)
     uint64_t divide_by_60 "rc_divide_by_60"(rc_sixtieths total, uint32_t* remainder, int* fits)

@@ -14,9 +14,10 @@ A *slot* is a prefix. A *row* is a rate: row r < slot_count is the only rate of 
 effect; row slot_count + w is windows[w].
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .money cimport interval_t, terms_t
+from .native cimport popcount10
 from .number cimport MAX_DIGITS, dialling_t
 from .pool cimport pool_t
 
@@ -24,26 +25,23 @@ cdef enum:
     MAX_ROWS = 0x7FFFFFF         # of one deck; a slot and the length of its prefix fit 32 bits
     MAX_JUMP_DIGITS = 7          # a direct table of at most 10^7 entries
     JUMP_BYTES_A_SLOT = 4        # the direct table is as large as fits this much for every slot
-    CHILD_BITS = 0x3FF           # node_t.bits: digits that lead to a child
-    SLOT_SHIFT = 10              # ... and where the bits of digits that end a prefix begin
-    GROUP_SHIFT = 20             # ... and those of the prefixes among them with windows
+    TEN_DIGITS = 0x3FF           # the bits of all digits
 
 cdef enum:
     NO_ROW = -1                  # no rate
-    NO_NODE = 0xFFFFFFFF         # jump_t.node: nothing longer
-    JUMP_NOTHING = 0xFFFFFFFF    # jump_t.best: no prefix that short
-    JUMP_GROUP = 0xFFFFFFFE      # jump_t.best: a group is among the prefixes that short
+    NO_SLOT = 0xFFFFFFF          # no prefix; as jump_t.best has it, with a length of 0
     GROUP_BIT = 0x80000000       # in terms_of: the slot is a group, the rest is its first window
     LENGTH_BITS = 4              # jump_t.best: the lowest bits are the length, the others the slot
 
 cdef struct node_t:              # 12 bytes
-    uint32_t bits                # three sets of ten digits, from bits 0, SLOT_SHIFT, GROUP_SHIFT on
+    uint16_t child_bits          # bit d: digit d leads to a child
+    uint16_t slot_bits           # bit d: a prefix ends with digit d
     uint32_t children            # where in nodes the children are; where they would be, if none
     uint32_t slots               # first slot; where it would be, if none
 
 cdef struct jump_t:              # 8 bytes; what is known after the first jump_digits digits
-    uint32_t node                # the node there, or NO_NODE
-    uint32_t best                # slot << LENGTH_BITS | length of the longest match, or JUMP_...
+    uint32_t node                # the node there; node_count, which is the empty node, for none
+    uint32_t best                # slot << LENGTH_BITS | length of the longest prefix until there
 
 cdef struct window_t:            # 56 bytes; one rate of a prefix that has several, or one not always
     int64_t from_s               # in effect from here: whole seconds since 1970; INT64_MIN: open
@@ -58,7 +56,7 @@ cdef struct window_t:            # 56 bytes; one rate of a prefix that has sever
 
 cdef struct tables_t:
     node_t top                   # above the root: "digit" 0 is the empty prefix and the root
-    node_t* nodes                # [node_count], post-order
+    node_t* nodes                # [node_count] in post-order, then one empty node to end walks at
     jump_t* jumps                # [10 ** jump_digits] by those digits, or NULL where jump_digits is 0
     int64_t* rate_ids            # [slot_count]; 0 for a group
     int64_t* version_ids         # [slot_count]; 0 for a group
@@ -73,20 +71,49 @@ cdef struct tables_t:
     uint32_t window_count
     uint32_t group_count         # slots that are groups
     uint32_t jump_digits         # 0 to MAX_JUMP_DIGITS
-    uint32_t node_capacity       # allocated nodes
+    uint32_t node_capacity       # allocated nodes; node_count + 1 in the end
     uint32_t slot_capacity       # allocated slots, in each of the three columns
     uint32_t window_capacity     # allocated windows
     int rounding                 # money.HALF_UP to DOWN
 
-cdef tables_t* tables_new() except NULL nogil
+cdef tables_t* tables_new() except NULL
 cdef void tables_free(tables_t* tables) noexcept nogil
 cdef int tables_freeze(tables_t* tables) except -1 nogil
 cdef size_t tables_nbytes(const tables_t* tables) noexcept nogil
 cdef int slot_prefix(const tables_t* tables, uint32_t slot, uint8_t* digits) noexcept nogil
 cdef int slots_on_path(
-    const tables_t* tables, const uint8_t* digits, uint32_t count, uint32_t* slots
+    const tables_t* tables,
+    const uint8_t* digits,
+    uint32_t count,
+    uint32_t* slots,
+    uint32_t* lengths,
 ) noexcept nogil
 cdef uint32_t rows_in_order(const tables_t* tables, uint32_t* rows) noexcept nogil
+
+
+cdef inline bint has_child(const node_t* node, uint32_t digit) noexcept nogil:
+    return (node.child_bits >> digit & 1) != 0
+
+
+cdef inline bint has_slot(const node_t* node, uint32_t digit) noexcept nogil:
+    return (node.slot_bits >> digit & 1) != 0
+
+
+cdef inline uint32_t child_count(const node_t* node) noexcept nogil:
+    return popcount10(node.child_bits)
+
+
+cdef inline uint32_t node_slot_count(const node_t* node) noexcept nogil:
+    return popcount10(node.slot_bits)
+
+
+cdef inline bint is_group(const tables_t* tables, uint32_t slot) noexcept nogil:
+    return (tables.terms_of[slot] & GROUP_BIT) != 0
+
+
+cdef inline uint32_t first_window(const tables_t* tables, uint32_t slot) noexcept nogil:
+    """Of a slot that is a group."""
+    return tables.terms_of[slot] & ~<uint32_t> GROUP_BIT
 
 
 cdef inline uint32_t row_count(const tables_t* tables) noexcept nogil:

@@ -3,17 +3,26 @@
 Who builds their contents is merge.pyx; who reads them is match.pxd.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
-from .memory cimport allocate, release, trim
+from .memory cimport allocate, release, reserve, trim
 from .money cimport HALF_UP
 from .native cimport popcount10
 from .pool cimport pool_free, pool_freeze, pool_init, pool_nbytes
 
 
-cdef tables_t* tables_new() except NULL nogil:
-    """Empty tables, to be given to tables_free whatever becomes of them."""
-    cdef tables_t* tables = <tables_t*> allocate(1, sizeof(tables_t))
+cdef tables_t* tables_new() except NULL:
+    """The tables of an empty deck."""
+    cdef node_t* empty = <node_t*> allocate(1, sizeof(node_t))
+    cdef tables_t* tables
+    try:
+        tables = <tables_t*> allocate(1, sizeof(tables_t))
+    except MemoryError:
+        release(empty)
+        raise
+    tables.nodes = empty
+    tables.node_capacity = 1
     pool_init(&tables.terms, sizeof(terms_t))
     pool_init(&tables.intervals, 0)
     pool_init(&tables.destinations, 0)
@@ -43,18 +52,15 @@ cdef void _fill_jumps(
     cdef uint32_t span = 1
     cdef uint32_t child = node.children
     cdef uint32_t slot = node.slots
-    cdef uint32_t digit, i, here, bit
+    cdef uint32_t digit, i, here
     for i in range(tables.jump_digits - depth - 1):
         span *= 10
     for digit in range(10):
-        bit = 1 << digit
         here = best
-        if node.bits & bit << SLOT_SHIFT:
+        if has_slot(node, digit):
             here = slot << LENGTH_BITS | (depth + 1)
-            if node.bits & bit << GROUP_SHIFT:
-                here = JUMP_GROUP
             slot += 1
-        if node.bits & bit:
+        if has_child(node, digit):
             if span > 1:
                 _fill_jumps(tables, &tables.nodes[child], depth + 1, first, here)
             else:
@@ -63,7 +69,7 @@ cdef void _fill_jumps(
             child += 1
         else:
             for i in range(first, first + span):
-                tables.jumps[i].node = NO_NODE
+                tables.jumps[i].node = tables.node_count
                 tables.jumps[i].best = here
         first += span
 
@@ -72,8 +78,16 @@ cdef int tables_freeze(tables_t* tables) except -1 nogil:
     """The last step of building: give back spare room and add the direct table."""
     cdef uint32_t capacity
     cdef uint64_t entries = 1
-    cdef uint32_t best = JUMP_NOTHING
-    trim(<void**> &tables.nodes, &tables.node_capacity, tables.node_count, sizeof(node_t))
+    cdef uint32_t best = <uint32_t> NO_SLOT << LENGTH_BITS
+    reserve(
+        <void**> &tables.nodes,
+        &tables.node_capacity,
+        <uint64_t> tables.node_count + 1,
+        sizeof(node_t),
+        MAX_ROWS + 1,
+    )
+    memset(&tables.nodes[tables.node_count], 0, sizeof(node_t))
+    trim(<void**> &tables.nodes, &tables.node_capacity, tables.node_count + 1, sizeof(node_t))
     capacity = tables.slot_capacity
     trim(<void**> &tables.rate_ids, &capacity, tables.slot_count, 8)
     capacity = tables.slot_capacity
@@ -89,13 +103,11 @@ cdef int tables_freeze(tables_t* tables) except -1 nogil:
     ):
         entries *= 10
         tables.jump_digits += 1
-    if tables.jump_digits == 0 or not tables.top.bits & CHILD_BITS:
+    if tables.jump_digits == 0 or not tables.top.child_bits:
         tables.jump_digits = 0
         return 0
     tables.jumps = <jump_t*> allocate(entries, sizeof(jump_t))
-    if tables.top.bits >> GROUP_SHIFT:
-        best = JUMP_GROUP
-    elif tables.top.bits >> SLOT_SHIFT:
+    if tables.top.slot_bits:
         best = tables.top.slots << LENGTH_BITS
     _fill_jumps(tables, &tables.nodes[tables.top.children], 0, 0, best)
     return 0
@@ -127,13 +139,12 @@ cdef int slot_prefix(const tables_t* tables, uint32_t slot, uint8_t* digits) noe
     cdef const node_t* node = &tables.top
     cdef const node_t* child
     cdef int length = -1   # the first digit is the one of top, which is no digit of the prefix
-    cdef uint32_t digit, count, rank
+    cdef uint32_t digit, rank
     while True:
-        count = popcount10(node.bits >> SLOT_SHIFT & CHILD_BITS)
         rank = 0
-        if node.slots <= slot < node.slots + count:
+        if node.slots <= slot < node.slots + node_slot_count(node):
             for digit in range(10):
-                if node.bits & (<uint32_t> 1 << (SLOT_SHIFT + digit)):
+                if has_slot(node, digit):
                     if node.slots + rank == slot:
                         break
                     rank += 1
@@ -142,8 +153,8 @@ cdef int slot_prefix(const tables_t* tables, uint32_t slot, uint8_t* digits) noe
             return length + 1
         child = &tables.nodes[node.children]
         for digit in range(10):
-            if node.bits & (<uint32_t> 1 << digit):
-                if slot < child.slots + popcount10(child.bits >> SLOT_SHIFT & CHILD_BITS):
+            if has_child(node, digit):
+                if slot < child.slots + node_slot_count(child):
                     break
                 child += 1
         if length >= 0:
@@ -153,23 +164,28 @@ cdef int slot_prefix(const tables_t* tables, uint32_t slot, uint8_t* digits) noe
 
 
 cdef int slots_on_path(
-    const tables_t* tables, const uint8_t* digits, uint32_t count, uint32_t* slots
+    const tables_t* tables,
+    const uint8_t* digits,
+    uint32_t count,
+    uint32_t* slots,
+    uint32_t* lengths,
 ) noexcept nogil:
-    """Write the slots of all prefixes of these ASCII digits, the shortest first; how many."""
+    """Write all prefixes of these digits, the shortest first, as slots and lengths; how many."""
     cdef const node_t* node = &tables.top
     cdef uint32_t digit = 0    # of top; then those of the number
-    cdef uint32_t position = 0
+    cdef uint32_t position = 0 # how many digits of the number are passed
     cdef int found = 0
     cdef uint32_t below
     while True:
         below = (<uint32_t> 1 << digit) - 1
-        if node.bits & (<uint32_t> 1 << (SLOT_SHIFT + digit)):
-            slots[found] = node.slots + popcount10(node.bits >> SLOT_SHIFT & below)
+        if has_slot(node, digit):
+            slots[found] = node.slots + popcount10(node.slot_bits & below)
+            lengths[found] = position
             found += 1
-        if position == count or not node.bits & (<uint32_t> 1 << digit):
+        if position == count or not has_child(node, digit):
             return found
-        node = &tables.nodes[node.children + popcount10(node.bits & below)]
-        digit = digits[position] - c'0'
+        node = &tables.nodes[node.children + popcount10(node.child_bits & below)]
+        digit = digits[position] & 15
         position += 1
 
 
@@ -180,9 +196,9 @@ cdef uint32_t _rows_below(
     cdef uint32_t slot = node.slots
     cdef uint32_t digit, first, i
     for digit in range(10):
-        if node.bits & (<uint32_t> 1 << (SLOT_SHIFT + digit)):
-            if tables.terms_of[slot] & GROUP_BIT:
-                first = tables.terms_of[slot] & ~<uint32_t> GROUP_BIT
+        if has_slot(node, digit):
+            if is_group(tables, slot):
+                first = first_window(tables, slot)
                 for i in range(tables.windows[first].left):
                     rows[count] = tables.slot_count + first + i
                     count += 1
@@ -190,7 +206,7 @@ cdef uint32_t _rows_below(
                 rows[count] = slot
                 count += 1
             slot += 1
-        if node.bits & (<uint32_t> 1 << digit):
+        if has_child(node, digit):
             count = _rows_below(tables, &tables.nodes[child], rows, count)
             child += 1
     return count

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from .memory cimport allocate, release
 from .money cimport terms_t
 from .pool cimport pool_copy, pool_free, pool_init, pool_intern, pool_item
-from .tables cimport GROUP_BIT, tables_t
+from .tables cimport is_group, tables_t
 
 
 cdef int additions_init(additions_t* additions) except -1 nogil:
@@ -64,7 +64,7 @@ cdef uint32_t _mark(const tables_t* made, uint8_t* used) noexcept nogil:
     cdef uint32_t unused = made.terms.count
     cdef uint32_t i
     for i in range(made.slot_count):
-        if not made.terms_of[i] & GROUP_BIT:
+        if not is_group(made, i):
             used[made.terms_of[i]] = 1
     for i in range(made.window_count):
         used[made.windows[i].terms] = 1
@@ -83,7 +83,7 @@ cdef int _renumber(
         if used[i]:
             _add(made, old, i, &numbers[i])
     for i in range(made.slot_count):
-        if not made.terms_of[i] & GROUP_BIT:
+        if not is_group(made, i):
             made.terms_of[i] = numbers[made.terms_of[i]]
     for i in range(made.window_count):
         made.windows[i].terms = numbers[made.windows[i].terms]
