@@ -107,6 +107,7 @@ class BuildCore(build_ext):
         from Cython.Build import cythonize
 
         super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
         mode = MODE.replace(" ", "-").replace(",", "-")
         self.build_temp = str(Path(self.build_temp) / mode)
         self.extensions = cythonize(
@@ -136,6 +137,7 @@ class BuildCore(build_ext):
 def core_extensions() -> list[Extension]:
     """One extension for each .pyx file of the core."""
     compile_args = ["-O1", "-g", "-fno-omit-frame-pointer"] if DEBUG else ["-O3"]
+    compile_args.append("-Wno-unused-but-set-variable")  # Cython's own; ours it would report itself
     link_args = ["-g"] if DEBUG else []
     if SANITIZERS:
         compile_args.append(f"-fsanitize={SANITIZERS}")

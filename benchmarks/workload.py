@@ -1,0 +1,142 @@
+"""The real deck and the real calls in the shapes that the core, the wire and the databases take."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from benchmarks.harness import batches
+from benchmarks.real_deck import SEED, DeckRow, real_numbers
+from ratingcore import Columns, Deck, DeckBuilder
+from tollwire.v1.cdr_service_pb2 import UploadCdrsRequest
+from tollwire.v1.rating_service_pb2 import ImportRatesRequest, StreamRateCallsRequest
+from tollwire.v1.types_pb2 import (
+    DIRECTION_OUTBOUND,
+    DISPOSITION_ANSWERED,
+    IMPORT_MODE_REPLACE,
+    Call,
+    Rate,
+)
+
+STARTED_AT_S = 1_772_445_600  # 2026-03-02 10:00 UTC
+RATES_A_MESSAGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RealCalls:
+    """Answered outbound calls to distinct numbers, as a list and as the columns of the core."""
+
+    numbers: list[str]
+    text: bytes
+    offsets: array[int]
+    durations: array[int]
+    started_at_ns: array[int]
+    billable: bytes
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def rated(self, deck: Deck) -> Columns:
+        return deck.rate_columns(
+            self.text, self.offsets, self.durations, self.started_at_ns, self.billable
+        )
+
+
+def real_calls(prefixes: Sequence[str], count: int, seed: int = SEED) -> RealCalls:
+    drawn: dict[str, None] = {}
+    numbers = real_numbers(prefixes, seed)
+    while len(drawn) < count:
+        drawn.update(dict.fromkeys(islice(numbers, count - len(drawn))))
+    draw = random.Random(seed)
+    distinct = list(drawn)
+    return RealCalls(
+        numbers=distinct,
+        text="".join(distinct).encode(),
+        offsets=array("q", accumulate(map(len, distinct), initial=0)),
+        durations=array("q", (int(draw.lognormvariate(4.3, 1.2)) + 1 for _ in distinct)),
+        started_at_ns=array("q", [STARTED_AT_S * 10**9]) * count,
+        billable=b"\1" * count,
+    )
+
+
+def price_e4(row: DeckRow) -> int:
+    return int(row.cost_per_minute.replace(".", ""))
+
+
+def core_deck(rows: Iterable[DeckRow]) -> Deck:
+    builder = DeckBuilder()
+    for number, row in enumerate(rows, 1):
+        builder.put(
+            number, number, row.prefix, row.destination, price_e4(row), row.billing_increment
+        )
+    return builder.build(1)
+
+
+def import_messages(rows: Sequence[DeckRow], tenant_id: int) -> Iterator[ImportRatesRequest]:
+    for part in batches(rows, RATES_A_MESSAGE):
+        yield ImportRatesRequest(
+            tenant_id=tenant_id,
+            mode=IMPORT_MODE_REPLACE,
+            rates=[
+                Rate(
+                    prefix=row.prefix,
+                    destination=row.destination,
+                    cost_per_minute=row.cost_per_minute,
+                    billing_increment=row.billing_increment,
+                )
+                for row in part
+            ],
+        )
+
+
+def random_ids(count: int, seed: int) -> list[str]:
+    """call_ids as most switches make them: 32 hexadecimal digits without any order."""
+    draw = random.Random(f"ids-{seed}")
+    return [f"{draw.getrandbits(128):032x}" for _ in range(count)]
+
+
+def ordered_ids(count: int, seed: int) -> list[str]:
+    """call_ids that begin with the time, as UUIDs of version 7 do: a thousand in a millisecond."""
+    draw = random.Random(f"ids-{seed}")
+    first_ms = STARTED_AT_S * 1000
+    return [
+        f"{first_ms + n // 1000:012x}7{n % 1000:03x}{draw.getrandbits(64):016x}"
+        for n in range(count)
+    ]
+
+
+def wire_calls(calls: RealCalls, tenant_id: int, call_ids: Sequence[str]) -> list[Call]:
+    """The calls as messages: 63 bytes each, on the average, with ids of 16 characters."""
+    started_at = Timestamp(seconds=STARTED_AT_S)
+    return [
+        Call(
+            tenant_id=tenant_id,
+            caller_number="493012345678",
+            destination_number=number,
+            direction=DIRECTION_OUTBOUND,
+            disposition=DISPOSITION_ANSWERED,
+            duration_seconds=duration,
+            started_at=started_at,
+            call_id=call_id,
+        )
+        for number, duration, call_id in zip(calls.numbers, calls.durations, call_ids, strict=True)
+    ]
+
+
+def stream_messages(calls: Sequence[Call], size: int) -> list[bytes]:
+    return [StreamRateCallsRequest(calls=part).SerializeToString() for part in batches(calls, size)]
+
+
+def upload_messages(calls: Sequence[Call], size: int) -> list[bytes]:
+    """Chunks without their upload_id and offset: see ``chunk_header``."""
+    return [UploadCdrsRequest(calls=part).SerializeToString() for part in batches(calls, size)]
+
+
+def chunk_header(upload_id: int, offset: int) -> bytes:
+    """What makes a serialised chunk part of an upload: messages that follow each other are one."""
+    return UploadCdrsRequest(upload_id=upload_id, offset=offset).SerializeToString()

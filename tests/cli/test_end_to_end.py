@@ -1,0 +1,351 @@
+"""The command against a real server: every command once, and uploads that outlive both ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from service.cli.main import main
+from tests.integration.serving import REPOSITORY, ServerProcess, serving
+
+Run = Callable[..., str]
+
+HEADER = "prefix,destination,cost_per_minute,billing_increment"
+DECK = f"{HEADER}\n1,US,0.0120,60\n44,UK,0.0200,6\n447,UK mobile,0.1500,6\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with serving(f"sqlite:///{tmp_path_factory.mktemp('database') / 'tollwire.db'}") as running:
+        yield running
+
+
+@pytest.fixture
+def run(server: ServerProcess) -> Run:
+    """Runs the command; its stdout. ``exit_code`` is the one that is expected."""
+
+    def run_(*arguments: str, exit_code: int = 0, stdin: str | None = None) -> str:
+        result = CliRunner().invoke(
+            main, arguments, env={"TOLLWIRE_SERVER": server.address}, input=stdin
+        )
+        assert result.exit_code == exit_code, (result.output, result.exception)
+        return str(result.stdout if exit_code == 0 else result.stderr)
+
+    return run_
+
+
+def as_json(run: Run, *arguments: str) -> Any:
+    return json.loads(run(*arguments, "--json"))
+
+
+def as_json_lines(run: Run, *arguments: str) -> list[Any]:
+    return [json.loads(line) for line in run(*arguments, "--json").splitlines()]
+
+
+@pytest.fixture
+def tenant(run: Run) -> str:
+    """The id of a tenant with the deck of the worked examples."""
+    made = as_json(run, "tenants", "add", "--name", "Acme", "--country-code", "44")
+    tenant_id = str(made["id"])
+    run("rates", "import", "-", "--tenant", tenant_id, stdin=DECK)
+    return tenant_id
+
+
+def test_tenants(run: Run) -> None:
+    options = ("--currency", "EUR", "--rounding", "half-even", "--national-prefix", "0")
+    made = as_json(
+        run, "tenants", "add", "--id", "7001", "--name", "Bell", "--country-code", "49", *options
+    )
+    assert made["id"] == "7001"
+    assert made["rounding"] == "ROUNDING_HALF_EVEN"
+    changed = as_json(run, "tenants", "update", "7001", "--name", "Bell & Sons")
+    assert (changed["name"], changed["currency"]) == ("Bell & Sons", "EUR")
+    assert "Bell & Sons" in run("tenants", "show", "7001")
+    assert "7001" in [t["id"] for t in as_json_lines(run, "tenants", "list", "--limit", "0")]
+    run("tenants", "delete", "7001", "--yes")
+    refused = run("tenants", "show", "7001", exit_code=1)
+    assert refused.startswith("tollwire: NOT_FOUND (TENANT_NOT_FOUND): ")
+
+
+def test_extensions(run: Run, tenant: str) -> None:
+    made = as_json(run, "extensions", "add", "--tenant", tenant, "--number", "101")
+    run("extensions", "update", made["id"], "--name", "Front desk")
+    assert "Front desk" in run("extensions", "show", made["id"])
+    assert "Front desk" in run("extensions", "list", "--tenant", tenant)
+    run("extensions", "delete", made["id"])
+    assert run("extensions", "list", "--tenant", tenant).splitlines() == [
+        "id  tenant  number  name"
+    ]
+
+
+def test_rates(run: Run, server: ServerProcess, tenant: str) -> None:
+    made = as_json(
+        run,
+        *("rates", "add", "--tenant", tenant, "--prefix", "+33", "--cost-per-minute", "0.1"),
+        *("--billing-increment", "60", "--interval", "60:0.05:1", "--interval", "120:0:60"),
+        *("--effective-from", "2026-01-01", "--effective-to", "2027-01-01", "--blocked"),
+        *("--destination", "France", "--connect-fee", "0.5", "--minimum-seconds", "30"),
+    )
+    assert [i["startSeconds"] for i in made["intervals"]] == [60, 120]
+    assert made["effectiveFrom"] == "2026-01-01T00:00:00Z"
+    shown = run("rates", "show", made["id"])
+    assert "from 60 s on       0.0500 per minute, increment 1 s" in shown
+    changed = as_json(
+        run,
+        *("rates", "update", made["id"], "--not-blocked", "--effective-to", "", "--no-intervals"),
+        *("--etag", made["etag"]),
+    )
+    assert not changed["blocked"]
+    assert "effectiveTo" not in changed
+    assert changed["effectiveFrom"] == made["effectiveFrom"]
+    assert changed["intervals"] == []
+    stale = run("rates", "delete", made["id"], "--etag", made["etag"], exit_code=1)
+    assert stale.startswith("tollwire: ABORTED (ETAG_MISMATCH): ")
+    found = as_json_lines(run, "rates", "list", "--tenant", tenant, "--search", "FRAN")
+    assert [r["id"] for r in found] == [made["id"]]
+    run("rates", "delete", made["id"], "--etag", changed["etag"])
+    assert "there are more" not in run("rates", "list", "--tenant", tenant, "--limit", "3")
+    listed = CliRunner().invoke(
+        main, ["rates", "list", "--limit", "2"], env={"TOLLWIRE_SERVER": server.address}
+    )
+    assert "there are more: --limit 0 shows all" in listed.stderr
+
+
+def test_a_deck_comes_back_as_it_was_exported(run: Run, tenant: str, tmp_path: Path) -> None:
+    intervals = '"[{""start_seconds"":60,""cost_per_minute"":""0.0100"",""billing_increment"":1}]"'
+    rows = [
+        f"{HEADER},connect_fee,minimum_seconds,effective_from,effective_to,blocked,intervals",
+        ",catch-all,0.5000,60,0.0000,0,,,,",
+        f'33,"France, ""all""",0.1000,60,0.2500,30,2026-01-01T00:00:00Z,,true,{intervals}',
+    ]
+    run("rates", "import", "-", "--tenant", tenant, "--mode", "replace", stdin="\n".join(rows))
+    exported = tmp_path / "deck.csv"
+    run("rates", "export", "--tenant", tenant, "-o", str(exported))
+    assert exported.read_text() == "\n".join(rows) + "\n"
+    again = as_json(run, "rates", "import", str(exported), "--tenant", tenant, "--mode", "replace")
+    counts = [again[n] for n in ("created", "updated", "deleted", "unchanged")]
+    assert counts == ["0", "0", "0", "2"]
+
+
+def test_what_the_server_rejects_is_named_by_line(
+    run: Run, server: ServerProcess, tenant: str
+) -> None:
+    text = f"{HEADER}\n33,France,0.1,60\n34,Spain,0.12345,60\n35,x,0.1,0\n36,x,0.1\n"
+    result = CliRunner().invoke(
+        main,
+        ["rates", "import", "-", "--tenant", tenant],
+        env={"TOLLWIRE_SERVER": server.address},
+        input=text,
+    )
+    assert result.exit_code == 1
+    assert "line 3: cost_per_minute: " in result.stdout
+    assert "line 4: billing_increment: " in result.stdout
+    assert "line 5: has 3 fields" in result.stdout
+    assert len(as_json_lines(run, "rates", "list", "--tenant", tenant)) == 3
+
+
+def test_a_call_is_priced_and_explained(run: Run, tenant: str) -> None:
+    arguments = ("rate", "+44 7911 123456", "--tenant", tenant, "--seconds", "63")
+    lines = dict(re.split("  +", line) for line in run(*arguments).splitlines())
+    assert (lines["cost"], lines["billed"], lines["prefix"]) == ("0.1650", "66 s", "447")
+    explained = run(*arguments, "--explain", "--at", "2026-03-01T00:00:00Z")
+    assert "ceil(63 / 6) * 6" in explained
+    document = as_json(run, *arguments, "--explain")
+    assert document["explanation"]["normalizedNumber"] == "447911123456"
+    no_rate = run("rate", "4930123456", "--tenant", tenant, "--seconds", "10", exit_code=1)
+    assert no_rate.startswith("tollwire: NOT_FOUND (NO_RATE): ")
+
+
+CALLS = """\
+destination_number,direction,disposition,started_at,duration_seconds,call_id
++44 20 7946 0000,outbound,answered,2026-03-01T23:30:00Z,7,a
+447911123456,OUTBOUND,ANSWERED,2026-03-02T08:31:00Z,63,b
+4930123456,DIRECTION_OUTBOUND,answered,2026-03-02T08:32:00Z,10,c
+447911123456,outbound,no-answer,2026-03-02T08:33:00Z,,d
+447911123456,outbound,busy,2026-03-02T08:33:00Z,0,e
+447911123456,outbound,busy,yesterday,0,f
+"""
+
+
+def test_calls_from_a_file_to_a_summary(
+    run: Run, server: ServerProcess, tenant: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text(CALLS)
+    upload = ("cdrs", "upload", str(path), "--tenant", tenant)
+    assert run(*upload, exit_code=1) == "tollwire: 2 records were not stored\n"
+    again = CliRunner().invoke(main, [*upload, "--json"], env={"TOLLWIRE_SERVER": server.address})
+    document = json.loads(again.stdout)
+    names = ("created", "duplicates", "conflicts", "rejected", "unrated", "unreadable")
+    assert [document[n] for n in names] == ["0", "4", "0", "1", "0", "1"]
+    assert [(f["line"], f["reason"]) for f in document["failures"]] == [
+        (7, "UNREADABLE"),
+        (5, "INVALID_FIELD"),
+    ]
+    assert "duplicates  4" in run("cdrs", "upload-status", document["uploadId"])
+
+    listed = run("cdrs", "list", "--tenant", tenant, "--search", "ANSWERED")
+    assert [line.split()[-1] for line in listed.splitlines()] == [
+        "status",
+        "(NO_RATE)",
+        "RATED",
+        "RATED",
+    ]
+    unrated = as_json_lines(run, "cdrs", "list", "--tenant", tenant, "--status", "unrated")
+    assert [c["callId"] for c in unrated] == ["c"]
+    assert "cost" not in unrated[0]
+
+    by_day = ("usage", "--tenant", tenant, "--by", "day,destination")
+    assert [line.split()[:2] for line in run(*by_day).splitlines()[1:]] == [
+        ["2026-03-01", "UK"],
+        ["2026-03-02", "2"],
+        ["2026-03-02", "UK"],
+    ]
+    in_berlin = as_json(run, *by_day, "--time-zone", "Europe/Berlin", "--from", "2026-03-02")
+    assert {row["keys"][0] for row in in_berlin["rows"]} == {"2026-03-02"}
+    assert sum(int(row["calls"]) for row in in_berlin["rows"]) == 4
+    top = as_json(run, *by_day, "--sort", "cost", "--top", "1")
+    assert [(row["keys"][1], row["cost"]) for row in top["rows"]] == [("UK mobile", "0.1650")]
+
+    run("rates", "import", "-", "--tenant", tenant, stdin=f"{HEADER}\n49,Germany,0.03,60\n")
+    assert "rated          1" in run("cdrs", "rate-unrated", "--tenant", tenant)
+    shown = run("cdrs", "show", unrated[0]["id"])
+    assert "cost              0.0300 USD" in shown
+
+
+def test_cdrs_one_by_one_and_exported(run: Run, tenant: str, tmp_path: Path) -> None:
+    arguments = (
+        *("cdrs", "add", "--tenant", tenant, "--destination", "14155550123"),
+        *("--caller", "101\r\n", "--direction", "outbound", "--disposition", "answered"),
+        *("--started", "2026-03-02", "--ended", "2026-03-02T00:00:01Z", "--call-id", "x"),
+    )
+    made = as_json(run, *arguments)
+    assert (made["cost"], made["billSeconds"], made["durationSeconds"]) == ("0.0120", "60", "1")
+    assert as_json(run, *arguments)["id"] == made["id"]
+    conflict = run(*arguments, "--seconds", "2", exit_code=1)
+    assert conflict.startswith("tollwire: ALREADY_EXISTS (CDR_CONFLICT): ")
+    path = tmp_path / "cdrs.csv"
+    run("cdrs", "export", "--tenant", tenant, "-o", str(path))
+    with path.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["call_id"], row["cost"], row["caller_number"]) == ("x", "0.0120", "101\r\n")
+    assert row["started_at"] == "2026-03-02T00:00:00Z"
+    (line,) = as_json_lines(run, "cdrs", "export", "--tenant", tenant)
+    assert line["rate"]["destination"] == "US"
+
+
+@pytest.fixture
+def long_file(tmp_path: Path) -> Path:
+    """A file whose upload in small chunks takes a while."""
+    path = tmp_path / "calls.jsonl"
+    call = {
+        "tenantId": "1",
+        "destinationNumber": "447911123456",
+        "direction": "DIRECTION_OUTBOUND",
+        "disposition": "DISPOSITION_ANSWERED",
+        "startedAt": "2026-03-01T08:30:00Z",
+        "durationSeconds": 63,
+    }
+    lines = (json.dumps({**call, "callId": f"c{i}"}) for i in range(LONG))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+LONG = 4_000
+
+
+def uploading(path: Path, address: str, state: Path) -> subprocess.Popen[str]:
+    """An upload in a process of its own, in many small chunks."""
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "proto")])
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "service.cli.main", "cdrs", "upload", str(path)),
+            *("--server", address, "--chunk", "20", "--window", "2", "--json"),
+        ],
+        env=os.environ | {"XDG_STATE_HOME": str(state), "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_some(run_json: Callable[[], int]) -> None:
+    """Until the upload is well under way."""
+    deadline = time.monotonic() + 60
+    while run_json() < 10:
+        assert time.monotonic() < deadline, "the upload does not get under way"
+        time.sleep(0.02)
+
+
+def count_cdrs(address: str) -> int:
+    result = CliRunner().invoke(main, ["usage", "--json", "--server", address])
+    assert result.exit_code == 0, result.output
+    return int(json.loads(result.stdout)["rows"][0]["calls"])
+
+
+def prepare(address: str) -> None:
+    arguments = ["tenants", "add", "--name", "Acme", "--server", address]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+
+
+def test_an_upload_outlives_the_server(long_file: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'tollwire.db'}"
+    with ServerProcess(url) as server:
+        address = server.address
+        prepare(address)
+        client = uploading(long_file, address, tmp_path / "state")
+        try:
+            wait_for_some(lambda: count_cdrs(address))
+            server.kill()
+            assert client.poll() is None
+            with ServerProcess(url, listen=address):
+                stdout, stderr = client.communicate(timeout=90)
+                assert client.returncode == 0, stderr
+                assert "trying again" in stderr
+                assert count_cdrs(address) == LONG
+        finally:
+            client.kill()
+            client.wait()
+    document = json.loads(stdout)
+    assert (document["created"], document["duplicates"]) == (str(LONG), "0")
+
+
+def test_an_upload_outlives_the_client(long_file: Path, tmp_path: Path) -> None:
+    with serving(f"sqlite:///{tmp_path / 'tollwire.db'}") as server:
+        prepare(server.address)
+        first = uploading(long_file, server.address, tmp_path / "state")
+        wait_for_some(lambda: count_cdrs(server.address))
+        first.send_signal(signal.SIGKILL)
+        first.communicate(timeout=30)
+        assert first.returncode == -signal.SIGKILL
+        second = uploading(long_file, server.address, tmp_path / "state")
+        stdout, stderr = second.communicate(timeout=90)
+        assert second.returncode == 0, stderr
+        assert "going on with upload 1" in stderr
+        document = json.loads(stdout)
+        assert document["uploadId"] == "1"
+        assert (document["created"], document["duplicates"]) == (str(LONG), "0")
+        assert count_cdrs(server.address) == LONG
+
+
+def test_an_interrupted_upload_says_how_to_go_on(long_file: Path, tmp_path: Path) -> None:
+    with serving(f"sqlite:///{tmp_path / 'tollwire.db'}") as server:
+        prepare(server.address)
+        client = uploading(long_file, server.address, tmp_path / "state")
+        wait_for_some(lambda: count_cdrs(server.address))
+        client.send_signal(signal.SIGINT)
+        _, stderr = client.communicate(timeout=30)
+        assert client.returncode == 130
+        assert stderr == ("tollwire: interrupted; run the same command again to go on (upload 1)\n")

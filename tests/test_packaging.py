@@ -1,0 +1,187 @@
+"""What is built from a checkout: the wheel, the sdist, and that a stranger can use them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+BUILD_SECONDS = 300
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Runs a command away from this checkout; its output, which is also shown when it fails."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=BUILD_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that git knows or would take, and nothing that was made from them."""
+    copy = tmp_path_factory.mktemp("checkout")
+    listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            target = copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    assert not list(copy.rglob("*_pb2.py"))
+    assert not list(copy.rglob("*.so"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist made from the checkout, and the wheel made from that sdist."""
+    folder = tmp_path_factory.mktemp("built")
+    run(sys.executable, "-m", "build", "--no-isolation", "-o", folder, checkout, cwd=folder)
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.mark.timeout(BUILD_SECONDS)
+def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = set(wheel.namelist())
+    for service in ("types", "rating_service", "cdr_service", "tenant_service", "error_reason"):
+        for suffix in (".proto", "_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi"):
+            assert f"tollwire/v1/{service}{suffix}" in names
+    for package in ("tollwire", "service", "ratingcore"):
+        assert f"{package}/py.typed" in names
+    # Each module of the service; each of the core, compiled, with its type hints where it has any.
+    expected = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.py")}
+    expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.mako")}
+    expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("ratingcore/*.py*")}
+    expected -= {name for name in expected if name.endswith((".pyx", ".pyc"))}
+    assert expected <= names
+    assert any(name.startswith("service/storage/migrations/versions/0001") for name in names)
+    compiled = {name.split(".")[0] for name in names if name.endswith(".so")}
+    assert compiled == {f"ratingcore/{p.stem}" for p in ROOT.glob("ratingcore/*.pyx")}
+
+
+@pytest.mark.timeout(BUILD_SECONDS)
+def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = wheel.namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"tollwire", "service", "ratingcore", f"tollwire-{VERSION}.dist-info"}
+    assert [name for name in names if name.endswith((".c", ".pyx", ".pxd", ".pyc", ".db"))] == []
+
+
+@pytest.mark.timeout(BUILD_SECONDS)
+def test_the_sdist_holds_sources_and_nothing_generated(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    expected = {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "setup.py", "pyproject.toml"}
+    expected |= {"proto/tollwire/v1/types.proto", "requirements/dev.txt", "tests/test_packaging.py"}
+    expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("ratingcore/*.p[xy][dxi]")}
+    assert expected <= names
+    made = re.compile(r"_pb2|\.so$|\.pyc$|\.db$|^build/|^ratingcore/.*\.c$")
+    assert [name for name in names if made.search(name)] == []
+
+
+@pytest.mark.timeout(BUILD_SECONDS)
+def test_an_installed_wheel_serves_away_from_the_checkout(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    # The dependencies come from this environment; the project itself must come from the wheel.
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(
+        *(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index"),
+        built[1],
+        cwd=tmp_path,
+    )
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    ours = next(Path(p) for p in sys.path if p.endswith("site-packages"))
+    dependencies = tmp_path / "dependencies"
+    dependencies.mkdir()
+    for entry in ours.iterdir():
+        if "tollwire" not in entry.name:
+            (dependencies / entry.name).symlink_to(entry)
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
+    script = (
+        "import service, ratingcore, tollwire.v1.cdr_service_pb2 as stubs;"
+        "print(service.__file__, ratingcore.__file__, stubs.__file__)"
+    )
+    for found in run(python, "-c", script, cwd=tmp_path).split():
+        assert found.startswith(str(site))
+    tollwire = tmp_path / "venv" / "bin" / "tollwire"
+    assert run(tollwire, "--version", cwd=tmp_path).split()[-1] == VERSION
+    migrated = run(tollwire, "migrate", "--database", "sqlite:///x.db", cwd=tmp_path)
+    assert "empty before" in migrated
+    server = subprocess.Popen(
+        [tollwire, "serve", "--listen", "127.0.0.1:0", "--database", "sqlite:///x.db"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        address = re.search(r"127\.0\.0\.1:\d+", line)
+        assert address is not None, line
+        listed = run(tollwire, "tenants", "list", "--server", address[0], cwd=tmp_path)
+        assert listed.startswith("id  name")
+    finally:
+        server.terminate()
+        server.stdout.close()  # type: ignore[union-attr]
+        assert server.wait(30) == 0
+
+
+def test_the_stubs_run_with_the_least_versions_that_users_may_have() -> None:
+    """Generated code refuses a grpcio or protobuf older than the compiler that made it."""
+    import tollwire.v1.types_pb2_grpc as grpc_stubs
+
+    least = {
+        requirement.name: min(
+            Version(s.version) for s in requirement.specifier if s.operator == ">="
+        )
+        for requirement in map(Requirement, PROJECT["project"]["dependencies"])
+    }
+    assert Version(grpc_stubs.GRPC_GENERATED_VERSION) <= least["grpcio"]
+    generated = Path(grpc_stubs.__file__).with_name("types_pb2.py").read_text("utf-8")
+    made_with = re.search(r"^# Protobuf Python Version: (.+)$", generated, re.MULTILINE)
+    assert made_with is not None
+    assert Version(made_with[1]) <= least["protobuf"]
+
+
+def test_development_builds_with_what_users_build_with() -> None:
+    pinned = {
+        requirement.name.lower(): requirement.specifier
+        for line in (ROOT / "requirements" / "dev.txt").read_text("utf-8").splitlines()
+        if line and not line.startswith("#")
+        for requirement in [Requirement(line)]
+    }
+    assert all(re.fullmatch(r"==\S+", str(s)) for s in pinned.values())
+    wanted = PROJECT["build-system"]["requires"] + PROJECT["project"]["dependencies"]
+    for requirement in map(Requirement, wanted):
+        version = str(pinned[requirement.name.lower()]).removeprefix("==")
+        assert requirement.specifier.contains(version), requirement
+
+
+VERSION = PROJECT["project"]["version"]
