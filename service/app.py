@@ -42,8 +42,8 @@ from service.usage import Usage
 # What ends a server puts its reason here.
 Stop = queue.SimpleQueue[str]
 
-# Failures whose words are enough: whoever started the server can mend them.
-_CANNOT_SERVE = (CannotListen, SchemaError, TollwireError, WorkersFailed)
+# Failures whose words are enough: whoever typed the command can mend them.
+_MENDABLE = (CannotListen, SchemaError, TollwireError, WorkersFailed)
 
 _LOG = logging.getLogger("tollwire")
 
@@ -92,7 +92,7 @@ def serve(settings: Settings) -> int:
             _supervise(settings)
         else:
             _serve_here(settings)
-    except _CANNOT_SERVE as error:
+    except _MENDABLE as error:
         return _failed(error)
     return 0
 
@@ -107,9 +107,8 @@ def upgrade_database(url: str) -> int:
             before, after = migrate.upgrade(database)
         finally:
             database.close()
-    except (SchemaError, TollwireError) as error:
-        print(f"tollwire: {error}{cause_of(error)}", file=sys.stderr, flush=True)
-        return 1
+    except _MENDABLE as error:
+        return _failed(error)
     done = "already there" if before == after else f"it was {before or 'empty'} before"
     print(f"tollwire: the database has schema {after}; {done}")
     return 0
@@ -234,7 +233,7 @@ def _work() -> int:
 
     try:
         _run(settings, stop, report, share_port=True)
-    except _CANNOT_SERVE as error:
+    except _MENDABLE as error:
         return _failed(error)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import signal
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.app import upgrade_database
 from tests.rpc.processes import Process, is_gone, wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected, read_refusal, refusal
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
@@ -181,7 +183,8 @@ def test_a_handler_that_cannot_end_does_not_hold_up_the_stop(database: Path) -> 
         health = health_pb2_grpc.HealthStub(channel)
         health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
         # Another program holds the only right to write for longer than anybody waits.
-        with sqlite3.connect(database, isolation_level=None) as other:
+        other = sqlite3.connect(database, isolation_level=None)
+        with contextlib.closing(other):
             other.execute("BEGIN IMMEDIATE")
             stub = tenant_grpc.TenantServiceStub(channel)
             request = tenant_pb.CreateTenantRequest(tenant=types_pb2.Tenant(name="A"))
@@ -190,7 +193,6 @@ def test_a_handler_that_cannot_end_does_not_hold_up_the_stop(database: Path) -> 
             assert server.terminate() == 0
             assert waiting.code() is grpc.StatusCode.UNAVAILABLE
             other.execute("ROLLBACK")
-        other.close()
         assert "leaving RPCs behind" in server.errors.rest()[-1]
 
 
@@ -309,3 +311,26 @@ def test_workers_do_not_outlive_a_killed_parent(database: Path) -> None:
         server.process.kill()
         for worker in workers:
             wait_until(lambda worker=worker: is_gone(worker))
+
+
+def test_a_database_is_upgraded(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{database}"
+    for words in ("it was empty before", "already there"):
+        assert upgrade_database(url) == 0
+        assert re.fullmatch(
+            rf"tollwire: the database has schema \w+; {words}\n", capsys.readouterr().out
+        )
+
+
+def test_a_database_that_cannot_be_upgraded_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE something_else (id INTEGER)")
+    for url in (f"sqlite:///{path}", f"sqlite:///{tmp_path}/missing/x.db"):
+        assert upgrade_database(url) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("tollwire: the database ")
+        assert said.err.count("\n") == 1
