@@ -1,0 +1,353 @@
+"""History attacked with SQL, as somebody would who has the sqlite3 shell or psql (rating rule 9).
+
+The attacker's connection is not the service's: on SQLite it has the driver's defaults, with foreign
+keys and recursive triggers off.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.model import Disposition, ImportMode, Rate, Tenant
+from service.storage.engine import Database
+from service.storage.tables import Base
+from tests.subjects.world import World, call
+
+_ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
+_HISTORY = ("cdrs", "rate_versions", "tenant_versions", "upload_chunks")
+_OUTCOME = {
+    "status",
+    "unrated_reason",
+    "bill_seconds",
+    "cost_units",
+    "cost_fraction_e4",
+    "rate_version_id",
+    "rate_revision",
+}
+_PRICE = (
+    "status = 1, unrated_reason = NULL, bill_seconds = 60, cost_units = 0, cost_fraction_e4 = 7,"
+    " rate_version_id = 1, rate_revision = 9"
+)
+
+
+def _columns(table: str) -> list[str]:
+    return list(Base.metadata.tables[table].columns.keys())
+
+
+@dataclass
+class Attacker:
+    """Somebody with a shell on the database, and its whole content to compare."""
+
+    connection: Any
+    is_sqlite: bool
+
+    def execute(self, statement: str, *values: Any) -> list[Any]:
+        """One statement, committed at once; %s stands for a value."""
+        if self.is_sqlite:
+            statement = statement.replace("%s", "?")
+        cursor = self.connection.execute(statement, values)
+        return list(cursor.fetchall()) if cursor.description else []
+
+    def content(self) -> dict[str, list[Any]]:
+        return {
+            table: sorted(self.execute(f"SELECT * FROM {table}"), key=repr)
+            for table in Base.metadata.tables
+        }
+
+    def is_refused(self, statement: str, *values: Any, match: str) -> None:
+        before = self.content()
+        with pytest.raises(_ERRORS, match=match):
+            self.execute(statement, *values)
+        assert self.content() == before
+
+    def changes_nothing(self, statement: str, *values: Any) -> None:
+        """Refused, or without effect."""
+        before = self.content()
+        with suppress(sqlite3.IntegrityError, psycopg.IntegrityError):
+            self.execute(statement, *values)
+        assert self.content() == before
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    """Tenant 1 with extension 1 and rate 1; CDRs 1 (rated), 2 (unrated), 3 (not billable, of an
+    upload). Tenant 2 with extension 2 and no calls."""
+    world = World.over(database)
+    tenant = world.tenant()
+    extension = world.extension(tenant)
+    world.rate(tenant, "44", cost_e4=200, increment=6)
+    world.cdrs.create(call(tenant, "4420", call_id="rated", extension_id=extension))
+    world.cdrs.create(call(tenant, "4930", call_id="unrated", extension_id=extension))
+    busy = call(tenant, call_id="busy", disposition=Disposition.BUSY, seconds=0)
+    world.uploads.commit(0, 0, [busy])
+    world.extension(world.tenant())
+    return world
+
+
+@pytest.fixture
+def attacker(world: World, database_url: str) -> Iterator[Attacker]:
+    if world.database.is_sqlite:
+        path = database_url.removeprefix("sqlite:///")
+        connection: Any = sqlite3.connect(path, isolation_level=None)
+    else:
+        url = database_url.replace("postgresql+psycopg:", "postgresql:")
+        connection = psycopg.connect(url, autocommit=True)
+    yield Attacker(connection, world.database.is_sqlite)
+    connection.close()
+
+
+def _other(value: Any) -> Any:
+    """A value of the same type that is not this one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, str):
+        return value + "1"
+    if isinstance(value, bytes):
+        return value + b"1"
+    return 1
+
+
+@pytest.mark.parametrize("table", _HISTORY)
+def test_no_column_can_be_updated(attacker: Attacker, table: str) -> None:
+    if table == "rate_versions":
+        attacker.execute("UPDATE rate_versions SET retired_revision = 5")
+    same = "IS" if attacker.is_sqlite else "IS NOT DISTINCT FROM"
+    for column in _columns(table):
+        for (value,) in attacker.execute(f"SELECT DISTINCT {column} FROM {table}"):
+            changed = "[]" if value is None and column == "intervals" else _other(value)
+            attacker.is_refused(
+                f"UPDATE {table} SET {column} = %s WHERE {column} {same} %s",
+                *(changed, value),
+                match="never changes",
+            )
+
+
+@pytest.mark.parametrize("table", _HISTORY)
+def test_no_row_can_be_deleted(attacker: Attacker, table: str) -> None:
+    attacker.is_refused(f"DELETE FROM {table}", match="is never deleted")
+
+
+@pytest.mark.parametrize("table", [*_HISTORY, "tenants", "extensions"])
+def test_no_table_can_be_truncated(attacker: Attacker, table: str) -> None:
+    if attacker.is_sqlite:
+        # There DELETE without a condition is the truncation, and could be run without looking at
+        # the rows.
+        attacker.changes_nothing(f"DELETE FROM {table} WHERE true")
+        attacker.changes_nothing(f"DELETE FROM {table}")
+    else:
+        for statement in (f"TRUNCATE {table}", f"TRUNCATE {table} CASCADE"):
+            if table == "tenants" and "CASCADE" not in statement:
+                continue  # its foreign key already refuses that
+            attacker.is_refused(statement, match="is never truncated")
+
+
+def test_uploads_cannot_be_truncated_with_their_chunks(attacker: Attacker) -> None:
+    if not attacker.is_sqlite:
+        attacker.is_refused("TRUNCATE uploads CASCADE", match="upload_chunks is never truncated")
+
+
+_UNIQUE: dict[str, list[tuple[str, ...]]] = {
+    "cdrs": [("id",), ("tenant_id", "call_id")],
+    "rate_versions": [
+        ("version_id",),
+        ("rate_id",),
+        ("tenant_id", "prefix", "effective_from_s", "effective_from_nanos"),
+    ],
+    "tenant_versions": [("tenant_id", "revision")],
+    "upload_chunks": [("upload_id", "first_index")],
+    "tenants": [("id",)],
+    "extensions": [("id",)],
+}
+
+
+def _colliding_rows(attacker: Attacker) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
+    """For each unique key a row with the key of one that is there, and all else other."""
+    for table, keys in _UNIQUE.items():
+        columns = _columns(table)
+        row = attacker.execute(f"SELECT * FROM {table} ORDER BY 1")[0]
+        present = dict(zip(columns, row, strict=True))
+        for key in keys:
+            forged = {
+                name: value if name in key or value is None else _forged(name, value)
+                for name, value in present.items()
+            }
+            yield table, key, forged
+
+
+def _forged(column: str, value: Any) -> Any:
+    """Another value that the CHECKs let pass."""
+    if column in ("id", "version_id", "rate_id", "call_id", "tenant_id", "prefix", "revision"):
+        return value + 1000 if isinstance(value, int) else value + "9"
+    if column in ("status", "direction", "disposition", "rounding", "currency"):
+        return value
+    return _other(value)
+
+
+def test_no_row_can_be_replaced(attacker: Attacker) -> None:
+    """REPLACE deletes what is in its way without a word."""
+    if not attacker.is_sqlite:
+        return
+    for table, _key, forged in _colliding_rows(attacker):
+        columns = ", ".join(forged)
+        marks = ", ".join(["%s"] * len(forged))
+        for verb in ("REPLACE", "INSERT OR REPLACE"):
+            attacker.changes_nothing(
+                f"{verb} INTO {table} ({columns}) VALUES ({marks})", *forged.values()
+            )
+
+
+def test_no_row_can_be_replaced_by_its_hidden_rowid(attacker: Attacker) -> None:
+    if not attacker.is_sqlite:
+        return
+    for table, key, forged in _colliding_rows(attacker):
+        if table in ("cdrs", "rate_versions"):
+            continue  # there it is not hidden: it is the id
+        new = forged | {name: _forged("id", forged[name]) for name in key}
+        columns = ", ".join(new)
+        marks = ", ".join(["%s"] * len(new))
+        (rowid,) = attacker.execute(f"SELECT rowid FROM {table} ORDER BY 1")[0]
+        for alias in ("rowid", "oid", "_rowid_"):
+            attacker.changes_nothing(
+                f"REPLACE INTO {table} ({alias}, {columns}) VALUES (%s, {marks})",
+                *(rowid, *new.values()),
+            )
+
+
+def test_no_row_can_be_changed_by_an_upsert(attacker: Attacker) -> None:
+    for table, key, forged in _colliding_rows(attacker):
+        if table in ("tenants", "extensions"):
+            continue  # these may be updated
+        columns = ", ".join(forged)
+        marks = ", ".join(["%s"] * len(forged))
+        changed = [name for name in forged if name not in key][-1]
+        where = "WHERE retired_revision IS NULL" if key in _UNIQUE["rate_versions"][1:] else ""
+        attacker.changes_nothing(
+            f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT ({', '.join(key)})"
+            f" {where} DO UPDATE SET {changed} = excluded.{changed}",
+            *forged.values(),
+        )
+
+
+def test_a_duplicate_is_skipped_where_the_insert_asks_for_it(attacker: Attacker) -> None:
+    columns = ", ".join(name for name in _columns("cdrs") if name != "id")
+    before = attacker.content()
+    attacker.execute(
+        f"INSERT INTO cdrs ({columns}) SELECT {columns} FROM cdrs ON CONFLICT DO NOTHING"
+        if not attacker.is_sqlite
+        else f"INSERT INTO cdrs ({columns}) SELECT {columns} FROM cdrs WHERE true"
+        " ON CONFLICT DO NOTHING"
+    )
+    assert attacker.content() == before
+
+
+@pytest.mark.parametrize("status", ["status = 1", "status = 2"])
+def test_an_unrated_cdr_can_be_priced_once(attacker: Attacker, status: str) -> None:
+    price = _PRICE
+    if status == "status = 2":
+        price = (
+            "status = 2, unrated_reason = NULL, bill_seconds = 0, cost_units = 0,"
+            " cost_fraction_e4 = 0, rate_revision = 9"
+        )
+    attacker.execute(f"UPDATE cdrs SET {price} WHERE call_id = 'unrated'")
+    after = attacker.execute("SELECT status, rate_revision FROM cdrs WHERE call_id = 'unrated'")
+    assert after == [(int(status[-1]), 9)]
+    attacker.is_refused(
+        f"UPDATE cdrs SET {price} WHERE call_id = 'unrated'", match="a CDR never changes"
+    )
+    attacker.is_refused(
+        "UPDATE cdrs SET status = 3, unrated_reason = 1, bill_seconds = NULL, cost_units = NULL,"
+        " cost_fraction_e4 = NULL, rate_version_id = NULL WHERE call_id = 'unrated'",
+        match="a CDR never changes",
+    )
+
+
+def test_pricing_changes_nothing_else(attacker: Attacker) -> None:
+    for column in _columns("cdrs"):
+        if column in _OUTCOME:
+            continue
+        ((value,),) = attacker.execute(f"SELECT {column} FROM cdrs WHERE call_id = 'unrated'")
+        attacker.is_refused(
+            f"UPDATE cdrs SET {_PRICE}, {column} = %s WHERE call_id = 'unrated'",
+            _other(value),
+            match="a CDR never changes",
+        )
+
+
+def test_a_rate_version_can_be_retired_once(attacker: Attacker) -> None:
+    attacker.is_refused(
+        "UPDATE rate_versions SET retired_revision = 5, cost_per_minute_e4 = 1",
+        match="never changes, but that it is retired once",
+    )
+    attacker.execute("UPDATE rate_versions SET retired_revision = 5")
+    for revision in ("NULL", "5", "6"):
+        attacker.is_refused(
+            f"UPDATE rate_versions SET retired_revision = {revision}",
+            match="never changes, but that it is retired once",
+        )
+
+
+def test_what_cdrs_refer_to_cannot_be_deleted(attacker: Attacker) -> None:
+    attacker.is_refused("DELETE FROM tenants WHERE id = 1", match="CDRs refer to this tenant")
+    attacker.is_refused("DELETE FROM tenants", match="CDRs refer to this tenant")
+    attacker.is_refused("DELETE FROM extensions", match="CDRs refer to this extension")
+    attacker.execute("DELETE FROM extensions WHERE id = 2")
+    attacker.execute("DELETE FROM tenants WHERE id = 2")
+    assert attacker.execute("SELECT id FROM tenants") == [(1,)]
+
+
+def test_a_temporary_table_cannot_stand_in_for_the_cdrs(attacker: Attacker) -> None:
+    attacker.execute("CREATE TEMPORARY TABLE cdrs (tenant_id BIGINT, extension_id BIGINT)")
+    for table in ("tenants", "extensions"):
+        with pytest.raises(_ERRORS, match="CDRs refer to this"):
+            attacker.execute(f"DELETE FROM {table} WHERE id = 1")
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("tenants", "id"), ("extensions", "id"), ("extensions", "tenant_id")]
+)
+def test_identities_never_change(attacker: Attacker, table: str, column: str) -> None:
+    attacker.is_refused(f"UPDATE {table} SET {column} = 99 WHERE id = 1", match="keeps its id")
+
+
+def _update(world: World, rate: Rate) -> None:
+    changed = Rate(id=rate.id, cost_per_minute_e4=9_0000, destination="elsewhere")
+    world.rates.update(changed, frozenset({"cost_per_minute_e4", "destination"}), "")
+
+
+def _expire(world: World, rate: Rate) -> None:
+    world.rates.update(Rate(id=rate.id, effective_to_ns=1), frozenset({"effective_to_ns"}), "")
+
+
+def _delete(world: World, rate: Rate) -> None:
+    world.rates.delete(rate.id, "")
+
+
+def _replace_deck(world: World, rate: Rate) -> None:
+    other = [Rate(prefix="1", cost_per_minute_e4=1)]
+    world.rates.import_deck(rate.tenant_id, ImportMode.REPLACE, False, other)
+
+
+def _change_rules(world: World, rate: Rate) -> None:
+    world.tenants.update(
+        Tenant(id=rate.tenant_id, name="new", country_code="1"), frozenset({"name", "country_code"})
+    )
+
+
+@pytest.mark.parametrize("change", [_update, _expire, _delete, _replace_deck, _change_rules])
+def test_cdrs_stay_as_they_were_whatever_happens_to_their_rate(
+    world: World, change: Callable[[World, Rate], None]
+) -> None:
+    rate = world.rates.get(1)
+    before = [world.cdrs.get(cdr_id) for cdr_id in (1, 2, 3)]
+    assert before[0].rate == rate
+    change(world, rate)
+    assert [world.cdrs.get(cdr_id) for cdr_id in (1, 2, 3)] == before
