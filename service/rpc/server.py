@@ -47,7 +47,7 @@ KEEPALIVE_TIMEOUT_MS = 20_000
 # How long a handler may take to notice that its RPC was cancelled.
 LAST_HANDLERS_SECONDS = 2.0
 
-_OPTIONS = (
+OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -89,7 +89,7 @@ class RpcServer:
         threads = max_streams + REFLECTION_STREAMS + UNARY_THREADS
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
         self._server = grpc.server(
-            self._pool, options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port)))
+            self._pool, options=(*OPTIONS, ("grpc.so_reuseport", int(share_port)))
         )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names)
