@@ -64,13 +64,16 @@ class Uploads:
         _check_chunk(upload_id, offset, calls)
         if upload_id == 0 and offset > 0:
             raise _gap(upload_id, offset, expected=0)
-        with self._database.write() as connection:
-            if upload_id == 0:
+        starts = upload_id == 0
+        if starts:
+            # In a transaction of its own: the counter stays locked until the commit, and uploads
+            # that start at once would wait for each other's first chunk.
+            with self._database.write() as connection:
                 upload_id = ids.take(connection, "uploads")
+        with self._database.write() as connection:
+            if starts:
                 uploads.create(connection, upload_id, self._clock_ns())
-                committed = 0
-            else:
-                committed = self._hold(connection, upload_id)
+            committed = self._hold(connection, upload_id)
             if offset > committed:
                 raise _gap(upload_id, offset, expected=committed)
             if offset < committed and calls:
