@@ -1,0 +1,134 @@
+"""Writing CDRs in bulk: what is new goes in, what is there is answered, and failures have names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+
+from service.errors import Reason, Unavailable
+from service.storage import cdrs
+from service.storage.cdrs import Contents, NewRows, Outcomes
+from service.storage.engine import Database
+
+
+def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> NewRows:
+    size = len(call_ids)
+    return NewRows(
+        Contents(
+            tenant_id=[tenant_id] * size,
+            call_id=list(call_ids),
+            extension_id=[0] * size,
+            caller_number=["é☎"] * size,
+            destination_number=[""] * size,
+            direction=[1] * size,
+            disposition=[6] * size,
+            duration_seconds=[seconds] * size,
+            started_at_ns=[2**63 - 2] * size,
+            ended_at_ns=[None] * size,
+        ),
+        Outcomes(
+            status=[2] * size,
+            unrated_reason=[None] * size,
+            bill_seconds=[0] * size,
+            cost_units=[0] * size,
+            cost_fraction_e4=[0] * size,
+            rate_version_id=[None] * size,
+            rate_revision=[1] * size,
+        ),
+        upload_id=0,
+        created_at_ns=5,
+    )
+
+
+def stored(database: Database) -> list[tuple[Any, ...]]:
+    with database.read() as connection:
+        query = "SELECT tenant_id, call_id, duration_seconds FROM cdrs ORDER BY 1, 2"
+        return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+
+def test_what_is_there_stays_and_is_answered(database: Database) -> None:
+    with database.write() as connection:
+        assert cdrs.insert_new(connection, rows(["b", "d"])) == {}
+        assert cdrs.insert_new(connection, rows(["b"], tenant_id=2)) == {}
+    with database.write() as connection:
+        in_the_way = cdrs.insert_new(connection, rows(["a", "b", "c", "d", "e"], seconds=8))
+        found = cdrs.find(connection, [(1, "b"), (1, "d"), (1, "x"), (2, "b"), (3, "b")])
+    assert set(in_the_way) == {(1, "b"), (1, "d")}
+    assert set(found) == {(1, "b"), (1, "d"), (2, "b")}
+    assert all(found[key] == recorded for key, recorded in in_the_way.items())
+    assert in_the_way[1, "b"].content == (1, "b", 0, "é☎", "", 1, 6, 7, 2**63 - 2, None)
+    expected = [(1, name, 7 if name in "bd" else 8) for name in "abcde"]
+    assert stored(database) == [*expected, (2, "b", 7)]
+
+
+def test_nothing_to_insert(database: Database) -> None:
+    with database.write() as connection:
+        assert cdrs.insert_new(connection, rows([])) == {}
+        assert cdrs.find(connection, []) == {}
+
+
+def test_all_of_them_are_there(database: Database) -> None:
+    names = [f"{index:04}" for index in range(2000)]
+    with database.write() as connection:
+        assert cdrs.insert_new(connection, rows(names)) == {}
+    with database.write() as connection:
+        assert set(cdrs.insert_new(connection, rows(names))) == {(1, name) for name in names}
+    assert len(stored(database)) == 2000
+
+
+def test_ids_rise(database: Database) -> None:
+    for names in (["b", "c"], ["a", "b"], ["d"]):
+        with database.write() as connection:
+            cdrs.insert_new(connection, rows(names))
+    with database.read() as connection:
+        ids = connection.exec_driver_sql("SELECT call_id FROM cdrs ORDER BY id").scalars().all()
+    assert ids == ["b", "c", "a", "d"]
+
+
+@contextmanager
+def failing(database: Database) -> Iterator[None]:
+    """The database fails in the middle of every insert."""
+    if database.is_sqlite:
+        with database.read() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        limit = [pages + 1]
+
+        def fill_up(connection: Any) -> None:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {limit[0]}")
+
+        event.listen(database.engine, "begin", fill_up)
+        yield
+        limit[0] = 1_000_000
+        return
+    url = make_url(database.engine.url).set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as admin:
+
+        def cut_off(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith("SAVEPOINT"):
+                pid = connection.connection.driver_connection.info.backend_pid
+                admin.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+
+        event.listen(database.engine, "after_cursor_execute", cut_off)
+        yield
+        event.remove(database.engine, "after_cursor_execute", cut_off)
+
+
+def test_a_database_that_fails_in_the_middle(database: Database) -> None:
+    names = [f"{index:04}" for index in range(2000)]
+    with database.write() as connection:
+        cdrs.insert_new(connection, rows(names[:10]))
+    with failing(database):
+        for _ in range(2):
+            with pytest.raises(Unavailable) as failure, database.write() as connection:
+                cdrs.insert_new(connection, rows(names))
+            assert failure.value.reason == Reason.DATABASE_UNAVAILABLE
+    assert len(stored(database)) == 10
+    with database.write() as connection:
+        assert len(cdrs.insert_new(connection, rows(names))) == 10
+    assert len(stored(database)) == 2000

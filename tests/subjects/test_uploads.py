@@ -1,0 +1,468 @@
+"""Uploads: what becomes of each record of a chunk, and of chunks that come again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    OutOfRange,
+    Reason,
+    TollwireError,
+)
+from service.model import BadCall, Call, CdrFilter, ChunkResult, RatingStatus, Upload
+from service.storage.engine import Database
+from service.uploads import digest
+from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
+
+BAD = BadCall("direction", "is required", call_id="bad")
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    return World.over(database)
+
+
+@pytest.fixture
+def payer(world: World) -> int:
+    tenant_id = world.tenant()
+    world.rate(tenant_id, "44", 200, 6)
+    return tenant_id
+
+
+def counts(answer: ChunkResult | Upload) -> tuple[int, int, int, int, int]:
+    """created, duplicates, conflicts, rejected, unrated"""
+    return (
+        answer.created,
+        answer.duplicates,
+        answer.conflicts,
+        answer.rejected,
+        answer.unrated,
+    )
+
+
+def send(worker: World, records: Sequence[Call | BadCall], size: int) -> Upload:
+    """A whole upload, chunk by chunk."""
+    upload_id = offset = 0
+    for part in in_parts(records, size):
+        answer = worker.uploads.commit(upload_id, offset, part)
+        upload_id, offset = answer.upload_id, answer.committed_offset
+    return worker.uploads.get(upload_id)
+
+
+def another_worker(world: World) -> World:
+    return World.over(Database(world.database.engine.url.render_as_string(hide_password=False)))
+
+
+def test_an_upload_in_chunks(world: World, payer: int) -> None:
+    records = calls(payer, 0, 25)
+    first = world.uploads.commit(0, 0, records[:10])
+    assert first.upload_id > 0
+    assert (first.committed_offset, counts(first), first.failures) == (10, (10, 0, 0, 0, 0), ())
+    second = world.uploads.commit(first.upload_id, 10, records[10:])
+    assert (second.upload_id, second.committed_offset) == (first.upload_id, 25)
+    upload = world.uploads.get(first.upload_id)
+    assert (upload.id, upload.committed_offset, counts(upload)) == (
+        first.upload_id,
+        25,
+        (25, 0, 0, 0, 0),
+    )
+    assert NOON_NS < upload.created_at_ns < upload.updated_at_ns
+    rows = world.rows()
+    assert {row.upload_id for row in rows} == {first.upload_id}
+    assert {row.call_id for row in rows} == {record.call_id for record in records}
+    assert {(row.cost_units, row.cost_fraction_e4) for row in rows} == {(0, 40)}
+    assert world.uploads.commit(0, 0, []).upload_id != first.upload_id
+
+
+def test_an_uploaded_cdr_equals_a_created_one(world: World, payer: int) -> None:
+    sent = call(
+        payer,
+        "+44 20",
+        63,
+        extension_id=world.extension(payer),
+        caller_number="1",
+        ended_at_ns=NOON_NS + 64 * SECOND_NS,
+        call_id="one",
+    )
+    created = world.cdrs.create(sent)
+    answer = world.uploads.commit(0, 0, [replace(sent, call_id="two")])
+    [uploaded] = world.cdrs.list(CdrFilter(), 1, "").items
+    assert uploaded.upload_id == answer.upload_id
+    assert created == replace(
+        uploaded,
+        id=created.id,
+        call=sent,
+        upload_id=0,
+        created_at_ns=created.created_at_ns,
+    )
+
+
+def test_every_kind_of_outcome_in_one_chunk(world: World, payer: int) -> None:
+    foreign = world.extension(world.tenant())
+    other = world.tenant()
+    world.rate(other, "44", 600, 1)
+    world.rate(payer, "99", 99_999_999_9999)
+    old = world.cdrs.create(call(payer, call_id="old"))
+    dear = call(payer, "99", 2_147_483_647, call_id="dear")
+    records: list[Call | BadCall] = [
+        call(payer, call_id="new"),
+        call(payer, call_id="old"),  # duplicate of a stored one
+        call(payer, call_id="old", seconds=8),  # conflict with a stored one
+        call(payer, call_id="new"),  # duplicate of one in this chunk
+        call(payer, call_id="new", caller_number="1"),  # conflict with one in this chunk
+        call(payer, "33", call_id="unrated"),
+        BAD,
+        call(10**9, call_id="nobody"),
+        call(payer, extension_id=foreign, call_id="foreign"),
+        dear,
+        call(payer, call_id="dear"),  # the first of its id that can be recorded
+        dear,
+        call(other, call_id="new"),  # another tenant's
+        call(payer, extension_id=10**9, call_id="new"),
+        call(payer),
+        call(payer),  # duplicate by content
+    ]
+    answer = world.uploads.commit(0, 0, records)
+    assert answer.committed_offset == len(records)
+    assert counts(answer) == (5, 3, 2, 6, 1)
+    assert [(failed.index, failed.call_id, failed.reason) for failed in answer.failures] == [
+        (2, "old", "CDR_CONFLICT"),
+        (4, "new", "CDR_CONFLICT"),
+        (6, "bad", "INVALID_FIELD"),
+        (7, "nobody", "TENANT_NOT_FOUND"),
+        (8, "foreign", "EXTENSION_NOT_FOUND"),
+        (9, "dear", "COST_OVERFLOW"),
+        (11, "dear", "COST_OVERFLOW"),
+        (13, "new", "EXTENSION_NOT_FOUND"),
+    ]
+    messages = {failed.index: failed.message for failed in answer.failures}
+    stored = {(row.tenant_id, row.call_id): row for row in world.rows()}
+    assert f"CDR {old.id} " in messages[2]
+    assert "duration_seconds" in messages[2]
+    assert f"CDR {stored[payer, 'new'].id} " in messages[4]
+    assert "caller_number" in messages[4]
+    assert messages[6] == "direction: is required"
+    assert stored[payer, "dear"].destination_number == "4420"
+    assert len(stored) == 6
+    assert counts(world.uploads.get(answer.upload_id)) == counts(answer)
+    # Again, in an upload of its own: what was recorded is a duplicate now.
+    again = world.uploads.commit(0, 0, records)
+    assert counts(again) == (0, 8, 4, 4, 0)
+    assert {row.id for row in world.rows()} == {row.id for row in stored.values()}
+
+
+def test_failures_count_from_the_start_of_the_upload(world: World, payer: int) -> None:
+    first = world.uploads.commit(0, 0, calls(payer, 0, 10))
+    records = [*calls(payer, 10, 2), BAD, call(10**9, call_id="nobody")]
+    second = world.uploads.commit(first.upload_id, 10, records)
+    assert [failed.index for failed in second.failures] == [12, 13]
+
+
+def test_a_chunk_of_nothing_but_bad_records_is_settled(world: World, payer: int) -> None:
+    answer = world.uploads.commit(0, 0, [BAD, BAD, call(10**9)])
+    assert (answer.committed_offset, counts(answer)) == (3, (0, 0, 0, 3, 0))
+    assert world.rows() == []
+
+
+# Chunks that come again.
+
+
+def test_a_settled_chunk_is_answered_as_it_was(world: World, payer: int) -> None:
+    chunks: list[list[Call | BadCall]] = [
+        [*calls(payer, 0, 3), BAD, call(payer, "33", call_id="unrated")],
+        [*calls(payer, 0, 2), call(payer, seconds=9, call_id="c0"), *calls(payer, 3, 2)],
+    ]
+    first = world.uploads.commit(0, 0, chunks[0])
+    second = world.uploads.commit(first.upload_id, 5, chunks[1])
+    assert counts(second) == (2, 2, 1, 0, 0)
+    world.rate(payer, "33")
+    upload = world.uploads.get(first.upload_id)
+    fresh = another_worker(world)  # knows nothing but what is stored
+    for worker in (world, fresh):
+        assert worker.uploads.commit(first.upload_id, 5, chunks[1]) == second
+        assert worker.uploads.commit(first.upload_id, 0, chunks[0]) == first
+        assert worker.uploads.get(first.upload_id) == upload
+    fresh.database.close()
+
+
+CHANGED: list[Any] = [
+    {"duration_seconds": 8},
+    {"call_id": "other"},
+    {"caller_number": "1"},
+    {"ended_at_ns": NOON_NS + SECOND_NS},
+    {"tenant_id": 10**9},
+]
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_settled_chunk_with_other_content_is_refused(
+    world: World, payer: int, change: dict[str, Any]
+) -> None:
+    records = calls(payer, 0, 3)
+    first = world.uploads.commit(0, 0, records)
+    before = world.rows()
+    changed = [records[0], replace(records[1], **change), records[2]]
+    for sent in (changed, records[:2], [*changed, *calls(payer, 3, 1)], [BAD, *records[1:]]):
+        with pytest.raises(FailedPrecondition) as failure:
+            world.uploads.commit(first.upload_id, 0, sent)
+        assert failure.value.reason == Reason.UPLOAD_CHUNK_CHANGED
+    assert world.rows() == before
+    assert counts(world.uploads.get(first.upload_id)) == (3, 0, 0, 0, 0)
+
+
+def test_chunks_cut_in_another_way_go_on_where_the_upload_stands(world: World, payer: int) -> None:
+    records = calls(payer, 0, 40)
+    upload_id = world.uploads.commit(0, 0, records[:10]).upload_id
+    for offset, end, committed, created in [
+        (5, 20, 20, 10),  # over the end of what is settled
+        (2, 8, 20, 0),  # within a settled chunk
+        (0, 20, 20, 0),  # two settled chunks in one
+        (0, 25, 25, 5),  # and five more
+        (15, 25, 25, 0),
+        (25, 40, 40, 15),
+    ]:
+        answer = world.uploads.commit(upload_id, offset, records[offset:end])
+        assert (answer.committed_offset, answer.created) == (committed, created)
+    assert counts(world.uploads.get(upload_id)) == (40, 0, 0, 0, 0)
+    assert sorted(row.call_id for row in world.rows()) == sorted(one.call_id for one in records)
+
+
+def test_settled_chunks_within_a_longer_one_are_compared(world: World, payer: int) -> None:
+    records = calls(payer, 0, 30)
+    upload_id = world.uploads.commit(0, 0, records[:10]).upload_id
+    world.uploads.commit(upload_id, 10, records[10:20])
+    changed = [*records[:15], replace(records[15], duration_seconds=9), *records[16:]]
+    for offset in (0, 5, 10):
+        with pytest.raises(FailedPrecondition):
+            world.uploads.commit(upload_id, offset, changed[offset:])
+    assert world.uploads.get(upload_id).committed_offset == 20
+
+
+def test_gaps(world: World, payer: int) -> None:
+    def expected(upload_id: int, offset: int, records: list[Call | BadCall]) -> str:
+        with pytest.raises(OutOfRange) as failure:
+            world.uploads.commit(upload_id, offset, records)
+        assert failure.value.reason == Reason.UPLOAD_GAP
+        return failure.value.metadata["expected_offset"]
+
+    assert expected(0, 1, [BAD]) == "0"
+    assert expected(0, 2**63 - 1, []) == "0"
+    upload_id = world.uploads.commit(0, 0, [BAD, BAD, BAD]).upload_id
+    assert expected(upload_id, 4, [BAD]) == "3"
+    assert expected(upload_id, 4, []) == "3"
+    assert expected(upload_id, 2**63 - 1, [BAD]) == "3"
+
+
+def test_empty_chunks_change_nothing(world: World, payer: int) -> None:
+    upload_id = world.uploads.commit(0, 0, []).upload_id
+    before = world.uploads.get(upload_id)
+    assert before.committed_offset == 0
+    assert world.uploads.commit(upload_id, 0, []).committed_offset == 0
+    assert world.uploads.get(upload_id) == before
+    assert world.uploads.commit(upload_id, 0, calls(payer, 0, 3)).created == 3
+    for offset in (0, 1, 3):
+        assert counts(world.uploads.commit(upload_id, offset, [])) == (0, 0, 0, 0, 0)
+    assert world.uploads.commit(upload_id, 3, calls(payer, 3, 3)).created == 3
+
+
+@pytest.mark.parametrize(
+    ("upload_id", "offset", "count", "field"),
+    [(-1, 0, 1, "upload_id"), (0, -1, 1, "offset"), (0, 0, 10_001, "calls")],
+)
+def test_chunks_that_are_refused(
+    world: World, upload_id: int, offset: int, count: int, field: str
+) -> None:
+    with pytest.raises(InvalidInput) as failure:
+        world.uploads.commit(upload_id, offset, [BAD] * count)
+    assert [wrong.field for wrong in failure.value.violations] == [field]
+
+
+def test_uploads_that_are_not_there(world: World) -> None:
+    asks: list[Any] = [lambda: world.uploads.get(9), lambda: world.uploads.commit(9, 0, [])]
+    for ask in asks:
+        with pytest.raises(NotFound) as failure:
+            ask()
+        assert failure.value.reason == Reason.UPLOAD_NOT_FOUND
+    for bad in (0, -1):
+        with pytest.raises(InvalidInput):
+            world.uploads.get(bad)
+
+
+def test_a_chunk_that_fails_leaves_nothing(
+    world: World, payer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id = world.uploads.commit(0, 0, calls(payer, 0, 5)).upload_id
+    before = world.uploads.get(upload_id)
+
+    class Broken(Exception):
+        pass
+
+    def broken(*_: object) -> None:
+        raise Broken
+
+    with monkeypatch.context() as patched:
+        patched.setattr("service.storage.uploads.add_chunk", broken)
+        with pytest.raises(Broken):
+            world.uploads.commit(upload_id, 5, calls(payer, 5, 5))
+    assert len(world.rows()) == 5
+    assert world.uploads.get(upload_id) == before
+    assert world.uploads.commit(upload_id, 5, calls(payer, 5, 5)).created == 5
+
+
+def test_a_full_chunk(world: World, payer: int) -> None:
+    records = calls(payer, 0, 10_000)
+    random.Random(1).shuffle(records)
+    answer = world.uploads.commit(0, 0, records)
+    assert counts(answer) == (10_000, 0, 0, 0, 0)
+    assert counts(world.uploads.commit(0, 0, records)) == (0, 10_000, 0, 0, 0)
+    half = [*records[:5000], *calls(payer, 10_000, 5000)]
+    assert counts(world.uploads.commit(0, 0, half)) == (5000, 5000, 0, 0, 0)
+
+
+# The digest.
+
+
+def test_a_digest_is_of_every_field_and_of_the_order() -> None:
+    one = call(1, call_id="a")
+    variants: list[list[Call | BadCall]] = [
+        [],
+        [one],
+        [one, one],
+        [one, replace(one, call_id="b")],
+        [replace(one, call_id="b"), one],
+        [replace(one, caller_number="a", call_id="")],
+        [replace(one, ended_at_ns=0)],
+        [BAD],
+        [replace(BAD, call_id="x")],
+        [replace(BAD, field="x")],
+        [one, BAD],
+        [BAD, one],
+    ]
+    assert len({digest(variant) for variant in variants}) == len(variants)
+    assert digest([replace(BAD, message="in other words")]) == digest([BAD])
+
+
+def test_a_digest_stays_the_same_for_ever() -> None:
+    """It was written into databases: a change would refuse chunks that are sent again."""
+    one = call(7, "+44 é", call_id="a", ended_at_ns=NOON_NS, extension_id=3)
+    assert (
+        digest([one, BAD, call(7)]).hex()
+        == "879902126954707d1b8e0c188555e03ab88a38b6672100afcf23d3e4fac39716"
+    )
+
+
+# From several sides at once.
+
+
+def test_the_same_records_from_two_sides_at_once(world: World, payer: int) -> None:
+    other = another_worker(world)
+    records = calls(payer, 0, 2000)
+    orders = [records, records[::-1], records[1000:] + records[:1000], records]
+    uploads = at_once(
+        *(
+            lambda worker=worker, order=order: send(worker, order, 150)
+            for worker, order in zip([world, other, world, other], orders, strict=True)
+        )
+    )
+    other.database.close()
+    assert all(isinstance(upload, Upload) for upload in uploads), uploads
+    assert sum(upload.created for upload in uploads) == 2000
+    assert all(upload.created + upload.duplicates == 2000 for upload in uploads)
+    rows = world.rows()
+    assert sorted(row.call_id for row in rows) == sorted(one.call_id for one in records)
+
+
+def test_other_content_from_two_sides_at_once(world: World, payer: int) -> None:
+    other = another_worker(world)
+    mine, theirs = calls(payer, 0, 1000), calls(payer, 0, 1000, seconds=8)
+    first, second = at_once(lambda: send(world, mine, 90), lambda: send(other, theirs, 110))
+    other.database.close()
+    assert isinstance(first, Upload), first
+    assert isinstance(second, Upload), second
+    assert (first.created, first.conflicts) == (second.conflicts, second.created)
+    assert first.created + second.created == 1000
+    won = {upload.id: seconds for upload, seconds in ((first, 7), (second, 8))}
+    rows = world.rows()
+    assert len(rows) == 1000
+    assert all(row.duration_seconds == won[row.upload_id] for row in rows)
+
+
+def test_create_and_upload_at_once(world: World, payer: int) -> None:
+    other = another_worker(world)
+    records = calls(payer, 0, 200)
+    created, upload = at_once(
+        lambda: [other.cdrs.create(one) for one in records], lambda: send(world, records, 20)
+    )
+    other.database.close()
+    assert isinstance(created, list), created
+    assert isinstance(upload, Upload), upload
+    assert len(world.rows()) == 200
+    assert upload.created + upload.duplicates == 200
+    assert sum(cdr.upload_id == upload.id for cdr in created) == upload.created
+
+
+def test_one_upload_from_several_sides_at_once(world: World, payer: int) -> None:
+    other = another_worker(world)
+    upload_id = world.uploads.commit(0, 0, []).upload_id
+    parts = in_parts(calls(payer, 0, 400), 40)
+
+    def push(worker: World) -> list[ChunkResult]:
+        return [
+            worker.uploads.commit(upload_id, 40 * index, part) for index, part in enumerate(parts)
+        ]
+
+    results = at_once(*(lambda worker=worker: push(worker) for worker in (world, other) * 2))
+    other.database.close()
+    assert all(result == results[0] for result in results), results
+    assert counts(world.uploads.get(upload_id)) == (400, 0, 0, 0, 0)
+    assert len(world.rows()) == 400
+
+
+def test_an_extension_is_deleted_while_calls_name_it(world: World, payer: int) -> None:
+    """Either the deletion is refused or the calls are; never a CDR without its extension."""
+    other = another_worker(world)
+    for attempt in range(10):
+        extension_id = world.extension(payer)
+        sent = calls(payer, attempt * 100, 100, extension_id=extension_id)
+        deleted, answer = at_once(
+            lambda extension_id=extension_id: other.tenants.delete_extension(extension_id),
+            lambda sent=sent: world.uploads.commit(0, 0, sent),
+        )
+        assert isinstance(answer, ChunkResult), answer
+        if isinstance(deleted, TollwireError):
+            assert deleted.reason == Reason.EXTENSION_IN_USE
+            assert answer.created == 100
+        else:
+            assert deleted is None
+            assert answer.rejected == 100
+    other.database.close()
+
+
+# A restart in the middle.
+
+
+def test_a_restart_in_the_middle(world: World, payer: int) -> None:
+    records = calls(payer, 0, 500)
+    undisturbed = send(world, calls(world.tenant(), 0, 500), 70)
+    upload_id = world.uploads.commit(0, 0, records[:70]).upload_id
+    world.uploads.commit(upload_id, 70, records[70:140])
+    world.database.close()
+    restarted = another_worker(world)
+    # The sender did not see the last answer: it sends that chunk again, then goes on.
+    offset = 70
+    while offset < 500:
+        answer = restarted.uploads.commit(upload_id, offset, records[offset : offset + 70])
+        offset = answer.committed_offset
+    assert counts(restarted.uploads.get(upload_id))[:4] == counts(undisturbed)[:4]
+    rows = [row for row in restarted.rows() if row.tenant_id == payer]
+    assert sorted(row.call_id for row in rows) == sorted(one.call_id for one in records)
+    assert {row.status for row in rows} == {RatingStatus.RATED}
+    restarted.database.close()
