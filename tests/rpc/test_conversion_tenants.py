@@ -111,11 +111,11 @@ def test_only_what_the_mask_names_is_judged() -> None:
     assert update(types_pb2.Tenant(id=9), "currency")[0].currency == ""
 
 
-@pytest.mark.parametrize("path", ["id", "created_at", "tenant.name", "Name", ""])
+@pytest.mark.parametrize("path", ["id", "tenant_id", "created_at", "tenant.name", "Name", ""])
 def test_a_path_that_cannot_be_updated(path: str) -> None:
     sent = types_pb2.Tenant(id=9)
     assert wrong_fields(lambda: update(sent, "name", path)) == ["update_mask"]
-    request = pb.UpdateExtensionRequest(extension=types_pb2.Extension(id=9, number="1"))
+    request = pb.UpdateExtensionRequest(extension=types_pb2.Extension(id=9))
     request.update_mask.paths.append(path)
     assert wrong_fields(lambda: tenants.extension_to_update(request)) == ["update_mask"]
 

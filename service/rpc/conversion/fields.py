@@ -136,4 +136,4 @@ def changed(paths: Sequence[str], updatable: Sequence[str], wrong: Wrong) -> fro
         )
     if not paths or "*" in paths:
         return frozenset(updatable)
-    return frozenset(paths)
+    return frozenset(updatable).intersection(paths)
