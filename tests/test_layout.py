@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "ratingcore": set(),
     "storage": {"ground"},
     "subjects": {"ground", "storage", "ratingcore"},
-    "rpc": {"ground", "subjects", "stubs"},
+    # The bulk path hands bytes to the core and gets bytes back.
+    "rpc": {"ground", "subjects", "ratingcore", "stubs"},
     # The command starts a server through the composition root; otherwise it is a client.
     "cli": {"ground", "stubs", "app"},
     "app": {"ground", "subjects", "storage", "rpc"},
@@ -130,7 +131,6 @@ def test_every_arrow_points_down(module: str) -> None:
         ("service.rpc.server", "from service.storage.engine import Database"),
         ("service.rpc.server", "from ..storage import engine"),
         ("service.rpc.server", "import sqlalchemy.exc"),
-        ("service.rpc.server", "import ratingcore"),
         ("service.rpc.server", "from service.cli import main"),
         ("service.cli.main", "from service.rates import Rates"),
         ("service.cli.main", "from service.storage import migrate"),

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, TextIO, cast
 
 import click
 import grpc
-from google.protobuf.json_format import MessageToDict
 from rich.progress import Progress, TaskID
 
 from service.cli.call_files import CSV, JSON_LINES, Record, format_of, read_calls
@@ -26,7 +25,7 @@ from service.cli.failures import (
     failure_of,
     reason_of,
 )
-from service.cli.output import byte_progress, note, print_fields, printable
+from service.cli.output import byte_progress, json_document, note, print_fields, printable
 from service.cli.upload import (
     DEFAULT_CHUNK_CALLS,
     DEFAULT_RETRIES,
@@ -67,7 +66,7 @@ class Report:
                 {
                     "line": chunk.lines[failure.index - chunk.offset],
                     "index": str(failure.index),
-                    "callId": failure.call_id,
+                    "call_id": failure.call_id,
                     "reason": failure.reason,
                     "message": failure.message,
                 }
@@ -241,7 +240,7 @@ def _says_how_to_resume(
 def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> None:
     not_stored = totals.conflicts + totals.rejected + report.unreadable
     if client.as_json:
-        document = MessageToDict(totals, always_print_fields_with_no_presence=True)
+        document = json_document(totals)
         document["unreadable"] = str(report.unreadable)
         document["failures"] = report.first
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))

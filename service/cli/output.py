@@ -6,9 +6,10 @@ plain columns of full width, so that other programs can cut them.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 from google.protobuf.json_format import MessageToJson
@@ -30,8 +31,20 @@ _PLAIN_WIDTH = 100_000
 
 
 def json_text(message: Message, indent: int | None = None) -> str:
-    """Protobuf JSON with every field that has a value, zeros and empty texts included."""
-    return MessageToJson(message, indent=indent, always_print_fields_with_no_presence=True)
+    """Protobuf JSON under the names that the fields have in the .proto files and in grpcurl, with
+    every field that has a value, zeros and empty texts included."""
+    return MessageToJson(
+        message,
+        indent=indent,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+    )
+
+
+def json_document(message: Message) -> dict[str, Any]:
+    """What ``json_text`` prints, to be added to."""
+    document: dict[str, Any] = json.loads(json_text(message))
+    return document
 
 
 def print_json(message: Message) -> None:

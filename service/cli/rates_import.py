@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import click
-from google.protobuf.json_format import MessageToDict
 from rich.progress import Progress
 
 from service.cli.connection import Client, connected
@@ -25,7 +24,14 @@ from service.cli.csv_file import BadFile
 from service.cli.deck_csv import DeckFile, write_deck
 from service.cli.failures import REFUSED, USAGE, Failure
 from service.cli.files import export
-from service.cli.output import byte_progress, note, print_fields, print_json_lines, printable
+from service.cli.output import (
+    byte_progress,
+    json_document,
+    note,
+    print_fields,
+    print_json_lines,
+    printable,
+)
 from service.cli.streaming import RequestQueue
 from service.cli.values import ID, IMPORT_MODE, EnumParameter
 from tollwire.v1.rating_service_pb2 import (
@@ -208,7 +214,7 @@ def _report(client: Client, outcome: Outcome, dry_run: bool) -> None:
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
     """The response's protobuf JSON, with the file's lines instead of the deck's indexes."""
-    document = MessageToDict(outcome.response, always_print_fields_with_no_presence=True)
+    document = json_document(outcome.response)
     document["rejected"] = str(outcome.rejected)
     document["errors"] = [
         {"line": p.line, "field": p.field, "message": p.message} for p in outcome.problems

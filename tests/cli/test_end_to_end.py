@@ -98,8 +98,8 @@ def test_rates(run: Run, server: ServerProcess, tenant: str) -> None:
         *("--effective-from", "2026-01-01", "--effective-to", "2027-01-01", "--blocked"),
         *("--destination", "France", "--connect-fee", "0.5", "--minimum-seconds", "30"),
     )
-    assert [i["startSeconds"] for i in made["intervals"]] == [60, 120]
-    assert made["effectiveFrom"] == "2026-01-01T00:00:00Z"
+    assert [i["start_seconds"] for i in made["intervals"]] == [60, 120]
+    assert made["effective_from"] == "2026-01-01T00:00:00Z"
     shown = run("rates", "show", made["id"])
     assert "from 60 s on       0.0500 per minute, increment 1 s" in shown
     changed = as_json(
@@ -108,8 +108,8 @@ def test_rates(run: Run, server: ServerProcess, tenant: str) -> None:
         *("--etag", made["etag"]),
     )
     assert not changed["blocked"]
-    assert "effectiveTo" not in changed
-    assert changed["effectiveFrom"] == made["effectiveFrom"]
+    assert "effective_to" not in changed
+    assert changed["effective_from"] == made["effective_from"]
     assert changed["intervals"] == []
     stale = run("rates", "delete", made["id"], "--etag", made["etag"], exit_code=1)
     assert stale.startswith("tollwire: ABORTED (ETAG_MISMATCH): ")
@@ -163,7 +163,7 @@ def test_a_call_is_priced_and_explained(run: Run, tenant: str) -> None:
     explained = run(*arguments, "--explain", "--at", "2026-03-01T00:00:00Z")
     assert "ceil(63 / 6) * 6" in explained
     document = as_json(run, *arguments, "--explain")
-    assert document["explanation"]["normalizedNumber"] == "447911123456"
+    assert document["explanation"]["normalized_number"] == "447911123456"
     no_rate = run("rate", "4930123456", "--tenant", tenant, "--seconds", "10", exit_code=1)
     assert no_rate.startswith("tollwire: NOT_FOUND (NO_RATE): ")
 
@@ -194,7 +194,7 @@ def test_calls_from_a_file_to_a_summary(
         (7, "UNREADABLE"),
         (5, "INVALID_FIELD"),
     ]
-    assert "duplicates  4" in run("cdrs", "upload-status", document["uploadId"])
+    assert "duplicates  4" in run("cdrs", "upload-status", document["upload_id"])
 
     listed = run("cdrs", "list", "--tenant", tenant, "--search", "ANSWERED")
     assert [line.split()[-1] for line in listed.splitlines()] == [
@@ -204,7 +204,7 @@ def test_calls_from_a_file_to_a_summary(
         "RATED",
     ]
     unrated = as_json_lines(run, "cdrs", "list", "--tenant", tenant, "--status", "unrated")
-    assert [c["callId"] for c in unrated] == ["c"]
+    assert [c["call_id"] for c in unrated] == ["c"]
     assert "cost" not in unrated[0]
 
     by_day = ("usage", "--tenant", tenant, "--by", "day,destination")
@@ -232,7 +232,7 @@ def test_cdrs_one_by_one_and_exported(run: Run, tenant: str, tmp_path: Path) -> 
         *("--started", "2026-03-02", "--ended", "2026-03-02T00:00:01Z", "--call-id", "x"),
     )
     made = as_json(run, *arguments)
-    assert (made["cost"], made["billSeconds"], made["durationSeconds"]) == ("0.0120", "60", "1")
+    assert (made["cost"], made["bill_seconds"], made["duration_seconds"]) == ("0.0120", "60", "1")
     assert as_json(run, *arguments)["id"] == made["id"]
     conflict = run(*arguments, "--seconds", "2", exit_code=1)
     assert conflict.startswith("tollwire: ALREADY_EXISTS (CDR_CONFLICT): ")
@@ -335,7 +335,7 @@ def test_an_upload_outlives_the_client(long_file: Path, tmp_path: Path) -> None:
         assert second.returncode == 0, stderr
         assert "going on with upload 1" in stderr
         document = json.loads(stdout)
-        assert document["uploadId"] == "1"
+        assert document["upload_id"] == "1"
         assert (document["created"], document["duplicates"]) == (str(LONG), "0")
         assert count_cdrs(server.address) == LONG
 

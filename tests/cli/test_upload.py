@@ -79,7 +79,7 @@ def test_json_output(tollwire: Tollwire, tmp_path: Path) -> None:
     path.write_text(f"{HEADER}\n{row(0)}\n{row(1)},x\n{row(2, '')}\n")
     result = tollwire("cdrs", "upload", str(path), "--json")
     document = json.loads(result.stdout)
-    assert document["uploadId"] == "1"
+    assert document["upload_id"] == "1"
     assert document["created"] == "1"
     assert document["rejected"] == "1"
     assert document["unreadable"] == "1"
