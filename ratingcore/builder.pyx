@@ -1,9 +1,11 @@
+# cython: cdivision=True
 """DeckBuilder: collects changes to a deck, then builds the next one."""
 
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .deck cimport Deck, deck_of
+from .deck cimport Deck
 from .memory cimport release, reserve
 from .merge cimport PUT, REMOVE, WITHDRAWN, change_t, merge, set_key
 from .money cimport (
@@ -17,6 +19,7 @@ from .money cimport (
     check_seconds,
     interval_t,
     terms_t,
+    whole,
 )
 from .number cimport MAX_DIGITS, set_dialling
 from .pool cimport pool_intern
@@ -25,8 +28,6 @@ from .tables cimport (
     first_window,
     is_group,
     slots_on_path,
-    tables_free,
-    tables_new,
     tables_t,
 )
 from .terms cimport additions_free, additions_init, additions_t
@@ -37,10 +38,19 @@ cdef enum:
 
 cdef int _split(object bound_ns, str name, int64_t* seconds, uint32_t* nanoseconds) except -1:
     """Nanoseconds since 1970 as whole seconds and the rest."""
-    whole, rest = divmod(bound_ns, 1_000_000_000)
-    if not INT64_MIN < whole < INT64_MAX:
+    cdef int overflow = 0
+    cdef int64_t value
+    if not PyLong_Check(bound_ns):
+        raise TypeError(f"{name} must be an int or None, not {type(bound_ns).__name__}")
+    value = PyLong_AsLongLongAndOverflow(bound_ns, &overflow)
+    if not overflow and value >= 0:
+        seconds[0] = value // 1_000_000_000
+        nanoseconds[0] = <uint32_t> (value - seconds[0] * 1_000_000_000)
+        return 0
+    whole_seconds, rest = divmod(bound_ns, 1_000_000_000)
+    if not INT64_MIN < whole_seconds < INT64_MAX:
         raise ValueError(f"{name} is out of range: {bound_ns}")
-    seconds[0] = whole
+    seconds[0] = whole_seconds
     nanoseconds[0] = rest
     return 0
 
@@ -73,8 +83,8 @@ cdef class DeckBuilder:
 
     def put(
         self,
-        int64_t version_id,
-        int64_t rate_id,
+        version_id,
+        rate_id,
         str prefix not None,
         str destination not None,
         cost_per_minute_e4,
@@ -89,7 +99,7 @@ cdef class DeckBuilder:
         """Add a rate. ``prefix`` is normalised already (``normalize_prefix``).
 
         ``intervals`` are (start_seconds, cost_per_minute_e4, billing_increment) in rising order.
-        ValueError for what is out of its range. That the prefix has another rate with the same
+        ValueError for what is out of its range, OverflowError far out of it. That the prefix has another rate with the same
         effective_from, or this version already, comes out when the deck is built.
         """
         cdef change_t change
@@ -101,7 +111,8 @@ cdef class DeckBuilder:
         memset(&terms, 0, sizeof(terms_t))
         self._set_prefix(&change, prefix)
         change.kind = PUT
-        change.version_id, change.rate_id = version_id, rate_id
+        change.version_id = whole(version_id, "version_id")
+        change.rate_id = whole(rate_id, "rate_id")
         self._set_window(&change, effective_from_ns, effective_to_ns)
         check_price(cost_per_minute_e4, "cost_per_minute_e4", &terms.price_e4)
         check_seconds(
@@ -124,7 +135,7 @@ cdef class DeckBuilder:
         pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &change.terms)
         self._add(&change)
 
-    def remove(self, int64_t version_id, str prefix not None):
+    def remove(self, version_id, str prefix not None):
         """Take out a rate of the base, or one that was put. KeyError where there is none."""
         cdef change_t change
         cdef uint32_t i
@@ -132,7 +143,7 @@ cdef class DeckBuilder:
         memset(&change, 0, sizeof(change_t))
         self._set_prefix(&change, prefix)
         change.kind = REMOVE
-        change.version_id = version_id
+        change.version_id = whole(version_id, "version_id")
         if (version_id, prefix) not in self.removed and self._base_has(version_id, prefix):
             self._add(&change)
             self.removed.add((version_id, prefix))
@@ -140,7 +151,7 @@ cdef class DeckBuilder:
         for i in range(self.count):
             if (
                 self.changes[i].kind == PUT
-                and self.changes[i].version_id == version_id
+                and self.changes[i].version_id == change.version_id
                 and self.changes[i].key_high == change.key_high
                 and self.changes[i].key_low == change.key_low
             ):
@@ -150,7 +161,7 @@ cdef class DeckBuilder:
 
     def build(
         self,
-        int64_t revision,
+        revision,
         int rounding=1,
         str country_code not None="",
         str national_prefix not None="",
@@ -161,17 +172,17 @@ cdef class DeckBuilder:
         The GIL is released for the work. ValueError where a prefix would have two rates with one
         effective_from, or one version twice; MemoryError; OverflowError past 134,217,727 rates.
         """
-        cdef tables_t* tables
-        cdef Deck deck
+        cdef Deck deck = Deck()
         self._require_idle()
         check_rounding(rounding)
-        tables = tables_new()
-        deck = deck_of(tables, revision)   # owns the tables from here on
-        tables.rounding = rounding
-        set_dialling(&tables.dialling, country_code, national_prefix, international_prefix)
+        set_dialling(
+            &deck.tables.dialling, country_code, national_prefix, international_prefix
+        )
+        deck.tables.rounding = rounding
+        deck.revision = whole(revision, "revision")
         self.building = True
         try:
-            merge(tables, self.base.tables, self.changes, self.count, &self.additions)
+            merge(deck.tables, self.base.tables, self.changes, self.count, &self.additions)
         finally:
             self.building = False
         return deck
@@ -182,10 +193,9 @@ cdef class DeckBuilder:
         return 0
 
     cdef int _set_prefix(self, change_t* change, str prefix) except -1:
-        cdef bytes text
-        if len(prefix) > MAX_DIGITS or (prefix and not (prefix.isascii() and prefix.isdigit())):
+        cdef bytes text = prefix.encode("utf-8", "surrogatepass")
+        if len(text) > MAX_DIGITS or (text and not text.isdigit()):
             raise ValueError(f"prefix must be at most {MAX_DIGITS} digits, not {prefix!r}")
-        text = prefix.encode()
         set_key(change, text, len(text))
         return 0
 
@@ -195,7 +205,9 @@ cdef class DeckBuilder:
             _split(from_ns, "effective_from_ns", &change.from_s, &change.from_ns)
         if to_ns is not None:
             _split(to_ns, "effective_to_ns", &change.to_s, &change.to_ns)
-        if (change.from_s, change.from_ns) >= (change.to_s, change.to_ns):
+        if change.from_s > change.to_s or (
+            change.from_s == change.to_s and change.from_ns >= change.to_ns
+        ):
             raise ValueError("effective_to_ns must be after effective_from_ns")
         return 0
 

@@ -8,7 +8,7 @@ from .tables cimport tables_t
 
 cdef class Deck:
     cdef tables_t* tables            # owned; never NULL, never changed once the deck is handed out
-    cdef readonly int64_t revision   # what the builder said
+    cdef readonly int64_t revision   # what the builder was told
     cdef object __weakref__
 
     cdef str _prefix(self, uint32_t row)
@@ -21,6 +21,3 @@ cdef class Rating:
     cdef int digit_count             # 0: none was needed, or it is invalid
 
     cdef bint _has_cost(self) noexcept
-    cdef const tables_t* _tables(self) noexcept
-
-cdef Deck deck_of(tables_t* tables, int64_t revision)

@@ -14,7 +14,7 @@ from .batch cimport NOT_BILLABLE, RATED, outcome_t, rate_digits
 from .columns cimport match_columns, rate_columns
 from .invariants cimport check_tables
 from .memory cimport allocate, release
-from .money cimport BLOCKED_BIT, MAX_SECONDS, interval_t, terms_t
+from .money cimport BLOCKED_BIT, MAX_SECONDS, interval_t, terms_t, whole
 from .number cimport MAX_DIGITS, normalize_text
 from .pool cimport pool_item
 from .tables cimport (
@@ -35,15 +35,6 @@ from .tables cimport (
 )
 
 from .values import RateInfo
-
-
-cdef Deck deck_of(tables_t* tables, int64_t revision):
-    """A deck that owns the tables."""
-    cdef Deck deck = Deck.__new__(Deck)
-    tables_free(deck.tables)
-    deck.tables = tables
-    deck.revision = revision
-    return deck
 
 
 cdef str _destination(const tables_t* tables, uint32_t row):
@@ -125,8 +116,8 @@ cdef class Deck:
     def rate(
         self,
         str number not None,
-        int64_t started_at_ns,
-        int64_t duration_seconds,
+        started_at_ns,
+        duration_seconds,
         bint billable,
     ):
         """Rate one call. ``billable``: it is outbound and was answered.
@@ -135,10 +126,10 @@ cdef class Deck:
         is not 0 to 2,147,483,647, OverflowError for what does not fit 64 bits.
         """
         cdef Rating rating = Rating.__new__(Rating)
-        if not 0 <= duration_seconds <= MAX_SECONDS:
-            raise ValueError(
-                f"duration_seconds must be 0 to {MAX_SECONDS}, not {duration_seconds}"
-            )
+        cdef int64_t at_ns = whole(started_at_ns, "started_at_ns")
+        cdef int64_t seconds = whole(duration_seconds, "duration_seconds")
+        if not 0 <= seconds <= MAX_SECONDS:
+            raise ValueError(f"duration_seconds must be 0 to {MAX_SECONDS}, not {seconds}")
         rating.deck = self
         if not billable:
             memset(&rating.outcome, 0, sizeof(outcome_t))
@@ -151,8 +142,8 @@ cdef class Deck:
             self.tables,
             rating.digits,
             rating.digit_count,
-            started_at_ns,
-            duration_seconds,
+            at_ns,
+            seconds,
             &rating.outcome,
         )
         return rating
@@ -176,12 +167,13 @@ cdef class Deck:
     def rate_at(self, index):
         """The rate with an index from ``rate_columns``. IndexError where there is none."""
         cdef const tables_t* tables = self.tables
-        cdef uint64_t rows = <uint64_t> tables.slot_count + tables.window_count
-        if not 0 <= index < rows or (
-            index < tables.slot_count and is_group(tables, index)
+        cdef int64_t rows = <int64_t> tables.slot_count + tables.window_count
+        cdef int64_t row = whole(index, "index")
+        if not 0 <= row < rows or (
+            row < tables.slot_count and is_group(tables, <uint32_t> row)
         ):
             raise IndexError(f"no rate has the index {index}")
-        return self._info(index)
+        return self._info(<uint32_t> row)
 
     def candidates(self, str digits not None):
         """All rates whose prefix these digits begin with, as RateInfo: the longest prefix first, of
@@ -207,8 +199,8 @@ cdef class Deck:
     def explain(
         self,
         str number not None,
-        int64_t started_at_ns,
-        int64_t duration_seconds,
+        started_at_ns,
+        duration_seconds,
         bint billable,
     ):
         """How ``rate`` decides this call: an ``Explanation``. Raises what ``rate`` raises."""
@@ -274,6 +266,9 @@ cdef class Rating:
     """The outcome of one call. Made by ``Deck.rate``; reads what is asked for when it is asked for,
     and so keeps its deck alive: copy what you keep."""
 
+    def __cinit__(self):
+        self.outcome.row = NO_ROW
+
     def __init__(self):
         raise TypeError("Deck.rate makes these")
 
@@ -300,10 +295,11 @@ cdef class Rating:
     @property
     def rate_id(self):
         """Of the rate that matched, also where it is blocked; 0 where none did."""
-        cdef const tables_t* tables = self._tables()
+        cdef const tables_t* tables
         cdef int32_t row = self.outcome.row
         if row == NO_ROW:
             return 0
+        tables = self.deck.tables
         if row < <int64_t> tables.slot_count:
             return tables.rate_ids[row]
         return tables.windows[row - tables.slot_count].rate_id
@@ -311,10 +307,11 @@ cdef class Rating:
     @property
     def version_id(self):
         """Of that rate's state; 0 where there is none."""
-        cdef const tables_t* tables = self._tables()
+        cdef const tables_t* tables
         cdef int32_t row = self.outcome.row
         if row == NO_ROW:
             return 0
+        tables = self.deck.tables
         if row < <int64_t> tables.slot_count:
             return tables.version_ids[row]
         return tables.windows[row - tables.slot_count].version_id
@@ -332,21 +329,21 @@ cdef class Rating:
     @property
     def destination(self):
         """Of that rate; "" where there is none."""
-        return "" if self.outcome.row == NO_ROW else _destination(self._tables(), self.outcome.row)
+        return "" if self.outcome.row == NO_ROW else _destination(self.deck.tables, self.outcome.row)
 
     @property
     def cost_per_minute_e4(self):
         """Of that rate, from second 0; None where there is none."""
         if self.outcome.row == NO_ROW:
             return None
-        return row_terms(self._tables(), self.outcome.row).price_e4
+        return row_terms(self.deck.tables, self.outcome.row).price_e4
 
     @property
     def billing_increment(self):
         """Of that rate, from second 0; 0 where there is none."""
         if self.outcome.row == NO_ROW:
             return 0
-        return row_terms(self._tables(), self.outcome.row).increment & ~<uint32_t> BLOCKED_BIT
+        return row_terms(self.deck.tables, self.outcome.row).increment & ~<uint32_t> BLOCKED_BIT
 
     @property
     def normalized_number(self):
@@ -361,6 +358,3 @@ cdef class Rating:
 
     cdef bint _has_cost(self) noexcept:
         return self.outcome.status == RATED or self.outcome.status == NOT_BILLABLE
-
-    cdef const tables_t* _tables(self) noexcept:
-        return self.deck.tables

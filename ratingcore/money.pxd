@@ -52,6 +52,7 @@ cdef rc_sixtieths price_parts(
     int64_t seconds,
     int64_t* bill_seconds,
 ) noexcept nogil
+cdef int64_t whole(object value, str name) except? -1
 cdef int check_rounding(int rounding) except -1
 cdef int check_price(object price_e4, str name, uint64_t* checked) except -1
 cdef int check_seconds(

@@ -9,6 +9,7 @@ would bill it past that start. The part in which the call ends is rounded up to 
 also where that goes past a start which the call itself did not reach.
 """
 
+from cpython.long cimport PyLong_Check
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -47,6 +48,13 @@ cdef rc_sixtieths price_parts(
     return total
 
 
+cdef int64_t whole(object value, str name) except? -1:
+    """The value of an int. No float slips in: TypeError; OverflowError beyond 64 bits."""
+    if not PyLong_Check(value):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    return value
+
+
 cdef int check_rounding(int rounding) except -1:
     if not HALF_UP <= rounding <= DOWN:
         raise ValueError(f"rounding must be 1 to 4, not {rounding}")
@@ -54,18 +62,20 @@ cdef int check_rounding(int rounding) except -1:
 
 
 cdef int check_price(object price_e4, str name, uint64_t* checked) except -1:
-    if not 0 <= price_e4 <= MAX_PRICE_E4:
-        raise ValueError(f"{name} must be 0 to {MAX_PRICE_E4}, not {price_e4}")
-    checked[0] = price_e4
+    cdef int64_t value = whole(price_e4, name)
+    if not 0 <= value <= <int64_t> MAX_PRICE_E4:
+        raise ValueError(f"{name} must be 0 to {MAX_PRICE_E4}, not {value}")
+    checked[0] = <uint64_t> value
     return 0
 
 
 cdef int check_seconds(
     object seconds, int64_t least, int64_t most, str name, uint32_t* checked
 ) except -1:
-    if not least <= seconds <= most:
-        raise ValueError(f"{name} must be {least} to {most}, not {seconds}")
-    checked[0] = seconds
+    cdef int64_t value = whole(seconds, name)
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be {least} to {most}, not {value}")
+    checked[0] = <uint32_t> value
     return 0
 
 
@@ -78,12 +88,16 @@ cdef int check_intervals(object intervals, interval_t* checked) except -1:
             raise ValueError(f"a rate has at most {MAX_INTERVALS} intervals")
         check_seconds(
             start_seconds,
-            before + 1,
+            <int64_t> before + 1,
             MAX_SECONDS,
             f"intervals[{count}].start_seconds",
             &checked[count].start_seconds,
         )
-        check_price(price_e4, f"intervals[{count}].cost_per_minute_e4", &checked[count].price_e4)
+        check_price(
+            price_e4,
+            f"intervals[{count}].cost_per_minute_e4",
+            &checked[count].price_e4,
+        )
         check_seconds(
             increment,
             1,
@@ -108,11 +122,12 @@ def charge(
     """(bill_seconds, cost_e4) of one call (rating rules 5 to 8).
 
     Intervals are (start_seconds, cost_per_minute_e4, billing_increment). ValueError for what is out
-    of its range; OverflowError where the cost would pass 15 digits before the point.
+    of its range; OverflowError where the cost would pass 15 digits before the point, and for what
+    does not even fit 64 bits.
     """
     cdef terms_t terms
     cdef interval_t parts[MAX_INTERVALS]
-    cdef uint32_t seconds
+    cdef uint32_t seconds = 0
     cdef int64_t bill_seconds
     cdef uint64_t cost_e4
     cdef int count

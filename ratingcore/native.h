@@ -13,14 +13,14 @@
 
 /* Holds in every build; checked in the debug build only. */
 #if TOLLWIRE_DEBUG
-static void rc_fail(const char *file, int line, const char *condition)
+__attribute__((unused)) static void rc_fail(const char *file, int line, const char *condition)
 {
     fprintf(stderr, "%s:%d: broken: %s\n", file, line, condition);
     abort();
 }
 #define RC_ASSERT(condition) ((condition) ? (void)0 : rc_fail(__FILE__, __LINE__, #condition))
 #else
-#define RC_ASSERT(condition) ((void)0)
+#define RC_ASSERT(condition) ((void)(condition))
 #endif
 
 /* The bits set among the lowest ten. The builtin is one instruction where the target is known to
