@@ -5,6 +5,7 @@ unknown fields, any order, the last of repeated scalars, merged submessages, ove
 nested groups. tests/core/test_callparse.py compares the two on whatever Hypothesis finds.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
@@ -185,23 +186,17 @@ cdef object _stamp_value(const stamp_t* stamp):
     return (stamp.seconds, stamp.nanos) if stamp.present else None
 
 
-def parse_calls(request not None):
+def parse_calls(bytes request not None):
     """Every call of a request as a tuple in the order of the field numbers; for tests.
 
-    ``request`` is any contiguous buffer with a message whose field 1 is repeated Call.
-    ValueError: it is malformed.
+    ``request`` is a message whose field 1 is repeated Call. ValueError: it is malformed.
     """
-    cdef const uint8_t[::1] view = request
-    cdef const uint8_t* at
-    cdef const uint8_t* end
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(request)
     cdef uint32_t tag
     cdef text_t message
     cdef wire_call_t call
     calls = []
-    if view.shape[0] == 0:
-        return calls
-    at = &view[0]
-    end = at + view.shape[0]
     while at < end:
         at = read_uint32(at, end, &tag)
         if at == NULL or tag >> 3 == 0:
@@ -227,3 +222,19 @@ def parse_calls(request not None):
             call.call_id.data[:call.call_id.size],
         ))
     return calls
+
+
+def call_tags():
+    """The tags that the parser knows, by the names of Call's fields; to be compared with the proto."""
+    return {
+        "tenant_id": TAG_TENANT_ID,
+        "extension_id": TAG_EXTENSION_ID,
+        "caller_number": TAG_CALLER_NUMBER,
+        "destination_number": TAG_DESTINATION_NUMBER,
+        "direction": TAG_DIRECTION,
+        "disposition": TAG_DISPOSITION,
+        "duration_seconds": TAG_DURATION_SECONDS,
+        "started_at": TAG_STARTED_AT,
+        "ended_at": TAG_ENDED_AT,
+        "call_id": TAG_CALL_ID,
+    }

@@ -478,12 +478,10 @@ cdef int _write_block(_Request request, int count) except -1 nogil:
         at = _write_rated(body, job)
         size = <uint32_t> (at - body)
         if size >= 0x80:
-            length_bytes = <uint32_t> (_varint(start + 1, size) - (start + 1))
+            length_bytes = 2 if size < 0x4000 else 3
             memmove(start + 1 + length_bytes, body, size)
-            _varint(start + 1, size)
             at = start + 1 + length_bytes + size
-        else:
-            start[1] = <uint8_t> size
+        _varint(start + 1, size)
         request.size = <uint32_t> (at - request.response)
     return 0
 
@@ -529,7 +527,7 @@ class TooManyCalls(ValueError):
 
 
 def rate_request(
-    const uint8_t[::1] request_bytes not None,
+    bytes request_bytes not None,
     find_deck,
     refer,
     int64_t now_ns,
@@ -545,15 +543,12 @@ def rate_request(
     MalformedRequest where protobuf would refuse the request; TooManyCalls above ``max_calls``.
     """
     cdef _Request request = _Request()
-    cdef Py_ssize_t size = request_bytes.shape[0]
     cdef int outcome
-    if size == 0:
-        return b""
     request.find_deck = find_deck
     request.refer = refer
     request.decks = []
-    request.at = &request_bytes[0]
-    request.end = request.at + size
+    request.at = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
+    request.end = request.at + PyBytes_GET_SIZE(request_bytes)
     request.now_ns = now_ns
     request.max_calls = max_calls
     with nogil:
@@ -563,3 +558,20 @@ def rate_request(
     if outcome == 2:
         raise TooManyCalls(f"at most {max_calls} calls in one request")
     return PyBytes_FromStringAndSize(<const char*> request.response, request.size)
+
+
+def rated_call_tags():
+    """The tags that are written, by the names of RatedCall's fields; to be compared with the proto."""
+    return {
+        "call_id": TAG_RATED_CALL_ID,
+        "status": TAG_STATUS,
+        "unrated_reason": TAG_UNRATED_REASON,
+        "bill_seconds": TAG_BILL_SECONDS,
+        "cost": TAG_COST,
+        "rate_id": TAG_RATE_ID,
+        "matched_prefix": TAG_MATCHED_PREFIX,
+        "destination": TAG_DESTINATION,
+        "cost_per_minute": TAG_COST_PER_MINUTE,
+        "billing_increment": TAG_BILLING_INCREMENT,
+        "rate_revision": TAG_RATE_REVISION,
+    }

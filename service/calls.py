@@ -135,6 +135,11 @@ class Calls:
             rate_revision=tenant.revision,
         )
 
+    def deck_in_memory(self, tenant_id: int) -> ratingcore.Deck | None:
+        """The tenant's deck, or None where this worker knows of no such tenant."""
+        tenant = self._decks.known(tenant_id)
+        return tenant.deck if tenant else None
+
     def explain(self, call: Call) -> Explanation:
         """How ``rate`` comes to its result, in enough detail to do it again by hand. Explains a
         failure to rate as well; NotFound TENANT_NOT_FOUND."""

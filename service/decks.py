@@ -77,6 +77,10 @@ class Decks:
                 self._apply(connection, state)
                 self._known_seq = state.change_seq
 
+    def known(self, tenant_id: int) -> TenantDeck | None:
+        """The tenant's present deck as far as this worker knows."""
+        return self._decks.get(tenant_id)
+
     def deck(self, tenant_id: int) -> TenantDeck:
         """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database."""
         found = self._decks.get(tenant_id)

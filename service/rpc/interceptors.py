@@ -7,6 +7,7 @@ grpc.ServerInterceptor would be asked again for each RPC.
 
 A servicer's method takes the request message (or an iterator of them) and the context, and returns
 the response message (or an iterator of them). It raises to refuse, and leaves the context alone.
+A method that is marked with ``on_bytes`` takes and returns the bytes of messages instead.
 """
 
 from __future__ import annotations
@@ -49,12 +50,25 @@ def add_service(
     server.add_registered_method_handlers(name or service.full_name, handlers)
 
 
+def on_bytes(behavior: Callable[..., Any]) -> Any:
+    """Marks a servicer's method that takes and returns the bytes of messages."""
+    behavior.on_bytes = True  # type: ignore[attr-defined]
+    return behavior
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data
+
+
 def _handler(
     name: str, method: MethodDescriptor, servicer: object, streams: Streams
 ) -> grpc.RpcMethodHandler[Any, Any]:
     behavior = getattr(servicer, method.name)
-    decode = _decoder(GetMessageClass(method.input_type).FromString)
-    encode = GetMessageClass(method.output_type).SerializeToString
+    decode: Decode = _as_it_is
+    encode: Encode = _as_it_is
+    if not getattr(behavior, "on_bytes", False):
+        decode = _decoder(GetMessageClass(method.input_type).FromString)
+        encode = GetMessageClass(method.output_type).SerializeToString
     if getattr(behavior, "experimental_non_blocking", False):
         handle = _watching(name, decode, behavior, encode, streams)
         return grpc.unary_stream_rpc_method_handler(handle)
@@ -70,16 +84,20 @@ def _handler(
     return grpc.stream_stream_rpc_method_handler(_streaming(name, read, behavior, encode, streams))
 
 
+def malformed_request() -> InvalidInput:
+    """For bytes that are no message of the request's type."""
+    return InvalidInput(
+        Reason.MALFORMED_REQUEST,
+        "the request is not a valid message: its bytes are damaged, or a string is not UTF-8",
+    )
+
+
 def _decoder(parse: Decode) -> Decode:
     def decode(data: bytes) -> Any:
         try:
             return parse(data)
         except DecodeError as error:
-            raise InvalidInput(
-                Reason.MALFORMED_REQUEST,
-                "the request is not a valid message: its bytes are damaged, or a string is not"
-                " UTF-8",
-            ) from error
+            raise malformed_request() from error
 
     return decode
 

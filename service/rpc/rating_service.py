@@ -10,8 +10,10 @@ from google.protobuf.empty_pb2 import Empty
 
 from service.calls import Calls
 from service.rates import Rates
+from service.rpc.bulk_rating import BulkRating
 from service.rpc.conversion import calls, fields, rates
 from service.rpc.conversion.imports import read_deck
+from service.rpc.interceptors import on_bytes
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
 
@@ -22,6 +24,7 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
     def __init__(self, calls: Calls, rates: Rates) -> None:
         self._calls = calls
         self._rates = rates
+        self._bulk = BulkRating(calls)
 
     def RateCall(self, request: pb.RateCallRequest, context: Context) -> pb.RateCallResponse:
         call = calls.required_call(
@@ -33,22 +36,13 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
             response.explanation.CopyFrom(calls.explanation(self._calls.explain(call)))
         return response
 
-    def BatchRateCalls(
-        self, request: pb.BatchRateCallsRequest, context: Context
-    ) -> pb.BatchRateCallsResponse:
-        response = pb.BatchRateCallsResponse()
-        batch = calls.read_calls(request.calls, now_ns=time.time_ns())
-        calls.write_batch(self._calls.rate_batch(batch), response)
-        return response
+    @on_bytes
+    def BatchRateCalls(self, request: bytes, context: Context) -> bytes:
+        return self._bulk.rate(request)
 
-    def StreamRateCalls(
-        self, request_iterator: Iterator[pb.StreamRateCallsRequest], context: Context
-    ) -> Iterator[pb.StreamRateCallsResponse]:
-        for request in request_iterator:
-            response = pb.StreamRateCallsResponse()
-            batch = calls.read_calls(request.calls, now_ns=time.time_ns())
-            calls.write_batch(self._calls.rate_batch(batch), response)
-            yield response
+    @on_bytes
+    def StreamRateCalls(self, requests: Iterator[bytes], context: Context) -> Iterator[bytes]:
+        return map(self._bulk.rate, requests)
 
     def CreateRate(self, request: pb.CreateRateRequest, context: Context) -> types_pb2.Rate:
         return rates.rate(self._rates.create(rates.rate_to_create(request)))

@@ -29,8 +29,6 @@ SETTLED_SECONDS = 10.0
 MAX_QUICK_DEATHS = 5
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 10.0
-# What a worker may take, beyond the grace period, to close its database.
-STOP_MARGIN_SECONDS = 10.0
 
 _LOG = logging.getLogger("tollwire.workers")
 
@@ -90,15 +88,15 @@ class Supervisor:
         settings: Mapping[str, Any],
         count: int,
         *,
-        grace_seconds: float,
+        stop_seconds: float,
         on_serving: Callable[[Mapping[str, Any]], None],
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
     ) -> None:
-        """``command`` starts a worker. ``on_serving`` is called once, when all serve, with the
-        report of one of them."""
+        """``command`` starts a worker, which may take ``stop_seconds`` to end when it is told to.
+        ``on_serving`` is called once, when all serve, with the report of one of them."""
         self._command = command
         self._settings = json.dumps(settings)
-        self._grace_seconds = grace_seconds
+        self._stop_seconds = stop_seconds
         self._on_serving: Callable[[Mapping[str, Any]], None] | None = on_serving
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._workers: dict[int, _Worker] = {}
@@ -162,7 +160,7 @@ class Supervisor:
     def _stop_all(self) -> None:
         for worker in self._workers.values():
             worker.signal(signal.SIGTERM)
-        deadline = time.monotonic() + self._grace_seconds + STOP_MARGIN_SECONDS
+        deadline = time.monotonic() + self._stop_seconds
         for worker in self._workers.values():
             try:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))

@@ -246,22 +246,6 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         ),
     ),
     (
-        "RatingService/BatchRateCalls",
-        rating_pb.BatchRateCallsRequest(calls=[CALL_MESSAGE]),
-        [RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)],
-        ("rate_batch", [CALL]),
-        rating_pb.BatchRateCallsResponse(
-            rated=[
-                types_pb2.RatedCall(
-                    call_id="a",
-                    status=types_pb2.RATING_STATUS_NOT_BILLABLE,
-                    bill_seconds=0,
-                    cost="0.0000",
-                )
-            ]
-        ),
-    ),
-    (
         "CdrService/CreateCdr",
         cdr_pb.CreateCdrRequest(call=CALL_MESSAGE),
         CDR,
@@ -325,7 +309,8 @@ def test_unary_methods(
 
 
 def test_every_method_is_tried() -> None:
-    streams = {
+    streams_and_bytes = {
+        "RatingService/BatchRateCalls",
         *("RatingService/StreamRateCalls", "RatingService/ImportRates"),
         *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
     }
@@ -334,7 +319,7 @@ def test_every_method_is_tried() -> None:
         for service in SERVICES.values()
         for method in service.methods
     }
-    assert {row[0] for row in UNARY} | streams == everything
+    assert {row[0] for row in UNARY} | streams_and_bytes == everything
 
 
 def test_no_method_is_inherited() -> None:
@@ -358,23 +343,16 @@ def test_an_explanation_is_given_where_it_is_asked_for(server: Any, subject: Fak
     assert response.explanation.normalized_number == "447"
 
 
-@pytest.mark.parametrize("path", ["RatingService/RateCall", "RatingService/BatchRateCalls"])
-def test_a_call_without_a_start_is_rated_as_of_now(server: Any, subject: Fake, path: str) -> None:
+def test_a_call_without_a_start_is_rated_as_of_now(server: Any, subject: Fake) -> None:
     sent = types_pb2.Call()
     sent.CopyFrom(CALL_MESSAGE)
     sent.ClearField("started_at")
-    request: Any = rating_pb.RateCallRequest(call=sent)
-    rated: Any = RatedCall("", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)
-    if path.endswith("BatchRateCalls"):
-        request = rating_pb.BatchRateCallsRequest(calls=[sent])
-        rated = [rated]
-    subject.answers = [rated]
+    subject.answers = [RatedCall("", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)]
     before = time.time_ns()
-    rpc = server.invoke_unary_unary(method(path), (), request, 10)
+    request = rating_pb.RateCallRequest(call=sent)
+    rpc = server.invoke_unary_unary(method("RatingService/RateCall"), (), request, 10)
     assert rpc.termination()[2] is grpc.StatusCode.OK
-    given = subject.calls[0][1]
-    call = given[0] if isinstance(given, list) else given
-    assert before <= call.started_at_ns <= time.time_ns()
+    assert before <= subject.calls[0][1].started_at_ns <= time.time_ns()
 
 
 def stream(server: Any, path: str, requests: Iterable[Any]) -> tuple[Any, list[Any]]:
@@ -389,27 +367,38 @@ def stream(server: Any, path: str, requests: Iterable[Any]) -> tuple[Any, list[A
     return rpc, responses
 
 
-def test_a_stream_of_ratings_answers_each_request(server: Any, subject: Fake) -> None:
+def test_what_the_core_leaves_alone_goes_the_way_of_a_single_call(
+    server: Any, subject: Fake
+) -> None:
+    """Here nothing is in memory, so that is every call."""
     bad = types_pb2.Call(call_id="b")
     error = BadCall("direction", "is required: one of INBOUND, OUTBOUND, INTERNAL", call_id="b")
     free = RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)
-    subject.answers = [[free], [], [RatedCall("b", RatingStatus.UNRATED, error=error), free]]
+    refused = RatedCall("b", RatingStatus.UNRATED, error=error)
+    subject.answers = [None, [free], [refused]]
+    request = rating_pb.BatchRateCallsRequest(calls=[CALL_MESSAGE, bad]).SerializeToString()
+    rpc = server.invoke_unary_unary(method("RatingService/BatchRateCalls"), (), request, 10)
+    response = rating_pb.BatchRateCallsResponse.FromString(rpc.termination()[0])
+    assert [rated.call_id for rated in response.rated] == ["a", "b"]
+    assert response.rated[1].error.field == "direction"
+    assert subject.calls == [
+        ("deck_in_memory", 7),
+        ("rate_batch", [CALL]),
+        ("rate_batch", [error]),
+    ]
+
+
+def test_a_stream_of_ratings_answers_each_request(server: Any, subject: Fake) -> None:
+    free = RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)
+    subject.answers = [None, [free], None, [free], [free]]
+    requests = [rating_pb.StreamRateCallsRequest(calls=[CALL_MESSAGE] * n) for n in (1, 0, 2)]
     _, responses = stream(
         server,
         "RatingService/StreamRateCalls",
-        [
-            rating_pb.StreamRateCallsRequest(calls=[CALL_MESSAGE]),
-            rating_pb.StreamRateCallsRequest(),
-            rating_pb.StreamRateCallsRequest(calls=[bad, CALL_MESSAGE]),
-        ],
+        [request.SerializeToString() for request in requests],
     )
-    assert [len(response.rated) for response in responses] == [1, 0, 2]
-    assert responses[2].rated[0].error.field == "direction"
-    assert subject.calls == [
-        ("rate_batch", [CALL]),
-        ("rate_batch", []),
-        ("rate_batch", [error, CALL]),
-    ]
+    answers = map(rating_pb.StreamRateCallsResponse.FromString, responses)
+    assert [len(response.rated) for response in answers] == [1, 0, 2]
 
 
 def test_an_upload_goes_on_under_the_id_that_the_server_named(server: Any, subject: Fake) -> None:

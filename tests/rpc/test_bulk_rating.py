@@ -1,0 +1,219 @@
+"""Bytes in, bytes out: the bulk path answers what the path of message objects would answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ratingcore
+from ratingcore import wire
+from service.calls import Calls
+from service.decks import Decks, TenantDeck
+from service.errors import InvalidInput, NotFound, Reason
+from service.model import Rounding, Tenant
+from service.rpc.bulk_rating import BulkRating
+from service.rpc.conversion import calls as conversion
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+NOW_NS = 1_763_000_000 * 10**9
+
+
+class KnownDecks(Decks):
+    """Decks that are what they are, without a database."""
+
+    def __init__(self, decks: dict[int, TenantDeck]) -> None:
+        self._decks = decks
+
+    def deck(self, tenant_id: int) -> TenantDeck:
+        try:
+            return self._decks[tenant_id]
+        except KeyError:
+            raise NotFound(Reason.TENANT_NOT_FOUND, f"there is no tenant {tenant_id}") from None
+
+
+def tenant_deck(tenant_id: int, rounding: Rounding, **dialling: str) -> TenantDeck:
+    """A deck with everything that a rate can have, on few digits, so that calls meet it."""
+    builder = ratingcore.DeckBuilder()
+    pick = random.Random(tenant_id)
+    prefixes = sorted({"".join(pick.choices("0123", k=pick.randrange(5))) for _ in range(60)})
+    for rate_id, prefix in enumerate(prefixes, start=2**33 * tenant_id):
+        builder.put(
+            rate_id + 1000,
+            rate_id,
+            prefix,
+            pick.choice(["", "Österreich", "x" * 200, "Some Land mobile"]),
+            pick.choice([0, 1, 12, 1500, 99_999_999_9999]),
+            pick.choice([1, 6, 60, 86_400]),
+            connect_fee_e4=pick.choice([0, 0, 7, 99_999_999_9999]),
+            minimum_seconds=pick.choice([0, 0, 30]),
+            intervals=pick.choice([(), (), ((60, 5, 1), (120, 99_999_999_9999, 60))]),
+            effective_from_ns=pick.choice([None, None, NOW_NS]),
+            blocked=pick.random() < 0.1,
+        )
+    deck = builder.build(tenant_id * 300, rounding, **dialling)
+    tenant = Tenant(id=tenant_id, rounding=rounding, **dialling)
+    return TenantDeck(tenant, deck, tenant_id * 300)
+
+
+DECKS = KnownDecks(
+    {
+        1: tenant_deck(1, Rounding.HALF_UP),
+        2: tenant_deck(2, Rounding.UP, country_code="12", national_prefix="0"),
+        3: tenant_deck(3, Rounding.HALF_EVEN, international_prefix="00"),
+        2**40: TenantDeck(Tenant(id=2**40), ratingcore.DeckBuilder().build(1), 1),
+    }
+)
+CALLS = Calls(DECKS)
+BULK = BulkRating(CALLS)
+
+
+def by_messages(request: bytes) -> bytes:
+    """The same through message objects, each call on its own."""
+    response = pb.StreamRateCallsResponse()
+    batch = conversion.read_calls(
+        pb.StreamRateCallsRequest.FromString(request).calls, now_ns=NOW_NS
+    )
+    conversion.write_batch(CALLS.rate_batch(batch), response)
+    return response.SerializeToString()
+
+
+NUMBERS = st.one_of(
+    st.text("0123", min_size=1, max_size=34),
+    st.text("0123+-() sip:@;", max_size=20),
+    st.sampled_from(["", "0", "00", "sip:+12@x", "tel:0-12", "é", "1\0", "1" * 256, "1" * 257]),
+)
+STAMPS = st.builds(
+    Timestamp,
+    seconds=st.sampled_from(
+        [0, 1_762_999_999, 1_763_000_000, 1_763_000_001, -1, 2**62, 9223372036]
+    ),
+    nanos=st.sampled_from([0, 0, 0, 1, 999_999_999, -1, 10**9]),
+)
+WELL_FORMED = st.fixed_dictionaries(
+    {
+        "tenant_id": st.sampled_from([1, 1, 1, 2, 3, 2**40]),
+        "destination_number": NUMBERS,
+        "direction": st.sampled_from([2, 2, 2, 1, 3]),
+        "disposition": st.sampled_from([1, 1, 1, 2, 6]),
+        "duration_seconds": st.sampled_from([0, 1, 59, 60, 61, 121, 2**31 - 1]),
+    },
+    optional={
+        "started_at": STAMPS,
+        "call_id": st.text(max_size=8) | st.just("x" * 255) | st.just("é" * 250),
+        "caller_number": st.text(max_size=8),
+    },
+)
+ANYTHING = st.fixed_dictionaries(
+    {},
+    optional={
+        "tenant_id": st.sampled_from([1, 2, 4, 0, -1, 2**63 - 1]),
+        "extension_id": st.sampled_from([0, 1, -1]),
+        "caller_number": NUMBERS,
+        "destination_number": NUMBERS,
+        "direction": st.sampled_from([0, 1, 2, 3, 4, -1, 99]),
+        "disposition": st.sampled_from([0, 1, 6, 7, -1]),
+        "duration_seconds": st.sampled_from([-1, 0, 60, 2**31 - 1, 2**31, 2**63 - 1]),
+        "started_at": STAMPS,
+        "ended_at": STAMPS,
+        "call_id": st.text(max_size=4) | st.sampled_from(["x" * 255, "x" * 256, "\0"]),
+    },
+)
+BATCHES = st.lists(
+    st.builds(lambda fields: types_pb2.Call(**fields), WELL_FORMED | ANYTHING), max_size=80
+)
+
+
+def frozen_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.rpc.bulk_rating.time.time_ns", lambda: NOW_NS)
+
+
+@settings(max_examples=400, deadline=None)
+@given(BATCHES)
+def test_the_bulk_path_answers_what_message_objects_would(batch: list[types_pb2.Call]) -> None:
+    request = pb.StreamRateCallsRequest(calls=batch).SerializeToString()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        frozen_time(monkeypatch)
+        response = BULK.rate(request)
+    assert pb.StreamRateCallsResponse.FromString(response) == (
+        pb.StreamRateCallsResponse.FromString(by_messages(request))
+    )
+    assert response == by_messages(request)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 16_000, 16_500, 70_000])
+def test_answers_of_every_length(size: int) -> None:
+    """The length before each answer takes one, two or three bytes."""
+    answer = types_pb2.RatedCall(destination="x" * size)
+    refer: Callable[[bytes], bytes] = lambda _: answer.SerializeToString()  # noqa: E731
+    request = pb.BatchRateCallsRequest(calls=[types_pb2.Call()] * 70).SerializeToString()
+    response = wire.rate_request(request, lambda _: None, refer, NOW_NS, 100)
+    assert list(pb.BatchRateCallsResponse.FromString(response).rated) == [answer] * 70
+
+
+def test_what_is_not_a_message_is_malformed() -> None:
+    for request in (b"\x0a", b"\x0a\x02\x08", b"\xff", b"\x0a\x03\x22\x01\xff"):
+        with pytest.raises(InvalidInput) as refused:
+            BULK.rate(request)
+        assert refused.value.reason is Reason.MALFORMED_REQUEST
+
+
+def test_more_than_ten_thousand_calls_are_refused_as_a_whole() -> None:
+    call = types_pb2.Call(tenant_id=1, direction=1, disposition=1, duration_seconds=1)
+    at_most = pb.BatchRateCallsRequest(calls=[call] * 10_000)
+    response = pb.BatchRateCallsResponse.FromString(BULK.rate(at_most.SerializeToString()))
+    assert len(response.rated) == 10_000
+    at_most.calls.append(call)
+    with pytest.raises(InvalidInput) as refused:
+        BULK.rate(at_most.SerializeToString())
+    assert [violation.field for violation in refused.value.violations] == ["calls"]
+
+
+def test_a_request_sees_one_deck_of_each_tenant() -> None:
+    """Although the decks change with each look, and with thousands of tenants in one request."""
+    decks: list[ratingcore.Deck] = []
+
+    def find_deck(tenant_id: int) -> ratingcore.Deck:
+        decks.append(ratingcore.DeckBuilder().build(len(decks) + 1))
+        return decks[-1]
+
+    def refer(call: bytes) -> bytes:
+        raise AssertionError(call)
+
+    tenants = [*range(1, 3000), *range(1, 3000)]
+    request = pb.StreamRateCallsRequest(
+        calls=[
+            types_pb2.Call(tenant_id=one, direction=1, disposition=1, duration_seconds=1)
+            for one in tenants
+        ]
+    )
+    response = pb.StreamRateCallsResponse.FromString(
+        wire.rate_request(request.SerializeToString(), find_deck, refer, NOW_NS, 10_000)
+    )
+    assert [rated.rate_revision for rated in response.rated] == tenants
+    assert len(decks) == 2999
+
+
+def test_an_error_of_those_who_are_asked_passes_through() -> None:
+    def fail(_: object) -> bytes:
+        raise RuntimeError("asked")
+
+    for call in (types_pb2.Call(), types_pb2.Call(tenant_id=1, direction=1, disposition=1)):
+        request = pb.StreamRateCallsRequest(calls=[call]).SerializeToString()
+        with pytest.raises(RuntimeError, match="asked"):
+            wire.rate_request(request, fail, fail, NOW_NS, 1)
+
+
+def test_the_field_numbers_are_those_of_the_descriptor() -> None:
+    bytes_types = {11, 9}  # TYPE_MESSAGE, TYPE_STRING
+    tags = {
+        field.name: field.number << 3 | (2 if field.type in bytes_types else 0)
+        for field in types_pb2.RatedCall.DESCRIPTOR.fields
+    }
+    del tags["error"]  # never written by the core
+    assert wire.rated_call_tags() == tags
