@@ -42,6 +42,9 @@ from service.usage import Usage
 # What ends a server puts its reason here.
 Stop = queue.SimpleQueue[str]
 
+# What a worker may take, beyond the grace period, to close its database.
+STOP_MARGIN_SECONDS = 10.0
+
 # Failures whose words are enough: whoever typed the command can mend them.
 _MENDABLE = (CannotListen, SchemaError, TollwireError, WorkersFailed)
 
@@ -141,7 +144,7 @@ def _supervise(settings: Settings) -> None:
             [sys.executable, "-m", "service.app"],
             asdict(settings) | {"listen": listen},
             settings.workers,
-            grace_seconds=settings.grace_seconds,
+            stop_seconds=settings.grace_seconds + STOP_MARGIN_SECONDS,
             on_serving=announce,
         ).run()
 

@@ -40,7 +40,7 @@ def supervise(count: int, settings: dict[str, Any]) -> int:
         [sys.executable, "-m", "tests.rpc.fake_worker"],
         settings,
         count,
-        grace_seconds=0.0,
+        stop_seconds=0.2 if settings.get("stubborn") else 20.0,
         on_serving=lambda report: print(f"serving {json.dumps(report)}", flush=True),
         first_backoff_seconds=0.02,
     )

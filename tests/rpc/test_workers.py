@@ -86,6 +86,13 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
             wait_until(lambda worker=worker: is_gone(worker))
 
 
+def test_a_worker_that_does_not_stop_is_killed() -> None:
+    with supervised(2, stubborn="yes") as parent:
+        workers = serving(parent)
+        assert parent.terminate() == 0
+        assert all(map(is_gone, workers))
+
+
 def test_an_interrupt_stops_as_well() -> None:
     with supervised(2) as parent:
         workers = serving(parent)

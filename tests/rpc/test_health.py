@@ -1,0 +1,104 @@
+"""Who gets through when all places are taken, and what a watcher of the health hears at the end."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from service.config import Listen
+from service.model import ChunkResult
+from service.rpc.server import REFLECTION_STREAMS, RpcServer, Subjects
+from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
+from tollwire.v1 import cdr_service_pb2 as pb
+from tollwire.v1 import cdr_service_pb2_grpc
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+PLACES = 2
+
+
+class Uploads:
+    def commit(self, upload_id: int, offset: int, calls: list[Any]) -> ChunkResult:
+        return ChunkResult(upload_id or 1, offset, 0, 0, 0, 0, 0, ())
+
+
+@pytest.fixture
+def server() -> Iterator[RpcServer]:
+    nothing: Any = None
+    uploads: Any = Uploads()
+    subjects = Subjects(nothing, nothing, nothing, nothing, uploads, nothing)
+    yield RpcServer(subjects, max_streams=PLACES)
+
+
+@pytest.fixture
+def channel(server: RpcServer) -> Iterator[grpc.Channel]:
+    with connected(str(server.bind(Listen("127.0.0.1", 0)))) as channel:
+        server.start()
+        yield channel
+        assert server.stop(0)
+
+
+class Open:
+    """A stream that stays open."""
+
+    def __init__(self, method: Any) -> None:
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.responses = method(iter(self._requests.get, None), timeout=DEADLINE_SECONDS)
+
+    def ask(self, request: Any) -> Any:
+        self._requests.put(request)
+        return next(self.responses)
+
+
+def test_operators_get_through_when_all_places_are_taken(channel: grpc.Channel) -> None:
+    upload = cdr_service_pb2_grpc.CdrServiceStub(channel).UploadCdrs
+    uploads = [Open(upload) for _ in range(PLACES)]
+    assert [each.ask(pb.UploadCdrsRequest()).upload_id for each in uploads] == [1] * PLACES
+    found = refusal(lambda: Open(upload).ask(pb.UploadCdrsRequest()))
+    assert found.reason == "TOO_MANY_STREAMS"
+
+    reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+    reflections = [Open(reflect) for _ in range(REFLECTION_STREAMS)]
+    for each in reflections:
+        assert len(each.ask(question).list_services_response.service) == 5
+    assert refusal(lambda: Open(reflect).ask(question)).reason == "TOO_MANY_STREAMS"
+
+    # Health watchers take no place, however many they are.
+    health = health_pb2_grpc.HealthStub(channel)
+    watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(50)]
+    assert [next(watch).status for watch in watches] == [SERVING] * 50
+    assert health.Check(health_pb2.HealthCheckRequest()).status == SERVING
+
+
+def test_nothing_serves_before_the_start_and_after_the_stop(
+    server: RpcServer, channel: grpc.Channel
+) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    watches = [
+        health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE_SECONDS)
+        for service in ("", "tollwire.v1.CdrService", "tollwire.v1.Unknown")
+    ]
+    unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    assert [next(watch).status for watch in watches] == [SERVING, SERVING, unknown]
+    cancelled = health.Watch(health_pb2.HealthCheckRequest())
+    assert next(cancelled).status == SERVING
+    cancelled.cancel()
+
+    stopping = threading.Thread(target=server.stop, args=(DEADLINE_SECONDS,))
+    stopping.start()
+    for watch in watches[:2]:
+        assert next(watch).status == NOT_SERVING
+    for watch in watches:
+        found = refusal(lambda watch=watch: next(watch))
+        assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    # Watchers do not hold up the stop.
+    stopping.join(DEADLINE_SECONDS / 2)
+    assert not stopping.is_alive()
