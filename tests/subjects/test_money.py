@@ -37,7 +37,7 @@ def test_a_price_is_read_exactly(text: str, price_e4: int) -> None:
     ],
 )
 def test_what_is_no_plain_decimal_number_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a decimal number such as 0.0120"):
+    with pytest.raises(ValueError, match="must be a decimal number"):
         parse_price(text)
 
 
@@ -49,7 +49,7 @@ def test_a_price_is_never_rounded(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["100000000", "100000000.0000", "999999999", "9" * 5000])
 def test_a_price_has_an_upper_limit(text: str) -> None:
-    with pytest.raises(ValueError, match="must be 0 to 99999999.9999"):
+    with pytest.raises(ValueError, match=r"must be 0 to 99999999\.9999"):
         parse_price(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -348,7 +349,7 @@ class TestExtensions:
 
 
 def test_calls_and_deletions_at_once_leave_no_orphan(database: Database, database_url: str) -> None:
-    """Either the call is recorded and the tenant stays, or the tenant goes and the call is refused."""
+    """The call is recorded and the tenant stays, or the tenant goes and the call is refused."""
     other = Database(database_url)
     try:
         recorder, deleter = World.over(database), World.over(other)
@@ -356,8 +357,8 @@ def test_calls_and_deletions_at_once_leave_no_orphan(database: Database, databas
             tenant_id = recorder.tenant()
             extension_id = recorder.extension(tenant_id)
             recorded, deleted = at_once(
-                lambda t=tenant_id, e=extension_id: recorder.cdrs.create(call(t, extension_id=e)),
-                lambda t=tenant_id: deleter.tenants.delete(t),
+                partial(recorder.cdrs.create, call(tenant_id, extension_id=extension_id)),
+                partial(deleter.tenants.delete, tenant_id),
             )
             if deleted is None:
                 assert isinstance(recorded, NotFound), recorded

@@ -1,0 +1,135 @@
+"""What makes a rate a valid one. No database is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.model import (
+    MAX_DURATION_SECONDS,
+    MAX_PRICE_E4,
+    MAX_TIMESTAMP_NS,
+    MIN_TIMESTAMP_NS,
+    Interval,
+    Rate,
+)
+from service.rate_checks import check_rate, check_terms, normalized
+
+_GOOD = Rate(tenant_id=1, prefix="44", destination="UK", cost_per_minute_e4=200)
+
+
+def _wrong(rate: Rate) -> list[str]:
+    return [violation.field for violation in check_rate(rate)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"prefix": ""},
+        {"prefix": "0" * 32},
+        {"prefix": "+44 (0) 20-79.46/1"},
+        {"prefix": "tel:+44"},
+        {"destination": "x" * 200},
+        {"destination": ""},
+        {"cost_per_minute_e4": 0},
+        {"cost_per_minute_e4": MAX_PRICE_E4, "connect_fee_e4": MAX_PRICE_E4},
+        {"billing_increment": 1},
+        {"billing_increment": 86_400},
+        {"minimum_seconds": MAX_DURATION_SECONDS},
+        {"effective_from_ns": MIN_TIMESTAMP_NS, "effective_to_ns": MAX_TIMESTAMP_NS},
+        {"effective_from_ns": 5, "effective_to_ns": 6},
+        {"effective_to_ns": MIN_TIMESTAMP_NS},
+        {"intervals": (Interval(1, 0, 1), Interval(MAX_DURATION_SECONDS, MAX_PRICE_E4, 86_400))},
+        {"intervals": tuple(Interval(start, 1, 1) for start in range(1, 65))},
+    ],
+)
+def test_good_rates(fields: dict[str, Any]) -> None:
+    assert _wrong(replace(_GOOD, **fields)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"tenant_id": 0}, "tenant_id"),
+        ({"tenant_id": -1}, "tenant_id"),
+        ({"prefix": "0" * 33}, "prefix"),
+        ({"prefix": "44x"}, "prefix"),
+        ({"prefix": "4+4"}, "prefix"),
+        ({"prefix": "٤٤"}, "prefix"),
+        ({"prefix": "44\0"}, "prefix"),
+        ({"prefix": "44\n"}, "prefix"),
+        # Would become the catch-all by accident.
+        ({"prefix": "+"}, "prefix"),
+        ({"prefix": " "}, "prefix"),
+        ({"prefix": "tel:"}, "prefix"),
+        ({"prefix": ";44"}, "prefix"),
+        ({"destination": "x" * 201}, "destination"),
+        ({"destination": "a\0"}, "destination"),
+        ({"cost_per_minute_e4": -1}, "cost_per_minute"),
+        ({"cost_per_minute_e4": MAX_PRICE_E4 + 1}, "cost_per_minute"),
+        ({"billing_increment": 0}, "billing_increment"),
+        ({"billing_increment": -60}, "billing_increment"),
+        ({"billing_increment": 86_401}, "billing_increment"),
+        ({"connect_fee_e4": -1}, "connect_fee"),
+        ({"connect_fee_e4": MAX_PRICE_E4 + 1}, "connect_fee"),
+        ({"minimum_seconds": -1}, "minimum_seconds"),
+        ({"minimum_seconds": MAX_DURATION_SECONDS + 1}, "minimum_seconds"),
+        ({"effective_from_ns": MIN_TIMESTAMP_NS - 1}, "effective_from"),
+        ({"effective_to_ns": MAX_TIMESTAMP_NS + 1}, "effective_to"),
+        ({"effective_from_ns": 5, "effective_to_ns": 5}, "effective_to"),
+        ({"effective_from_ns": 6, "effective_to_ns": 5}, "effective_to"),
+        ({"intervals": tuple(Interval(start, 1, 1) for start in range(1, 66))}, "intervals"),
+        ({"intervals": (Interval(0, 1, 1),)}, "intervals[0].start_seconds"),
+        ({"intervals": (Interval(-1, 1, 1),)}, "intervals[0].start_seconds"),
+        (
+            {"intervals": (Interval(MAX_DURATION_SECONDS + 1, 1, 1),)},
+            "intervals[0].start_seconds",
+        ),
+        ({"intervals": (Interval(9, 1, 1), Interval(9, 1, 1))}, "intervals[1].start_seconds"),
+        ({"intervals": (Interval(9, 1, 1), Interval(8, 1, 1))}, "intervals[1].start_seconds"),
+        ({"intervals": (Interval(9, -1, 1),)}, "intervals[0].cost_per_minute"),
+        ({"intervals": (Interval(9, MAX_PRICE_E4 + 1, 1),)}, "intervals[0].cost_per_minute"),
+        ({"intervals": (Interval(9, 1, 0),)}, "intervals[0].billing_increment"),
+        ({"intervals": (Interval(9, 1, 86_401),)}, "intervals[0].billing_increment"),
+    ],
+)
+def test_bad_rates(fields: dict[str, Any], wrong: str) -> None:
+    assert _wrong(replace(_GOOD, **fields)) == [wrong]
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    rate = Rate(
+        prefix="x",
+        destination="\0",
+        cost_per_minute_e4=-1,
+        billing_increment=0,
+        intervals=(Interval(9, 1, 1), Interval(3, -1, 0)),
+    )
+    assert _wrong(rate) == [
+        "tenant_id",
+        "prefix",
+        "destination",
+        "cost_per_minute",
+        "billing_increment",
+        "intervals[1].start_seconds",
+        "intervals[1].cost_per_minute",
+        "intervals[1].billing_increment",
+    ]
+
+
+def test_messages_name_the_limits_and_the_value() -> None:
+    (wrong,) = check_terms(replace(_GOOD, cost_per_minute_e4=MAX_PRICE_E4 + 1))
+    assert wrong.description == "must be 0 to 99999999.9999, got 100000000.0000"
+    (wrong,) = check_terms(replace(_GOOD, billing_increment=0))
+    assert wrong.description == "must be 1 to 86400, got 0"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "digits"), [("", ""), ("44", "44"), ("+44 20", "4420"), ("(0)1", "01")]
+)
+def test_prefixes_are_kept_as_digits(prefix: str, digits: str) -> None:
+    rate = replace(_GOOD, prefix=prefix)
+    assert normalized(rate) == replace(_GOOD, prefix=digits)
