@@ -179,7 +179,8 @@ def _run(
 
 def _failed(error: Exception) -> int:
     cause = cause_of(error) if isinstance(error, TollwireError) else ""
-    print(f"tollwire: {error}{cause}", file=sys.stderr, flush=True)
+    # In one piece: workers that fail together share the terminal.
+    sys.stderr.write(f"tollwire: {error}{cause}\n")
     return 1
 
 

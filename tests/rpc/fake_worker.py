@@ -20,14 +20,14 @@ def work() -> int:
     with open(0, "rb", buffering=0, closefd=False) as parent:
         settings = json.loads(parent.readline())
     if settings.get("fail") == "at_start":
-        print("cannot start", file=sys.stderr)
+        sys.stderr.write("cannot start\n")
         return 1
     if settings.get("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(json.dumps({"settings": settings}), flush=True)
-    print(f"worker {os.getpid()}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"worker {os.getpid()}\n")
     if settings.get("fail") == "soon":
         return 3
     os.read(0, 1)

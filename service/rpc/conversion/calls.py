@@ -6,7 +6,7 @@ and build nothing they do not need.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from service.calls import check_call, resolve_duration
 from service.errors import FieldViolation, invalid_field
@@ -141,14 +141,6 @@ def write_rated(rated: RatedCall, message: types_pb2.RatedCall) -> None:
         message.error.reason = rated.error.reason
         message.error.field = rated.error.field
         message.error.message = rated.error.message
-
-
-def write_batch(
-    rated: Iterable[RatedCall],
-    messages: pb.BatchRateCallsResponse | pb.StreamRateCallsResponse,
-) -> None:
-    for one in rated:
-        write_rated(one, messages.rated.add())
 
 
 def explanation(found: Explanation) -> pb.Explanation:
