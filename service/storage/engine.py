@@ -35,6 +35,8 @@ from service.errors import Reason, Unavailable
 
 # Longer than any chunk takes, shorter than a client's patience.
 BUSY_TIMEOUT_SECONDS = 30
+# The values of a failed statement would stand in the log, and callers' numbers are personal data.
+_HIDE_PARAMETERS = True
 
 
 class Database:
@@ -62,6 +64,7 @@ class Database:
                 pool_pre_ping=True,
                 isolation_level="READ COMMITTED",
                 connect_args={"connect_timeout": 5},
+                hide_parameters=_HIDE_PARAMETERS,
             )
 
     @contextmanager
@@ -115,6 +118,7 @@ def _sqlite_engine(url: str, pool_size: int) -> Engine:
         max_overflow=pool_size,
         pool_timeout=BUSY_TIMEOUT_SECONDS,
         connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        hide_parameters=_HIDE_PARAMETERS,
     )
 
     @event.listens_for(engine, "connect")

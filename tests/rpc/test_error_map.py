@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,10 +12,13 @@ import pytest
 from google.rpc import status_pb2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from service import errors
 from service.errors import FieldViolation, Reason, TollwireError
 from service.rpc import error_map
+from service.storage.engine import Database
 from tests.rpc.running import Running, refusal, running
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
@@ -178,6 +182,18 @@ def test_the_log_says_why_the_database_is_away(
     assert [record.getMessage() for record in caplog.records] == [
         "RatingService/GetRate: UNAVAILABLE DATABASE_UNAVAILABLE (connection refused)"
     ]
+
+
+def test_a_failed_statement_does_not_show_its_values(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/tollwire.db")
+    insert = text("INSERT INTO nowhere VALUES (:number)")
+    try:
+        with pytest.raises(DBAPIError) as failed, database.write() as connection:
+            connection.execute(insert, {"number": "447911123456"})
+    finally:
+        database.close()
+    assert "no such table: nowhere" in str(failed.value)
+    assert "4479" not in str(failed.value)
 
 
 def test_a_long_list_of_violations_is_cut_and_counted(server: Running) -> None:
