@@ -226,14 +226,20 @@ def _with_parties(
     refusals: list[Refusal],
 ) -> Sequence[int]:
     """The positions of the calls whose tenant and extension exist; the others are refused."""
-    unknown: dict[tuple[int, int], tuple[Reason, str]] = {}
+    unknown: dict[tuple[int, int], tuple[Reason, str, dict[str, str]]] = {}
     for tenant_id, extension_id in set(zip(calls.tenant_id, calls.extension_id, strict=True)):
         if tenant_id not in tenants:
-            message = f"tenant_id: there is no tenant {tenant_id}"
-            unknown[tenant_id, extension_id] = (Reason.TENANT_NOT_FOUND, message)
+            unknown[tenant_id, extension_id] = (
+                Reason.TENANT_NOT_FOUND,
+                f"tenant_id: there is no tenant {tenant_id}",
+                {"tenant_id": str(tenant_id)},
+            )
         elif extension_id and owners.get(extension_id) != tenant_id:
-            message = f"extension_id: tenant {tenant_id} has no extension {extension_id}"
-            unknown[tenant_id, extension_id] = (Reason.EXTENSION_NOT_FOUND, message)
+            unknown[tenant_id, extension_id] = (
+                Reason.EXTENSION_NOT_FOUND,
+                f"extension_id: tenant {tenant_id} has no extension {extension_id}",
+                {"extension_id": str(extension_id)},
+            )
     if not unknown:
         return range(calls.size)
     known = []

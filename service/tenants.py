@@ -140,7 +140,7 @@ class Tenants:
             refuse(check_tenant(changed), "tenant.")
             if changed == present:
                 return present
-            if changed.currency != present.currency and storage.has_cdrs(connection, tenant.id):
+            if changed.currency != present.currency and _has_cdrs(connection, tenant.id):
                 raise FailedPrecondition(
                     Reason.CURRENCY_IN_USE,
                     f"tenant {tenant.id} has CDRs in {present.currency}; create another tenant for"
@@ -159,7 +159,7 @@ class Tenants:
         refuse(check_id("id", tenant_id))
         with self._database.write() as connection:
             revision, _ = self._hold(connection, tenant_id)
-            if storage.has_cdrs(connection, tenant_id):
+            if _has_cdrs(connection, tenant_id):
                 raise FailedPrecondition(
                     Reason.TENANT_IN_USE,
                     f"CDRs refer to tenant {tenant_id}, so it stays",
@@ -233,7 +233,7 @@ class Tenants:
         with self._database.write() as connection:
             if storage.lock_extension(connection, extension_id) is None:
                 raise _extension_not_found(extension_id)
-            if storage.extension_has_cdrs(connection, extension_id):
+            if _extension_has_cdrs(connection, extension_id):
                 raise FailedPrecondition(
                     Reason.EXTENSION_IN_USE,
                     f"CDRs refer to extension {extension_id}, so it stays",
@@ -248,6 +248,23 @@ class Tenants:
         if revision is None or tenant is None:
             raise tenant_not_found(tenant_id)
         return revision, tenant
+
+
+def _has_cdrs(connection: Connection, tenant_id: int) -> bool:
+    """Whether there are calls of the tenant; where not, none comes before this transaction ends.
+    Asked twice, so that only who is likely to succeed waits for those that are being recorded."""
+    if storage.has_cdrs(connection, tenant_id):
+        return True
+    storage.lock(connection, tenant_id, from_calls=True)
+    return storage.has_cdrs(connection, tenant_id)
+
+
+def _extension_has_cdrs(connection: Connection, extension_id: int) -> bool:
+    """As ``_has_cdrs``, for an extension."""
+    if storage.extension_has_cdrs(connection, extension_id):
+        return True
+    storage.lock_extension(connection, extension_id, from_calls=True)
+    return storage.extension_has_cdrs(connection, extension_id)
 
 
 def _extension_not_found(extension_id: int) -> NotFound:

@@ -226,21 +226,21 @@ def hold_parties(
 ) -> tuple[set[int], dict[int, int]]:
     """Which of the tenants exist, and the owners of those of the extensions that do.
 
-    Neither can be deleted, and no tenant changed, before this transaction ends: CDRs have no
-    foreign keys, and a tenant's currency is free only while it has no CDRs. (On SQLite a writing
+    None of them can be deleted, and no tenant get another currency, before this transaction ends:
+    CDRs have no foreign keys, and a currency is free only while there are no CDRs in it. All other
+    changes go on meanwhile: steady uploads would keep them waiting. (On SQLite a writing
     transaction is alone anyway.)
     """
     tenants = select(TenantRow.id).where(among(connection, TenantRow.__table__.c.id, tenant_ids))
     extensions = select(ExtensionRow.id, ExtensionRow.tenant_id).where(
         among(connection, ExtensionRow.__table__.c.id, extension_ids)
     )
-    present = set(
-        connection.execute(tenants.order_by(TenantRow.id).with_for_update(read=True)).scalars()
-    )
+    held = tenants.order_by(TenantRow.id).with_for_update(read=True, key_share=True)
+    present = set(connection.execute(held).scalars())
     if not extension_ids:
         return present, {}
-    held = extensions.order_by(ExtensionRow.id).with_for_update(read=True, key_share=True)
-    return present, {row.id: row.tenant_id for row in connection.execute(held)}
+    held_too = extensions.order_by(ExtensionRow.id).with_for_update(read=True, key_share=True)
+    return present, {row.id: row.tenant_id for row in connection.execute(held_too)}
 
 
 def unrated(

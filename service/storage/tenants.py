@@ -47,10 +47,14 @@ def get(connection: Connection, tenant_id: int) -> Tenant | None:
     return None if row is None else tenant_from_row(row)
 
 
-def lock(connection: Connection, tenant_id: int) -> Tenant | None:
-    """The tenant, held so that nobody records a call of it before this transaction ends."""
-    query = select(TenantRow.__table__).where(TenantRow.id == tenant_id).with_for_update()
-    row = connection.execute(query).first()
+def lock(connection: Connection, tenant_id: int, *, from_calls: bool = False) -> Tenant | None:
+    """The tenant, held so that nobody else changes it before this transaction ends.
+
+    ``from_calls``: nor records a call of it. That waits for a moment in which nobody does, which
+    under steady uploads is long in coming.
+    """
+    query = select(TenantRow.__table__).where(TenantRow.id == tenant_id)
+    row = connection.execute(query.with_for_update(key_share=not from_calls)).first()
     return None if row is None else tenant_from_row(row)
 
 
@@ -91,10 +95,12 @@ def get_extension(connection: Connection, extension_id: int) -> Extension | None
     return None if row is None else extension_from_row(row)
 
 
-def lock_extension(connection: Connection, extension_id: int) -> Extension | None:
-    """The extension, held so that nobody records a call of it before this transaction ends."""
+def lock_extension(
+    connection: Connection, extension_id: int, *, from_calls: bool = False
+) -> Extension | None:
+    """The extension, held as ``lock`` holds a tenant."""
     query = select(ExtensionRow.__table__).where(ExtensionRow.id == extension_id)
-    row = connection.execute(query.with_for_update()).first()
+    row = connection.execute(query.with_for_update(key_share=not from_calls)).first()
     return None if row is None else extension_from_row(row)
 
 
