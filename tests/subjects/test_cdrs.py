@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,14 @@ from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls
 @pytest.fixture
 def world(database: Database) -> World:
     return World.over(database)
+
+
+@pytest.fixture
+def other(world: World) -> Iterator[World]:
+    """Another worker over the same database."""
+    database = Database(world.database.engine.url.render_as_string(hide_password=False))
+    yield World.over(database)
+    database.close()
 
 
 @pytest.fixture
@@ -406,8 +415,7 @@ def test_filters_that_no_list_can_have(world: World, filters: dict[str, Any], fi
 # From several sides at once.
 
 
-def test_one_call_from_two_workers_is_recorded_once(world: World, payer: int) -> None:
-    other = World.over(Database(str(world.database.engine.url.render_as_string(False))))
+def test_one_call_from_two_workers_is_recorded_once(world: World, other: World, payer: int) -> None:
     sent = calls(payer, 0, 30)
     results = at_once(
         *(
@@ -415,13 +423,11 @@ def test_one_call_from_two_workers_is_recorded_once(world: World, payer: int) ->
             for worker in (world, other, world, other)
         )
     )
-    other.database.close()
     assert all(result == results[0] for result in results), results
     assert len(world.rows()) == 30
 
 
-def test_two_contents_of_one_call_id_at_once(world: World, payer: int) -> None:
-    other = World.over(Database(str(world.database.engine.url.render_as_string(False))))
+def test_two_contents_of_one_call_id_at_once(world: World, other: World, payer: int) -> None:
     mine = calls(payer, 0, 30)
     theirs = calls(payer, 0, 30, seconds=8)
 
@@ -435,7 +441,6 @@ def test_two_contents_of_one_call_id_at_once(world: World, payer: int) -> None:
         lambda: [record(world, one) for one in mine],
         lambda: [record(other, one) for one in theirs],
     )
-    other.database.close()
     # Each call was recorded by one of them, and the other was told of that CDR.
     assert [a + b for a, b in zip(first, second, strict=True)] == [0] * 30
     stored = {row.call_id: row.duration_seconds for row in world.rows()}

@@ -154,7 +154,8 @@ def test_broken_off_it_is_started_again(
 
 
 def test_from_two_sides_at_once_no_call_is_priced_twice(world: World, payer: int) -> None:
-    other = World.over(Database(world.database.engine.url.render_as_string(hide_password=False)))
+    database = Database(world.database.engine.url.render_as_string(hide_password=False))
+    other = World.over(database)
     records = [
         replace(one, destination_number="33" if index % 10 == 0 else "4420")
         for index, one in enumerate(calls(payer, 0, 3000))
@@ -166,7 +167,7 @@ def test_from_two_sides_at_once_no_call_is_priced_twice(world: World, payer: int
         lambda: other.cdrs.rate_unrated(0, None, None),
         lambda: world.uploads.commit(0, 0, calls(payer, 3000, 500)),
     )[:2]
-    other.database.close()
+    database.close()
     assert all(isinstance(outcome, UnratedOutcome) for outcome in outcomes), outcomes
     assert sum(outcome.rated for outcome in outcomes) == 2700
     assert all(outcome.still_unrated == 300 for outcome in outcomes)

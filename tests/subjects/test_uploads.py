@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +17,18 @@ from service.errors import (
     NotFound,
     OutOfRange,
     Reason,
-    TollwireError,
 )
-from service.model import BadCall, Call, CdrFilter, ChunkResult, RatingStatus, Upload
+from service.model import (
+    BadCall,
+    Call,
+    CdrFilter,
+    ChunkResult,
+    Extension,
+    RatingStatus,
+    Tenant,
+    Upload,
+)
+from service.recording import Recorder, contents_of
 from service.storage.engine import Database
 from service.uploads import digest
 from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
@@ -57,8 +68,12 @@ def send(worker: World, records: Sequence[Call | BadCall], size: int) -> Upload:
     return worker.uploads.get(upload_id)
 
 
-def another_worker(world: World) -> World:
-    return World.over(Database(world.database.engine.url.render_as_string(hide_password=False)))
+@pytest.fixture
+def other(world: World) -> Iterator[World]:
+    """Another worker over the same database."""
+    database = Database(world.database.engine.url.render_as_string(hide_password=False))
+    yield World.over(database)
+    database.close()
 
 
 def test_an_upload_in_chunks(world: World, payer: int) -> None:
@@ -175,7 +190,7 @@ def test_a_chunk_of_nothing_but_bad_records_is_settled(world: World, payer: int)
 # Chunks that come again.
 
 
-def test_a_settled_chunk_is_answered_as_it_was(world: World, payer: int) -> None:
+def test_a_settled_chunk_is_answered_as_it_was(world: World, other: World, payer: int) -> None:
     chunks: list[list[Call | BadCall]] = [
         [*calls(payer, 0, 3), BAD, call(payer, "33", call_id="unrated")],
         [*calls(payer, 0, 2), call(payer, seconds=9, call_id="c0"), *calls(payer, 3, 2)],
@@ -185,12 +200,10 @@ def test_a_settled_chunk_is_answered_as_it_was(world: World, payer: int) -> None
     assert counts(second) == (2, 2, 1, 0, 0)
     world.rate(payer, "33")
     upload = world.uploads.get(first.upload_id)
-    fresh = another_worker(world)  # knows nothing but what is stored
-    for worker in (world, fresh):
+    for worker in (world, other):  # the other knows nothing but what is stored
         assert worker.uploads.commit(first.upload_id, 5, chunks[1]) == second
         assert worker.uploads.commit(first.upload_id, 0, chunks[0]) == first
         assert worker.uploads.get(first.upload_id) == upload
-    fresh.database.close()
 
 
 CHANGED: list[Any] = [
@@ -362,8 +375,7 @@ def test_a_digest_stays_the_same_for_ever() -> None:
 # From several sides at once.
 
 
-def test_the_same_records_from_two_sides_at_once(world: World, payer: int) -> None:
-    other = another_worker(world)
+def test_the_same_records_from_two_sides_at_once(world: World, other: World, payer: int) -> None:
     records = calls(payer, 0, 2000)
     orders = [records, records[::-1], records[1000:] + records[:1000], records]
     uploads = at_once(
@@ -372,7 +384,6 @@ def test_the_same_records_from_two_sides_at_once(world: World, payer: int) -> No
             for worker, order in zip([world, other, world, other], orders, strict=True)
         )
     )
-    other.database.close()
     assert all(isinstance(upload, Upload) for upload in uploads), uploads
     assert sum(upload.created for upload in uploads) == 2000
     assert all(upload.created + upload.duplicates == 2000 for upload in uploads)
@@ -380,11 +391,9 @@ def test_the_same_records_from_two_sides_at_once(world: World, payer: int) -> No
     assert sorted(row.call_id for row in rows) == sorted(one.call_id for one in records)
 
 
-def test_other_content_from_two_sides_at_once(world: World, payer: int) -> None:
-    other = another_worker(world)
+def test_other_content_from_two_sides_at_once(world: World, other: World, payer: int) -> None:
     mine, theirs = calls(payer, 0, 1000), calls(payer, 0, 1000, seconds=8)
     first, second = at_once(lambda: send(world, mine, 90), lambda: send(other, theirs, 110))
-    other.database.close()
     assert isinstance(first, Upload), first
     assert isinstance(second, Upload), second
     assert (first.created, first.conflicts) == (second.conflicts, second.created)
@@ -395,13 +404,11 @@ def test_other_content_from_two_sides_at_once(world: World, payer: int) -> None:
     assert all(row.duration_seconds == won[row.upload_id] for row in rows)
 
 
-def test_create_and_upload_at_once(world: World, payer: int) -> None:
-    other = another_worker(world)
+def test_create_and_upload_at_once(world: World, other: World, payer: int) -> None:
     records = calls(payer, 0, 200)
     created, upload = at_once(
         lambda: [other.cdrs.create(one) for one in records], lambda: send(world, records, 20)
     )
-    other.database.close()
     assert isinstance(created, list), created
     assert isinstance(upload, Upload), upload
     assert len(world.rows()) == 200
@@ -409,8 +416,7 @@ def test_create_and_upload_at_once(world: World, payer: int) -> None:
     assert sum(cdr.upload_id == upload.id for cdr in created) == upload.created
 
 
-def test_one_upload_from_several_sides_at_once(world: World, payer: int) -> None:
-    other = another_worker(world)
+def test_one_upload_from_several_sides_at_once(world: World, other: World, payer: int) -> None:
     upload_id = world.uploads.commit(0, 0, []).upload_id
     parts = in_parts(calls(payer, 0, 400), 40)
 
@@ -420,49 +426,97 @@ def test_one_upload_from_several_sides_at_once(world: World, payer: int) -> None
         ]
 
     results = at_once(*(lambda worker=worker: push(worker) for worker in (world, other) * 2))
-    other.database.close()
     assert all(result == results[0] for result in results), results
     assert counts(world.uploads.get(upload_id)) == (400, 0, 0, 0, 0)
     assert len(world.rows()) == 400
 
 
-def test_an_extension_is_deleted_while_calls_name_it(world: World, payer: int) -> None:
-    """Either the deletion is refused or the calls are; never a CDR without its extension."""
-    other = another_worker(world)
-    for attempt in range(10):
-        extension_id = world.extension(payer)
-        sent = calls(payer, attempt * 100, 100, extension_id=extension_id)
-        deleted, answer = at_once(
-            lambda extension_id=extension_id: other.tenants.delete_extension(extension_id),
-            lambda sent=sent: world.uploads.commit(0, 0, sent),
-        )
-        assert isinstance(answer, ChunkResult), answer
-        if isinstance(deleted, TollwireError):
-            assert deleted.reason == Reason.EXTENSION_IN_USE
-            assert answer.created == 100
-        else:
-            assert deleted is None
-            assert answer.rejected == 100
-    other.database.close()
+@contextmanager
+def uncommitted(world: World, sent: Sequence[Call]) -> Iterator[None]:
+    """Within the block, these calls are written but not yet committed."""
+    with world.database.write() as connection:
+        recording = Recorder(world.decks).record(connection, contents_of(sent), 0)
+        assert recording.created == len(sent)
+        yield
+
+
+def meanwhile(world: World, sent: Sequence[Call], action: Callable[[], Any]) -> Any:
+    """How ``action`` fails, begun while these calls are written but not yet committed."""
+    with ThreadPoolExecutor(1) as thread:
+        with uncommitted(world, sent):
+            result = thread.submit(action)
+            with pytest.raises(TimeoutError):
+                result.result(timeout=0.3)  # it waits for the commit
+        return result.exception(timeout=30)
+
+
+def test_what_calls_name_cannot_be_deleted_before_they_are_committed(
+    world: World, other: World, payer: int
+) -> None:
+    extension_id = world.extension(payer)
+    sent = calls(payer, 0, 10, extension_id=extension_id)
+    failure = meanwhile(world, sent, lambda: other.tenants.delete_extension(extension_id))
+    assert isinstance(failure, FailedPrecondition)
+    assert failure.reason == Reason.EXTENSION_IN_USE
+    new = world.tenant()
+    failure = meanwhile(world, calls(new, 0, 10), lambda: other.tenants.delete(new))
+    assert isinstance(failure, FailedPrecondition)
+    assert failure.reason == Reason.TENANT_IN_USE
+
+
+def test_the_currency_cannot_change_before_calls_are_committed(
+    world: World, other: World, payer: int
+) -> None:
+    failure = meanwhile(
+        world,
+        calls(payer, 0, 10),
+        lambda: other.tenants.update(Tenant(id=payer, currency="EUR"), frozenset({"currency"})),
+    )
+    assert isinstance(failure, FailedPrecondition)
+    assert failure.reason == Reason.CURRENCY_IN_USE
+
+
+def test_other_changes_do_not_wait_for_calls(world: World, other: World, payer: int) -> None:
+    """Steady uploads would keep them waiting for good."""
+    if world.database.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    extension_id = world.extension(payer)
+    with uncommitted(world, calls(payer, 0, 10, extension_id=extension_id)):
+        other.tenants.update(Tenant(id=payer, name="New"), frozenset({"name"}))
+        extension = Extension(id=extension_id, number="102")
+        other.tenants.update_extension(extension, frozenset({"number"}))
+        other.rate(payer, "33")
+        other.extension(payer)
+    rows = world.rows()
+    assert {row.rate_revision for row in rows} == {other.decks.deck(payer).revision - 2}
+    assert world.cdrs.get(rows[0].id).tenant.name == "Acme"
+
+
+def test_rows_are_written_in_the_order_of_their_keys(world: World, payer: int) -> None:
+    """So two transactions with the same calls cannot wait for each other in a circle."""
+    other = world.tenant()
+    records = [*calls(other, 0, 50), *calls(payer, 0, 50)]
+    random.Random(2).shuffle(records)
+    world.uploads.commit(0, 0, records)
+    keys = [(row.tenant_id, row.call_id) for row in world.rows()]
+    assert keys == sorted(keys)
 
 
 # A restart in the middle.
 
 
-def test_a_restart_in_the_middle(world: World, payer: int) -> None:
+def test_a_restart_in_the_middle(world: World, other: World, payer: int) -> None:
     records = calls(payer, 0, 500)
     undisturbed = send(world, calls(world.tenant(), 0, 500), 70)
     upload_id = world.uploads.commit(0, 0, records[:70]).upload_id
     world.uploads.commit(upload_id, 70, records[70:140])
     world.database.close()
-    restarted = another_worker(world)
     # The sender did not see the last answer: it sends that chunk again, then goes on.
     offset = 70
     while offset < 500:
-        answer = restarted.uploads.commit(upload_id, offset, records[offset : offset + 70])
+        answer = other.uploads.commit(upload_id, offset, records[offset : offset + 70])
         offset = answer.committed_offset
-    assert counts(restarted.uploads.get(upload_id))[:4] == counts(undisturbed)[:4]
-    rows = [row for row in restarted.rows() if row.tenant_id == payer]
+    assert counts(other.uploads.get(upload_id))[:4] == counts(undisturbed)[:4]
+    rows = [row for row in other.rows() if row.tenant_id == payer]
     assert sorted(row.call_id for row in rows) == sorted(one.call_id for one in records)
     assert {row.status for row in rows} == {RatingStatus.RATED}
-    restarted.database.close()

@@ -29,7 +29,7 @@ from service.model import (
     UsageRow,
 )
 from service.storage.engine import Database
-from tests.subjects.world import NOON_NS, NOON_SECONDS, SECOND_NS, World, call, calls, in_parts
+from tests.subjects.world import NOON_NS, SECOND_NS, World, call, calls, in_parts
 
 TENANT = UsageDimension.TENANT
 EXTENSION = UsageDimension.EXTENSION
@@ -113,9 +113,9 @@ def everything(world: World) -> list[Cdr]:
 
 
 def upload_at(
-    world: World, tenant_id: int, starts: Iterable[int], extensions: Sequence[int] = (0,)
+    world: World, tenant_id: int, starts_ns: Iterable[int], extensions: Sequence[int] = (0,)
 ) -> None:
-    """Calls of all kinds at these seconds."""
+    """Calls of all kinds that start then."""
     draw = random.Random(7)
     records: list[Call] = [
         call(
@@ -124,11 +124,11 @@ def upload_at(
             draw.choice([0, 1, 59, 60, 3600, 600_000_000]),
             direction=draw.choice([Direction.OUTBOUND, *Direction]),
             disposition=draw.choice([Disposition.ANSWERED, *Disposition]),
-            started_at_ns=start * SECOND_NS + draw.choice([0, 1, 999_999_999]),
+            started_at_ns=start_ns,
             extension_id=draw.choice(extensions),
             call_id=str(index),
         )
-        for index, start in enumerate(starts)
+        for index, start_ns in enumerate(starts_ns)
     ]
     for part in in_parts(records, 10_000):
         assert world.uploads.commit(0, 0, part).created == len(part)
@@ -155,8 +155,10 @@ ZONES = {
 def test_local_days_hours_and_months(world: World, payer: int, zone: str) -> None:
     centre = int(datetime.fromisoformat(ZONES[zone]).timestamp())
     starts = [centre + step * 1800 for step in range(-60, 60)]
-    starts += [centre + second for second in (-1, 1, -30, 30, 29, 31, -1800, 1800, 1799, -1801)]
-    upload_at(world, payer, starts)
+    starts += [centre + second for second in (1, -30, 30, 29, 31, 1799, -1801)]
+    starts_ns = [start * SECOND_NS for start in starts]
+    starts_ns += [centre * SECOND_NS + 1, centre * SECOND_NS - 1, (centre - 1) * SECOND_NS]
+    upload_at(world, payer, starts_ns)
     cdrs = everything(world)
     for group_by in ([DAY], [HOUR], [MONTH], [MONTH, DAY, HOUR], [HOUR, DIRECTION]):
         query = UsageQuery(payer, group_by=tuple(group_by), time_zone=zone.strip())
@@ -168,9 +170,8 @@ def test_the_first_and_the_last_moment_and_decades_between(
     world: World, payer: int, zone: str
 ) -> None:
     draw = random.Random(3)
-    last = MAX_STARTED_AT_NS // SECOND_NS - 1
-    starts = [0, 1, last] + [draw.randrange(2**31) for _ in range(150)]
-    upload_at(world, payer, starts)
+    starts_ns = [0, 1, MAX_STARTED_AT_NS] + [draw.randrange(2**61) for _ in range(150)]
+    upload_at(world, payer, starts_ns)
     cdrs = everything(world)
     for group_by in ([DAY], [HOUR], [MONTH]):
         query = UsageQuery(0, group_by=tuple(group_by), time_zone=zone)
@@ -199,8 +200,8 @@ def test_every_dimension_and_every_pair(world: World) -> None:
     payers = [payer_of(world), payer_of(world, currency="EUR"), payer_of(world)]
     for place, tenant_id in enumerate(payers):
         extensions = (0, world.extension(tenant_id, "1"), world.extension(tenant_id, "2"))
-        starts = [NOON_SECONDS + place + step * 30_011 for step in range(70)]
-        upload_at(world, tenant_id, starts, extensions)
+        starts_ns = [NOON_NS + place + step * 30_011 * SECOND_NS for step in range(70)]
+        upload_at(world, tenant_id, starts_ns, extensions)
     cdrs = everything(world)
     wanted: list[Sequence[UsageDimension]] = [(), *((one,) for one in UsageDimension)]
     wanted += [*combinations(UsageDimension, 2), *list(combinations(UsageDimension, 3))[::7]]
