@@ -17,9 +17,11 @@ from libc.string cimport memcpy, memmove, memset
 from .callparse cimport (
     MAX_DEPTH,
     TAG_CALLS,
+    TAG_MIN_RATE_REVISION,
     parse_call,
     read_bytes,
     read_uint32,
+    read_varint,
     skip_field,
     stamp_t,
     text_t,
@@ -558,6 +560,31 @@ def rate_request(
     if outcome == 2:
         raise TooManyCalls(f"at most {max_calls} calls in one request")
     return PyBytes_FromStringAndSize(<const char*> request.response, request.size)
+
+
+def min_rate_revision(bytes request_bytes not None):
+    """The min_rate_revision of a request, 0 where it has none; looks into no call.
+
+    MalformedRequest where its outermost fields are not in order.
+    """
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(request_bytes)
+    cdef uint64_t revision = 0
+    cdef uint32_t tag
+    with nogil:
+        while at < end and at != NULL:
+            at = read_uint32(at, end, &tag)
+            if at == NULL or tag >> 3 == 0:
+                at = NULL
+            elif tag == TAG_MIN_RATE_REVISION:
+                at = read_varint(at, end, &revision)
+            else:
+                at = skip_field(at, end, tag, MAX_DEPTH)
+            if at == NULL:
+                break
+    if at == NULL:
+        raise MalformedRequest("the request is not a valid protobuf message of its type")
+    return <int64_t> revision
 
 
 def rated_call_tags():

@@ -107,13 +107,13 @@ class Calls:
     def __init__(self, decks: Decks) -> None:
         self._decks = decks
 
-    def rate(self, call: Call) -> RatedCall:
-        """The price of one call that is valid in itself.
+    def rate(self, call: Call, min_rate_revision: int = 0) -> RatedCall:
+        """The price of one call that is valid in itself, by rates of at least that revision.
 
-        NotFound TENANT_NOT_FOUND or NO_RATE, FailedPrecondition BLOCKED, InvalidInput
-        INVALID_NUMBER or COST_OVERFLOW.
+        NotFound TENANT_NOT_FOUND or NO_RATE, FailedPrecondition RATE_REVISION_AHEAD or BLOCKED,
+        InvalidInput INVALID_NUMBER or COST_OVERFLOW.
         """
-        tenant = self._decks.deck(call.tenant_id)
+        tenant = self._decks.at_least(call.tenant_id, min_rate_revision)
         rating = tenant.deck.rate(
             call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
         )
@@ -135,10 +135,13 @@ class Calls:
             rate_revision=tenant.revision,
         )
 
-    def deck_in_memory(self, tenant_id: int) -> ratingcore.Deck | None:
-        """The tenant's deck, or None where this worker knows of no such tenant."""
-        tenant = self._decks.known(tenant_id)
-        return tenant.deck if tenant else None
+    def deck(self, tenant_id: int, min_rate_revision: int = 0) -> ratingcore.Deck | None:
+        """The tenant's deck at that revision or later, or None where there is no such tenant.
+        FailedPrecondition RATE_REVISION_AHEAD."""
+        try:
+            return self._decks.at_least(tenant_id, min_rate_revision).deck
+        except NotFound:
+            return None
 
     def explain(self, call: Call) -> Explanation:
         """How ``rate`` comes to its result, in enough detail to do it again by hand. Explains a

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 
 import ratingcore
-from service.errors import NotFound, Reason, Unavailable
+from service.errors import FailedPrecondition, NotFound, Reason, Unavailable
 from service.model import Tenant
 from service.storage import decks as storage
 from service.storage.decks import ChangeWatch, DeckState
@@ -77,10 +77,6 @@ class Decks:
                 self._apply(connection, state)
                 self._known_seq = state.change_seq
 
-    def known(self, tenant_id: int) -> TenantDeck | None:
-        """The tenant's present deck as far as this worker knows."""
-        return self._decks.get(tenant_id)
-
     def deck(self, tenant_id: int) -> TenantDeck:
         """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database."""
         found = self._decks.get(tenant_id)
@@ -89,6 +85,25 @@ class Decks:
             found = self._decks.get(tenant_id)
         if found is None:
             raise tenant_not_found(tenant_id)
+        return found
+
+    def at_least(self, tenant_id: int, revision: int) -> TenantDeck:
+        """The tenant's deck at ``revision`` or later. Asks the database where this worker has not
+        seen it yet. NotFound TENANT_NOT_FOUND, FailedPrecondition RATE_REVISION_AHEAD."""
+        found = self.deck(tenant_id)
+        if found.revision < revision:
+            self.refresh()
+            found = self.deck(tenant_id)
+        if found.revision < revision:
+            raise FailedPrecondition(
+                Reason.RATE_REVISION_AHEAD,
+                f"the rates of tenant {tenant_id} are at revision {found.revision}, not yet at"
+                f" {revision}; demand one that a change of these rates has answered",
+                metadata={
+                    "tenant_id": str(tenant_id),
+                    "rate_revision": str(found.revision),
+                },
+            )
         return found
 
     def size(self) -> tuple[int, int]:

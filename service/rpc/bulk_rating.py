@@ -8,10 +8,8 @@ go the way of a single call, through conversion and service.calls, which word wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-from ratingcore import Deck
-from ratingcore.wire import MalformedRequest, TooManyCalls, rate_request
+from ratingcore.wire import MalformedRequest, TooManyCalls, min_rate_revision, rate_request
 from service.calls import Calls
 from service.errors import invalid_field
 from service.model import MAX_BATCH_CALLS
@@ -30,22 +28,32 @@ class BulkRating:
         """The response's bytes. InvalidInput where the request is malformed or too large."""
         now_ns = time.time_ns()
         try:
+            least = least_revision(min_rate_revision(request))
             return rate_request(
-                request, self._find_deck, self._refer(now_ns), now_ns, MAX_BATCH_CALLS
+                request,
+                lambda tenant_id: self._calls.deck(tenant_id, least),
+                lambda call: self._rate_alone(call, now_ns, least),
+                now_ns,
+                MAX_BATCH_CALLS,
             )
         except MalformedRequest as error:
             raise malformed_request() from error
         except TooManyCalls as error:
             raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} in one message") from error
 
-    def _find_deck(self, tenant_id: int) -> Deck | None:
-        return self._calls.deck_in_memory(tenant_id)
+    def _rate_alone(self, data: bytes, now_ns: int, least: int) -> bytes:
+        """The RatedCall's bytes for a Call's bytes that the core has left alone."""
+        message = types_pb2.Call.FromString(data)
+        if least:
+            self._calls.deck(message.tenant_id, least)
+        batch = calls.read_calls([message], now_ns=now_ns)
+        rated = types_pb2.RatedCall()
+        calls.write_rated(self._calls.rate_batch(batch)[0], rated)
+        return rated.SerializeToString()
 
-    def _refer(self, now_ns: int) -> Callable[[bytes], bytes]:
-        def refer(data: bytes) -> bytes:
-            batch = calls.read_calls([types_pb2.Call.FromString(data)], now_ns=now_ns)
-            rated = types_pb2.RatedCall()
-            calls.write_rated(self._calls.rate_batch(batch)[0], rated)
-            return rated.SerializeToString()
 
-        return refer
+def least_revision(given: int) -> int:
+    """A min_rate_revision. InvalidInput where it is negative."""
+    if given < 0:
+        raise invalid_field("min_rate_revision", f"must not be negative, got {given}")
+    return given

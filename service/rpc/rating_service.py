@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from service.calls import Calls
 from service.rates import Rates
-from service.rpc.bulk_rating import BulkRating
+from service.rpc.bulk_rating import BulkRating, least_revision
 from service.rpc.conversion import calls, fields, rates
 from service.rpc.conversion.imports import read_deck
 from service.rpc.interceptors import on_bytes
@@ -30,8 +30,9 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
         call = calls.required_call(
             request.call, present=request.HasField("call"), now_ns=time.time_ns()
         )
+        rated = self._calls.rate(call, least_revision(request.min_rate_revision))
         response = pb.RateCallResponse()
-        calls.write_rated(self._calls.rate(call), response.rated)
+        calls.write_rated(rated, response.rated)
         if request.explain:
             response.explanation.CopyFrom(calls.explanation(self._calls.explain(call)))
         return response

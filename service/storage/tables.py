@@ -1,8 +1,8 @@
 """The schema, for SQLite and PostgreSQL alike.
 
 Conventions: times are BIGINT nanoseconds since the Unix epoch (both databases store them exactly,
-and PostgreSQL's own timestamp would drop the last three digits a sender may give); money is integers
-scaled by 10**4; enums are the wire's numbers. NOT NULL unless the absence means something.
+and PostgreSQL's own timestamp would drop the last three digits a sender may give); money is
+integers scaled by 10**4; enums are the wire's numbers. NOT NULL unless the absence means something.
 
 What only triggers can say (a priced CDR never changes, history is never deleted) stands in
 ``triggers``.
@@ -108,8 +108,8 @@ class DeckRow(Base):
 
 
 class DeckClockRow(Base):
-    """The one row that counts changes of decks. It is taken last in a transaction, so that the order
-    of ``change_seq`` is the order of the commits and the lock on it is short."""
+    """The one row that counts changes of decks. It is taken last in a transaction, so that the
+    order of ``change_seq`` is the order of the commits and the lock on it is short."""
 
     __tablename__ = "deck_clock"
 
@@ -283,9 +283,7 @@ class CdrRow(Base):
             " AND (status = 3) = (cost_fraction_e4 IS NULL)",
             name="unrated_has_no_cost",
         ),
-        CheckConstraint(
-            "(status = 1) = (rate_version_id IS NOT NULL)", name="rated_has_a_rate"
-        ),
+        CheckConstraint("(status = 1) = (rate_version_id IS NOT NULL)", name="rated_has_a_rate"),
         CheckConstraint(
             "status <> 2 OR (bill_seconds = 0 AND cost_units = 0 AND cost_fraction_e4 = 0)",
             name="not_billable_costs_nothing",

@@ -166,4 +166,5 @@ def test_the_field_numbers_are_those_of_the_descriptor() -> None:
         rating_service_pb2.StreamRateCallsRequest,
         rating_service_pb2.BatchRateCallsRequest,
     ):
-        assert [field.number for field in request.DESCRIPTOR.fields] == [1]
+        numbers = {field.name: field.number for field in request.DESCRIPTOR.fields}
+        assert numbers == {"calls": 1, "min_rate_revision": 2}

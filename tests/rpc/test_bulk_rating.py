@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ import ratingcore
 from ratingcore import wire
 from service.calls import Calls
 from service.decks import Decks, TenantDeck
-from service.errors import InvalidInput, NotFound, Reason
+from service.errors import FailedPrecondition, InvalidInput, NotFound, Reason
 from service.model import Rounding, Tenant
 from service.rpc.bulk_rating import BulkRating
 from service.rpc.conversion import calls as conversion
@@ -35,6 +36,9 @@ class KnownDecks(Decks):
             return self._decks[tenant_id]
         except KeyError:
             raise NotFound(Reason.TENANT_NOT_FOUND, f"there is no tenant {tenant_id}") from None
+
+    def refresh(self) -> None:
+        pass
 
 
 def tenant_deck(tenant_id: int, rounding: Rounding, **dialling: str) -> TenantDeck:
@@ -79,7 +83,8 @@ def by_messages(request: bytes) -> bytes:
     batch = conversion.read_calls(
         pb.StreamRateCallsRequest.FromString(request).calls, now_ns=NOW_NS
     )
-    conversion.write_batch(CALLS.rate_batch(batch), response)
+    for rated in CALLS.rate_batch(batch):
+        conversion.write_rated(rated, response.rated.add())
     return response.SerializeToString()
 
 
@@ -197,6 +202,33 @@ def test_a_request_sees_one_deck_of_each_tenant() -> None:
     )
     assert [rated.rate_revision for rated in response.rated] == tenants
     assert len(decks) == 2999
+
+
+def test_a_revision_that_is_demanded_is_had_or_refused() -> None:
+    call = types_pb2.Call(tenant_id=1, direction=1, disposition=1, duration_seconds=1)
+    out_of_order = types_pb2.Call(tenant_id=1)
+    for revision, calls in ((300, [call]), (1, [call, out_of_order]), (0, [out_of_order])):
+        request = pb.BatchRateCallsRequest(calls=calls, min_rate_revision=revision)
+        BULK.rate(request.SerializeToString())
+    for calls in ([call], [out_of_order]):
+        request = pb.BatchRateCallsRequest(calls=calls, min_rate_revision=301)
+        with pytest.raises(FailedPrecondition) as ahead:
+            BULK.rate(request.SerializeToString())
+        assert ahead.value.reason is Reason.RATE_REVISION_AHEAD
+        assert ahead.value.metadata["rate_revision"] == "300"
+    with pytest.raises(InvalidInput) as negative:
+        BULK.rate(pb.BatchRateCallsRequest(min_rate_revision=-1).SerializeToString())
+    assert [one.field for one in negative.value.violations] == ["min_rate_revision"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=40))
+def test_the_demanded_revision_is_read_as_protobuf_reads_it(request_bytes: bytes) -> None:
+    try:
+        expected = pb.BatchRateCallsRequest.FromString(request_bytes).min_rate_revision
+    except DecodeError:
+        return
+    assert wire.min_rate_revision(request_bytes) == expected
 
 
 def test_an_error_of_those_who_are_asked_passes_through() -> None:

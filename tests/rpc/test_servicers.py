@@ -238,7 +238,7 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         "RatingService/RateCall",
         rating_pb.RateCallRequest(call=CALL_MESSAGE),
         RatedCall("", RatingStatus.RATED, bill_seconds=66, cost_e4=1650),
-        ("rate", CALL),
+        ("rate", CALL, 0),
         rating_pb.RateCallResponse(
             rated=types_pb2.RatedCall(
                 status=types_pb2.RATING_STATUS_RATED, bill_seconds=66, cost="0.1650"
@@ -339,7 +339,7 @@ def test_an_explanation_is_given_where_it_is_asked_for(server: Any, subject: Fak
     request = rating_pb.RateCallRequest(call=CALL_MESSAGE, explain=True)
     rpc = server.invoke_unary_unary(method("RatingService/RateCall"), (), request, 10)
     response, _, _, _ = rpc.termination()
-    assert subject.calls == [("rate", CALL), ("explain", CALL)]
+    assert subject.calls == [("rate", CALL, 0), ("explain", CALL)]
     assert response.explanation.normalized_number == "447"
 
 
@@ -382,7 +382,7 @@ def test_what_the_core_leaves_alone_goes_the_way_of_a_single_call(
     assert [rated.call_id for rated in response.rated] == ["a", "b"]
     assert response.rated[1].error.field == "direction"
     assert subject.calls == [
-        ("deck_in_memory", 7),
+        ("deck", 7, 0),
         ("rate_batch", [CALL]),
         ("rate_batch", [error]),
     ]
