@@ -23,6 +23,7 @@ _LOG = logging.getLogger("tollwire.decks")
 POLL_SECONDS = 0.02
 # While the database is away, asking every 20 ms would only add to its trouble.
 _RETRY_SECONDS = 0.5
+_CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,10 @@ class Decks:
         self._follower.start()
 
     def close(self) -> None:
+        """Stop to follow. A database that does not answer delays it by seconds at most."""
         self._stop.set()
         if self._follower is not None:
-            self._follower.join()
+            self._follower.join(_CLOSE_SECONDS)
 
     def _apply(self, connection: Connection, state: DeckState) -> None:
         tenant = state.tenant
