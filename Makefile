@@ -15,10 +15,10 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test check lint format types proto debug tools freeze clean
+.PHONY: help setup build run demo test check lint format types proto debug sanitize bench tools freeze clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) build ## set up .venv with everything pinned, and Tollwire itself in it
 
@@ -70,6 +70,15 @@ proto: $(STAMP) ## buf: lint the protos, find breaking changes
 debug: $(STAMP) ## build the core with its checks on, test it; "make build" goes back
 	TOLLWIRE_DEBUG=1 $(PY) setup.py -q build_protos build_ext --inplace
 	$(PY) -m pytest tests/core $(PYTEST_ARGS)
+
+# Python itself is not built with the sanitizers, so their library is loaded first; its own memory
+# comes from malloc, where they see it, and is not all freed at exit. A finding ends the run.
+SANITIZER_ENV = LD_PRELOAD="$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libstdc++.so.6)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc
+
+sanitize: $(STAMP) ## the same as debug, under the address and undefined behaviour sanitizers
+	TOLLWIRE_SANITIZE=address,undefined $(PY) setup.py -q build_protos build_ext --inplace
+	$(SANITIZER_ENV) $(PY) -m pytest tests/core --capture=no $(PYTEST_ARGS)
 
 tools: ## grpcurl and ghz into .tools/bin, where Go is there to build them
 	.ci/tools
