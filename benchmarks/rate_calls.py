@@ -1,0 +1,114 @@
+"""Drives RateCall: by ghz where it is found, else by a client of our own in another process.
+
+ghz costs less of the machine and its own scheduling disturbs latencies less. It is looked for in
+.tools/bin, where .ci/tools puts it, and on PATH.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from benchmarks import load
+from benchmarks.machine import REPOSITORY
+from tollwire.v1.rating_service_pb2 import RateCallRequest
+from tollwire.v1.types_pb2 import Call
+
+_TOOLS = REPOSITORY / ".tools" / "bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What RateCall did: how many a second, and how long each took."""
+
+    per_second: float
+    latencies_ms: list[float]
+
+    def percentile_ms(self, percent: float) -> float:
+        ordered = sorted(self.latencies_ms)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+class Requests:
+    """Requests to send in turn, in the files that the clients read."""
+
+    def __init__(self, folder: Path, calls: Sequence[Call]) -> None:
+        messages = [RateCallRequest(call=call) for call in calls]
+        self.as_json = folder / "rate-call.json"
+        self.as_bytes = folder / "rate-call"
+        self.as_json.write_text(json.dumps([MessageToDict(message) for message in messages]))
+        load.write_messages(self.as_bytes, [message.SerializeToString() for message in messages])
+
+
+def ghz() -> str | None:
+    return shutil.which("ghz", path=os.pathsep.join([str(_TOOLS), os.environ.get("PATH", "")]))
+
+
+def client() -> str:
+    """The name of the client that is used."""
+    return "ghz" if ghz() else "a client of our own"
+
+
+class Driver:
+    """RateCall sent in the background from now on, for ``seconds``: as fast as ``in_flight`` at one
+    time go, or ``per_second``."""
+
+    def __init__(
+        self,
+        address: str,
+        requests: Requests,
+        seconds: float,
+        *,
+        in_flight: int,
+        connections: int = 1,
+        per_second: float = 0,
+    ) -> None:
+        self._ghz: subprocess.Popen[bytes] | None = None
+        self._own: load.Background | None = None
+        program = ghz()
+        if program is None:
+            self._own = load.Background(
+                "unary",
+                address=address,
+                messages=str(requests.as_bytes),
+                in_flight=in_flight,
+                connections=connections,
+                seconds=seconds,
+                per_second=per_second,
+            )
+            self._own.wait_until_started()
+            return
+        command = [program, "--insecure", "--proto=proto/tollwire/v1/rating_service.proto"]
+        command += ["--import-paths=proto", "--call=tollwire.v1.RatingService.RateCall"]
+        command += [f"--data-file={requests.as_json}", "--format=json", "--duration-stop=wait"]
+        command += ["--disable-template-functions", "--disable-template-data"]
+        command += [f"--concurrency={in_flight}", f"--connections={connections}"]
+        command += [f"--duration={seconds * 1000:.0f}ms"]
+        if per_second:
+            command.append(f"--rps={per_second:.0f}")
+        self._ghz = subprocess.Popen([*command, address], cwd=REPOSITORY, stdout=subprocess.PIPE)
+
+    def result(self) -> Measured:
+        if self._own is not None:
+            return Measured(**self._own.result())
+        assert self._ghz is not None
+        output, _ = self._ghz.communicate()
+        report: dict[str, Any] = json.loads(output)
+        if set(report["statusCodeDistribution"]) != {"OK"}:
+            raise RuntimeError(f"RateCall was refused: {report['errorDistribution']}")
+        return Measured(
+            per_second=report["rps"],
+            latencies_ms=[call["latency"] / 1e6 for call in report["details"]],
+        )
+
+
+def measure(address: str, requests: Requests, seconds: float, **how: Any) -> Measured:
+    return Driver(address, requests, seconds, **how).result()

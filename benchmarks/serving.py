@@ -1,0 +1,98 @@
+"""Servers in processes of their own: ``tollwire serve``, and the peers that it is compared with."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.machine import REPOSITORY
+
+START_SECONDS = 600
+STOP_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that serves on ``address``. ``pid`` is its first process; ``line`` is what it
+    printed."""
+
+    address: str
+    pid: int
+    line: str
+
+    def processes(self) -> list[int]:
+        """The processes that answer: the workers where there are several, else the one."""
+        workers = psutil.Process(self.pid).children()
+        return [worker.pid for worker in workers] or [self.pid]
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory that its largest process has held so far."""
+        return max(_peak(pid) for pid in self.processes())
+
+
+def environment() -> dict[str, str]:
+    """The caller's, without settings of the service, with the repository importable."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWIRE_")}
+    paths = [str(REPOSITORY), str(REPOSITORY / "proto"), kept.get("PYTHONPATH", "")]
+    kept["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return kept
+
+
+@contextmanager
+def tollwire(database_url: str, *, workers: int = 1) -> Iterator[Server]:
+    """``tollwire serve`` over a database."""
+    command = ["service.cli.main", "serve", "--listen", "127.0.0.1:0", "--log-level", "WARNING"]
+    command += ["--database", database_url, "--workers", str(workers)]
+    with _serving(command) as server:
+        yield server
+
+
+@contextmanager
+def peer(kind: str, every: int = 1) -> Iterator[Server]:
+    """One of the servers of ``benchmarks.peer``."""
+    with _serving(["benchmarks.peer", kind, str(every)]) as server:
+        yield server
+
+
+@contextmanager
+def _serving(module: Sequence[str]) -> Iterator[Server]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", *module],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment(),
+    )
+    watchdog = threading.Timer(START_SECONDS, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        watchdog.cancel()
+        found = re.search(r"\bon (\S+:\d+)", line)
+        if found is None:
+            raise RuntimeError(f"{module[0]} does not serve: {line!r}")
+        yield Server(found[1], process.pid, line)
+    finally:
+        watchdog.cancel()
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_SECONDS)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _peak(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024

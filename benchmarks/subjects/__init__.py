@@ -1,0 +1,1 @@
+"""The measurements, one module a subject. Each has ``run``, which yields rows."""

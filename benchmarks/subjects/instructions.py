@@ -1,0 +1,106 @@
+"""Instructions and cache lines of one look-up and one charge, counted by callgrind.
+
+They repeat exactly where times do not. Each is the difference between a batch and one of twice the
+size, so that what a batch costs by itself falls out. Callgrind counts between marks that the
+program sets. The caches that it simulates are as large as a core's own on the machine of the
+report (48 KiB, 2 MiB); what was prefetched counts as a miss all the same, since it comes from
+further away.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import counted
+from benchmarks.harness import Row, Spread, agreed, digest
+from benchmarks.machine import REPOSITORY
+from benchmarks.native import VALGRIND_HEADER, library
+from benchmarks.serving import environment
+from benchmarks.subjects.lookup import match
+from benchmarks.workbench import Workbench
+from benchmarks.workload import RealCalls, price_e4, real_calls
+
+CACHES = ("--cache-sim=yes", "--D1=49152,12,64", "--LL=2097152,16,64")
+WORKS = ("look-up", "look-up and charge")
+
+
+def run(bench: Workbench) -> Iterator[Row]:
+    if shutil.which("valgrind") is None or not VALGRIND_HEADER.exists():
+        yield Row("instructions", "", skipped="valgrind is not on this machine")
+        return
+    count = bench.size(100_000, 2_000)
+    once = real_calls(bench.prefixes, count)
+    twice = real_calls(bench.prefixes, 2 * count)
+    totals, matched_digits = _counted(bench, {"once": once, "twice": twice})
+    expected = [sum(match(bench.deck, calls)) for calls in (once, once, twice, twice)]
+    same = agreed("under callgrind", digest(matched_digits), digest(expected))
+    for work in WORKS:
+        first, second = totals[f"{work}, once"], totals[f"{work}, twice"]
+        each = {name: (second[name] - first[name]) / count for name in first}
+        yield Row(
+            f"instructions of a {work}",
+            "",
+            Spread.of([each["Ir"]]),
+            digest=same,
+            note=f"{each['D1mr'] + each['D1mw']:.2f} cache lines from beyond L1 and"
+            f" {each['DLmr'] + each['DLmw']:.2f} from beyond L2, those of the calls' own columns"
+            " included",
+        )
+
+
+def _counted(
+    bench: Workbench, batches: dict[str, RealCalls]
+) -> tuple[dict[str, dict[str, float]], list[int]]:
+    """The totals of the events of each piece of work, and the digits that each has matched."""
+    library()  # compiled now, and not under valgrind
+    program = bench.folder / "counted.pickle"
+    counted.save(
+        program,
+        [
+            (number, number, row.prefix, row.destination, price_e4(row), row.billing_increment)
+            for number, row in enumerate(bench.rows, 1)
+        ],
+        {
+            name: (
+                calls.text,
+                calls.offsets,
+                calls.durations,
+                calls.started_at_ns,
+                calls.billable,
+            )
+            for name, calls in batches.items()
+        },
+    )
+    output = bench.folder / "callgrind.out"
+    command = ["valgrind", "--tool=callgrind", "--quiet", "--instr-atstart=no", *CACHES]
+    command += [f"--callgrind-out-file={output}"]
+    command += [sys.executable, "-m", counted.__name__, str(program)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), check=True, capture_output=True, text=True
+    )
+    parts = map(_part, bench.folder.glob("callgrind.out.*"))
+    return dict(parts), [int(line) for line in done.stdout.split()]
+
+
+def _part(path: Path) -> tuple[str, dict[str, float]]:
+    """What a file counts, and how often each event happened: its own summary is wrong where
+    counting was switched on and off, so the lines are added up. A line is a position and the
+    counts, of which trailing zeros are left out; one that follows "calls=" repeats what the called
+    function's own lines say."""
+    name, events, totals = "", [""], [0.0]
+    repeats = False
+    for line in path.read_text().splitlines():
+        if line.startswith("desc: Trigger: Client Request: "):
+            name = line.rpartition("Request: ")[2]
+        elif line.startswith("events: "):
+            events = line.split()[1:]
+            totals = [0.0] * len(events)
+        elif line[:1] in "+-*0123456789" and line and not repeats:
+            for index, count in enumerate(line.split()[1:]):
+                totals[index] += float(count)
+        repeats = line.startswith("calls=")
+    return name, dict(zip(events, totals, strict=True))

@@ -1,0 +1,96 @@
+"""What all benchmarks of a run share: its sizes, the real deck, databases that hold it, pictures'
+data. Things that cost time are made when they are first asked for, and once."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks import serving, workload
+from benchmarks.databases import Databases
+from benchmarks.demo import import_deck
+from benchmarks.real_deck import DeckRow, real_deck
+from ratingcore import Deck
+from service.cli.connection import Client
+from tollwire.v1.tenant_service_pb2 import CreateTenantRequest
+from tollwire.v1.types_pb2 import Tenant
+
+TENANT_ID = 1
+# A quick run takes every so-manieth prefix of the real deck.
+QUICK_EVERY = 100
+
+Size = TypeVar("Size")
+
+
+class Workbench:
+    def __init__(self, folder: Path, *, quick: bool) -> None:
+        self.folder = folder
+        self.quick = quick
+        self.databases = Databases(folder)
+        self.series: dict[str, Any] = {}
+        self._loaded: dict[str, str] = {}
+
+    def size(self, full: Size, quick: Size) -> Size:
+        """How much of something: for a real run, or for a quick one."""
+        return quick if self.quick else full
+
+    @property
+    def every(self) -> int:
+        return self.size(1, QUICK_EVERY)
+
+    @functools.cached_property
+    def rows(self) -> list[DeckRow]:
+        return real_deck()[:: self.every]
+
+    @functools.cached_property
+    def prefixes(self) -> list[str]:
+        return [row.prefix for row in self.rows]
+
+    @functools.cached_property
+    def deck(self) -> Deck:
+        """The real deck in the core, as revision 1."""
+        return workload.core_deck(self.rows)
+
+    @functools.cached_property
+    def calls(self) -> workload.RealCalls:
+        """A million real calls."""
+        return workload.real_calls(self.prefixes, self.size(1_000_000, 10_000))
+
+    @contextmanager
+    def loaded(self, kind: str, workers: int = 1) -> Iterator[serving.Server]:
+        """Tollwire over a database of its own that holds tenant 1 with the real deck."""
+        if kind not in self._loaded:
+            self._loaded[kind] = self._load(kind)
+        with (
+            self.databases.fresh(kind, self._loaded[kind]) as url,
+            serving.tollwire(url, workers=workers) as server,
+        ):
+            yield server
+
+    def _load(self, kind: str) -> str:
+        url, template = self.databases.keep(kind)
+        with serving.tollwire(url) as server, Client(server.address) as client:
+            make_tenant(client)
+            import_deck(client, TENANT_ID, self.rows)
+        return template
+
+
+def make_tenant(client: Client) -> None:
+    made = client.tenants.CreateTenant(
+        CreateTenantRequest(tenant=Tenant(name="Bench")), timeout=30, wait_for_ready=True
+    )
+    assert made.id == TENANT_ID
+
+
+@contextmanager
+def workbench(*, quick: bool) -> Iterator[Workbench]:
+    with tempfile.TemporaryDirectory(prefix="tollwire-bench-") as folder:
+        bench = Workbench(Path(folder), quick=quick)
+        try:
+            yield bench
+        finally:
+            bench.databases.close()
