@@ -47,6 +47,7 @@ class ServerProcess:
             self.address = self._await_address()
         except BaseException:
             self.kill()
+            self._errors.close()
             raise
 
     def _await_address(self) -> str:

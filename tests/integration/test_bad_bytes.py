@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 import pytest
@@ -90,13 +92,18 @@ def wrapped(path: tuple[int, ...], wire_type: int) -> bytes:
 @pytest.mark.parametrize("method", list(METHODS))
 def test_fields_of_a_wrong_wire_type(client: Client, scene: Scene, method: str) -> None:
     right = RIGHT[method](scene).SerializeToString()
+    cases = []
     for path in paths(METHODS[method].input_type):
         for wire_type in PAYLOADS:
             if method.startswith("Create") and wire_type == 0:
                 continue  # an id near the end of int64 is right, and would use all ids up
-            code_of(client, method, wrapped(path, wire_type))
-            if method not in ("DeleteTenant", "DeleteExtension", "DeleteRate", "CreateTenant"):
-                code_of(client, method, right + wrapped(path, wire_type))
+            cases.append(wrapped(path, wire_type))
+            if not method.startswith("Delete") and method not in ("CreateTenant", "ImportRates"):
+                cases.append(right + wrapped(path, wire_type))
+    # Side by side, because the end of an import takes the server a moment.
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(partial(code_of, client, method), cases):
+            pass
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -112,12 +119,11 @@ def test_requests_that_are_cut_off(client: Client, scene: Scene, method: str) ->
 def test_random_bytes(client: Client, scene: Scene, method: str) -> None:
     chance = random.Random(method)
     for length in (1, 2, 3, 5, 8, 13, 21, 34, 55, 1000):
-        for _ in range(3):
-            code_of(client, method, chance.randbytes(length))
+        code_of(client, method, chance.randbytes(length))
     if method.startswith(("Create", "Delete")):
         return
     right = RIGHT[method](scene).SerializeToString()
-    for _ in range(30):
+    for _ in range(5 if method == "ImportRates" else 30):
         if right:
             data = bytearray(right)
             data[chance.randrange(len(data))] = chance.randrange(256)
@@ -172,11 +178,12 @@ def test_a_malformed_message_in_a_stream_keeps_the_answers_before_it(
     assert len(answers) == 1
 
 
-def test_unknown_fields_are_ignored(client: Client, scene: Scene) -> None:
+def test_unknown_fields_are_ignored(client: Client) -> None:
     """A newer client may send what this server does not know."""
+    own = set_scene(client)
     extra = delimited(1000, b"new") + tag(1001, 0) + varint(7)
     for method in ("RateCall", "BatchRateCalls", "ListCdrs", "UploadCdrs", "GetTenant"):
-        right = RIGHT[method](scene).SerializeToString()
+        right = RIGHT[method](own).SerializeToString()
         assert code_of(client, method, right + extra) == grpc.StatusCode.OK
 
 

@@ -7,6 +7,8 @@ accepted; and nothing is ever INTERNAL or UNKNOWN.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -255,8 +257,12 @@ def _values(case: Any) -> tuple[str, str, FieldDescriptor]:
 def test_a_wrong_value_is_refused_and_named(
     client: Client, scene: Scene, method: str, path: str, field: FieldDescriptor
 ) -> None:
+    values = wrong_values(method, field)
+    if path.startswith("rates[0]"):
+        assert_each_rate_is_rejected(client, scene, path, field, values)
+        return
     unnamed = []
-    for value in wrong_values(method, field):
+    for value in values:
         request = RIGHT[method](scene)
         put(request, path, field, value)
         refusal, fields = complaints(client, method, request)
@@ -267,15 +273,34 @@ def test_a_wrong_value_is_refused_and_named(
     assert unnamed == []
 
 
+def assert_each_rate_is_rejected(
+    client: Client, scene: Scene, path: str, field: FieldDescriptor, values: list[Any]
+) -> None:
+    """All wrong values in one deck, a rate for each: an import has an answer for every rate."""
+    deck: Any = RIGHT["ImportRates"](scene)
+    del deck.rates[:]
+    for value in values:
+        request: Any = RIGHT["ImportRates"](scene)
+        put(request, path, field, value)
+        deck.rates.append(request.rates[0])
+    [answer] = send(client, "ImportRates", deck)
+    assert answer.rejected == len(values)
+    named = [(error.index, f"rates[0].{error.field}") for error in answer.errors]
+    assert named == [(index, path) for index in range(len(values))]
+
+
 @pytest.mark.parametrize(("method", "path", "field"), CASES)
 def test_a_strange_value_breaks_nothing(
     client: Client, scene: Scene, method: str, path: str, field: FieldDescriptor
 ) -> None:
-    own = set_scene(client)
-    for value in strange_values(field):
-        request = RIGHT[method](own)
+    # A deletion that is accepted needs a scene of its own.
+    own = set_scene(client) if method.startswith("Delete") else scene
+    requests = [RIGHT[method](own) for _ in strange_values(field)]
+    for request, value in zip(requests, strange_values(field), strict=True):
         put(request, path, field, value)
-        complaints(client, method, request)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(partial(complaints, client, method), requests):
+            pass
 
 
 MESSAGE_FIELDS = [

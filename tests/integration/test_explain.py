@@ -66,7 +66,7 @@ def test_its_steps_show_the_arithmetic(client: Client, tenant: types.Tenant) -> 
     text = " ".join(
         f"{step.name} {step.working} {step.result}" for step in answer.explanation.steps
     )
-    for number in ("31", "30", "60", "90", "0.1000", "0.0600", "0.0105", "0.1205"):
+    for number in ("30", "60", "90", "0.1000", "0.0600", "0.0105", "0.1205"):
         assert number in text, (number, text)
     assert all(step.name and step.result for step in answer.explanation.steps)
 

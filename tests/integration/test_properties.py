@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 import grpc
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.client import (
@@ -35,11 +35,12 @@ from tollwire.v1 import tenant_service_pb2 as tenant_pb
 from tollwire.v1 import types_pb2 as types
 
 EXAMPLES = settings(
-    max_examples=60,
+    max_examples=50,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     database=None,
+    phases=[Phase.explicit, Phase.generate],
 )
 
 # Few digits, so that prefixes nest and numbers meet them.

@@ -276,7 +276,7 @@ def test_a_change_between_two_pages_neither_repeats_nor_skips(
         ("_", ["33"]),
         ("\\", ["49"]),
         ("nowhere", []),
-        ("d m", ["447"]),
+        ("m m", ["447"]),
     ],
 )
 def test_search_is_a_substring_of_prefix_or_destination(

@@ -198,8 +198,8 @@ def test_rule_2_the_tenants_dialling_rules(client: Client, number: str, matched:
 def test_rule_2_a_rewritten_number_is_checked_after_the_rewriting(client: Client) -> None:
     tenant = client.new_tenant(country_code="4444", national_prefix="0", international_prefix="011")
     client.new_rate(tenant.id, "")
-    bad = ["011", "0" + "1" * 29, "011+1"]
-    good = ["0", "0" + "1" * 28, "011" + "1" * 32]
+    bad = ["011", "0" + "2" * 29, "011+1"]
+    good = ["0", "0" + "2" * 28, "011" + "1" * 32]
     results = client.batch(make_call(tenant.id, number) for number in bad + good)
     assert [rated.status for rated in results] == [UNRATED] * 3 + [RATED] * 3
 

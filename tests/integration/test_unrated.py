@@ -150,11 +150,14 @@ def test_tenants_that_are_refused(client: Client, tenant_id: int) -> None:
         rate_unrated(client, tenant_id=tenant_id)
 
 
-def test_an_empty_window_examines_nothing(client: Client, tenant: types.Tenant) -> None:
+def test_a_window_that_is_empty_examines_nothing(client: Client, tenant: types.Tenant) -> None:
     client.create_cdr(make_call(tenant.id))
     client.new_rate(tenant.id, "44")
     window = {
         "started_after": timestamp(NOON_NS + SECOND_NS),
-        "started_before": timestamp(NOON_NS),
+        "started_before": timestamp(NOON_NS + SECOND_NS),
     }
     assert rate_unrated(client, tenant_id=tenant.id, **window) == (0, 0, 0)
+    window["started_before"] = timestamp(NOON_NS)
+    with invalid("started_before"):
+        rate_unrated(client, tenant_id=tenant.id, **window)
