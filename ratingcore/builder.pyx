@@ -5,9 +5,10 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from .changes cimport PUT, REMOVE, WITHDRAWN, change_t, set_key
 from .deck cimport Deck
 from .memory cimport release, reserve
-from .merge cimport PUT, REMOVE, WITHDRAWN, change_t, merge, set_key
+from .merge cimport merge
 from .money cimport (
     BLOCKED_BIT,
     MAX_BILLING_INCREMENT,

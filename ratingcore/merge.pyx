@@ -10,15 +10,15 @@ there, but for the order of terms.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
-from .memory cimport allocate, release, reserve
+from .changes cimport PUT, REMOVE, change_digit, change_t, sort_changes
+from .group cimport group_add, group_settle, group_t
+from .growth cimport add_group, add_slot, reserve_nodes, reserve_slots, reserve_windows
+from .memory cimport allocate, release
 from .native cimport invariant
 from .tables cimport (
     GROUP_BIT,
-    MAX_DIGITS,
-    MAX_ROWS,
     NO_SLOT,
     child_count,
     first_window,
@@ -40,127 +40,7 @@ cdef struct merge_t:
     uint32_t node_at             # base nodes before this one are done
     uint32_t slot_at             # base slots before this one are done
     uint32_t window_at           # base windows before this one are done
-    window_t* group              # scratch: the rates of the prefix at hand; left is 1 for new ones
-    uint32_t group_count
-    uint32_t group_capacity
-
-
-cdef void set_key(change_t* change, const uint8_t* digits, uint32_t length) noexcept nogil:
-    """Write a prefix of at most MAX_DIGITS ASCII digits."""
-    cdef uint32_t i
-    change.key_high = 0
-    change.key_low = 0
-    change.length = <uint8_t> length
-    for i in range(length):
-        if i < 16:
-            change.key_high |= <uint64_t> (digits[i] - c'0' + 1) << (60 - 4 * i)
-        else:
-            change.key_low |= <uint64_t> (digits[i] - c'0' + 1) << (60 - 4 * (i - 16))
-
-
-cdef inline uint32_t _digit(const change_t* change, int depth) noexcept nogil:
-    """The digit after the first ``depth``; the one of top, which is 0, for -1."""
-    if depth < 0:
-        return 0
-    if depth < 16:
-        return (<uint32_t> (change.key_high >> (60 - 4 * depth)) & 15) - 1
-    return (<uint32_t> (change.key_low >> (60 - 4 * (depth - 16))) & 15) - 1
-
-
-cdef int _by_key(const void* left, const void* right) noexcept nogil:
-    cdef const change_t* a = <const change_t*> left
-    cdef const change_t* b = <const change_t*> right
-    if a.key_high != b.key_high:
-        return -1 if a.key_high < b.key_high else 1
-    if a.key_low != b.key_low:
-        return -1 if a.key_low < b.key_low else 1
-    if a.version_id != b.version_id:
-        return -1 if a.version_id < b.version_id else 1
-    return 0
-
-
-cdef int _by_version(const void* left, const void* right) noexcept nogil:
-    cdef const window_t* a = <const window_t*> left
-    cdef const window_t* b = <const window_t*> right
-    if a.version_id != b.version_id:
-        return -1 if a.version_id < b.version_id else 1
-    return 0
-
-
-cdef int _by_latest_from(const void* left, const void* right) noexcept nogil:
-    cdef const window_t* a = <const window_t*> left
-    cdef const window_t* b = <const window_t*> right
-    if a.from_s != b.from_s:
-        return 1 if a.from_s < b.from_s else -1
-    if a.from_ns != b.from_ns:
-        return 1 if a.from_ns < b.from_ns else -1
-    return 0
-
-
-cdef void _sort(change_t* changes, uint32_t count) noexcept nogil:
-    """Decks mostly come in order, so look before sorting."""
-    cdef uint32_t i
-    for i in range(1, count):
-        if _by_key(&changes[i - 1], &changes[i]) > 0:
-            qsort(changes, count, sizeof(change_t), _by_key)
-            return
-
-
-# --- Growing the tables made --------------------------------------------------------------------
-
-
-cdef int _reserve_slots(tables_t* made, uint64_t needed) except -1 nogil:
-    cdef uint32_t capacity = made.slot_capacity
-    if needed <= capacity:
-        return 0
-    reserve(<void**> &made.rate_ids, &capacity, needed, 8, MAX_ROWS)
-    capacity = made.slot_capacity
-    reserve(<void**> &made.version_ids, &capacity, needed, 8, MAX_ROWS)
-    capacity = made.slot_capacity
-    reserve(<void**> &made.terms_of, &capacity, needed, 4, MAX_ROWS)
-    made.slot_capacity = capacity
-    return 0
-
-
-cdef int _reserve_windows(tables_t* made, uint64_t needed) except -1 nogil:
-    if needed <= made.window_capacity:
-        return 0
-    return reserve(
-        <void**> &made.windows, &made.window_capacity, needed, sizeof(window_t), MAX_ROWS
-    )
-
-
-cdef int _reserve_nodes(tables_t* made, uint64_t needed) except -1 nogil:
-    if needed <= made.node_capacity:
-        return 0
-    return reserve(<void**> &made.nodes, &made.node_capacity, needed, sizeof(node_t), MAX_ROWS)
-
-
-cdef int _add_slot(
-    tables_t* made, int64_t rate_id, int64_t version_id, uint32_t terms
-) except -1 nogil:
-    cdef uint32_t slot = made.slot_count
-    _reserve_slots(made, <uint64_t> slot + 1)
-    made.rate_ids[slot] = rate_id
-    made.version_ids[slot] = version_id
-    made.terms_of[slot] = terms
-    made.slot_count += 1
-    return 0
-
-
-cdef int _add_group(tables_t* made, const window_t* rates, uint32_t count) except -1 nogil:
-    """A slot for a prefix with windows; ``rates`` have the latest from first."""
-    cdef uint32_t first = made.window_count
-    cdef uint32_t i
-    _reserve_windows(made, <uint64_t> first + count)
-    memcpy(&made.windows[first], rates, count * sizeof(window_t))
-    for i in range(count):
-        made.windows[first + i].slot = made.slot_count
-        made.windows[first + i].left = count - i
-    _add_slot(made, 0, 0, GROUP_BIT | first)
-    made.window_count += count
-    made.group_count += 1
-    return 0
+    group_t group                # scratch: the rates of the prefix at hand
 
 
 # --- Copying what did not change ------------------------------------------------------------------
@@ -188,7 +68,7 @@ cdef int _copy_windows(merge_t* m, uint32_t end, uint32_t slot_delta) except -1 
     cdef window_t* window
     if count == 0:
         return 0
-    _reserve_windows(made, <uint64_t> made.window_count + count)
+    reserve_windows(made, <uint64_t> made.window_count + count)
     memcpy(
         &made.windows[made.window_count], &m.base.windows[m.window_at], count * sizeof(window_t)
     )
@@ -213,7 +93,7 @@ cdef int _copy_slots(merge_t* m, uint32_t end) except -1 nogil:
     cdef uint32_t delta = made.slot_count - first   # modulo 2**32, like the additions of it
     if count == 0:
         return 0
-    _reserve_slots(made, made.slot_count + count)
+    reserve_slots(made, made.slot_count + count)
     memcpy(&made.rate_ids[made.slot_count], &m.base.rate_ids[first], count * 8)
     memcpy(&made.version_ids[made.slot_count], &m.base.version_ids[first], count * 8)
     memcpy(&made.terms_of[made.slot_count], &m.base.terms_of[first], count * 4)
@@ -235,7 +115,7 @@ cdef int _copy_subtree(merge_t* m, const node_t* node, node_t* copy) except -1 n
     cdef const node_t* source = &m.base.nodes[m.node_at]
     cdef node_t* target
     cdef uint32_t i
-    _reserve_nodes(made, <uint64_t> made.node_count + count)
+    reserve_nodes(made, <uint64_t> made.node_count + count)
     target = &made.nodes[made.node_count]
     for i in range(count):
         target[i].child_bits = source[i].child_bits
@@ -258,27 +138,13 @@ cdef inline bint _is_empty(const node_t* node) noexcept nogil:
     return not (node.child_bits | node.slot_bits)
 
 
-cdef int _add_to_group(merge_t* m, const window_t* rate) except -1 nogil:
-    if m.group_count == m.group_capacity:
-        reserve(
-            <void**> &m.group,
-            &m.group_capacity,
-            <uint64_t> m.group_count + 1,
-            sizeof(window_t),
-            MAX_ROWS,
-        )
-    m.group[m.group_count] = rate[0]
-    m.group_count += 1
-    return 0
-
-
 cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) except -1 nogil:
     """All rates of one prefix, old and new, into the scratch group; windows of the base are done."""
     cdef const tables_t* base = m.base
     cdef const change_t* change
     cdef window_t rate
     cdef uint32_t i, window
-    m.group_count = 0
+    m.group.count = 0
     if base_slot != NO_SLOT:
         if is_group(base, base_slot):
             window = first_window(base, base_slot)
@@ -286,14 +152,14 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
             for i in range(window, m.window_at):
                 rate = base.windows[i]
                 rate.left = 0
-                _add_to_group(m, &rate)
+                group_add(&m.group, &rate)
         else:
             rate.from_s, rate.from_ns, rate.to_s, rate.to_ns = INT64_MIN, 0, INT64_MAX, 0
             rate.rate_id = base.rate_ids[base_slot]
             rate.version_id = base.version_ids[base_slot]
             rate.terms = base.terms_of[base_slot]
             rate.slot, rate.left = 0, 0
-            _add_to_group(m, &rate)
+            group_add(&m.group, &rate)
     for i in range(first, last):
         change = &m.changes[i]
         if change.kind == PUT:
@@ -302,51 +168,7 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
             rate.rate_id, rate.version_id = change.rate_id, change.version_id
             rate.terms = m.terms_map[change.terms]
             rate.slot, rate.left = 0, 1
-            _add_to_group(m, &rate)
-    return 0
-
-
-cdef int _refuse(const char* what, const change_t* change, int64_t other) except -1 nogil:
-    cdef uint8_t digits[MAX_DIGITS]
-    cdef int i
-    for i in range(change.length):
-        digits[i] = <uint8_t> (c'0' + _digit(change, i))
-    with gil:
-        prefix = digits[: change.length].decode("ascii")
-        raise ValueError(f"prefix {prefix!r} has {what.decode()} (version_id {other})")
-
-
-cdef int _settle(merge_t* m, uint32_t first, uint32_t last) except -1 nogil:
-    """Take the removed rates out of the scratch group, order the others, refuse duplicates."""
-    cdef window_t* group = m.group
-    cdef uint32_t change = first
-    cdef uint32_t kept = 0
-    cdef uint32_t i
-    if m.group_count > 1:
-        qsort(group, m.group_count, sizeof(window_t), _by_version)
-    for i in range(m.group_count):
-        # Both are in the order of versions. A version may be removed and put again.
-        while change < last and m.changes[change].version_id < group[i].version_id:
-            change += 1
-        if not group[i].left:
-            while (
-                change < last
-                and m.changes[change].version_id == group[i].version_id
-                and m.changes[change].kind != REMOVE
-            ):
-                change += 1
-            if change < last and m.changes[change].version_id == group[i].version_id:
-                continue
-        if kept and group[kept - 1].version_id == group[i].version_id:
-            _refuse("one version twice", &m.changes[first], group[i].version_id)
-        group[kept] = group[i]
-        kept += 1
-    m.group_count = kept
-    if kept > 1:
-        qsort(group, kept, sizeof(window_t), _by_latest_from)
-    for i in range(1, kept):
-        if _by_latest_from(&group[i - 1], &group[i]) == 0:
-            _refuse("two rates with one effective_from", &m.changes[first], group[i].version_id)
+            group_add(&m.group, &rate)
     return 0
 
 
@@ -356,13 +178,13 @@ cdef int _merge_prefix(
     """One prefix with changes: a slot in ``made``, or none."""
     cdef window_t* rate
     _gather(m, base_slot, first, last)
-    _settle(m, first, last)
-    if m.group_count == 0:
+    group_settle(&m.group, &m.changes[first], last - first)
+    if m.group.count == 0:
         return 0
-    rate = m.group
-    if m.group_count == 1 and rate.from_s == INT64_MIN and rate.to_s == INT64_MAX:
-        return _add_slot(m.made, rate.rate_id, rate.version_id, rate.terms)
-    return _add_group(m.made, rate, m.group_count)
+    rate = m.group.rates
+    if m.group.count == 1 and rate.from_s == INT64_MIN and rate.to_s == INT64_MAX:
+        return add_slot(m.made, rate.rate_id, rate.version_id, rate.terms)
+    return add_group(m.made, rate, m.group.count)
 
 
 cdef void _deal(
@@ -375,10 +197,10 @@ cdef void _deal(
     cdef uint32_t digit
     for digit in range(10):
         ending[digit] = i
-        while i < last and _digit(&changes[i], depth) == digit and changes[i].length == depth + 1:
+        while i < last and change_digit(&changes[i], depth) == digit and changes[i].length == depth + 1:
             i += 1
         longer[digit] = i
-        while i < last and _digit(&changes[i], depth) == digit:
+        while i < last and change_digit(&changes[i], depth) == digit:
             i += 1
     ending[10] = i
     invariant(i == last)
@@ -416,7 +238,7 @@ cdef int _merge_children(
     if node != NULL:
         m.node_at = base_child
     made.children = m.made.node_count
-    _reserve_nodes(m.made, <uint64_t> m.made.node_count + count)
+    reserve_nodes(m.made, <uint64_t> m.made.node_count + count)
     if count:
         memcpy(&m.made.nodes[m.made.node_count], children, count * sizeof(node_t))
     m.made.node_count += count
@@ -463,9 +285,9 @@ cdef int _merge_all(
     merge_t* m, change_t* changes, uint32_t change_count, uint32_t put_count
 ) except -1 nogil:
     cdef tables_t* made = m.made
-    _sort(changes, change_count)
-    _reserve_slots(made, <uint64_t> m.base.slot_count + put_count)
-    _reserve_nodes(made, m.base.node_count)
+    sort_changes(changes, change_count)
+    reserve_slots(made, <uint64_t> m.base.slot_count + put_count)
+    reserve_nodes(made, m.base.node_count)
     _merge_node(m, &m.base.top, -1, 0, change_count, &made.top)
     invariant(m.node_at == m.base.node_count)
     invariant(m.slot_at == m.base.slot_count and m.window_at == m.base.window_count)
@@ -507,5 +329,5 @@ cdef int merge(
             tables_freeze(made)
     finally:
         release(terms_map)
-        release(m.group)
+        release(m.group.rates)
     return 0

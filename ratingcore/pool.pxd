@@ -23,6 +23,9 @@ cdef int pool_copy(pool_t* target, const pool_t* source) except -1 nogil
 cdef int pool_intern(
     pool_t* pool, const void* item, uint32_t length, uint32_t* number
 ) except -1 nogil
+cdef int pool_intern_one(
+    pool_t* pool, const void* item, uint32_t length, uint32_t* number
+) except -1 nogil
 cdef size_t pool_nbytes(const pool_t* pool) noexcept nogil
 
 

@@ -97,6 +97,22 @@ cdef int _append(pool_t* pool, const void* item, uint32_t length) except -1 nogi
     return 0
 
 
+cdef int pool_intern_one(
+    pool_t* pool, const void* item, uint32_t length, uint32_t* number
+) except -1 nogil:
+    """As ``pool_intern``, by looking at every item: for a few of them, sooner done than a hash of
+    the whole pool. Not for a pool that has its hash already."""
+    cdef uint32_t i, found_length
+    cdef const uint8_t* found
+    for i in range(pool.count):
+        found = pool_item(pool, i, &found_length)
+        if found_length == length and memcmp(found, item, length) == 0:
+            number[0] = i
+            return 0
+    number[0] = pool.count
+    return _append(pool, item, length)
+
+
 cdef int pool_intern(
     pool_t* pool, const void* item, uint32_t length, uint32_t* number
 ) except -1 nogil:

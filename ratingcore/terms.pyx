@@ -8,8 +8,16 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from .memory cimport allocate, release
 from .money cimport terms_t
-from .pool cimport pool_copy, pool_free, pool_init, pool_intern, pool_item
+from .pool cimport pool_copy, pool_free, pool_init, pool_intern, pool_intern_one, pool_item, pool_t
 from .tables cimport is_group, tables_t
+
+
+ctypedef int (*intern_t)(
+    pool_t* pool, const void* item, uint32_t length, uint32_t* number
+) except -1 nogil
+
+cdef enum:
+    FEW = 4     # new terms: fewer than it takes to make a hash of the deck's worth while
 
 
 cdef int additions_init(additions_t* additions) except -1 nogil:
@@ -33,29 +41,34 @@ cdef int terms_copy(tables_t* made, const tables_t* base) except -1 nogil:
     pool_copy(&made.intervals, &base.intervals)
     pool_copy(&made.destinations, &base.destinations)
     if made.intervals.count == 0:
-        pool_intern(&made.intervals, NULL, 0, &number)
+        pool_intern_one(&made.intervals, NULL, 0, &number)
     return 0
 
 
 cdef int _add(
-    tables_t* made, const additions_t* source, uint32_t source_number, uint32_t* number
+    tables_t* made,
+    const additions_t* source,
+    uint32_t source_number,
+    intern_t intern,
+    uint32_t* number,
 ) except -1 nogil:
     cdef terms_t terms = (<const terms_t*> source.terms.data)[source_number]
     cdef uint32_t length
     cdef const uint8_t* item = pool_item(&source.intervals, terms.intervals, &length)
-    pool_intern(&made.intervals, item, length, &terms.intervals)
+    intern(&made.intervals, item, length, &terms.intervals)
     item = pool_item(&source.destinations, terms.destination, &length)
-    pool_intern(&made.destinations, item, length, &terms.destination)
-    return pool_intern(&made.terms, &terms, sizeof(terms_t), number)
+    intern(&made.destinations, item, length, &terms.destination)
+    return intern(&made.terms, &terms, sizeof(terms_t), number)
 
 
 cdef int terms_add(
     tables_t* made, const additions_t* additions, uint32_t* numbers
 ) except -1 nogil:
     """Add what is new. ``numbers[i]`` becomes the number in ``made`` of item i of the additions."""
+    cdef intern_t intern = pool_intern_one if additions.terms.count <= FEW else pool_intern
     cdef uint32_t i
     for i in range(additions.terms.count):
-        _add(made, additions, i, &numbers[i])
+        _add(made, additions, i, intern, &numbers[i])
     return 0
 
 
@@ -81,7 +94,7 @@ cdef int _renumber(
     pool_intern(&made.intervals, NULL, 0, &i)
     for i in range(old.terms.count):
         if used[i]:
-            _add(made, old, i, &numbers[i])
+            _add(made, old, i, pool_intern, &numbers[i])
     for i in range(made.slot_count):
         if not is_group(made, i):
             made.terms_of[i] = numbers[made.terms_of[i]]
