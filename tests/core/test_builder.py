@@ -1,0 +1,314 @@
+"""Decks from decks: every way to the same rates gives the same deck."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from ratingcore import Deck, DeckBuilder, RateInfo
+from tests.core.decks import (
+    PlainCall,
+    PlainRate,
+    calls,
+    deck_of,
+    expected,
+    oracle_of,
+    outcome,
+    plain_rates,
+    rate_lists,
+)
+
+
+def info_of(rate: PlainRate, version_id: int) -> RateInfo:
+    return RateInfo(
+        version_id,
+        version_id + 1000,
+        rate.prefix,
+        rate.destination,
+        rate.price_e4,
+        rate.increment,
+        rate.connect_fee_e4,
+        rate.minimum_seconds,
+        rate.intervals,
+        rate.from_ns,
+        rate.to_ns,
+        rate.blocked,
+    )
+
+
+def in_order(rates: list[tuple[int, PlainRate]]) -> list[RateInfo]:
+    """By prefix, of one prefix the latest effective_from first."""
+
+    def key(item: tuple[int, PlainRate]) -> tuple[str, bool, int]:
+        begin = item[1].from_ns
+        return (item[1].prefix, begin is None, -(begin or 0))
+
+    return [info_of(rate, version_id) for version_id, rate in sorted(rates, key=key)]
+
+
+@given(rate_lists)
+def test_what_goes_in_comes_out(rates: list[PlainRate]) -> None:
+    deck = deck_of(rates)
+    assert len(deck) == len(rates)
+    assert list(deck) == in_order(list(enumerate(rates)))
+
+
+@given(rate_lists, st.randoms(use_true_random=False))
+def test_any_way_leads_to_the_same_deck(rates: list[PlainRate], random_: Any) -> None:
+    """Rates are added, taken away and added again over three builds, in any order."""
+    order = list(enumerate(rates))
+    random_.shuffle(order)
+    first, later = order[: len(order) // 2], order[len(order) // 2 :]
+    away = first[: len(first) // 2]
+    builder = DeckBuilder()
+    for version_id, rate in first:
+        rate.put(builder, version_id)
+    deck = builder.build(1)
+    builder = DeckBuilder(deck)
+    for version_id, rate in away:
+        builder.remove(version_id, rate.prefix)
+    for version_id, rate in later:
+        rate.put(builder, version_id)
+    without = builder.build(2)
+    without._check()
+    assert list(without) == in_order([item for item in order if item not in away])
+    builder = DeckBuilder(without)
+    for version_id, rate in away:
+        rate.put(builder, version_id)
+    again = builder.build(3)
+    again._check()
+    assert list(again) == in_order(order)
+    assert list(deck) == in_order(first)  # nobody touched the base
+    # Terms that no rate uses any more are kept up to a third of those in use.
+    assert again.nbytes <= deck_of(rates).nbytes * 1.5 + 200
+
+
+class Changes(RuleBasedStateMachine):
+    """Any order of changes, each deck made from the one before, against the oracle."""
+
+    @initialize(rates=rate_lists)
+    def begin(self, rates: list[PlainRate]) -> None:
+        self.next_version = 0
+        self.rates: dict[int, PlainRate] = {}
+        self.deck = Deck()
+        self.builder = DeckBuilder()
+        for rate in rates:
+            self._put(rate)
+        self.build()
+
+    def _put(self, rate: PlainRate) -> None:
+        rate.put(self.builder, self.next_version)
+        self.rates[self.next_version] = rate
+        self.next_version += 1
+
+    def _free(self, rate: PlainRate) -> bool:
+        return all(
+            (other.prefix, other.from_ns) != (rate.prefix, rate.from_ns)
+            for other in self.rates.values()
+        )
+
+    @rule(rate=plain_rates())
+    def create(self, rate: PlainRate) -> None:
+        if self._free(rate):
+            self._put(rate)
+
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        if self.rates:
+            version_id = data.draw(st.sampled_from(sorted(self.rates)))
+            self.builder.remove(version_id, self.rates.pop(version_id).prefix)
+
+    @rule(data=st.data(), price_e4=st.integers(0, 10_000))
+    def change(self, data: st.DataObject, price_e4: int) -> None:
+        if self.rates:
+            version_id = data.draw(st.sampled_from(sorted(self.rates)))
+            rate = self.rates.pop(version_id)
+            self.builder.remove(version_id, rate.prefix)
+            self._put(PlainRate(rate.prefix, price_e4, from_ns=rate.from_ns))
+
+    @rule(data=st.data())
+    def change_nothing(self, data: st.DataObject) -> None:
+        if self.rates:
+            version_id = data.draw(st.sampled_from(sorted(self.rates)))
+            self.builder.remove(version_id, self.rates[version_id].prefix)
+            self.rates[version_id].put(self.builder, version_id)
+
+    @rule()
+    def build(self) -> None:
+        self.deck = self.builder.build(self.deck.revision + 1)
+        self.deck._check()
+        self.built = dict(self.rates)
+        self.builder = DeckBuilder(self.deck)
+
+    @rule(tried=st.lists(calls, min_size=1, max_size=5))
+    def rate(self, tried: list[PlainCall]) -> None:
+        oracle = oracle_of(self.built.values())
+        versions = list(self.built)
+        for call in tried:
+            *result, index = expected(oracle, call)
+            version_id = None if index is None else versions[int(str(index))]
+            assert outcome(self.deck, call) == (*result, version_id)
+
+    @invariant()
+    def the_deck_is_what_was_built(self) -> None:
+        assert list(self.deck) == in_order(list(self.built.items()))
+
+
+TestChanges = Changes.TestCase
+TestChanges.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+def test_a_builder_can_build_again() -> None:
+    builder = DeckBuilder(deck_of([PlainRate("4")]))
+    PlainRate("5").put(builder, 7)
+    assert len(builder.build(2)) == 2
+    PlainRate("6").put(builder, 8)
+    deck = builder.build(3, 4, "44", "0", "00")
+    deck._check()
+    assert [rate.prefix for rate in deck] == ["4", "5", "6"]
+    assert (deck.revision, deck.rounding) == (3, 4)
+    assert (deck.country_code, deck.national_prefix, deck.international_prefix) == ("44", "0", "00")
+    assert repr(deck) == "<Deck of 3 rates, revision 3>"
+
+
+def test_rules_are_the_build_s_and_not_the_base_s() -> None:
+    base = deck_of([PlainRate("49")], 3, ("49", "0", "00"))
+    deck = DeckBuilder(base).build(2)
+    assert (deck.rounding, deck.country_code) == (1, "")
+    assert outcome(base, PlainCall("030"))[0] == "RATED"
+    assert outcome(deck, PlainCall("030"))[0] == "UNRATED"
+
+
+def test_two_rates_with_one_begin_are_refused() -> None:
+    for begin in (None, 5):
+        builder = DeckBuilder(deck_of([PlainRate("44", from_ns=begin)]))
+        PlainRate("44", from_ns=begin).put(builder, 1)
+        with pytest.raises(ValueError, match="'44' has two rates with one effective_from"):
+            builder.build(2)
+        builder.remove(0, "44")  # which mends it
+        assert len(builder.build(2)) == 1
+
+
+def test_one_version_twice_is_refused() -> None:
+    builder = DeckBuilder(deck_of([PlainRate("44")]))
+    PlainRate("44", from_ns=5).put(builder, 0)
+    with pytest.raises(ValueError, match="'44' has one version twice"):
+        builder.build(2)
+
+
+def test_removing_what_is_not_there() -> None:
+    base = deck_of([PlainRate("44"), PlainRate("441", from_ns=3), PlainRate("441")])
+    builder = DeckBuilder(base)
+    for version_id, prefix in ((0, "4"), (0, "441"), (1, "44"), (7, "44"), (0, ""), (0, "9")):
+        with pytest.raises(KeyError):
+            builder.remove(version_id, prefix)
+    builder.remove(1, "441")
+    with pytest.raises(KeyError):
+        builder.remove(1, "441")
+    PlainRate("5").put(builder, 9)
+    builder.remove(9, "5")
+    with pytest.raises(KeyError):
+        builder.remove(9, "5")
+    assert [rate.version_id for rate in builder.build(2)] == [0, 2]
+
+
+def test_removing_everything_leaves_nothing() -> None:
+    rates = [PlainRate(str(number) * length) for number in range(5) for length in range(1, 9)]
+    base = deck_of([PlainRate(""), *rates])
+    builder = DeckBuilder(base)
+    for rate in base:
+        builder.remove(rate.version_id, rate.prefix)
+    deck = builder.build(2)
+    deck._check()
+    assert len(deck) == 0
+    assert deck.nbytes == deck_of([]).nbytes
+
+
+def test_terms_are_shared_and_go_with_their_rates() -> None:
+    def deck_with(destinations: list[str]) -> Deck:
+        return deck_of(
+            [
+                PlainRate(str(10_000 + number), destination=destination)
+                for number, destination in enumerate(destinations)
+            ]
+        )
+
+    one, many = deck_with(["x" * 1000] * 200), deck_with([f"{n:01000}" for n in range(200)])
+    assert many.nbytes > one.nbytes + 199 * 1000
+    builder = DeckBuilder(many)
+    for rate in many:
+        builder.remove(rate.version_id, rate.prefix)
+        PlainRate(rate.prefix, destination="x" * 1000).put(builder, rate.version_id)
+    assert builder.build(2).nbytes == one.nbytes
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("prefix", "4" * 33),
+        ("prefix", "+4"),
+        ("prefix", "٤"),
+        ("prefix", "\ud800"),
+        ("prefix", "4 "),
+        ("destination", "\ud800"),
+        ("destination", "x" * 65_536),
+        ("cost_per_minute_e4", -1),
+        ("cost_per_minute_e4", 10**12),
+        ("billing_increment", 0),
+        ("billing_increment", 86_401),
+        ("connect_fee_e4", -1),
+        ("connect_fee_e4", 10**12),
+        ("minimum_seconds", -1),
+        ("minimum_seconds", 2**31),
+        ("intervals", [(0, 1, 1)]),
+        ("intervals", [(1, 1)]),
+        ("effective_from_ns", 10),  # the window ends at 10
+        ("effective_from_ns", 10**40),
+        ("effective_from_ns", -(10**40)),
+    ],
+)
+def test_limits_of_a_rate(field: str, wrong: object) -> None:
+    rate: dict[str, Any] = {
+        "version_id": 1,
+        "rate_id": 1,
+        "prefix": "4",
+        "destination": "x",
+        "cost_per_minute_e4": 1,
+        "billing_increment": 1,
+        "effective_to_ns": 10,
+    }
+    builder = DeckBuilder()
+    with pytest.raises(ValueError):
+        builder.put(**{**rate, field: wrong})
+    assert len(builder.build(1)) == 0
+    builder.put(**rate)
+    assert len(builder.build(1)) == 1
+
+
+def test_wrong_types() -> None:
+    builder = DeckBuilder()
+    good: list[Any] = [1, 1, "4", "x", 1, 1, 0, 0, (), 1, 2]
+    wrong: dict[int, Any] = dict.fromkeys([0, 1, 4, 5, 6, 7, 9, 10], 1.0)
+    for position, value in {**wrong, 2: 4, 3: None, 8: 5}.items():
+        with pytest.raises(TypeError):
+            builder.put(*[*good[:position], value, *good[position + 1 :]])
+    for position in (0, 1, 4, 5, 6, 7):
+        with pytest.raises(OverflowError):
+            builder.put(*[*good[:position], 2**63, *good[position + 1 :]])
+    with pytest.raises(TypeError):
+        DeckBuilder("deck")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rounding"):
+        builder.build(1, 0)
+    with pytest.raises(ValueError, match="national_prefix"):
+        builder.build(1, 1, "44", "x")
+
+
+def test_ids_of_all_sizes() -> None:
+    builder = DeckBuilder()
+    builder.put(2**63 - 1, -(2**63), "4", "x", 1, 1)
+    (info,) = builder.build(-(2**63))
+    assert (info.version_id, info.rate_id) == (2**63 - 1, -(2**63))

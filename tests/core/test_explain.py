@@ -1,0 +1,160 @@
+"""The explanation of a rating agrees with the rating, and says why."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratingcore import NOT_BILLABLE, RATED, REFUSED, Deck, Explanation
+from tests.core.decks import PlainCall, PlainRate, calls, deck_of, dialling_rules, rate_lists
+
+YEAR_2026_NS = 1_767_225_600 * 10**9
+
+
+def explain(deck: Deck, number: str, at_ns: int = 0, seconds: int = 60) -> Explanation:
+    return deck.explain(number, at_ns, seconds, True)
+
+
+def steps(explanation: Explanation) -> dict[str, str]:
+    return {step.name: step.result for step in explanation.steps}
+
+
+@given(rate_lists, st.integers(1, 4), dialling_rules, calls)
+def test_it_agrees_with_the_rating(
+    rates: list[PlainRate], rounding: int, dialling: tuple[str, str, str], call: PlainCall
+) -> None:
+    deck = deck_of(rates, rounding, dialling)
+    arguments = (call.number, call.at_ns, call.seconds, call.billable)
+    rating = deck.rate(*arguments)
+    explanation = deck.explain(*arguments)
+    assert explanation.normalized_number == rating.normalized_number
+    winners = [rate.version_id for rate in explanation.considered if rate.won]
+    assert winners == ([] if rating.rate_index < 0 else [rating.version_id])
+    if rating.normalized_number:
+        assert [
+            (rate.version_id, rate.rate_id, rate.prefix, rate.destination)
+            for rate in explanation.considered
+        ] == [
+            (rate.version_id, rate.rate_id, rate.prefix, rate.destination)
+            for rate in deck.candidates(rating.normalized_number)
+        ]
+    results = steps(explanation)
+    if rating.status in (RATED, NOT_BILLABLE):
+        assert rating.cost_e4 is not None
+        assert Fraction(results["cost"]) * 10_000 == rating.cost_e4
+        assert int(results["billed seconds"]) == rating.bill_seconds
+    elif rating.status == REFUSED:
+        assert "refused" in results["cost"]
+    else:
+        assert "cost" not in results
+        reason = {1: "NO_RATE", 2: "BLOCKED", 3: "INVALID_NUMBER"}[rating.unrated_reason]
+        assert explanation.steps[-1].result == f"UNRATED, {reason}"
+
+
+@given(rate_lists, st.text("0123", max_size=8))
+def test_candidates_are_all_rates_that_the_number_begins_with(
+    rates: list[PlainRate], number: str
+) -> None:
+    deck = deck_of(rates)
+    candidates = deck.candidates(number)
+    assert candidates == sorted(
+        (rate for rate in deck if number.startswith(rate.prefix)),
+        key=lambda rate: -len(rate.prefix),
+    )
+
+
+@pytest.mark.parametrize("wrong", ["4x", "+4", "٤", "4" * 33, "\ud800"])
+def test_candidates_of_a_number_that_is_not_normalised(wrong: str) -> None:
+    with pytest.raises(ValueError):
+        Deck().candidates(wrong)
+
+
+def test_why_each_rate_lost() -> None:
+    deck = deck_of(
+        [
+            PlainRate(""),
+            PlainRate("4"),
+            PlainRate("44", from_ns=YEAR_2026_NS),
+            PlainRate("44", from_ns=YEAR_2026_NS + 20),
+            PlainRate("447", to_ns=YEAR_2026_NS + 5),
+            PlainRate("4479", from_ns=YEAR_2026_NS + 10**9),
+            PlainRate("44791", from_ns=400_000_000_000 * 10**9),
+        ]
+    )
+    explanation = explain(deck, "+44 791", YEAR_2026_NS + 20)
+    assert [(rate.version_id, rate.won, rate.reason) for rate in explanation.considered] == [
+        (6, False, "lost: not in effect before 400000000000 s from 1970"),
+        (5, False, "lost: not in effect before 2026-01-01T00:00:01Z"),
+        (4, False, "lost: expired at 2026-01-01T00:00:00.000000005Z"),
+        (3, True, "won: the longest prefix in effect"),
+        (2, False, "lost: a rate with the same prefix has a later effective_from"),
+        (1, False, "lost: its prefix is shorter than '44'"),
+        (0, False, "lost: its prefix is shorter than '44'"),
+    ]
+    assert (
+        explanation.considered[3].effective_from_ns,
+        explanation.considered[3].effective_to_ns,
+    ) == (
+        YEAR_2026_NS + 20,
+        None,
+    )
+
+
+def test_the_arithmetic() -> None:
+    deck = deck_of([PlainRate("44", 200, 6, 500, 10)])
+    explanation = explain(deck, "4420", seconds=7)
+    assert [tuple(step) for step in explanation.steps] == [
+        (
+            "normalisation",
+            "'4420' without scheme, separators and '+'; no dialling rule applies",
+            "4420",
+        ),
+        (
+            "match",
+            "the longest prefix of 4420 in effect at 1970-01-01T00:00:00Z",
+            "'44', rate 1000",
+        ),
+        ("minimum", "7 s is below the minimum of 10 s", "10"),
+        ("billed seconds", "ceil(10 / 6) * 6", "12"),
+        ("exact cost", "0.0500 connect fee + 12 / 60 * 0.0200", "27/500"),
+        ("cost", "rounded once to 4 decimals, HALF_UP", "0.0540"),
+    ]
+
+
+def test_the_arithmetic_of_intervals() -> None:
+    deck = deck_of([PlainRate("44", 100, 30, 0, 0, ((60, 50, 6),))], rounding=2)
+    explanation = explain(deck, "44", seconds=61)
+    assert [tuple(step) for step in explanation.steps[2:]] == [
+        ("billed seconds from 0", "the call reaches 60: 60 - 0", "60"),
+        ("billed seconds from 60", "ceil(1 / 6) * 6", "6"),
+        ("billed seconds", "the sum of the parts", "66"),
+        ("exact cost", "60 / 60 * 0.0100 + 6 / 60 * 0.0050", "21/2000"),
+        ("cost", "rounded once to 4 decimals, HALF_EVEN", "0.0105"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "working"),
+    [
+        ("0044207", "international prefix 00 removed"),
+        ("0207", "national prefix 0 replaced by country code 44"),
+        ("+0207", "no dialling rule applies"),
+        ("44207", "no dialling rule applies"),
+        ("00" + "4" * 32, "international prefix 00 removed"),
+    ],
+)
+def test_the_dialling_rule_is_named(number: str, working: str) -> None:
+    deck = deck_of([PlainRate("44")], 1, ("44", "0", "00"))
+    assert explain(deck, number).steps[0].working.endswith(working)
+
+
+def test_wrong_arguments_are_refused_as_by_the_rating() -> None:
+    with pytest.raises(ValueError, match="duration_seconds"):
+        Deck().explain("4", 0, -1, True)
+    with pytest.raises(OverflowError):
+        Deck().explain("4", 2**64, 1, True)
+    with pytest.raises(TypeError):
+        Deck().explain(None, 0, 1, True)  # type: ignore[arg-type]

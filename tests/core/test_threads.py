@@ -1,0 +1,103 @@
+"""Decks are read by many threads while others are built; a builder belongs to one."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from ratingcore import Deck, DeckBuilder, normalize_number
+from tests.core.decks import PlainCall, PlainRate, columns_of, deck_of
+
+PREFIXES = [f"{number:04}" for number in range(0, 10_000, 3)]
+
+
+def next_deck(base: Deck, price_e4: int) -> Deck:
+    """Every tenth rate costs the new price; its terms come after those that were there."""
+    builder = DeckBuilder(base)
+    for rate in base:
+        if int(rate.prefix) % 10 == 0:
+            builder.remove(rate.version_id, rate.prefix)
+            PlainRate(rate.prefix, price_e4, 60).put(builder, rate.version_id)
+    return builder.build(base.revision + 1)
+
+
+def test_readers_see_one_deck_at_a_time() -> None:
+    first = deck_of([PlainRate(prefix, 1, 60) for prefix in PREFIXES])
+    current = [first]
+    done = threading.Event()
+    failures: list[str] = []
+    batches = [0, 0]
+    arguments = columns_of([PlainCall(prefix + "55555", 0, 60) for prefix in PREFIXES])
+
+    def read(reader: int) -> None:
+        while not done.is_set():
+            deck = current[0]
+            columns = deck.rate_columns(*arguments)
+            prices = set(columns.cost_e4)
+            if prices != {1, deck.revision}:
+                failures.append(f"revision {deck.revision} has prices {prices}")
+            rating = deck.rate("0000", 0, 60, True)
+            if (rating.cost_e4, rating.matched_prefix) != (deck.revision, "0000"):
+                failures.append(repr(rating))
+            batches[reader] += 1
+
+    readers = [threading.Thread(target=read, args=(reader,)) for reader in range(2)]
+    for reader in readers:
+        reader.start()
+    for price_e4 in range(2, 40):
+        current[0] = next_deck(current[0], price_e4)
+    done.set()
+    for reader in readers:
+        reader.join()
+    current[0]._check()
+    assert failures == []
+    assert min(batches) > 0
+    assert first.rate("0000", 0, 60, True).cost_e4 == 1
+
+
+def test_a_builder_at_work_refuses_others() -> None:
+    order = [f"{number:06}" for number in range(200_000)]
+    random.Random(3).shuffle(order)
+    builder = DeckBuilder()
+    for version_id, prefix in enumerate(order):
+        builder.put(version_id, 1, prefix, "x", 1, 1)
+    built: list[Deck] = []
+    thread = threading.Thread(target=lambda: built.append(builder.build(1)))
+    thread.start()
+    refusals = 0
+    while thread.is_alive():
+        for attempt in (
+            lambda: builder.build(2),
+            lambda: PlainRate("5" * 10).put(builder, 10**6),
+            lambda: builder.remove(0, order[0]),
+        ):
+            try:
+                attempt()
+            except RuntimeError as error:
+                assert "another thread" in str(error)
+                refusals += 1
+            else:  # it came too early or too late
+                break
+    thread.join()
+    assert refusals > 0
+    assert len(built[0]) in (200_000, 200_001)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_the_same_work_in_many_threads(turn: int) -> None:
+    deck = deck_of([PlainRate(prefix, int(prefix), 60) for prefix in PREFIXES])
+    results: list[list[int]] = []
+
+    def work() -> None:
+        calls = [PlainCall(prefix + "1", 0, 60) for prefix in PREFIXES]
+        results.append(list(deck.rate_columns(*columns_of(calls)).cost_e4))
+        assert normalize_number(f"+{turn}") == str(turn)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [[int(prefix) for prefix in PREFIXES]] * 4
