@@ -49,15 +49,15 @@ uint64_t independent_loads(const uint64_t *words, uint64_t lines, uint64_t count
     return sum;
 }
 
-/* What every look-up of a batch does besides looking up: reads the number and its offset, writes
- * a row and a length. */
-uint64_t pass_through(const uint8_t *numbers, const int64_t *offsets, uint64_t count, int32_t *rows,
-                      uint8_t *lengths)
+/* What every look-up of a batch does besides looking up: reads the number, its offset and the
+ * call's start, writes a row and a length. */
+uint64_t pass_through(const uint8_t *numbers, const int64_t *offsets, const int64_t *starts,
+                      uint64_t count, int32_t *rows, uint8_t *lengths)
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t head;
         memcpy(&head, numbers + offsets[i], 8);
-        rows[i] = (int32_t)(head >> 32);
+        rows[i] = (int32_t)(head >> 32 ^ (uint64_t)starts[i]);
         lengths[i] = (uint8_t)(offsets[i + 1] - offsets[i]);
     }
     return count;

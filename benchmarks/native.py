@@ -55,9 +55,12 @@ def pass_through_ns(calls: RealCalls) -> float:
     """Nanoseconds of a call of a batch of which nothing is looked up."""
     count = len(calls)
     offsets = (ctypes.c_int64 * (count + 1)).from_buffer(calls.offsets)
+    starts = (ctypes.c_int64 * count).from_buffer(calls.started_at_ns)
     rows, lengths = (ctypes.c_int32 * count)(), (ctypes.c_uint8 * count)()
     return _ns(
-        lambda: library().pass_through(calls.text, offsets, ctypes.c_uint64(count), rows, lengths),
+        lambda: library().pass_through(
+            calls.text, offsets, starts, ctypes.c_uint64(count), rows, lengths
+        ),
         count,
     )
 

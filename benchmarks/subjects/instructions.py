@@ -5,6 +5,9 @@ size, so that what a batch costs by itself falls out. Callgrind counts between m
 program sets. The caches that it simulates are as large as a core's own on the machine of the
 report (48 KiB, 2 MiB); what was prefetched counts as a miss all the same, since it comes from
 further away.
+
+From the lines follows the limit: what it costs to read and write the columns and to load as many
+lines in random order, none waiting for another.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import counted
-from benchmarks.harness import Row, Spread, agreed, digest
+from benchmarks.harness import Row, Spread, agreed, compared, digest, in_turns, over_baseline, timed
 from benchmarks.machine import REPOSITORY
-from benchmarks.native import VALGRIND_HEADER, library
+from benchmarks.native import LINE_BYTES, VALGRIND_HEADER, Lines, library, pass_through_ns
 from benchmarks.serving import environment
 from benchmarks.subjects.lookup import match
 from benchmarks.workbench import Workbench
@@ -50,6 +53,43 @@ def run(bench: Workbench) -> Iterator[Row]:
             f" {each['DLmr'] + each['DLmw']:.2f} from beyond L2, those of the calls' own columns"
             " included",
         )
+    look_up = {
+        name: (totals["look-up, twice"][name] - totals["look-up, once"][name]) / count
+        for name in totals["look-up, once"]
+    }
+    yield _limit(bench, look_up)
+
+
+def _limit(bench: Workbench, look_up: dict[str, float]) -> Row:
+    """How close the look-up is to what memory allows."""
+    deck, calls = bench.deck, bench.calls
+    # Of the columns themselves: numbers, offsets and starts in, rows and lengths out.
+    columns = (len(calls.text) / len(calls) + 8 + 8 + 4 + 1) / LINE_BYTES
+    far = max(0.0, look_up["DLmr"] + look_up["DLmw"] - columns)
+    near = max(0.0, look_up["D1mr"] + look_up["D1mw"] - columns - far)
+    near_lines, far_lines = Lines(1 << 14), Lines(1 << 18)
+    loads = bench.size(4_000_000, 100_000)
+
+    def limit_ns() -> float:
+        return (
+            pass_through_ns(calls)
+            + near * near_lines.independent_ns(loads)
+            + far * far_lines.independent_ns(loads)
+        )
+
+    contestants = {"core": timed(lambda: match(deck, calls), len(calls)), "limit": limit_ns}
+    taken = in_turns(contestants, bench.size(9, 3))
+    return compared(
+        "look-up, against the limit of this memory",
+        "ns",
+        taken["core"],
+        "the limit",
+        taken["limit"],
+        over_baseline,
+        "times the limit",
+        note=f"the limit: a call's columns read and written, {near:.2f} lines loaded from 1 MiB and"
+        f" {far:.2f} from 16 MiB, none waiting for another",
+    )
 
 
 def _counted(

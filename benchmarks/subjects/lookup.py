@@ -88,16 +88,9 @@ def _limit(bench: Workbench) -> Iterator[Row]:
         independent = Spread.of(lines.independent_ns(loads) for _ in range(3))
         curve.append([kib, dependent.median, independent.median])
         if kib == 4096:
-            yield Row("memory: a load that waits for the one before", "ns", dependent, note="4 MiB")
-            yield Row("memory: a load that waits for nothing", "ns", independent, note="4 MiB")
-    through = Spread.of(native.pass_through_ns(bench.calls) for _ in range(5))
-    yield Row(
-        "memory: a call read and written, nothing looked up",
-        "ns",
-        through,
-        note="the same columns; with one load that waits for nothing for each line of the index"
-        " that a look-up touches (see instructions), this is the limit",
-    )
+            size = "in 4 MiB"
+            yield Row(f"memory: a load {size} that waits for the one before", "ns", dependent)
+            yield Row(f"memory: a load {size} that waits for nothing", "ns", independent)
 
 
 def _with_charge(bench: Workbench) -> Row:
