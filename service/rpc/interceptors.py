@@ -180,7 +180,7 @@ def _watching(
     encode: Encode,
     streams: Streams,
 ) -> Callable[[bytes, Context, Send], None]:
-    """For grpc's own Health.Watch, which sends from other threads and holds none."""
+    """For Health.Watch, which sends from the threads of others and holds none."""
 
     def handle(data: bytes, context: Context, send: Send) -> None:
         try:
@@ -190,10 +190,7 @@ def _watching(
             if not context.add_callback(lambda: streams.close(stream)):
                 streams.close(stream)
 
-            def send_status(response: Any) -> None:
-                stream.send(None if response is None else encode(response))
-
-            behavior(request, context, send_status)
+            behavior(request, context, lambda response: stream.send(encode(response)))
         except Exception as error:
             _refuse(name, context, error)
 

@@ -125,10 +125,12 @@ class RpcServer:
         """Takes nothing new, lets RPCs in flight finish for ``grace_seconds``, then cancels them.
         Streams of requests end before their next one. Returns whether all handlers have ended: one
         that waits for the database may go on although its RPC is cancelled."""
-        self._health.stop()
         stopped = self._server.stop(grace_seconds)
-        for streams in (self._streams, self._reflections, self._watches):
-            streams.stop()
+        self._streams.stop()
+        self._reflections.stop()
+        # Last: a client that reads nothing holds this up, until the grace period ends that too.
+        self._health.stop()
+        self._watches.stop()
         stopped.wait()
         closing = threading.Thread(target=self._pool.shutdown, daemon=True)
         closing.start()

@@ -90,13 +90,11 @@ class Stream:
         with self._lock:
             self._idle = True
 
-    def send(self, response: bytes | None) -> None:
+    def send(self, response: bytes) -> None:
         """For streams that only wait: sends unless the stream has ended."""
         with self._lock:
-            if self._ended:
-                return
-            self._ended = response is None
-            self._send(response)
+            if not self.over:
+                self._send(response)
 
     def end_if_idle(self) -> None:
         with self._lock:

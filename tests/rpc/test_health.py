@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -76,6 +77,23 @@ def test_operators_get_through_when_all_places_are_taken(channel: grpc.Channel) 
     watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(50)]
     assert [next(watch).status for watch in watches] == [SERVING] * 50
     assert health.Check(health_pb2.HealthCheckRequest()).status == SERVING
+
+
+def test_watchers_that_come_and_go_do_not_stand_in_each_others_way(channel: grpc.Channel) -> None:
+    """With the servicer that grpcio brings the server stands still here, for good."""
+    health = health_pb2_grpc.HealthStub(channel)
+
+    def come_and_go() -> None:
+        for _ in range(200):
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE_SECONDS)
+            assert next(watch).status == SERVING
+            watch.cancel()
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(come_and_go) for _ in range(8)]:
+            done.result()
+    request = health_pb2.HealthCheckRequest()
+    assert health.Check(request, timeout=DEADLINE_SECONDS).status == SERVING
 
 
 def test_nothing_serves_before_the_start_and_after_the_stop(
