@@ -26,8 +26,8 @@ def work() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    print(json.dumps({"settings": settings}), flush=True)
     sys.stderr.write(f"worker {os.getpid()}\n")
+    print(json.dumps({"settings": settings}), flush=True)
     if settings.get("fail") == "soon":
         return 3
     os.read(0, 1)
