@@ -1,0 +1,93 @@
+"""The names that the outside world relies on: services, methods, messages, fields, enum values.
+
+Written down here a second time and by hand. A name may be added to the protos without a change
+here; one that is renamed or removed there breaks clients, and these tests.
+"""
+
+from __future__ import annotations
+
+METHODS = {
+    "RatingService": {
+        "RateCall": ("call explain", "rated explanation"),
+        "BatchRateCalls": ("calls", "rated"),
+        "StreamRateCalls": ("stream calls", "stream rated"),
+        "CreateRate": ("rate", "Rate"),
+        "GetRate": ("id", "Rate"),
+        "ListRates": ("tenant_id search page_size page_token", "rates next_page_token"),
+        "UpdateRate": ("rate update_mask", "Rate"),
+        "DeleteRate": ("id etag", "Empty"),
+        "ImportRates": (
+            "stream tenant_id mode dry_run rates",
+            "created updated deleted unchanged rejected errors rate_revision",
+        ),
+        "ExportRates": ("tenant_id", "stream rates"),
+    },
+    "CdrService": {
+        "CreateCdr": ("call", "Cdr"),
+        "GetCdr": ("id", "Cdr"),
+        "ListCdrs": (
+            "tenant_id search extension_id status started_after started_before page_size"
+            " page_token",
+            "cdrs next_page_token",
+        ),
+        "UploadCdrs": (
+            "stream upload_id offset calls",
+            "stream upload_id committed_offset created duplicates conflicts rejected unrated"
+            " failures",
+        ),
+        "GetUpload": (
+            "upload_id",
+            "upload_id committed_offset created duplicates conflicts rejected unrated created_at"
+            " updated_at",
+        ),
+        "RateUnrated": ("tenant_id started_after started_before", "examined rated still_unrated"),
+        "ExportCdrs": (
+            "tenant_id search extension_id status started_after started_before",
+            "stream cdrs",
+        ),
+        "SummarizeUsage": ("tenant_id started_after started_before group_by time_zone", "rows"),
+    },
+    "TenantService": {
+        "CreateTenant": ("tenant", "Tenant"),
+        "GetTenant": ("id", "Tenant"),
+        "ListTenants": ("page_size page_token", "tenants next_page_token"),
+        "UpdateTenant": ("tenant update_mask", "Tenant"),
+        "DeleteTenant": ("id", "Empty"),
+        "CreateExtension": ("extension", "Extension"),
+        "GetExtension": ("id", "Extension"),
+        "ListExtensions": ("tenant_id page_size page_token", "extensions next_page_token"),
+        "UpdateExtension": ("extension update_mask", "Extension"),
+        "DeleteExtension": ("id", "Empty"),
+    },
+}
+
+_CALL = (
+    "tenant_id extension_id caller_number destination_number direction disposition"
+    " duration_seconds started_at ended_at call_id"
+)
+MESSAGES = {
+    "Tenant": "id name currency rounding country_code national_prefix international_prefix"
+    " created_at",
+    "Extension": "id tenant_id number name",
+    "Interval": "start_seconds cost_per_minute billing_increment",
+    "Rate": "id tenant_id prefix destination cost_per_minute billing_increment connect_fee"
+    " minimum_seconds intervals effective_from effective_to blocked etag created_at updated_at",
+    "Call": _CALL,
+    "RatedCall": "call_id status unrated_reason bill_seconds cost rate_id matched_prefix"
+    " destination cost_per_minute billing_increment rate_revision",
+    "Cdr": f"id {_CALL} tenant extension status unrated_reason bill_seconds cost rate"
+    " rate_revision upload_id created_at",
+    "ImportError": "index field message",
+    "UploadFailure": "index call_id reason message",
+    "UsageRow": "keys calls answered duration_seconds bill_seconds cost unrated",
+}
+
+ENUMS = {
+    "Direction": "INBOUND OUTBOUND INTERNAL",
+    "Disposition": "ANSWERED NO_ANSWER BUSY FAILED CANCELLED CONGESTION",
+    "RatingStatus": "RATED NOT_BILLABLE UNRATED",
+    "UnratedReason": "NO_RATE BLOCKED INVALID_NUMBER",
+    "Rounding": "HALF_UP HALF_EVEN UP DOWN",
+    "ImportMode": "MERGE REPLACE",
+    "UsageDimension": "TENANT EXTENSION DESTINATION DIRECTION DISPOSITION DAY HOUR MONTH",
+}
