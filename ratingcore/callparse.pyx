@@ -136,36 +136,84 @@ cdef inline const uint8_t* _stamp(
     return after
 
 
+cdef inline const uint8_t* _number(
+    const uint8_t* at, const uint8_t* end, int64_t* number
+) noexcept nogil:
+    cdef uint64_t value = 0
+    at = read_varint(at, end, &value)
+    number[0] = <int64_t> value
+    return at
+
+
+cdef inline const uint8_t* _enum(
+    const uint8_t* at, const uint8_t* end, int32_t* number
+) noexcept nogil:
+    cdef uint64_t value = 0
+    at = read_varint(at, end, &value)
+    number[0] = <int32_t> <uint32_t> value
+    return at
+
+
+cdef inline bint _next_is(const uint8_t* at, const uint8_t* end, uint8_t tag) noexcept nogil:
+    return at != NULL and at < end and at[0] == tag
+
+
+cdef const uint8_t* _parse_in_order(
+    const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
+) noexcept nogil:
+    """Read as many fields as stand in the order of their numbers, each at most once: all of them,
+    from nearly every sender. The order then is known beforehand, and no jump has to be guessed."""
+    if _next_is(at, end, TAG_TENANT_ID):
+        at = _number(at + 1, end, &call.tenant_id)
+    if _next_is(at, end, TAG_EXTENSION_ID):
+        at = _number(at + 1, end, &call.extension_id)
+    if _next_is(at, end, TAG_CALLER_NUMBER):
+        at = _text(at + 1, end, &call.caller_number, call)
+    if _next_is(at, end, TAG_DESTINATION_NUMBER):
+        at = _text(at + 1, end, &call.destination_number, call)
+    if _next_is(at, end, TAG_DIRECTION):
+        at = _enum(at + 1, end, &call.direction)
+    if _next_is(at, end, TAG_DISPOSITION):
+        at = _enum(at + 1, end, &call.disposition)
+    if _next_is(at, end, TAG_DURATION_SECONDS):
+        at = _number(at + 1, end, &call.duration_seconds)
+        call.has_duration = 1
+    if _next_is(at, end, TAG_STARTED_AT):
+        at = _stamp(at + 1, end, &call.started_at, depth - 1)
+    if _next_is(at, end, TAG_ENDED_AT):
+        at = _stamp(at + 1, end, &call.ended_at, depth - 1)
+    if _next_is(at, end, TAG_CALL_ID):
+        at = _text(at + 1, end, &call.call_id, call)
+    return at
+
+
 cdef const uint8_t* parse_call(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil:
     """Read a whole Call, whose bytes end at ``end``. Returns ``end``, or NULL where it is malformed."""
-    cdef uint64_t value = 0
     cdef uint32_t tag
     memset(call, 0, sizeof(wire_call_t))
+    at = _parse_in_order(at, end, call, depth)
+    if likely(at == end) or at == NULL:
+        return at
     while at < end:
         at = read_uint32(at, end, &tag)
         if unlikely(at == NULL):
             return NULL
         if tag == TAG_TENANT_ID:
-            at = read_varint(at, end, &value)
-            call.tenant_id = <int64_t> value
+            at = _number(at, end, &call.tenant_id)
         elif tag == TAG_EXTENSION_ID:
-            at = read_varint(at, end, &value)
-            call.extension_id = <int64_t> value
+            at = _number(at, end, &call.extension_id)
         elif tag == TAG_CALLER_NUMBER:
             at = _text(at, end, &call.caller_number, call)
         elif tag == TAG_DESTINATION_NUMBER:
             at = _text(at, end, &call.destination_number, call)
         elif tag == TAG_DIRECTION:
-            at = read_varint(at, end, &value)
-            call.direction = <int32_t> <uint32_t> value
+            at = _enum(at, end, &call.direction)
         elif tag == TAG_DISPOSITION:
-            at = read_varint(at, end, &value)
-            call.disposition = <int32_t> <uint32_t> value
+            at = _enum(at, end, &call.disposition)
         elif tag == TAG_DURATION_SECONDS:
-            at = read_varint(at, end, &value)
-            call.duration_seconds = <int64_t> value
+            at = _number(at, end, &call.duration_seconds)
             call.has_duration = 1
         elif tag == TAG_STARTED_AT:
             at = _stamp(at, end, &call.started_at, depth - 1)
