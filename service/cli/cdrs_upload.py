@@ -263,4 +263,5 @@ def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> N
             counts = ", ".join(f"{n:,} {reason}" for reason, n in report.reasons.most_common())
             click.echo(f"and {unshown:,} more ({counts}); --failures FILE writes them all")
     if not_stored:
-        raise Failure(f"{not_stored:,} records were not stored", REFUSED)
+        were = "record was" if not_stored == 1 else "records were"
+        raise Failure(f"{not_stored:,} {were} not stored", REFUSED)

@@ -207,7 +207,8 @@ def _report(client: Client, outcome: Outcome, dry_run: bool) -> None:
         if outcome.rejected > SHOWN_PROBLEMS:
             click.echo(f"and {outcome.rejected - SHOWN_PROBLEMS} more; --json lists up to 1,000")
     if outcome.rejected:
-        raise Failure(f"{outcome.rejected} rates rejected; nothing was changed", REFUSED)
+        rates = "rate" if outcome.rejected == 1 else "rates"
+        raise Failure(f"{outcome.rejected:,} {rates} rejected; nothing was changed", REFUSED)
     if dry_run:
         note("dry run: nothing was changed")
 
