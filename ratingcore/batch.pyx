@@ -2,10 +2,10 @@
 """Rating one call and rating blocks of calls: match, then blocked, then charge (rules 1 to 8).
 
 A block goes through each stage as a whole: normalise all numbers, look up all direct entries, take
-one digit further in all lanes at a time, then charge all. So the memory that one lane waits for is
-on its way while the others are worked on. And a step has no branch that depends on the number: a
-lane that has come to its end stays at the empty node until the deepest is done, which costs less
-than guessing where each one ends.
+all lanes one digit further at a time, then charge all. So the memory that one lane waits for is on
+its way while the others are worked on. And a step has no branch that depends on the number: what
+it finds is chosen with masks, and the lanes that go on are moved together, which costs less than
+guessing where each one ends.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -106,15 +106,20 @@ cdef inline uint64_t _packed(uint32_t slot, uint32_t length) noexcept nogil:
     return <uint64_t> length << 32 | slot
 
 
-cdef void _enter(
+cdef uint32_t _enter(
     const tables_t* tables, uint32_t count, lanes_t* lanes, walker_t* walkers
 ) noexcept nogil:
-    """Put every lane at the node that the direct table names, or at the root."""
+    """Put every lane at the node that the direct table names, or at the root.
+
+    Returns how many have one: those are the walkers.
+    """
     cdef const jump_t* jumps[BLOCK]
     cdef uint32_t jump_digits = tables.jump_digits
     cdef uint32_t root = tables.top.children if tables.top.child_bits else tables.node_count
     cdef uint32_t top_slot = tables.top.slots if tables.top.slot_bits else NO_SLOT
     cdef uint32_t lane, slot, length
+    cdef walker_t walker
+    cdef uint32_t kept = 0
     for lane in range(count):
         walkers[lane].lane = lane
         walkers[lane].node = tables.node_count
@@ -132,12 +137,16 @@ cdef void _enter(
             slot = longest_slot(tables, lanes.digits[lane], lanes.count[lane], &length)
             lanes.longest[lane] = _packed(slot, length)
     for lane in range(count):
+        walker = walkers[lane]
         if likely(jumps[lane] != NULL):
-            walkers[lane].node = jumps[lane].node
-            prefetch(&tables.nodes[walkers[lane].node])
+            walker.node = jumps[lane].node
+            prefetch(&tables.nodes[walker.node])
             lanes.longest[lane] = _packed(
                 jumps[lane].best >> LENGTH_BITS, jumps[lane].best & ((1 << LENGTH_BITS) - 1)
             )
+        walkers[kept] = walker
+        kept += walker.node != tables.node_count
+    return kept
 
 
 cdef inline uint32_t _step(
@@ -164,12 +173,11 @@ cdef inline uint32_t _step(
 
 
 cdef void _descend(
-    const tables_t* tables, uint32_t count, lanes_t* lanes, walker_t* walkers
+    const tables_t* tables, uint32_t left, lanes_t* lanes, walker_t* walkers
 ) noexcept nogil:
-    """Take all lanes to their ends, a digit at a time."""
+    """Take all walkers to their ends, a digit at a time."""
     cdef walker_t walker
     cdef uint32_t position = tables.jump_digits
-    cdef uint32_t left = count
     cdef uint32_t i, kept
     while left:
         kept = 0
@@ -225,8 +233,7 @@ cdef void _match(
         lanes.count[lane] = 0
         if calls[lane].billable:
             _normalize_lane(tables, &calls[lane], lanes, lane)
-    _enter(tables, count, lanes, walkers)
-    _descend(tables, count, lanes, walkers)
+    _descend(tables, _enter(tables, count, lanes, walkers), lanes, walkers)
     _settle(tables, calls, count, lanes, matches)
 
 

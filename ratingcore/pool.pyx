@@ -31,6 +31,11 @@ cdef uint64_t _hash(const uint8_t* item, uint32_t length) noexcept nogil:
     return value ^ (value >> 32)
 
 
+cdef inline bint _equal(const uint8_t* left, const void* right, uint32_t length) noexcept nogil:
+    # memcmp may not be given NULL, which is where the empty item may be.
+    return length == 0 or memcmp(left, right, length) == 0
+
+
 cdef void pool_init(pool_t* pool, uint32_t stride) noexcept nogil:
     memset(pool, 0, sizeof(pool_t))
     pool.stride = stride
@@ -106,7 +111,7 @@ cdef int pool_intern_one(
     cdef const uint8_t* found
     for i in range(pool.count):
         found = pool_item(pool, i, &found_length)
-        if found_length == length and memcmp(found, item, length) == 0:
+        if found_length == length and _equal(found, item, length):
             number[0] = i
             return 0
     number[0] = pool.count
@@ -129,7 +134,7 @@ cdef int pool_intern(
     bucket = <uint32_t> _hash(<const uint8_t*> item, length) & mask
     while pool.buckets[bucket]:
         found = pool_item(pool, pool.buckets[bucket] - 1, &found_length)
-        if found_length == length and memcmp(found, item, length) == 0:
+        if found_length == length and _equal(found, item, length):
             number[0] = pool.buckets[bucket] - 1
             return 0
         bucket = (bucket + 1) & mask
