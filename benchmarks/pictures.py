@@ -25,7 +25,7 @@ matplotlib.rcParams.update(
     }
 )
 
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot, ticker  # noqa: E402
 
 
 def sizes(axes: Any, series: Sequence[Sequence[float | None]]) -> None:
@@ -92,6 +92,10 @@ def draw(name: str, series: Any, folder: Path) -> Path:
     title, plot = PICTURES[name]
     figure, axes = pyplot.subplots(figsize=(7, 3.8), layout="constrained")
     plot(axes, series)
+    for axis in (axes.xaxis, axes.yaxis):
+        if not isinstance(axis.get_major_formatter(), ticker.FixedFormatter):
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
     axes.set_title(title, fontsize=11)
     folder.mkdir(exist_ok=True)
     target = folder / f"{name}.svg"

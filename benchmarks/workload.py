@@ -42,6 +42,20 @@ class RealCalls:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def parts(self, size: int) -> Iterator[RealCalls]:
+        """The same calls, so many at a time."""
+        for start in range(0, len(self), size):
+            end = min(start + size, len(self))
+            text_start, text_end = self.offsets[start], self.offsets[end]
+            yield RealCalls(
+                numbers=self.numbers[start:end],
+                text=self.text[text_start:text_end],
+                offsets=array("q", (at - text_start for at in self.offsets[start : end + 1])),
+                durations=self.durations[start:end],
+                started_at_ns=self.started_at_ns[start:end],
+                billable=self.billable[start:end],
+            )
+
     def rated(self, deck: Deck) -> Columns:
         return deck.rate_columns(
             self.text, self.offsets, self.durations, self.started_at_ns, self.billable

@@ -41,14 +41,9 @@ def run(bench: Workbench) -> Iterator[Row]:
         look_up, charge = Spread.of(taken["look-up"]), Spread.of(taken["charge"])
         marisa = _marisa_ns(prefixes, sample) if size <= BASELINE_PREFIXES else None
         curve.append([size, look_up.median, charge.median, marisa, deck.nbytes / len(deck)])
-        yield Row(
-            f"look-up in {size:,} prefixes",
-            "ns",
-            look_up,
-            digest=same,
-            note=f"with charge {charge.median:.0f} ns;"
-            f" {deck.nbytes / len(deck):.1f} bytes a prefix",
-        )
+        among = f"in {size:,} prefixes of {deck.nbytes / len(deck):.1f} bytes"
+        yield Row(f"look-up {among}", "ns", look_up, digest=same)
+        yield Row(f"look-up and charge {among}", "ns", charge, digest=same)
 
 
 def _marisa_ns(prefixes: list[str], numbers: list[str]) -> float | None:
