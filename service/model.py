@@ -169,10 +169,8 @@ class Call:
 
     @property
     def billable(self) -> bool:
-        """Contract, rule 1: only outbound calls that were answered cost money."""
-        return (
-            self.direction == Direction.OUTBOUND and self.disposition == Disposition.ANSWERED
-        )
+        """Rating rule 1: only outbound calls that were answered cost money."""
+        return self.direction == Direction.OUTBOUND and self.disposition == Disposition.ANSWERED
 
 
 @dataclass(frozen=True, slots=True)
