@@ -2,7 +2,7 @@
 """DeckBuilder: collects changes to a deck, then builds the next one."""
 
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .changes cimport PUT, REMOVE, WITHDRAWN, change_t, set_key
@@ -100,8 +100,9 @@ cdef class DeckBuilder:
         """Add a rate. ``prefix`` is normalised already (``normalize_prefix``).
 
         ``intervals`` are (start_seconds, cost_per_minute_e4, billing_increment) in rising order.
-        ValueError for what is out of its range, OverflowError far out of it. That the prefix has another rate with the same
-        effective_from, or this version already, comes out when the deck is built.
+        ValueError for what is out of its range, OverflowError far out of it. That the prefix has
+        another rate with the same effective_from, or this version already, comes out when the deck
+        is built.
         """
         cdef change_t change
         cdef terms_t terms

@@ -79,7 +79,9 @@ cdef int _require(Py_ssize_t count, Py_ssize_t expected, str name) except -1:
     return 0
 
 
-cdef int _fill(const input_t* batch, Py_ssize_t first, uint32_t count, call_t* calls) noexcept nogil:
+cdef int _fill(
+    const input_t* batch, Py_ssize_t first, uint32_t count, call_t* calls
+) noexcept nogil:
     """A block of calls from the columns; 0 at the first that is wrong, else 1.
 
     Every item is read once and what was checked is what is used, so that a buffer that another

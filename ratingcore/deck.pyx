@@ -7,7 +7,7 @@ it, and whoever changes rates builds another one (builder.pyx) and swaps one ref
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cython cimport final, freelist
-from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memset
 
 from .batch cimport NOT_BILLABLE, RATED, outcome_t, rate_digits
@@ -329,7 +329,9 @@ cdef class Rating:
     @property
     def destination(self):
         """Of that rate; "" where there is none."""
-        return "" if self.outcome.row == NO_ROW else _destination(self.deck.tables, self.outcome.row)
+        if self.outcome.row == NO_ROW:
+            return ""
+        return _destination(self.deck.tables, self.outcome.row)
 
     @property
     def cost_per_minute_e4(self):

@@ -5,7 +5,8 @@ from libc.stdlib cimport qsort
 
 from .changes cimport REMOVE, change_digit, change_t
 from .memory cimport reserve
-from .tables cimport MAX_DIGITS, MAX_ROWS, window_t
+from .number cimport MAX_DIGITS
+from .tables cimport MAX_ROWS, window_t
 
 
 cdef int group_add(group_t* group, const window_t* rate) except -1 nogil:

@@ -1,6 +1,6 @@
 """Checks that the tables of a deck are what tables.pxd says. For tests: it takes its time."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from .money cimport (

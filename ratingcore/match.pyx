@@ -3,8 +3,8 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
+from .number cimport MAX_DIGITS
 from .tables cimport (
-    MAX_DIGITS,
     NO_ROW,
     first_window,
     is_group,

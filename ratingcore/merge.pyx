@@ -9,7 +9,7 @@ whole deck is built) or large (one rate is changed); and the result does not dep
 there, but for the order of terms.
 """
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .changes cimport PUT, REMOVE, change_digit, change_t, sort_changes
@@ -131,7 +131,7 @@ cdef int _copy_subtree(merge_t* m, const node_t* node, node_t* copy) except -1 n
     return _copy_slots(m, slot_end)
 
 
-# --- Merging what did -------------------------------------------------------------------------------
+# --- Merging what did ---------------------------------------------------------------------------
 
 
 cdef inline bint _is_empty(const node_t* node) noexcept nogil:
@@ -139,7 +139,7 @@ cdef inline bint _is_empty(const node_t* node) noexcept nogil:
 
 
 cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) except -1 nogil:
-    """All rates of one prefix, old and new, into the scratch group; windows of the base are done."""
+    """All rates of one prefix, old and new, into the scratch group; its base windows are done."""
     cdef const tables_t* base = m.base
     cdef const change_t* change
     cdef window_t rate
@@ -197,7 +197,11 @@ cdef void _deal(
     cdef uint32_t digit
     for digit in range(10):
         ending[digit] = i
-        while i < last and change_digit(&changes[i], depth) == digit and changes[i].length == depth + 1:
+        while (
+            i < last
+            and change_digit(&changes[i], depth) == digit
+            and changes[i].length == depth + 1
+        ):
             i += 1
         longer[digit] = i
         while i < last and change_digit(&changes[i], depth) == digit:
@@ -278,7 +282,7 @@ cdef int _merge_node(
     return 0
 
 
-# --- The whole -------------------------------------------------------------------------------------
+# --- The whole ----------------------------------------------------------------------------------
 
 
 cdef int _merge_all(

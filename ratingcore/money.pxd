@@ -35,7 +35,7 @@ cdef extern from *:
 cdef struct terms_t:             # 32 bytes, no padding: compared and hashed as bytes
     uint64_t price_e4            # for a minute, from second 0, in 10^-4
     uint64_t connect_fee_e4      # once for a call of 1 second or more, in 10^-4
-    uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT; BLOCKED_BIT: calls are blocked
+    uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT; BLOCKED_BIT: blocked
     uint32_t minimum_seconds     # a shorter call counts as this long; 0: none
     uint32_t destination         # item of the deck's destinations
     uint32_t intervals           # item of the deck's interval lists; 0: the empty list

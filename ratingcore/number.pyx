@@ -118,10 +118,9 @@ cdef int normalize_text(str number, const dialling_t* rules, uint8_t* digits) ex
 
 
 cdef int _set_digits(uint8_t* target, uint8_t* length, str digits, str name) except -1:
-    cdef bytes encoded
-    if len(digits) > MAX_DIALLING_DIGITS or (digits and not (digits.isascii() and digits.isdigit())):
+    cdef bytes encoded = digits.encode("utf-8", "surrogatepass")
+    if len(encoded) > MAX_DIALLING_DIGITS or (encoded and not encoded.isdigit()):
         raise ValueError(f"{name} must be at most {MAX_DIALLING_DIGITS} digits, not {digits!r}")
-    encoded = digits.encode()
     memcpy(target, <const char*> encoded, len(encoded))
     length[0] = len(encoded)
     return 0

@@ -14,11 +14,11 @@ A *slot* is a prefix. A *row* is a rate: row r < slot_count is the only rate of 
 effect; row slot_count + w is windows[w].
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from .money cimport interval_t, terms_t
 from .native cimport popcount10
-from .number cimport MAX_DIGITS, dialling_t
+from .number cimport dialling_t
 from .pool cimport pool_t
 
 cdef enum:
@@ -43,7 +43,7 @@ cdef struct jump_t:              # 8 bytes; what is known after the first jump_d
     uint32_t node                # the node there; node_count, which is the empty node, for none
     uint32_t best                # slot << LENGTH_BITS | length of the longest prefix until there
 
-cdef struct window_t:            # 56 bytes; one rate of a prefix that has several, or one not always
+cdef struct window_t:            # 56 bytes; a rate of a prefix with several, or not always one
     int64_t from_s               # in effect from here: whole seconds since 1970; INT64_MIN: open
     int64_t to_s                 # in effect until before here; INT64_MAX: open
     int64_t rate_id              # as rate_ids
@@ -57,7 +57,7 @@ cdef struct window_t:            # 56 bytes; one rate of a prefix that has sever
 cdef struct tables_t:
     node_t top                   # above the root: "digit" 0 is the empty prefix and the root
     node_t* nodes                # [node_count] in post-order, then one empty node to end walks at
-    jump_t* jumps                # [10 ** jump_digits] by those digits, or NULL where jump_digits is 0
+    jump_t* jumps                # [10 ** jump_digits] by those digits; NULL where that is 0
     int64_t* rate_ids            # [slot_count]; 0 for a group
     int64_t* version_ids         # [slot_count]; 0 for a group
     uint32_t* terms_of           # [slot_count] item of terms, or GROUP_BIT | first window
