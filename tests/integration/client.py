@@ -202,6 +202,16 @@ def chunk(
     return cdr_pb.UploadCdrsRequest(upload_id=upload_id, offset=offset, calls=calls)
 
 
+def outcome(rated: types.RatedCall) -> tuple[int, int, int | None, str | None]:
+    """status, unrated_reason, bill_seconds, cost"""
+    return (
+        rated.status,
+        rated.unrated_reason,
+        rated.bill_seconds if rated.HasField("bill_seconds") else None,
+        rated.cost if rated.HasField("cost") else None,
+    )
+
+
 def timestamp(ns: int) -> Timestamp:
     return Timestamp(seconds=ns // SECOND_NS, nanos=ns % SECOND_NS)
 

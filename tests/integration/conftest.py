@@ -60,3 +60,28 @@ def client(server: ServerProcess) -> Iterator[Client]:
 def tenant(client: Client) -> types.Tenant:
     """A fresh tenant with the defaults."""
     return client.new_tenant()
+
+
+@pytest.fixture
+def rated_tenant(client: Client, tenant: types.Tenant) -> int:
+    """A tenant with a short, a long and a blocking rate; its id."""
+    client.new_rate(tenant.id, "44", "0.0200", 6, destination="UK")
+    client.new_rate(tenant.id, "447", "0.1500", 6, destination="UK mobile")
+    client.new_rate(tenant.id, "4490", blocked=True)
+    return tenant.id
+
+
+@pytest.fixture
+def payer(client: Client, tenant: types.Tenant) -> int:
+    """A tenant with one rate; its id."""
+    client.new_rate(tenant.id, "44", "0.0200", 6)
+    return tenant.id
+
+
+@pytest.fixture
+def deck(client: Client, tenant: types.Tenant) -> int:
+    """The deck of the worked examples; the tenant's id."""
+    client.new_rate(tenant.id, "1", "0.0120", 60, destination="North America")
+    client.new_rate(tenant.id, "44", "0.0200", 6, destination="UK")
+    client.new_rate(tenant.id, "447", "0.1500", 6, destination="UK mobile")
+    return tenant.id

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.integration.client import NOON_NS, Client, chunk, make_call, make_rate
+from tests.integration.client import NOON_NS, Client, chunk, make_call, make_rate, refused
 from tests.integration.conftest import NewDatabase
 from tests.integration.serving import ServerProcess, serving
 from tests.integration.wire_oracle import assert_recomputes
@@ -178,6 +178,25 @@ def test_a_change_through_one_server_reaches_the_other(pair: tuple[Client, Clien
     changed = types.Tenant(id=tenant.id, international_prefix="4")
     there.tenants.UpdateTenant(tenant_pb.UpdateTenantRequest(tenant=changed))
     eventually(partial(costs, here, call, ""), "the dialling rule")
+
+
+def test_a_revision_that_is_demanded_is_had_at_once_or_refused(
+    pair: tuple[Client, Client],
+) -> None:
+    here, there = pair
+    tenant = here.new_tenant()
+    call = make_call(tenant.id, "44", 60)
+    for step in range(1, 20):
+        price = f"{step}.0000"
+        revision = here.import_rates(tenant.id, [make_rate("44", price)]).rate_revision
+        request = rating_pb.RateCallRequest(call=call, min_rate_revision=revision)
+        assert there.rating.RateCall(request).rated.cost == price
+        batch = rating_pb.BatchRateCallsRequest(calls=[call], min_rate_revision=revision)
+        assert there.rating.BatchRateCalls(batch).rated[0].cost == price
+    request.min_rate_revision = revision + 1
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "RATE_REVISION_AHEAD") as refusal:
+        there.rating.RateCall(request)
+    assert refusal.metadata["rate_revision"] == str(revision)
 
 
 def test_a_tenant_that_is_deleted_is_gone_everywhere(pair: tuple[Client, Client]) -> None:

@@ -23,6 +23,7 @@ from tests.integration.client import (
     invalid,
     make_call,
     not_found,
+    outcome,
     refused,
 )
 from tollwire.v1 import rating_service_pb2 as rating_pb
@@ -33,24 +34,6 @@ NO_RATE = types.UNRATED_REASON_NO_RATE
 BLOCKED = types.UNRATED_REASON_BLOCKED
 INVALID_NUMBER = types.UNRATED_REASON_INVALID_NUMBER
 MAX_SECONDS = 2_147_483_647
-
-
-@pytest.fixture
-def deck(client: Client, tenant: types.Tenant) -> int:
-    """The deck of the worked examples; the tenant's id."""
-    client.new_rate(tenant.id, "1", "0.0120", 60, destination="North America")
-    client.new_rate(tenant.id, "44", "0.0200", 6, destination="UK")
-    client.new_rate(tenant.id, "447", "0.1500", 6, destination="UK mobile")
-    return tenant.id
-
-
-def outcome(rated: types.RatedCall) -> tuple[int, int, int | None, str | None]:
-    return (
-        rated.status,
-        rated.unrated_reason,
-        rated.bill_seconds if rated.HasField("bill_seconds") else None,
-        rated.cost if rated.HasField("cost") else None,
-    )
 
 
 WORKED_EXAMPLES = [
@@ -117,91 +100,6 @@ def test_rule_1_a_call_that_is_not_billable_may_have_any_number(client: Client, 
     for number in ("", "anonymous", "9" * 256, "+"):
         rated = client.rate(make_call(deck, number, 60, direction=INTERNAL))
         assert outcome(rated) == (NOT_BILLABLE, 0, 0, "0.0000")
-
-
-@pytest.mark.parametrize(
-    "number",
-    [
-        "442079460000",
-        "+442079460000",
-        "+44 (20) 7946-0000",
-        "+44.20/7946.0000",
-        "sip:+442079460000@example.com",
-        "SIPS:442079460000@example.com;user=phone",
-        "Tel:+44-20-7946-0000;ext=5",
-        "442079460000;npdi",
-        "442079460000@sip:1",
-        "(+44)2079460000",
-        "  442079460000  ",
-    ],
-)
-def test_rule_2_the_ways_to_write_a_number(client: Client, deck: int, number: str) -> None:
-    assert client.rate(make_call(deck, number)).matched_prefix == "44"
-
-
-@pytest.mark.parametrize(
-    "number",
-    [
-        "",
-        "+",
-        "++442079460000",
-        "anonymous",
-        "44207946000x",
-        "tel:",
-        "sip:@example.com",
-        ";442079460000",
-        "sip:tel:442079460000",
-        "44\t2079460000",
-        "44\u00a02079460000",
-        "\u0664\u0664" + "2079460000",
-        "\uff14\uff14" + "2079460000",
-        "4" * 33,
-        "#31#442079460000",
-        "44*20",
-        " sip:442079460000",
-    ],
-)
-def test_rule_2_numbers_that_cannot_be_matched(client: Client, deck: int, number: str) -> None:
-    call = make_call(deck, number)
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_NUMBER", "call.destination_number"):
-        client.rate(call)
-    [rated] = client.batch([call])
-    assert outcome(rated) == (UNRATED, INVALID_NUMBER, None, None)
-    assert not rated.HasField("error")
-
-
-def test_rule_2_32_digits_are_a_number(client: Client, deck: int) -> None:
-    assert client.rate(make_call(deck, "4" * 32)).matched_prefix == "44"
-
-
-@pytest.mark.parametrize(
-    ("number", "matched"),
-    [
-        ("0044207946", "44"),  # the international prefix goes
-        ("020 7946 0000", "44"),  # the national prefix becomes the country code
-        ("(0)20 7946 0000", "44"),
-        ("+020 7946 0000", "0"),  # a leading + is never rewritten
-        ("+0044207946", "0"),
-        ("44207946", "44"),  # neither prefix: as it is
-        ("tel:0044207946", "44"),
-        ("0 0 4 4 2 0", "44"),
-        ("000", "0"),  # the international prefix goes, and nothing after it
-    ],
-)
-def test_rule_2_the_tenants_dialling_rules(client: Client, number: str, matched: str) -> None:
-    tenant = client.new_tenant(country_code="44", national_prefix="0", international_prefix="00")
-    client.new_rate(tenant.id, "44")
-    client.new_rate(tenant.id, "0")
-    assert client.rate(make_call(tenant.id, number)).matched_prefix == matched
-
-
-def test_rule_2_a_rewritten_number_is_checked_after_the_rewriting(client: Client) -> None:
-    tenant = client.new_tenant(country_code="4444", national_prefix="0", international_prefix="011")
-    client.new_rate(tenant.id, "")
-    bad = ["011", "0" + "2" * 29, "011+1"]
-    good = ["0", "0" + "2" * 28, "011" + "1" * 32]
-    results = client.batch(make_call(tenant.id, number) for number in bad + good)
-    assert [rated.status for rated in results] == [UNRATED] * 3 + [RATED] * 3
 
 
 def test_rule_3_the_longest_prefix_wins(client: Client, tenant: types.Tenant) -> None:
@@ -473,3 +371,11 @@ def test_nothing_is_stored_by_rating(client: Client, deck: int) -> None:
     client.rate(make_call(deck))
     client.batch([make_call(deck)])
     assert client.list_cdrs(tenant_id=deck) == []
+
+
+def test_calls_of_many_unknown_tenants_are_each_told_so(client: Client, deck: int) -> None:
+    calls = [make_call(2**40 + index, "44") for index in range(500)]
+    results = client.batch([*calls, make_call(deck, "44", 60)])
+    assert {result.error.reason for result in results[:-1]} == {"TENANT_NOT_FOUND"}
+    assert {result.error.field for result in results[:-1]} == {"tenant_id"}
+    assert results[-1].cost == "0.0200"
