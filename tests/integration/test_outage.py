@@ -1,0 +1,148 @@
+"""The database goes away under a server and comes back: PostgreSQL, as an SQLite file stays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+
+from tests.integration.client import Client, Refusal, chunk, make_call, make_rate, refusal_of
+from tests.integration.conftest import BACKENDS
+from tests.integration.serving import ServerProcess, serving
+from tollwire.v1 import types_pb2 as types
+
+PATIENCE_SECONDS = 30
+CHUNK = 100
+
+
+class Outage:
+    """A database that nobody can connect to, until it is let in again."""
+
+    def __init__(self, postgres: Any) -> None:
+        self.name = postgres.create(migrated=False)
+        self.url = str(postgres.url(self.name))
+        uri = str(postgres.url("postgres")).replace("postgresql+psycopg:", "postgresql:")
+        self.admin = psycopg.connect(uri, autocommit=True)
+
+    def cut(self) -> None:
+        """Ends every connection; new ones are still let in."""
+        self.admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [self.name],
+        )
+
+    def begin(self) -> None:
+        self._allow(False)
+        self.cut()
+
+    def end(self) -> None:
+        self._allow(True)
+
+    def _allow(self, allowed: bool) -> None:
+        self.admin.execute(f'ALTER DATABASE "{self.name}" ALLOW_CONNECTIONS {allowed}'.encode())
+
+
+@pytest.fixture
+def outage(request: pytest.FixtureRequest) -> Iterator[Outage]:
+    if "postgresql" not in BACKENDS:
+        pytest.skip("PostgreSQL is left out by TOLLWIRE_TEST_POSTGRES=0")
+    outage = Outage(request.getfixturevalue("postgres"))
+    yield outage
+    outage.admin.close()
+
+
+def attempt(work: Any) -> Refusal | None:
+    try:
+        work()
+    except grpc.RpcError as error:
+        return refusal_of(error)
+    return None
+
+
+def test_the_server_outlives_an_outage(outage: Outage) -> None:
+    with serving(outage.url) as server, Client(server.address) as client:
+        tenant = client.new_tenant()
+        client.new_rate(tenant.id, "44", "0.0200", 6)
+        call = make_call(tenant.id, "4420", 7)
+        before = client.create_cdr(call)
+        outage.begin()
+        try:
+            # Rating is from memory.
+            for _ in range(20):
+                assert client.rate(call).cost == "0.0040"
+                assert client.batch([call])[0].cost == "0.0040"
+            for work in (
+                lambda: client.create_cdr(call),
+                lambda: client.get_cdr(before.id),
+                lambda: client.upload(chunk([call])),
+                lambda: client.new_rate(tenant.id, "45"),
+                lambda: client.list_cdrs(tenant_id=tenant.id),
+                lambda: client.import_rates(tenant.id, [make_rate("46")]),
+                lambda: client.export_rates(tenant.id),
+            ):
+                refusal = attempt(work)
+                assert refusal is not None
+                assert refusal.code == grpc.StatusCode.UNAVAILABLE
+                assert refusal.reason == "DATABASE_UNAVAILABLE"
+        finally:
+            outage.end()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while attempt(lambda: client.get_cdr(before.id)) is not None:
+            assert time.monotonic() < deadline, "the server does not recover"
+            time.sleep(0.05)
+        assert client.create_cdr(call) == before
+        client.import_rates(tenant.id, [make_rate("44", "9", 6)])
+        assert client.rate(call).cost == "1.8000"
+
+
+def test_an_upload_survives_lost_connections(outage: Outage) -> None:
+    """A chunk whose transaction breaks is refused as UNAVAILABLE or was committed: never half."""
+    with serving(outage.url) as server:
+        total = 15 * CHUNK
+        with Client(server.address) as client:
+            tenant = client.new_tenant()
+            client.new_rate(tenant.id, "44", "0.0200", 6)
+            upload_id = client.upload(chunk([]))[0].upload_id
+            committed, losses = 0, 0
+            while committed < total:
+                losses += 1
+                assert losses < 100
+                committed = send_rest(server, tenant, upload_id, committed, total, outage)
+            state = client.get_upload(upload_id)
+            assert (state.committed_offset, state.created) == (total, total)
+            assert (state.duplicates, state.conflicts, state.rejected) == (0, 0, 0)
+            cdrs = client.list_cdrs(tenant_id=tenant.id, page_size=1000)
+            assert len({cdr.call_id for cdr in cdrs}) == len(cdrs) == total
+
+
+def send_rest(
+    server: ServerProcess,
+    tenant: types.Tenant,
+    upload_id: int,
+    committed: int,
+    total: int,
+    outage: Outage,
+) -> int:
+    """Sends what is left, with the connections cut on the way. Where the upload stands then."""
+
+    def requests() -> Iterator[Any]:
+        for number, at in enumerate(range(committed, total, CHUNK)):
+            if number == 2:
+                outage.cut()
+            calls = [
+                make_call(tenant.id, "4420", 7, call_id=f"{index}")
+                for index in range(at, at + CHUNK)
+            ]
+            yield chunk(calls, at, upload_id)
+
+    with Client(server.address) as client:
+        refusal = attempt(lambda: client.upload(*requests()))
+        assert refusal is None or refusal.reason == "DATABASE_UNAVAILABLE", refusal
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while attempt(lambda: client.get_upload(upload_id)) is not None:
+            assert time.monotonic() < deadline, "the server does not recover"
+        return client.get_upload(upload_id).committed_offset
