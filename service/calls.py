@@ -6,6 +6,7 @@ out its names. It knows no database but through ``Decks`` and no wire.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate
@@ -113,64 +114,32 @@ class Calls:
         NotFound TENANT_NOT_FOUND or NO_RATE, FailedPrecondition RATE_REVISION_AHEAD or BLOCKED,
         InvalidInput INVALID_NUMBER or COST_OVERFLOW.
         """
-        tenant = self._decks.at_least(call.tenant_id, min_rate_revision)
-        rating = tenant.deck.rate(
-            call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
-        )
-        if rating.status == ratingcore.REFUSED:
-            raise _invalid("duration_seconds", Reason.COST_OVERFLOW, _OVERFLOW)
-        if rating.status == ratingcore.UNRATED:
-            raise _unrated(call, rating)
-        return RatedCall(
-            call_id=call.call_id,
-            status=RatingStatus(rating.status),
-            bill_seconds=rating.bill_seconds,
-            cost_e4=rating.cost_e4,
-            rate_id=rating.rate_id,
-            version_id=rating.version_id,
-            matched_prefix=rating.matched_prefix,
-            destination=rating.destination,
-            cost_per_minute_e4=rating.cost_per_minute_e4 if rating.rate_id else None,
-            billing_increment=rating.billing_increment,
-            rate_revision=tenant.revision,
-        )
+        return _rate(self._decks.at_least(call.tenant_id, min_rate_revision), call)
 
-    def deck(self, tenant_id: int, min_rate_revision: int = 0) -> ratingcore.Deck | None:
+    def explain(self, call: Call, min_rate_revision: int = 0) -> tuple[RatedCall, Explanation]:
+        """As ``rate``, and how it comes to its result, in enough detail to do it again by hand.
+        Both are of one revision of the rates."""
+        tenant = self._decks.at_least(call.tenant_id, min_rate_revision)
+        return _rate(tenant, call), _explain(tenant, call)
+
+    def deck(
+        self, tenant_id: int, min_rate_revision: int, asked_at: float
+    ) -> ratingcore.Deck | None:
         """The tenant's deck at that revision or later, or None where there is no such tenant.
-        FailedPrecondition RATE_REVISION_AHEAD."""
+        ``asked_at``: as for Decks.deck. FailedPrecondition RATE_REVISION_AHEAD."""
         try:
-            return self._decks.at_least(tenant_id, min_rate_revision).deck
+            return self._decks.at_least(tenant_id, min_rate_revision, asked_at).deck
         except NotFound:
             return None
 
-    def explain(self, call: Call) -> Explanation:
-        """How ``rate`` comes to its result, in enough detail to do it again by hand. Explains a
-        failure to rate as well; NotFound TENANT_NOT_FOUND."""
-        explained = self._decks.deck(call.tenant_id).deck.explain(
-            call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
-        )
-        return Explanation(
-            normalized_number=explained.normalized_number or "",
-            considered=tuple(
-                ConsideredRate(
-                    rate_id=rate.rate_id,
-                    prefix=rate.prefix,
-                    destination=rate.destination,
-                    effective_from_ns=rate.effective_from_ns,
-                    effective_to_ns=rate.effective_to_ns,
-                    won=rate.won,
-                    reason=rate.reason,
-                )
-                for rate in explained.considered
-            ),
-            steps=tuple(
-                ExplanationStep(step.name, step.working, step.result) for step in explained.steps
-            ),
-        )
-
-    def rate_batch(self, calls: Sequence[Call | BadCall]) -> list[RatedCall]:
+    def rate_batch(
+        self, calls: Sequence[Call | BadCall], asked_at: float | None = None
+    ) -> list[RatedCall]:
         """One result for each call, in order. What is wrong with one call is in its result's
-        ``error``; it never fails the others."""
+        ``error``; it never fails the others. ``asked_at``: when the first of them was asked for,
+        by time.monotonic(), where they come one at a time."""
+        if asked_at is None:
+            asked_at = time.monotonic()
         results: list[RatedCall | None] = [None] * len(calls)
         positions: dict[int, list[int]] = {}
         for position, call in enumerate(calls):
@@ -180,19 +149,69 @@ class Calls:
                 positions.setdefault(call.tenant_id, []).append(position)
         for tenant_id, where in positions.items():
             group = [call for call in map(calls.__getitem__, where) if isinstance(call, Call)]
-            for position, result in zip(where, self._rate_group(tenant_id, group), strict=True):
+            rated = self._rate_group(tenant_id, group, asked_at)
+            for position, result in zip(where, rated, strict=True):
                 results[position] = result
         return [result for result in results if result is not None]
 
-    def _rate_group(self, tenant_id: int, calls: Sequence[Call]) -> list[RatedCall]:
+    def _rate_group(
+        self, tenant_id: int, calls: Sequence[Call], asked_at: float
+    ) -> list[RatedCall]:
         try:
-            tenant = self._decks.deck(tenant_id)
+            tenant = self._decks.deck(tenant_id, asked_at)
         except NotFound as error:
             return [
                 _refused(BadCall("tenant_id", error.message, error.reason, call.call_id))
                 for call in calls
             ]
         return _rate_group(tenant, calls)
+
+
+def _rate(tenant: TenantDeck, call: Call) -> RatedCall:
+    rating = tenant.deck.rate(
+        call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
+    )
+    if rating.status == ratingcore.REFUSED:
+        raise _invalid("duration_seconds", Reason.COST_OVERFLOW, _OVERFLOW)
+    if rating.status == ratingcore.UNRATED:
+        raise _unrated(call, rating)
+    return RatedCall(
+        call_id=call.call_id,
+        status=RatingStatus(rating.status),
+        bill_seconds=rating.bill_seconds,
+        cost_e4=rating.cost_e4,
+        rate_id=rating.rate_id,
+        version_id=rating.version_id,
+        matched_prefix=rating.matched_prefix,
+        destination=rating.destination,
+        cost_per_minute_e4=rating.cost_per_minute_e4 if rating.rate_id else None,
+        billing_increment=rating.billing_increment,
+        rate_revision=tenant.revision,
+    )
+
+
+def _explain(tenant: TenantDeck, call: Call) -> Explanation:
+    explained = tenant.deck.explain(
+        call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
+    )
+    return Explanation(
+        normalized_number=explained.normalized_number or "",
+        considered=tuple(
+            ConsideredRate(
+                rate_id=rate.rate_id,
+                prefix=rate.prefix,
+                destination=rate.destination,
+                effective_from_ns=rate.effective_from_ns,
+                effective_to_ns=rate.effective_to_ns,
+                won=rate.won,
+                reason=rate.reason,
+            )
+            for rate in explained.considered
+        ),
+        steps=tuple(
+            ExplanationStep(step.name, step.working, step.result) for step in explained.steps
+        ),
+    )
 
 
 def _rate_group(tenant: TenantDeck, calls: Sequence[Call]) -> list[RatedCall]:

@@ -8,7 +8,9 @@ and why none can be missed: service.storage.decks.
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from dataclasses import dataclass
 
 import ratingcore
@@ -45,6 +47,7 @@ class Decks:
         self._database = database
         self._decks: dict[int, TenantDeck] = {}
         self._known_seq = 0
+        self._refresh_began = -math.inf
         # Held while decks are built. Whoever waits for it has its connection already, and whoever
         # holds it needs no further one, so a full pool cannot lock both up.
         self._building = threading.Lock()
@@ -57,8 +60,10 @@ class Decks:
 
     def refresh(self) -> None:
         """Catch up with everything that is committed."""
+        began = time.monotonic()
         with self._database.read() as connection:
             self.catch_up(connection)
+        self._refresh_began = max(self._refresh_began, began)
 
     def refresh_after_commit(self) -> None:
         """As ``refresh``, for who has just committed a change: that it is written is true even if
@@ -78,20 +83,24 @@ class Decks:
                 self._apply(connection, state)
                 self._known_seq = state.change_seq
 
-    def deck(self, tenant_id: int) -> TenantDeck:
-        """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database."""
+    def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
+        """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database.
+
+        ``asked_at``, by time.monotonic(): a look since then will do. So a batch that names many
+        unknown tenants asks the database once.
+        """
         found = self._decks.get(tenant_id)
-        if found is None:
+        if found is None and (asked_at is None or self._refresh_began < asked_at):
             self.refresh()
             found = self._decks.get(tenant_id)
         if found is None:
             raise tenant_not_found(tenant_id)
         return found
 
-    def at_least(self, tenant_id: int, revision: int) -> TenantDeck:
+    def at_least(self, tenant_id: int, revision: int, asked_at: float | None = None) -> TenantDeck:
         """The tenant's deck at ``revision`` or later. Asks the database where this worker has not
         seen it yet. NotFound TENANT_NOT_FOUND, FailedPrecondition RATE_REVISION_AHEAD."""
-        found = self.deck(tenant_id)
+        found = self.deck(tenant_id, asked_at)
         if found.revision < revision:
             self.refresh()
             found = self.deck(tenant_id)

@@ -27,12 +27,13 @@ class BulkRating:
     def rate(self, request: bytes) -> bytes:
         """The response's bytes. InvalidInput where the request is malformed or too large."""
         now_ns = time.time_ns()
+        asked_at = time.monotonic()
         try:
             least = least_revision(min_rate_revision(request))
             return rate_request(
                 request,
-                lambda tenant_id: self._calls.deck(tenant_id, least),
-                lambda call: self._rate_alone(call, now_ns, least),
+                lambda tenant_id: self._calls.deck(tenant_id, least, asked_at),
+                lambda call: self._rate_alone(call, now_ns, least, asked_at),
                 now_ns,
                 MAX_BATCH_CALLS,
             )
@@ -41,14 +42,14 @@ class BulkRating:
         except TooManyCalls as error:
             raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} in one message") from error
 
-    def _rate_alone(self, data: bytes, now_ns: int, least: int) -> bytes:
+    def _rate_alone(self, data: bytes, now_ns: int, least: int, asked_at: float) -> bytes:
         """The RatedCall's bytes for a Call's bytes that the core has left alone."""
         message = types_pb2.Call.FromString(data)
         if least:
-            self._calls.deck(message.tenant_id, least)
+            self._calls.deck(message.tenant_id, least, asked_at)
         batch = calls.read_calls([message], now_ns=now_ns)
         rated = types_pb2.RatedCall()
-        calls.write_rated(self._calls.rate_batch(batch)[0], rated)
+        calls.write_rated(self._calls.rate_batch(batch, asked_at)[0], rated)
         return rated.SerializeToString()
 
 

@@ -30,11 +30,14 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
         call = calls.required_call(
             request.call, present=request.HasField("call"), now_ns=time.time_ns()
         )
-        rated = self._calls.rate(call, least_revision(request.min_rate_revision))
+        least = least_revision(request.min_rate_revision)
         response = pb.RateCallResponse()
-        calls.write_rated(rated, response.rated)
         if request.explain:
-            response.explanation.CopyFrom(calls.explanation(self._calls.explain(call)))
+            rated, explained = self._calls.explain(call, least)
+            response.explanation.CopyFrom(calls.explanation(explained))
+        else:
+            rated = self._calls.rate(call, least)
+        calls.write_rated(rated, response.rated)
         return response
 
     @on_bytes

@@ -238,7 +238,7 @@ class UploadChunkRow(Base):
 class CdrRow(Base):
     """One call and what it cost.
 
-    ``cost`` is held in two integers of one sign, whole units and ten-thousandths: a cost of 15
+    ``cost`` is held in two integers, whole units and ten-thousandths: a cost of 15
     digits before the point does not fit 64 bits at scale 10**4, and SQLite has no exact decimal.
 
     No foreign keys: at millions of rows an hour they cost more than the insert. The writing
@@ -288,7 +288,7 @@ class CdrRow(Base):
             "status <> 2 OR (bill_seconds = 0 AND cost_units = 0 AND cost_fraction_e4 = 0)",
             name="not_billable_costs_nothing",
         ),
-        CheckConstraint("cost_fraction_e4 BETWEEN -9999 AND 9999", name="cost_fraction"),
+        CheckConstraint("cost_units >= 0 AND cost_fraction_e4 BETWEEN 0 AND 9999", name="cost"),
         Index("uq_cdrs_call", "tenant_id", "call_id", unique=True),
         Index("ix_cdrs_tenant_started", "tenant_id", "started_at_ns", "id"),
         Index("ix_cdrs_started", "started_at_ns", "id"),

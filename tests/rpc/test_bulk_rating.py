@@ -31,7 +31,7 @@ class KnownDecks(Decks):
     def __init__(self, decks: dict[int, TenantDeck]) -> None:
         self._decks = decks
 
-    def deck(self, tenant_id: int) -> TenantDeck:
+    def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
         try:
             return self._decks[tenant_id]
         except KeyError:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from service.calls import Calls, check_call, resolve_duration
 from service.errors import (
@@ -351,9 +352,23 @@ def _singly(calls: Calls, sent: Call) -> RatedCall:
         return replace(result, error=bad)
 
 
+def test_many_unknown_tenants_ask_the_database_once(calls: Calls, world: World) -> None:
+    looked = []
+
+    @event.listens_for(world.database.engine, "begin")
+    def _(connection: object) -> None:
+        looked.append(connection)
+
+    rated = calls.rate_batch([call(tenant_id, "447") for tenant_id in range(100, 600)])
+    assert {one.error.reason for one in rated if one.error} == {Reason.TENANT_NOT_FOUND}
+    assert len(looked) == 1
+
+
 class TestExplain:
     def test_a_price_is_explained(self, calls: Calls) -> None:
-        explained = calls.explain(call(1, "07911 123456", 63))
+        sent = call(1, "07911 123456", 63)
+        rated, explained = calls.explain(sent)
+        assert rated == calls.rate(sent)
         assert explained.normalized_number == "447911123456"
         assert [(rate.prefix, rate.won) for rate in explained.considered] == [
             ("447", True),
@@ -364,13 +379,19 @@ class TestExplain:
         assert explained.steps[-1].result == "0.1650"
 
     @pytest.mark.parametrize("number", ["4930", "44701", "anonymous"])
-    def test_the_lack_of_one_is_explained_too(self, calls: Calls, number: str) -> None:
-        assert calls.explain(call(1, number)).steps
+    def test_the_lack_of_one_is_refused_alike(self, calls: Calls, number: str) -> None:
+        with pytest.raises(TollwireError) as rated:
+            calls.rate(call(1, number))
+        with pytest.raises(TollwireError) as explained:
+            calls.explain(call(1, number))
+        assert explained.value.message == rated.value.message
 
     def test_windows_are_shown(self, calls: Calls, world: World) -> None:
         world.rate(1, "46", effective_from_ns=5, effective_to_ns=6)
-        (rate,) = calls.explain(call(1, "46")).considered
-        assert (rate.effective_from_ns, rate.effective_to_ns, rate.won) == (5, 6, False)
+        world.rate(1, "4")
+        _, explained = calls.explain(call(1, "46"))
+        hidden = explained.considered[0]
+        assert (hidden.effective_from_ns, hidden.effective_to_ns, hidden.won) == (5, 6, False)
 
     def test_an_unknown_tenant(self, calls: Calls) -> None:
         with pytest.raises(NotFound) as raised:

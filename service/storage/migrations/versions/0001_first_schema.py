@@ -222,7 +222,9 @@ def _create_cdrs() -> None:
             " AND (status = 3) = (cost_fraction_e4 IS NULL)",
             name="ck_cdrs_unrated_has_no_cost",
         ),
-        sa.CheckConstraint("cost_fraction_e4 BETWEEN -9999 AND 9999", name="ck_cdrs_cost_fraction"),
+        sa.CheckConstraint(
+            "cost_units >= 0 AND cost_fraction_e4 BETWEEN 0 AND 9999", name="ck_cdrs_cost"
+        ),
         sa.CheckConstraint("direction BETWEEN 1 AND 3", name="ck_cdrs_direction"),
         sa.CheckConstraint("disposition BETWEEN 1 AND 6", name="ck_cdrs_disposition"),
         sa.CheckConstraint("duration_seconds >= 0", name="ck_cdrs_duration_seconds"),
