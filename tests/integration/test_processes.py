@@ -323,3 +323,39 @@ def test_a_client_that_never_reads_is_not_read_from(client: Client) -> None:
         answers.cancel()
     assert 0 < sent < all_of_them
     assert health_of(client) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_streams_are_bounded_and_end_when_the_server_stops(new_database: NewDatabase) -> None:
+    with (
+        ServerProcess(new_database(), TOLLWIRE_MAX_STREAMS="2") as server,
+        Client(server.address) as client,
+    ):
+        tenant = client.new_tenant()
+        client.new_rate(tenant.id, "44")
+        request = rating_pb.StreamRateCallsRequest(calls=[make_call(tenant.id)])
+        over = threading.Event()
+
+        def requests() -> Iterator[rating_pb.StreamRateCallsRequest]:
+            yield request
+            over.wait(PATIENCE_SECONDS)
+
+        streams = [client.rating.StreamRateCalls(requests()) for _ in range(2)]
+        for stream in streams:
+            assert next(stream).rated[0].cost == "0.0600"
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"):
+            client.export_rates(tenant.id)
+        # Unary methods always find a place.
+        assert client.rate(make_call(tenant.id)).cost == "0.0600"
+        streams[0].cancel()
+
+        def has_a_place() -> bool:
+            try:
+                return len(client.export_rates(tenant.id)) == 1
+            except grpc.RpcError:
+                return False
+
+        eventually(has_a_place, "the place of the stream that was cancelled")
+        assert server.terminate() == 0
+        with refused(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"):
+            next(streams[1])
+        over.set()
