@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -53,6 +54,8 @@ def main(names: tuple[str, ...], quick: bool, write_docs: bool) -> None:
         except docs.NoResults as error:
             raise click.ClickException(str(error)) from None
         return
+    # So that a run that is ended takes its servers and databases with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, TABLE_WIDTH)
     about: dict[str, Any] = machine.describe() | {"quick": quick}
