@@ -16,7 +16,8 @@ from tests.integration.methods import METHODS, RIGHT, Scene, send, set_scene
 from tests.integration.serving import ServerProcess
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
-# Deleting and creating by chance would only disturb the other cases.
+# These have a parser of their own; all others have the library's.
+READ_BY_HAND = ("BatchRateCalls", "StreamRateCalls")
 FORBIDDEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
@@ -98,7 +99,7 @@ def test_fields_of_a_wrong_wire_type(client: Client, scene: Scene, method: str) 
             if method.startswith("Create") and wire_type == 0:
                 continue  # an id near the end of int64 is right, and would use all ids up
             cases.append(wrapped(path, wire_type))
-            if not method.startswith("Delete") and method not in ("CreateTenant", "ImportRates"):
+            if method in READ_BY_HAND:
                 cases.append(right + wrapped(path, wire_type))
     # Side by side, because the end of an import takes the server a moment.
     with ThreadPoolExecutor(8) as pool:
