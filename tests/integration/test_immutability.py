@@ -309,6 +309,8 @@ def test_an_unrated_cdr_is_priced_once_and_nothing_else_of_it_changes(
         "bill_seconds = NULL",
         "unrated_reason = 1",
         "rate_version_id = NULL",
+        "cost_units = -1",
+        "cost_fraction_e4 = -1",
         "cost_fraction_e4 = 10000",
         "status = 0",
         "status = 4",
