@@ -129,7 +129,11 @@ class BuildCore(build_ext):
         built_in = Path("build") / ("core-inplace.mode" if self.inplace else "core.mode")
         if not built_in.exists() or built_in.read_text() != MODE:
             self.force = True
-        super().run()
+        if self.inplace:
+            # setuptools would build elsewhere and copy, and build anew where nothing is elsewhere.
+            super(build_ext, self).run()
+        else:
+            super().run()
         built_in.parent.mkdir(exist_ok=True)
         built_in.write_text(MODE)
 
