@@ -25,6 +25,7 @@ from service.cli.failures import (
     failure_of,
     reason_of,
 )
+from service.cli.interrupts import Interrupts
 from service.cli.output import byte_progress, json_document, note, print_fields, printable
 from service.cli.upload import (
     DEFAULT_CHUNK_CALLS,
@@ -143,7 +144,11 @@ def upload_cdrs(
     if file != "-":
         state = UploadState.of(Path(file), client.server, format_name, tenant_id or 0)
     report = Report(failures)
-    with click.open_file(file, "rb") as opened, byte_progress() as progress:
+    with (
+        click.open_file(file, "rb") as opened,
+        byte_progress() as progress,
+        Interrupts() as interrupts,
+    ):
         stream = cast(BinaryIO, opened)
         try:
             records = read_calls(stream, format_name, tenant_id or 0)
@@ -154,8 +159,13 @@ def upload_cdrs(
         def settled(chunk: Chunk, response: UploadCdrsResponse) -> None:
             report.settled(chunk, response)
             bar.show(response.committed_offset)
+            interrupts.check()
 
-        upload = Upload(client, upload_id or 0, settled, _note_interruption, window, retries)
+        def broken(message: str, delay_seconds: float) -> None:
+            note(f"{message}; trying again in {delay_seconds:g} s")
+            interrupts.check()
+
+        upload = Upload(client, upload_id or 0, settled, broken, window, retries)
         skip = _begin(upload, state, no_resume)
         calls = _readable(records, report)
         with _says_how_to_resume(client, upload, state):
@@ -210,10 +220,6 @@ class _Bar:
             self.task = self.progress.add_task("uploading", total=self.size, records="")
         done = self.stream.tell() if self.size is not None else 0
         self.progress.update(self.task, completed=done, records=f"{settled:,} calls")
-
-
-def _note_interruption(message: str, delay: float) -> None:
-    note(f"{message}; trying again in {delay:g} s")
 
 
 @contextlib.contextmanager

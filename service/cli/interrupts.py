@@ -1,0 +1,44 @@
+"""Interrupts (Ctrl-C, SIGINT) that are not lost.
+
+Python raises KeyboardInterrupt wherever the main thread happens to be. Where that is a finalizer or
+a callback from C, nobody catches it: it is printed and forgotten, and a long command runs on. So
+it is noted as well, for commands to look at where they can stop.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class Interrupts:
+    """Notes interrupts for as long as the block runs; it must run in the main thread. Does nothing
+    where interrupts are ignored, as under nohup."""
+
+    def __init__(self) -> None:
+        self._noted = False
+        self._wanted = False
+
+    def __enter__(self) -> Interrupts:
+        self._wanted = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._wanted:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._wanted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, signal_number: int, frame: FrameType | None) -> None:
+        self._noted = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """KeyboardInterrupt if there was an interrupt before."""
+        if self._noted:
+            raise KeyboardInterrupt

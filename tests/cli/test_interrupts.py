@@ -1,0 +1,42 @@
+"""Interrupts are noted where Python loses them."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from service.cli.interrupts import Interrupts
+
+
+class Unlucky:
+    """Is interrupted while it is finalized."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_loses_is_noted() -> None:
+    with Interrupts() as interrupts:
+        interrupts.check()
+        Unlucky()
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+
+
+def test_an_interrupt_is_raised_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ignored_interrupts_stay_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            interrupts.check()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
