@@ -87,10 +87,10 @@ def price_e4(row: DeckRow) -> int:
 
 def core_deck(rows: Iterable[DeckRow]) -> Deck:
     builder = DeckBuilder()
-    for number, row in enumerate(rows, 1):
-        builder.put(
-            number, number, row.prefix, row.destination, price_e4(row), row.billing_increment
-        )
+    builder.put_many(
+        (number, number, row.prefix, row.destination, price_e4(row), row.billing_increment)
+        for number, row in enumerate(rows, 1)
+    )
     return builder.build(1)
 
 

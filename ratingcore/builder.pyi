@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .deck import Deck
 
@@ -19,6 +20,7 @@ class DeckBuilder:
         effective_to_ns: int | None = None,
         blocked: bool = False,
     ) -> None: ...
+    def put_many(self, rates: Iterable[Sequence[Any]]) -> None: ...
     def remove(self, version_id: int, prefix: str) -> None: ...
     def build(
         self,

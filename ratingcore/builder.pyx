@@ -2,7 +2,8 @@
 """DeckBuilder: collects changes to a deck, then builds the next one."""
 
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .changes cimport PUT, REMOVE, WITHDRAWN, change_t, set_key
@@ -23,7 +24,7 @@ from .money cimport (
     whole,
 )
 from .number cimport MAX_DIGITS, set_dialling
-from .pool cimport pool_intern
+from .pool cimport pool_intern, pool_t
 from .tables cimport (
     MAX_ROWS,
     first_window,
@@ -35,6 +36,15 @@ from .terms cimport additions_free, additions_init, additions_t
 
 cdef enum:
     MAX_DESTINATION_BYTES = 0xFFFF
+    MIN_ARGUMENTS = 6            # of put: those without a default
+    MAX_ARGUMENTS = 12
+
+
+cdef const uint8_t* _utf8(object text, str name, Py_ssize_t* size) except NULL:
+    """The bytes of a str, which keeps them. UnicodeEncodeError, a ValueError, for surrogates."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str, not {type(text).__name__}")
+    return <const uint8_t*> PyUnicode_AsUTF8AndSize(text, size)
 
 
 cdef int _split(object bound_ns, str name, int64_t* seconds, uint32_t* nanoseconds) except -1:
@@ -54,6 +64,39 @@ cdef int _split(object bound_ns, str name, int64_t* seconds, uint32_t* nanosecon
     seconds[0] = whole_seconds
     nanoseconds[0] = rest
     return 0
+
+
+cdef int _set_prefix(change_t* change, object prefix) except -1:
+    cdef Py_ssize_t size = 0
+    cdef Py_ssize_t digits = 0
+    cdef const uint8_t* text = _utf8(prefix, "prefix", &size)
+    while digits < size and c'0' <= text[digits] <= c'9':
+        digits += 1
+    if digits < size or size > MAX_DIGITS:
+        raise ValueError(f"prefix must be at most {MAX_DIGITS} digits, not {prefix!r}")
+    set_key(change, text, <uint32_t> size)
+    return 0
+
+
+cdef int _set_window(change_t* change, object from_ns, object to_ns) except -1:
+    change.from_s, change.to_s = INT64_MIN, INT64_MAX
+    if from_ns is not None:
+        _split(from_ns, "effective_from_ns", &change.from_s, &change.from_ns)
+    if to_ns is not None:
+        _split(to_ns, "effective_to_ns", &change.to_s, &change.to_ns)
+    if change.from_s > change.to_s or (
+        change.from_s == change.to_s and change.from_ns >= change.to_ns
+    ):
+        raise ValueError("effective_to_ns must be after effective_from_ns")
+    return 0
+
+
+cdef int _intern_destination(pool_t* pool, object destination, uint32_t* number) except -1:
+    cdef Py_ssize_t size = 0
+    cdef const uint8_t* text = _utf8(destination, "destination", &size)
+    if size > MAX_DESTINATION_BYTES:
+        raise ValueError(f"destination must be at most {MAX_DESTINATION_BYTES} bytes")
+    return pool_intern(pool, text, <uint32_t> size, number)
 
 
 cdef class DeckBuilder:
@@ -104,38 +147,50 @@ cdef class DeckBuilder:
         another rate with the same effective_from, or this version already, comes out when the deck
         is built.
         """
-        cdef change_t change
-        cdef terms_t terms
-        cdef interval_t parts[MAX_INTERVALS]
-        cdef bytes text
-        self._require_idle()
-        memset(&change, 0, sizeof(change_t))
-        memset(&terms, 0, sizeof(terms_t))
-        self._set_prefix(&change, prefix)
-        change.kind = PUT
-        change.version_id = whole(version_id, "version_id")
-        change.rate_id = whole(rate_id, "rate_id")
-        self._set_window(&change, effective_from_ns, effective_to_ns)
-        check_price(cost_per_minute_e4, "cost_per_minute_e4", &terms.price_e4)
-        check_seconds(
-            billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &terms.increment
+        self._put(
+            version_id,
+            rate_id,
+            prefix,
+            destination,
+            cost_per_minute_e4,
+            billing_increment,
+            connect_fee_e4,
+            minimum_seconds,
+            intervals,
+            effective_from_ns,
+            effective_to_ns,
+            blocked,
         )
-        check_price(connect_fee_e4, "connect_fee_e4", &terms.connect_fee_e4)
-        check_seconds(minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &terms.minimum_seconds)
-        count = check_intervals(intervals, parts)
-        text = destination.encode()
-        if len(text) > MAX_DESTINATION_BYTES:
-            raise ValueError(f"destination must be at most {MAX_DESTINATION_BYTES} bytes")
-        if blocked:
-            terms.increment |= BLOCKED_BIT
-        pool_intern(
-            &self.additions.intervals, parts, count * sizeof(interval_t), &terms.intervals
-        )
-        pool_intern(
-            &self.additions.destinations, <const char*> text, len(text), &terms.destination
-        )
-        pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &change.terms)
-        self._add(&change)
+
+    def put_many(self, rates):
+        """Add rates, each a tuple of the arguments of ``put`` in their order: the first 6 to all 12.
+
+        The same as to put one after the other, but faster. Where one is refused, those before it
+        were added.
+        """
+        cdef tuple row
+        cdef Py_ssize_t size
+        for rate in rates:
+            row = rate if type(rate) is tuple else tuple(rate)
+            size = len(row)
+            if not MIN_ARGUMENTS <= size <= MAX_ARGUMENTS:
+                raise TypeError(
+                    f"a rate has {MIN_ARGUMENTS} to {MAX_ARGUMENTS} values, not {size}"
+                )
+            self._put(
+                row[0],
+                row[1],
+                row[2],
+                row[3],
+                row[4],
+                row[5],
+                row[6] if size > 6 else 0,
+                row[7] if size > 7 else 0,
+                row[8] if size > 8 else (),
+                row[9] if size > 9 else None,
+                row[10] if size > 10 else None,
+                size > 11 and row[11],
+            )
 
     def remove(self, version_id, str prefix not None):
         """Take out a rate of the base, or one that was put. KeyError where there is none."""
@@ -143,7 +198,7 @@ cdef class DeckBuilder:
         cdef uint32_t i
         self._require_idle()
         memset(&change, 0, sizeof(change_t))
-        self._set_prefix(&change, prefix)
+        _set_prefix(&change, prefix)
         change.kind = REMOVE
         change.version_id = whole(version_id, "version_id")
         if (version_id, prefix) not in self.removed and self._base_has(version_id, prefix):
@@ -194,24 +249,48 @@ cdef class DeckBuilder:
             raise RuntimeError("the builder is building in another thread")
         return 0
 
-    cdef int _set_prefix(self, change_t* change, str prefix) except -1:
-        cdef bytes text = prefix.encode("utf-8", "surrogatepass")
-        if len(text) > MAX_DIGITS or (text and not text.isdigit()):
-            raise ValueError(f"prefix must be at most {MAX_DIGITS} digits, not {prefix!r}")
-        set_key(change, text, len(text))
-        return 0
-
-    cdef int _set_window(self, change_t* change, from_ns, to_ns) except -1:
-        change.from_s, change.to_s = INT64_MIN, INT64_MAX
-        if from_ns is not None:
-            _split(from_ns, "effective_from_ns", &change.from_s, &change.from_ns)
-        if to_ns is not None:
-            _split(to_ns, "effective_to_ns", &change.to_s, &change.to_ns)
-        if change.from_s > change.to_s or (
-            change.from_s == change.to_s and change.from_ns >= change.to_ns
-        ):
-            raise ValueError("effective_to_ns must be after effective_from_ns")
-        return 0
+    cdef int _put(
+        self,
+        version_id,
+        rate_id,
+        prefix,
+        destination,
+        cost_per_minute_e4,
+        billing_increment,
+        connect_fee_e4,
+        minimum_seconds,
+        intervals,
+        effective_from_ns,
+        effective_to_ns,
+        bint blocked,
+    ) except -1:
+        cdef change_t change
+        cdef terms_t terms
+        cdef interval_t parts[MAX_INTERVALS]
+        cdef int count
+        self._require_idle()
+        memset(&change, 0, sizeof(change_t))
+        memset(&terms, 0, sizeof(terms_t))
+        _set_prefix(&change, prefix)
+        change.kind = PUT
+        change.version_id = whole(version_id, "version_id")
+        change.rate_id = whole(rate_id, "rate_id")
+        _set_window(&change, effective_from_ns, effective_to_ns)
+        check_price(cost_per_minute_e4, "cost_per_minute_e4", &terms.price_e4)
+        check_seconds(
+            billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &terms.increment
+        )
+        check_price(connect_fee_e4, "connect_fee_e4", &terms.connect_fee_e4)
+        check_seconds(minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &terms.minimum_seconds)
+        count = check_intervals(intervals, parts)
+        if blocked:
+            terms.increment |= BLOCKED_BIT
+        pool_intern(
+            &self.additions.intervals, parts, count * sizeof(interval_t), &terms.intervals
+        )
+        _intern_destination(&self.additions.destinations, destination, &terms.destination)
+        pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &change.terms)
+        return self._add(&change)
 
     cdef int _add(self, const change_t* change) except -1:
         reserve(

@@ -144,8 +144,7 @@ class Decks:
             connection, state.tenant_id, since, state.revision
         ):
             builder.remove(version_id, prefix)
-        for rate in storage.rates_come(connection, state.tenant_id, since, state.revision):
-            builder.put(*rate)
+        builder.put_many(storage.rates_come(connection, state.tenant_id, since, state.revision))
         deck = builder.build(
             state.revision,
             tenant.rounding,

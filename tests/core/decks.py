@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -31,9 +32,10 @@ class PlainRate:
     blocked: bool = False
     destination: str = "somewhere"
 
-    def put(self, builder: DeckBuilder, version_id: int) -> None:
-        """Rate ids are version ids plus 1000, so that a test can tell them apart."""
-        builder.put(
+    def arguments(self, version_id: int) -> tuple[Any, ...]:
+        """Of DeckBuilder.put. Rate ids are version ids plus 1000, so that a test can tell them
+        apart."""
+        return (
             version_id,
             version_id + 1000,
             self.prefix,
@@ -47,6 +49,9 @@ class PlainRate:
             self.to_ns,
             self.blocked,
         )
+
+    def put(self, builder: DeckBuilder, version_id: int) -> None:
+        builder.put(*self.arguments(version_id))
 
     def oracle(self) -> OracleRate:
         return OracleRate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -160,6 +161,49 @@ class Changes(RuleBasedStateMachine):
 
 TestChanges = Changes.TestCase
 TestChanges.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+@given(rate_lists)
+def test_many_at_once_are_the_same_as_one_by_one(rates: list[PlainRate]) -> None:
+    builder = DeckBuilder()
+    builder.put_many(rate.arguments(version_id) for version_id, rate in enumerate(rates))
+    deck = builder.build(1)
+    deck._check()
+    assert list(deck) == list(deck_of(rates))
+
+
+def test_many_may_leave_out_what_has_a_default() -> None:
+    long = (1, 2, "44", "UK", 200, 60, 5, 30, ((60, 1, 1),), 7, 9, True)
+    for size in range(6, len(long) + 1):
+        one, many = DeckBuilder(), DeckBuilder()
+        one.put(*long[:size])
+        many.put_many([list(long[:size])])
+        assert list(many.build(1)) == list(one.build(1))
+
+
+@pytest.mark.parametrize("wrong", [(3, 3, "46", "", 1), (3, 3, "46", "", 1, 1, *[0] * 7), None])
+def test_what_came_before_a_refused_one_stays(wrong: Any) -> None:
+    rates = [(1, 1, "44", "", 1, 1), (2, 2, "45", "", 1, 1)]
+    builder = DeckBuilder()
+    with pytest.raises(TypeError):
+        builder.put_many([*rates, wrong])
+    with pytest.raises(ValueError, match="prefix must be at most 32 digits, not 'x'"):
+        builder.put_many([(3, 3, "x", "", 1, 1), (4, 4, "47", "", 1, 1)])
+    assert [rate.prefix for rate in builder.build(1)] == ["44", "45"]
+
+
+def test_rates_are_put_while_they_are_made() -> None:
+    """Whoever makes the rates may use the builder meanwhile."""
+    builder = DeckBuilder()
+
+    def rates() -> Iterator[tuple[Any, ...]]:
+        for version_id in range(100):
+            builder.put(version_id + 100, 1, f"2{version_id}", "", 1, 1)
+            yield (version_id, 1, f"1{version_id}", "", 1, 1)
+            builder.build(1)
+
+    builder.put_many(rates())
+    assert len(builder.build(1)) == 200
 
 
 def test_a_builder_can_build_again() -> None:
