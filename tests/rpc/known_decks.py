@@ -1,0 +1,78 @@
+"""Decks without a database, with everything that a rate can have, and the slow way to rate with
+them: message objects. What the bulk path does is compared with that."""
+
+from __future__ import annotations
+
+import random
+
+import ratingcore
+from service.calls import Calls
+from service.decks import Decks, TenantDeck
+from service.errors import NotFound, Reason
+from service.model import Rounding, Tenant
+from service.rpc.conversion import calls as conversion
+from tollwire.v1 import rating_service_pb2 as pb
+
+NOW_NS = 1_763_000_000 * 10**9
+
+
+class KnownDecks(Decks):
+    """Decks that are what they are, without a database."""
+
+    def __init__(self, decks: dict[int, TenantDeck]) -> None:
+        self._decks = decks
+
+    def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
+        try:
+            return self._decks[tenant_id]
+        except KeyError:
+            raise NotFound(Reason.TENANT_NOT_FOUND, f"there is no tenant {tenant_id}") from None
+
+    def refresh(self) -> None:
+        pass
+
+
+def tenant_deck(tenant_id: int, rounding: Rounding, **dialling: str) -> TenantDeck:
+    """A deck with everything that a rate can have, on few digits, so that calls meet it."""
+    builder = ratingcore.DeckBuilder()
+    pick = random.Random(tenant_id)
+    prefixes = sorted({"".join(pick.choices("0123", k=pick.randrange(5))) for _ in range(60)})
+    for rate_id, prefix in enumerate(prefixes, start=2**33 * tenant_id):
+        builder.put(
+            rate_id + 1000,
+            rate_id,
+            prefix,
+            pick.choice(["", "Österreich", "x" * 200, "Some Land mobile"]),
+            pick.choice([0, 1, 12, 1500, 99_999_999_9999]),
+            pick.choice([1, 6, 60, 86_400]),
+            connect_fee_e4=pick.choice([0, 0, 7, 99_999_999_9999]),
+            minimum_seconds=pick.choice([0, 0, 30]),
+            intervals=pick.choice([(), (), ((60, 5, 1), (120, 99_999_999_9999, 60))]),
+            effective_from_ns=pick.choice([None, None, NOW_NS]),
+            blocked=pick.random() < 0.1,
+        )
+    deck = builder.build(tenant_id * 300, rounding, **dialling)
+    tenant = Tenant(id=tenant_id, rounding=rounding, **dialling)
+    return TenantDeck(tenant, deck, tenant_id * 300)
+
+
+DECKS = KnownDecks(
+    {
+        1: tenant_deck(1, Rounding.HALF_UP),
+        2: tenant_deck(2, Rounding.UP, country_code="12", national_prefix="0"),
+        3: tenant_deck(3, Rounding.HALF_EVEN, international_prefix="00"),
+        2**40: TenantDeck(Tenant(id=2**40), ratingcore.DeckBuilder().build(1), 1),
+    }
+)
+CALLS = Calls(DECKS)
+
+
+def by_messages(request: bytes) -> bytes:
+    """The response's bytes for a StreamRateCallsRequest's, through message objects."""
+    response = pb.StreamRateCallsResponse()
+    batch = conversion.read_calls(
+        pb.StreamRateCallsRequest.FromString(request).calls, now_ns=NOW_NS
+    )
+    for rated in CALLS.rate_batch(batch):
+        conversion.write_rated(rated, response.rated.add())
+    return response.SerializeToString()
