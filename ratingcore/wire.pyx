@@ -12,7 +12,7 @@ with a call is worded in one place.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 from .callparse cimport (
@@ -24,14 +24,14 @@ from .callparse cimport (
     read_uint32,
     read_varint,
     skip_field,
-    stamp_t,
     text_t,
     wire_call_t,
 )
+from .callrules cimport ANSWERED, OUTBOUND, obeys_rules, times_t
 from .batch cimport BLOCK, REFUSED, UNRATED, call_t, outcome_t, rate_block
 from .deck cimport Deck
 from .memory cimport release, reserve
-from .money cimport BLOCKED_BIT, MAX_SECONDS, terms_t
+from .money cimport BLOCKED_BIT, terms_t
 from .native cimport likely, prefetch, unlikely
 from .number cimport MAX_DIGITS, dialling_t, normalize
 from .pool cimport pool_item
@@ -43,11 +43,6 @@ cdef enum:
     # Of one RatedCall, what is neither call_id nor destination: tags and lengths, five varints,
     # the prefix and two amounts of up to 20 characters.
     FIXED_ROOM = 16 * 3 + 6 * MAX_VARINT + MAX_DIGITS + 2 * 20
-
-# Rules for a call's fields (types.proto), as far as they must hold here.
-cdef enum:
-    MAX_NUMBER_BYTES = 256
-    MAX_CALL_ID_BYTES = 255
 
 # How tollwire.v1.RatedCall is written: field number << 3 | wire type.
 cdef enum:
@@ -64,12 +59,6 @@ cdef enum:
     TAG_BILLING_INCREMENT = 10 << 3 | 0
     TAG_RATE_REVISION = 11 << 3 | 0
 
-cdef enum:
-    OUTBOUND = 2
-    INTERNAL = 3
-    ANSWERED = 1
-    CONGESTION = 6
-
 cdef struct tenant_t:
     int64_t id                      # 0: a free place
     const tables_t* tables          # NULL: asked for and not there
@@ -79,7 +68,7 @@ cdef struct job_t:
     wire_call_t call
     text_t source                   # the call's own bytes
     const tenant_t* tenant          # undefined where the call is referred
-    int64_t started_at_ns
+    times_t times
     outcome_t outcome
     uint8_t referred                # the core leaves the call to refer
     uint8_t rated                   # outcome is set
@@ -156,50 +145,6 @@ cdef int _meet(_Request request, int64_t id) except -1:
     return 0
 
 
-cdef bint _nanoseconds(const stamp_t* stamp, int64_t* ns) noexcept nogil:
-    """A time from 1970 on that fits 64 bits of nanoseconds. False: it is none."""
-    if not (0 <= stamp.nanos < 1_000_000_000 and 0 <= stamp.seconds < INT64_MAX // 1_000_000_000):
-        return False
-    ns[0] = stamp.seconds * 1_000_000_000 + stamp.nanos
-    return True
-
-
-cdef bint _in_order(job_t* job, int64_t now_ns) noexcept nogil:
-    """Whether the core may rate the call: every field is there and in its range.
-
-    True means that the rules for calls (service/calls.py) would accept it, and sets what the call
-    leaves open: when it started and how long it took.
-    """
-    cdef wire_call_t* call = &job.call
-    cdef int64_t ended_at_ns
-    if (
-        call.tenant_id < 1
-        or call.extension_id < 0
-        or not 1 <= call.direction <= INTERNAL
-        or not 1 <= call.disposition <= CONGESTION
-        or call.has_nul
-        or call.caller_number.size > MAX_NUMBER_BYTES
-        or call.destination_number.size > MAX_NUMBER_BYTES
-        or call.call_id.size > MAX_CALL_ID_BYTES
-    ):
-        return False
-    job.started_at_ns = now_ns
-    if call.started_at.present and not _nanoseconds(&call.started_at, &job.started_at_ns):
-        return False
-    if call.ended_at.present:
-        if not (
-            call.started_at.present
-            and _nanoseconds(&call.ended_at, &ended_at_ns)
-            and ended_at_ns >= job.started_at_ns
-        ):
-            return False
-        if not call.has_duration:
-            call.duration_seconds = (ended_at_ns - job.started_at_ns) // 1_000_000_000
-    elif not call.has_duration:
-        return False
-    return 0 <= call.duration_seconds <= MAX_SECONDS
-
-
 cdef int _read_block(_Request request) except -2 nogil:
     """Parse up to BLOCK calls into the jobs. Returns how many; -1: the request is malformed."""
     cdef int count = 0
@@ -220,7 +165,7 @@ cdef int _read_block(_Request request) except -2 nogil:
             return -1
         if parse_call(job.source.data, request.at, &job.call, MAX_DEPTH - 1) == NULL:
             return -1
-        job.referred = not _in_order(job, request.now_ns)
+        job.referred = not obeys_rules(&job.call, request.now_ns, &job.times)
         job.rated = False
         count += 1
     return count
@@ -272,7 +217,7 @@ cdef void _rate_run(_Request request, int first, int count, const tables_t* tabl
             continue
         calls[found].number = job.call.destination_number.data
         calls[found].number_size = job.call.destination_number.size
-        calls[found].started_at_ns = job.started_at_ns
+        calls[found].started_at_ns = job.times.started_at_ns
         calls[found].duration_seconds = job.call.duration_seconds
         calls[found].billable = (
             job.call.direction == OUTBOUND and job.call.disposition == ANSWERED

@@ -1,0 +1,85 @@
+"""The rules for a call's fields (types.proto), as far as one call can be held to them by itself.
+
+Whoever rates or records calls inside the core asks here; what breaks a rule goes to the service,
+whose check_call (service/calls.py) words it. The two say the same of every call, which a test
+holds them to: a call that the core refuses is never one that the service finds nothing wrong with.
+
+Everything here is inlined into the module that uses it.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from .callparse cimport stamp_t, text_t, wire_call_t
+from .money cimport MAX_SECONDS
+
+cdef enum:
+    MAX_NUMBER_CHARS = 256
+    MAX_CALL_ID_CHARS = 255
+    LAST_DIRECTION = 3           # types.proto: INTERNAL
+    LAST_DISPOSITION = 6         # types.proto: CONGESTION
+    OUTBOUND = 2
+    ANSWERED = 1
+    NANOS = 1_000_000_000        # of a second
+
+cdef enum:                       # in place of a time in nanoseconds
+    NO_TIME = -1                 # there is none
+
+cdef struct times_t:
+    int64_t started_at_ns
+    int64_t ended_at_ns          # or NO_TIME
+
+
+cdef inline bint stamp_ns(const stamp_t* stamp, int64_t* ns) noexcept nogil:
+    """A time from 1970 on whose nanoseconds are at most 2^63 - 2. False: it is none."""
+    cdef uint64_t total
+    # 2^34 seconds are too many, but their nanoseconds still fit 64 bits without a sign.
+    if not (0 <= stamp.nanos < NANOS and 0 <= stamp.seconds < <int64_t> 1 << 34):
+        return False
+    total = <uint64_t> stamp.seconds * NANOS + <uint64_t> stamp.nanos
+    ns[0] = <int64_t> total
+    return total < (<uint64_t> 1 << 63) - 1
+
+
+cdef inline bint is_within(const text_t* text, uint32_t most_chars) noexcept nogil:
+    """Whether a text, which is UTF-8, has at most so many characters."""
+    cdef uint32_t chars = 0
+    cdef uint32_t i
+    if text.size <= most_chars:
+        return True
+    for i in range(text.size):
+        chars += (text.data[i] & 0xC0) != 0x80
+    return chars <= most_chars
+
+
+cdef inline bint obeys_rules(wire_call_t* call, int64_t now_ns, times_t* times) noexcept nogil:
+    """Whether every field is there and in its range; then ``times`` is set, and the duration where
+    the call leaves it open. ``now_ns`` stands in for a missing start; NO_TIME: it is required."""
+    if (
+        call.tenant_id < 1
+        or call.extension_id < 0
+        or not 1 <= call.direction <= LAST_DIRECTION
+        or not 1 <= call.disposition <= LAST_DISPOSITION
+        or call.has_nul
+        or not is_within(&call.caller_number, MAX_NUMBER_CHARS)
+        or not is_within(&call.destination_number, MAX_NUMBER_CHARS)
+        or not is_within(&call.call_id, MAX_CALL_ID_CHARS)
+    ):
+        return False
+    times.started_at_ns = now_ns
+    times.ended_at_ns = NO_TIME
+    if call.started_at.present:
+        if not stamp_ns(&call.started_at, &times.started_at_ns):
+            return False
+    elif now_ns == NO_TIME:
+        return False
+    if call.ended_at.present:
+        if not (
+            stamp_ns(&call.ended_at, &times.ended_at_ns)
+            and times.ended_at_ns >= times.started_at_ns
+        ):
+            return False
+        if not call.has_duration:
+            call.duration_seconds = (times.ended_at_ns - times.started_at_ns) // NANOS
+    elif not call.has_duration:
+        return False
+    return 0 <= call.duration_seconds <= MAX_SECONDS
