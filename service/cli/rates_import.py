@@ -1,20 +1,21 @@
 """``tollwire rates import`` and ``export``: whole decks as CSV.
 
-The server takes a deck whole or not at all. The file is sent while it is read. On the first row
-that cannot even be read the import is called off before the server can take it, and the deck goes
-once more as a dry run, so that one report has all that is wrong: here and there.
+The server takes a deck whole or not at all. The file is read to its end before anything is sent: so
+it is known how many rates there are, and whether rows cannot even be read. Where some cannot, the
+others go as a dry run, and one report has all that is wrong: here and there.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import struct
 import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, BinaryIO, TextIO
 
 import click
 from rich.progress import Progress
@@ -39,11 +40,13 @@ from tollwire.v1.rating_service_pb2 import (
     ImportRatesRequest,
     ImportRatesResponse,
 )
-from tollwire.v1.types_pb2 import IMPORT_MODE_MERGE, IMPORT_MODE_REPLACE, ImportMode, Rate
+from tollwire.v1.types_pb2 import IMPORT_MODE_MERGE, IMPORT_MODE_REPLACE, ImportMode
 
 RATES_A_MESSAGE = 5_000
 SHOWN_PROBLEMS = 10
 KEPT_PROBLEMS = 1_000
+SPOOLED_BYTES = 64 * 1024 * 1024
+_SIZE = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,89 +66,94 @@ class Problem:
 class Outcome:
     """What became of a deck. ``unreadable`` counts the rows that were never sent."""
 
-    response: ImportRatesResponse = field(default_factory=ImportRatesResponse)
-    problems: list[Problem] = field(default_factory=list)
-    unreadable: int = 0
+    response: ImportRatesResponse
+    problems: list[Problem]
+    unreadable: int
 
     @property
     def rejected(self) -> int:
         return self.response.rejected + self.unreadable
 
 
-class _UnreadableRow(Exception):
-    """The import was called off; the server has changed nothing."""
-
-
 @dataclass(slots=True)
-class DeckImport:
-    """One import of a deck from a file that can be read from its start again."""
+class SpooledDeck:
+    """A deck that was read from a file to its end, ready to be sent. ``spool``: its parts, as
+    messages; ``lines``: the line of each rate; ``unreadable``: how many rows no rate could be made
+    of; ``problems``: the first of these."""
 
-    client: Client
-    stream: BinaryIO
-    tenant_id: int
-    mode: ImportMode.ValueType
-    allow_empty: bool
-    progress: Progress
+    spool: IO[bytes]
+    lines: array[int] = field(default_factory=lambda: array("Q"))
+    unreadable: int = 0
+    problems: list[Problem] = field(default_factory=list)
 
-    def run(self, dry_run: bool) -> Outcome:
-        try:
-            return self._send(dry_run, call_off=True)
-        except _UnreadableRow:
-            return self._send(dry_run=True, call_off=False)
+    def requests(
+        self, tenant_id: int, mode: ImportMode.ValueType, dry_run: bool
+    ) -> Iterator[ImportRatesRequest]:
+        """The deck as it is sent. The first message says how many rates there are in all, so that
+        the server never takes a part of them for the whole."""
+        self.spool.seek(0)
+        for number in count():
+            size = self.spool.read(_SIZE.size)
+            if not size:
+                return
+            request = ImportRatesRequest.FromString(self.spool.read(*_SIZE.unpack(size)))
+            request.tenant_id, request.mode, request.dry_run = tenant_id, mode, dry_run
+            if number == 0:
+                request.rate_count = len(self.lines)
+            yield request
 
-    def _send(self, dry_run: bool, call_off: bool) -> Outcome:
-        self.stream.seek(0)
-        deck = DeckFile(self.stream)
-        outcome, lines = Outcome(), array("Q")
-        requests: RequestQueue[ImportRatesRequest] = RequestQueue(2)
-        call = self.client.rating.ImportRates.future(
-            iter(requests), timeout=self.client.long_timeout
-        )
-        try:
-            for rates_ in self._messages(deck, lines, outcome, call_off):
-                request = ImportRatesRequest(
-                    tenant_id=self.tenant_id, mode=self.mode, dry_run=dry_run, rates=rates_
-                )
-                if not requests.send(request, call):
-                    break
-        except BaseException:
-            call.cancel()  # before the stream can look complete
-            raise
-        finally:
-            requests.close(call)
-        outcome.response = call.result()
-        outcome.problems += [
-            Problem(lines[error.index], error.field, error.message)
-            for error in outcome.response.errors
-        ]
-        outcome.problems.sort(key=lambda problem: problem.line)
-        return outcome
 
-    def _messages(
-        self, deck: DeckFile, lines: array[int], outcome: Outcome, call_off: bool
-    ) -> Iterator[list[Rate]]:
-        """The deck in parts; notes the line of each rate, and what cannot be read."""
-        task = self.progress.add_task("reading", total=_size(self.stream), records="")
-        part: list[Rate] = []
-        for line, rate in deck:
-            if isinstance(rate, str):
-                if call_off:
-                    raise _UnreadableRow
-                outcome.unreadable += 1
-                if len(outcome.problems) < KEPT_PROBLEMS:
-                    outcome.problems.append(Problem(line, "", rate))
-                continue
-            part.append(rate)
-            lines.append(line)
-            if len(part) == RATES_A_MESSAGE:
-                yield part
-                part = []
-                done = self.stream.tell()
-                self.progress.update(task, completed=done, records=f"{len(lines):,} rates")
-        if not lines and not outcome.unreadable and not self.allow_empty:
-            raise Failure("the file has no rates in it", USAGE)
-        yield part
-        self.progress.update(task, description="server is checking", total=None)
+def read_deck(stream: BinaryIO, spool: IO[bytes], progress: Progress) -> SpooledDeck:
+    """Reads a whole file, and writes what is to be sent of it to ``spool``."""
+    task = progress.add_task("reading", total=_size(stream), records="")
+    deck = SpooledDeck(spool)
+    part = ImportRatesRequest()
+
+    def put_by() -> None:
+        data = part.SerializeToString()
+        spool.write(_SIZE.pack(len(data)) + data)
+        part.Clear()
+
+    for line, rate in DeckFile(stream):
+        if isinstance(rate, str):
+            deck.unreadable += 1
+            if len(deck.problems) < KEPT_PROBLEMS:
+                deck.problems.append(Problem(line, "", rate))
+            continue
+        part.rates.append(rate)
+        deck.lines.append(line)
+        if len(part.rates) == RATES_A_MESSAGE:
+            put_by()
+            done = stream.tell() if stream.seekable() else None
+            progress.update(task, completed=done, records=f"{len(deck.lines):,} rates")
+    put_by()
+    progress.update(task, description="server is checking", total=None)
+    return deck
+
+
+def send_deck(
+    client: Client, deck: SpooledDeck, tenant_id: int, mode: ImportMode.ValueType, dry_run: bool
+) -> Outcome:
+    """Imports a deck. Where rows could not be read nothing is to change: a dry run then reports
+    what else is wrong."""
+    dry_run = dry_run or deck.unreadable > 0
+    queue: RequestQueue[ImportRatesRequest] = RequestQueue(2)
+    call = client.rating.ImportRates.future(iter(queue), timeout=client.long_timeout)
+    try:
+        for request in deck.requests(tenant_id, mode, dry_run):
+            if not queue.send(request, call):
+                break
+    except BaseException:
+        call.cancel()
+        raise
+    finally:
+        queue.close(call)
+    response = call.result()
+    problems = deck.problems + [
+        Problem(deck.lines[error.index], error.field, error.message) for error in response.errors
+    ]
+    problems.sort(key=lambda problem: problem.line)
+    return Outcome(response, problems, deck.unreadable)
 
 
 @click.command("import")
@@ -173,13 +181,16 @@ def import_rates(
     Columns: prefix, destination, cost_per_minute, billing_increment; optional: connect_fee,
     minimum_seconds, effective_from, effective_to, blocked, intervals.
     """
-    with _rereadable(file) as stream, byte_progress() as progress:
-        allow_empty = allow_empty and mode == IMPORT_MODE_REPLACE
-        deck = DeckImport(client, stream, tenant_id, mode, allow_empty, progress)
+    may_be_empty = allow_empty and mode == IMPORT_MODE_REPLACE
+    # In memory, and on disk where it is much.
+    with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as spool, byte_progress() as progress:
         try:
-            outcome = deck.run(dry_run)
+            deck = read_deck(file, spool, progress)
         except BadFile as error:
             raise Failure(f"{file.name}: {error}", USAGE) from None
+        if not deck.lines and not deck.unreadable and not may_be_empty:
+            raise Failure("the file has no rates in it", USAGE)
+        outcome = send_deck(client, deck, tenant_id, mode, dry_run)
     _report(client, outcome, dry_run)
 
 
@@ -223,16 +234,10 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     return document
 
 
-def _rereadable(file: BinaryIO) -> BinaryIO:
-    """The file itself, or a copy on disk of one that can be read only once."""
-    if file.seekable():
-        return file
-    copy = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    shutil.copyfileobj(file, copy)
-    return copy
-
-
-def _size(stream: BinaryIO) -> int:
+def _size(stream: BinaryIO) -> int | None:
+    """Bytes; None where that cannot be known."""
+    if not stream.seekable():
+        return None
     here = stream.tell()
     size = stream.seek(0, 2)
     stream.seek(here)

@@ -24,7 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from service.errors import InvalidInput, Reason
 from service.rpc import error_map
-from service.rpc.streams import Send, Stream, StreamOver, Streams
+from service.rpc.streams import Requests, Send, Stream, StreamOver, Streams
 
 Context = grpc.ServicerContext
 Decode = Callable[[bytes], Any]
@@ -158,13 +158,8 @@ def _one(decode: Decode) -> Callable[[bytes, Stream], Any]:
 
 
 def _each(decode: Decode, *, end_counts: bool) -> Callable[[Iterator[bytes], Stream], Any]:
-    def read(requests: Iterator[bytes], stream: Stream) -> Iterator[Any]:
-        while True:
-            try:
-                data = stream.receive(requests, end_counts=end_counts)
-            except StopIteration:
-                return
-            yield decode(data)
+    def read(requests: Iterator[bytes], stream: Stream) -> Requests[Any]:
+        return Requests(stream, requests, decode, end_counts=end_counts)
 
     return read
 

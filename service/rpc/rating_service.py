@@ -14,6 +14,7 @@ from service.rpc.bulk_rating import BulkRating, least_revision
 from service.rpc.conversion import calls, fields, rates
 from service.rpc.conversion.imports import read_deck
 from service.rpc.interceptors import on_bytes
+from service.rpc.streams import Requests
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
 
@@ -70,10 +71,13 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
         self._rates.delete(*rates.rate_to_delete(request))
         return Empty()
 
-    def ImportRates(
-        self, request_iterator: Iterator[pb.ImportRatesRequest], context: Context
+    def ImportRates(  # type: ignore[override]  # grpc's hints know only its own iterators
+        self, request_iterator: Requests[pb.ImportRatesRequest], context: Context
     ) -> pb.ImportRatesResponse:
-        deck = read_deck(request_iterator)
+        def has_all() -> None:
+            request_iterator.end_counts = False
+
+        deck = read_deck(request_iterator, has_all)
         return rates.import_outcome(
             self._rates.import_deck(deck.tenant_id, deck.mode, deck.dry_run, deck.rates)
         )

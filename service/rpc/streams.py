@@ -14,11 +14,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 import grpc
 
 from service.errors import Exhausted, Reason, Unavailable
 from service.rpc import error_map
+
+T = TypeVar("T")
 
 # Sends one serialised response; None ends the RPC with the status set on its context.
 Send = Callable[[bytes | None], None]
@@ -109,6 +112,33 @@ class Stream:
         self._context.set_details(status.details)
         self._context.set_trailing_metadata(status.trailing_metadata)
         self._send(None)
+
+
+class Requests(Generic[T]):
+    """The requests of one stream, as messages: an iterator, whose end is one that the client meant.
+
+    ``end_counts``: the end says that this was all, so it must be sure. Who reads may clear it once
+    the requests themselves have said how many there are.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        requests: Iterator[bytes],
+        decode: Callable[[bytes], T],
+        *,
+        end_counts: bool,
+    ) -> None:
+        self._stream = stream
+        self._requests = requests
+        self._decode = decode
+        self.end_counts = end_counts
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        return self._decode(self._stream.receive(self._requests, end_counts=self.end_counts))
 
 
 class Streams:

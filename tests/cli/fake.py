@@ -114,11 +114,13 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
 
 @dataclass
 class FakeRating(rating_service_pb2_grpc.RatingServiceServicer):
-    """Decks. A rate that costs "bad" is rejected; RateCall refuses with ``refusal``."""
+    """Decks. A rate that costs "bad" is rejected, and so is a deck that does not say how many rates
+    it has, or has others; RateCall refuses with ``refusal``."""
 
     requests: list[rating_service_pb2.ImportRatesRequest] = field(default_factory=list)
     taken: list[list[types_pb2.Rate]] = field(default_factory=list)
     dry_runs: int = 0
+    incomplete: int = 0
     refusal: tuple[int, str, str, dict[str, str]] | None = None
     delay_seconds: float = 0
 
@@ -136,13 +138,17 @@ class FakeRating(rating_service_pb2_grpc.RatingServiceServicer):
         context: grpc.ServicerContext,
     ) -> rating_service_pb2.ImportRatesResponse:
         deck: list[types_pb2.Rate] = []
-        first = None
+        stated = None
         for request in request_iterator:
-            first = first or request
             self.requests.append(request)
             deck.extend(request.rates)
-        if not context.is_active() or first is None:
-            return rating_service_pb2.ImportRatesResponse()
+            if request.HasField("rate_count"):
+                stated = request.rate_count
+        first = self.requests[-1]
+        if stated != len(deck):
+            self.incomplete += 1
+            message = f"the deck should have {stated} rates, but {len(deck)} came"
+            refuse(context, code_pb2.FAILED_PRECONDITION, "IMPORT_INCOMPLETE", message)
         if first.tenant_id == 404:
             refuse(context, code_pb2.NOT_FOUND, "TENANT_NOT_FOUND", "tenant 404 does not exist")
         errors = [

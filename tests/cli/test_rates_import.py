@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.cli.rates_import import RATES_A_MESSAGE
+from service.cli.rates_import import RATES_A_MESSAGE, SpooledDeck
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
+from tollwire.v1.rating_service_pb2 import ImportRatesRequest
 from tollwire.v1.types_pb2 import IMPORT_MODE_MERGE, IMPORT_MODE_REPLACE
 
 HEADER = "prefix,destination,cost_per_minute,billing_increment"
@@ -32,6 +36,7 @@ def test_a_deck_is_sent_in_parts_and_counted(
     assert sizes == [RATES_A_MESSAGE, RATES_A_MESSAGE, 1]
     assert fake.rating.requests[0].tenant_id == 7
     assert fake.rating.requests[0].mode == IMPORT_MODE_REPLACE
+    assert [r.rate_count for r in fake.rating.requests if r.HasField("rate_count")] == [size]
     assert [rate.prefix for rate in fake.rating.taken[0]] == [str(i) for i in range(size)]
     assert [line.split() for line in result.stdout.splitlines()] == [
         ["created", str(size)],
@@ -91,6 +96,29 @@ def test_rows_that_cannot_be_read_change_nothing_and_are_reported_with_the_other
     assert "created        0" in result.stdout
 
 
+@pytest.mark.parametrize("parts_sent", [1, 3])
+def test_an_import_that_is_interrupted_is_never_taken(
+    tollwire: Tollwire,
+    fake: FakeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parts_sent: int,
+) -> None:
+    """Its stream may look to the server as if it had ended well."""
+    requests = SpooledDeck.requests
+
+    def interrupted(*arguments: Any) -> Iterator[ImportRatesRequest]:
+        yield from islice(requests(*arguments), parts_sent)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SpooledDeck, "requests", interrupted)
+    path = deck(tmp_path, *(f"{i},x,0.01,60" for i in range(3 * RATES_A_MESSAGE + 1)))
+    result = tollwire("rates", "import", path, "--tenant", "1")
+    assert result.exit_code == 130
+    fake.stop()
+    assert not fake.rating.taken
+
+
 def test_json_output(tollwire: Tollwire, tmp_path: Path) -> None:
     path = deck(tmp_path, "33,France,bad,6", "44,UK,0.02")
     result = tollwire("rates", "import", path, "--tenant", "1", "--json")
@@ -136,6 +164,7 @@ def test_all_rates_can_be_deleted_when_that_is_meant(
     result = tollwire("rates", "import", deck(tmp_path), *arguments)
     assert result.exit_code == 0, result.output
     assert fake.rating.taken == [[]]
+    assert fake.rating.requests[0].HasField("rate_count")
 
 
 def test_a_refusal_ends_the_import_early(

@@ -17,7 +17,7 @@ METHODS = {
         "UpdateRate": ("rate update_mask", "Rate"),
         "DeleteRate": ("id etag", "Empty"),
         "ImportRates": (
-            "stream tenant_id mode dry_run rates",
+            "stream tenant_id mode dry_run rates rate_count",
             "created updated deleted unchanged rejected errors rate_revision",
         ),
         "ExportRates": ("tenant_id", "stream rates"),

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.integration.client import (
@@ -16,6 +17,7 @@ from tests.integration.client import (
     make_call,
     make_rate,
     not_found,
+    refused,
 )
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import types_pb2 as types
@@ -279,6 +281,25 @@ def test_a_broken_import_changes_nothing(client: Client, tenant: types.Tenant) -
     assert [rate.prefix for rate in client.export_rates(tenant.id)] == ["9"]
     # The tenant is not left locked either.
     assert counts(client.import_rates(tenant.id, [make_rate("1")])) == (1, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_deck_that_is_not_all_there_changes_nothing(
+    client: Client, tenant: types.Tenant, dry_run: bool
+) -> None:
+    client.import_rates(tenant.id, [make_rate("9")])
+    head = {"tenant_id": tenant.id, "mode": REPLACE, "dry_run": dry_run}
+
+    def messages(rate_count: int) -> Iterator[rating_pb.ImportRatesRequest]:
+        yield rating_pb.ImportRatesRequest(rates=[make_rate("1"), make_rate("x")], **head)
+        yield rating_pb.ImportRatesRequest(rates=[make_rate("2")], rate_count=rate_count)
+
+    for rate_count in (0, 2, 4):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "IMPORT_INCOMPLETE") as refusal:
+            client.rating.ImportRates(messages(rate_count))
+        assert refusal.metadata == {"expected_count": str(rate_count), "received_count": "3"}
+    assert counts(client.rating.ImportRates(messages(3))) == (0, 0, 0, 0, 1)
+    assert [rate.prefix for rate in client.export_rates(tenant.id)] == ["9"]
 
 
 def test_an_export_of_nothing_and_of_nobody(client: Client, tenant: types.Tenant) -> None:

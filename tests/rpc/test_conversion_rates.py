@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import model
-from service.errors import InvalidInput
+from service.errors import FailedPrecondition, InvalidInput, Reason
 from service.model import ImportMode, ImportOutcome, Interval, Rate, RateError
 from service.rpc.conversion import rates
 from service.rpc.conversion.imports import read_deck
@@ -111,7 +111,9 @@ def test_what_is_shown_can_be_sent_back(rate: Rate) -> None:
     assert changed == frozenset(UPDATABLE.values())
     assert replace(read, **OUTPUT_ONLY) == replace(rate, **OUTPUT_ONLY)
     assert read.id == rate.id
-    deck = read_deck(iter([pb.ImportRatesRequest(tenant_id=1, mode=1, rates=[shown])]))  # type: ignore[arg-type]
+    deck = read_deck(
+        iter([pb.ImportRatesRequest(tenant_id=1, mode=1, rates=[shown])]), lambda: None
+    )  # type: ignore[arg-type]
     assert [replace(item, **OUTPUT_ONLY) for item in deck.rates if isinstance(item, Rate)] == [
         replace(rate, **OUTPUT_ONLY)
     ]
@@ -258,7 +260,7 @@ def test_a_bad_mask_and_a_bad_field_are_named_together() -> None:
 
 
 def deck(*requests: pb.ImportRatesRequest) -> list[Rate | RateError]:
-    return list(read_deck(iter(requests)).rates)
+    return list(read_deck(iter(requests), lambda: None).rates)
 
 
 MERGE = types_pb2.IMPORT_MODE_MERGE
@@ -274,7 +276,8 @@ def test_a_deck_over_many_messages() -> None:
                 pb.ImportRatesRequest(tenant_id=7, mode=REPLACE, dry_run=True),
                 pb.ImportRatesRequest(rates=[message(prefix="3", tenant_id=0)]),
             ]
-        )
+        ),
+        lambda: None,
     )
     assert (read.tenant_id, read.mode, read.dry_run) == (7, ImportMode.REPLACE, True)
     found = list(read.rates)
@@ -306,11 +309,62 @@ def test_errors_of_a_deck_count_over_its_messages() -> None:
 def test_a_first_message_that_does_not_say_what_for(
     first: pb.ImportRatesRequest, fields: list[str]
 ) -> None:
-    assert wrong_fields(lambda: read_deck(iter([first]))) == fields
+    assert wrong_fields(lambda: deck(first)) == fields
 
 
 def test_a_deck_without_any_message() -> None:
-    assert wrong_fields(lambda: read_deck(iter([]))) == ["tenant_id"]
+    assert wrong_fields(deck) == ["tenant_id"]
+
+
+HEAD: dict[str, Any] = {"tenant_id": 7, "mode": MERGE}
+TWO = [message(prefix="1"), message(prefix="2")]
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        (pb.ImportRatesRequest(**HEAD, rate_count=2, rates=TWO),),
+        (pb.ImportRatesRequest(**HEAD, rate_count=0),),
+        (pb.ImportRatesRequest(**HEAD, rate_count=2), pb.ImportRatesRequest(rates=TWO)),
+        (pb.ImportRatesRequest(**HEAD, rates=TWO), pb.ImportRatesRequest(rate_count=2)),
+        (
+            pb.ImportRatesRequest(**HEAD, rates=TWO[:1], rate_count=2),
+            pb.ImportRatesRequest(rates=TWO[1:], rate_count=2),
+        ),
+    ],
+)
+def test_a_deck_of_as_many_rates_as_it_states(requests: tuple[pb.ImportRatesRequest, ...]) -> None:
+    told = []
+    found = list(read_deck(iter(requests), lambda: told.append(True)).rates)
+    assert len(found) in (0, 2)
+    assert told
+
+
+@pytest.mark.parametrize(("stated", "late"), [(0, False), (1, False), (3, False), (3, True)])
+def test_a_deck_of_more_or_fewer_rates_than_it_states(stated: int, late: bool) -> None:
+    """It is refused at its end: none of it counts."""
+    told = []
+    first, second = (
+        pb.ImportRatesRequest(**HEAD, rates=TWO, rate_count=None if late else stated),
+        pb.ImportRatesRequest(rate_count=stated if late else None),
+    )
+    rates = read_deck(iter((first, second)), lambda: told.append(True)).rates
+    with pytest.raises(FailedPrecondition) as refused:
+        list(rates)
+    assert refused.value.reason is Reason.IMPORT_INCOMPLETE
+    assert refused.value.metadata == {"expected_count": str(stated), "received_count": "2"}
+    assert not told
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [({"rate_count": -1}, {}), ({"rate_count": 2}, {"rate_count": 3})]
+)
+def test_a_count_that_cannot_be(first: dict[str, int], second: dict[str, int]) -> None:
+    assert wrong_fields(
+        lambda: deck(
+            pb.ImportRatesRequest(**HEAD, **first, rates=TWO), pb.ImportRatesRequest(**second)
+        )
+    ) == ["rate_count"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.rpc import streams
 from service.rpc.server import MAX_REQUEST_BYTES
 from tests.rpc.conftest import WholeServer
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
@@ -312,6 +313,24 @@ def outbound(tenant_id: int, number: str, seconds: int, **fields: Any) -> types_
         duration_seconds=seconds,
         **fields,
     )
+
+
+def test_a_deck_that_is_counted_needs_no_settling(
+    whole: WholeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That all has come is certain without another look at whether the client is still there."""
+    monkeypatch.setattr(streams, "SETTLE_SLICE_SECONDS", 10 * DEADLINE_SECONDS)
+    tenant = tenant_grpc.TenantServiceStub(whole.channel).CreateTenant(
+        tenant_pb.CreateTenantRequest(tenant=types_pb2.Tenant(name="x"))
+    )
+    request = rating_pb.ImportRatesRequest(
+        tenant_id=tenant.id,
+        mode=types_pb2.IMPORT_MODE_MERGE,
+        rates=[types_pb2.Rate(prefix="1", cost_per_minute="1", billing_increment=1)],
+        rate_count=1,
+    )
+    rating = rating_grpc.RatingServiceStub(whole.channel)
+    assert rating.ImportRates(iter([request]), timeout=DEADLINE_SECONDS).created == 1
 
 
 def test_the_whole_way(whole: WholeServer) -> None:

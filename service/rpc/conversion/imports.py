@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from service.errors import invalid_field
+from service.errors import FailedPrecondition, Reason, invalid_field
 from service.model import ImportMode, Rate, RateError
 from service.rate_checks import check_terms
 from service.rpc.conversion import fields
@@ -27,8 +27,11 @@ class IncomingDeck:
     rates: Iterator[Rate | RateError]
 
 
-def read_deck(requests: Iterator[pb.ImportRatesRequest]) -> IncomingDeck:
-    """Takes the first request, which says what the deck is for."""
+def read_deck(
+    requests: Iterator[pb.ImportRatesRequest], has_all: Callable[[], None]
+) -> IncomingDeck:
+    """Takes the first request, which says what the deck is for. ``has_all`` is called once as many
+    rates have come as the requests state: the end of the requests then needs no further proof."""
     first = next(requests, None)
     if first is None:
         raise invalid_field("tenant_id", f"{REQUIRED}: the deck has no first message")
@@ -37,16 +40,19 @@ def read_deck(requests: Iterator[pb.ImportRatesRequest]) -> IncomingDeck:
         wrong.add("tenant_id", f"{REQUIRED} in the first message, and above 0")
     mode = fields.enum(first.mode, _MODES, "import mode", "mode", wrong, ImportMode.MERGE)
     wrong.refuse()
-    return IncomingDeck(first.tenant_id, mode, first.dry_run, _rates(first, requests))
+    return IncomingDeck(first.tenant_id, mode, first.dry_run, _rates(first, requests, has_all))
 
 
 def _rates(
-    first: pb.ImportRatesRequest, requests: Iterator[pb.ImportRatesRequest]
+    first: pb.ImportRatesRequest,
+    requests: Iterator[pb.ImportRatesRequest],
+    has_all: Callable[[], None],
 ) -> Iterator[Rate | RateError]:
     index = 0
+    stated: int | None = None
     request: pb.ImportRatesRequest | None = first
     while request is not None:
-        _check_same(request, first)
+        stated = _check_head(request, first, stated)
         for message in request.rates:
             wrong = Wrong()
             rate = read_rate(message, wrong)
@@ -58,12 +64,25 @@ def _rates(
             else:
                 yield rate
             index += 1
+        if stated == index:
+            has_all()
         request = next(requests, None)
+    if stated is not None and stated != index:
+        raise _incomplete(stated, index)
 
 
-def _check_same(request: pb.ImportRatesRequest, first: pb.ImportRatesRequest) -> None:
-    """Later messages repeat what the first said, or leave it unset."""
+def _check_head(
+    request: pb.ImportRatesRequest, first: pb.ImportRatesRequest, stated: int | None
+) -> int | None:
+    """Later messages repeat what the first said, or leave it unset. Returns the rate_count that was
+    stated so far."""
     wrong = Wrong()
+    if request.HasField("rate_count"):
+        if request.rate_count < 0:
+            wrong.add("rate_count", f"must be 0 or above, got {request.rate_count}")
+        elif stated not in (None, request.rate_count):
+            wrong.add("rate_count", f"must stay {stated} for the whole deck")
+        stated = request.rate_count
     if request.tenant_id not in (0, first.tenant_id):
         wrong.add("tenant_id", f"must stay {first.tenant_id} for the whole deck")
     if request.mode not in (0, first.mode):
@@ -71,3 +90,12 @@ def _check_same(request: pb.ImportRatesRequest, first: pb.ImportRatesRequest) ->
     if request.dry_run and not first.dry_run:
         wrong.add("dry_run", "must be set in the first message to hold for the deck")
     wrong.refuse()
+    return stated
+
+
+def _incomplete(stated: int, received: int) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.IMPORT_INCOMPLETE,
+        f"the deck should have {stated} rates, but {received} came; nothing was changed",
+        metadata={"expected_count": str(stated), "received_count": str(received)},
+    )
