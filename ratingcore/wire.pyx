@@ -498,6 +498,21 @@ cdef int _rate_request(_Request request) except -1 nogil:
     return 0
 
 
+cdef _Request _request(
+    bytes request_bytes, object find_deck, object refer, int64_t now_ns, uint32_t max_calls
+):
+    """The caller keeps ``request_bytes`` for as long."""
+    cdef _Request request = _Request()
+    request.find_deck = find_deck
+    request.refer = refer
+    request.decks = []
+    request.at = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
+    request.end = request.at + PyBytes_GET_SIZE(request_bytes)
+    request.now_ns = now_ns
+    request.max_calls = max_calls
+    return request
+
+
 class MalformedRequest(ValueError):
     """The request's bytes are not a protobuf message of its type."""
 
@@ -522,21 +537,41 @@ def rate_request(
 
     MalformedRequest where protobuf would refuse the request; TooManyCalls above ``max_calls``.
     """
-    cdef _Request request = _Request()
+    cdef _Request request = _request(request_bytes, find_deck, refer, now_ns, max_calls)
     cdef int outcome
-    request.find_deck = find_deck
-    request.refer = refer
-    request.decks = []
-    request.at = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
-    request.end = request.at + PyBytes_GET_SIZE(request_bytes)
-    request.now_ns = now_ns
-    request.max_calls = max_calls
     with nogil:
         outcome = _rate_request(request)
     if outcome == 1:
         raise MalformedRequest("the request is not a valid protobuf message of its type")
     if outcome == 2:
         raise TooManyCalls(f"at most {max_calls} calls in one request")
+    return PyBytes_FromStringAndSize(<const char*> request.response, request.size)
+
+
+cdef bint _is_lone_call(_Request request) noexcept nogil:
+    """Whether the request is one Call in field 1 and nothing else."""
+    cdef uint32_t tag
+    cdef text_t call
+    cdef const uint8_t* at = read_uint32(request.at, request.end, &tag)
+    if at == NULL or tag != TAG_CALLS:
+        return False
+    return read_bytes(at, request.end, &call) == request.end
+
+
+def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns):
+    """The RateCallResponse's bytes for a RateCallRequest's bytes; None where they need more than a
+    price: a request with other fields than its call, an error to be worded, a call without a rate.
+
+    ``find_deck`` and ``now_ns`` as for ``rate_request``. The GIL is kept: one call is rated sooner
+    than the GIL would be given up and had again.
+    """
+    cdef _Request request = _request(request_bytes, find_deck, None, now_ns, 1)
+    if not _is_lone_call(request) or _read_block(request) != 1:
+        return None
+    _find_tenants(request, 1)
+    if _rate_jobs(request, 1) or request.jobs[0].outcome.status == UNRATED:
+        return None
+    _write_block(request, 1)
     return PyBytes_FromStringAndSize(<const char*> request.response, request.size)
 
 

@@ -132,6 +132,12 @@ class Calls:
         except NotFound:
             return None
 
+    def deck_in_memory(self, tenant_id: int) -> ratingcore.Deck | None:
+        """The tenant's deck as this worker has it; None where it has none, which another look may
+        have."""
+        found = self._decks.in_memory(tenant_id)
+        return found.deck if found else None
+
     def rate_batch(
         self, calls: Sequence[Call | BadCall], asked_at: float | None = None
     ) -> list[RatedCall]:

@@ -83,6 +83,10 @@ class Decks:
                 self._apply(connection, state)
                 self._known_seq = state.change_seq
 
+    def in_memory(self, tenant_id: int) -> TenantDeck | None:
+        """The tenant's deck, without a look into the database."""
+        return self._decks.get(tenant_id)
+
     def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
         """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database.
 

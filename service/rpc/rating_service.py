@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import grpc
@@ -10,8 +9,9 @@ from google.protobuf.empty_pb2 import Empty
 
 from service.calls import Calls
 from service.rates import Rates
-from service.rpc.bulk_rating import BulkRating, least_revision
-from service.rpc.conversion import calls, fields, rates
+from service.rpc.bulk_rating import BulkRating
+from service.rpc.call_rating import CallRating
+from service.rpc.conversion import fields, rates
 from service.rpc.conversion.imports import read_deck
 from service.rpc.interceptors import on_bytes
 from service.rpc.streams import Requests
@@ -23,23 +23,13 @@ Context = grpc.ServicerContext
 
 class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
     def __init__(self, calls: Calls, rates: Rates) -> None:
-        self._calls = calls
         self._rates = rates
+        self._call = CallRating(calls)
         self._bulk = BulkRating(calls)
 
-    def RateCall(self, request: pb.RateCallRequest, context: Context) -> pb.RateCallResponse:
-        call = calls.required_call(
-            request.call, present=request.HasField("call"), now_ns=time.time_ns()
-        )
-        least = least_revision(request.min_rate_revision)
-        response = pb.RateCallResponse()
-        if request.explain:
-            rated, explained = self._calls.explain(call, least)
-            response.explanation.CopyFrom(calls.explanation(explained))
-        else:
-            rated = self._calls.rate(call, least)
-        calls.write_rated(rated, response.rated)
-        return response
+    @on_bytes
+    def RateCall(self, request: bytes, context: Context) -> bytes:
+        return self._call.rate(request)
 
     @on_bytes
     def BatchRateCalls(self, request: bytes, context: Context) -> bytes:

@@ -6,7 +6,6 @@ the error map and of the interceptors, which are tested on a real server.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,7 +24,6 @@ from service.model import (
     ChunkResult,
     Direction,
     Disposition,
-    Explanation,
     Extension,
     ImportMode,
     ImportOutcome,
@@ -235,17 +233,6 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         Empty(),
     ),
     (
-        "RatingService/RateCall",
-        rating_pb.RateCallRequest(call=CALL_MESSAGE),
-        RatedCall("", RatingStatus.RATED, bill_seconds=66, cost_e4=1650),
-        ("rate", CALL, 0),
-        rating_pb.RateCallResponse(
-            rated=types_pb2.RatedCall(
-                status=types_pb2.RATING_STATUS_RATED, bill_seconds=66, cost="0.1650"
-            )
-        ),
-    ),
-    (
         "CdrService/CreateCdr",
         cdr_pb.CreateCdrRequest(call=CALL_MESSAGE),
         CDR,
@@ -310,7 +297,7 @@ def test_unary_methods(
 
 def test_every_method_is_tried() -> None:
     streams_and_bytes = {
-        "RatingService/BatchRateCalls",
+        *("RatingService/RateCall", "RatingService/BatchRateCalls"),
         *("RatingService/StreamRateCalls", "RatingService/ImportRates"),
         *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
     }
@@ -329,28 +316,6 @@ def test_no_method_is_inherited() -> None:
         (TenantServicer, "TenantService"),
     ):
         assert set(SERVICES[name].methods_by_name) <= set(vars(servicer))
-
-
-def test_an_explanation_is_given_where_it_is_asked_for(server: Any, subject: Fake) -> None:
-    rated = RatedCall("", RatingStatus.RATED, bill_seconds=66, cost_e4=1650)
-    subject.answers = [(rated, Explanation("447", (), ()))]
-    request = rating_pb.RateCallRequest(call=CALL_MESSAGE, explain=True)
-    rpc = server.invoke_unary_unary(method("RatingService/RateCall"), (), request, 10)
-    response, _, _, _ = rpc.termination()
-    assert subject.calls == [("explain", CALL, 0)]
-    assert response.explanation.normalized_number == "447"
-
-
-def test_a_call_without_a_start_is_rated_as_of_now(server: Any, subject: Fake) -> None:
-    sent = types_pb2.Call()
-    sent.CopyFrom(CALL_MESSAGE)
-    sent.ClearField("started_at")
-    subject.answers = [RatedCall("", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)]
-    before = time.time_ns()
-    request = rating_pb.RateCallRequest(call=sent)
-    rpc = server.invoke_unary_unary(method("RatingService/RateCall"), (), request, 10)
-    assert rpc.termination()[2] is grpc.StatusCode.OK
-    assert before <= subject.calls[0][1].started_at_ns <= time.time_ns()
 
 
 def stream(server: Any, path: str, requests: Iterable[Any]) -> tuple[Any, list[Any]]:

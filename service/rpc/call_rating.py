@@ -1,0 +1,51 @@
+"""RateCall: one call from the request's bytes to the response's bytes, without an object between.
+
+Nearly every request is a call that has a price, and the core answers it from its bytes. All others
+go through message objects and service.calls, which word what is wrong or show each step: so this
+module has no rules of its own.
+"""
+
+from __future__ import annotations
+
+import time
+
+from google.protobuf.message import DecodeError
+
+from ratingcore.wire import rate_lone_call
+from service.calls import Calls
+from service.rpc.bulk_rating import least_revision
+from service.rpc.conversion import calls
+from service.rpc.interceptors import malformed_request
+from tollwire.v1 import rating_service_pb2 as pb
+
+
+class CallRating:
+    """Rates RateCallRequests. Thread-safe."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._deck_in_memory = calls.deck_in_memory
+
+    def rate(self, request: bytes) -> bytes:
+        """The response's bytes. Raises what Calls.rate does; InvalidInput for a bad request."""
+        now_ns = time.time_ns()
+        response = rate_lone_call(request, self._deck_in_memory, now_ns)
+        if response is None:
+            return self._by_message(request, now_ns).SerializeToString()
+        return response
+
+    def _by_message(self, data: bytes, now_ns: int) -> pb.RateCallResponse:
+        try:
+            request = pb.RateCallRequest.FromString(data)
+        except DecodeError as error:
+            raise malformed_request() from error
+        call = calls.required_call(request.call, present=request.HasField("call"), now_ns=now_ns)
+        least = least_revision(request.min_rate_revision)
+        response = pb.RateCallResponse()
+        if request.explain:
+            rated, explained = self._calls.explain(call, least)
+            response.explanation.CopyFrom(calls.explanation(explained))
+        else:
+            rated = self._calls.rate(call, least)
+        calls.write_rated(rated, response.rated)
+        return response

@@ -1,0 +1,115 @@
+"""RateCall from bytes to bytes: it answers and refuses what message objects would."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ratingcore.wire import rate_lone_call
+from service.errors import InvalidInput, Reason, TollwireError
+from service.rpc.call_rating import CallRating
+from service.rpc.conversion import calls as conversion
+from tests.rpc.test_bulk_rating import ANYTHING, CALLS, NOW_NS, WELL_FORMED
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+RATING = CallRating(CALLS)
+REQUESTS = st.builds(
+    pb.RateCallRequest,
+    call=st.builds(lambda fields: types_pb2.Call(**fields), WELL_FORMED | ANYTHING),
+    explain=st.sampled_from([False, False, False, True]),
+    min_rate_revision=st.sampled_from([0, 0, 0, 1, 300, 301, 10**9, -1]),
+)
+GOOD = types_pb2.Call(
+    tenant_id=3, destination_number="12", direction=2, disposition=1, duration_seconds=61
+)
+
+
+def by_message(data: bytes) -> bytes:
+    """The same through message objects, in as few words as possible."""
+    try:
+        request = pb.RateCallRequest.FromString(data)
+    except DecodeError:
+        return b"malformed"
+    response = pb.RateCallResponse()
+    call = conversion.required_call(request.call, present=request.HasField("call"), now_ns=NOW_NS)
+    if request.min_rate_revision < 0:
+        raise InvalidInput(Reason.INVALID_FIELD, "min_rate_revision")
+    if request.explain:
+        rated, explained = CALLS.explain(call, request.min_rate_revision)
+        response.explanation.CopyFrom(conversion.explanation(explained))
+    else:
+        rated = CALLS.rate(call, request.min_rate_revision)
+    conversion.write_rated(rated, response.rated)
+    return response.SerializeToString()
+
+
+def outcome(rate: object, data: bytes) -> object:
+    assert callable(rate)
+    try:
+        return rate(data)
+    except TollwireError as error:
+        if error.reason is Reason.MALFORMED_REQUEST:
+            return b"malformed"
+        if "min_rate_revision" in error.message and isinstance(error, InvalidInput):
+            return "negative revision"
+        return type(error), error.reason, error.message, error.metadata, error.violations
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen_time() -> object:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("service.rpc.call_rating.time.time_ns", lambda: NOW_NS)
+        yield
+
+
+@settings(max_examples=250, deadline=None)
+@given(REQUESTS)
+def test_it_answers_and_refuses_what_message_objects_would(request: pb.RateCallRequest) -> None:
+    data = request.SerializeToString()
+    assert outcome(RATING.rate, data) == outcome(by_message, data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(REQUESTS, REQUESTS, st.binary(max_size=6), st.integers(0, 120))
+def test_whatever_the_bytes_are(
+    first: pb.RateCallRequest, second: pb.RateCallRequest, damage: bytes, at: int
+) -> None:
+    """Two requests in a row are one to protobuf, whose second call is merged into the first."""
+    whole = first.SerializeToString() + second.SerializeToString()
+    for data in (whole, whole[:at] + damage + whole[at + len(damage) :], whole[:at], damage):
+        assert outcome(RATING.rate, data) == outcome(by_message, data)
+
+
+def test_a_call_with_a_price_makes_no_objects() -> None:
+    request = pb.RateCallRequest(call=GOOD).SerializeToString()
+    answer = rate_lone_call(request, CALLS.deck_in_memory, NOW_NS)
+    assert answer is not None
+    assert answer == by_message(request)
+    inbound = types_pb2.Call(tenant_id=3, direction=1, disposition=1, duration_seconds=9)
+    request = pb.RateCallRequest(call=inbound).SerializeToString()
+    assert rate_lone_call(request, CALLS.deck_in_memory, NOW_NS) == by_message(request)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        pb.RateCallRequest(explain=True, call=GOOD).SerializeToString(),
+        pb.RateCallRequest(min_rate_revision=1, call=GOOD).SerializeToString(),
+        2 * pb.RateCallRequest(call=GOOD).SerializeToString(),
+        pb.RateCallRequest(call=types_pb2.Call(tenant_id=3)).SerializeToString(),
+        pb.RateCallRequest(call=GOOD).SerializeToString()[:-1],
+    ],
+)
+def test_what_is_not_just_a_call_is_left_to_message_objects(data: bytes) -> None:
+    assert rate_lone_call(data, CALLS.deck_in_memory, NOW_NS) is None
+
+
+def test_a_tenant_that_is_not_in_memory_is_looked_for() -> None:
+    asked: list[int] = []
+    request = pb.RateCallRequest(call=GOOD).SerializeToString()
+    assert rate_lone_call(request, asked.append, NOW_NS) is None
+    assert asked == [3]
