@@ -7,7 +7,7 @@ it, and whoever changes rates builds another one (builder.pyx) and swaps one ref
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cython cimport final, freelist
-from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
 from libc.string cimport memset
 
 from .batch cimport NOT_BILLABLE, RATED, outcome_t, rate_digits
@@ -16,13 +16,15 @@ from .invariants cimport check_tables
 from .memory cimport allocate, release
 from .money cimport BLOCKED_BIT, MAX_SECONDS, interval_t, terms_t, whole
 from .number cimport MAX_DIGITS, normalize_text
-from .pool cimport pool_item
 from .tables cimport (
     NO_ROW,
     first_window,
     is_group,
     row_count,
+    row_destination,
+    row_rate_id,
     row_terms,
+    row_version_id,
     rows_in_order,
     slot_prefix,
     slots_on_path,
@@ -39,9 +41,7 @@ from .values import RateInfo
 
 cdef str _destination(const tables_t* tables, uint32_t row):
     cdef uint32_t length
-    cdef const uint8_t* text = pool_item(
-        &tables.destinations, row_terms(tables, row).destination, &length
-    )
+    cdef const uint8_t* text = row_destination(tables, row, &length)
     return PyUnicode_DecodeUTF8(<const char*> text, length, NULL)
 
 
@@ -228,20 +228,16 @@ cdef class Deck:
         cdef const window_t* window = NULL
         cdef const interval_t* intervals
         cdef uint32_t count, i
-        cdef int64_t version_id, rate_id
         effective_from_ns = None
         effective_to_ns = None
         if row >= tables.slot_count:
             window = &tables.windows[row - tables.slot_count]
             effective_from_ns = _bound(window.from_s, window.from_ns, INT64_MIN)
             effective_to_ns = _bound(window.to_s, window.to_ns, INT64_MAX)
-            version_id, rate_id = window.version_id, window.rate_id
-        else:
-            version_id, rate_id = tables.version_ids[row], tables.rate_ids[row]
         intervals = terms_intervals(tables, terms, &count)
         return RateInfo(
-            version_id,
-            rate_id,
+            row_version_id(tables, row),
+            row_rate_id(tables, row),
             self._prefix(row),
             _destination(tables, row),
             terms.price_e4,
@@ -295,26 +291,16 @@ cdef class Rating:
     @property
     def rate_id(self):
         """Of the rate that matched, also where it is blocked; 0 where none did."""
-        cdef const tables_t* tables
-        cdef int32_t row = self.outcome.row
-        if row == NO_ROW:
+        if self.outcome.row == NO_ROW:
             return 0
-        tables = self.deck.tables
-        if row < <int64_t> tables.slot_count:
-            return tables.rate_ids[row]
-        return tables.windows[row - tables.slot_count].rate_id
+        return row_rate_id(self.deck.tables, self.outcome.row)
 
     @property
     def version_id(self):
         """Of that rate's state; 0 where there is none."""
-        cdef const tables_t* tables
-        cdef int32_t row = self.outcome.row
-        if row == NO_ROW:
+        if self.outcome.row == NO_ROW:
             return 0
-        tables = self.deck.tables
-        if row < <int64_t> tables.slot_count:
-            return tables.version_ids[row]
-        return tables.windows[row - tables.slot_count].version_id
+        return row_version_id(self.deck.tables, self.outcome.row)
 
     @property
     def rate_index(self):

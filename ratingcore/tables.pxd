@@ -19,7 +19,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from .money cimport interval_t, terms_t
 from .native cimport popcount10
 from .number cimport dialling_t
-from .pool cimport pool_t
+from .pool cimport pool_item, pool_t
 
 cdef enum:
     MAX_ROWS = 0x7FFFFFF         # of one deck; a slot and the length of its prefix fit 32 bits
@@ -129,6 +129,37 @@ cdef inline const terms_t* row_terms(const tables_t* tables, uint32_t row) noexc
     else:
         number = tables.windows[row - tables.slot_count].terms
     return &(<const terms_t*> tables.terms.data)[number]
+
+
+cdef inline int64_t row_rate_id(const tables_t* tables, uint32_t row) noexcept nogil:
+    if row < tables.slot_count:
+        return tables.rate_ids[row]
+    return tables.windows[row - tables.slot_count].rate_id
+
+
+cdef inline int64_t row_version_id(const tables_t* tables, uint32_t row) noexcept nogil:
+    if row < tables.slot_count:
+        return tables.version_ids[row]
+    return tables.windows[row - tables.slot_count].version_id
+
+
+cdef inline const uint8_t* row_destination(
+    const tables_t* tables, uint32_t row, uint32_t* length
+) noexcept nogil:
+    """UTF-8, and its length in bytes."""
+    return pool_item(&tables.destinations, row_terms(tables, row).destination, length)
+
+
+cdef inline const void* rate_id_place(const tables_t* tables, uint32_t row) noexcept nogil:
+    """What to prefetch for ``row_rate_id``."""
+    if row < tables.slot_count:
+        return &tables.rate_ids[row]
+    return &tables.windows[row - tables.slot_count]
+
+
+cdef inline const void* destination_place(const tables_t* tables, uint32_t row) noexcept nogil:
+    """What to prefetch for ``row_destination``."""
+    return &tables.destinations.ends[row_terms(tables, row).destination]
 
 
 cdef inline const interval_t* terms_intervals(

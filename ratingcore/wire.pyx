@@ -34,8 +34,15 @@ from .memory cimport release, reserve
 from .money cimport BLOCKED_BIT, terms_t
 from .native cimport likely, prefetch, unlikely
 from .number cimport MAX_DIGITS, dialling_t, normalize
-from .pool cimport pool_item
-from .tables cimport NO_ROW, row_terms, tables_t
+from .tables cimport (
+    NO_ROW,
+    destination_place,
+    rate_id_place,
+    row_destination,
+    row_rate_id,
+    row_terms,
+    tables_t,
+)
 
 cdef enum:
     MAX_RESPONSE = 0x7FFFFFFF       # bytes
@@ -233,9 +240,8 @@ cdef void _rate_run(_Request request, int first, int count, const tables_t* tabl
         if row != NO_ROW:
             # What the response says of the rate, read when it is written. Not in a function of its
             # own: one that does nothing but prefetch has no effect to gcc, which leaves it out.
-            if row < <int32_t> tables.slot_count:
-                prefetch(&tables.rate_ids[row])
-            prefetch(&tables.destinations.ends[row_terms(tables, row).destination])
+            prefetch(rate_id_place(tables, row))
+            prefetch(destination_place(tables, row))
 
 
 cdef bint _rate_jobs(_Request request, int count) noexcept nogil:
@@ -350,18 +356,12 @@ cdef uint8_t* _write_rate(uint8_t* at, const job_t* job) noexcept nogil:
     at[0] = TAG_RATE_ID
     at = _varint(at + 1, row_rate_id(tables, job.outcome.row))
     at = _write_prefix(at, job)
-    destination = pool_item(&tables.destinations, terms.destination, &size)
+    destination = row_destination(tables, job.outcome.row, &size)
     if size:
         at = _bytes(at, TAG_DESTINATION, destination, size)
     at = _money(at, TAG_COST_PER_MINUTE, terms.price_e4)
     at[0] = TAG_BILLING_INCREMENT
     return _varint(at + 1, terms.increment & ~<uint32_t> BLOCKED_BIT)
-
-
-cdef inline int64_t row_rate_id(const tables_t* tables, int32_t row) noexcept nogil:
-    if row < <int32_t> tables.slot_count:
-        return tables.rate_ids[row]
-    return tables.windows[row - <int32_t> tables.slot_count].rate_id
 
 
 cdef uint8_t* _write_rated(uint8_t* at, const job_t* job) noexcept nogil:
@@ -389,11 +389,7 @@ cdef uint32_t _room(const job_t* job) noexcept nogil:
     """Bytes that the response to a call may need at most."""
     cdef uint32_t size = 0
     if likely(job.outcome.row != NO_ROW):
-        pool_item(
-            &job.tenant.tables.destinations,
-            row_terms(job.tenant.tables, job.outcome.row).destination,
-            &size,
-        )
+        row_destination(job.tenant.tables, job.outcome.row, &size)
     return FIXED_ROOM + job.call.call_id.size + size
 
 
@@ -429,13 +425,7 @@ cdef int _write_block(_Request request, int count) except -1 nogil:
     for i in range(count):
         job = &request.jobs[i]
         if not job.referred and job.outcome.row != NO_ROW:
-            prefetch(
-                pool_item(
-                    &job.tenant.tables.destinations,
-                    row_terms(job.tenant.tables, job.outcome.row).destination,
-                    &size,
-                )
-            )
+            prefetch(row_destination(job.tenant.tables, job.outcome.row, &size))
     for i in range(count):
         job = &request.jobs[i]
         if unlikely(job.referred):
