@@ -15,7 +15,7 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test check lint format types proto debug sanitize bench bench-quick bench-docs tools freeze clean
+.PHONY: help setup build run demo test check lint format types proto debug sanitize fuzz fuzz-quick bench bench-quick bench-docs tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,19 +86,34 @@ proto: $(STAMP) ## buf: lint the protos, find breaking changes
 
 debug: $(STAMP) ## build the core with its checks on, test it; "make build" goes back
 	TOLLWIRE_DEBUG=1 $(PY) setup.py -q build_protos build_ext --inplace
-	$(PY) -m pytest tests/core $(PYTEST_ARGS)
+	$(PY) -m pytest tests/core tests/fuzz $(PYTEST_ARGS)
 
 # Python itself is not built with the sanitizers, so their library is loaded first; its own memory
 # comes from malloc, where they see it, and is not all freed at exit. A finding ends the run.
-SANITIZER_ENV = LD_PRELOAD="$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libstdc++.so.6)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc
+SANITIZERS = $$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libstdc++.so.6)
+SANITIZER_OPTIONS = ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	PYTHONMALLOC=malloc
 
 # It asks glibc's malloc how much is in use, and the sanitizers have one of their own.
 UNSANITIZED = --deselect tests/core/test_memory.py::test_nbytes_is_what_a_deck_takes
 
 sanitize: $(STAMP) ## the same as debug, under the address and undefined behaviour sanitizers
 	TOLLWIRE_SANITIZE=address,undefined $(PY) setup.py -q build_protos build_ext --inplace
-	$(SANITIZER_ENV) $(PY) -m pytest tests/core --capture=no $(UNSANITIZED) $(PYTEST_ARGS)
+	LD_PRELOAD="$(SANITIZERS)" $(SANITIZER_OPTIONS) \
+		$(PY) -m pytest tests/core tests/fuzz --capture=no $(UNSANITIZED) $(PYTEST_ARGS)
+
+# Where atheris cannot be had, chance alone leads.
+fuzz: $(STAMP) ## fuzz the codecs under the sanitizers (FUZZ_ARGS="read --seconds 600")
+	@$(PY) -m pip install --disable-pip-version-check -q -r requirements/fuzz.txt \
+		|| echo "atheris cannot be had here: the search is not guided by coverage"
+	TOLLWIRE_SANITIZE=address,undefined TOLLWIRE_COVERAGE=1 \
+		$(PY) setup.py -q build_protos build_ext --inplace
+	mkdir -p build/fuzz && gcc -O2 -shared -fPIC -o build/fuzz/coverage.so tests/fuzz/coverage.c
+	LD_PRELOAD="$(SANITIZERS):$(CURDIR)/build/fuzz/coverage.so" $(SANITIZER_OPTIONS) \
+		$(PY) -m tests.fuzz $(FUZZ_ARGS)
+
+fuzz-quick: setup ## the same for seconds, by chance alone, on the core as it is
+	$(PY) -m tests.fuzz --seconds 5
 
 tools: ## grpcurl and ghz into .tools/bin, where Go is there to build them
 	.ci/tools

@@ -1,10 +1,12 @@
 """The build: compiles the protos and the rating core, and says which files the wheel holds.
 
-Everything that can be said without code is in pyproject.toml. Two switches, read from the
+Everything that can be said without code is in pyproject.toml. Three switches, read from the
 environment, change how the core is compiled:
 
 TOLLWIRE_DEBUG=1                        bounds and wraparound checks on, -O1 -g
 TOLLWIRE_SANITIZE=address,undefined     the compiler's sanitizers, with TOLLWIRE_DEBUG's flags
+TOLLWIRE_COVERAGE=1                     each branch reports itself to a fuzzer (tests/fuzz), without
+                                        which such a core cannot be loaded
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ PROTO_ROOT = Path("proto")
 CORE = Path("ratingcore")
 SANITIZERS = os.environ.get("TOLLWIRE_SANITIZE", "")
 DEBUG = os.environ.get("TOLLWIRE_DEBUG", "") not in ("", "0") or bool(SANITIZERS)
+COVERAGE = os.environ.get("TOLLWIRE_COVERAGE", "") not in ("", "0")
 MODE = f"debug {SANITIZERS}".strip() if DEBUG else "release"
+MODE += " coverage" if COVERAGE else ""
 
 
 def protobuf_plugin(name: str) -> str:
@@ -146,6 +150,8 @@ def core_extensions() -> list[Extension]:
     if SANITIZERS:
         compile_args.append(f"-fsanitize={SANITIZERS}")
         link_args.append(f"-fsanitize={SANITIZERS}")
+    if COVERAGE:
+        compile_args.append("-fsanitize-coverage=trace-pc")
     return [
         Extension(
             f"{CORE.name}.{source.stem}",

@@ -1,0 +1,80 @@
+"""libFuzzer around a target: it keeps the inputs that reach something new in the core.
+
+atheris brings libFuzzer to Python. What an input reaches in the core is counted by coverage.c,
+whose counters are given to libFuzzer here. The core must have been built with TOLLWIRE_COVERAGE.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+from tests.fuzz.mutations import MAX_BYTES, mutate
+from tests.fuzz.targets import Target
+
+# The share of inputs that libFuzzer makes in its own ways.
+_UNSTRUCTURED = 0.5
+
+
+def fuzz(
+    target: Target,
+    check: Callable[[bytes], None],
+    corpus: Path,
+    *,
+    seed: int,
+    seconds: float,
+) -> None:
+    """Does not return: libFuzzer ends the process, after ``seconds`` or with a finding."""
+    draw = random.Random(seed)
+    for number in range(200):
+        (corpus / f"made-{number}").write_bytes(target.grammar.make(draw))
+
+    def bend(data: bytes, max_size: int, chance: int) -> bytes:
+        draw = random.Random(chance)
+        if draw.random() < _UNSTRUCTURED:
+            return bytes(atheris.Mutate(data, max_size))
+        return mutate(data, target.grammar, draw)[:max_size]
+
+    atheris.Setup(
+        [
+            "fuzz",
+            str(corpus),
+            f"-seed={seed}",
+            f"-max_total_time={max(1, round(seconds))}",
+            f"-max_len={MAX_BYTES}",
+            "-len_control=0",
+            "-verbosity=0",
+            "-mutate_depth=1",
+            "-rss_limit_mb=0",
+            "-timeout=60",
+            f"-artifact_prefix={corpus}/",
+        ],
+        check,
+        custom_mutator=bend,
+        internal_libfuzzer=True,
+    )
+    _register_counters()
+    atheris.Fuzz()
+
+
+def _register_counters() -> None:
+    """What __sanitizer_cov_8bit_counters_init is called for in a program that clang has made. Not
+    by its name alone: the address sanitizer has one that does nothing."""
+    # Before libFuzzer, which looks for a mutator when it is loaded, and would be loaded later.
+    _library("custom_mutator", ctypes.RTLD_GLOBAL)
+    libfuzzer = _library("core_with_libfuzzer", ctypes.RTLD_LOCAL)
+    ours = ctypes.CDLL(None)
+    size = ctypes.c_uint32.in_dll(ours, "coverage_size").value
+    start = ctypes.addressof((ctypes.c_uint8 * size).in_dll(ours, "coverage_counters"))
+    libfuzzer.__sanitizer_cov_8bit_counters_init(
+        ctypes.c_void_p(start), ctypes.c_void_p(start + size)
+    )
+
+
+def _library(name: str, mode: int) -> ctypes.CDLL:
+    (path,) = Path(atheris.__file__).parent.glob(f"{name}.*.so")
+    return ctypes.CDLL(str(path), mode)

@@ -1,0 +1,189 @@
+"""What is fuzzed: each target takes any bytes, has the core and the protobuf library read them, and
+raises ``Difference`` where the two part. Anything else that is raised is a finding as well.
+
+A target knows the core's module and the messages of the wire; not who makes the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ratingcore import Deck, callparse, wire
+from service.errors import NotFound
+from tests.fuzz.fields import Grammar, varint
+from tests.rpc.known_decks import DECKS, NOW_NS, by_messages
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+MAX_CALLS = 50
+_CALLS_TAG = 1 << 3 | 2
+
+
+class Difference(AssertionError):
+    """The core and the library do not agree about an input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``check`` returns how many items of an input it has compared; None: both refuse it."""
+
+    name: str
+    about: str
+    grammar: Grammar
+    check: Callable[[bytes], int | None]
+
+
+def accepted_alike(core: object | None, library: object | None) -> bool:
+    """Whether there is something to compare. Difference where only one accepts the input."""
+    if (core is None) != (library is None):
+        raise Difference(f"only {'the library' if core is None else 'the core'} accepts it")
+    return core is not None
+
+
+def parsed(message: type[Message], data: bytes) -> Any:
+    """What the library reads; None: it refuses."""
+    try:
+        return message.FromString(data)
+    except DecodeError:
+        return None
+
+
+def rate(data: bytes) -> int | None:
+    """Every RatedCall of the bulk path against the path of message objects."""
+    request = parsed(pb.StreamRateCallsRequest, data)
+    too_many = False
+    answer = None
+    try:
+        answer = wire.rate_request(data, _find_deck, _refer, NOW_NS, MAX_CALLS)
+    except wire.MalformedRequest:
+        pass
+    except wire.TooManyCalls:
+        too_many = True
+    if too_many:
+        # Those after the last call that is allowed are not read, so they may be malformed.
+        if request is not None and len(request.calls) <= MAX_CALLS:
+            raise Difference(f"too many calls: {len(request.calls)}")
+        return None
+    if not accepted_alike(answer, request) or answer is None:
+        return None
+    if answer != (expected := by_messages(data)):
+        raise Difference(
+            f"{pb.StreamRateCallsResponse.FromString(answer)} is not\n"
+            f"{pb.StreamRateCallsResponse.FromString(expected)}"
+        )
+    return len(request.calls)
+
+
+def _find_deck(tenant_id: int) -> Deck | None:
+    try:
+        return DECKS.deck(tenant_id).deck
+    except NotFound:
+        return None
+
+
+def _refer(call: bytes) -> bytes:
+    """The answer that message objects give to one call, without its frame."""
+    framed = by_messages(varint(_CALLS_TAG) + varint(len(call)) + call)
+    rated = pb.StreamRateCallsResponse.FromString(framed).rated
+    if len(rated) != 1:
+        raise Difference(f"{call!r} was handed over as one call")
+    return rated[0].SerializeToString()
+
+
+def read(data: bytes) -> int | None:
+    """Every field of every call, as the parser reads it."""
+    request = parsed(pb.StreamRateCallsRequest, data)
+    try:
+        calls = callparse.parse_calls(data)
+    except ValueError:
+        calls = None
+    if not accepted_alike(calls, request):
+        return None
+    expected = list(map(_call, request.calls))
+    if calls != expected:
+        raise Difference(f"{calls} is not {expected}")
+    return len(expected)
+
+
+def _call(call: types_pb2.Call) -> tuple[object, ...]:
+    def stamp(name: Literal["started_at", "ended_at"]) -> tuple[int, int] | None:
+        value: Timestamp = getattr(call, name)
+        return (value.seconds, value.nanos) if call.HasField(name) else None
+
+    return (
+        call.tenant_id,
+        call.extension_id,
+        call.caller_number.encode(),
+        call.destination_number.encode(),
+        call.direction,
+        call.disposition,
+        call.duration_seconds if call.HasField("duration_seconds") else None,
+        stamp("started_at"),
+        stamp("ended_at"),
+        call.call_id.encode(),
+    )
+
+
+def revision(data: bytes) -> int | None:
+    """The revision that is demanded, which is read without a look into the calls: so the library
+    reads a message whose calls are just bytes."""
+    request = parsed(_OUTERMOST, data)
+    try:
+        found = wire.min_rate_revision(data)
+    except wire.MalformedRequest:
+        found = None
+    if not accepted_alike(found, request):
+        return None
+    if found != request.min_rate_revision:
+        raise Difference(f"{found} is not {request.min_rate_revision}")
+    return 1
+
+
+def _outermost() -> type[Message]:
+    """StreamRateCallsRequest, with bytes in the place of calls."""
+    whole = descriptor_pb2.DescriptorProto()
+    pb.StreamRateCallsRequest.DESCRIPTOR.CopyToProto(whole)
+    for field in whole.field:
+        if field.type == field.TYPE_MESSAGE:
+            field.type = field.TYPE_BYTES
+            field.ClearField("type_name")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="tests/fuzz.proto", package="tests.fuzz", syntax="proto3", message_type=[whole]
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tests.fuzz.{whole.name}"))
+
+
+_OUTERMOST = _outermost()
+
+# What calls are made of that the decks of known_decks rate in all ways.
+_DESTINATIONS = b"0 1 12 +123 0012 3210321032103210 2222 sip:+12@x tel:0-12 (1)2/3.4 + \xc3\xa9"
+CALL_VALUES: Mapping[str, Sequence[int | bytes]] = {
+    "tenant_id": [1, 1, 1, 2, 2, 3, 3, 2**40, 4, 0, 2**64 - 1],
+    "extension_id": [0, 0, 0, 1, 2**64 - 1],
+    "destination_number": [*_DESTINATIONS.split(), b"", b"anonymous", b"1" * 32, b"1" * 33],
+    "caller_number": [b"", b"1000", b"+49 30 1234567"],
+    "call_id": [b"", b"a", b"0123456789abcdef", "é".encode() * 100],
+    "direction": [2, 2, 2, 2, 1, 3, 0, 4, 2**64 - 1, 2**32 + 2],
+    "disposition": [1, 1, 1, 1, 2, 6, 0, 7, 2**64 - 1, 2**32 + 1],
+    "duration_seconds": [0, 1, 59, 60, 61, 121, 2**31 - 1, 2**31, 2**64 - 1],
+    "seconds": [0, 1_762_999_999, 1_763_000_000, 1_763_000_060, 2**64 - 1, 9_223_372_036],
+    "nanos": [0, 0, 0, 1, 999_999_999, 10**9, 2**64 - 1],
+}
+_CALLS = Grammar(pb.StreamRateCallsRequest.DESCRIPTOR, CALL_VALUES)
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("rate", "rate_request, against message objects", _CALLS, rate),
+        Target("read", "the parser of calls, against the library", _CALLS, read),
+        Target("revision", "min_rate_revision, against the library", _CALLS, revision),
+    )
+}
