@@ -204,7 +204,7 @@ cdef void _settle(
             matches[lane].length = <uint32_t> (lanes.longest[lane] >> 32)
         return
     for lane in range(count):
-        prefetch(&tables.terms_of[<uint32_t> lanes.longest[lane]])
+        prefetch(&tables.offer_of[<uint32_t> lanes.longest[lane]])
     for lane in range(count):
         slot = <uint32_t> lanes.longest[lane]
         if slot != NO_SLOT and is_group(tables, slot):
@@ -310,7 +310,7 @@ cdef void rate_block(
     cdef uint32_t lane
     _match(tables, calls, count, &lanes, matches)
     for lane in range(count):
-        prefetch(&tables.terms_of[matches[lane].row & MAX_ROWS])
+        prefetch(&tables.offer_of[matches[lane].row & MAX_ROWS])
     for lane in range(count):
         terms[lane] = NULL
         if likely(matches[lane].row != NO_ROW):

@@ -24,15 +24,17 @@ from .money cimport (
     whole,
 )
 from .number cimport MAX_DIGITS, set_dialling
+from .offers cimport additions_free, additions_init, additions_t
 from .pool cimport pool_intern, pool_t
 from .tables cimport (
     MAX_ROWS,
     first_window,
     is_group,
+    offer_t,
+    row_version_id,
     slots_on_path,
     tables_t,
 )
-from .terms cimport additions_free, additions_init, additions_t
 
 cdef enum:
     MAX_DESTINATION_BYTES = 0xFFFF
@@ -163,7 +165,7 @@ cdef class DeckBuilder:
         )
 
     def put_many(self, rates):
-        """Add rates, each a tuple of the arguments of ``put`` in their order: the first 6 to all 12.
+        """Add rates, each a tuple of the arguments of ``put`` in order: the first 6 to all 12.
 
         The same as to put one after the other, but faster. Where one is refused, those before it
         were added.
@@ -266,6 +268,7 @@ cdef class DeckBuilder:
     ) except -1:
         cdef change_t change
         cdef terms_t terms
+        cdef offer_t offer
         cdef interval_t parts[MAX_INTERVALS]
         cdef int count
         self._require_idle()
@@ -288,8 +291,9 @@ cdef class DeckBuilder:
         pool_intern(
             &self.additions.intervals, parts, count * sizeof(interval_t), &terms.intervals
         )
-        _intern_destination(&self.additions.destinations, destination, &terms.destination)
-        pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &change.terms)
+        pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &offer.terms)
+        _intern_destination(&self.additions.destinations, destination, &offer.destination)
+        pool_intern(&self.additions.offers, &offer, sizeof(offer_t), &change.offer)
         return self._add(&change)
 
     cdef int _add(self, const change_t* change) except -1:
@@ -315,7 +319,7 @@ cdef class DeckBuilder:
             return False
         slot = slots[found - 1]
         if not is_group(tables, slot):
-            return tables.version_ids[slot] == version_id
+            return row_version_id(tables, slot) == version_id
         first = first_window(tables, slot)
         for i in range(first, first + tables.windows[first].left):
             if tables.windows[i].version_id == version_id:

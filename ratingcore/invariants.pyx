@@ -25,6 +25,9 @@ from .tables cimport (
     jump_t,
     node_slot_count,
     node_t,
+    offer_t,
+    row_rate_id,
+    row_version_id,
     slot_prefix,
     slots_on_path,
     tables_t,
@@ -50,13 +53,14 @@ cdef int _check_group(const tables_t* tables, uint32_t slot, reached_t* reached)
     cdef const window_t* before = NULL
     cdef uint32_t first = first_window(tables, slot)
     cdef uint32_t i
-    _require(tables.rate_ids[slot] == 0 and tables.version_ids[slot] == 0, "a group has no ids")
+    _require(row_rate_id(tables, slot) == 0, "a group has no rate of its own")
+    _require(row_version_id(tables, slot) == 0, "nor a version of its own")
     _require(first == reached.windows and first < tables.window_count, "windows are in order")
     for i in range(tables.windows[first].left):
         window = &tables.windows[first + i]
         _require(window.slot == slot, "a window knows its slot")
         _require(window.left == tables.windows[first].left - i, "a window counts its group")
-        _require(window.terms < tables.terms.count, "terms exist")
+        _require(window.offer < tables.offers.count, "offers exist")
         _require(window.from_ns < 1_000_000_000 and window.to_ns < 1_000_000_000, "nanoseconds")
         _require(
             (window.from_s, window.from_ns) < (window.to_s, window.to_ns), "no window is empty"
@@ -90,7 +94,7 @@ cdef int _check_slots(
         if is_group(tables, slot):
             _check_group(tables, slot, reached)
         else:
-            _require(tables.terms_of[slot] < tables.terms.count, "terms exist")
+            _require(tables.offer_of[slot] < tables.offers.count, "offers exist")
         _require(
             slot_prefix(tables, slot, found) == depth + 1
             and found[: depth + 1] == digits[: depth + 1],
@@ -186,6 +190,16 @@ cdef int _check_pool(const pool_t* pool, uint32_t stride) except -1:
     return 0
 
 
+cdef int _check_offers(const tables_t* tables) except -1:
+    cdef const offer_t* offer
+    cdef uint32_t i
+    for i in range(tables.offers.count):
+        offer = &(<const offer_t*> tables.offers.data)[i]
+        _require(offer.terms < tables.terms.count, "terms exist")
+        _require(offer.destination < tables.destinations.count, "a destination exists")
+    return 0
+
+
 cdef int _check_terms(const tables_t* tables) except -1:
     cdef const terms_t* terms
     cdef const interval_t* intervals
@@ -197,7 +211,6 @@ cdef int _check_terms(const tables_t* tables) except -1:
         _require(terms.price_e4 <= MAX_PRICE_E4, "a price is in its range")
         _require(terms.connect_fee_e4 <= MAX_PRICE_E4, "a fee is in its range")
         _require(terms.minimum_seconds <= MAX_SECONDS, "a minimum is in its range")
-        _require(terms.destination < tables.destinations.count, "a destination exists")
         _require(terms.intervals < tables.intervals.count, "an interval list exists")
         intervals = terms_intervals(tables, terms, &count)
         _require(count > 0 or terms.intervals == 0, "item 0 is the empty list")
@@ -222,8 +235,10 @@ cdef int check_tables(const tables_t* tables) except -1:
     _require(reached.slots == tables.slot_count, "all slots are reached")
     _require(reached.windows == tables.window_count, "all windows are reached")
     _require(reached.groups == tables.group_count, "all groups are counted")
+    _check_pool(&tables.offers, sizeof(offer_t))
     _check_pool(&tables.terms, sizeof(terms_t))
     _check_pool(&tables.intervals, 0)
     _check_pool(&tables.destinations, 0)
+    _check_offers(tables)
     _check_terms(tables)
     return _check_jumps(tables)

@@ -3,8 +3,8 @@
 from libc.stdint cimport uint32_t
 
 from .changes cimport change_t
+from .offers cimport additions_t
 from .tables cimport tables_t
-from .terms cimport additions_t
 
 cdef int merge(
     tables_t* made,

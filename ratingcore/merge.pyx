@@ -6,7 +6,7 @@ are dealt out to the subtrees they belong to. A subtree without changes is copie
 nodes, one of slots and one of windows, with a constant added to the indexes in them. So the price
 of a change is a copy of the base plus a few nodes for each change, whether the base is empty (a
 whole deck is built) or large (one rate is changed); and the result does not depend on the way
-there, but for the order of terms.
+there, but for the order of offers and terms.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint16_t, uint32_t, uint64_t
@@ -14,9 +14,17 @@ from libc.string cimport memcpy, memset
 
 from .changes cimport PUT, REMOVE, change_digit, change_t, sort_changes
 from .group cimport group_add, group_settle, group_t
-from .growth cimport add_group, add_slot, reserve_nodes, reserve_slots, reserve_windows
+from .growth cimport (
+    add_group,
+    add_slot,
+    need_id_tops,
+    reserve_nodes,
+    reserve_slots,
+    reserve_windows,
+)
 from .memory cimport allocate, release
 from .native cimport invariant
+from .offers cimport offers_add, offers_compact, offers_copy
 from .tables cimport (
     GROUP_BIT,
     NO_SLOT,
@@ -24,19 +32,21 @@ from .tables cimport (
     first_window,
     has_child,
     has_slot,
+    id_tops_t,
     is_group,
     node_slot_count,
     node_t,
+    row_rate_id,
+    row_version_id,
     tables_freeze,
     window_t,
 )
-from .terms cimport terms_add, terms_compact, terms_copy
 
 cdef struct merge_t:
     tables_t* made               # grows
     const tables_t* base
     const change_t* changes      # sorted by key, then version
-    const uint32_t* terms_map    # [additions.terms.count] the number in made of each new item
+    const uint32_t* offer_map    # [additions.offers.count] the number in made of each new item
     uint32_t node_at             # base nodes before this one are done
     uint32_t slot_at             # base slots before this one are done
     uint32_t window_at           # base windows before this one are done
@@ -78,10 +88,22 @@ cdef int _copy_windows(merge_t* m, uint32_t end, uint32_t slot_delta) except -1 
         window.slot += slot_delta
         if window.slot != last_slot:
             last_slot = window.slot
-            made.terms_of[last_slot] = GROUP_BIT | i
+            made.offer_of[last_slot] = GROUP_BIT | i
             made.group_count += 1
     made.window_count += count
     m.window_at = end
+    return 0
+
+
+cdef int _copy_id_tops(merge_t* m, uint32_t first, size_t count) except -1 nogil:
+    cdef tables_t* made = m.made
+    if m.base.id_tops != NULL:
+        need_id_tops(made)
+        memcpy(
+            &made.id_tops[made.slot_count], &m.base.id_tops[first], count * sizeof(id_tops_t)
+        )
+    elif made.id_tops != NULL:
+        memset(&made.id_tops[made.slot_count], 0, count * sizeof(id_tops_t))
     return 0
 
 
@@ -94,9 +116,10 @@ cdef int _copy_slots(merge_t* m, uint32_t end) except -1 nogil:
     if count == 0:
         return 0
     reserve_slots(made, made.slot_count + count)
-    memcpy(&made.rate_ids[made.slot_count], &m.base.rate_ids[first], count * 8)
-    memcpy(&made.version_ids[made.slot_count], &m.base.version_ids[first], count * 8)
-    memcpy(&made.terms_of[made.slot_count], &m.base.terms_of[first], count * 4)
+    memcpy(&made.rate_ids[made.slot_count], &m.base.rate_ids[first], count * 4)
+    memcpy(&made.version_ids[made.slot_count], &m.base.version_ids[first], count * 4)
+    memcpy(&made.offer_of[made.slot_count], &m.base.offer_of[first], count * 4)
+    _copy_id_tops(m, first, count)
     made.slot_count += <uint32_t> count
     m.slot_at = end
     if m.base.window_count:
@@ -155,9 +178,9 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
                 group_add(&m.group, &rate)
         else:
             rate.from_s, rate.from_ns, rate.to_s, rate.to_ns = INT64_MIN, 0, INT64_MAX, 0
-            rate.rate_id = base.rate_ids[base_slot]
-            rate.version_id = base.version_ids[base_slot]
-            rate.terms = base.terms_of[base_slot]
+            rate.rate_id = row_rate_id(base, base_slot)
+            rate.version_id = row_version_id(base, base_slot)
+            rate.offer = base.offer_of[base_slot]
             rate.slot, rate.left = 0, 0
             group_add(&m.group, &rate)
     for i in range(first, last):
@@ -166,7 +189,7 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
             rate.from_s, rate.from_ns = change.from_s, change.from_ns
             rate.to_s, rate.to_ns = change.to_s, change.to_ns
             rate.rate_id, rate.version_id = change.rate_id, change.version_id
-            rate.terms = m.terms_map[change.terms]
+            rate.offer = m.offer_map[change.offer]
             rate.slot, rate.left = 0, 1
             group_add(&m.group, &rate)
     return 0
@@ -183,7 +206,7 @@ cdef int _merge_prefix(
         return 0
     rate = m.group.rates
     if m.group.count == 1 and rate.from_s == INT64_MIN and rate.to_s == INT64_MAX:
-        return add_slot(m.made, rate.rate_id, rate.version_id, rate.terms)
+        return add_slot(m.made, rate.rate_id, rate.version_id, rate.offer)
     return add_group(m.made, rate, m.group.count)
 
 
@@ -312,7 +335,7 @@ cdef int merge(
     still the caller's to free; the others are as before.
     """
     cdef merge_t m
-    cdef uint32_t* terms_map = NULL
+    cdef uint32_t* offer_map = NULL
     cdef uint32_t i
     cdef uint32_t put_count = 0
     cdef bint removed = False
@@ -322,16 +345,16 @@ cdef int merge(
             for i in range(change_count):
                 put_count += changes[i].kind == PUT
                 removed |= changes[i].kind == REMOVE
-            terms_map = <uint32_t*> allocate(additions.terms.count, 4)
-            terms_copy(made, base)
-            terms_add(made, additions, terms_map)
-            m.made, m.base, m.changes, m.terms_map = made, base, changes, terms_map
+            offer_map = <uint32_t*> allocate(additions.offers.count, 4)
+            offers_copy(made, base)
+            offers_add(made, additions, offer_map)
+            m.made, m.base, m.changes, m.offer_map = made, base, changes, offer_map
             _merge_all(&m, changes, change_count, put_count)
         if removed:
-            terms_compact(made)
+            offers_compact(made)
         with nogil:
             tables_freeze(made)
     finally:
-        release(terms_map)
+        release(offer_map)
         release(m.group.rates)
     return 0

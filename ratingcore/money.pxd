@@ -37,8 +37,8 @@ cdef struct terms_t:             # 32 bytes, no padding: compared and hashed as 
     uint64_t connect_fee_e4      # once for a call of 1 second or more, in 10^-4
     uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT; BLOCKED_BIT: blocked
     uint32_t minimum_seconds     # a shorter call counts as this long; 0: none
-    uint32_t destination         # item of the deck's destinations
     uint32_t intervals           # item of the deck's interval lists; 0: the empty list
+    uint32_t unused              # 0
 
 cdef struct interval_t:          # 16 bytes; a list is in rising order of start_seconds
     uint64_t price_e4            # for a minute, in 10^-4

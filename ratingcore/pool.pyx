@@ -1,7 +1,7 @@
-"""Pools of distinct byte strings: the destinations, interval lists and terms of a deck.
+"""Pools of distinct byte strings: the offers, terms, interval lists and destinations of a deck.
 
-Decks repeat themselves: hundreds of thousands of rates share a few hundred combinations of price,
-increment and destination. Each is kept once, and a rate holds its number.
+Decks repeat themselves: hundreds of thousands of rates share a few hundred combinations of price
+and increment, and some ten thousand destinations. Each is kept once, and a rate holds a number.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

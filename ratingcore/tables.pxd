@@ -14,10 +14,10 @@ A *slot* is a prefix. A *row* is a rate: row r < slot_count is the only rate of 
 effect; row slot_count + w is windows[w].
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .money cimport interval_t, terms_t
-from .native cimport popcount10
+from .native cimport popcount10, unlikely
 from .number cimport dialling_t
 from .pool cimport pool_item, pool_t
 
@@ -30,7 +30,7 @@ cdef enum:
 cdef enum:
     NO_ROW = -1                  # no rate
     NO_SLOT = 0xFFFFFFF          # no prefix; as jump_t.best has it, with a length of 0
-    GROUP_BIT = 0x80000000       # in terms_of: the slot is a group, the rest is its first window
+    GROUP_BIT = 0x80000000       # in offer_of: the slot is a group, the rest is its first window
     LENGTH_BITS = 4              # jump_t.best: the lowest bits are the length, the others the slot
 
 cdef struct node_t:              # 12 bytes
@@ -43,14 +43,22 @@ cdef struct jump_t:              # 8 bytes; what is known after the first jump_d
     uint32_t node                # the node there; node_count, which is the empty node, for none
     uint32_t best                # slot << LENGTH_BITS | length of the longest prefix until there
 
+cdef struct offer_t:             # 8 bytes, no padding: compared and hashed as bytes
+    uint32_t terms               # item of terms; a deck has few, so they stay in the caches
+    uint32_t destination         # item of destinations
+
+cdef struct id_tops_t:           # 8 bytes; the upper halves of a slot's ids
+    uint32_t rate
+    uint32_t version
+
 cdef struct window_t:            # 56 bytes; a rate of a prefix with several, or not always one
     int64_t from_s               # in effect from here: whole seconds since 1970; INT64_MIN: open
     int64_t to_s                 # in effect until before here; INT64_MAX: open
-    int64_t rate_id              # as rate_ids
-    int64_t version_id           # as version_ids
+    int64_t rate_id
+    int64_t version_id
     uint32_t from_ns             # nanoseconds of the second
     uint32_t to_ns               # nanoseconds of the second
-    uint32_t terms               # item of terms
+    uint32_t offer               # item of offers
     uint32_t slot                # the slot of its group
     uint32_t left                # rates of the group from this one on: the last has 1
 
@@ -58,10 +66,12 @@ cdef struct tables_t:
     node_t top                   # above the root: "digit" 0 is the empty prefix and the root
     node_t* nodes                # [node_count] in post-order, then one empty node to end walks at
     jump_t* jumps                # [10 ** jump_digits] by those digits; NULL where that is 0
-    int64_t* rate_ids            # [slot_count]; 0 for a group
-    int64_t* version_ids         # [slot_count]; 0 for a group
-    uint32_t* terms_of           # [slot_count] item of terms, or GROUP_BIT | first window
+    uint32_t* rate_ids           # [slot_count] the lower half; 0 for a group
+    uint32_t* version_ids        # [slot_count] the lower half; 0 for a group
+    id_tops_t* id_tops           # [slot_count]; NULL where all are 0, which is nearly always
+    uint32_t* offer_of           # [slot_count] item of offers, or GROUP_BIT | first window
     window_t* windows            # [window_count], by slot; of one slot the latest from first
+    pool_t offers                # of offer_t
     pool_t terms                 # of terms_t
     pool_t intervals             # of lists of interval_t; item 0 is the empty list
     pool_t destinations          # of UTF-8
@@ -72,7 +82,7 @@ cdef struct tables_t:
     uint32_t group_count         # slots that are groups
     uint32_t jump_digits         # 0 to MAX_JUMP_DIGITS
     uint32_t node_capacity       # allocated nodes; node_count + 1 in the end
-    uint32_t slot_capacity       # allocated slots, in each of the three columns
+    uint32_t slot_capacity       # allocated slots, in each column
     uint32_t window_capacity     # allocated windows
     int rounding                 # money.HALF_UP to DOWN
 
@@ -108,12 +118,12 @@ cdef inline uint32_t node_slot_count(const node_t* node) noexcept nogil:
 
 
 cdef inline bint is_group(const tables_t* tables, uint32_t slot) noexcept nogil:
-    return (tables.terms_of[slot] & GROUP_BIT) != 0
+    return (tables.offer_of[slot] & GROUP_BIT) != 0
 
 
 cdef inline uint32_t first_window(const tables_t* tables, uint32_t slot) noexcept nogil:
     """Of a slot that is a group."""
-    return tables.terms_of[slot] & ~<uint32_t> GROUP_BIT
+    return tables.offer_of[slot] & ~<uint32_t> GROUP_BIT
 
 
 cdef inline uint32_t row_count(const tables_t* tables) noexcept nogil:
@@ -121,33 +131,45 @@ cdef inline uint32_t row_count(const tables_t* tables) noexcept nogil:
     return tables.slot_count - tables.group_count + tables.window_count
 
 
-cdef inline const terms_t* row_terms(const tables_t* tables, uint32_t row) noexcept nogil:
-    """The terms of a rate. ``row`` is no group's slot."""
+cdef inline const offer_t* row_offer(const tables_t* tables, uint32_t row) noexcept nogil:
+    """What a rate offers. ``row`` is no group's slot, as for all that is asked of a row."""
     cdef uint32_t number
     if row < tables.slot_count:
-        number = tables.terms_of[row]
+        number = tables.offer_of[row]
     else:
-        number = tables.windows[row - tables.slot_count].terms
-    return &(<const terms_t*> tables.terms.data)[number]
+        number = tables.windows[row - tables.slot_count].offer
+    return &(<const offer_t*> tables.offers.data)[number]
+
+
+cdef inline const terms_t* row_terms(const tables_t* tables, uint32_t row) noexcept nogil:
+    return &(<const terms_t*> tables.terms.data)[row_offer(tables, row).terms]
 
 
 cdef inline int64_t row_rate_id(const tables_t* tables, uint32_t row) noexcept nogil:
-    if row < tables.slot_count:
-        return tables.rate_ids[row]
-    return tables.windows[row - tables.slot_count].rate_id
+    cdef uint64_t rate_id
+    if row >= tables.slot_count:
+        return tables.windows[row - tables.slot_count].rate_id
+    rate_id = tables.rate_ids[row]
+    if unlikely(tables.id_tops != NULL):
+        rate_id |= <uint64_t> tables.id_tops[row].rate << 32
+    return <int64_t> rate_id
 
 
 cdef inline int64_t row_version_id(const tables_t* tables, uint32_t row) noexcept nogil:
-    if row < tables.slot_count:
-        return tables.version_ids[row]
-    return tables.windows[row - tables.slot_count].version_id
+    cdef uint64_t version_id
+    if row >= tables.slot_count:
+        return tables.windows[row - tables.slot_count].version_id
+    version_id = tables.version_ids[row]
+    if unlikely(tables.id_tops != NULL):
+        version_id |= <uint64_t> tables.id_tops[row].version << 32
+    return <int64_t> version_id
 
 
 cdef inline const uint8_t* row_destination(
     const tables_t* tables, uint32_t row, uint32_t* length
 ) noexcept nogil:
     """UTF-8, and its length in bytes."""
-    return pool_item(&tables.destinations, row_terms(tables, row).destination, length)
+    return pool_item(&tables.destinations, row_offer(tables, row).destination, length)
 
 
 cdef inline const void* rate_id_place(const tables_t* tables, uint32_t row) noexcept nogil:
@@ -159,7 +181,7 @@ cdef inline const void* rate_id_place(const tables_t* tables, uint32_t row) noex
 
 cdef inline const void* destination_place(const tables_t* tables, uint32_t row) noexcept nogil:
     """What to prefetch for ``row_destination``."""
-    return &tables.destinations.ends[row_terms(tables, row).destination]
+    return &tables.destinations.ends[row_offer(tables, row).destination]
 
 
 cdef inline const interval_t* terms_intervals(

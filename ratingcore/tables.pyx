@@ -23,6 +23,7 @@ cdef tables_t* tables_new() except NULL:
         raise
     tables.nodes = empty
     tables.node_capacity = 1
+    pool_init(&tables.offers, sizeof(offer_t))
     pool_init(&tables.terms, sizeof(terms_t))
     pool_init(&tables.intervals, 0)
     pool_init(&tables.destinations, 0)
@@ -37,8 +38,10 @@ cdef void tables_free(tables_t* tables) noexcept nogil:
     release(tables.jumps)
     release(tables.rate_ids)
     release(tables.version_ids)
-    release(tables.terms_of)
+    release(tables.id_tops)
+    release(tables.offer_of)
     release(tables.windows)
+    pool_free(&tables.offers)
     pool_free(&tables.terms)
     pool_free(&tables.intervals)
     pool_free(&tables.destinations)
@@ -89,11 +92,15 @@ cdef int tables_freeze(tables_t* tables) except -1 nogil:
     memset(&tables.nodes[tables.node_count], 0, sizeof(node_t))
     trim(<void**> &tables.nodes, &tables.node_capacity, tables.node_count + 1, sizeof(node_t))
     capacity = tables.slot_capacity
-    trim(<void**> &tables.rate_ids, &capacity, tables.slot_count, 8)
+    trim(<void**> &tables.rate_ids, &capacity, tables.slot_count, 4)
     capacity = tables.slot_capacity
-    trim(<void**> &tables.version_ids, &capacity, tables.slot_count, 8)
-    trim(<void**> &tables.terms_of, &tables.slot_capacity, tables.slot_count, 4)
+    trim(<void**> &tables.version_ids, &capacity, tables.slot_count, 4)
+    if tables.id_tops != NULL:
+        capacity = tables.slot_capacity
+        trim(<void**> &tables.id_tops, &capacity, tables.slot_count, sizeof(id_tops_t))
+    trim(<void**> &tables.offer_of, &tables.slot_capacity, tables.slot_count, 4)
     trim(<void**> &tables.windows, &tables.window_capacity, tables.window_count, sizeof(window_t))
+    pool_freeze(&tables.offers)
     pool_freeze(&tables.terms)
     pool_freeze(&tables.intervals)
     pool_freeze(&tables.destinations)
@@ -123,8 +130,9 @@ cdef size_t tables_nbytes(const tables_t* tables) noexcept nogil:
         sizeof(tables_t)
         + tables.node_capacity * sizeof(node_t)
         + (jumps * sizeof(jump_t) if tables.jump_digits else 0)
-        + <size_t> tables.slot_capacity * 20
+        + <size_t> tables.slot_capacity * (12 if tables.id_tops == NULL else 20)
         + tables.window_capacity * sizeof(window_t)
+        + pool_nbytes(&tables.offers)
         + pool_nbytes(&tables.terms)
         + pool_nbytes(&tables.intervals)
         + pool_nbytes(&tables.destinations)

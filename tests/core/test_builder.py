@@ -356,3 +356,30 @@ def test_ids_of_all_sizes() -> None:
     builder.put(2**63 - 1, -(2**63), "4", "x", 1, 1)
     (info,) = builder.build(-(2**63))
     assert (info.version_id, info.rate_id) == (2**63 - 1, -(2**63))
+
+
+def test_long_ids_beside_short_ones() -> None:
+    """The upper halves of ids are kept only where there are any, from whichever build on."""
+
+    def put(builder: DeckBuilder, number: int, long: int) -> tuple[int, int, str]:
+        rate = (number + (long << 32), number + 1 + (long << 33), f"{number}")
+        builder.put(*rate, "x", 1, 1)
+        return rate
+
+    builder = DeckBuilder()
+    short = [put(builder, number, 0) for number in range(100, 200)]
+    deck = builder.build(1)
+    builder = DeckBuilder(deck)
+    long = [put(builder, number, number) for number in range(150_000, 160_000, 1_000)]
+    mixed = builder.build(2)
+    mixed._check()
+    assert [info[:3] for info in mixed] == sorted(short + long, key=lambda rate: rate[2])
+    assert mixed.nbytes - deck.nbytes > 8 * len(mixed)
+    builder = DeckBuilder(mixed)
+    for version_id, _, prefix in short:
+        builder.remove(version_id, prefix)
+    more = [put(builder, number, 0) for number in range(300, 310)]
+    later = builder.build(3)
+    assert [info[:3] for info in later] == sorted(more + long, key=lambda rate: rate[2])
+    rating = later.rate("150000", 0, 1, True)
+    assert (rating.version_id, rating.rate_id) == long[0][:2]
