@@ -1,7 +1,6 @@
 """Reading tollwire.v1.Call from protobuf bytes: the layout of one parsed call, and the parser.
 
-Everything here is inlined into the module that uses it. The field numbers are those of
-types.proto; a test compares them with the compiled descriptor.
+The field numbers are those of types.proto; a test compares them with the compiled descriptor.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -61,26 +60,19 @@ cdef struct wire_call_t:
     uint8_t has_nul         # 1: a text holds a NUL
 
 
+cdef const uint8_t* read_long_varint(
+    const uint8_t* at, const uint8_t* end, uint64_t* value
+) noexcept nogil
+
+
 cdef inline const uint8_t* read_varint(
     const uint8_t* at, const uint8_t* end, uint64_t* value
 ) noexcept nogil:
     """Up to 10 bytes; bits past the 64th are dropped, as protobuf does. NULL: truncated or longer."""
-    cdef uint64_t result, byte
-    cdef uint32_t shift
     if likely(at < end and at[0] < 0x80):
         value[0] = at[0]
         return at + 1
-    result = 0
-    shift = 0
-    while at < end and shift < 70:
-        byte = at[0]
-        at += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            value[0] = result
-            return at
-        shift += 7
-    return NULL
+    return read_long_varint(at, end, value)
 
 
 cdef inline const uint8_t* read_uint32(

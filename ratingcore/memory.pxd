@@ -1,6 +1,11 @@
 """Every allocation of the core goes through here; see memory.pyx."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef extern from "Python.h":
+    # Of a pointer that nobody counts, and therefore without the GIL.
+    char* PyBytes_AS_STRING(PyObject* data) nogil
 
 cdef void* allocate(size_t count, size_t item_size) except NULL nogil
 cdef int reserve(
@@ -8,3 +13,9 @@ cdef int reserve(
 ) except -1 nogil
 cdef void trim(void** array, uint32_t* capacity, uint32_t count, size_t item_size) noexcept nogil
 cdef void release(void* array) noexcept nogil
+cdef int resize_bytes(PyObject** data, Py_ssize_t size) except -1
+
+
+cdef inline uint8_t* bytes_data(PyObject* data) noexcept nogil:
+    """The contents of a bytes object."""
+    return <uint8_t*> PyBytes_AS_STRING(data)

@@ -4,8 +4,15 @@ Every block has one owner, who frees it with ``release``. Tests ask for a failur
 ``fail_allocation``; nothing else knows of it.
 """
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
+
+cdef extern from "Python.h":
+    # As they are, with pointers that nobody counts.
+    PyObject* PyBytes_FromStringAndSize(const char* data, Py_ssize_t size) except NULL
+    int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
+    void Py_CLEAR(PyObject* object_)
 
 # Allocations that still succeed before one fails; below 0: none fails on purpose.
 cdef int64_t allocations_left = -1
@@ -75,6 +82,19 @@ cdef void trim(void** array, uint32_t* capacity, uint32_t count, size_t item_siz
 
 cdef void release(void* array) noexcept nogil:
     free(array)
+
+
+cdef int resize_bytes(PyObject** data, Py_ssize_t size) except -1:
+    """Make a bytes object, whose contents are not set, or change the size of one that nobody else
+    has seen. After a failure there is none: ``data`` is NULL."""
+    if _refused():
+        Py_CLEAR(data[0])
+        raise MemoryError
+    if data[0] == NULL:
+        data[0] = PyBytes_FromStringAndSize(NULL, size)
+    else:
+        _PyBytes_Resize(data, size)
+    return 0
 
 
 def fail_allocation(after=None):

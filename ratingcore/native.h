@@ -60,6 +60,12 @@ static inline void rc_store8(uint8_t *to, uint64_t word)
     memcpy(to, &word, 8);
 }
 
+/* The number of zero bits below the lowest one; ``word`` is not 0. */
+static inline uint32_t rc_trailing_zeros(uint64_t word)
+{
+    return (uint32_t)__builtin_ctzll(word);
+}
+
 /* Whether all eight are ASCII digits: the high nibble is 3, also after 6 was added. */
 static inline int rc_all_digits(uint64_t word)
 {

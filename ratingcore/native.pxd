@@ -14,6 +14,7 @@ cdef extern from "native.h" nogil:
     uint32_t popcount10 "rc_popcount10"(uint32_t bits)
     uint64_t load8 "rc_load8"(const uint8_t* from_)
     void store8 "rc_store8"(uint8_t* to, uint64_t word)
+    uint32_t trailing_zeros "rc_trailing_zeros"(uint64_t word)
     bint all_digits "rc_all_digits"(uint64_t word)
     uint32_t leading_number "rc_leading_number"(uint64_t values, uint32_t count)
     rc_sixtieths sixtieths_of "rc_sixtieths_of"(uint64_t seconds, uint64_t price_e4)

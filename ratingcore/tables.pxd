@@ -172,6 +172,11 @@ cdef inline const uint8_t* row_destination(
     return pool_item(&tables.destinations, row_offer(tables, row).destination, length)
 
 
+cdef inline const uint8_t* destinations_end(const tables_t* tables) noexcept nogil:
+    """Where the memory of all destinations ends: until there more than one may be read."""
+    return tables.destinations.data + tables.destinations.size
+
+
 cdef inline const void* rate_id_place(const tables_t* tables, uint32_t row) noexcept nogil:
     """What to prefetch for ``row_rate_id``."""
     if row < tables.slot_count:

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import time
 
-from ratingcore.wire import MalformedRequest, TooManyCalls, min_rate_revision, rate_request
+from ratingcore.wire import (
+    MalformedRequest,
+    OtherRevision,
+    TooManyCalls,
+    likely_min_rate_revision,
+    rate_request,
+)
 from service.calls import Calls
 from service.errors import invalid_field
 from service.model import MAX_BATCH_CALLS
@@ -26,21 +32,30 @@ class BulkRating:
 
     def rate(self, request: bytes) -> bytes:
         """The response's bytes. InvalidInput where the request is malformed or too large."""
-        now_ns = time.time_ns()
-        asked_at = time.monotonic()
         try:
-            least = least_revision(min_rate_revision(request))
-            return rate_request(
-                request,
-                lambda tenant_id: self._calls.deck(tenant_id, least, asked_at),
-                lambda call: self._rate_alone(call, now_ns, least, asked_at),
-                now_ns,
-                MAX_BATCH_CALLS,
-            )
+            least = likely_min_rate_revision(request)
+            try:
+                return self._rate(request, least)
+            except OtherRevision as other:
+                return self._rate(request, other.demanded)
         except MalformedRequest as error:
             raise malformed_request() from error
         except TooManyCalls as error:
             raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} in one message") from error
+
+    def _rate(self, request: bytes, least: int) -> bytes:
+        """``least``: the min_rate_revision, as far as it is known."""
+        least_revision(least)
+        now_ns = time.time_ns()
+        asked_at = time.monotonic()
+        return rate_request(
+            request,
+            lambda tenant_id: self._calls.deck(tenant_id, least, asked_at),
+            lambda call: self._rate_alone(call, now_ns, least, asked_at),
+            now_ns,
+            MAX_BATCH_CALLS,
+            least,
+        )
 
     def _rate_alone(self, data: bytes, now_ns: int, least: int, asked_at: float) -> bytes:
         """The RatedCall's bytes for a Call's bytes that the core has left alone."""

@@ -104,7 +104,7 @@ def test_the_command_counts_what_it_tried() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "seed 7, by chance alone" in done.stdout
-    assert "revision (min_rate_revision, against the library): 50 inputs: " in done.stdout
+    assert "revision (likely_min_rate_revision, against the library): 50 inputs: " in done.stdout
 
 
 def test_a_saved_input_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ratingcore
-from ratingcore import wire
+from ratingcore import answer, wire
 from service.errors import FailedPrecondition, InvalidInput, Reason
 from service.rpc.bulk_rating import BulkRating
 from tests.rpc.known_decks import CALLS, NOW_NS, by_messages
@@ -153,14 +153,48 @@ def test_a_revision_that_is_demanded_is_had_or_refused() -> None:
     assert [one.field for one in negative.value.violations] == ["min_rate_revision"]
 
 
-@settings(max_examples=300, deadline=None)
+def stretches(revision: int) -> list[bytes]:
+    """min_rate_revision as it may be written: as short as can be, and longer."""
+    plain = pb.BatchRateCallsRequest(min_rate_revision=revision).SerializeToString()
+    longer = plain[:-1] + bytes([plain[-1] | 0x80, 0])
+    return [plain, b"\x90\x00" + plain[1:], longer if len(longer) <= 11 else plain]
+
+
+@given(st.lists(st.sampled_from([1, 200, 300, 301, 2**40, -1]), max_size=3), st.data())
+def test_a_revision_may_stand_anywhere_and_the_last_one_counts(
+    revisions: list[int], data: st.DataObject
+) -> None:
+    call = types_pb2.Call(tenant_id=1, direction=1, disposition=1, duration_seconds=1)
+    out_of_order = types_pb2.Call(tenant_id=1, call_id="\x10\x05")
+    parts = [data.draw(st.sampled_from(stretches(revision))) for revision in revisions]
+    parts += data.draw(
+        st.lists(
+            st.sampled_from([call, out_of_order]).map(
+                lambda one: pb.BatchRateCallsRequest(calls=[one]).SerializeToString()
+            )
+        )
+    )
+    request = b"".join(data.draw(st.permutations(parts)))
+    message = pb.BatchRateCallsRequest.FromString(request)
+    least = message.min_rate_revision
+    assert wire.likely_min_rate_revision(message.SerializeToString()) == least
+    if least < 0:
+        with pytest.raises(InvalidInput):
+            BULK.rate(request)
+    elif least > 300 and message.calls:
+        with pytest.raises(FailedPrecondition):
+            BULK.rate(request)
+    else:
+        assert BULK.rate(request) == by_messages(request)
+
+
 @given(st.binary(max_size=40))
-def test_the_demanded_revision_is_read_as_protobuf_reads_it(request_bytes: bytes) -> None:
+def test_a_likely_revision_is_the_revision_or_none(request_bytes: bytes) -> None:
     try:
         expected = pb.BatchRateCallsRequest.FromString(request_bytes).min_rate_revision
     except DecodeError:
         return
-    assert wire.min_rate_revision(request_bytes) == expected
+    assert wire.likely_min_rate_revision(request_bytes) in (0, expected)
 
 
 def test_an_error_of_those_who_are_asked_passes_through() -> None:
@@ -180,4 +214,4 @@ def test_the_field_numbers_are_those_of_the_descriptor() -> None:
         for field in types_pb2.RatedCall.DESCRIPTOR.fields
     }
     del tags["error"]  # never written by the core
-    assert wire.rated_call_tags() == tags
+    assert answer.rated_call_tags() == tags
