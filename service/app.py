@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
+from service import interpreter
 from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import Listen, Settings
@@ -157,6 +158,7 @@ def _run(
     share_port: bool,
 ) -> None:
     """The life of one server in this process."""
+    interpreter.favour_short_waits()
     with built(settings.database) as everything:
         if not stop.empty():
             return
@@ -164,6 +166,7 @@ def _run(
             everything.subjects, max_streams=settings.max_streams, share_port=share_port
         )
         listen = server.bind(settings.listen)
+        interpreter.keep_what_is_there()
         server.start()
         tenants, rates = everything.decks.size()
         announce(listen, {"tenants": tenants, "rates": rates})

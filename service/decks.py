@@ -22,8 +22,7 @@ from service.storage.engine import Connection, Database
 
 _LOG = logging.getLogger("tollwire.decks")
 
-POLL_SECONDS = 0.02
-# While the database is away, asking every 20 ms would only add to its trouble.
+# While the database is away, asking many times a second would only add to its trouble.
 _RETRY_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
 
@@ -161,8 +160,7 @@ class Decks:
     def _follow(self) -> None:
         watch: ChangeWatch | None = None
         failing = False
-        pause = POLL_SECONDS
-        while not self._stop.wait(pause):
+        while not self._stop.is_set():
             try:
                 if watch is None:
                     watch = ChangeWatch(self._database)
@@ -170,16 +168,18 @@ class Decks:
                     self.refresh()
                 if failing:
                     _LOG.warning("following the changes of rates again")
-                failing, pause = False, POLL_SECONDS
+                failing = False
+                watch.wait(self._stop, watch.poll_seconds)
             except Exception:
                 # Whatever it is, the worker goes on with the decks that it has, and this thread
                 # must not end.
                 if not failing:
                     _LOG.warning("cannot follow the changes of rates for now", exc_info=True)
-                failing, pause = True, _RETRY_SECONDS
+                failing = True
                 if watch is not None:
                     watch.close()
                     watch = None
+                self._stop.wait(_RETRY_SECONDS)
         if watch is not None:
             watch.close()
 

@@ -27,7 +27,7 @@ from tollwire.v1.types_pb2 import Call, Rate, RatedCall
 WORKERS = 2
 PER_SECOND = 200
 CONNECTIONS = 8
-# The follower looks every 20 ms: pauses of random length meet it at any moment of that.
+# The follower looks many times a second: pauses of random length meet it at any moment of that.
 PAUSE_SECONDS = (0.05, 0.15)
 PATIENCE_SECONDS = 10
 POLL_SECONDS = 0.0005

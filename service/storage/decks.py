@@ -14,9 +14,10 @@ The protocol that keeps all workers on the committed rates:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,7 +29,10 @@ from service.storage.tables import DeckClockRow, DeckRow, RateVersionRow, Tenant
 from service.storage.tenants import tenant_from_row
 
 _PART_ROWS = 10_000
-
+# PostgreSQL tells of each commit that changed a deck. SQLite cannot, but asking it takes
+# microseconds. On PostgreSQL asking is for what was not told: poolers may lose it.
+_CHANNEL = "tollwire_decks"
+_POLL_SECONDS = {"sqlite": 0.005, "postgresql": 0.02}
 
 _PUT = (
     RateVersionRow.version_id,
@@ -95,6 +99,8 @@ def advance(connection: Connection, tenant_id: int, to_revision: int) -> None:
         .where(DeckRow.tenant_id == tenant_id)
         .values(revision=to_revision, change_seq=clock)
     )
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")
 
 
 def change_seq(connection: Connection) -> int:
@@ -177,23 +183,47 @@ class ChangeWatch:
         self._connection = database.engine.connect()
         self._is_sqlite = database.is_sqlite
         self._data_version: int | None = None
+        self.poll_seconds = _POLL_SECONDS[database.engine.dialect.name]
         if not self._is_sqlite:
             self._connection.execution_options(isolation_level="AUTOCOMMIT")
+        # The driver's own connection: it asks in microseconds, and without a transaction.
+        self._driver = cast(Any, self._connection.connection.driver_connection)
+        # Nobody else may have it later: it would hear what this one has asked to hear.
+        self._connection.detach()
+        try:
+            if not self._is_sqlite:
+                self._driver.execute(f"LISTEN {_CHANNEL}")
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, stop: threading.Event, seconds: float) -> None:
+        """Wait until it is time to look again: at most so long, or until ``stop`` where the
+        database cannot tell of a change."""
+        if self._is_sqlite:
+            stop.wait(seconds)
+        else:
+            for _ in self._driver.notifies(timeout=seconds, stop_after=1):
+                pass
 
     def has_moved(self, known_seq: int) -> bool:
         """Whether a change above ``known_seq`` is committed."""
         if not self._is_sqlite:
-            return change_seq(self._connection) > known_seq
-        # The driver's own connection, because it reads without a transaction. data_version costs
-        # microseconds, and differs as soon as another connection has committed anything.
-        driver: Any = self._connection.connection.driver_connection
-        ((data_version,),) = driver.execute("PRAGMA data_version").fetchall()
+            return self._change_seq() > known_seq
+        # data_version differs as soon as another connection has committed anything.
+        ((data_version,),) = self._driver.execute("PRAGMA data_version").fetchall()
         if data_version == self._data_version:
             return False
-        ((found,),) = driver.execute("SELECT change_seq FROM deck_clock").fetchall()
+        found = self._change_seq()
         # Remembered only now: a change that could not be looked at is looked at again.
         self._data_version = data_version
-        return bool(found > known_seq)
+        return found > known_seq
 
     def close(self) -> None:
         self._connection.close()
+        # Where the database is gone, SQLAlchemy leaves a detached connection as it is.
+        self._driver.close()
+
+    def _change_seq(self) -> int:
+        ((found,),) = self._driver.execute("SELECT change_seq FROM deck_clock").fetchall()
+        return int(found)

@@ -16,6 +16,7 @@ from service.decks import Decks, TenantDeck
 from service.errors import NotFound, Reason, Unavailable
 from service.model import ImportMode, Interval, Rate, Rounding, Tenant
 from service.storage import decks as storage
+from service.storage.decks import ChangeWatch
 from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, call
 
@@ -297,6 +298,34 @@ def test_lost_connections_are_made_again(writer: World, other: Decks) -> None:
     _wait_for(lambda: len(other.deck(1).deck) == 2, "the change after the loss")
 
 
+def test_the_database_tells_of_a_change(writer: World, database_url: str) -> None:
+    """So nobody waits for the next look. On SQLite looking is so cheap that it is done often."""
+    if writer.database.is_sqlite:
+        return
+    told = Database(database_url)
+    watch = ChangeWatch(told)
+    waiting = threading.Thread(target=watch.wait, args=(threading.Event(), 1000.0))
+    waiting.start()
+    writer.rate(1, "44")
+    waiting.join(_DEADLINE_SECONDS)
+    assert not waiting.is_alive()
+    assert watch.has_moved(0)
+    assert not watch.has_moved(_clock(writer))
+    watch.close()
+    told.close()
+
+
+def test_what_is_not_told_is_found_all_the_same(
+    writer: World, other: Decks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler that hands LISTEN to another connection each time."""
+    monkeypatch.setattr("service.storage.decks._CHANNEL", "another")
+    other.follow()
+    monkeypatch.undo()
+    writer.rate(1, "44")
+    _wait_for(lambda: len(other.deck(1).deck) == 1, "the change")
+
+
 def test_a_committed_change_is_a_success_though_it_cannot_be_read_back() -> None:
     nowhere = Decks(Database("postgresql+psycopg://nobody@127.0.0.1:1/none"))
     with pytest.raises(Unavailable):
@@ -321,6 +350,11 @@ def test_the_clock_orders_changes_as_they_were_committed(writer: World) -> None:
     assert [state.tenant_id for state in states] == [1, 3, 4, 2]
     assert [state.change_seq for state in states] == sorted(state.change_seq for state in states)
     assert states[-1].change_seq == last
+
+
+def _clock(world: World) -> int:
+    with world.database.read() as connection:
+        return storage.change_seq(connection)
 
 
 def _rename(database: Database, table: str, to: str) -> None:

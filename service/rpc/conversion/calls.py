@@ -1,8 +1,8 @@
 """Calls in, ratings out.
 
-What rates a call from its bytes (ratingcore.wire) comes here only for the exceptions; CreateCdr comes
-here for every call. ``read_call`` and ``write_rated`` touch each field once and build nothing they do
-not need.
+What rates calls from their bytes (ratingcore.wire) comes here only for the exceptions; CreateCdr
+comes here for every call. ``read_call`` and ``write_rated`` touch each field once and build nothing
+they do not need.
 """
 
 from __future__ import annotations
