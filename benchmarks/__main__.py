@@ -4,7 +4,8 @@ Without names, everything. ``--quick`` takes a hundredth of everything: it shows
 measurements work and that all results agree, and nothing about time. ``--write-docs`` measures
 nothing: it writes docs/performance.md anew from the last full results of each benchmark.
 
-The exit code is 1 where results disagree or a benchmark fails, and has nothing to do with budgets.
+What a benchmark has measured is kept although it, or another one, fails. The exit code is 1 where
+results disagree or a benchmark fails, and has nothing to do with budgets.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
 
 import click
 from rich.console import Console
 
 from benchmarks import docs, machine, report
 from benchmarks.harness import Row
-from benchmarks.workbench import workbench
+from benchmarks.report import Run
+from benchmarks.workbench import Workbench, workbench
 
 # In the order of the report.
 SUBJECTS = (
@@ -41,6 +44,8 @@ SUBJECTS = (
 )
 
 TABLE_WIDTH = 170
+# Of one subject: whatever hangs does not take the others' results with it.
+LONGEST_SECONDS = 420
 
 
 @click.command(help=__doc__)
@@ -58,36 +63,54 @@ def main(names: tuple[str, ...], quick: bool, write_docs: bool) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, TABLE_WIDTH)
-    about: dict[str, Any] = machine.describe() | {"quick": quick}
-    rows: dict[str, list[Row]] = {}
-    failed = []
+    run = Run(machine.describe() | {"quick": quick})
+    if not quick and (busy := machine.busy(run.about)):
+        console.print(f"[bold]{busy}[/bold]")
     with workbench(quick=quick) as bench:
+        run.series = bench.series
         for name in names or SUBJECTS:
             started = time.perf_counter()
-            rows[name] = []
-            try:
-                for row in _subject(name).run(bench):
-                    rows[name].append(replace(row, budget=None) if quick else row)
-            except Exception:
-                console.print_exception()
-                failed.append(name)
-            report.show(console, f"{name}, {time.perf_counter() - started:.0f} s", rows[name])
-        about["load_after"] = round(os.getloadavg()[0], 2)
-        target = report.write(
-            {name: found for name, found in rows.items() if name not in failed},
-            bench.series,
-            about,
-        )
-    every = [row for found in rows.values() for row in found]
-    console.print(
-        f"\n{len(every)} rows; {sum(row.met is True for row in every)} budgets met,"
-        f" {sum(row.met is False for row in every)} missed; commit {about['commit']}"
-        f"{' and changes' if about['dirty'] else ''}, load {about['load_before']} before and"
-        f" {about['load_after']} after; written to {os.path.relpath(target)}"
-    )
-    if failed:
-        console.print(f"failed: {', '.join(failed)}")
+            measure(name, bench, run, console)
+            run.seconds[name] = round(time.perf_counter() - started, 1)
+            report.show(console, f"{name}, {run.seconds[name]:.0f} s", run.rows[name])
+            run.about["load_after"] = machine.load()
+            target = report.write(run)
+    console.print(f"\n{run.summary()}; written to {os.path.relpath(target)}")
+    if run.failed:
         sys.exit(1)
+
+
+def measure(name: str, bench: Workbench, run: Run, console: Console) -> None:
+    """One subject. What it measured before it failed stays measured."""
+    rows = run.rows[name] = []
+    try:
+        with _at_most(LONGEST_SECONDS):
+            for row in _subject(name).run(bench):
+                rows.append(replace(row, budget=None) if bench.quick else row)
+    except Exception as error:
+        console.print_exception(max_frames=6)
+        run.failed.append(name)
+        rows.append(Row(name, "", skipped=f"FAILED: {type(error).__name__}: {_first_line(error)}"))
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """TimeoutError in the middle of what takes longer."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError(f"took longer than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _subject(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.harness import Row
 from benchmarks.machine import REPOSITORY
 
@@ -54,11 +54,11 @@ def write() -> None:
 
 
 def _newest(names: set[str]) -> dict[str, dict[str, Any]]:
-    """For each benchmark the newest full run that has it."""
+    """For each benchmark the newest full run in which it came to its end."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(report.RESULTS.glob("full-*.json"), reverse=True):
         run = json.loads(path.read_text())
-        for name in names & set(run["rows"]) - set(found):
+        for name in names & set(run["rows"]) - set(run.get("failed", ())) - set(found):
             found[name] = run
     return {name: found[name] for name in TITLES if name in found}
 
@@ -96,6 +96,8 @@ def _machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
             f" {about['kernel']}, Python {about['python']}, {packages}. Load average"
             f" {about['load_before']} before the run.\n\n"
         )
+        if busy := machine.busy(about):
+            yield f"**{busy}**\n\n"
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

@@ -7,11 +7,13 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+QUIET_LOAD = 1.5
 _VERSIONS = ("grpcio", "protobuf", "phonenumbers", "psycopg", "marisa-trie")
 
 
@@ -28,8 +30,23 @@ def describe() -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _VERSIONS},
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": load(),
     }
+
+
+def load() -> float:
+    """How many processes wanted a core, on the average over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def busy(about: Mapping[str, Any]) -> str:
+    """What to say where the machine did something else when a run began; "" where it did not."""
+    if about["load_before"] <= QUIET_LOAD:
+        return ""
+    return (
+        f"The machine was not quiet (load average {about['load_before']} before the run, and not"
+        f" {QUIET_LOAD:g} at most): ratios are of the same moments, times are too long."
+    )
 
 
 def _git(*arguments: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,35 @@ from benchmarks.harness import Budget, Row, Spread
 RESULTS = Path(__file__).with_name("results")
 
 
-def write(
-    rows: Mapping[str, Sequence[Row]], series: Mapping[str, Any], about: Mapping[str, Any]
-) -> Path:
-    """``rows`` and ``series`` by the name of their benchmark."""
+@dataclass(slots=True)
+class Run:
+    """What was measured so far, by the names of the benchmarks."""
+
+    about: dict[str, Any]
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    series: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    started: str = field(default_factory=lambda: time.strftime("%Y%m%dT%H%M%S"))
+
+    def summary(self) -> str:
+        met = [row.met for rows in self.rows.values() for row in rows]
+        changes = " and changes" if self.about["dirty"] else ""
+        text = (
+            f"{len(met)} rows in {sum(self.seconds.values()):.0f} s; {met.count(True)} budgets met,"
+            f" {met.count(False)} missed; commit {self.about['commit']}{changes}, load"
+            f" {self.about['load_before']} before and {self.about['load_after']} after"
+        )
+        return f"{text}; FAILED: {', '.join(self.failed)}" if self.failed else text
+
+
+def write(run: Run) -> Path:
+    """The run as it is now: called after each benchmark, so that nothing measured is lost."""
     RESULTS.mkdir(exist_ok=True)
-    kind = "quick" if about["quick"] else "full"
-    target = RESULTS / f"{kind}-{time.strftime('%Y%m%dT%H%M%S')}.json"
-    report = {
-        "about": about,
-        "rows": {name: [as_json(row) for row in found] for name, found in rows.items()},
-        "series": series,
-    }
-    target.write_text(json.dumps(report, indent=1) + "\n")
+    target = RESULTS / f"{'quick' if run.about['quick'] else 'full'}-{run.started}.json"
+    written = asdict(run)
+    written["rows"] = {name: [as_json(row) for row in rows] for name, rows in run.rows.items()}
+    target.write_text(json.dumps(written, indent=1) + "\n")
     return target
 
 
@@ -56,7 +72,8 @@ def table(rows: Sequence[Row]) -> Table:
 
 def cells(row: Row) -> list[str]:
     if row.skipped:
-        return [row.name, f"skipped: {row.skipped}", "", "", "", "", ""]
+        failed = row.skipped.startswith("FAILED")
+        return [row.name, row.skipped if failed else f"skipped: {row.skipped}", *[""] * 5]
     baseline = f"{quantity(row.baseline, '')} {row.baseline_name}" if row.baseline else ""
     ratio = f"{quantity(row.ratio, '')} {row.ratio_of}" if row.ratio else ""
     met = {None: "", True: "met", False: "MISSED"}[row.met]

@@ -7,15 +7,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from benchmarks import report
+from benchmarks import __main__ as command
+from benchmarks import docs, machine, report
 from benchmarks.harness import (
     Budget,
     Disagreement,
+    Row,
+    Spread,
     agreed,
     at_least,
     at_most,
@@ -24,8 +30,9 @@ from benchmarks.harness import (
     times_faster,
 )
 from benchmarks.real_deck import DeckRow, real_deck
+from benchmarks.report import Run
 from benchmarks.subjects import lookup
-from benchmarks.workbench import workbench
+from benchmarks.workbench import Workbench, workbench
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -113,3 +120,70 @@ def test_a_row_is_read_back_as_it_was_written(budget: Budget, ratio: float, met:
     assert written["met"] is met
     assert report.from_json(json.loads(json.dumps(written))) == row
     assert report.cells(row)[5] == ("met" if met else "MISSED")
+
+
+def measured(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, subject: Callable[[Workbench], Iterator[Row]]
+) -> Run:
+    """A run with one subject, "lookup"."""
+    monkeypatch.setattr(command, "_subject", lambda name: SimpleNamespace(run=subject))
+    run = Run(machine.describe() | {"quick": False})
+    bench = Workbench(folder, quick=False)
+    with (folder / "console").open("w") as console:
+        command.measure("lookup", bench, run, Console(file=console))
+    return run
+
+
+ROW = Row("a row", "ns", Spread(2, 1, 3), budget=at_most(1), digest="0123")
+
+
+def test_a_subject_that_fails_keeps_what_it_has_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(bench: Workbench) -> Iterator[Row]:
+        yield ROW
+        raise Disagreement("the sums differ\nin many ways")
+
+    run = measured(monkeypatch, tmp_path, failing)
+    assert run.rows["lookup"][0] == ROW
+    failure = report.cells(run.rows["lookup"][1])
+    assert failure[:2] == ["lookup", "FAILED: Disagreement: the sums differ"]
+    assert run.failed == ["lookup"]
+    assert "the sums differ" in (tmp_path / "console").read_text()
+
+
+def test_a_subject_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def hanging(bench: Workbench) -> Iterator[Row]:
+        yield ROW
+        time.sleep(60)
+
+    monkeypatch.setattr(command, "LONGEST_SECONDS", 0.2)
+    started = time.monotonic()
+    run = measured(monkeypatch, tmp_path, hanging)
+    assert time.monotonic() - started < 30
+    assert run.rows["lookup"][0] == ROW
+    assert "TimeoutError" in run.rows["lookup"][1].skipped
+
+
+def test_the_page_shows_misses_and_a_busy_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{docs.BEGIN}\nold\n{docs.END}\nafter\n")
+    monkeypatch.setattr(docs, "PAGE", page)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    run = Run(machine.describe() | {"quick": False, "load_before": 1.6}, started="1")
+    run.rows["lookup"] = [ROW]
+    report.write(run)
+    run.started, run.failed, run.rows["lookup"] = "2", ["lookup"], []  # a later one that failed
+    report.write(run)
+    docs.write()
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert text.count("| a row | 2.00 ns (1.00 to 3.00) |  |  | ≤ 1 | MISSED | 0123 |") == 2
+    assert "The machine was not quiet (load average 1.6 before the run" in text
+    assert run.about["commit"] in text
+
+
+def test_a_quiet_machine_is_not_mentioned() -> None:
+    assert machine.busy({"load_before": 1.5}) == ""

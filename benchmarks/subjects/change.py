@@ -35,7 +35,7 @@ POLL_SECONDS = 0.0005
 
 def run(bench: Workbench) -> Iterator[Row]:
     yield _in_the_core(bench)
-    for kind in databases.KINDS:
+    for kind in bench.size(databases.KINDS, ("sqlite",)):
         with bench.loaded(kind, workers=WORKERS) as server:
             yield from _on(bench, kind, server)
 

@@ -22,7 +22,7 @@ PICTURED = "sqlite"
 
 
 def run(bench: Workbench) -> Iterator[Row]:
-    for kind in databases.KINDS:
+    for kind in bench.size(databases.KINDS, ("sqlite",)):
         with bench.loaded(kind, workers=2) as server:
             yield from _on(bench, kind, server)
 
@@ -33,14 +33,14 @@ def _on(bench: Workbench, kind: str, server: serving.Server) -> Iterator[Row]:
     chunks = bench.folder / "contention"
     chunk_calls = bench.size(CHUNK_CALLS, 500)
     load.write_messages(chunks, _chunks(bench, 8, chunk_calls))
-    seconds = bench.size(8.0, 0.5)
+    seconds = bench.size(6.0, 0.5)
     alone: list[Measured] = []
     beside: list[Measured] = []
     uploaded: list[float] = []
     with load.channel(server.address) as channel:
         same = agreed("RateCall", expected, answers(channel, calls))
     _rate_calls(server, requests, seconds / 4)  # warming up
-    for _ in range(bench.size(5, 1)):
+    for _ in range(bench.size(3, 1)):
         alone.append(_rate_calls(server, requests, seconds))
         uploads = load.Background(
             "uploads",

@@ -81,8 +81,8 @@ def _rates(
         targets=targets,
         messages=str(messages),
         window=WINDOW if size >= 1_000 else SMALL_WINDOW,
-        seconds=bench.size(2.0 if main else 1.0, 0.2),
-        repetitions=bench.size(9 if main else 3, 1),
+        seconds=bench.size(1.5 if main else 1.0, 0.2),
+        repetitions=bench.size(7 if main else 2, 1),
     )
     return {name: [rate * size for rate in found] for name, found in rates.items()}
 

@@ -24,7 +24,7 @@ def run(bench: Workbench) -> Iterator[Row]:
     with bench.loaded("sqlite") as tollwire, serving.peer("floor") as floor:
         with load.channel(tollwire.address) as channel:
             same = agreed("RateCall", expected, answers(channel, calls))
-        seconds = bench.size(3.0, 0.2)
+        seconds = bench.size(2.0, 0.2)
 
         def per_second(address: str) -> float:
             return rate_calls.measure(address, requests, seconds, in_flight=IN_FLIGHT).per_second

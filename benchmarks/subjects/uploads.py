@@ -47,7 +47,7 @@ class _Work:
 
 
 def run(bench: Workbench) -> Iterator[Row]:
-    real = workload.real_calls(bench.prefixes, bench.size(500_000, 2_000), seed=11)
+    real = workload.real_calls(bench.prefixes, bench.size(300_000, 2_000), seed=11)
     for ids_name, make_ids in IDS.items():
         work = _work(bench, real, make_ids(len(real), 11))
         for kind in databases.KINDS:
