@@ -261,6 +261,7 @@ cdef uint64_t measure_block(block_t* block) noexcept nogil:
                 job.tenant.tables, block.outcomes[i].row, &job.destination.size
             )
             prefetch(job.destination.data)
+            prefetch(job.destination.data + WORDS - 1)
             room += job.destination.size
     return room
 

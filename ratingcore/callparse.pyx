@@ -7,7 +7,7 @@ nested groups. tests/core/test_callparse.py compares the two on whatever Hypothe
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memset
+from libc.string cimport memchr
 
 from .native cimport likely, load8, trailing_zeros, unlikely
 
@@ -310,11 +310,31 @@ cdef const uint8_t* _parse_in_any_order(
     return end
 
 
+cdef inline void _clear(wire_call_t* call) noexcept nogil:
+    """A call without fields. One by one, which costs less than setting so few bytes by memset."""
+    call.tenant_id = 0
+    call.extension_id = 0
+    call.duration_seconds = 0
+    call.started_at.seconds = 0
+    call.started_at.nanos = 0
+    call.started_at.present = 0
+    call.ended_at.seconds = 0
+    call.ended_at.nanos = 0
+    call.ended_at.present = 0
+    call.caller_number.size = 0
+    call.destination_number.size = 0
+    call.call_id.size = 0
+    call.direction = 0
+    call.disposition = 0
+    call.has_duration = 0
+    call.has_nul = 0
+
+
 cdef const uint8_t* parse_call(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil:
     """Read a whole Call, whose bytes end at ``end``. Returns ``end``, or NULL where it is malformed."""
-    memset(call, 0, sizeof(wire_call_t))
+    _clear(call)
     at = _parse_in_order(at, end, call, depth)
     if likely(at == end) or at == NULL:
         return at

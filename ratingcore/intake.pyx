@@ -22,7 +22,11 @@ from .callparse cimport (
     wire_call_t,
 )
 from .callrules cimport ANSWERED, OUTBOUND, obeys_rules, times_t
-from .native cimport likely, unlikely
+from .native cimport likely, prefetch, unlikely
+
+
+cdef enum:
+    AHEAD = 1024                # bytes of the request that are on their way while others are read
 
 
 cdef inline void _take(
@@ -69,6 +73,7 @@ cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
                 return False
             continue
         job = &block.jobs[count]
+        prefetch(at + AHEAD)
         at = read_bytes(at, source.end, &job.source)
         if at == NULL or parse_call(job.source.data, at, &parsed, MAX_DEPTH - 1) == NULL:
             return False
