@@ -12,6 +12,9 @@ from dataclasses import replace
 from typing import NoReturn
 
 import ratingcore
+from ratingcore.keyorder import in_key_order
+from ratingcore.recordrating import rate_records
+from ratingcore.records import records_of
 from service import paging
 from service.calls import check_call
 from service.checks import check_id, check_text, refuse
@@ -25,9 +28,9 @@ from service.errors import (
     TollwireError,
 )
 from service.model import Call, Cdr, CdrFilter, Page, UnratedOutcome
-from service.recording import Recorder, Refusal, contents_of, known_decks, rate
+from service.recording import Recorder, Refusal, content_of, known_decks
 from service.storage import cdr_lists, cdrs
-from service.storage.cdrs import Contents, Recorded
+from service.storage.cdrs import Recorded
 from service.storage.engine import Connection, Database
 
 MAX_SEARCH_CHARS = 256
@@ -55,12 +58,12 @@ class Cdrs:
     def create(self, call: Call) -> Cdr:
         """Rate and record one call; of a duplicate, the CDR that is recorded."""
         refuse(check_call(call), "call.")
-        calls = contents_of([call])
+        records = records_of([content_of(call)])
         with self._database.write() as connection:
-            recording = self._recorder.record(connection, calls, upload_id=0)
+            recording = self._recorder.record(connection, records, upload_id=0)
             if recording.refusals:
                 _refuse(recording.refusals[0])
-            cdr = cdr_lists.by_key(connection, calls.key(0))
+            cdr = cdr_lists.by_key(connection, records.key(0))
         assert cdr is not None
         return cdr
 
@@ -148,13 +151,13 @@ class Cdrs:
         decks = known_decks(self._decks, {tenant_id})
         if not decks or not calls:
             return 0
-        contents = Contents(*zip(*(call.content for call in calls), strict=True))
-        outcomes = rate(contents, decks)
-        priced = [
-            (call.cdr_id, outcome)
-            for call, outcome in zip(calls, zip(*outcomes, strict=True), strict=True)
-            if outcome[0] not in (ratingcore.UNRATED, ratingcore.REFUSED)
-        ]
+        records = records_of(call.content for call in calls)
+        rate_records(records, in_key_order(records), decks)
+        priced = []
+        for position, call in enumerate(calls):
+            outcome = records.outcome(position)
+            if outcome[0] not in (ratingcore.UNRATED, ratingcore.REFUSED):
+                priced.append((call.cdr_id, outcome))
         return cdrs.price(connection, priced)
 
 

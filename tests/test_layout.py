@@ -99,7 +99,7 @@ def wrong_arrows(module: str, source: str) -> list[str]:
 
 
 STANDARD = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions"}
-STANDARD |= {"math", "typing"}
+STANDARD |= {"array", "hashlib", "math", "typing"}
 
 
 @cache

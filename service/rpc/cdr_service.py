@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import grpc
 
+from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
 from service.rpc.conversion import calls, cdrs, fields
+from service.rpc.interceptors import malformed_request, on_bytes
 from service.uploads import Uploads
 from service.usage import Usage
 from tollwire.v1 import cdr_service_pb2 as pb
@@ -36,17 +38,19 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
             cdrs=map(cdrs.cdr, page.items), next_page_token=page.next_page_token
         )
 
-    def UploadCdrs(
-        self, request_iterator: Iterator[pb.UploadCdrsRequest], context: Context
-    ) -> Iterator[pb.UploadCdrsResponse]:
+    @on_bytes
+    def UploadCdrs(self, request_iterator: Iterator[bytes], context: Context) -> Iterator[bytes]:
         # The next request is taken once the response before it is sent: a sender that is faster
         # than the database is slowed by the transport and not gathered in memory.
         upload_id = 0
         for request in request_iterator:
-            batch = calls.read_calls(request.calls, now_ns=None)
-            result = self._uploads.commit(request.upload_id or upload_id, request.offset, batch)
+            try:
+                named_id, offset, chunk = cdrs.chunk(request)
+            except MalformedRequest as error:
+                raise malformed_request() from error
+            result = self._uploads.commit(named_id or upload_id, offset, chunk)
             upload_id = result.upload_id
-            yield cdrs.chunk_result(result)
+            yield cdrs.chunk_result(result).SerializeToString()
 
     def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
         upload_id = fields.required_id(request.upload_id, "upload_id")

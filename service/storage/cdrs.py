@@ -1,8 +1,8 @@
 """The rows of CDRs: writing them in bulk, and finding them again.
 
-The one module that knows how a row of ``cdrs`` is laid out. A row to insert begins with the call's
-content and ends with its outcome; what is compared to tell a duplicate from a conflict is the
-content alone (rating rule 10).
+A row to insert begins with the call's content and ends with its outcome; what is compared to tell a
+duplicate from a conflict is the content alone (rating rule 10). The rating core makes the rows;
+what is in them is agreed on in ROW_FIELDS.
 
 Inserting sorts nothing and rates nothing: rows come in key order, so that two transactions that
 insert the same calls meet them in the same order and never wait for each other in a circle.
@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 from sqlalchemy import (
@@ -35,61 +33,49 @@ from service.model import MAX_STARTED_AT_NS, CdrFilter, RatingStatus
 from service.storage.tables import CdrRow, ExtensionRow, TenantRow
 
 Key = tuple[int, str]  # tenant_id, call_id
-# What two calls must share to be one and the same, in the order of the fields of Contents.
+# What two calls must share to be one and the same, in the order of CONTENT_FIELDS; extension_id is
+# 0 where there is none.
 Content = tuple[int, str, int, str, str, int, int, int, int, int | None]
+CONTENT_FIELDS = (
+    "tenant_id",
+    "call_id",
+    "extension_id",
+    "caller_number",
+    "destination_number",
+    "direction",
+    "disposition",
+    "duration_seconds",
+    "started_at_ns",
+    "ended_at_ns",
+)
+# What rating made of a call.
+OUTCOME_FIELDS = (
+    "status",
+    "unrated_reason",
+    "bill_seconds",
+    "cost_units",
+    "cost_fraction_e4",
+    "rate_version_id",
+    "rate_revision",
+)
+ROW_FIELDS = (*CONTENT_FIELDS, *OUTCOME_FIELDS, "upload_id", "created_at_ns")
 
 
-class Contents(NamedTuple):
-    """Calls as they are compared and recorded, a column for each field and an item for each call.
+class NewRows(Protocol):
+    """Rows to insert, in key order and no key twice."""
 
-    ``extension_id`` is 0 where there is none; ``direction`` and ``disposition`` are plain integers.
-    """
+    def __len__(self) -> int: ...
 
-    tenant_id: Sequence[int]
-    call_id: Sequence[str]
-    extension_id: Sequence[int]
-    caller_number: Sequence[str]
-    destination_number: Sequence[str]
-    direction: Sequence[int]
-    disposition: Sequence[int]
-    duration_seconds: Sequence[int]
-    started_at_ns: Sequence[int]
-    ended_at_ns: Sequence[int | None]
+    def keys(self) -> Iterator[Key]: ...
 
-    @property
-    def size(self) -> int:
-        return len(self.tenant_id)
+    def tuples(self) -> Iterable[tuple[Any, ...]]:
+        """The values of ROW_FIELDS of each."""
 
-    def key(self, index: int) -> Key:
-        return self.tenant_id[index], self.call_id[index]
+    def copy_data(self) -> bytes:
+        """The same as PostgreSQL's binary COPY data: integers as wide as their columns."""
 
-    def content(self, index: int) -> Content:
-        return tuple(column[index] for column in self)  # type: ignore[return-value]
-
-    def take(self, order: Sequence[int]) -> Contents:
-        """The calls at these places, in this order."""
-        columns: Any = ([*map(column.__getitem__, order)] for column in self)
-        return Contents(*columns)
-
-    def part(self, begin: int, end: int) -> Contents:
-        columns: Any = (column[begin:end] for column in self)
-        return Contents(*columns)
-
-
-class Outcomes(NamedTuple):
-    """What rating made of calls, a column for each field and an item for each call."""
-
-    status: Sequence[int]
-    unrated_reason: Sequence[int | None]
-    bill_seconds: Sequence[int | None]
-    cost_units: Sequence[int | None]
-    cost_fraction_e4: Sequence[int | None]
-    rate_version_id: Sequence[int | None]
-    rate_revision: Sequence[int]
-
-    def take(self, order: Sequence[int]) -> Outcomes:
-        columns: Any = ([*map(column.__getitem__, order)] for column in self)
-        return Outcomes(*columns)
+    def without(self, keys: Collection[Key]) -> NewRows:
+        """Those whose key is not among ``keys``."""
 
 
 class Recorded(NamedTuple):
@@ -99,48 +85,15 @@ class Recorded(NamedTuple):
     content: Content
 
 
-_COLUMNS = (*Contents._fields, *Outcomes._fields, "upload_id", "created_at_ns")
-_POSTGRESQL_TYPES = {"BIGINT": "int8", "INTEGER": "int4", "SMALLINT": "int2", "TEXT": "text"}
-_COPY_TYPES = tuple(_POSTGRESQL_TYPES[str(CdrRow.__table__.c[name].type)] for name in _COLUMNS)
-_COPY = f"COPY cdrs ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+_COPY = f"COPY cdrs ({', '.join(ROW_FIELDS)}) FROM STDIN (FORMAT BINARY)"
 _INSERT = (
-    f"INSERT INTO cdrs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+    f"INSERT INTO cdrs ({', '.join(ROW_FIELDS)}) VALUES ({', '.join('?' * len(ROW_FIELDS))})"
     " ON CONFLICT DO NOTHING"
 )
 
-_CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in Contents._fields)
+_CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in CONTENT_FIELDS)
 # As a literal: only so do the databases see that the index of the UNRATED calls will do.
 IS_UNRATED = CdrRow.status == literal_column(str(int(RatingStatus.UNRATED)))
-
-
-@dataclass(frozen=True, slots=True)
-class NewRows:
-    """Rows to insert, in key order and no key twice. ``upload_id`` 0 means none.
-
-    Iterating makes the rows one at a time, in the order of _COLUMNS.
-    """
-
-    calls: Contents
-    outcomes: Outcomes
-    upload_id: int
-    created_at_ns: int
-
-    def __len__(self) -> int:
-        return self.calls.size
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        columns: dict[str, Iterable[Any]] = {**self.calls._asdict(), **self.outcomes._asdict()}
-        columns["extension_id"] = [one or None for one in self.calls.extension_id]
-        columns["upload_id"] = repeat(self.upload_id or None)
-        columns["created_at_ns"] = repeat(self.created_at_ns)
-        return zip(*(columns[name] for name in _COLUMNS), strict=False)
-
-    def keys(self) -> Iterator[Key]:
-        return zip(self.calls.tenant_id, self.calls.call_id, strict=True)
-
-    def take(self, order: Sequence[int]) -> NewRows:
-        """The rows at these places."""
-        return replace(self, calls=self.calls.take(order), outcomes=self.outcomes.take(order))
 
 
 def insert_new(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
@@ -161,7 +114,7 @@ def _insert_sqlite(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
     # garbage collector, as much as a third of the insert.
     cursor = connection.connection.cursor()
     try:
-        cursor.executemany(_INSERT, new)  # type: ignore[arg-type]  # any iterable will do
+        cursor.executemany(_INSERT, new.tuples())  # type: ignore[arg-type]  # any iterable will do
         inserted = cursor.rowcount
     finally:
         cursor.close()
@@ -186,16 +139,14 @@ def _copy_postgresql(connection: Connection, new: NewRows) -> dict[Key, Recorded
             if not found:
                 raise
             in_the_way |= found
-            new = new.take([index for index, key in enumerate(new.keys()) if key not in found])
+            new = new.without(found.keys())
     return in_the_way
 
 
 def _copy(connection: Connection, new: NewRows) -> None:
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.set_types(_COPY_TYPES)
-        for row in new:
-            copy.write_row(row)
+        copy.write(new.copy_data())
 
 
 def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
@@ -275,16 +226,16 @@ def next_tenant_with_unrated(connection: Connection, after_tenant_id: int) -> in
 
 
 def price(connection: Connection, outcomes: Sequence[tuple[int, Sequence[Any]]]) -> int:
-    """Give the UNRATED CDRs with these ids these outcomes (in the order of Outcomes' fields), the
+    """Give the UNRATED CDRs with these ids these outcomes (in the order of OUTCOME_FIELDS), the
     one change that a CDR may see. Returns how many there were."""
     if not outcomes:
         return 0
     query = (
         update(CdrRow)
         .where(CdrRow.id == bindparam("cdr_id"), IS_UNRATED)
-        .values({name: bindparam(f"new_{name}") for name in Outcomes._fields})
+        .values({name: bindparam(f"new_{name}") for name in OUTCOME_FIELDS})
     )
-    names = ("cdr_id", *(f"new_{name}" for name in Outcomes._fields))
+    names = ("cdr_id", *(f"new_{name}" for name in OUTCOME_FIELDS))
     parameters = [dict(zip(names, (cdr_id, *values), strict=True)) for cdr_id, values in outcomes]
     return connection.execute(query, parameters).rowcount
 

@@ -17,7 +17,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ratingcore import Deck, callparse, wire
 from service.errors import NotFound
 from tests.fuzz.fields import Grammar, varint
+from tests.rpc import upload_chunks
 from tests.rpc.known_decks import DECKS, NOW_NS, by_messages
+from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
@@ -188,6 +190,7 @@ CALL_VALUES: Mapping[str, Sequence[int | bytes]] = {
     "seconds": [0, 1_762_999_999, 1_763_000_000, 1_763_000_060, 2**64 - 1, 9_223_372_036],
     "nanos": [0, 0, 0, 1, 999_999_999, 10**9, 2**64 - 1],
 }
+_CHUNKS = Grammar(cdr_pb.UploadCdrsRequest.DESCRIPTOR, CALL_VALUES)
 _CALLS = Grammar(pb.StreamRateCallsRequest.DESCRIPTOR, CALL_VALUES)
 
 TARGETS = {
@@ -195,6 +198,7 @@ TARGETS = {
     for target in (
         Target("rate", "rate_request, against message objects", _CALLS, rate),
         Target("read", "the parser of calls, against the library", _CALLS, read),
+        Target("upload", "read_upload, against message objects", _CHUNKS, upload_chunks.compared),
         Target("revision", "likely_min_rate_revision, against the library", _CALLS, revision),
     )
 }

@@ -38,6 +38,7 @@ from service.model import (
     UsageQuery,
     UsageRow,
 )
+from service.recording import content_of
 from service.rpc.cdr_service import CdrServicer
 from service.rpc.rating_service import RatingServicer
 from service.rpc.tenant_service import TenantServicer
@@ -367,23 +368,23 @@ def test_a_stream_of_ratings_answers_each_request(server: Any, subject: Fake) ->
 
 def test_an_upload_goes_on_under_the_id_that_the_server_named(server: Any, subject: Fake) -> None:
     subject.answers = [ChunkResult(6, offset, 1, 0, 0, 0, 0, ()) for offset in (1, 2, 3, 4)]
-    _, responses = stream(
-        server,
-        "CdrService/UploadCdrs",
-        [
-            cdr_pb.UploadCdrsRequest(calls=[CALL_MESSAGE]),
-            cdr_pb.UploadCdrsRequest(offset=1, calls=[CALL_MESSAGE]),
-            cdr_pb.UploadCdrsRequest(upload_id=6, offset=2, calls=[CALL_MESSAGE]),
-            cdr_pb.UploadCdrsRequest(offset=3, calls=[types_pb2.Call(call_id="bad")]),
-        ],
-    )
+    requests = [
+        cdr_pb.UploadCdrsRequest(calls=[CALL_MESSAGE]),
+        cdr_pb.UploadCdrsRequest(offset=1, calls=[CALL_MESSAGE]),
+        cdr_pb.UploadCdrsRequest(upload_id=6, offset=2, calls=[CALL_MESSAGE]),
+        cdr_pb.UploadCdrsRequest(offset=3, calls=[types_pb2.Call(call_id="bad")]),
+    ]
+    sent = [request.SerializeToString() for request in requests]
+    _, answers = stream(server, "CdrService/UploadCdrs", sent)
+    responses = [cdr_pb.UploadCdrsResponse.FromString(answer) for answer in answers]
     assert [response.upload_id for response in responses] == [6] * 4
     assert [response.committed_offset for response in responses] == [1, 2, 3, 4]
     assert [call[:3] for call in subject.calls] == [
         *(("commit", 0, 0), ("commit", 6, 1), ("commit", 6, 2), ("commit", 6, 3))
     ]
-    assert subject.calls[0][3] == [CALL]
-    assert [type(item) for item in subject.calls[3][3]] == [BadCall]
+    chunks = [call[3] for call in subject.calls]
+    assert chunks[0].records.content(0)[2:] == content_of(CALL)[2:]
+    assert [len(chunk.bad) for chunk in chunks] == [0, 0, 0, 1]
 
 
 def test_an_upload_wants_to_know_when_a_call_started(server: Any, subject: Fake) -> None:
@@ -391,8 +392,9 @@ def test_an_upload_wants_to_know_when_a_call_started(server: Any, subject: Fake)
     sent = types_pb2.Call()
     sent.CopyFrom(CALL_MESSAGE)
     sent.ClearField("started_at")
-    stream(server, "CdrService/UploadCdrs", [cdr_pb.UploadCdrsRequest(calls=[sent])])
-    assert subject.calls[0][3] == [BadCall("started_at", "is required")]
+    request = cdr_pb.UploadCdrsRequest(calls=[sent])
+    stream(server, "CdrService/UploadCdrs", [request.SerializeToString()])
+    assert subject.calls[0][3].bad == {0: BadCall("started_at", "is required")}
 
 
 def test_a_deck_is_handed_over_as_it_comes(server: Any, subject: Fake) -> None:

@@ -11,45 +11,40 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
+import ratingcore
+from ratingcore.keyorder import in_key_order
+from ratingcore.recordrating import rate_records
+from ratingcore.records import records_of
+from ratingcore.rows import ROW_FIELDS
 from service.errors import Reason, Unavailable
+from service.recording import Rows
 from service.storage import cdrs
-from service.storage.cdrs import Contents, NewRows, Outcomes
 from service.storage.engine import Database
+from service.storage.tables import CdrRow
 
 
-def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> NewRows:
-    size = len(call_ids)
-    return NewRows(
-        Contents(
-            tenant_id=[tenant_id] * size,
-            call_id=list(call_ids),
-            extension_id=[0] * size,
-            caller_number=["é☎"] * size,
-            destination_number=[""] * size,
-            direction=[1] * size,
-            disposition=[6] * size,
-            duration_seconds=[seconds] * size,
-            started_at_ns=[2**63 - 2] * size,
-            ended_at_ns=[None] * size,
-        ),
-        Outcomes(
-            status=[2] * size,
-            unrated_reason=[None] * size,
-            bill_seconds=[0] * size,
-            cost_units=[0] * size,
-            cost_fraction_e4=[0] * size,
-            rate_version_id=[None] * size,
-            rate_revision=[1] * size,
-        ),
-        upload_id=0,
-        created_at_ns=5,
+def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> Rows:
+    records = records_of(
+        (tenant_id, call_id, 0, "é☎", "", 1, 6, seconds, 2**63 - 2, None) for call_id in call_ids
     )
+    order = in_key_order(records)
+    deck = ratingcore.DeckBuilder().build(1, ratingcore.HALF_UP, "", "", "")
+    rate_records(records, order, {tenant_id: deck})
+    return Rows(records, order, upload_id=0, created_at_ns=5)
 
 
 def stored(database: Database) -> list[tuple[Any, ...]]:
     with database.read() as connection:
         query = "SELECT tenant_id, call_id, duration_seconds FROM cdrs ORDER BY 1, 2"
         return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+
+def test_a_row_of_the_core_is_a_row_of_the_table() -> None:
+    widths = {"BIGINT": 8, "INTEGER": 4, "SMALLINT": 2, "TEXT": 0}
+    columns = CdrRow.__table__.c
+    assert [name for name, _ in ROW_FIELDS] == list(cdrs.ROW_FIELDS)
+    assert {*cdrs.ROW_FIELDS, "id"} == set(columns.keys())
+    assert {name: widths[str(columns[name].type)] for name in cdrs.ROW_FIELDS} == dict(ROW_FIELDS)
 
 
 def test_what_is_there_stays_and_is_answered(database: Database) -> None:

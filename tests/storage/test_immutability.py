@@ -86,7 +86,7 @@ def world(database: Database) -> World:
     world.cdrs.create(call(tenant, "4420", call_id="rated", extension_id=extension))
     world.cdrs.create(call(tenant, "4930", call_id="unrated", extension_id=extension))
     busy = call(tenant, call_id="busy", disposition=Disposition.BUSY, seconds=0)
-    world.uploads.commit(0, 0, [busy])
+    world.commit(0, 0, [busy])
     world.extension(world.tenant())
     return world
 

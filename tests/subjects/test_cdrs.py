@@ -22,9 +22,8 @@ from service.model import (
     Tenant,
     UnratedReason,
 )
-from service.recording import derived_call_id
 from service.storage.engine import Database
-from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls
+from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, chunk_of
 
 
 @pytest.fixture
@@ -177,6 +176,10 @@ def test_other_content_is_a_conflict_that_names_what_differs(
     assert len(world.rows()) == 1
 
 
+def derived_call_id(sent: Call) -> str:
+    return chunk_of([sent]).records.call_id(0)
+
+
 def test_a_call_id_is_derived_from_all_of_the_content(world: World, payer: int) -> None:
     sent = call(payer)
     variants = [sent, replace(sent, tenant_id=payer + 1), replace(sent, ended_at_ns=0)]
@@ -306,7 +309,7 @@ def test_pages_are_in_order_and_take_few_queries(world: World, payer: int) -> No
         )
         for index in range(1500)
     ]
-    world.uploads.commit(0, 0, sent)
+    world.commit(0, 0, sent)
     statements: list[str] = []
     listener = event.listens_for(world.database.engine, "before_cursor_execute")
     listener(lambda _c, _cursor, statement, *_: statements.append(statement))
@@ -326,7 +329,7 @@ def test_pages_are_in_order_and_take_few_queries(world: World, payer: int) -> No
 
 
 def test_a_page_that_ends_exactly_at_the_end_has_no_token(world: World, payer: int) -> None:
-    world.uploads.commit(0, 0, calls(payer, 0, 4))
+    world.commit(0, 0, calls(payer, 0, 4))
     assert world.cdrs.list(CdrFilter(), 4, "").next_page_token == ""
     page = world.cdrs.list(CdrFilter(), 3, "")
     assert page.next_page_token != ""

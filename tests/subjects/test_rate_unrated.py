@@ -86,7 +86,7 @@ def test_what_has_no_price_now_keeps_its_first_reason(world: World, payer: int) 
 
 def test_the_tenant_and_the_period_are_kept_to(world: World, payer: int) -> None:
     other = world.tenant()
-    world.uploads.commit(0, 0, [*calls(payer, 0, 10), *calls(other, 0, 10)])
+    world.commit(0, 0, [*calls(payer, 0, 10), *calls(other, 0, 10)])
     for tenant_id in (payer, other):
         world.rate(tenant_id, "44")
     assert rate_unrated(world, payer, NOON_NS + 2, NOON_NS + 5) == (3, 3, 0)
@@ -107,7 +107,7 @@ def test_what_stays_unrated_does_not_stop_the_others(world: World, payer: int) -
         for tenant_id in (payer, other)
         for index, one in enumerate(calls(tenant_id, 0, 2400))
     ]
-    assert world.uploads.commit(0, 0, records).unrated == 4800
+    assert world.commit(0, 0, records).unrated == 4800
     assert cdrs.RATE_UNRATED_ROWS * 2 < 2400
     world.rate(payer, "44")
     world.rate(other, "44")
@@ -135,7 +135,7 @@ def test_a_period_that_ends_before_it_begins_is_refused(world: World) -> None:
 def test_broken_off_it_is_started_again(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.uploads.commit(0, 0, calls(payer, 0, 2500))
+    world.commit(0, 0, calls(payer, 0, 2500))
     world.rate(payer, "44")
     price: Any = cdrs.cdrs.price
     turns = iter([True, False])
@@ -160,12 +160,12 @@ def test_from_two_sides_at_once_no_call_is_priced_twice(world: World, payer: int
         replace(one, destination_number="33" if index % 10 == 0 else "4420")
         for index, one in enumerate(calls(payer, 0, 3000))
     ]
-    world.uploads.commit(0, 0, records)
+    world.commit(0, 0, records)
     world.rate(payer, "44")
     outcomes = at_once(
         lambda: world.cdrs.rate_unrated(0, None, None),
         lambda: other.cdrs.rate_unrated(0, None, None),
-        lambda: world.uploads.commit(0, 0, calls(payer, 3000, 500)),
+        lambda: world.commit(0, 0, calls(payer, 3000, 500)),
     )[:2]
     database.close()
     assert all(isinstance(outcome, UnratedOutcome) for outcome in outcomes), outcomes

@@ -28,10 +28,18 @@ from service.model import (
     Tenant,
     Upload,
 )
-from service.recording import Recorder, contents_of
+from service.recording import Recorder
 from service.storage.engine import Database
-from service.uploads import digest
-from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
+from tests.subjects.world import (
+    NOON_NS,
+    SECOND_NS,
+    World,
+    at_once,
+    call,
+    calls,
+    chunk_of,
+    in_parts,
+)
 
 BAD = BadCall("direction", "is required", call_id="bad")
 
@@ -63,7 +71,7 @@ def send(worker: World, records: Sequence[Call | BadCall], size: int) -> Upload:
     """A whole upload, chunk by chunk."""
     upload_id = offset = 0
     for part in in_parts(records, size):
-        answer = worker.uploads.commit(upload_id, offset, part)
+        answer = worker.commit(upload_id, offset, part)
         upload_id, offset = answer.upload_id, answer.committed_offset
     return worker.uploads.get(upload_id)
 
@@ -78,10 +86,10 @@ def other(world: World) -> Iterator[World]:
 
 def test_an_upload_in_chunks(world: World, payer: int) -> None:
     records = calls(payer, 0, 25)
-    first = world.uploads.commit(0, 0, records[:10])
+    first = world.commit(0, 0, records[:10])
     assert first.upload_id > 0
     assert (first.committed_offset, counts(first), first.failures) == (10, (10, 0, 0, 0, 0), ())
-    second = world.uploads.commit(first.upload_id, 10, records[10:])
+    second = world.commit(first.upload_id, 10, records[10:])
     assert (second.upload_id, second.committed_offset) == (first.upload_id, 25)
     upload = world.uploads.get(first.upload_id)
     assert (upload.id, upload.committed_offset, counts(upload)) == (
@@ -94,7 +102,7 @@ def test_an_upload_in_chunks(world: World, payer: int) -> None:
     assert {row.upload_id for row in rows} == {first.upload_id}
     assert {row.call_id for row in rows} == {record.call_id for record in records}
     assert {(row.cost_units, row.cost_fraction_e4) for row in rows} == {(0, 40)}
-    assert world.uploads.commit(0, 0, []).upload_id != first.upload_id
+    assert world.commit(0, 0, []).upload_id != first.upload_id
 
 
 def test_an_uploaded_cdr_equals_a_created_one(world: World, payer: int) -> None:
@@ -108,7 +116,7 @@ def test_an_uploaded_cdr_equals_a_created_one(world: World, payer: int) -> None:
         call_id="one",
     )
     created = world.cdrs.create(sent)
-    answer = world.uploads.commit(0, 0, [replace(sent, call_id="two")])
+    answer = world.commit(0, 0, [replace(sent, call_id="two")])
     [uploaded] = world.cdrs.list(CdrFilter(), 1, "").items
     assert uploaded.upload_id == answer.upload_id
     assert created == replace(
@@ -145,7 +153,7 @@ def test_every_kind_of_outcome_in_one_chunk(world: World, payer: int) -> None:
         call(payer),
         call(payer),  # duplicate by content
     ]
-    answer = world.uploads.commit(0, 0, records)
+    answer = world.commit(0, 0, records)
     assert answer.committed_offset == len(records)
     assert counts(answer) == (5, 3, 2, 6, 1)
     assert [(failed.index, failed.call_id, failed.reason) for failed in answer.failures] == [
@@ -169,20 +177,20 @@ def test_every_kind_of_outcome_in_one_chunk(world: World, payer: int) -> None:
     assert len(stored) == 6
     assert counts(world.uploads.get(answer.upload_id)) == counts(answer)
     # Again, in an upload of its own: what was recorded is a duplicate now.
-    again = world.uploads.commit(0, 0, records)
+    again = world.commit(0, 0, records)
     assert counts(again) == (0, 8, 4, 4, 0)
     assert {row.id for row in world.rows()} == {row.id for row in stored.values()}
 
 
 def test_failures_count_from_the_start_of_the_upload(world: World, payer: int) -> None:
-    first = world.uploads.commit(0, 0, calls(payer, 0, 10))
+    first = world.commit(0, 0, calls(payer, 0, 10))
     records = [*calls(payer, 10, 2), BAD, call(10**9, call_id="nobody")]
-    second = world.uploads.commit(first.upload_id, 10, records)
+    second = world.commit(first.upload_id, 10, records)
     assert [failed.index for failed in second.failures] == [12, 13]
 
 
 def test_a_chunk_of_nothing_but_bad_records_is_settled(world: World, payer: int) -> None:
-    answer = world.uploads.commit(0, 0, [BAD, BAD, call(10**9)])
+    answer = world.commit(0, 0, [BAD, BAD, call(10**9)])
     assert (answer.committed_offset, counts(answer)) == (3, (0, 0, 0, 3, 0))
     assert world.rows() == []
 
@@ -195,14 +203,14 @@ def test_a_settled_chunk_is_answered_as_it_was(world: World, other: World, payer
         [*calls(payer, 0, 3), BAD, call(payer, "33", call_id="unrated")],
         [*calls(payer, 0, 2), call(payer, seconds=9, call_id="c0"), *calls(payer, 3, 2)],
     ]
-    first = world.uploads.commit(0, 0, chunks[0])
-    second = world.uploads.commit(first.upload_id, 5, chunks[1])
+    first = world.commit(0, 0, chunks[0])
+    second = world.commit(first.upload_id, 5, chunks[1])
     assert counts(second) == (2, 2, 1, 0, 0)
     world.rate(payer, "33")
     upload = world.uploads.get(first.upload_id)
     for worker in (world, other):  # the other knows nothing but what is stored
-        assert worker.uploads.commit(first.upload_id, 5, chunks[1]) == second
-        assert worker.uploads.commit(first.upload_id, 0, chunks[0]) == first
+        assert worker.commit(first.upload_id, 5, chunks[1]) == second
+        assert worker.commit(first.upload_id, 0, chunks[0]) == first
         assert worker.uploads.get(first.upload_id) == upload
 
 
@@ -220,12 +228,12 @@ def test_a_settled_chunk_with_other_content_is_refused(
     world: World, payer: int, change: dict[str, Any]
 ) -> None:
     records = calls(payer, 0, 3)
-    first = world.uploads.commit(0, 0, records)
+    first = world.commit(0, 0, records)
     before = world.rows()
     changed = [records[0], replace(records[1], **change), records[2]]
     for sent in (changed, records[:2], [*changed, *calls(payer, 3, 1)], [BAD, *records[1:]]):
         with pytest.raises(FailedPrecondition) as failure:
-            world.uploads.commit(first.upload_id, 0, sent)
+            world.commit(first.upload_id, 0, sent)
         assert failure.value.reason == Reason.UPLOAD_CHUNK_CHANGED
     assert world.rows() == before
     assert counts(world.uploads.get(first.upload_id)) == (3, 0, 0, 0, 0)
@@ -233,7 +241,7 @@ def test_a_settled_chunk_with_other_content_is_refused(
 
 def test_chunks_cut_in_another_way_go_on_where_the_upload_stands(world: World, payer: int) -> None:
     records = calls(payer, 0, 40)
-    upload_id = world.uploads.commit(0, 0, records[:10]).upload_id
+    upload_id = world.commit(0, 0, records[:10]).upload_id
     for offset, end, committed, created in [
         (5, 20, 20, 10),  # over the end of what is settled
         (2, 8, 20, 0),  # within a settled chunk
@@ -242,7 +250,7 @@ def test_chunks_cut_in_another_way_go_on_where_the_upload_stands(world: World, p
         (15, 25, 25, 0),
         (25, 40, 40, 15),
     ]:
-        answer = world.uploads.commit(upload_id, offset, records[offset:end])
+        answer = world.commit(upload_id, offset, records[offset:end])
         assert (answer.committed_offset, answer.created) == (committed, created)
     assert counts(world.uploads.get(upload_id)) == (40, 0, 0, 0, 0)
     assert sorted(row.call_id for row in world.rows()) == sorted(one.call_id for one in records)
@@ -250,40 +258,40 @@ def test_chunks_cut_in_another_way_go_on_where_the_upload_stands(world: World, p
 
 def test_settled_chunks_within_a_longer_one_are_compared(world: World, payer: int) -> None:
     records = calls(payer, 0, 30)
-    upload_id = world.uploads.commit(0, 0, records[:10]).upload_id
-    world.uploads.commit(upload_id, 10, records[10:20])
+    upload_id = world.commit(0, 0, records[:10]).upload_id
+    world.commit(upload_id, 10, records[10:20])
     changed = [*records[:15], replace(records[15], duration_seconds=9), *records[16:]]
     for offset in (0, 5, 10):
         with pytest.raises(FailedPrecondition):
-            world.uploads.commit(upload_id, offset, changed[offset:])
+            world.commit(upload_id, offset, changed[offset:])
     assert world.uploads.get(upload_id).committed_offset == 20
 
 
 def test_gaps(world: World, payer: int) -> None:
     def expected(upload_id: int, offset: int, records: list[Call | BadCall]) -> str:
         with pytest.raises(OutOfRange) as failure:
-            world.uploads.commit(upload_id, offset, records)
+            world.commit(upload_id, offset, records)
         assert failure.value.reason == Reason.UPLOAD_GAP
         return failure.value.metadata["expected_offset"]
 
     assert expected(0, 1, [BAD]) == "0"
     assert expected(0, 2**63 - 1, []) == "0"
-    upload_id = world.uploads.commit(0, 0, [BAD, BAD, BAD]).upload_id
+    upload_id = world.commit(0, 0, [BAD, BAD, BAD]).upload_id
     assert expected(upload_id, 4, [BAD]) == "3"
     assert expected(upload_id, 4, []) == "3"
     assert expected(upload_id, 2**63 - 1, [BAD]) == "3"
 
 
 def test_empty_chunks_change_nothing(world: World, payer: int) -> None:
-    upload_id = world.uploads.commit(0, 0, []).upload_id
+    upload_id = world.commit(0, 0, []).upload_id
     before = world.uploads.get(upload_id)
     assert before.committed_offset == 0
-    assert world.uploads.commit(upload_id, 0, []).committed_offset == 0
+    assert world.commit(upload_id, 0, []).committed_offset == 0
     assert world.uploads.get(upload_id) == before
-    assert world.uploads.commit(upload_id, 0, calls(payer, 0, 3)).created == 3
+    assert world.commit(upload_id, 0, calls(payer, 0, 3)).created == 3
     for offset in (0, 1, 3):
-        assert counts(world.uploads.commit(upload_id, offset, [])) == (0, 0, 0, 0, 0)
-    assert world.uploads.commit(upload_id, 3, calls(payer, 3, 3)).created == 3
+        assert counts(world.commit(upload_id, offset, [])) == (0, 0, 0, 0, 0)
+    assert world.commit(upload_id, 3, calls(payer, 3, 3)).created == 3
 
 
 @pytest.mark.parametrize(
@@ -294,12 +302,12 @@ def test_chunks_that_are_refused(
     world: World, upload_id: int, offset: int, count: int, field: str
 ) -> None:
     with pytest.raises(InvalidInput) as failure:
-        world.uploads.commit(upload_id, offset, [BAD] * count)
+        world.commit(upload_id, offset, [BAD] * count)
     assert [wrong.field for wrong in failure.value.violations] == [field]
 
 
 def test_uploads_that_are_not_there(world: World) -> None:
-    asks: list[Any] = [lambda: world.uploads.get(9), lambda: world.uploads.commit(9, 0, [])]
+    asks: list[Any] = [lambda: world.uploads.get(9), lambda: world.commit(9, 0, [])]
     for ask in asks:
         with pytest.raises(NotFound) as failure:
             ask()
@@ -312,7 +320,7 @@ def test_uploads_that_are_not_there(world: World) -> None:
 def test_a_chunk_that_fails_leaves_nothing(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload_id = world.uploads.commit(0, 0, calls(payer, 0, 5)).upload_id
+    upload_id = world.commit(0, 0, calls(payer, 0, 5)).upload_id
     before = world.uploads.get(upload_id)
 
     class Broken(Exception):
@@ -324,20 +332,20 @@ def test_a_chunk_that_fails_leaves_nothing(
     with monkeypatch.context() as patched:
         patched.setattr("service.storage.uploads.add_chunk", broken)
         with pytest.raises(Broken):
-            world.uploads.commit(upload_id, 5, calls(payer, 5, 5))
+            world.commit(upload_id, 5, calls(payer, 5, 5))
     assert len(world.rows()) == 5
     assert world.uploads.get(upload_id) == before
-    assert world.uploads.commit(upload_id, 5, calls(payer, 5, 5)).created == 5
+    assert world.commit(upload_id, 5, calls(payer, 5, 5)).created == 5
 
 
 def test_a_full_chunk(world: World, payer: int) -> None:
     records = calls(payer, 0, 10_000)
     random.Random(1).shuffle(records)
-    answer = world.uploads.commit(0, 0, records)
+    answer = world.commit(0, 0, records)
     assert counts(answer) == (10_000, 0, 0, 0, 0)
-    assert counts(world.uploads.commit(0, 0, records)) == (0, 10_000, 0, 0, 0)
+    assert counts(world.commit(0, 0, records)) == (0, 10_000, 0, 0, 0)
     half = [*records[:5000], *calls(payer, 10_000, 5000)]
-    assert counts(world.uploads.commit(0, 0, half)) == (5000, 5000, 0, 0, 0)
+    assert counts(world.commit(0, 0, half)) == (5000, 5000, 0, 0, 0)
 
 
 # The digest.
@@ -359,15 +367,15 @@ def test_a_digest_is_of_every_field_and_of_the_order() -> None:
         [one, BAD],
         [BAD, one],
     ]
-    assert len({digest(variant) for variant in variants}) == len(variants)
-    assert digest([replace(BAD, message="in other words")]) == digest([BAD])
+    assert len({chunk_of(variant).digest() for variant in variants}) == len(variants)
+    assert chunk_of([replace(BAD, message="in other words")]).digest() == chunk_of([BAD]).digest()
 
 
 def test_a_digest_stays_the_same_for_ever() -> None:
     """It was written into databases: a change would refuse chunks that are sent again."""
     one = call(7, "+44 é", call_id="a", ended_at_ns=NOON_NS, extension_id=3)
     assert (
-        digest([one, BAD, call(7)]).hex()
+        chunk_of([one, BAD, call(7)]).digest().hex()
         == "879902126954707d1b8e0c188555e03ab88a38b6672100afcf23d3e4fac39716"
     )
 
@@ -417,13 +425,11 @@ def test_create_and_upload_at_once(world: World, other: World, payer: int) -> No
 
 
 def test_one_upload_from_several_sides_at_once(world: World, other: World, payer: int) -> None:
-    upload_id = world.uploads.commit(0, 0, []).upload_id
+    upload_id = world.commit(0, 0, []).upload_id
     parts = in_parts(calls(payer, 0, 400), 40)
 
     def push(worker: World) -> list[ChunkResult]:
-        return [
-            worker.uploads.commit(upload_id, 40 * index, part) for index, part in enumerate(parts)
-        ]
+        return [worker.commit(upload_id, 40 * index, part) for index, part in enumerate(parts)]
 
     results = at_once(*(lambda worker=worker: push(worker) for worker in (world, other) * 2))
     assert all(result == results[0] for result in results), results
@@ -435,7 +441,7 @@ def test_one_upload_from_several_sides_at_once(world: World, other: World, payer
 def uncommitted(world: World, sent: Sequence[Call]) -> Iterator[None]:
     """Within the block, these calls are written but not yet committed."""
     with world.database.write() as connection:
-        recording = Recorder(world.decks).record(connection, contents_of(sent), 0)
+        recording = Recorder(world.decks).record(connection, chunk_of(sent).records, 0)
         assert recording.created == len(sent)
         yield
 
@@ -497,7 +503,7 @@ def test_rows_are_written_in_the_order_of_their_keys(world: World, payer: int) -
     other = world.tenant()
     records = [*calls(other, 0, 50), *calls(payer, 0, 50)]
     random.Random(2).shuffle(records)
-    world.uploads.commit(0, 0, records)
+    world.commit(0, 0, records)
     keys = [(row.tenant_id, row.call_id) for row in world.rows()]
     assert keys == sorted(keys)
 
@@ -508,13 +514,13 @@ def test_rows_are_written_in_the_order_of_their_keys(world: World, payer: int) -
 def test_a_restart_in_the_middle(world: World, other: World, payer: int) -> None:
     records = calls(payer, 0, 500)
     undisturbed = send(world, calls(world.tenant(), 0, 500), 70)
-    upload_id = world.uploads.commit(0, 0, records[:70]).upload_id
-    world.uploads.commit(upload_id, 70, records[70:140])
+    upload_id = world.commit(0, 0, records[:70]).upload_id
+    world.commit(upload_id, 70, records[70:140])
     world.database.close()
     # The sender did not see the last answer: it sends that chunk again, then goes on.
     offset = 70
     while offset < 500:
-        answer = other.uploads.commit(upload_id, offset, records[offset : offset + 70])
+        answer = other.commit(upload_id, offset, records[offset : offset + 70])
         offset = answer.committed_offset
     assert counts(other.uploads.get(upload_id))[:4] == counts(undisturbed)[:4]
     rows = [row for row in other.rows() if row.tenant_id == payer]

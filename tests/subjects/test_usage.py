@@ -131,7 +131,7 @@ def upload_at(
         for index, start_ns in enumerate(starts_ns)
     ]
     for part in in_parts(records, 10_000):
-        assert world.uploads.commit(0, 0, part).created == len(part)
+        assert world.commit(0, 0, part).created == len(part)
 
 
 # Around what makes each zone difficult.
@@ -216,7 +216,7 @@ def test_every_dimension_and_every_pair(world: World) -> None:
 
 
 def test_the_period_begins_with_its_start_and_ends_before_its_end(world: World, payer: int) -> None:
-    world.uploads.commit(0, 0, calls(payer, 0, 10))
+    world.commit(0, 0, calls(payer, 0, 10))
     for after, before, expected in [
         (NOON_NS + 2, NOON_NS + 5, 3),
         (NOON_NS + 9, None, 1),
@@ -233,7 +233,7 @@ def test_sums_beyond_64_bits_are_exact(world: World) -> None:
     tenant_id = world.tenant()
     world.rate(tenant_id, "4", 99_999_999_9999, 60, connect_fee_e4=999_9999)
     records = calls(tenant_id, 0, 10_000, number="44", seconds=600_000_000)
-    world.uploads.commit(0, 0, records)
+    world.commit(0, 0, records)
     odd = call(tenant_id, "44", 1, call_id="odd")
     cost_e4 = world.cdrs.create(odd).cost_e4
     assert cost_e4 == 99_999_999_9999 + 999_9999

@@ -7,13 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ratingcore.records import records_of
 from service.cdrs import Cdrs
 from service.decks import Decks
-from service.model import Call, Direction, Disposition, Extension, Rate, Tenant
+from service.model import (
+    BadCall,
+    Call,
+    ChunkResult,
+    Direction,
+    Disposition,
+    Extension,
+    Rate,
+    Tenant,
+)
 from service.rates import Rates
+from service.recording import content_of
 from service.storage.engine import Database
 from service.tenants import Tenants
-from service.uploads import Uploads
+from service.uploads import Chunk, Uploads
 from service.usage import Usage
 
 SECOND_NS = 10**9
@@ -68,6 +79,9 @@ class World:
             )
         )
 
+    def commit(self, upload_id: int, offset: int, records: Sequence[Call | BadCall]) -> ChunkResult:
+        return self.uploads.commit(upload_id, offset, chunk_of(records))
+
     def rows(self) -> list[Any]:
         """All CDRs as they stand in the table, by id."""
         with self.database.read() as connection:
@@ -95,6 +109,13 @@ def calls(tenant_id: int, first: int, count: int, **fields: Any) -> list[Call]:
         call(tenant_id, call_id=f"c{index}", started_at_ns=NOON_NS + index, **fields)
         for index in range(first, first + count)
     ]
+
+
+def chunk_of(records: Sequence[Call | BadCall]) -> Chunk:
+    return Chunk(
+        records_of(content_of(one) if isinstance(one, Call) else None for one in records),
+        {at: one for at, one in enumerate(records) if isinstance(one, BadCall)},
+    )
 
 
 def at_once(*actions: Callable[[], Any]) -> list[Any]:

@@ -49,17 +49,29 @@ def required_call(message: types_pb2.Call, *, present: bool, now_ns: int | None)
 def read_calls(messages: Sequence[types_pb2.Call], *, now_ns: int | None) -> list[Call | BadCall]:
     """The calls of a batch, in the field "calls", in order. A bad one is no reason to refuse the
     others; too many are."""
-    if len(messages) > MAX_BATCH_CALLS:
-        raise invalid_field(
-            "calls", f"at most {MAX_BATCH_CALLS} in one message, got {len(messages)}"
-        )
+    check_count(len(messages))
     return [_call_or_bad(message, now_ns) for message in messages]
+
+
+def check_count(calls: int) -> None:
+    """InvalidInput where a message has too many calls."""
+    if calls > MAX_BATCH_CALLS:
+        raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} in one message, got {calls}")
 
 
 def _call_or_bad(message: types_pb2.Call, now_ns: int | None) -> Call | BadCall:
     call, found = read_call(message, now_ns)
-    if not found:
-        return call
+    return _bad(message, found) if found else call
+
+
+def bad_call(data: bytes) -> BadCall:
+    """What is wrong with a call, given as its bytes, that breaks a rule of those to be recorded."""
+    message = types_pb2.Call.FromString(data)
+    _, found = read_call(message, now_ns=None)
+    return _bad(message, found)
+
+
+def _bad(message: types_pb2.Call, found: Sequence[FieldViolation]) -> BadCall:
     call_id = message.call_id
     if len(call_id) > MAX_CALL_ID_CHARS or "\0" in call_id:
         call_id = ""

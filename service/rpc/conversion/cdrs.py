@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ratingcore.upload import read_upload
 from service.model import (
+    MAX_BATCH_CALLS,
     Cdr,
     CdrFilter,
     ChunkResult,
@@ -15,10 +17,11 @@ from service.model import (
     UsageRow,
 )
 from service.money import format_e4
-from service.rpc.conversion import fields
+from service.rpc.conversion import calls, fields
 from service.rpc.conversion.fields import Wrong
 from service.rpc.conversion.rates import rate
 from service.rpc.conversion.tenants import extension, tenant
+from service.uploads import Chunk
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 _STATUSES = fields.members(RatingStatus)
@@ -119,6 +122,15 @@ def cdr(record: Cdr) -> types_pb2.Cdr:
         created_at=fields.timestamp(record.created_at_ns),
         matched_prefix="" if record.rate is None else record.rate.prefix,
     )
+
+
+def chunk(request: bytes) -> tuple[int, int, Chunk]:
+    """upload_id, offset and calls of an UploadCdrsRequest. InvalidInput where it has too many;
+    MalformedRequest where it is none."""
+    upload_id, offset, call_count, records = read_upload(request, MAX_BATCH_CALLS)
+    calls.check_count(call_count)
+    bad = {position: calls.bad_call(data) for position, data in records.bad()}
+    return upload_id, offset, Chunk(records, bad)
 
 
 def chunk_result(result: ChunkResult) -> cdr_service_pb2.UploadCdrsResponse:

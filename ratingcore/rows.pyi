@@ -1,0 +1,15 @@
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+from .records import Records
+
+ROW_FIELDS: tuple[tuple[str, int], ...]
+
+def copy_data(records: Records, order: array[int], upload_id: int, created_at_ns: int) -> bytes: ...
+
+class RowTuples(Iterator[tuple[Any, ...]]):
+    def __init__(
+        self, records: Records, order: array[int], upload_id: int, created_at_ns: int
+    ) -> None: ...
+    def __next__(self) -> tuple[Any, ...]: ...

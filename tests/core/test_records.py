@@ -1,0 +1,343 @@
+"""Calls on their way into the record: identity, order, what is new, ratings, rows."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ratingcore
+from ratingcore import Deck, DeckBuilder
+from ratingcore.keyorder import in_key_order, split
+from ratingcore.memory import fail_allocation
+from ratingcore.recordrating import rate_records, unrated_count
+from ratingcore.records import Records, records_of
+from ratingcore.rows import ROW_FIELDS, RowTuples, copy_data
+
+if TYPE_CHECKING:
+    from ratingcore.records import Content
+
+MAX_PRICE_E4 = 999_999_999_999
+
+
+def content(tenant_id: int = 1, call_id: str = "", **fields: Any) -> Content:
+    values: dict[str, Any] = {
+        "extension_id": 0,
+        "caller_number": "",
+        "destination_number": "4420",
+        "direction": 2,
+        "disposition": 1,
+        "duration_seconds": 7,
+        "started_at_ns": 10**18,
+        "ended_at_ns": None,
+    }
+    assert fields.keys() <= values.keys()
+    return (tenant_id, call_id, *(values | fields).values())  # type: ignore[return-value]
+
+
+def deck(revision: int = 3) -> Deck:
+    builder = DeckBuilder()
+    builder.put(2**40, 1, "44", "", 200, 6)
+    builder.put(2**40 + 1, 2, "45", "", 600, 60, blocked=True)
+    builder.put(2**40 + 2, 3, "46", "", 600, 60, effective_from_ns=0)
+    builder.put(2**40 + 3, 4, "99", "", MAX_PRICE_E4, 60)
+    return builder.build(revision)
+
+
+TOO_DEAR = {"destination_number": "99", "duration_seconds": 2**31 - 1}
+IDS = st.sampled_from([1, 2, 2**63 - 1])
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+CALL_IDS = st.sampled_from(["a", "b", "é", "12345678", "123456789", "12345678\x01"]) | TEXTS
+CONTENTS = st.builds(
+    content,
+    tenant_id=IDS,
+    call_id=CALL_IDS,
+    extension_id=st.sampled_from([0, 1, 2**63 - 1]),
+    caller_number=TEXTS,
+    destination_number=TEXTS | st.sampled_from(["44", "+45", "46", "99", "99123"]),
+    direction=st.integers(1, 3),
+    disposition=st.integers(1, 6),
+    duration_seconds=st.sampled_from([0, 1, 63, 2**31 - 1]),
+    started_at_ns=st.integers(0, 2**63 - 2),
+    ended_at_ns=st.none() | st.integers(0, 2**63 - 2),
+)
+LISTS = st.lists(st.none() | CONTENTS, max_size=24)
+DECKS = {tenant_id: deck(tenant_id) for tenant_id in (1, 2, 2**63 - 1)}
+
+
+def rated(contents: Sequence[Content | None]) -> tuple[Records, array[int]]:
+    records = records_of(contents)
+    order = in_key_order(records)
+    rate_records(records, order, DECKS)
+    return records, order
+
+
+def good(contents: Sequence[Content | None]) -> list[int]:
+    return [position for position, one in enumerate(contents) if one is not None]
+
+
+# What they are.
+
+
+@settings(max_examples=100, deadline=None)
+@given(LISTS)
+def test_a_list_gives_back_what_it_was_made_of(contents: list[Content | None]) -> None:
+    records = records_of(contents)
+    assert len(records) == len(contents)
+    assert [position for position, _ in records.bad()] == [
+        position for position, one in enumerate(contents) if one is None
+    ]
+    for position in good(contents):
+        sent = contents[position]
+        assert sent is not None
+        kept = records.content(position)
+        assert kept == (sent if sent[1] else (sent[0], records.call_id(position), *sent[2:]))
+        assert records.key(position) == kept[:2]
+    parties = [(one[0], one[2]) for one in contents if one is not None]
+    assert records.parties() == list(dict.fromkeys(parties))
+    wanted = set(parties[:1])
+    assert records.of_parties(wanted) == [
+        position
+        for position in good(contents)
+        if (records.content(position)[0], records.content(position)[2]) in wanted
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(LISTS, st.data())
+def test_a_part_is_a_list_of_its_own(contents: list[Content | None], data: st.DataObject) -> None:
+    begin = data.draw(st.integers(0, len(contents)))
+    end = data.draw(st.integers(begin, len(contents)))
+    part = records_of(contents).part(begin, end)  # the whole is gone by now
+    alone = records_of(contents[begin:end])
+    assert len(part) == len(alone)
+    assert part.bad() == alone.bad()
+    assert part.parties() == alone.parties()
+    assert part.packed() == alone.packed()
+
+
+def test_a_part_lies_within_the_list() -> None:
+    records = records_of([content()] * 3)
+    for begin, end in [(0, 4), (2, 1), (4, 4)]:
+        with pytest.raises(IndexError):
+            records.part(begin, end)
+    with pytest.raises(OverflowError):
+        records.part(-1, 2)
+
+
+def test_many_parties() -> None:
+    contents = [content(1 + at % 97, f"{at}", extension_id=at % 101) for at in range(10_000)]
+    records = records_of(contents)
+    assert len(records.parties()) == 97 * 101
+    assert records.of_parties([(5, 7)]) == [
+        at for at in range(10_000) if at % 97 == 4 and at % 101 == 7
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(LISTS)
+def test_the_packed_form(contents: list[Content | None]) -> None:
+    records = records_of(contents)
+    kept = [records.content(position) for position in good(contents)]
+    columns: list[list[Any]] = [list(column) for column in zip(*kept, strict=True)] or [[]] * 10
+    expected = b""
+    for integers in (0, 2, 5, 6, 7, 8, 9):
+        column = [-1 if value is None else value for value in columns[integers]]
+        expected += struct.pack(f"<{len(kept)}q", *column)
+    for texts in (3, 4, 1):
+        expected += "\0".join(columns[texts]).encode() + b"\0"
+    assert records.packed() == expected
+
+
+def test_what_a_field_cannot_hold_is_refused() -> None:
+    records_of([content(duration_seconds=2**31 - 1)])
+    for duration_seconds in (-1, 2**31, 2**32):
+        with pytest.raises(ValueError, match="duration_seconds"):
+            records_of([content(duration_seconds=duration_seconds)])
+    for wrong in ({"started_at_ns": 2**63}, {"direction": 256}, {"duration_seconds": 2**64}):
+        with pytest.raises(OverflowError):
+            records_of([content(**wrong)])
+    with pytest.raises(TypeError):
+        Records()
+
+
+def test_only_good_calls_are_asked_for() -> None:
+    records = records_of([content(), None])
+    for position in (-1, 1, 2, 2**40):
+        for ask in (records.key, records.call_id, records.content, records.outcome):
+            with pytest.raises(IndexError):
+                ask(position)
+    for positions in (array("I", [0, 1]), array("I", [2])):
+        for use in (
+            lambda order: split(records, order),
+            lambda order: rate_records(records, order, DECKS),
+            lambda order: unrated_count(records, order),
+            lambda order: copy_data(records, order, 0, 0),
+            lambda order: RowTuples(records, order, 0, 0),
+        ):
+            with pytest.raises(ValueError, match="no good call"):
+                use(positions)
+    with pytest.raises(ValueError, match="type I"):
+        unrated_count(records, array("i", [0]))
+
+
+# Their order, and which are new.
+
+
+@settings(max_examples=100, deadline=None)
+@given(LISTS, st.booleans())
+def test_the_order_of_the_keys(contents: list[Content | None], leave_out: bool) -> None:
+    records = records_of(contents)
+    unknown = records.parties()[:1] if leave_out else []
+    kept = sorted(
+        (position for position in good(contents) if position not in records.of_parties(unknown)),
+        key=records.key,
+    )
+    assert list(in_key_order(records, unknown)) == kept
+
+
+def expected_split(
+    records: Records, order: Sequence[int], recorded: set[tuple[int, str]]
+) -> tuple[list[int], list[int], list[int]]:
+    new: dict[tuple[int, str], int] = {}
+    old, refused = [], []
+    for position in order:
+        key = records.key(position)
+        if key in recorded:
+            old.append(position)
+        elif records.outcome(position)[0] == ratingcore.REFUSED:
+            refused.append(position)
+        elif key in new:
+            old.append(position)
+        else:
+            new[key] = position
+    return list(new.values()), old, refused
+
+
+@settings(max_examples=100, deadline=None)
+@given(LISTS, st.data())
+def test_what_is_new(contents: list[Content | None], data: st.DataObject) -> None:
+    records, order = rated(contents)
+    keys = [records.key(position) for position in order]
+    recorded = set(data.draw(st.lists(st.sampled_from(keys), max_size=3))) if keys else set()
+    parts = split(records, order, recorded)
+    assert tuple(map(list, parts)) == expected_split(records, order, recorded)
+
+
+def test_the_first_of_a_key_that_has_a_cost_is_new() -> None:
+    dear = content(1, "a", **TOO_DEAR)
+    records, order = rated([dear, content(1, "a"), dear, content(1, "a", duration_seconds=8)])
+    assert [list(part) for part in split(records, order)] == [[1], [3], [0, 2]]
+    assert [list(part) for part in split(records, order, {(1, "a")})] == [[], [0, 1, 2, 3], []]
+
+
+# What they cost.
+
+
+@settings(max_examples=100, deadline=None)
+@given(LISTS)
+def test_the_rating_is_that_of_the_deck(contents: list[Content | None]) -> None:
+    records, order = rated(contents)
+    unrated = 0
+    for position in order:
+        one = records.content(position)
+        billable = one[5:7] == (2, 1)
+        rating = DECKS[one[0]].rate(one[4], one[8], one[7], billable)
+        cost_e4 = rating.cost_e4
+        assert records.outcome(position) == (
+            rating.status,
+            rating.unrated_reason or None,
+            rating.bill_seconds,
+            None if cost_e4 is None else cost_e4 // 10_000,
+            None if cost_e4 is None else cost_e4 % 10_000,
+            rating.version_id if rating.status == ratingcore.RATED else None,
+            DECKS[one[0]].revision,
+        )
+        unrated += rating.status == ratingcore.UNRATED
+    assert unrated_count(records, order) == unrated
+
+
+def test_a_tenant_without_a_deck() -> None:
+    records = records_of([content(1), content(3)])
+    with pytest.raises(KeyError):
+        rate_records(records, in_key_order(records), DECKS)
+    with pytest.raises(TypeError):
+        rate_records(records, in_key_order(records), {1: object(), 3: None})  # type: ignore[dict-item]
+
+
+# Their rows.
+
+
+def copied(data: bytes) -> Iterator[list[bytes | None]]:
+    """The rows of PostgreSQL's binary COPY data."""
+    header = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+    assert data.startswith(header)
+    at = len(header)
+    while True:
+        (fields,) = struct.unpack_from(">h", data, at)
+        at += 2
+        if fields == -1:
+            break
+        row: list[bytes | None] = []
+        for _ in range(fields):
+            (size,) = struct.unpack_from(">i", data, at)
+            at += 4
+            row.append(None if size == -1 else data[at : at + size])
+            at += max(size, 0)
+        yield row
+    assert at == len(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LISTS, st.sampled_from([0, 1, 2**63 - 1]))
+def test_rows(contents: list[Content | None], upload_id: int) -> None:
+    records, order = rated(contents)
+    new, _, _ = split(records, order)
+    tuples = list(RowTuples(records, new, upload_id, 77))
+    for position, row in zip(new, tuples, strict=True):
+        one = records.content(position)
+        expected = (*one[:2], one[2] or None, *one[3:], *records.outcome(position))
+        assert row == (*expected, upload_id or None, 77)
+    written = []
+    for row in tuples:
+        values = []
+        for value, (_, size) in zip(row, ROW_FIELDS, strict=True):
+            if value is None or isinstance(value, str):
+                values.append(value.encode() if value is not None else None)
+            else:
+                values.append(value.to_bytes(size, "big"))
+        written.append(values)
+    assert list(copied(copy_data(records, new, upload_id, 77))) == written
+
+
+# Memory.
+
+
+def test_every_allocation_may_fail() -> None:
+    contents = [content(1 + at % 3, f"{at}", extension_id=at % 5) for at in range(100)]
+    decks = {tenant_id: deck() for tenant_id in (1, 2, 3)}
+
+    def attempt() -> bytes:
+        records = records_of(contents).part(0, 90)
+        order = in_key_order(records)
+        rate_records(records, order, decks)
+        return copy_data(records, order, 0, 0)
+
+    expected = attempt()
+    for count in range(1000):
+        fail_allocation(count)
+        try:
+            made = attempt()
+        except MemoryError:
+            assert fail_allocation(None) == -1
+            continue
+        finally:
+            fail_allocation(None)
+        break
+    assert count > 10
+    assert made == expected

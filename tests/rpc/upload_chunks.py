@@ -1,0 +1,44 @@
+"""An UploadCdrsRequest as the core reads it, beside what the protobuf library and the service make
+of it."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from ratingcore.wire import MalformedRequest
+from service.model import BadCall, Call
+from service.recording import content_of
+from service.rpc.conversion import calls, cdrs
+from tollwire.v1 import cdr_service_pb2 as pb
+
+Read = tuple[int, int, list[Call | BadCall]]
+
+
+def by_library(request_bytes: bytes) -> Read | None:
+    try:
+        request = pb.UploadCdrsRequest.FromString(request_bytes)
+    except DecodeError:
+        return None
+    return request.upload_id, request.offset, calls.read_calls(request.calls, now_ns=None)
+
+
+def compared(request_bytes: bytes) -> int | None:
+    """How many calls were compared; None: both refuse the request. AssertionError where the two
+    differ."""
+    expected = by_library(request_bytes)
+    try:
+        upload_id, offset, chunk = cdrs.chunk(request_bytes)
+    except MalformedRequest:
+        assert expected is None, "only the library accepts it"
+        return None
+    assert expected is not None, "only the core accepts it"
+    assert (upload_id, offset, len(chunk)) == (*expected[:2], len(expected[2]))
+    bad = {at: one for at, one in enumerate(expected[2]) if isinstance(one, BadCall)}
+    assert chunk.bad == bad
+    for at, one in enumerate(expected[2]):
+        if isinstance(one, Call):
+            content = content_of(one)
+            kept = chunk.records.content(at)
+            assert kept[1] == one.call_id or kept[1].startswith("auto-")
+            assert kept == (content[0], kept[1], *content[2:])
+    return len(expected[2])
