@@ -47,13 +47,19 @@ class Field:
     end: int | None = None  # the number that ends the group; 0: nothing ends it
 
 
+# By the names of fields.
+Values = Mapping[str, Sequence[int | bytes]]
+
+
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """Messages of one type. ``values`` are worth trying in the fields of that name, before all
-    that the field's type allows."""
+    """Messages of one type. By the names of fields: ``values`` that make a message that means
+    something, others that are ``odd``, and the fields that are ``rare``."""
 
     message: Descriptor
-    values: Mapping[str, Sequence[int | bytes]] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
+    odd: Values = field(default_factory=dict)
+    rare: frozenset[str] = frozenset()
 
     def make(self, draw: random.Random) -> bytes:
         """A message that the library accepts, nearly always, with up to a few calls or rates."""
@@ -61,7 +67,8 @@ class Grammar:
 
     def _fields(self, message: Descriptor, draw: random.Random) -> Iterator[Field]:
         for known in message.fields:
-            times = _times(draw) if known.is_repeated else draw.random() < 0.8
+            likely = 0.05 if known.name in self.rare else 0.95
+            times = _times(draw) if known.is_repeated else draw.random() < likely
             for _ in range(times):
                 yield self.field(known, draw)
 
@@ -70,8 +77,9 @@ class Grammar:
         value: int | bytes | list[Field]
         if known.message_type is not None:
             value = list(self._fields(known.message_type, draw))
-        elif known.name in self.values and draw.random() < 0.9:
-            value = draw.choice(self.values[known.name])
+        elif known.name in self.values and draw.random() < 0.98:
+            odd = known.name in self.odd and draw.random() < 0.05
+            value = draw.choice((self.odd if odd else self.values)[known.name])
         else:
             value = draw.choice(TEXTS) if wire_type == BYTES else draw.choice(EDGES)
         return Field(known.number, wire_type, value)

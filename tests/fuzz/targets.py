@@ -6,7 +6,7 @@ A target knows the core's module and the messages of the wire; not who makes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ratingcore import Deck, callparse, wire
 from service.errors import NotFound
-from tests.fuzz.fields import Grammar, varint
+from tests.fuzz.fields import Grammar, Values, varint
 from tests.rpc import upload_chunks
 from tests.rpc.known_decks import DECKS, NOW_NS, by_messages
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
@@ -109,6 +109,25 @@ def _refer(call: bytes) -> bytes:
     return rated[0].SerializeToString()
 
 
+def lone(data: bytes) -> int | None:
+    """The answer to one call, against message objects; what the core leaves to these it may."""
+    request = parsed(pb.RateCallRequest, data)
+    answer = wire.rate_lone_call(data, _find_deck, NOW_NS)
+    if answer is None:
+        return None if request is None else 0
+    if request is None:
+        raise Difference("only the core accepts it")
+    if request.explain or request.min_rate_revision:
+        raise Difference("the core passes over what is demanded besides a price")
+    # Both requests and both answers have what matters here in field 1.
+    if answer != (expected := by_messages(data)):
+        raise Difference(
+            f"{pb.RateCallResponse.FromString(answer)} is not\n"
+            f"{pb.RateCallResponse.FromString(expected)}"
+        )
+    return 1
+
+
 def read(data: bytes) -> int | None:
     """Every field of every call, as the parser reads it."""
     request = parsed(pb.StreamRateCallsRequest, data)
@@ -177,26 +196,46 @@ def _outermost() -> type[Message]:
 _OUTERMOST = _outermost()
 
 # What calls are made of that the decks of known_decks rate in all ways.
-_DESTINATIONS = b"0 1 12 +123 0012 3210321032103210 2222 sip:+12@x tel:0-12 (1)2/3.4 + \xc3\xa9"
-CALL_VALUES: Mapping[str, Sequence[int | bytes]] = {
-    "tenant_id": [1, 1, 1, 2, 2, 3, 3, 2**40, 4, 0, 2**64 - 1],
-    "extension_id": [0, 0, 0, 1, 2**64 - 1],
-    "destination_number": [*_DESTINATIONS.split(), b"", b"anonymous", b"1" * 32, b"1" * 33],
+_NUMBERS = b"0 1 12 +123 0012 3210321032103210 2222 sip:+12@x tel:0-12 (1)2/3.4 3333 23 0101"
+_CALL: Values = {
+    "tenant_id": [1, 2, 3],
+    "extension_id": [0, 0, 1],
     "caller_number": [b"", b"1000", b"+49 30 1234567"],
+    "destination_number": _NUMBERS.split(),
+    "direction": [2, 2, 2, 1, 3],
+    "disposition": [1, 1, 1, 2, 6],
+    "duration_seconds": [0, 1, 59, 60, 61, 121, 2**31 - 1],
+    "seconds": [1_762_999_999, 1_763_000_000, 1_763_000_060],
+    "nanos": [0, 0, 0, 1, 999_999_999],
     "call_id": [b"", b"a", b"0123456789abcdef", "é".encode() * 100],
-    "direction": [2, 2, 2, 2, 1, 3, 0, 4, 2**64 - 1, 2**32 + 2],
-    "disposition": [1, 1, 1, 1, 2, 6, 0, 7, 2**64 - 1, 2**32 + 1],
-    "duration_seconds": [0, 1, 59, 60, 61, 121, 2**31 - 1, 2**31, 2**64 - 1],
-    "seconds": [0, 1_762_999_999, 1_763_000_000, 1_763_000_060, 2**64 - 1, 9_223_372_036],
-    "nanos": [0, 0, 0, 1, 999_999_999, 10**9, 2**64 - 1],
+    "explain": [1],
+    "min_rate_revision": [0, 1, 300, 900],
 }
-_CHUNKS = Grammar(cdr_pb.UploadCdrsRequest.DESCRIPTOR, CALL_VALUES)
-_CALLS = Grammar(pb.StreamRateCallsRequest.DESCRIPTOR, CALL_VALUES)
+_ODD: Values = {
+    "tenant_id": [2**40, 4, 0, 2**64 - 1],
+    "extension_id": [2**64 - 1],
+    "destination_number": [b"", b"+", b"anonymous", b"1" * 32, b"1" * 33, "é".encode()],
+    "direction": [0, 4, 2**64 - 1, 2**32 + 2],
+    "disposition": [0, 7, 2**64 - 1, 2**32 + 1],
+    "duration_seconds": [2**31, 2**64 - 1],
+    "seconds": [0, 2**64 - 1, 9_223_372_036],
+    "nanos": [10**9, 2**64 - 1],
+    "min_rate_revision": [2**63 - 1, 2**64 - 1],
+}
+_CALLS = Grammar(pb.StreamRateCallsRequest.DESCRIPTOR, _CALL, _ODD, frozenset({"ended_at"}))
+_CHUNKS = Grammar(cdr_pb.UploadCdrsRequest.DESCRIPTOR, _CALL, _ODD, frozenset({"ended_at"}))
+_LONE = Grammar(
+    pb.RateCallRequest.DESCRIPTOR,
+    _CALL,
+    _ODD,
+    frozenset({"ended_at", "explain", "min_rate_revision"}),
+)
 
 TARGETS = {
     target.name: target
     for target in (
         Target("rate", "rate_request, against message objects", _CALLS, rate),
+        Target("lone", "rate_lone_call, against message objects", _LONE, lone),
         Target("read", "the parser of calls, against the library", _CALLS, read),
         Target("upload", "read_upload, against message objects", _CHUNKS, upload_chunks.compared),
         Target("revision", "likely_min_rate_revision, against the library", _CALLS, revision),

@@ -27,7 +27,7 @@ def test_the_core_reads_what_the_library_reads(target: Target, tmp_path: Path) -
     counts = record.counts()
     assert counts.tried == INPUTS
     assert 0.2 < counts.accepted / counts.tried < 0.8
-    assert counts.compared >= counts.accepted / 2
+    assert counts.compared > counts.accepted / 5
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
