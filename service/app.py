@@ -16,6 +16,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -58,6 +59,7 @@ class Built:
 
     subjects: Subjects
     decks: Decks
+    load_seconds: float
 
 
 @contextmanager
@@ -67,7 +69,9 @@ def built(database_url: str) -> Iterator[Built]:
     try:
         migrate.prepare(database)
         decks = Decks(database)
+        began = time.monotonic()
         decks.load()
+        load_seconds = time.monotonic() - began
         decks.follow()
         try:
             yield Built(
@@ -80,6 +84,7 @@ def built(database_url: str) -> Iterator[Built]:
                     usage=Usage(database),
                 ),
                 decks,
+                load_seconds,
             )
         finally:
             decks.close()
@@ -122,8 +127,8 @@ def _serve_here(settings: Settings) -> None:
     stop = _stop_on_signals()
     probe(settings.listen)
 
-    def announce(listen: Listen, counts: Mapping[str, int]) -> None:
-        print(_serving_line(settings, listen, counts), flush=True)
+    def announce(listen: Listen, loaded: Mapping[str, Any]) -> None:
+        print(_serving_line(settings, listen, loaded), flush=True)
 
     _run(settings, stop, announce, share_port=False)
 
@@ -153,7 +158,7 @@ def _supervise(settings: Settings) -> None:
 def _run(
     settings: Settings,
     stop: Stop,
-    announce: Callable[[Listen, Mapping[str, int]], None],
+    announce: Callable[[Listen, Mapping[str, Any]], None],
     *,
     share_port: bool,
 ) -> None:
@@ -169,7 +174,8 @@ def _run(
         interpreter.keep_what_is_there()
         server.start()
         tenants, rates = everything.decks.size()
-        announce(listen, {"tenants": tenants, "rates": rates})
+        loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
+        announce(listen, loaded)
         why = stop.get()
         _LOG.info("%s: stopping; RPCs in flight have %g s", why, settings.grace_seconds)
         if not server.stop(settings.grace_seconds):
@@ -187,12 +193,12 @@ def _failed(error: Exception) -> int:
     return 1
 
 
-def _serving_line(settings: Settings, listen: Listen, counts: Mapping[str, int]) -> str:
+def _serving_line(settings: Settings, listen: Listen, loaded: Mapping[str, Any]) -> str:
     database = settings.database.partition(":")[0].partition("+")[0]
     return (
         f"tollwire: serving on {listen} ({database}, {_count(settings.workers, 'worker')},"
-        f" {_count(counts['tenants'], 'tenant')}, {_count(counts['rates'], 'rate')},"
-        f" pid {os.getpid()})"
+        f" {_count(loaded['tenants'], 'tenant')} and {_count(loaded['rates'], 'rate')} loaded in"
+        f" {loaded['seconds']:.1f} s, pid {os.getpid()})"
     )
 
 
@@ -235,8 +241,8 @@ def _work() -> int:
 
     threading.Thread(target=wait_for_the_parents_end, daemon=True).start()
 
-    def report(listen: Listen, counts: Mapping[str, int]) -> None:
-        print(json.dumps(counts), flush=True)
+    def report(listen: Listen, loaded: Mapping[str, Any]) -> None:
+        print(json.dumps(loaded), flush=True)
 
     try:
         _run(settings, stop, report, share_port=True)

@@ -12,6 +12,8 @@ import math
 import threading
 import time
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import ratingcore
 from service.errors import FailedPrecondition, NotFound, Reason, Unavailable
@@ -54,8 +56,20 @@ class Decks:
         self._follower: threading.Thread | None = None
 
     def load(self) -> None:
-        """Read everything that is committed."""
-        self.refresh()
+        """Read everything that is committed, in one go. One deck is built at a time, so that no
+        more memory is held than the decks take and one of them in the making."""
+        with self._database.read() as connection, self._building:
+            storage.one_state(connection)
+            states = storage.changed_since(connection, 0)
+            present = {state.tenant_id: state for state in states if state.tenant}
+            for tenant_id, parts in groupby(storage.present_rates(connection), key=itemgetter(0)):
+                builder = ratingcore.DeckBuilder()
+                for _, rates in parts:
+                    builder.put_many(rates)
+                self._take(present.pop(tenant_id), builder)
+            for state in present.values():
+                self._take(state, ratingcore.DeckBuilder())
+            self._known_seq = states[-1].change_seq if states else 0
 
     def refresh(self) -> None:
         """Catch up with everything that is committed."""
@@ -136,8 +150,7 @@ class Decks:
             self._follower.join(_CLOSE_SECONDS)
 
     def _apply(self, connection: Connection, state: DeckState) -> None:
-        tenant = state.tenant
-        if tenant is None:
+        if state.tenant is None:
             self._decks.pop(state.tenant_id, None)
             return
         known = self._decks.get(state.tenant_id)
@@ -148,6 +161,12 @@ class Decks:
         ):
             builder.remove(version_id, prefix)
         builder.put_many(storage.rates_come(connection, state.tenant_id, since, state.revision))
+        self._take(state, builder)
+
+    def _take(self, state: DeckState, builder: ratingcore.DeckBuilder) -> None:
+        """Rate with what was built from now on. The tenant of ``state`` is there."""
+        tenant = state.tenant
+        assert tenant is not None
         deck = builder.build(
             state.revision,
             tenant.rounding,

@@ -34,7 +34,7 @@ def run(bench: Workbench) -> Iterator[Row]:
     tenants = bench.size(TENANTS, 50)
     decks = {
         "nothing in it": [],
-        "the real deck": [bench.rows],
+        "the real deck twice": [bench.rows, bench.rows],
         f"{tenants:,} tenants with {RATES_A_TENANT} rates": [
             small_deck(bench.rows, tenant) for tenant in range(tenants)
         ],
@@ -89,7 +89,7 @@ def _counted(line: str, decks: Sequence[Sequence[DeckRow]]) -> str:
     """A digest of what the server says that it has loaded, which must be what there is."""
     rates = sum(map(len, decks))
     tenants = f"{len(decks):,} tenant{'' if len(decks) == 1 else 's'}"
-    expected = f", {tenants}, {rates:,} rates,"
+    expected = f", {tenants} and {rates:,} rates loaded in "
     agreed("what was loaded", "all", "all" if expected in line else line)
     return digest(expected)
 

@@ -15,8 +15,11 @@ The protocol that keeps all workers on the committed rates:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, cast
 
 from sqlalchemy import Connection, or_, select, update
@@ -25,7 +28,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from service.model import Tenant
 from service.storage.engine import Database
 from service.storage.rates import from_ns, intervals_from_text, to_ns
-from service.storage.tables import DeckClockRow, DeckRow, RateVersionRow, TenantRow
+from service.storage.tables import (
+    OPEN_FROM_S,
+    OPEN_TO_S,
+    DeckClockRow,
+    DeckRow,
+    RateVersionRow,
+    TenantRow,
+)
 from service.storage.tenants import tenant_from_row
 
 _PART_ROWS = 10_000
@@ -34,6 +44,7 @@ _PART_ROWS = 10_000
 _CHANNEL = "tollwire_decks"
 _POLL_SECONDS = {"sqlite": 0.005, "postgresql": 0.02}
 
+# A rate's columns in DeckBuilder's order; from which on nearly all rates have which values.
 _PUT = (
     RateVersionRow.version_id,
     RateVersionRow.rate_id,
@@ -50,6 +61,8 @@ _PUT = (
     RateVersionRow.effective_to_nanos,
     RateVersionRow.blocked,
 )
+_SPECIAL = _PUT.index(RateVersionRow.intervals)
+_NOTHING_SPECIAL = (None, OPEN_FROM_S, 0, OPEN_TO_S, 0, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +163,7 @@ def rates_come(
     connection: Connection, tenant_id: int, since: int, until: int
 ) -> Iterator[tuple[Any, ...]]:
     """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), each
-    as the arguments of ``DeckBuilder.put``. They must be read to the end within the transaction."""
+    for ``DeckBuilder.put_many``. They must be read to the end within the transaction."""
     query = select(*_PUT).where(
         RateVersionRow.tenant_id == tenant_id,
         RateVersionRow.created_revision > since,
@@ -163,14 +176,48 @@ def rates_come(
     # Options of the query, not of the connection: there they would hold for all that follows.
     streamed = connection.execute(query, execution_options={"yield_per": _PART_ROWS})
     for part in streamed.partitions():
-        for *terms, intervals, from_s, from_nanos, to_s, to_nanos, blocked in part:
-            yield (
-                *terms,
-                intervals_from_text(intervals),
-                from_ns(from_s, from_nanos),
-                to_ns(to_s, to_nanos),
-                blocked,
-            )
+        yield from map(_arguments, part)
+
+
+def one_state(connection: Connection) -> None:
+    """Let a reading transaction that has read nothing yet see one state of the database to its end,
+    which on SQLite it does anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+def present_rates(connection: Connection) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+    """The present rates of all tenants in parts: a tenant's id and rates of it, each for
+    ``DeckBuilder.put_many``. A tenant may have several parts, which come one after the other."""
+    query = (
+        select(*_PUT, RateVersionRow.tenant_id)
+        .where(RateVersionRow.retired_revision.is_(None))
+        .order_by(RateVersionRow.tenant_id, RateVersionRow.prefix)
+    )
+    # Through the driver's own cursor: for millions of rates, SQLAlchemy's rows take as long again.
+    driver: Any = connection.connection.driver_connection
+    sqlite_driver = connection.dialect.name == "sqlite"
+    cursor = driver.cursor() if sqlite_driver else driver.cursor("present_rates", binary=True)
+    with closing(cursor):
+        cursor.execute(str(query.compile(dialect=connection.dialect)))
+        while rows := cursor.fetchmany(_PART_ROWS):
+            for tenant_id, part in groupby(rows, key=itemgetter(-1)):
+                yield tenant_id, [_arguments(row[:-1]) for row in part]
+
+
+def _arguments(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The columns of _PUT as the arguments of ``DeckBuilder.put``, as few as will do."""
+    special = row[_SPECIAL:]
+    if special == _NOTHING_SPECIAL:
+        return tuple(row[:_SPECIAL])
+    intervals, from_s, from_nanos, to_s, to_nanos, blocked = special
+    return (
+        *row[:_SPECIAL],
+        intervals_from_text(intervals),
+        from_ns(from_s, from_nanos),
+        to_ns(to_s, to_nanos),
+        blocked,
+    )
 
 
 class ChangeWatch:

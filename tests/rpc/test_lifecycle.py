@@ -38,8 +38,8 @@ sys.exit(serve(Settings(parse_listen(listen), database, int(workers),
                         grace_seconds=float(grace_seconds), log_level=log_level)))
 """
 LINE = re.compile(
-    r"tollwire: serving on (127\.0\.0\.1:\d+) \(sqlite, (\d+) workers?, (\d+) tenants?,"
-    r" (\d+) rates?, pid (\d+)\)"
+    r"tollwire: serving on (127\.0\.0\.1:\d+) \(sqlite, (\d+) workers?, (\d+) tenants? and"
+    r" (\d+) rates? loaded in \d+\.\d s, pid (\d+)\)"
 )
 
 
@@ -117,10 +117,9 @@ class OpenUpload:
 
 def test_it_says_where_it_serves_and_stops_on_sigterm(database: Path) -> None:
     with Server(database) as server:
-        assert server.line == (
-            f"tollwire: serving on {server.address} (sqlite, 1 worker, 0 tenants, 0 rates,"
-            f" pid {server.pid})"
-        )
+        found = LINE.fullmatch(server.line)
+        assert found is not None, server.line
+        assert found.groups() == (server.address, "1", "0", "0", str(server.pid))
         with connected(server.address) as channel:
             create_rate(channel, create_tenant(channel))
         assert server.terminate() == 0
@@ -128,7 +127,7 @@ def test_it_says_where_it_serves_and_stops_on_sigterm(database: Path) -> None:
         lines = server.errors.rest()
         assert len(lines) == 1 and "SIGTERM: stopping" in lines[0], lines
     with Server(database) as server:
-        assert "(sqlite, 1 worker, 1 tenant, 1 rate, pid " in server.line
+        assert "(sqlite, 1 worker, 1 tenant and 1 rate loaded in " in server.line
         server.process.send_signal(signal.SIGINT)
         assert server.wait() == 0
 
@@ -269,7 +268,7 @@ def serving(address: str, pids: set[int]) -> int:
 
 def test_workers_share_a_port_and_one_that_is_killed_comes_back(database: Path) -> None:
     with Server(database, workers=2) as server:
-        assert "(sqlite, 2 workers, 0 tenants, 0 rates, " in server.line
+        assert "(sqlite, 2 workers, 0 tenants and 0 rates loaded in " in server.line
         assert f"pid {server.pid})" in server.line
         with connected(server.address) as channel:
             tenant_id = create_tenant(channel)
