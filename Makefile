@@ -39,6 +39,7 @@ demo: setup ## the real deck and a million calls through a server; prints what e
 	$(PY) -m benchmarks.demo
 
 bench: setup $(VENV)/.bench ## measure everything beside its baselines (bench-NAME: one subject)
+	@.ci/tools ghz || echo "ghz cannot be had here: RateCall is asked by a client of our own"
 	$(PY) -m benchmarks
 
 bench-quick: setup $(VENV)/.bench ## the same, tiny: all about results, nothing about time

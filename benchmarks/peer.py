@@ -100,7 +100,7 @@ def main(kind: str, every: int = 1) -> None:
     if kind == "floor":
         handlers = floor_handlers()
     else:
-        handlers = objects_handlers(core_deck(real_deck()[::every]))
+        handlers = objects_handlers(core_deck(real_deck(every)))
     threads = (
         DEFAULT_MAX_STREAMS + tollwire_server.REFLECTION_STREAMS + tollwire_server.UNARY_THREADS
     )

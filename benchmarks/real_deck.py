@@ -41,10 +41,11 @@ class _Country:
     increment: int
 
 
-def real_deck() -> list[DeckRow]:
-    """The deck, by rising prefix."""
+def real_deck(every: int = 1) -> list[DeckRow]:
+    """The deck, by rising prefix; or every so-manieth rate of it."""
     countries = {code: _country(code) for code in COUNTRY_CODE_TO_REGION_CODE}
-    return [_row(countries, prefix) for prefix in sorted(GEOCODE_DATA.keys() | CARRIER_DATA.keys())]
+    prefixes = sorted(GEOCODE_DATA.keys() | CARRIER_DATA.keys())
+    return [_row(countries, prefix) for prefix in prefixes[::every]]
 
 
 def real_numbers(prefixes: Sequence[str], seed: int) -> Iterator[str]:

@@ -44,7 +44,7 @@ class Workbench:
 
     @functools.cached_property
     def rows(self) -> list[DeckRow]:
-        return real_deck()[:: self.every]
+        return real_deck(self.every)
 
     @functools.cached_property
     def prefixes(self) -> list[str]:

@@ -39,7 +39,7 @@ def run(bench: Workbench) -> Iterator[Row]:
             small_deck(bench.rows, tenant) for tenant in range(tenants)
         ],
     }
-    for kind in databases.KINDS:
+    for kind in bench.size(databases.KINDS, ("sqlite",)):
         templates = {name: _filled(bench, kind, made) for name, made in decks.items()}
         peaks: dict[str, list[float]] = {name: [] for name in decks}
         counts: dict[str, str] = {}
