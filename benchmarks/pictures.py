@@ -94,7 +94,7 @@ def draw(name: str, series: Any, folder: Path) -> Path:
     plot(axes, series)
     for axis in (axes.xaxis, axes.yaxis):
         if not isinstance(axis.get_major_formatter(), ticker.FixedFormatter):
-            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.12g}"))
         axis.set_minor_formatter(ticker.NullFormatter())
     axes.set_title(title, fontsize=11)
     folder.mkdir(exist_ok=True)

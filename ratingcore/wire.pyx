@@ -194,8 +194,11 @@ cdef int _make_room(_Request request, uint64_t needed) except -1:
 
 
 cdef int _write_answers(_Request request) except -1 nogil:
-    cdef uint64_t needed = request.size + measure_block(&request.block)
+    cdef uint64_t needed
     cdef uint8_t* start
+    if unlikely(request.block.count == 0):
+        return 0  # other fields than calls: there may be no response yet
+    needed = request.size + measure_block(&request.block)
     if unlikely(needed > <uint64_t> request.capacity):
         with gil:
             _make_room(request, needed)
