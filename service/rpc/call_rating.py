@@ -24,12 +24,11 @@ class CallRating:
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._deck_in_memory = calls.deck_in_memory
 
     def rate(self, request: bytes) -> bytes:
         """The response's bytes. Raises what Calls.rate does; InvalidInput for a bad request."""
         now_ns = time.time_ns()
-        response = rate_lone_call(request, self._deck_in_memory, now_ns)
+        response = rate_lone_call(request, self._calls.deck_in_memory, now_ns)
         if response is None:
             return self._by_message(request, now_ns).SerializeToString()
         return response

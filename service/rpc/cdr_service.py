@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import grpc
 
 from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
+from service.model import ChunkResult
 from service.rpc.conversion import calls, cdrs, fields
 from service.rpc.interceptors import malformed_request, on_bytes
 from service.uploads import Uploads
@@ -17,12 +19,17 @@ from tollwire.v1 import cdr_service_pb2_grpc, types_pb2
 
 Context = grpc.ServicerContext
 
+# Chunks that are in work at one time, in memory several times over; one waits for the database
+# while the other is rated. More would only take the processors from RateCall.
+UPLOADS_AT_ONCE = 2
+
 
 class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
     def __init__(self, cdrs: Cdrs, uploads: Uploads, usage: Usage) -> None:
         self._cdrs = cdrs
         self._uploads = uploads
         self._usage = usage
+        self._upload_turns = threading.Semaphore(UPLOADS_AT_ONCE)
 
     def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
         call = calls.required_call(request.call, present=request.HasField("call"), now_ns=None)
@@ -44,13 +51,18 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         # than the database is slowed by the transport and not gathered in memory.
         upload_id = 0
         for request in request_iterator:
-            try:
-                named_id, offset, chunk = cdrs.chunk(request)
-            except MalformedRequest as error:
-                raise malformed_request() from error
-            result = self._uploads.commit(named_id or upload_id, offset, chunk)
+            # Not while the client is waited for, or a few that are silent would hold up all.
+            with self._upload_turns:
+                result = self._commit(request, upload_id)
             upload_id = result.upload_id
             yield cdrs.chunk_result(result).SerializeToString()
+
+    def _commit(self, request: bytes, upload_id: int) -> ChunkResult:
+        try:
+            named_id, offset, chunk = cdrs.chunk(request)
+        except MalformedRequest as error:
+            raise malformed_request() from error
+        return self._uploads.commit(named_id or upload_id, offset, chunk)
 
     def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
         upload_id = fields.required_id(request.upload_id, "upload_id")

@@ -47,9 +47,14 @@ KEEPALIVE_TIMEOUT_MS = 20_000
 # How long a handler may take to notice that its RPC was cancelled.
 LAST_HANDLERS_SECONDS = 2.0
 
+# RPCs of one connection at one time; its client keeps back what is beyond. They wait for a thread,
+# each with some memory.
+MAX_RPCS_A_CONNECTION = 1_000
+
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
+    ("grpc.max_concurrent_streams", MAX_RPCS_A_CONNECTION),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),

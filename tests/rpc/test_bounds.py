@@ -1,0 +1,114 @@
+"""What a server takes on at one time is bounded, whatever its clients do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.config import Listen
+from service.model import ChunkResult
+from service.rpc import server as rpc_server
+from service.rpc.cdr_service import UPLOADS_AT_ONCE
+from service.rpc.server import RpcServer, Subjects
+from tests.rpc.processes import wait_until
+from tests.rpc.running import DEADLINE_SECONDS, connected
+from tollwire.v1 import cdr_service_pb2 as pb
+from tollwire.v1 import cdr_service_pb2_grpc
+
+UPLOADS = 3 * UPLOADS_AT_ONCE
+
+
+class Uploads:
+    """Chunks that are in work until ``go_on`` is set."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.in_work = 0
+        self.most_in_work = 0
+        self._lock = threading.Lock()
+
+    def commit(self, upload_id: int, offset: int, chunk: Any) -> ChunkResult:
+        with self._lock:
+            self.in_work += 1
+            self.most_in_work = max(self.most_in_work, self.in_work)
+        assert self.go_on.wait(DEADLINE_SECONDS)
+        with self._lock:
+            self.in_work -= 1
+        return ChunkResult(upload_id or 1, offset, 0, 0, 0, 0, 0, ())
+
+
+def server_over(uploads: Any) -> RpcServer:
+    nothing: Any = None
+    subjects = Subjects(nothing, nothing, nothing, nothing, uploads, nothing)
+    return RpcServer(subjects, max_streams=2 * UPLOADS)
+
+
+def test_few_chunks_are_in_work_at_one_time() -> None:
+    """And a client that says nothing, or that does not listen, holds up nobody."""
+    uploads = Uploads()
+    server = server_over(uploads)
+    address = str(server.bind(Listen("127.0.0.1", 0)))
+    server.start()
+    silence = threading.Event()
+
+    def silent() -> Iterator[pb.UploadCdrsRequest]:
+        yield pb.UploadCdrsRequest()
+        silence.wait(DEADLINE_SECONDS)
+
+    with connected(address) as channel, ThreadPoolExecutor(UPLOADS) as pool:
+        stub = cdr_service_pb2_grpc.CdrServiceStub(channel)
+        waiting = [stub.UploadCdrs(silent(), timeout=DEADLINE_SECONDS) for _ in range(UPLOADS)]
+
+        def upload() -> int:
+            requests = iter([pb.UploadCdrsRequest()] * 5)
+            return len(list(stub.UploadCdrs(requests, timeout=DEADLINE_SECONDS)))
+
+        answers = [pool.submit(upload) for _ in range(UPLOADS)]
+        wait_until(lambda: uploads.in_work == UPLOADS_AT_ONCE)
+        uploads.go_on.set()
+        assert [answer.result() for answer in answers] == [5] * UPLOADS
+        assert [len([next(stream)]) for stream in waiting] == [1] * UPLOADS
+        silence.set()
+        for stream in waiting:
+            assert list(stream) == []
+    assert uploads.most_in_work == UPLOADS_AT_ONCE
+    assert server.stop(0)
+
+
+def test_rpcs_of_one_connection_beyond_the_limit_stay_with_the_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = 5
+    options = dict(rpc_server.OPTIONS)
+    assert options["grpc.max_concurrent_streams"] == rpc_server.MAX_RPCS_A_CONNECTION
+    options["grpc.max_concurrent_streams"] = few
+    monkeypatch.setattr("service.rpc.server.OPTIONS", tuple(options.items()))
+    server = server_over(None)
+    address = str(server.bind(Listen("127.0.0.1", 0)))
+    server.start()
+    request = health_pb2.HealthCheckRequest()
+
+    def watch(channel: grpc.Channel) -> Any:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return stub.Watch(request, timeout=DEADLINE_SECONDS)
+
+    with connected(address) as one, connected(address) as another, ThreadPoolExecutor(1) as pool:
+        watches = [watch(one) for _ in range(few)]
+        for open_watch in watches:
+            next(open_watch)
+        beyond = pool.submit(next, watch(one))
+        # Another connection has places of its own.
+        other = watch(another)
+        next(other)
+        assert not beyond.done()
+        watches[0].cancel()
+        assert beyond.result(DEADLINE_SECONDS).status == health_pb2.HealthCheckResponse.SERVING
+        for open_watch in (*watches, other):
+            open_watch.cancel()
+    assert server.stop(0)
