@@ -1,4 +1,4 @@
-"""The servers that Tollwire is compared with, on its own server's settings.
+"""The servers that Tollwire is compared with, on its own server's settings and interpreter's.
 
 ``python -m benchmarks.peer KIND [EVERY]`` prints one line with its address and serves until it is
 told to stop. EVERY: with every so-manieth rate of the real deck.
@@ -23,6 +23,7 @@ import grpc
 from benchmarks.real_deck import real_deck
 from benchmarks.workload import core_deck
 from ratingcore import RATED, Deck
+from service import interpreter
 from service.config import DEFAULT_MAX_STREAMS
 from service.money import format_e4
 from service.rpc import server as tollwire_server
@@ -97,6 +98,7 @@ def objects_handlers(deck: Deck) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
 
 
 def main(kind: str, every: int = 1) -> None:
+    interpreter.favour_short_waits()
     if kind == "floor":
         handlers = floor_handlers()
     else:
@@ -111,6 +113,7 @@ def main(kind: str, every: int = 1) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    interpreter.keep_what_is_there()
     server.start()
     print(f"{kind}: serving on 127.0.0.1:{port}", flush=True)
     stop.wait()
