@@ -12,7 +12,10 @@ from array import array
 from pathlib import Path
 
 from benchmarks.native import library
-from ratingcore import DeckBuilder
+from ratingcore import Deck, DeckBuilder
+from ratingcore.wire import rate_request
+
+MAX_MESSAGE_CALLS = 1_000_000
 
 # version_id, rate_id, prefix, destination, cost_per_minute_e4, billing_increment
 Rate = tuple[int, int, str, str, int, int]
@@ -20,14 +23,28 @@ Rate = tuple[int, int, str, str, int, int]
 Batch = tuple[bytes, "array[int]", "array[int]", "array[int]", bytes]
 
 
-def save(path: Path, rates: list[Rate], batches: dict[str, Batch]) -> None:
-    path.write_bytes(pickle.dumps((rates, batches)))
+def save(
+    path: Path, rates: list[Rate], batches: dict[str, Batch], messages: dict[str, bytes]
+) -> None:
+    """``messages``: StreamRateCallsRequests."""
+    path.write_bytes(pickle.dumps((rates, batches, messages)))
+
+
+def streamed(deck: Deck, message: bytes) -> int:
+    """Bytes of the answer to a StreamRateCallsRequest whose calls all have a price."""
+    calls = MAX_MESSAGE_CALLS
+    return len(rate_request(message, lambda tenant_id: deck, _refuse, 0, calls))
+
+
+def _refuse(call: bytes) -> bytes:
+    raise ValueError("a call without a price is no part of the count")
 
 
 def main(path: str) -> None:
     rates: list[Rate]
     batches: dict[str, Batch]
-    rates, batches = pickle.loads(Path(path).read_bytes())
+    messages: dict[str, bytes]
+    rates, batches, messages = pickle.loads(Path(path).read_bytes())
     builder = DeckBuilder()
     for rate in rates:
         builder.put(*rate)
@@ -43,6 +60,12 @@ def main(path: str) -> None:
             found = ask()
             library().stop_counting(f"{work}, {name}".encode())
             print(sum(found.prefix_length))
+    for name, message in messages.items():
+        streamed(deck, message)
+        library().start_counting()
+        size = streamed(deck, message)
+        library().stop_counting(f"streamed call, {name}".encode())
+        print(size)
 
 
 if __name__ == "__main__":

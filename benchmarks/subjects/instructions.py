@@ -1,6 +1,7 @@
-"""Instructions and cache lines of one look-up and one charge, counted by callgrind.
+"""Instructions and cache lines of one look-up, one charge and one streamed call, counted by
+callgrind.
 
-They repeat exactly where times do not. Each is the difference between a batch and one of twice the
+These repeat exactly where times do not. Each is the difference between a batch and one of twice the
 size, so that what a batch costs by itself falls out. Callgrind counts between marks that the
 program sets. The caches that it simulates are as large as a core's own on the machine of the
 report (48 KiB, 2 MiB); what was prefetched counts as a miss all the same, since it comes from
@@ -15,7 +16,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import counted
@@ -24,40 +25,56 @@ from benchmarks.machine import REPOSITORY
 from benchmarks.native import LINE_BYTES, VALGRIND_HEADER, Lines, library, pass_through_ns
 from benchmarks.serving import environment
 from benchmarks.subjects.lookup import match
-from benchmarks.workbench import Workbench
-from benchmarks.workload import RealCalls, price_e4, real_calls
+from benchmarks.workbench import TENANT_ID, Workbench
+from benchmarks.workload import RealCalls, price_e4, real_calls, stream_messages, wire_calls
 
 CACHES = ("--cache-sim=yes", "--D1=49152,12,64", "--LL=2097152,16,64")
-WORKS = ("look-up", "look-up and charge")
+# What is counted, and in how many calls: a streamed message has as many as most have.
+WORKS = {"look-up": 100_000, "look-up and charge": 100_000, "streamed call": 10_000}
+QUICK_CALLS = 2_000
+# Batches, and others twice as large.
+TIMES = ("once", "twice")
 
 
 def run(bench: Workbench) -> Iterator[Row]:
     if shutil.which("valgrind") is None or not VALGRIND_HEADER.exists():
         yield Row("instructions", "", skipped="valgrind is not on this machine")
         return
-    count = bench.size(100_000, 2_000)
-    once = real_calls(bench.prefixes, count)
-    twice = real_calls(bench.prefixes, 2 * count)
-    totals, matched_digits = _counted(bench, {"once": once, "twice": twice})
-    expected = [sum(match(bench.deck, calls)) for calls in (once, once, twice, twice)]
-    same = agreed("under callgrind", digest(matched_digits), digest(expected))
-    for work in WORKS:
+    counts = {work: bench.size(count, QUICK_CALLS) for work, count in WORKS.items()}
+    batches = [real_calls(bench.prefixes, times * counts["look-up"]) for times in (1, 2)]
+    messages = [
+        _message(calls, counts["streamed call"] * (n + 1)) for n, calls in enumerate(batches)
+    ]
+    totals, found = _counted(bench, batches, messages)
+    digits = [sum(match(bench.deck, calls)) for calls in batches for _ in range(2)]
+    answers = [counted.streamed(bench.deck, message) for message in messages]
+    same = agreed("under callgrind", digest(found), digest(digits + answers))
+    each: dict[str, dict[str, float]] = {}
+    for work, count in counts.items():
         first, second = totals[f"{work}, once"], totals[f"{work}, twice"]
-        each = {name: (second[name] - first[name]) / count for name in first}
-        yield Row(
-            f"instructions of a {work}",
-            "",
-            Spread.of([each["Ir"]]),
-            digest=same,
-            note=f"{each['D1mr'] + each['D1mw']:.2f} cache lines from beyond L1 and"
-            f" {each['DLmr'] + each['DLmw']:.2f} from beyond L2, those of the calls' own columns"
-            " included",
-        )
-    look_up = {
-        name: (totals["look-up, twice"][name] - totals["look-up, once"][name]) / count
-        for name in totals["look-up, once"]
-    }
-    yield _limit(bench, look_up)
+        each[work] = {name: (second[name] - first[name]) / count for name in first}
+        yield _row(work, each[work], same)
+    yield _limit(bench, each["look-up"])
+
+
+def _row(work: str, each: dict[str, float], same: str) -> Row:
+    own = "message's bytes in and out" if work == "streamed call" else "calls' own columns"
+    return Row(
+        f"instructions of a {work}",
+        "",
+        Spread.of([each["Ir"]]),
+        digest=same,
+        note=f"{each['D1mr'] + each['D1mw']:.2f} cache lines from beyond L1 and"
+        f" {each['DLmr'] + each['DLmw']:.2f} from beyond L2, those of the {own} included",
+    )
+
+
+def _message(calls: RealCalls, count: int) -> bytes:
+    """A StreamRateCallsRequest with the first of these calls."""
+    first = next(calls.parts(count))
+    ids = [f"{number:016x}" for number in range(count)]
+    (message,) = stream_messages(wire_calls(first, TENANT_ID, ids), count)
+    return message
 
 
 def _limit(bench: Workbench, look_up: dict[str, float]) -> Row:
@@ -93,7 +110,7 @@ def _limit(bench: Workbench, look_up: dict[str, float]) -> Row:
 
 
 def _counted(
-    bench: Workbench, batches: dict[str, RealCalls]
+    bench: Workbench, batches: Sequence[RealCalls], messages: Sequence[bytes]
 ) -> tuple[dict[str, dict[str, float]], list[int]]:
     """The totals of the events of each piece of work, and the digits that each has matched."""
     library()  # compiled now, and not under valgrind
@@ -112,8 +129,9 @@ def _counted(
                 calls.started_at_ns,
                 calls.billable,
             )
-            for name, calls in batches.items()
+            for name, calls in zip(TIMES, batches, strict=True)
         },
+        dict(zip(TIMES, messages, strict=True)),
     )
     output = bench.folder / "callgrind.out"
     command = ["valgrind", "--tool=callgrind", "--quiet", "--instr-atstart=no", *CACHES]
