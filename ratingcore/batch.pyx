@@ -3,21 +3,31 @@
 
 A block goes through each stage as a whole: normalise all numbers, look up all direct entries, take
 all lanes one digit further at a time, then charge all. So the memory that one lane waits for is on
-its way while the others are worked on. And a step has no branch that depends on the number: what
-it finds is chosen with masks, and the lanes that go on are moved together, which costs less than
-guessing where each one ends.
+its way while the others are worked on. And a step has no branch that depends on the number: what it
+finds is written where it counts or where it does not, and the lanes that go on are moved together,
+which costs less than guessing where each one ends.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .match cimport longest_slot, match_digits, match_slot, match_t
-from .money cimport BLOCKED_BIT, charge_terms, interval_t, terms_t
+from .money cimport (
+    BLOCKED_BIT,
+    HALF_EVEN,
+    charge_any,
+    charge_usual,
+    interval_t,
+    rounding_bias,
+    terms_t,
+)
 from .native cimport (
-    all_digits,
+    bits_below,
+    digit_values,
     leading_number,
     likely,
     load8,
+    no_digits,
     popcount10,
     prefetch,
     store8,
@@ -33,157 +43,196 @@ from .tables cimport (
     is_group,
     jump_t,
     node_t,
+    offer_t,
+    row_offer,
     row_terms,
     tables_t,
     terms_intervals,
 )
 
 cdef enum:
-    LANE_DIGITS = 40             # MAX_DIGITS and at least one NO_DIGIT; whole words
+    LANE_DIGITS = 36             # MAX_DIGITS and at least one NO_DIGIT
     NO_DIGIT = 10                # after the last digit: a bit that no node has
 
+cdef extern from *:
+    """
+    #define RC_ALL_NO_DIGIT 0x0A0A0A0A0A0A0A0AULL
+    """
+    const uint64_t ALL_NO_DIGIT "RC_ALL_NO_DIGIT"   # eight of them
+
+cdef struct lane_t:              # 64 bytes; one call on its way
+    uint8_t digits[LANE_DIGITS]  # values 0 to 9, then NO_DIGIT
+    uint32_t count               # digits; 0: no valid number, or none needed
+    const jump_t* start          # where the walk begins
+    uint64_t prefix[2]           # [1]: the longest so far; [0]: what was tried and is none
+
 cdef struct lanes_t:
-    uint8_t digits[BLOCK][LANE_DIGITS]   # values 0 to 9, then NO_DIGIT
-    uint32_t count[BLOCK]                # digits; 0: no valid number, or none needed
-    uint64_t longest[BLOCK]              # of the prefixes so far: length << 32 | slot, or NO_SLOT
+    lane_t lanes[BLOCK]
+    jump_t starts[BLOCK]         # of the lanes for which the direct table has none
 
-cdef struct walker_t:                    # a lane that is not at its end
-    uint32_t node
-    uint32_t lane
+cdef struct walkers_t:           # the lanes that are not at their ends, and one to spare
+    const node_t* nodes[BLOCK + 1]
+    lane_t* lanes[BLOCK + 1]
 
 
-cdef inline bint _may_be_rewritten(const dialling_t* rules, uint8_t first) noexcept nogil:
-    """Whether a dialling rule may apply to a number that begins with this ASCII digit."""
-    return (
-        (rules.international_prefix_length > 0 and rules.international_prefix[0] == first)
-        or (rules.national_prefix_length > 0 and rules.national_prefix[0] == first)
-    )
+cdef uint32_t _rewritten_first(const dialling_t* rules) noexcept nogil:
+    """The digits, as bits, with which a number may begin that a dialling rule rewrites."""
+    cdef uint32_t bits = 0
+    if rules.international_prefix_length > 0:
+        bits |= <uint32_t> 1 << (rules.international_prefix[0] & 15)
+    if rules.national_prefix_length > 0:
+        bits |= <uint32_t> 1 << (rules.national_prefix[0] & 15)
+    return bits
 
 
 cdef inline uint32_t _normalize_plain(
-    const uint8_t* text, uint32_t size, const dialling_t* rules, uint8_t* digits
+    const uint8_t* text,
+    uint32_t size,
+    uint32_t rewritten_first,
+    uint8_t* digits,
+    uint64_t* first_digits,
 ) noexcept nogil:
     """The usual number: 8 to 16 digits, perhaps after a "+", that no rule rewrites; else 0.
 
-    The two words overlap where the number is shorter than 16.
+    Writes 16 digits, and the first 8 once more: to load them back would wait for the stores, which
+    overlap where the number is shorter than 16.
     """
     cdef uint64_t head, tail
     cdef bint plus = size > 0 and text[0] == c'+'
     text += plus
     size -= plus
-    if not 8 <= size <= 16:
+    if unlikely(size - 8 > 8):   # modulo 2**32
         return 0
-    head = load8(text)
-    tail = load8(text + size - 8)
-    if not all_digits(head) or not all_digits(tail):
+    head = digit_values(load8(text))
+    tail = digit_values(load8(text + size - 8))
+    if unlikely((no_digits(head) | no_digits(tail)) != 0):
         return 0
-    if not plus and _may_be_rewritten(rules, text[0]):
+    if unlikely((rewritten_first >> (head & 15) & 1) != 0) and not plus:
         return 0
-    store8(digits, head & <uint64_t> 0x0F0F0F0F0F0F0F0F)
-    store8(digits + size - 8, tail & <uint64_t> 0x0F0F0F0F0F0F0F0F)
+    store8(digits, head)
+    store8(digits + 8, ALL_NO_DIGIT)
+    store8(digits + size - 8, tail)
+    first_digits[0] = head
     return size
 
 
-cdef void _normalize_lane(
-    const tables_t* tables, const call_t* call, lanes_t* lanes, uint32_t lane
+cdef void _normalize_any(
+    const call_t* call, const dialling_t* rules, lane_t* lane, uint64_t* first_digits
 ) noexcept nogil:
     cdef uint8_t text[MAX_DIGITS]
-    cdef uint8_t* digits = lanes.digits[lane]
     cdef uint32_t i
-    memset(digits + 8, NO_DIGIT, LANE_DIGITS - 8)
-    lanes.count[lane] = _normalize_plain(
-        call.number, call.number_size, &tables.dialling, digits
-    )
-    if unlikely(lanes.count[lane] == 0):
-        lanes.count[lane] = normalize(call.number, call.number_size, &tables.dialling, text)
-        memset(digits, NO_DIGIT, 8)
-        for i in range(lanes.count[lane]):
-            digits[i] = text[i] & 15
+    lane.count = normalize(call.number, call.number_size, rules, text)
+    memset(lane.digits, NO_DIGIT, LANE_DIGITS)
+    for i in range(lane.count):
+        lane.digits[i] = text[i] & 15
+    first_digits[0] = load8(lane.digits)
 
 
 cdef inline uint64_t _packed(uint32_t slot, uint32_t length) noexcept nogil:
-    """A prefix in one word, so that a step chooses between two of them without a branch."""
+    """A prefix in one word: length << 32 | slot, or NO_SLOT."""
     return <uint64_t> length << 32 | slot
 
 
-cdef uint32_t _enter(
-    const tables_t* tables, uint32_t count, lanes_t* lanes, walker_t* walkers
+cdef void _start_without_table(
+    const tables_t* tables, const lane_t* lane, jump_t* start
 ) noexcept nogil:
-    """Put every lane at the node that the direct table names, or at the root.
+    """Where a lane begins that the direct table has no entry for: nowhere, if it has no digits;
+    at the root of a deck without such a table; at its end, if it is shorter than all entries."""
+    cdef uint32_t slot = NO_SLOT
+    cdef uint32_t length = 0
+    start.node = tables.node_count
+    if lane.count > 0 and tables.jump_digits == 0:
+        if tables.top.child_bits:
+            start.node = tables.top.children
+        if tables.top.slot_bits:
+            slot = tables.top.slots
+    elif lane.count > 0:
+        slot = longest_slot(tables, lane.digits, lane.count, &length)
+    start.best = slot << LENGTH_BITS | length
 
-    Returns how many have one: those are the walkers.
-    """
-    cdef const jump_t* jumps[BLOCK]
+
+cdef void _begin(
+    const tables_t* tables, const call_t* calls, uint32_t count, lanes_t* lanes
+) noexcept nogil:
+    """Normalise all numbers, and find where each walk begins."""
+    cdef uint32_t rewritten_first = _rewritten_first(&tables.dialling)
     cdef uint32_t jump_digits = tables.jump_digits
-    cdef uint32_t root = tables.top.children if tables.top.child_bits else tables.node_count
-    cdef uint32_t top_slot = tables.top.slots if tables.top.slot_bits else NO_SLOT
-    cdef uint32_t lane, slot, length
-    cdef walker_t walker
-    cdef uint32_t kept = 0
-    for lane in range(count):
-        walkers[lane].lane = lane
-        walkers[lane].node = tables.node_count
-        lanes.longest[lane] = _packed(NO_SLOT, 0)
-        jumps[lane] = NULL
-        if likely(jump_digits > 0 and lanes.count[lane] >= jump_digits):
-            jumps[lane] = &tables.jumps[leading_number(load8(lanes.digits[lane]), jump_digits)]
-            prefetch(jumps[lane])
-        elif lanes.count[lane] == 0:
-            pass
-        elif jump_digits == 0:
-            walkers[lane].node = root
-            lanes.longest[lane] = _packed(top_slot, 0)
-        else:
-            slot = longest_slot(tables, lanes.digits[lane], lanes.count[lane], &length)
-            lanes.longest[lane] = _packed(slot, length)
-    for lane in range(count):
-        walker = walkers[lane]
-        if likely(jumps[lane] != NULL):
-            walker.node = jumps[lane].node
-            prefetch(&tables.nodes[walker.node])
-            lanes.longest[lane] = _packed(
-                jumps[lane].best >> LENGTH_BITS, jumps[lane].best & ((1 << LENGTH_BITS) - 1)
+    cdef uint64_t first_digits = 0
+    cdef lane_t* lane
+    cdef uint32_t i
+    for i in range(count):
+        lane = &lanes.lanes[i]
+        lane.count = 0
+        if likely(calls[i].billable):
+            memset(lane.digits + 16, NO_DIGIT, LANE_DIGITS - 16)
+            lane.count = _normalize_plain(
+                calls[i].number,
+                calls[i].number_size,
+                rewritten_first,
+                lane.digits,
+                &first_digits,
             )
-        walkers[kept] = walker
-        kept += walker.node != tables.node_count
+            if unlikely(lane.count == 0):
+                _normalize_any(&calls[i], &tables.dialling, lane, &first_digits)
+        if likely(lane.count >= jump_digits and jump_digits > 0):
+            lane.start = &tables.jumps[leading_number(first_digits, jump_digits)]
+            prefetch(lane.start)
+        else:
+            lane.start = &lanes.starts[i]
+            _start_without_table(tables, lane, &lanes.starts[i])
+
+
+cdef uint32_t _enter(
+    const tables_t* tables, uint32_t count, lanes_t* lanes, walkers_t* walkers
+) noexcept nogil:
+    """Put every lane where its walk begins. Returns how many go on: those are the walkers."""
+    cdef const node_t* end = &tables.nodes[tables.node_count]
+    cdef const node_t* node
+    cdef lane_t* lane
+    cdef uint32_t i, best
+    cdef uint32_t kept = 0
+    for i in range(count):
+        lane = &lanes.lanes[i]
+        best = lane.start.best
+        lane.prefix[1] = _packed(best >> LENGTH_BITS, best & ((1 << LENGTH_BITS) - 1))
+        node = &tables.nodes[lane.start.node]
+        prefetch(node)
+        walkers.lanes[kept] = lane
+        walkers.nodes[kept] = node
+        kept += node != end
     return kept
 
 
 cdef inline uint32_t _step(
-    const tables_t* tables,
-    lanes_t* lanes,
-    const walker_t* walker,
-    uint32_t position,
-    walker_t* further,
+    const node_t* nodes, walkers_t* walkers, uint32_t from_, uint32_t position, uint32_t to
 ) noexcept nogil:
-    """One digit further. 1 where there is a longer node, which ``further`` then names; else 0."""
-    cdef uint32_t lane = walker.lane
-    cdef const node_t* node = &tables.nodes[walker.node]
-    cdef uint32_t digit = lanes.digits[lane][position]
-    cdef uint32_t below = (<uint32_t> 1 << digit) - 1
+    """One digit further. 1 where there is a longer node, at which ``to`` is then; else 0."""
+    cdef lane_t* lane = walkers.lanes[from_]
+    cdef const node_t* node = walkers.nodes[from_]
+    cdef const node_t* further
+    cdef uint32_t digit = lane.digits[position]
+    cdef uint32_t below = bits_below(digit)
     cdef uint32_t child_bits = node.child_bits
     cdef uint32_t slot_bits = node.slot_bits
-    cdef uint64_t prefix = _packed(node.slots + popcount10(slot_bits & below), position + 1)
-    cdef uint64_t ends = slot_bits >> digit & 1
-    lanes.longest[lane] ^= (lanes.longest[lane] ^ prefix) & (0 - ends)
-    further.node = node.children + popcount10(child_bits & below)
-    further.lane = lane
-    prefetch(&tables.nodes[further.node])
+    lane.prefix[slot_bits >> digit & 1] = _packed(
+        node.slots + popcount10(slot_bits & below), position + 1
+    )
+    further = nodes + (node.children + popcount10(child_bits & below))
+    prefetch(further)
+    walkers.nodes[to] = further
+    walkers.lanes[to] = lane
     return child_bits >> digit & 1
 
 
-cdef void _descend(
-    const tables_t* tables, uint32_t left, lanes_t* lanes, walker_t* walkers
-) noexcept nogil:
+cdef void _descend(const tables_t* tables, uint32_t left, walkers_t* walkers) noexcept nogil:
     """Take all walkers to their ends, a digit at a time."""
-    cdef walker_t walker
+    cdef const node_t* nodes = tables.nodes
     cdef uint32_t position = tables.jump_digits
     cdef uint32_t i, kept
     while left:
         kept = 0
         for i in range(left):
-            walker = walkers[i]
-            kept += _step(tables, lanes, &walker, position, &walkers[kept])
+            kept += _step(nodes, walkers, i, position, kept)
         left = kept
         position += 1
 
@@ -196,30 +245,33 @@ cdef void _settle(
     match_t* matches,
 ) noexcept nogil:
     """From the longest prefixes to the rates in effect."""
-    cdef uint32_t lane, slot
+    cdef const lane_t* lane
+    cdef uint32_t i, slot
     if tables.group_count == 0:
-        for lane in range(count):
-            slot = <uint32_t> lanes.longest[lane]
-            matches[lane].row = <int32_t> slot if slot != NO_SLOT else NO_ROW
-            matches[lane].length = <uint32_t> (lanes.longest[lane] >> 32)
+        for i in range(count):
+            lane = &lanes.lanes[i]
+            slot = <uint32_t> lane.prefix[1]
+            matches[i].row = <int32_t> slot if slot != NO_SLOT else NO_ROW
+            matches[i].length = <uint32_t> (lane.prefix[1] >> 32)
         return
-    for lane in range(count):
-        prefetch(&tables.offer_of[<uint32_t> lanes.longest[lane]])
-    for lane in range(count):
-        slot = <uint32_t> lanes.longest[lane]
+    for i in range(count):
+        prefetch(&tables.offer_of[<uint32_t> lanes.lanes[i].prefix[1]])
+    for i in range(count):
+        slot = <uint32_t> lanes.lanes[i].prefix[1]
         if slot != NO_SLOT and is_group(tables, slot):
             prefetch(&tables.windows[first_window(tables, slot)])
-    for lane in range(count):
-        matches[lane] = match_slot(
+    for i in range(count):
+        lane = &lanes.lanes[i]
+        matches[i] = match_slot(
             tables,
-            lanes.digits[lane],
-            <uint32_t> lanes.longest[lane],
-            <uint32_t> (lanes.longest[lane] >> 32),
-            calls[lane].started_at_ns,
+            lane.digits,
+            <uint32_t> lane.prefix[1],
+            <uint32_t> (lane.prefix[1] >> 32),
+            calls[i].started_at_ns,
         )
 
 
-cdef void _match(
+cdef inline void _match(
     const tables_t* tables,
     const call_t* calls,
     uint32_t count,
@@ -227,13 +279,9 @@ cdef void _match(
     match_t* matches,
 ) noexcept nogil:
     """The rates of all lanes whose call is billable."""
-    cdef walker_t walkers[BLOCK]
-    cdef uint32_t lane
-    for lane in range(count):
-        lanes.count[lane] = 0
-        if calls[lane].billable:
-            _normalize_lane(tables, &calls[lane], lanes, lane)
-    _descend(tables, _enter(tables, count, lanes, walkers), lanes, walkers)
+    cdef walkers_t walkers
+    _begin(tables, calls, count, lanes)
+    _descend(tables, _enter(tables, count, lanes, &walkers), &walkers)
     _settle(tables, calls, count, lanes, matches)
 
 
@@ -245,32 +293,61 @@ cdef void match_block(
     _match(tables, calls, count, &lanes, matches)
 
 
-cdef inline void _charge(
+cdef void _charge_unusual(
     const tables_t* tables, const terms_t* terms, int64_t duration_seconds, outcome_t* outcome
 ) noexcept nogil:
-    """Complete an outcome that is otherwise done and 0."""
     cdef uint32_t count
     cdef const interval_t* intervals
-    if unlikely((terms.increment & BLOCKED_BIT) != 0):
+    outcome.bill_seconds = 0
+    outcome.cost_e4 = 0
+    if (terms.increment & BLOCKED_BIT) != 0:
         outcome.status = UNRATED
         outcome.unrated_reason = BLOCKED
         return
     intervals = terms_intervals(tables, terms, &count)
-    if likely(
-        charge_terms(
-            terms,
-            intervals,
-            count,
-            duration_seconds,
-            tables.rounding,
-            &outcome.bill_seconds,
-            &outcome.cost_e4,
-        )
+    if charge_any(
+        terms,
+        intervals,
+        count,
+        duration_seconds,
+        tables.rounding,
+        &outcome.bill_seconds,
+        &outcome.cost_e4,
     ):
         outcome.status = RATED
     else:
         outcome.status = REFUSED
         outcome.bill_seconds = 0
+
+
+cdef inline void _charge(
+    const tables_t* tables,
+    const terms_t* terms,
+    uint32_t bias,
+    int64_t duration_seconds,
+    outcome_t* outcome,
+) noexcept nogil:
+    """Complete the outcome of a call that a rate was found for."""
+    outcome.unrated_reason = 0
+    if unlikely(not terms.usual):
+        _charge_unusual(tables, terms, duration_seconds, outcome)
+        return
+    outcome.status = RATED
+    charge_usual(
+        terms,
+        <uint32_t> duration_seconds,
+        bias,
+        tables.rounding == HALF_EVEN,
+        &outcome.bill_seconds,
+        &outcome.cost_e4,
+    )
+
+
+cdef void _leave_unrated(outcome_t* outcome, uint8_t status, uint8_t reason) noexcept nogil:
+    memset(outcome, 0, sizeof(outcome_t))
+    outcome.row = NO_ROW
+    outcome.status = status
+    outcome.unrated_reason = reason
 
 
 cdef void rate_digits(
@@ -283,20 +360,22 @@ cdef void rate_digits(
 ) noexcept nogil:
     """Rate one billable call to a normalised number; count 0 stands for an invalid one."""
     cdef match_t match
-    memset(outcome, 0, sizeof(outcome_t))
-    outcome.row = NO_ROW
     if count == 0:
-        outcome.status = UNRATED
-        outcome.unrated_reason = INVALID_NUMBER
+        _leave_unrated(outcome, UNRATED, INVALID_NUMBER)
         return
     match = match_digits(tables, digits, count, started_at_ns)
     if match.row == NO_ROW:
-        outcome.status = UNRATED
-        outcome.unrated_reason = NO_RATE
+        _leave_unrated(outcome, UNRATED, NO_RATE)
         return
     outcome.row = match.row
     outcome.prefix_length = <uint8_t> match.length
-    _charge(tables, row_terms(tables, match.row), duration_seconds, outcome)
+    _charge(
+        tables,
+        row_terms(tables, match.row),
+        rounding_bias(tables.rounding),
+        duration_seconds,
+        outcome,
+    )
 
 
 cdef void rate_block(
@@ -305,28 +384,28 @@ cdef void rate_block(
     """Rate at most BLOCK calls."""
     cdef lanes_t lanes
     cdef match_t matches[BLOCK]
-    cdef const terms_t* terms[BLOCK]
+    cdef const offer_t* offers[BLOCK]
+    cdef const terms_t* terms = <const terms_t*> tables.terms.data
+    cdef uint32_t bias = rounding_bias(tables.rounding)
     cdef outcome_t* outcome
-    cdef uint32_t lane
+    cdef uint32_t i
     _match(tables, calls, count, &lanes, matches)
-    for lane in range(count):
-        prefetch(&tables.offer_of[matches[lane].row & MAX_ROWS])
-    for lane in range(count):
-        terms[lane] = NULL
-        if likely(matches[lane].row != NO_ROW):
-            terms[lane] = row_terms(tables, matches[lane].row)
-            prefetch(terms[lane])
-    for lane in range(count):
-        outcome = &outcomes[lane]
-        outcome.row = matches[lane].row
-        outcome.prefix_length = <uint8_t> matches[lane].length
-        outcome.cost_e4 = 0
-        outcome.bill_seconds = 0
-        outcome.unrated_reason = 0
-        if likely(terms[lane] != NULL):
-            _charge(tables, terms[lane], calls[lane].duration_seconds, outcome)
-        elif not calls[lane].billable:
-            outcome.status = NOT_BILLABLE
+    for i in range(count):
+        prefetch(&tables.offer_of[matches[i].row & MAX_ROWS])
+    for i in range(count):
+        offers[i] = NULL
+        if likely(matches[i].row != NO_ROW):
+            offers[i] = row_offer(tables, matches[i].row)
+            prefetch(offers[i])
+    for i in range(count):
+        outcome = &outcomes[i]
+        if likely(offers[i] != NULL):
+            outcome.row = matches[i].row
+            outcome.prefix_length = <uint8_t> matches[i].length
+            _charge(tables, &terms[offers[i].terms], bias, calls[i].duration_seconds, outcome)
+        elif not calls[i].billable:
+            _leave_unrated(outcome, NOT_BILLABLE, 0)
+        elif lanes.lanes[i].count:
+            _leave_unrated(outcome, UNRATED, NO_RATE)
         else:
-            outcome.status = UNRATED
-            outcome.unrated_reason = NO_RATE if lanes.count[lane] else INVALID_NUMBER
+            _leave_unrated(outcome, UNRATED, INVALID_NUMBER)

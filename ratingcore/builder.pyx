@@ -19,6 +19,7 @@ from .money cimport (
     check_price,
     check_rounding,
     check_seconds,
+    complete_terms,
     interval_t,
     terms_t,
     whole,
@@ -291,6 +292,7 @@ cdef class DeckBuilder:
         pool_intern(
             &self.additions.intervals, parts, count * sizeof(interval_t), &terms.intervals
         )
+        complete_terms(&terms)
         pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &offer.terms)
         _intern_destination(&self.additions.destinations, destination, &offer.destination)
         pool_intern(&self.additions.offers, &offer, sizeof(offer_t), &change.offer)

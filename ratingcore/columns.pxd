@@ -9,7 +9,8 @@ cdef object rate_columns(
     object durations,
     object started_at_ns,
     object billable,
+    object out,
 )
 cdef object match_columns(
-    const tables_t* tables, object numbers, object offsets, object started_at_ns
+    const tables_t* tables, object numbers, object offsets, object started_at_ns, object out
 )

@@ -31,8 +31,15 @@ class Deck:
         durations: Buffer,
         started_at_ns: Buffer,
         billable: Buffer,
+        out: Columns | None = None,
     ) -> Columns: ...
-    def match_columns(self, numbers: Buffer, offsets: Buffer, started_at_ns: Buffer) -> Matches: ...
+    def match_columns(
+        self,
+        numbers: Buffer,
+        offsets: Buffer,
+        started_at_ns: Buffer,
+        out: Matches | None = None,
+    ) -> Matches: ...
     def rate_at(self, index: int) -> RateInfo: ...
     def candidates(self, digits: str) -> list[RateInfo]: ...
     def explain(

@@ -148,7 +148,9 @@ cdef class Deck:
         )
         return rating
 
-    def rate_columns(self, numbers, offsets, durations, started_at_ns, billable):
+    def rate_columns(
+        self, numbers, offsets, durations, started_at_ns, billable, out=None
+    ):
         """Rate n calls given as columns; the GIL is released meanwhile. Returns ``Columns``.
 
         Buffers, one-dimensional and contiguous: ``numbers`` bytes of UTF-8; ``offsets`` int64
@@ -156,13 +158,18 @@ cdef class Deck:
         ``started_at_ns`` int64 [n]; ``billable`` bytes [n], 0 is not. ValueError where a buffer has
         another shape or type, where offsets fall or lead outside, and for a duration that is not 0
         to 2,147,483,647. The buffers must not change meanwhile.
-        """
-        return rate_columns(self.tables, numbers, offsets, durations, started_at_ns, billable)
 
-    def match_columns(self, numbers, offsets, started_at_ns):
+        With ``out``, the results are written there, and it is returned: ``Columns`` of n items in
+        writable buffers of the same types, such as those of the batch before.
+        """
+        return rate_columns(
+            self.tables, numbers, offsets, durations, started_at_ns, billable, out
+        )
+
+    def match_columns(self, numbers, offsets, started_at_ns, out=None):
         """Only the longest prefixes, without charging: numbers as in ``rate_columns``, all taken as
-        billable. A number that is not valid has no match."""
-        return match_columns(self.tables, numbers, offsets, started_at_ns)
+        billable. A number that is not valid has no match. Returns ``Matches``."""
+        return match_columns(self.tables, numbers, offsets, started_at_ns, out)
 
     def rate_at(self, index):
         """The rate with an index from ``rate_columns``. IndexError where there is none."""

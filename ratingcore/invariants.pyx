@@ -8,6 +8,7 @@ from .money cimport (
     MAX_BILLING_INCREMENT,
     MAX_PRICE_E4,
     MAX_SECONDS,
+    complete_terms,
     interval_t,
     terms_t,
 )
@@ -202,16 +203,23 @@ cdef int _check_offers(const tables_t* tables) except -1:
 
 cdef int _check_terms(const tables_t* tables) except -1:
     cdef const terms_t* terms
+    cdef terms_t completed
     cdef const interval_t* intervals
     cdef uint32_t i, j, count, increment
     for i in range(tables.terms.count):
         terms = &(<const terms_t*> tables.terms.data)[i]
         increment = terms.increment & ~<uint32_t> BLOCKED_BIT
+        completed = terms[0]
+        complete_terms(&completed)
         _require(1 <= increment <= MAX_BILLING_INCREMENT, "an increment is in its range")
         _require(terms.price_e4 <= MAX_PRICE_E4, "a price is in its range")
         _require(terms.connect_fee_e4 <= MAX_PRICE_E4, "a fee is in its range")
         _require(terms.minimum_seconds <= MAX_SECONDS, "a minimum is in its range")
         _require(terms.intervals < tables.intervals.count, "an interval list exists")
+        _require(
+            terms.usual == completed.usual and terms.reciprocal == completed.reciprocal,
+            "terms are complete",
+        )
         intervals = terms_intervals(tables, terms, &count)
         _require(count > 0 or terms.intervals == 0, "item 0 is the empty list")
         for j in range(count):

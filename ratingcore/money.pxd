@@ -2,15 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .native cimport (
-    divide_by_60,
-    invariant,
-    likely,
-    rc_sixtieths,
-    sixtieths_of,
-    sixtieths_sum,
-    unlikely,
-)
+from .native cimport invariant, likely, quotient, unlikely
 
 cdef enum:
     HALF_UP = 1
@@ -32,25 +24,29 @@ cdef extern from *:
     const uint64_t MAX_PRICE_E4 "RC_MAX_PRICE_E4"   # 99,999,999.9999
     const uint64_t MAX_COST_E4 "RC_MAX_COST_E4"     # 999,999,999,999,999.9999
 
-cdef struct terms_t:             # 32 bytes, no padding: compared and hashed as bytes
+cdef struct terms_t:             # 40 bytes, no padding: compared and hashed as bytes
     uint64_t price_e4            # for a minute, from second 0, in 10^-4
     uint64_t connect_fee_e4      # once for a call of 1 second or more, in 10^-4
+    uint64_t reciprocal          # of the increment: what native.quotient divides with
     uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT; BLOCKED_BIT: blocked
     uint32_t minimum_seconds     # a shorter call counts as this long; 0: none
     uint32_t intervals           # item of the deck's interval lists; 0: the empty list
-    uint32_t unused              # 0
+    uint32_t usual               # 1: charge_usual may be asked; else 0
 
 cdef struct interval_t:          # 16 bytes; a list is in rising order of start_seconds
     uint64_t price_e4            # for a minute, in 10^-4
     uint32_t start_seconds       # above 0
     uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT
 
-cdef rc_sixtieths price_parts(
+cdef void complete_terms(terms_t* terms) noexcept nogil
+cdef int charge_any(
     const terms_t* terms,
     const interval_t* intervals,
     uint32_t interval_count,
-    int64_t seconds,
+    int64_t duration_seconds,
+    int rounding,
     int64_t* bill_seconds,
+    uint64_t* cost_e4,
 ) noexcept nogil
 cdef int64_t whole(object value, str name) except? -1
 cdef int check_rounding(int rounding) except -1
@@ -61,55 +57,40 @@ cdef int check_seconds(
 cdef int check_intervals(object intervals, interval_t* checked) except -1
 
 
-cdef inline int64_t round_up(int64_t seconds, uint32_t increment) noexcept nogil:
-    """To the next whole multiple; seconds is from 0 to MAX_SECONDS, so 32 bits suffice."""
-    cdef uint32_t whole = (<uint32_t> seconds + increment - 1) // increment
-    return <int64_t> whole * increment
+cdef inline uint32_t rounding_bias(int rounding) noexcept nogil:
+    """What to add to sixtieths before they are cut to whole ones."""
+    if rounding == UP:
+        return 59
+    return 0 if rounding == DOWN else 30
 
 
-cdef inline int charge_terms(
+cdef inline void charge_usual(
     const terms_t* terms,
-    const interval_t* intervals,
-    uint32_t interval_count,
-    int64_t duration_seconds,
-    int rounding,
+    uint32_t duration_seconds,
+    uint32_t bias,
+    bint to_even,
     int64_t* bill_seconds,
     uint64_t* cost_e4,
 ) noexcept nogil:
-    """Bill one call of 0 to MAX_SECONDS under terms that are not blocked.
+    """Bill one call of 0 to MAX_SECONDS under usual terms, with the ``bias`` of the rounding.
 
-    Returns 1, or 0 where the cost would pass MAX_COST; then bill_seconds is as computed and the
-    cost is 0.
+    Such terms are not blocked, have no intervals, and are low enough that 64 bits hold any total:
+    below 2^32 * (2^31 + MAX_BILLING_INCREMENT) for the seconds, 60 * MAX_PRICE_E4 for the fee.
     """
-    cdef rc_sixtieths total
-    cdef uint64_t cost
-    cdef uint32_t remainder
-    cdef int fits
-    cdef bint up
-    invariant(0 <= duration_seconds <= MAX_SECONDS and not terms.increment & BLOCKED_BIT)
-    if duration_seconds == 0:
-        bill_seconds[0] = 0
-        cost_e4[0] = 0
-        return 1
-    if duration_seconds < terms.minimum_seconds:
-        duration_seconds = terms.minimum_seconds
-    if likely(interval_count == 0):
-        bill_seconds[0] = round_up(duration_seconds, terms.increment)
-        total = sixtieths_of(bill_seconds[0], terms.price_e4)
-    else:
-        total = price_parts(terms, intervals, interval_count, duration_seconds, bill_seconds)
-    total = sixtieths_sum(total, sixtieths_of(60, terms.connect_fee_e4))
-    cost = divide_by_60(total, &remainder, &fits)
-    if rounding == HALF_UP:
-        up = remainder >= 30
-    elif rounding == HALF_EVEN:
-        up = remainder > 30 or (remainder == 30 and cost & 1)
-    elif rounding == UP:
-        up = remainder > 0
-    else:
-        up = False
-    if unlikely(not fits or cost > <uint64_t> MAX_COST_E4 - up):
-        cost_e4[0] = 0
-        return 0
-    cost_e4[0] = cost + up
-    return 1
+    cdef uint32_t seconds = duration_seconds
+    cdef uint32_t answered = 0 - <uint32_t> (seconds > 0)   # all bits, or none
+    cdef uint32_t billed
+    cdef uint64_t total, cost
+    invariant(terms.usual and duration_seconds <= MAX_SECONDS)
+    if seconds < terms.minimum_seconds:
+        seconds = terms.minimum_seconds
+    seconds &= answered
+    billed = quotient(seconds + terms.increment - 1, terms.reciprocal) * terms.increment
+    total = billed * terms.price_e4 + bias
+    if likely(answered):
+        total += 60 * terms.connect_fee_e4
+    cost = total // 60
+    if unlikely(to_even) and cost * 60 == total:
+        cost -= cost & 1
+    bill_seconds[0] = billed
+    cost_e4[0] = cost

@@ -41,6 +41,14 @@ static inline uint32_t rc_popcount10(uint32_t bits)
 #endif
 }
 
+/* The lowest bits before one of them, for 0 to 15. */
+static inline uint32_t rc_bits_below(uint32_t bit)
+{
+    static const uint16_t below[16] = {0,      1,      3,      7,      0xF,    0x1F,   0x3F,   0x7F,
+                                       0xFF,   0x1FF,  0x3FF,  0x7FF,  0xFFF,  0x1FFF, 0x3FFF, 0x7FFF};
+    return below[bit];
+}
+
 /* Eight digits at a time. The first of eight characters is the lowest byte. */
 static inline uint64_t rc_load8(const uint8_t *from)
 {
@@ -66,12 +74,21 @@ static inline uint32_t rc_trailing_zeros(uint64_t word)
     return (uint32_t)__builtin_ctzll(word);
 }
 
-/* Whether all eight are ASCII digits: the high nibble is 3, also after 6 was added. */
+/* What eight characters are as digits, if they are digits; else rc_no_digits says that they are not:
+ * one that is above 9 has its highest bit set, or gets it when 0x76 is added. */
+static inline uint64_t rc_digit_values(uint64_t word)
+{
+    return word ^ 0x3030303030303030;
+}
+
+static inline uint64_t rc_no_digits(uint64_t values)
+{
+    return ((values + 0x7676767676767676) | values) & 0x8080808080808080;
+}
+
 static inline int rc_all_digits(uint64_t word)
 {
-    const uint64_t high = 0xF0F0F0F0F0F0F0F0;
-    uint64_t carried = (word + 0x0606060606060606) & high;
-    return ((word & high) | carried >> 4) == 0x3333333333333333;
+    return rc_no_digits(rc_digit_values(word)) == 0;
 }
 
 /* The number that the first ``count`` of eight digit values (0 to 9, not ASCII) write, for 1 to 8.
@@ -82,6 +99,19 @@ static inline uint32_t rc_leading_number(uint64_t values, uint32_t count)
     values = (values * 10 + (values >> 8)) & 0x00FF00FF00FF00FF;
     values = (values * 100 + (values >> 16)) & 0x0000FFFF0000FFFF;
     return (uint32_t)(values * 10000 + (values >> 32));
+}
+
+/* Division by a billing increment that was prepared: of numbers below 2^32 by those below 2^17. With
+ * reciprocal = (2^63 + e) / divisor, 0 < e <= divisor, the quotient is too large by less than
+ * number * e / (divisor * 2^63) < 1 / divisor, which is too little to reach the next whole one. */
+static inline uint64_t rc_reciprocal(uint32_t divisor)
+{
+    return ((uint64_t)1 << 63) / divisor + 1;
+}
+
+static inline uint32_t rc_quotient(uint32_t number, uint64_t reciprocal)
+{
+    return (uint32_t)(((unsigned __int128)((uint64_t)number << 1) * reciprocal) >> 64);
 }
 
 /* Exact money: sixtieths of 10^-4 of a currency unit, so that seconds times a price per minute

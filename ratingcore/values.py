@@ -28,9 +28,10 @@ class RateInfo(NamedTuple):
 class Columns(NamedTuple):
     """The outcomes of a batch, one item a call, in the order of the calls.
 
-    Each is a one-dimensional memoryview over memory of its own, so NumPy and Arrow take it without
-    a copy. ``rate_index`` is what ``Deck.rate_at`` takes, -1 for none. ``bill_seconds`` and
-    ``cost_e4`` mean something only where ``status`` is RATED or NOT_BILLABLE.
+    Each is a one-dimensional memoryview, so NumPy and Arrow take it without a copy. All are parts
+    of one block of memory, which goes with the last of them; as ``out`` of ``Deck.rate_columns``,
+    any writable buffers will do. ``rate_index`` is what ``Deck.rate_at`` takes, -1 for none.
+    ``bill_seconds`` and ``cost_e4`` mean something only where ``status`` is RATED or NOT_BILLABLE.
     """
 
     status: memoryview  # uint8: RATED, NOT_BILLABLE, UNRATED, or REFUSED

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratingcore import Deck
+from ratingcore import Columns, Deck, Matches
 from tests.core.decks import (
     PlainCall,
     PlainRate,
@@ -233,3 +233,53 @@ def _has(deck: Deck, index: int) -> bool:
     except IndexError:
         return False
     return True
+
+
+def test_results_are_written_where_the_caller_wants_them(deck: Deck) -> None:
+    arguments = columns_of(CALLS)
+    numbers, offsets, _, starts, _ = arguments
+    want = [list(column) for column in deck.rate_columns(*arguments)]
+    out = deck.rate_columns(*columns_of([PlainCall("9")] * len(CALLS)))
+    assert deck.rate_columns(*arguments, out) is out
+    assert [list(column) for column in out] == want
+    own = Columns(
+        memoryview(bytearray(4)),
+        memoryview(bytearray(4)),
+        memoryview(array("l", [7] * 4)),
+        memoryview(array("L", [7] * 4)),
+        memoryview(array("i", [7] * 4)),
+        memoryview(bytearray(4)),
+    )
+    deck.rate_columns(*arguments, out=own)
+    assert [list(column) for column in own] == want
+    matches = deck.match_columns(numbers, offsets, starts)
+    index, lengths = array("i", [7] * 4), bytearray(4)
+    deck.match_columns(numbers, offsets, starts, Matches(memoryview(index), memoryview(lengths)))
+    assert (list(index), list(lengths)) == (list(matches.rate_index), list(matches.prefix_length))
+
+
+@pytest.mark.parametrize("name", Columns._fields)
+def test_results_that_cannot_be_written(deck: Deck, name: str) -> None:
+    out = deck.rate_columns(*columns_of(CALLS))
+    column = getattr(out, name)
+    wrong = [
+        column.toreadonly(),
+        column[:-1],
+        column[::2],
+        memoryview(array("d", [0] * len(CALLS))),
+        memoryview(bytearray(len(CALLS))).cast("c" if column.itemsize > 1 else "f"),
+        memoryview(column.tobytes() * 2).cast("B"),
+    ]
+    for instead in wrong:
+        with pytest.raises(ValueError):
+            deck.rate_columns(*columns_of(CALLS), out._replace(**{name: instead}))
+    with pytest.raises(TypeError):
+        deck.rate_columns(*columns_of(CALLS), out._replace(**{name: [0] * len(CALLS)}))
+
+
+def test_columns_outlive_each_other(deck: Deck) -> None:
+    """They are parts of one block, which the last of them keeps."""
+    costs = deck.rate_columns(*columns_of(CALLS * 1_000)).cost_e4
+    others = [deck.rate_columns(*columns_of(CALLS * 1_000)) for _ in range(5)]
+    assert list(costs) == [600, 60, 0, 0] * 1_000
+    assert len(others) == 5

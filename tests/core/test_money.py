@@ -306,3 +306,27 @@ def test_as_the_oracle(
             charge(*arguments)
     else:
         assert charge(*arguments) == (bill_seconds, int(cost * 10_000))
+
+
+def test_every_increment_at_its_edges() -> None:
+    """The core divides by multiplying; here with the numbers where that would go wrong first."""
+    longest = 2**31 - 1
+    for increment in range(1, 86_401):
+        last = longest // increment * increment
+        for seconds in (1, increment, increment + 1, last - 1, last, min(last + 1, longest)):
+            if seconds:
+                whole = -(-seconds // increment) * increment
+                assert charge(seconds, 60, increment) == (whole, whole), (seconds, increment)
+
+
+@pytest.mark.parametrize("rounding", [HALF_UP, HALF_EVEN, UP, DOWN])
+def test_prices_around_32_bits(rounding: int) -> None:
+    """Below, the core takes a shorter way."""
+    for price_e4 in (2**32 - 2, 2**32 - 1, 2**32, 2**32 + 1):
+        for seconds in (1, 30, 59, 2**31 - 1):
+            for fee_e4 in (0, 999_999_999_999):
+                whole, rest = divmod(seconds * price_e4 + 60 * fee_e4, 60)
+                to_even = rest > 30 or (rest == 30 and whole % 2 == 1)
+                up = {HALF_UP: rest >= 30, HALF_EVEN: to_even, UP: rest > 0, DOWN: False}
+                want = whole + up[rounding]
+                assert charge(seconds, price_e4, 1, fee_e4, rounding=rounding) == (seconds, want)
