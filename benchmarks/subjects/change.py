@@ -18,7 +18,8 @@ from benchmarks import databases, load, rate_calls, serving
 from benchmarks.harness import Row, Spread, agreed, at_most, digest, timed
 from benchmarks.subjects.unary import sample
 from benchmarks.workbench import TENANT_ID, Workbench
-from ratingcore import DeckBuilder
+from benchmarks.workload import price_e4
+from ratingcore import Deck, DeckBuilder
 from service.money import format_e4
 from tollwire.v1.rating_service_pb2 import RateCallRequest, UpdateRateRequest
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
@@ -46,15 +47,20 @@ def _in_the_core(bench: Workbench) -> Row:
     version = len(bench.rows) // 2 + 1
     new = (10_000_000, version, row.prefix, row.destination, 12_345, row.billing_increment)
 
-    def change() -> None:
+    def change() -> Deck:
         builder = DeckBuilder(deck)
         builder.remove(version, row.prefix)
         builder.put(*new)
-        changed = builder.build(2)
-        assert len(changed) == len(deck)
+        return builder.build(2)
 
     ms = Spread.of(timed(change)() / 1e6 for _ in range(bench.size(51, 3)))
-    return Row("one rate of the real deck changed, in the core alone", "ms", ms)
+    prices = {one.prefix: price_e4(one) for one in bench.rows} | {row.prefix: 12_345}
+    same = agreed(
+        "the changed deck",
+        digest(sorted(prices.items())),
+        digest(sorted((rate.prefix, rate.cost_per_minute_e4) for rate in change())),
+    )
+    return Row("one rate of the real deck changed, in the core alone", "ms", ms, digest=same)
 
 
 def _on(bench: Workbench, kind: str, server: serving.Server) -> Iterator[Row]:
@@ -101,6 +107,7 @@ def _on(bench: Workbench, kind: str, server: serving.Server) -> Iterator[Row]:
         "ms",
         Spread.of([max(taken_ms)]),
         budget=at_most(100),
+        digest=same,
     )
     yield Row(
         f"slowest RateCall meanwhile, {kind}",
@@ -109,6 +116,7 @@ def _on(bench: Workbench, kind: str, server: serving.Server) -> Iterator[Row]:
         "slowest without changes",
         Spread.of([max(quiet.latencies_ms)]),
         budget=at_most(10),
+        digest=same,
         note=f"of {len(busy.latencies_ms):,} at {PER_SECOND} a second over {CONNECTIONS}"
         f" connections; p99.9 {busy.percentile_ms(99.9):.1f} ms, without changes"
         f" {quiet.percentile_ms(99.9):.1f} ms",
