@@ -24,6 +24,7 @@ from service.rpc.interceptors import add_service
 from service.rpc.ports import CannotListen
 from service.rpc.rating_service import RatingServicer
 from service.rpc.streams import Streams
+from service.rpc.symbols import Symbols
 from service.rpc.tenant_service import TenantServicer
 from service.tenants import Tenants
 from service.uploads import Uploads
@@ -109,7 +110,7 @@ class RpcServer:
         add_service(self._server, _SERVICES["tenant"], tenant, self._streams)
         add_service(self._server, health.SERVICE, self._health, self._watches)
         reflected = reflection.ReflectionServicer(
-            [*names, health.SERVICE.full_name, _REFLECTION.full_name]
+            [*names, health.SERVICE.full_name, _REFLECTION.full_name], Symbols()
         )
         for name in (_REFLECTION.full_name, _REFLECTION_V1):
             add_service(self._server, _REFLECTION, reflected, self._reflections, name=name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -270,6 +271,31 @@ def test_reflection_tells_of_all_services(whole: WholeServer, service: str) -> N
     listed = [each.name for each in answers[0].list_services_response.service]
     assert listed == sorted([*NAMES, HEALTH.full_name, REFLECTION.full_name])
     assert len(answers[1].file_descriptor_response.file_descriptor_proto) >= 5
+
+
+@pytest.mark.parametrize(
+    ("symbol", "file"),
+    [
+        ("tollwire.v1.RatingService.RateCall", "tollwire/v1/rating_service.proto"),
+        ("tollwire.v1.CdrService", "tollwire/v1/cdr_service.proto"),
+        ("tollwire.v1.Call", "tollwire/v1/types.proto"),
+        ("tollwire.v1.RatingService.Guess", None),
+        ("tollwire.v1.Guess.RateCall", None),
+        ("Guess", None),
+        ("", None),
+    ],
+)
+def test_reflection_finds_methods_as_well(
+    whole: WholeServer, symbol: str, file: str | None
+) -> None:
+    (method,) = REFLECTION.methods
+    ask = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+    (data,) = send(whole.channel, method, ask.SerializeToString(), service=REFLECTION.full_name)
+    answer = reflection_pb2.ServerReflectionResponse.FromString(data)
+    found = answer.file_descriptor_response.file_descriptor_proto
+    assert answer.error_response.error_code == (0 if file else grpc.StatusCode.NOT_FOUND.value[0])
+    files = map(descriptor_pb2.FileDescriptorProto.FromString, found)
+    assert (file in {one.name for one in files}) is bool(file)
 
 
 def check(channel: grpc.Channel, service: str) -> int:
