@@ -59,7 +59,7 @@ class Cdrs:
         """Rate and record one call; of a duplicate, the CDR that is recorded."""
         refuse(check_call(call), "call.")
         records = records_of([content_of(call)])
-        with self._database.write() as connection:
+        with self._decks.writing() as connection:
             recording = self._recorder.record(connection, records, upload_id=0)
             if recording.refusals:
                 _refuse(recording.refusals[0])
@@ -126,7 +126,7 @@ class Cdrs:
         for tenant in [tenant_id] if tenant_id else self._tenants_with_unrated():
             after: tuple[int, int] | None = None
             while True:
-                with self._database.write() as connection:
+                with self._decks.writing() as connection:
                     calls = cdrs.unrated(
                         connection, replace(wanted, tenant_id=tenant), after, RATE_UNRATED_ROWS
                     )

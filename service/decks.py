@@ -11,6 +11,8 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -27,6 +29,7 @@ _LOG = logging.getLogger("tollwire.decks")
 # While the database is away, asking many times a second would only add to its trouble.
 _RETRY_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
+_TRIES_OUTSIDE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,24 @@ class Decks:
     def in_memory(self, tenant_id: int) -> TenantDeck | None:
         """The tenant's deck, without a look into the database."""
         return self._decks.get(tenant_id)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A writing transaction for who rates in it, with the decks caught up before it begins.
+
+        What was committed while it waited for its turn is read outside of it too: the locks that it
+        holds must not wait for the deck of a big import to be built. ``catch_up`` within it then
+        has little left to do.
+        """
+        for _ in range(_TRIES_OUTSIDE):
+            with self._database.write() as connection:
+                if storage.change_seq(connection) <= self._known_seq:
+                    yield connection
+                    return
+            self.refresh()
+        # The rates change without a pause, but then there is little to read each time.
+        with self._database.write() as connection:
+            yield connection
 
     def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
         """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database.

@@ -85,6 +85,7 @@ class Uploads:
         self, database: Database, decks: Decks, clock_ns: Callable[[], int] = time.time_ns
     ) -> None:
         self._database = database
+        self._decks = decks
         self._recorder = Recorder(decks, clock_ns)
         self._clock_ns = clock_ns
 
@@ -112,7 +113,7 @@ class Uploads:
             # that start at once would wait for each other's first chunk.
             with self._database.write() as connection:
                 upload_id = ids.take(connection, "uploads")
-        with self._database.write() as connection:
+        with self._decks.writing() as connection:
             if starts:
                 uploads.create(connection, upload_id, self._clock_ns())
             committed = self._hold(connection, upload_id)

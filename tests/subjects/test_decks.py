@@ -17,7 +17,7 @@ from service.errors import NotFound, Reason, Unavailable
 from service.model import ImportMode, Interval, Rate, Rounding, Tenant
 from service.storage import decks as storage
 from service.storage.decks import ChangeWatch
-from service.storage.engine import Database
+from service.storage.engine import Connection, Database
 from tests.subjects.world import NOON_NS, World, call
 
 _DEADLINE_SECONDS = 20
@@ -331,6 +331,76 @@ def test_a_committed_change_is_a_success_though_it_cannot_be_read_back() -> None
     with pytest.raises(Unavailable):
         nowhere.refresh()
     nowhere.refresh_after_commit()
+
+
+class Noting(Decks):
+    """Notes on which connections decks are built."""
+
+    built_on: list[Connection]
+
+    def catch_up(self, connection: Connection) -> None:
+        before = self._known_seq
+        super().catch_up(connection)
+        if self._known_seq > before:
+            self.built_on.append(connection)
+
+
+@pytest.fixture
+def noting(writer: World, database_url: str) -> Iterator[Noting]:
+    database = Database(database_url)
+    decks = Noting(database)
+    decks.built_on = []
+    decks.load()
+    yield decks
+    database.close()
+
+
+def test_a_writing_transaction_finds_the_decks_caught_up(writer: World, noting: Noting) -> None:
+    writer.rates.import_deck(1, ImportMode.REPLACE, False, _deck_at(1))
+    with noting.writing() as connection:
+        assert len(noting.deck(1).deck) == 300
+        noting.catch_up(connection)
+        assert len(noting.built_on) == 1 and connection not in noting.built_on
+    with noting.writing():
+        assert len(noting.built_on) == 1
+    with suppress(KeyError), noting.writing():
+        raise KeyError("what happens in the transaction ends it once")
+    # And nobody holds it any more.
+    writer.rate(1, "44")
+
+
+def test_what_is_committed_while_a_transaction_waits_is_not_read_within_it(
+    writer: World, noting: Noting
+) -> None:
+    """Another writes when the first has caught up already, as where imports take turns."""
+
+    class Racing(Noting):
+        imports = 0
+
+        def refresh(self) -> None:
+            super().refresh()
+            if self.imports < self.limit:
+                self.imports += 1
+                writer.rates.import_deck(1, ImportMode.REPLACE, False, _deck_at(self.imports))
+
+        limit = 1
+
+    racing = Racing(noting._database)
+    racing.built_on = []
+    racing.load()
+    writer.rate(1, "44")
+    with racing.writing() as connection:
+        assert racing.imports == 1
+        assert len(racing.deck(1).deck) == 300
+        assert len(racing.built_on) == 2 and connection not in racing.built_on
+    # Where that does not end, the transaction begins all the same, and catches up itself.
+    racing.limit = 100
+    writer.rate(1, "45")
+    with racing.writing() as connection:
+        racing.catch_up(connection)
+        assert connection in racing.built_on
+        assert racing.deck(1).revision == writer.decks.deck(1).revision
+    assert racing.imports < 100
 
 
 def test_closing_ends_the_follower(writer: World, other: Decks) -> None:
