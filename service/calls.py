@@ -20,6 +20,7 @@ from service.errors import (
     InvalidInput,
     NotFound,
     Reason,
+    Unavailable,
 )
 from service.model import (
     MAX_CALL_ID_CHARS,
@@ -125,11 +126,16 @@ class Calls:
     def deck(
         self, tenant_id: int, min_rate_revision: int, asked_at: float
     ) -> ratingcore.Deck | None:
-        """The tenant's deck at that revision or later, or None where there is no such tenant.
-        ``asked_at``: as for Decks.deck. FailedPrecondition RATE_REVISION_AHEAD."""
+        """The tenant's deck at that revision or later, or None where there is no such tenant or,
+        unless a revision is demanded, none that can be had now. ``asked_at``: as for Decks.deck.
+        FailedPrecondition RATE_REVISION_AHEAD, Unavailable."""
         try:
             return self._decks.at_least(tenant_id, min_rate_revision, asked_at).deck
         except NotFound:
+            return None
+        except Unavailable:
+            if min_rate_revision:
+                raise
             return None
 
     def deck_in_memory(self, tenant_id: int) -> ratingcore.Deck | None:
@@ -165,7 +171,7 @@ class Calls:
     ) -> list[RatedCall]:
         try:
             tenant = self._decks.deck(tenant_id, asked_at)
-        except NotFound as error:
+        except (NotFound, Unavailable) as error:
             return [
                 _refused(BadCall("tenant_id", error.message, error.reason, call.call_id))
                 for call in calls

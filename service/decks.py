@@ -52,6 +52,7 @@ class Decks:
         self._decks: dict[int, TenantDeck] = {}
         self._known_seq = 0
         self._refresh_began = -math.inf
+        self._failure: tuple[float, Unavailable] | None = None
         # Held while decks are built. Whoever waits for it has its connection already, and whoever
         # holds it needs no further one, so a full pool cannot lock both up.
         self._building = threading.Lock()
@@ -124,16 +125,29 @@ class Decks:
     def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
         """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database.
 
-        ``asked_at``, by time.monotonic(): a look since then will do. So a batch that names many
-        unknown tenants asks the database once.
+        ``asked_at``, by time.monotonic(): a look since then will do, and so will one that failed.
+        So a batch that names many unknown tenants asks the database once. Unavailable where the
+        database is away.
         """
         found = self._decks.get(tenant_id)
         if found is None and (asked_at is None or self._refresh_began < asked_at):
-            self.refresh()
+            self._look(asked_at)
             found = self._decks.get(tenant_id)
         if found is None:
             raise tenant_not_found(tenant_id)
         return found
+
+    def _look(self, asked_at: float | None) -> None:
+        """Refresh, unless that has failed since ``asked_at``: then fail likewise, at once."""
+        failed = self._failure
+        if failed is not None and asked_at is not None and failed[0] >= asked_at:
+            raise Unavailable(failed[1].reason, failed[1].message)
+        began = time.monotonic()
+        try:
+            self.refresh()
+        except Unavailable as error:
+            self._failure = (began, error)
+            raise
 
     def at_least(self, tenant_id: int, revision: int, asked_at: float | None = None) -> TenantDeck:
         """The tenant's deck at ``revision`` or later. Asks the database where this worker has not

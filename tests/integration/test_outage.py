@@ -75,7 +75,14 @@ def test_the_server_outlives_an_outage(outage: Outage) -> None:
             for _ in range(20):
                 assert client.rate(call).cost == "0.0040"
                 assert client.batch([call])[0].cost == "0.0040"
+            # A tenant that may exist by now is not said to be unknown.
+            stranger = make_call(tenant.id + 1000)
+            mixed = client.batch([stranger, call, stranger, call])
+            assert [rated.cost for rated in mixed] == ["", "0.0040", "", "0.0040"]
+            reasons = [rated.error.reason for rated in mixed]
+            assert reasons == ["DATABASE_UNAVAILABLE", ""] * 2
             for work in (
+                lambda: client.rate(stranger),
                 lambda: client.create_cdr(call),
                 lambda: client.get_cdr(before.id),
                 lambda: client.upload(chunk([call])),
