@@ -9,7 +9,7 @@ says how much room that takes at most.
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
-from .batch cimport UNRATED, call_t, outcome_t
+from .batch cimport REFUSED, UNRATED, call_t, outcome_t
 from .bulk cimport block_t, job_t
 from .callparse cimport text_t
 from .money cimport BLOCKED_BIT, terms_t
@@ -19,10 +19,11 @@ from .tables cimport (
     NO_ROW,
     destination_place,
     destinations_end,
+    offer_destination,
+    offer_terms,
     rate_id_place,
-    row_destination,
+    row_offer,
     row_rate_id,
-    row_terms,
     tables_t,
 )
 
@@ -69,17 +70,17 @@ cdef inline uint8_t* _short_varint(uint8_t* at, uint64_t value) noexcept nogil:
 
 
 cdef inline uint8_t* _text(
-    uint8_t* at, uint8_t tag, const uint8_t* data, uint32_t size, const uint8_t* readable_end
+    uint8_t* at, uint8_t tag, const text_t* text, const uint8_t* readable_end
 ) noexcept nogil:
     """A field of bytes, from memory that may be read until ``readable_end``."""
     at[0] = tag
-    at[1] = <uint8_t> size
-    if likely(size <= WORDS and readable_end - data >= WORDS):
-        memcpy(at + 2, data, WORDS)
-        return at + 2 + size
-    at = _varint(at + 1, size)
-    memcpy(at, data, size)
-    return at + size
+    if likely(text.size <= WORDS and readable_end - text.data >= WORDS):
+        at[1] = <uint8_t> text.size
+        memcpy(at + 2, text.data, WORDS)
+        return at + 2 + text.size
+    at = _varint(at + 1, text.size)
+    memcpy(at, text.data, text.size)
+    return at + text.size
 
 
 cdef inline uint64_t _four_digits(uint32_t number) noexcept nogil:
@@ -185,26 +186,20 @@ cdef inline uint8_t* _prefix(
 
 cdef inline uint8_t* _rate(
     uint8_t* at,
-    const tables_t* tables,
+    const job_t* job,
     const call_t* call,
     const outcome_t* outcome,
-    const text_t* destination,
     const uint8_t* request_end,
 ) noexcept nogil:
     """The fields of the rate that matched: rate_id to billing_increment."""
-    cdef const terms_t* terms = row_terms(tables, outcome.row)
+    cdef const tables_t* tables = job.tenant.tables
+    cdef const terms_t* terms = offer_terms(tables, job.offer)
     at[0] = TAG_RATE_ID
     at = _varint(at + 1, row_rate_id(tables, outcome.row))
     if outcome.prefix_length:
         at = _prefix(at, call, &tables.dialling, outcome.prefix_length, request_end)
-    if destination.size:
-        at = _text(
-            at,
-            TAG_DESTINATION,
-            destination.data,
-            destination.size,
-            destinations_end(tables),
-        )
+    if job.destination.size:
+        at = _text(at, TAG_DESTINATION, &job.destination, destinations_end(tables))
     at = _money(at, TAG_COST_PER_MINUTE, terms.price_e4)
     at[0] = TAG_BILLING_INCREMENT
     return _varint(at + 1, terms.increment & ~<uint32_t> BLOCKED_BIT)
@@ -219,7 +214,7 @@ cdef inline uint8_t* _rated_call(
 ) noexcept nogil:
     """One RatedCall's fields, in their order."""
     if job.call_id.size:
-        at = _text(at, TAG_CALL_ID, job.call_id.data, job.call_id.size, request_end)
+        at = _text(at, TAG_CALL_ID, &job.call_id, request_end)
     at[0] = TAG_STATUS
     at[1] = outcome.status
     if unlikely(outcome.status == UNRATED):
@@ -230,36 +225,53 @@ cdef inline uint8_t* _rated_call(
         at[2] = TAG_BILL_SECONDS
         at = _short_varint(at + 3, outcome.bill_seconds)
         at = _money(at, TAG_COST, outcome.cost_e4)
-    if outcome.row != NO_ROW:
-        at = _rate(at, job.tenant.tables, call, outcome, &job.destination, request_end)
+    if job.offer != NULL:
+        at = _rate(at, job, call, outcome, request_end)
     at[0] = TAG_RATE_REVISION
     return _varint(at + 1, job.tenant.revision)
 
 
-cdef uint64_t measure_block(block_t* block) noexcept nogil:
-    """Bytes of room that ``write_block`` needs at most; and what it reads of the rates is on its
-    way."""
-    cdef uint64_t room = 0
+cdef bint look_ahead(block_t* block) noexcept nogil:
+    """Have on its way what is read of the rates that matched, and refer the calls whose cost is
+    past its limit. Returns whether none of the block's calls is referred."""
+    cdef bint none = True
+    cdef const tables_t* tables
     cdef uint32_t i
     cdef int32_t row
     cdef job_t* job
     for i in range(block.count):
         job = &block.jobs[i]
+        if unlikely(job.referred or block.outcomes[i].status == REFUSED):
+            job.referred = 1
+            none = False
+            continue
         row = block.outcomes[i].row
-        if not job.referred and row != NO_ROW:
-            prefetch(rate_id_place(job.tenant.tables, row))
-            prefetch(destination_place(job.tenant.tables, row))
+        job.offer = NULL
+        if row != NO_ROW:
+            tables = job.tenant.tables
+            prefetch(rate_id_place(tables, row))
+            job.offer = row_offer(tables, row)
+            prefetch(destination_place(tables, job.offer))
+    return none
+
+
+cdef uint64_t measure_block(block_t* block) noexcept nogil:
+    """Bytes of room that ``write_block`` needs at most; after ``look_ahead``, and where a call is
+    referred after its answer is there."""
+    cdef uint64_t room = <uint64_t> block.count * FIXED_ROOM
+    cdef uint32_t i
+    cdef job_t* job
     for i in range(block.count):
         job = &block.jobs[i]
-        room += FIXED_ROOM
         if unlikely(job.referred):
             room += job.answer.size
             continue
         room += job.call_id.size
-        if block.outcomes[i].row != NO_ROW:
-            job.destination.data = row_destination(
-                job.tenant.tables, block.outcomes[i].row, &job.destination.size
+        if job.offer != NULL:
+            job.destination.data = offer_destination(
+                job.tenant.tables, job.offer, &job.destination.size
             )
+            # It may lie in two cache lines.
             prefetch(job.destination.data)
             prefetch(job.destination.data + WORDS - 1)
             room += job.destination.size

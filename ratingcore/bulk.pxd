@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from .batch cimport BLOCK, call_t, outcome_t
 from .callparse cimport text_t
 from .roster cimport tenant_t
+from .tables cimport offer_t
 
 cdef struct source_t:           # a request, as far as it is not read
     const uint8_t* at
@@ -23,9 +24,11 @@ cdef struct job_t:              # what is known of a call besides what rating as
     text_t answer               # where referred: the RatedCall's bytes, owned by who leads
     int64_t tenant_id
     const tenant_t* tenant      # undefined where referred
+    const offer_t* offer        # of the rate that matched, or NULL; set with the destination
     uint8_t referred            # 1: the core leaves the call to the service
 
 cdef struct block_t:            # entry i of each array is about call i
+    int64_t tenant_id           # of all calls; 0 where they have several, or one is referred
     call_t calls[BLOCK]         # undefined where referred
     outcome_t outcomes[BLOCK]   # undefined where referred
     job_t jobs[BLOCK]

@@ -60,6 +60,7 @@ cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
     """Read up to BLOCK calls. False: the request is malformed."""
     cdef wire_call_t parsed
     cdef const uint8_t* at = source.at
+    cdef int64_t others = 0
     cdef uint32_t count = 0
     cdef uint32_t tag
     cdef job_t* job
@@ -78,9 +79,11 @@ cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
         if at == NULL or parse_call(job.source.data, at, &parsed, MAX_DEPTH - 1) == NULL:
             return False
         _take(&parsed, source.now_ns, &block.calls[count], job)
+        others |= (job.tenant_id ^ block.jobs[0].tenant_id) | job.referred
         count += 1
     source.at = at
     block.count = count
+    block.tenant_id = block.jobs[0].tenant_id if count and not others else 0
     return True
 
 

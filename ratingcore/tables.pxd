@@ -141,8 +141,14 @@ cdef inline const offer_t* row_offer(const tables_t* tables, uint32_t row) noexc
     return &(<const offer_t*> tables.offers.data)[number]
 
 
+cdef inline const terms_t* offer_terms(
+    const tables_t* tables, const offer_t* offer
+) noexcept nogil:
+    return &(<const terms_t*> tables.terms.data)[offer.terms]
+
+
 cdef inline const terms_t* row_terms(const tables_t* tables, uint32_t row) noexcept nogil:
-    return &(<const terms_t*> tables.terms.data)[row_offer(tables, row).terms]
+    return offer_terms(tables, row_offer(tables, row))
 
 
 cdef inline int64_t row_rate_id(const tables_t* tables, uint32_t row) noexcept nogil:
@@ -165,11 +171,17 @@ cdef inline int64_t row_version_id(const tables_t* tables, uint32_t row) noexcep
     return <int64_t> version_id
 
 
+cdef inline const uint8_t* offer_destination(
+    const tables_t* tables, const offer_t* offer, uint32_t* length
+) noexcept nogil:
+    """UTF-8, and its length in bytes."""
+    return pool_item(&tables.destinations, offer.destination, length)
+
+
 cdef inline const uint8_t* row_destination(
     const tables_t* tables, uint32_t row, uint32_t* length
 ) noexcept nogil:
-    """UTF-8, and its length in bytes."""
-    return pool_item(&tables.destinations, row_offer(tables, row).destination, length)
+    return offer_destination(tables, row_offer(tables, row), length)
 
 
 cdef inline const uint8_t* destinations_end(const tables_t* tables) noexcept nogil:
@@ -184,9 +196,11 @@ cdef inline const void* rate_id_place(const tables_t* tables, uint32_t row) noex
     return &tables.windows[row - tables.slot_count]
 
 
-cdef inline const void* destination_place(const tables_t* tables, uint32_t row) noexcept nogil:
-    """What to prefetch for ``row_destination``."""
-    return &tables.destinations.ends[row_offer(tables, row).destination]
+cdef inline const void* destination_place(
+    const tables_t* tables, const offer_t* offer
+) noexcept nogil:
+    """What to prefetch for ``offer_destination``."""
+    return &tables.destinations.ends[offer.destination]
 
 
 cdef inline const interval_t* terms_intervals(

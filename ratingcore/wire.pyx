@@ -20,8 +20,8 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .answer cimport measure_block, write_block
-from .batch cimport BLOCK, REFUSED, UNRATED, call_t, outcome_t, rate_block
+from .answer cimport look_ahead, measure_block, write_block
+from .batch cimport BLOCK, UNRATED, call_t, outcome_t, rate_block
 from .bulk cimport block_t, job_t, source_t
 from .callparse cimport TAG_CALLS, read_bytes, read_uint32, text_t
 from .deck cimport Deck
@@ -29,6 +29,12 @@ from .intake cimport may_end_with_revision, read_block, read_revision
 from .memory cimport bytes_data, resize_bytes
 from .native cimport likely, unlikely
 from .roster cimport roster_add, roster_free, roster_place, roster_t, tenant_t
+
+
+cdef struct desk_t:                 # what a request is worked on with
+    block_t blocks[2]               # one at hand and the next
+    call_t calls[BLOCK]             # one tenant's, of a block that has several
+    outcome_t outcomes[BLOCK]       # of those
 
 
 cdef class _Request:
@@ -45,9 +51,6 @@ cdef class _Request:
     cdef PyObject* response         # bytes, of which the first size are written; or NULL
     cdef Py_ssize_t size
     cdef Py_ssize_t capacity
-    cdef block_t block
-    cdef call_t calls[BLOCK]        # one tenant's, of a block that has several
-    cdef outcome_t outcomes[BLOCK]  # of those
 
     def __dealloc__(self):
         roster_free(&self.roster)
@@ -70,108 +73,94 @@ cdef int _meet(_Request request, int64_t id) except -1:
     return 0
 
 
-cdef int _meet_all(_Request request) except -1:
+cdef int _meet_all(_Request request, const block_t* block) except -1:
     """All tenants that calls of the block name and that are not to be referred anyway."""
-    cdef job_t* job
+    cdef const job_t* job
     cdef uint32_t i
-    for i in range(request.block.count):
-        job = &request.block.jobs[i]
+    for i in range(block.count):
+        job = &block.jobs[i]
         if not job.referred:
             _meet(request, job.tenant_id)
     return 0
 
 
-cdef bint _lead_to_tenants(_Request request) noexcept nogil:
+cdef bint _lead_to_tenants(_Request request, block_t* block) noexcept nogil:
     """Lead every call that is in order to its tenant, or to the place where it would be. Returns
     whether all of them have been asked for."""
     cdef const tenant_t* place = NULL
     cdef bint known = True
-    cdef job_t* job
     cdef uint32_t i
     if request.roster.capacity == 0:
         return False
-    for i in range(request.block.count):
-        job = &request.block.jobs[i]
-        if job.referred:
-            continue
+    for i in range(block.count):
         # Neighbours often are of one tenant.
-        if place == NULL or place.id != job.tenant_id:
-            place = roster_place(&request.roster, job.tenant_id)
+        if place == NULL or place.id != block.jobs[i].tenant_id:
+            if block.jobs[i].referred:
+                continue
+            place = roster_place(&request.roster, block.jobs[i].tenant_id)
             known &= place.id != 0
-        job.tenant = place
+        block.jobs[i].tenant = place
     return known
 
 
-cdef int _find_tenants(_Request request) except -1 nogil:
+cdef int _find_tenants(_Request request, block_t* block) except -1 nogil:
     """Lead every call that is in order to its tenant; refer those whose tenant is not there."""
     cdef job_t* job
     cdef uint32_t i
-    if not _lead_to_tenants(request):
+    if not _lead_to_tenants(request, block):
         with gil:
-            _meet_all(request)
-        _lead_to_tenants(request)
-    for i in range(request.block.count):
-        job = &request.block.jobs[i]
+            _meet_all(request, block)
+        _lead_to_tenants(request, block)
+    if likely(block.tenant_id and block.jobs[0].tenant.tables != NULL):
+        return 0
+    block.tenant_id = 0
+    for i in range(block.count):
+        job = &block.jobs[i]
         if not job.referred and job.tenant.tables == NULL:
             job.referred = 1
     return 0
 
 
-cdef bint _is_one_tenant(const block_t* block) noexcept nogil:
-    """Whether all calls of the block are to be rated with the same deck."""
-    cdef uint32_t i
-    for i in range(block.count):
-        if block.jobs[i].referred or block.jobs[i].tenant != block.jobs[0].tenant:
-            return False
-    return block.count > 0
-
-
-cdef void _rate_tenant(_Request request, uint32_t first, uint8_t* rated) noexcept nogil:
+cdef void _rate_tenant(
+    desk_t* desk, block_t* block, uint32_t first, uint8_t* rated
+) noexcept nogil:
     """Rate the calls of one tenant among those of the block from ``first``, which is one, on."""
-    cdef block_t* block = &request.block
     cdef const tenant_t* tenant = block.jobs[first].tenant
     cdef uint32_t places[BLOCK]
     cdef uint32_t found = 0
     cdef uint32_t i
     for i in range(first, block.count):
         if not block.jobs[i].referred and block.jobs[i].tenant == tenant:
-            request.calls[found] = block.calls[i]
+            desk.calls[found] = block.calls[i]
             places[found] = i
             rated[i] = 1
             found += 1
-    rate_block(tenant.tables, request.calls, found, request.outcomes)
+    rate_block(tenant.tables, desk.calls, found, desk.outcomes)
     for i in range(found):
-        block.outcomes[places[i]] = request.outcomes[i]
+        block.outcomes[places[i]] = desk.outcomes[i]
 
 
-cdef bint _rate_calls(_Request request) noexcept nogil:
-    """Rate the calls of the block. Returns whether any of them is referred."""
-    cdef block_t* block = &request.block
+cdef void _rate_calls(desk_t* desk, block_t* block) noexcept nogil:
+    """Rate the calls of the block that are not referred."""
     cdef uint8_t rated[BLOCK]
-    cdef bint referred = False
     cdef uint32_t i
-    if likely(_is_one_tenant(block)):
+    if likely(block.tenant_id):
         rate_block(block.jobs[0].tenant.tables, block.calls, block.count, block.outcomes)
-    else:
-        memset(rated, 0, BLOCK)
-        for i in range(block.count):
-            if not block.jobs[i].referred and not rated[i]:
-                _rate_tenant(request, i, rated)
+        return
+    memset(rated, 0, BLOCK)
     for i in range(block.count):
-        if unlikely(not block.jobs[i].referred and block.outcomes[i].status == REFUSED):
-            block.jobs[i].referred = 1
-        referred |= block.jobs[i].referred
-    return referred
+        if not block.jobs[i].referred and not rated[i]:
+            _rate_tenant(desk, block, i, rated)
 
 
-cdef int _refer_calls(_Request request) except -1:
+cdef int _refer_calls(_Request request, block_t* block) except -1:
     """Ask for the answers to the calls of the block that the core leaves alone."""
     cdef job_t* job
     cdef bytes answer
     cdef uint32_t i
     request.answers = []
-    for i in range(request.block.count):
-        job = &request.block.jobs[i]
+    for i in range(block.count):
+        job = &block.jobs[i]
         if job.referred:
             answer = request.refer(
                 PyBytes_FromStringAndSize(<const char*> job.source.data, job.source.size)
@@ -193,19 +182,17 @@ cdef int _make_room(_Request request, uint64_t needed) except -1:
     return 0
 
 
-cdef int _write_answers(_Request request) except -1 nogil:
-    cdef uint64_t needed
+cdef int _write_answers(
+    _Request request, const block_t* block, uint64_t room
+) except -1 nogil:
+    """``room``: as ``measure_block`` says."""
+    cdef uint64_t needed = <uint64_t> request.size + room
     cdef uint8_t* start
-    if unlikely(request.block.count == 0):
-        return 0  # other fields than calls: there may be no response yet
-    needed = request.size + measure_block(&request.block)
     if unlikely(needed > <uint64_t> request.capacity):
         with gil:
             _make_room(request, needed)
     start = bytes_data(request.response)
-    request.size = (
-        write_block(&request.block, request.source.end, start + request.size) - start
-    )
+    request.size = write_block(block, request.source.end, start + request.size) - start
     return 0
 
 
@@ -217,17 +204,27 @@ cdef enum:
 
 cdef int _rate_all(_Request request) except -1 nogil:
     """The whole request, if there is nothing wrong with it as a whole."""
-    while request.source.at < request.source.end:
-        if not read_block(&request.source, &request.block):
-            return MALFORMED
-        request.call_count += request.block.count
+    cdef desk_t desk
+    cdef block_t* block = &desk.blocks[0]
+    cdef block_t* next_block = &desk.blocks[1]
+    cdef uint64_t room
+    if not read_block(&request.source, block):
+        return MALFORMED
+    while block.count:
+        request.call_count += block.count
         if request.call_count > request.max_calls:
             return TOO_MANY
-        _find_tenants(request)
-        if unlikely(_rate_calls(request)):
+        _find_tenants(request, block)
+        _rate_calls(&desk, block)
+        if unlikely(not look_ahead(block)):
             with gil:
-                _refer_calls(request)
-        _write_answers(request)
+                _refer_calls(request, block)
+        room = measure_block(block)
+        # While the next calls are read, what the answers say of the rates is on its way.
+        if not read_block(&request.source, next_block):
+            return MALFORMED
+        _write_answers(request, block, room)
+        block, next_block = next_block, block
     return DONE
 
 
@@ -323,12 +320,15 @@ def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns):
     than the GIL would be given up and had again.
     """
     cdef _Request request = _request(request_bytes, find_deck, None, now_ns, 1)
-    if not _is_lone_call(&request.source) or not read_block(&request.source, &request.block):
+    cdef desk_t desk
+    cdef block_t* block = &desk.blocks[0]
+    if not _is_lone_call(&request.source) or not read_block(&request.source, block):
         return None
-    _find_tenants(request)
-    if _rate_calls(request) or request.block.outcomes[0].status == UNRATED:
+    _find_tenants(request, block)
+    _rate_calls(&desk, block)
+    if not look_ahead(block) or block.outcomes[0].status == UNRATED:
         return None
-    _write_answers(request)
+    _write_answers(request, block, measure_block(block))
     return _take_response(request)
 
 
