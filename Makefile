@@ -8,6 +8,8 @@ DATABASE ?= sqlite:///tollwire.db
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
+# The files of tests are spread over up to four processors.
+PYTEST := $(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.set-up
 CORE_SOURCES := $(wildcard ratingcore/*.pyx ratingcore/*.pxd ratingcore/*.pxi ratingcore/*.h)
 PROTOS := $(shell find proto -name '*.proto')
@@ -60,7 +62,7 @@ $(VENV)/.bench: requirements/bench.txt $(STAMP)
 	@touch $@
 
 test: setup ## run the tests
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 check: lint types proto test ## all that CI runs
 
