@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz import plain
+from tests.fuzz.agreement import Target
 from tests.fuzz.record import Counts, Record
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 FINDINGS = ROOT / "build" / "fuzz" / "findings"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
+from tests.fuzz.agreement import Target
 from tests.fuzz.mutations import MAX_BYTES, mutate
-from tests.fuzz.targets import Target
 
 # The share of inputs that libFuzzer makes in its own ways.
 _UNSTRUCTURED = 0.5

@@ -10,8 +10,8 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
+from tests.fuzz.agreement import Target
 from tests.fuzz.mutations import mutate
-from tests.fuzz.targets import Target
 
 # A message is bent on until this chance ends it, each time from what it was before.
 _ENOUGH = 0.3

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz.targets import Target
+from tests.fuzz.agreement import Target
 
 _HEADER = struct.Struct("<QQQQ")
 _ROOM = 1 << 20

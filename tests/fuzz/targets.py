@@ -6,16 +6,16 @@ A target knows the core's module and the messages of the wire; not who makes the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
+from google.protobuf import descriptor_pb2
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ratingcore import Deck, callparse, wire
 from service.errors import NotFound
+from tests.fuzz import columns
+from tests.fuzz.agreement import Difference, Target, accepted_alike, message_class, parsed
 from tests.fuzz.fields import Grammar, Values, varint
 from tests.rpc import upload_chunks
 from tests.rpc.known_decks import DECKS, NOW_NS, by_messages
@@ -25,35 +25,6 @@ from tollwire.v1 import types_pb2
 
 MAX_CALLS = 50
 _CALLS_TAG = 1 << 3 | 2
-
-
-class Difference(AssertionError):
-    """The core and the library do not agree about an input."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """``check`` returns how many items of an input it has compared; None: both refuse it."""
-
-    name: str
-    about: str
-    grammar: Grammar
-    check: Callable[[bytes], int | None]
-
-
-def accepted_alike(core: object | None, library: object | None) -> bool:
-    """Whether there is something to compare. Difference where only one accepts the input."""
-    if (core is None) != (library is None):
-        raise Difference(f"only {'the library' if core is None else 'the core'} accepts it")
-    return core is not None
-
-
-def parsed(message: type[Message], data: bytes) -> Any:
-    """What the library reads; None: it refuses."""
-    try:
-        return message.FromString(data)
-    except DecodeError:
-        return None
 
 
 def rate(data: bytes) -> int | None:
@@ -185,12 +156,7 @@ def _outermost() -> type[Message]:
         if field.type == field.TYPE_MESSAGE:
             field.type = field.TYPE_BYTES
             field.ClearField("type_name")
-    file = descriptor_pb2.FileDescriptorProto(
-        name="tests/fuzz.proto", package="tests.fuzz", syntax="proto3", message_type=[whole]
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tests.fuzz.{whole.name}"))
+    return message_class(whole)
 
 
 _OUTERMOST = _outermost()
@@ -238,6 +204,7 @@ TARGETS = {
         Target("lone", "rate_lone_call, against message objects", _LONE, lone),
         Target("read", "the parser of calls, against the library", _CALLS, read),
         Target("upload", "read_upload, against message objects", _CHUNKS, upload_chunks.compared),
+        Target("columns", "rate_columns, against Deck.rate", columns.GRAMMAR, columns.check),
         Target("revision", "likely_min_rate_revision, against the library", _CALLS, revision),
     )
 }

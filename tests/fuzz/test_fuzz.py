@@ -12,10 +12,11 @@ import pytest
 from ratingcore import callparse
 from tests.fuzz import plain
 from tests.fuzz.__main__ import ROOT, replay
+from tests.fuzz.agreement import Difference, Target
 from tests.fuzz.fields import read, write
 from tests.fuzz.mutations import MAX_BYTES, mutate
 from tests.fuzz.record import Counts, Record
-from tests.fuzz.targets import TARGETS, Difference, Target
+from tests.fuzz.targets import TARGETS
 
 INPUTS = 2500
 
