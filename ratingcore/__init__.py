@@ -2,7 +2,8 @@
 
 It holds a tenant's rates as a ``Deck``, immutable and shared between threads, in which the longest
 prefix of a number is found in nanoseconds; a ``DeckBuilder`` makes the next deck from the last one
-and a few changes in milliseconds. It knows no gRPC, no SQL and no service, and imports the standard
+and a few changes in milliseconds; an ``IncomingDeck`` takes a deck from an import's bytes and
+finds what is new in it. It knows no gRPC, no SQL and no service, and imports the standard
 library only. Without the compiled modules the import fails; there is no slow path.
 
 The rules are the rating rules of docs/api.md. Money is in integers scaled by 10^4 (``…_e4``), times
@@ -17,8 +18,10 @@ leave to the reader:
 
 from .builder import DeckBuilder
 from .deck import Deck, Rating
+from .incoming import IncomingDeck
 from .money import charge
 from .number import normalize_number, normalize_prefix
+from .rateparse import read_head
 from .values import Columns, ConsideredRate, Explanation, Matches, RateInfo, Step
 
 # Rating.status and Columns.status, as on the wire; REFUSED is the core's own.
@@ -58,6 +61,7 @@ __all__ = [
     "Deck",
     "DeckBuilder",
     "Explanation",
+    "IncomingDeck",
     "Matches",
     "RateInfo",
     "Rating",
@@ -65,4 +69,5 @@ __all__ = [
     "charge",
     "normalize_number",
     "normalize_prefix",
+    "read_head",
 ]

@@ -1,19 +1,26 @@
-"""Taking over a whole deck: checked as it streams in, compared and written as one change.
+"""Taking over a whole deck: checked as it comes in, compared and written as one change.
 
 Atomic: where any rate is rejected nothing changes, and the outcome says which and why. A rate is
 recognised by its prefix and effective_from; a deck that names the same one twice is ambiguous, so
 the second is rejected.
+
+A deck is gathered in memory, compactly, and needs nothing of the database until it is complete: so
+a slow sender holds up nobody. It is compared with the worker's own deck, which under the lock on
+the tenant's deck is what is committed, and the worker goes on with the deck that comes of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from heapq import merge
-from itertools import islice
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from heapq import merge, nsmallest
+from itertools import chain, islice
 from operator import attrgetter
 
-from service.decks import tenant_not_found
-from service.errors import FieldViolation
+from ratingcore import DeckBuilder, IncomingDeck
+from service.decks import Decks, TenantDeck, built, tenant_not_found
+from service.errors import Exhausted, Reason, invalid_field
 from service.model import ImportMode, ImportOutcome, Rate, RateError
 from service.rate_checks import check_terms, normalized
 from service.storage import deck_import as storage
@@ -22,113 +29,71 @@ from service.storage import ids, tenants
 from service.storage.engine import Connection, Database
 
 MAX_ERRORS = 1000
+MAX_DECK_RATES = 5_000_000
+# Of all the decks that are coming in, in one worker. The largest deck takes about half.
+MAX_INTAKE_BYTES = 1024**3
 _PART_RATES = 10_000
+_NS = 10**9
 
 
-def import_deck(
-    database: Database,
-    tenant_id: int,
-    mode: ImportMode,
-    dry_run: bool,
-    rates: Iterable[Rate | RateError],
-    clock_ns: Callable[[], int],
-) -> ImportOutcome:
-    """See ``Rates.import_deck``."""
-    with database.read() as connection:
-        if tenants.get(connection, tenant_id) is None:
-            raise tenant_not_found(tenant_id)
-    with storage.staging(database) as connection:
-        intake = _Intake(database, connection, tenant_id)
-        intake.take(rates)
-        with database.read(connection):
-            rejected, errors = intake.verdict()
-            if rejected:
-                revision = stored_decks.revision(connection, tenant_id) or 0
-                return ImportOutcome(rejected=rejected, errors=errors, rate_revision=revision)
-        unit = database.read if dry_run else database.write
-        with unit(connection):
-            lock = stored_decks.revision if dry_run else stored_decks.lock
-            revision_or_none = lock(connection, tenant_id)
-            if revision_or_none is None or tenants.get(connection, tenant_id) is None:
-                raise tenant_not_found(tenant_id)
-            revision = revision_or_none
-            found = storage.compare(connection, tenant_id, replace=mode == ImportMode.REPLACE)
-            if not dry_run and found != storage.NO_CHANGE:
-                revision += 1
-                storage.take_over(
-                    connection,
-                    tenant_id,
-                    revision,
-                    first_version_id=ids.reserve(
-                        database, connection, "rate_versions", found.created + found.updated
-                    ),
-                    first_rate_id=ids.reserve(database, connection, "rates", found.created),
-                    now_ns=clock_ns(),
+class Room:
+    """The memory that all the decks coming in may take together. Thread-safe."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.free_bytes = size_bytes
+        self._lock = threading.Lock()
+
+    def take(self, more_bytes: int) -> None:
+        """Below 0: give back. Exhausted where there is not as much left."""
+        with self._lock:
+            if more_bytes > self.free_bytes:
+                raise Exhausted(
+                    Reason.TOO_MANY_STREAMS,
+                    "the imports that are under way fill the memory that there is for them; try"
+                    " again later",
                 )
-                stored_decks.advance(connection, tenant_id, revision)
-        return ImportOutcome(
-            created=found.created,
-            updated=found.updated,
-            deleted=found.deleted,
-            unchanged=intake.accepted - found.created - found.updated,
-            rate_revision=revision,
-        )
+            self.free_bytes -= more_bytes
 
 
-class _Intake:
-    """The deck on its way into the staging table, and what is wrong with it so far."""
+class Intake:
+    """The deck on its way in, and what is wrong with it so far. Used as a context manager."""
 
-    def __init__(self, database: Database, connection: Connection, tenant_id: int) -> None:
-        self._database = database
-        self._connection = connection
+    def __init__(self, tenant_id: int, room: Room) -> None:
+        self.deck = IncomingDeck(tenant_id)
         self._tenant_id = tenant_id
-        self._rows: list[storage.Row] = []
+        self._room = room
+        self._held_bytes = 0
         self._errors: list[RateError] = []  # the first MAX_ERRORS
         self._last_bad_index = -1
         self._bad = 0
-        self.accepted = 0
 
-    def take(self, rates: Iterable[Rate | RateError]) -> None:
-        index = 0
-        for item in rates:
-            if isinstance(item, RateError):
-                index = item.index
-                self._reject(item)
-            elif found := self._check(item):
-                for wrong in found:
-                    self._reject(RateError(index, wrong.field, wrong.description))
-            else:
-                self._rows.append(storage.staged_row(index, normalized(item)))
-                if len(self._rows) == _PART_RATES:
-                    self._stage()
-            index += 1
-        self._stage()
+    def __enter__(self) -> Intake:
+        return self
 
-    def verdict(self) -> tuple[int, tuple[RateError, ...]]:
-        """How many rates are rejected, and the first errors, once the whole deck is taken."""
-        count = 0
-        errors: Iterable[RateError] = self._errors
-        if not storage.complete(self._connection):
-            count = storage.count_duplicates(self._connection)
-            repeated = (
-                RateError(
-                    index,
-                    "prefix",
-                    f"the deck has this prefix and effective_from already, at index {first_index}",
-                )
-                for index, first_index in storage.duplicates(self._connection, MAX_ERRORS)
-            )
-            errors = merge(self._errors, repeated, key=attrgetter("index"))
-        return self._bad + count, tuple(islice(errors, MAX_ERRORS))
+    def __exit__(self, *_: object) -> None:
+        self._room.take(-self._held_bytes)
 
-    def _check(self, rate: Rate) -> list[FieldViolation]:
+    def read(self, request: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take the rates of an ImportRatesRequest, which must be well-formed. Gives index and bytes
+        of each that is not plainly valid, for the caller to ``put`` or ``reject``."""
+        at = 0
+        while at < len(request):
+            left, at = self.deck.read(request, at)
+            self._bound()
+            yield from left
+
+    def put(self, index: int, rate: Rate) -> None:
+        """Take one rate of the deck, or reject it with all that is wrong with it."""
         found = check_terms(rate)
+        for violation in found:
+            self.reject(RateError(index, violation.field, violation.description))
         if rate.tenant_id not in (0, self._tenant_id):
             wrong = f"must be 0 or the import's, {self._tenant_id}; got {rate.tenant_id}"
-            found.append(FieldViolation("tenant_id", wrong))
-        return found
+            self.reject(RateError(index, "tenant_id", wrong))
+        elif not found:
+            self._put(index, normalized(rate))
 
-    def _reject(self, error: RateError) -> None:
+    def reject(self, error: RateError) -> None:
         """Several errors may follow each other for one rate: it is rejected once."""
         if error.index != self._last_bad_index:
             self._last_bad_index = error.index
@@ -136,10 +101,144 @@ class _Intake:
         if len(self._errors) < MAX_ERRORS:
             self._errors.append(error)
 
-    def _stage(self) -> None:
-        if self._rows:
-            # A transaction that only writes temporary tables holds up nobody.
-            with self._database.read(self._connection):
-                storage.stage(self._connection, self._rows)
-            self.accepted += len(self._rows)
-            self._rows = []
+    def verdict(self) -> tuple[int, tuple[RateError, ...]]:
+        """How many rates are rejected, and the first errors, once the whole deck is there."""
+        self.deck.sort()
+        count = sum(1 for _ in self.deck.repeated())
+        repeated = (
+            RateError(
+                index,
+                "prefix",
+                f"the deck has this prefix and effective_from already, at index {first_index}",
+            )
+            for index, first_index in nsmallest(MAX_ERRORS, self.deck.repeated())
+        )
+        errors = merge(self._errors, repeated, key=attrgetter("index"))
+        return self._bad + count, tuple(islice(errors, MAX_ERRORS))
+
+    def _put(self, index: int, rate: Rate) -> None:
+        self.deck.put(
+            index,
+            rate.prefix,
+            rate.destination,
+            rate.cost_per_minute_e4,
+            rate.billing_increment,
+            rate.connect_fee_e4,
+            rate.minimum_seconds,
+            [
+                (part.start_seconds, part.cost_per_minute_e4, part.billing_increment)
+                for part in rate.intervals
+            ],
+            None if rate.effective_from_ns is None else divmod(rate.effective_from_ns, _NS),
+            None if rate.effective_to_ns is None else divmod(rate.effective_to_ns, _NS),
+            rate.blocked,
+        )
+
+    def _bound(self) -> None:
+        if self.deck.seen > MAX_DECK_RATES:
+            raise invalid_field("rates", f"must be at most {MAX_DECK_RATES:,} in a deck")
+        size_bytes = self.deck.nbytes
+        self._room.take(size_bytes - self._held_bytes)
+        self._held_bytes = size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What the rates that a comparison has kept do to a deck. ``gone``: version_id and prefix."""
+
+    created: int
+    updated: int
+    gone: list[tuple[int, str]]
+
+    @property
+    def deleted(self) -> int:
+        return len(self.gone) - self.updated
+
+
+class DeckImports:
+    """Imports of whole decks. Thread-safe."""
+
+    def __init__(self, database: Database, decks: Decks, clock_ns: Callable[[], int]) -> None:
+        self._database = database
+        self._decks = decks
+        self._clock_ns = clock_ns
+        self._room = Room(MAX_INTAKE_BYTES)
+
+    def run(
+        self, tenant_id: int, mode: ImportMode, dry_run: bool, fill: Callable[[Intake], None]
+    ) -> ImportOutcome:
+        """See ``Rates.import_deck``."""
+        with self._database.read() as connection:
+            _require(connection, tenant_id)
+        with Intake(tenant_id, self._room) as intake:
+            fill(intake)
+            rejected, errors = intake.verdict()
+            if rejected:
+                with self._database.read() as connection:
+                    revision = stored_decks.revision(connection, tenant_id) or 0
+                return ImportOutcome(rejected=rejected, errors=errors, rate_revision=revision)
+            accepted = len(intake.deck)
+            changes, revision = self._take_over(
+                tenant_id, intake.deck, mode == ImportMode.REPLACE, dry_run
+            )
+        return ImportOutcome(
+            created=changes.created,
+            updated=changes.updated,
+            deleted=changes.deleted,
+            unchanged=accepted - changes.created - changes.updated,
+            rate_revision=revision,
+        )
+
+    def _take_over(
+        self, tenant_id: int, deck: IncomingDeck, replace: bool, dry_run: bool
+    ) -> tuple[_Changes, int]:
+        """What the deck changes, and the revision of the tenant's deck with it; ``dry_run``:
+        without it."""
+        unit = self._database.read if dry_run else self._decks.writing
+        with self._decks.offering() as hand_over, unit() as connection:
+            if not dry_run:
+                stored_decks.lock(connection, tenant_id)
+            _require(connection, tenant_id)
+            self._decks.catch_up(connection)
+            base = self._decks.in_memory(tenant_id)
+            if base is None:
+                raise tenant_not_found(tenant_id)
+            updated, gone = deck.compare(base.deck, replace=replace)
+            changes = _Changes(created=len(deck) - updated, updated=updated, gone=gone)
+            if dry_run or not (len(deck) or gone):
+                return changes, base.revision
+            made = self._write(connection, base, deck, changes)
+            hand_over(made)
+            stored_decks.advance(connection, tenant_id, made.revision)
+        return changes, made.revision
+
+    def _write(
+        self, connection: Connection, base: TenantDeck, deck: IncomingDeck, changes: _Changes
+    ) -> TenantDeck:
+        tenant_id, revision = base.tenant.id, base.revision + 1
+        deck.number(
+            ids.reserve(self._database, connection, "rate_versions", len(deck)),
+            ids.reserve(self._database, connection, "rates", changes.created),
+        )
+        builder = DeckBuilder(base.deck)
+        for version_id, prefix in changes.gone:
+            builder.remove(version_id, prefix)
+        gone = [version_id for version_id, _ in changes.gone]
+        known_since_ns = storage.created_at_ns(connection, gone) if changes.updated else {}
+        storage.retire(connection, gone, revision)
+        rates = chain.from_iterable(_parts(deck, builder))
+        storage.add(connection, tenant_id, revision, rates, known_since_ns, self._clock_ns())
+        return built(builder, base.tenant, revision)
+
+
+def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[storage.Row]]:
+    """The rates to write, which the builder gets as well."""
+    for start in range(0, len(deck), _PART_RATES):
+        part = deck.rows(start, start + _PART_RATES)
+        builder.put_many(part)
+        yield part
+
+
+def _require(connection: Connection, tenant_id: int) -> None:
+    if tenants.get(connection, tenant_id) is None:
+        raise tenant_not_found(tenant_id)

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,6 +30,8 @@ _LOG = logging.getLogger("tollwire.decks")
 _RETRY_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
 _TRIES_OUTSIDE = 3
+# From when a commit shows to others until its own thread has heard of it.
+_SETTLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,26 @@ class TenantDeck:
     revision: int
 
 
+class Offer:
+    """A deck that whoever changes it has built already, for all that catch up with that change.
+
+    It counts only if the change is committed, which others may see before its own thread does.
+    """
+
+    def __init__(self) -> None:
+        self._settled = threading.Event()
+        self._is_committed = False
+
+    def settle(self, *, is_committed: bool) -> None:
+        self._is_committed = is_committed
+        self._settled.set()
+
+    def holds(self) -> bool:
+        """Whether the change is committed. Waits for its thread to know, though not for ever: False
+        then, as where it is not."""
+        return self._settled.wait(_SETTLE_SECONDS) and self._is_committed
+
+
 class Decks:
     """The decks of all tenants. Thread-safe.
 
@@ -50,6 +72,8 @@ class Decks:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._decks: dict[int, TenantDeck] = {}
+        # By tenant and revision.
+        self._offers: dict[tuple[int, int], tuple[Offer, TenantDeck]] = {}
         self._known_seq = 0
         self._refresh_began = -math.inf
         self._failure: tuple[float, Unavailable] | None = None
@@ -122,6 +146,30 @@ class Decks:
         with self._database.write() as connection:
             yield connection
 
+    @contextmanager
+    def offering(self) -> Iterator[Callable[[TenantDeck], None]]:
+        """Around a transaction that changes a deck and builds the next one itself: hand that over
+        before the transaction is committed, which must be within the block. It is in use after it,
+        and nobody reads the change from the database."""
+        offer = Offer()
+        keys = []
+
+        def hand_over(made: TenantDeck) -> None:
+            keys.append((made.tenant.id, made.revision))
+            self._offers[keys[-1]] = (offer, made)
+
+        try:
+            yield hand_over
+        except BaseException:
+            offer.settle(is_committed=False)
+            raise
+        else:
+            offer.settle(is_committed=True)
+            self.refresh_after_commit()
+        finally:
+            for key in keys:
+                self._offers.pop(key, None)
+
     def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
         """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database.
 
@@ -188,6 +236,10 @@ class Decks:
         if state.tenant is None:
             self._decks.pop(state.tenant_id, None)
             return
+        offer, made = self._offers.get((state.tenant_id, state.revision), (None, None))
+        if offer is not None and made is not None and offer.holds():
+            self._decks[state.tenant_id] = made
+            return
         known = self._decks.get(state.tenant_id)
         since = known.revision if known else 0
         builder = ratingcore.DeckBuilder(known.deck if known else None)
@@ -200,16 +252,8 @@ class Decks:
 
     def _take(self, state: DeckState, builder: ratingcore.DeckBuilder) -> None:
         """Rate with what was built from now on. The tenant of ``state`` is there."""
-        tenant = state.tenant
-        assert tenant is not None
-        deck = builder.build(
-            state.revision,
-            tenant.rounding,
-            tenant.country_code,
-            tenant.national_prefix,
-            tenant.international_prefix,
-        )
-        self._decks[state.tenant_id] = TenantDeck(tenant, deck, state.revision)
+        assert state.tenant is not None
+        self._decks[state.tenant_id] = built(builder, state.tenant, state.revision)
 
     def _follow(self) -> None:
         watch: ChangeWatch | None = None
@@ -236,6 +280,18 @@ class Decks:
                 self._stop.wait(_RETRY_SECONDS)
         if watch is not None:
             watch.close()
+
+
+def built(builder: ratingcore.DeckBuilder, tenant: Tenant, revision: int) -> TenantDeck:
+    """The deck that a builder holds, under the tenant's rules."""
+    deck = builder.build(
+        revision,
+        tenant.rounding,
+        tenant.country_code,
+        tenant.national_prefix,
+        tenant.international_prefix,
+    )
+    return TenantDeck(tenant, deck, revision)
 
 
 def tenant_not_found(tenant_id: int) -> NotFound:

@@ -8,15 +8,15 @@ which a tenant has each pair once (rating rule 3).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from service import paging
 from service.checks import check_id, check_text, refuse
-from service.deck_import import import_deck
+from service.deck_import import DeckImports, Intake
 from service.decks import Decks, tenant_not_found
 from service.errors import Aborted, AlreadyExists, NotFound, Reason, invalid_field
-from service.model import ImportMode, ImportOutcome, Page, Rate, RateError
+from service.model import ImportMode, ImportOutcome, Page, Rate
 from service.rate_checks import check_rate, normalized
 from service.storage import decks as stored_decks
 from service.storage import ids, tenants
@@ -36,6 +36,7 @@ class Rates:
         self._database = database
         self._decks = decks
         self._clock_ns = clock_ns
+        self._imports = DeckImports(database, decks, clock_ns)
 
     def create(self, rate: Rate) -> Rate:
         """The server picks the id. AlreadyExists RATE_EXISTS where the tenant has a rate with that
@@ -136,17 +137,13 @@ class Rates:
         return self._export(tenant_id, revision)
 
     def import_deck(
-        self, tenant_id: int, mode: ImportMode, dry_run: bool, rates: Iterable[Rate | RateError]
+        self, tenant_id: int, mode: ImportMode, dry_run: bool, fill: Callable[[Intake], None]
     ) -> ImportOutcome:
-        """Take a whole deck, or none of it where any rate is rejected. ``rates`` in the order of
-        the deck; a RateError stands for a rate that could not be read. NotFound
-        TENANT_NOT_FOUND."""
+        """Take a whole deck, or none of it where any rate is rejected. ``fill`` puts the rates into
+        the intake that it is given, as they come. NotFound TENANT_NOT_FOUND; Exhausted
+        TOO_MANY_STREAMS where the imports under way fill the memory that there is for them."""
         refuse(check_id("tenant_id", tenant_id))
-        outcome = import_deck(
-            self._database, tenant_id, mode, dry_run, rates, clock_ns=self._clock_ns
-        )
-        self._decks.refresh_after_commit()
-        return outcome
+        return self._imports.run(tenant_id, mode, dry_run, fill)
 
     def _export(self, tenant_id: int, revision: int) -> Iterator[Sequence[Rate]]:
         after = None

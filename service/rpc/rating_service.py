@@ -12,8 +12,8 @@ from service.rates import Rates
 from service.rpc.bulk_rating import BulkRating
 from service.rpc.call_rating import CallRating
 from service.rpc.conversion import fields, rates
-from service.rpc.conversion.imports import read_deck
-from service.rpc.interceptors import on_bytes
+from service.rpc.conversion.imports import IncomingRequests
+from service.rpc.interceptors import malformed_request, on_bytes
 from service.rpc.streams import Requests
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
@@ -61,16 +61,14 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
         self._rates.delete(*rates.rate_to_delete(request))
         return Empty()
 
-    def ImportRates(  # type: ignore[override]  # grpc's hints know only its own iterators
-        self, request_iterator: Requests[pb.ImportRatesRequest], context: Context
-    ) -> pb.ImportRatesResponse:
+    @on_bytes
+    def ImportRates(self, requests: Requests[bytes], context: Context) -> bytes:
         def has_all() -> None:
-            request_iterator.end_counts = False
+            requests.end_counts = False
 
-        deck = read_deck(request_iterator, has_all)
-        return rates.import_outcome(
-            self._rates.import_deck(deck.tenant_id, deck.mode, deck.dry_run, deck.rates)
-        )
+        deck = IncomingRequests(requests, malformed_request, has_all)
+        outcome = self._rates.import_deck(deck.tenant_id, deck.mode, deck.dry_run, deck.fill)
+        return rates.import_outcome(outcome).SerializeToString()
 
     def ExportRates(
         self, request: pb.ExportRatesRequest, context: Context

@@ -58,14 +58,9 @@ def intervals_from_text(text: str | None) -> list[tuple[int, int, int]]:
     return [(start, cost, increment) for start, cost, increment in json.loads(text)]
 
 
-def intervals_to_text(intervals: Sequence[Interval]) -> str | None:
-    """The same text for the same intervals, so that texts can be compared."""
-    if not intervals:
-        return None
-    parts = [
-        [part.start_seconds, part.cost_per_minute_e4, part.billing_increment] for part in intervals
-    ]
-    return json.dumps(parts, separators=(",", ":"))
+def intervals_to_text(intervals: Sequence[tuple[int, int, int]]) -> str | None:
+    """The inverse of ``intervals_from_text``."""
+    return json.dumps(intervals, separators=(",", ":")) if intervals else None
 
 
 def from_ns(seconds: int, nanos: int) -> int | None:
@@ -116,7 +111,12 @@ def add(connection: Connection, rate: Rate, revision: int) -> None:
             billing_increment=rate.billing_increment,
             connect_fee_e4=rate.connect_fee_e4,
             minimum_seconds=rate.minimum_seconds,
-            intervals=intervals_to_text(rate.intervals),
+            intervals=intervals_to_text(
+                [
+                    (part.start_seconds, part.cost_per_minute_e4, part.billing_increment)
+                    for part in rate.intervals
+                ]
+            ),
             effective_from_s=from_s,
             effective_from_nanos=from_nanos,
             effective_to_s=to_s,

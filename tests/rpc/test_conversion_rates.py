@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import model
-from service.errors import FailedPrecondition, InvalidInput, Reason
-from service.model import ImportMode, ImportOutcome, Interval, Rate, RateError
+from service.errors import InvalidInput
+from service.model import ImportOutcome, Interval, Rate, RateError
 from service.rpc.conversion import rates
-from service.rpc.conversion.imports import read_deck
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
@@ -111,12 +110,6 @@ def test_what_is_shown_can_be_sent_back(rate: Rate) -> None:
     assert changed == frozenset(UPDATABLE.values())
     assert replace(read, **OUTPUT_ONLY) == replace(rate, **OUTPUT_ONLY)
     assert read.id == rate.id
-    deck = read_deck(
-        iter([pb.ImportRatesRequest(tenant_id=1, mode=1, rates=[shown])]), lambda: None
-    )  # type: ignore[arg-type]
-    assert [replace(item, **OUTPUT_ONLY) for item in deck.rates if isinstance(item, Rate)] == [
-        replace(rate, **OUTPUT_ONLY)
-    ]
 
 
 def test_defaults() -> None:
@@ -257,129 +250,6 @@ def test_a_bad_mask_and_a_bad_field_are_named_together() -> None:
     assert wrong_fields(
         lambda: update(message(id=0, cost_per_minute="x", etag="\0"), "id", "cost_per_minute")
     ) == ["rate.cost_per_minute", "rate.etag", "rate.id", "update_mask"]
-
-
-def deck(*requests: pb.ImportRatesRequest) -> list[Rate | RateError]:
-    return list(read_deck(iter(requests), lambda: None).rates)
-
-
-MERGE = types_pb2.IMPORT_MODE_MERGE
-REPLACE = types_pb2.IMPORT_MODE_REPLACE
-
-
-def test_a_deck_over_many_messages() -> None:
-    read = read_deck(
-        iter(
-            [
-                pb.ImportRatesRequest(tenant_id=7, mode=REPLACE, dry_run=True),
-                pb.ImportRatesRequest(rates=[message(prefix="1"), message(prefix="2")]),
-                pb.ImportRatesRequest(tenant_id=7, mode=REPLACE, dry_run=True),
-                pb.ImportRatesRequest(rates=[message(prefix="3", tenant_id=0)]),
-            ]
-        ),
-        lambda: None,
-    )
-    assert (read.tenant_id, read.mode, read.dry_run) == (7, ImportMode.REPLACE, True)
-    found = list(read.rates)
-    assert [rate.prefix for rate in found if isinstance(rate, Rate)] == ["1", "2", "3"]
-
-
-def test_errors_of_a_deck_count_over_its_messages() -> None:
-    bad = message(cost_per_minute="x", billing_increment=0, effective_to=Timestamp(nanos=-1))
-    found = deck(
-        pb.ImportRatesRequest(tenant_id=7, mode=MERGE, rates=[message(), message()]),
-        pb.ImportRatesRequest(rates=[message(), bad, message()]),
-    )
-    assert [type(item) for item in found] == [Rate] * 3 + [RateError] * 3 + [Rate]
-    errors = [item for item in found if isinstance(item, RateError)]
-    assert {error.index for error in errors} == {3}
-    assert sorted(error.field for error in errors) == [
-        *("billing_increment", "cost_per_minute", "effective_to")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("first", "fields"),
-    [
-        (pb.ImportRatesRequest(), ["mode", "tenant_id"]),
-        (pb.ImportRatesRequest(tenant_id=-1, mode=MERGE), ["tenant_id"]),
-        (pb.ImportRatesRequest(tenant_id=1, mode=9), ["mode"]),  # type: ignore[arg-type]
-    ],
-)
-def test_a_first_message_that_does_not_say_what_for(
-    first: pb.ImportRatesRequest, fields: list[str]
-) -> None:
-    assert wrong_fields(lambda: deck(first)) == fields
-
-
-def test_a_deck_without_any_message() -> None:
-    assert wrong_fields(deck) == ["tenant_id"]
-
-
-HEAD: dict[str, Any] = {"tenant_id": 7, "mode": MERGE}
-TWO = [message(prefix="1"), message(prefix="2")]
-
-
-@pytest.mark.parametrize(
-    "requests",
-    [
-        (pb.ImportRatesRequest(**HEAD, rate_count=2, rates=TWO),),
-        (pb.ImportRatesRequest(**HEAD, rate_count=0),),
-        (pb.ImportRatesRequest(**HEAD, rate_count=2), pb.ImportRatesRequest(rates=TWO)),
-        (pb.ImportRatesRequest(**HEAD, rates=TWO), pb.ImportRatesRequest(rate_count=2)),
-        (
-            pb.ImportRatesRequest(**HEAD, rates=TWO[:1], rate_count=2),
-            pb.ImportRatesRequest(rates=TWO[1:], rate_count=2),
-        ),
-    ],
-)
-def test_a_deck_of_as_many_rates_as_it_states(requests: tuple[pb.ImportRatesRequest, ...]) -> None:
-    told = []
-    found = list(read_deck(iter(requests), lambda: told.append(True)).rates)
-    assert len(found) in (0, 2)
-    assert told
-
-
-@pytest.mark.parametrize(("stated", "late"), [(0, False), (1, False), (3, False), (3, True)])
-def test_a_deck_of_more_or_fewer_rates_than_it_states(stated: int, late: bool) -> None:
-    """It is refused at its end: none of it counts."""
-    told = []
-    first, second = (
-        pb.ImportRatesRequest(**HEAD, rates=TWO, rate_count=None if late else stated),
-        pb.ImportRatesRequest(rate_count=stated if late else None),
-    )
-    rates = read_deck(iter((first, second)), lambda: told.append(True)).rates
-    with pytest.raises(FailedPrecondition) as refused:
-        list(rates)
-    assert refused.value.reason is Reason.IMPORT_INCOMPLETE
-    assert refused.value.metadata == {"expected_count": str(stated), "received_count": "2"}
-    assert not told
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [({"rate_count": -1}, {}), ({"rate_count": 2}, {"rate_count": 3})]
-)
-def test_a_count_that_cannot_be(first: dict[str, int], second: dict[str, int]) -> None:
-    assert wrong_fields(
-        lambda: deck(
-            pb.ImportRatesRequest(**HEAD, **first, rates=TWO), pb.ImportRatesRequest(**second)
-        )
-    ) == ["rate_count"]
-
-
-@pytest.mark.parametrize(
-    ("later", "field"),
-    [
-        (pb.ImportRatesRequest(tenant_id=8), "tenant_id"),
-        (pb.ImportRatesRequest(mode=REPLACE), "mode"),
-        (pb.ImportRatesRequest(dry_run=True), "dry_run"),
-    ],
-)
-def test_a_later_message_that_contradicts_the_first(
-    later: pb.ImportRatesRequest, field: str
-) -> None:
-    first = pb.ImportRatesRequest(tenant_id=7, mode=MERGE)
-    assert wrong_fields(lambda: deck(first, later)) == [field]
 
 
 def test_the_outcome_of_an_import() -> None:

@@ -16,6 +16,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from service.deck_import import Intake, Room
 from service.model import (
     BadCall,
     Call,
@@ -397,19 +398,31 @@ def test_an_upload_wants_to_know_when_a_call_started(server: Any, subject: Fake)
     assert subject.calls[0][3].bad == {0: BadCall("started_at", "is required")}
 
 
-def test_a_deck_is_handed_over_as_it_comes(server: Any, subject: Fake) -> None:
+def test_a_deck_is_handed_over_as_it_comes(subject: Fake) -> None:
+    class Requests(list[bytes]):
+        end_counts = True
+
+        def __next__(self) -> bytes:
+            if not self:
+                raise StopIteration
+            return self.pop(0)
+
     subject.answers = [ImportOutcome(created=2, rate_revision=9)]
-    rpc = server.invoke_stream_unary(method("RatingService/ImportRates"), (), 10)
     sent = types_pb2.Rate(prefix="44", cost_per_minute="0.15", billing_increment=6)
     replace = types_pb2.IMPORT_MODE_REPLACE
-    rpc.send_request(rating_pb.ImportRatesRequest(tenant_id=7, mode=replace, rates=[sent]))
-    rpc.send_request(rating_pb.ImportRatesRequest(rates=[sent]))
-    rpc.requests_closed()
-    response, _, code, _ = rpc.termination()
-    assert code is grpc.StatusCode.OK
+    first = rating_pb.ImportRatesRequest(tenant_id=7, mode=replace, rates=[sent], rate_count=2)
+    requests: Any = Requests([first.SerializeToString()])
+    fake: Any = subject
+    data = RatingServicer(fake, fake).ImportRates(requests, None)
+    response = rating_pb.ImportRatesResponse.FromString(data)
     assert response == rating_pb.ImportRatesResponse(created=2, rate_revision=9)
-    rate = Rate(prefix="44", cost_per_minute_e4=1500, billing_increment=6)
-    assert subject.calls == [("import_deck", 7, ImportMode.REPLACE, False, [rate, rate])]
+    ((*call, fill),) = subject.calls
+    assert call == ["import_deck", 7, ImportMode.REPLACE, False]
+    requests.append(rating_pb.ImportRatesRequest(rates=[sent]).SerializeToString())
+    with Intake(7, Room(2**20)) as intake:
+        fill(intake)
+        assert len(intake.deck) == 2
+    assert not requests.end_counts, "all that were stated have come"
 
 
 @pytest.mark.parametrize(

@@ -333,7 +333,7 @@ def _delete(world: World, rate: Rate) -> None:
 
 def _replace_deck(world: World, rate: Rate) -> None:
     other = [Rate(prefix="1", cost_per_minute_e4=1)]
-    world.rates.import_deck(rate.tenant_id, ImportMode.REPLACE, False, other)
+    world.import_deck(rate.tenant_id, ImportMode.REPLACE, False, other)
 
 
 def _change_rules(world: World, rate: Rate) -> None:

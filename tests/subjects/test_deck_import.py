@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from service.errors import InvalidInput, NotFound, Reason
+from service import deck_import
+from service.deck_import import Intake, Room
+from service.errors import Exhausted, InvalidInput, NotFound, Reason
 from service.model import ImportMode, ImportOutcome, Interval, Rate, RateError, Tenant
 from service.storage.engine import Database
 from tests.subjects.world import World, at_once
+from tollwire.v1.rating_service_pb2 import ImportRatesRequest
 
 MERGE, REPLACE = ImportMode.MERGE, ImportMode.REPLACE
 _NS = 10**9
@@ -36,7 +39,7 @@ def _import(
     dry_run: bool = False,
     tenant_id: int = 1,
 ) -> ImportOutcome:
-    return world.rates.import_deck(tenant_id, mode, dry_run, rates)
+    return world.import_deck(tenant_id, mode, dry_run, rates)
 
 
 def _counts(outcome: ImportOutcome) -> tuple[int, int, int, int]:
@@ -123,6 +126,31 @@ def test_an_import_is_rated_with_when_it_returns(world: World) -> None:
     in_memory = world.decks.deck(1)
     assert in_memory.revision == outcome.rate_revision == 2
     assert len(in_memory.deck) == len(deck)
+
+
+@pytest.mark.parametrize("mode", [MERGE, REPLACE])
+def test_the_deck_that_comes_of_an_import_is_what_another_worker_reads(
+    world: World, database_url: str, mode: ImportMode
+) -> None:
+    """The importing worker does not read it back: it has built it."""
+    other_database = Database(database_url)
+    try:
+        for seed in range(4):
+            deck = _many(200, seed)
+            before = [rate for rate in _exported(world) if rate.cost_per_minute_e4 % 3]
+            kept = {(rate.prefix, rate.effective_from_ns) for rate in before}
+            new = [rate for rate in deck if (rate.prefix, rate.effective_from_ns) not in kept]
+            changed = [replace(rate, blocked=rate.cost_per_minute_e4 % 2 == 0) for rate in before]
+            outcome = _import(world, new + changed, mode)
+            assert outcome.rate_revision == seed + 2
+            built = world.decks.in_memory(1)
+            read = World.over(other_database).decks.deck(1)
+            assert built is not None and built.revision == read.revision
+            assert list(built.deck) == list(read.deck)
+            assert len(read.deck) == len(_exported(world))
+            built.deck._check()  # type: ignore[attr-defined]
+    finally:
+        other_database.close()
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
@@ -287,6 +315,38 @@ class TestRejection:
         assert [error.index for error in outcome.errors] == [1, 1, 1, 2]
 
 
+class TestBounds:
+    def test_a_deck_may_be_too_large(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deck_import, "MAX_DECK_RATES", 2)
+        request = ImportRatesRequest(rates=[{"prefix": "1"}] * 3).SerializeToString()
+
+        def fill(intake: Intake) -> None:
+            list(intake.read(request))
+
+        with pytest.raises(InvalidInput) as raised:
+            world.rates.import_deck(1, MERGE, False, fill)
+        assert [violation.field for violation in raised.value.violations] == ["rates"]
+
+    def test_all_decks_that_come_in_share_the_room(self) -> None:
+        request = ImportRatesRequest(
+            rates=[
+                {"prefix": str(n), "cost_per_minute": "1", "billing_increment": 1}
+                for n in range(1000)
+            ]
+        ).SerializeToString()
+        room = Room(250_000)
+        with Intake(1, room) as first, Intake(1, room) as second:
+            assert list(first.read(request)) == []
+            with pytest.raises(Exhausted) as raised:
+                for _ in range(3):
+                    list(second.read(request))
+            assert raised.value.reason is Reason.TOO_MANY_STREAMS
+        with Intake(1, room) as third:
+            for _ in range(2):
+                assert list(third.read(request)) == []
+        assert room.free_bytes == 250_000
+
+
 class TestTenant:
     @pytest.mark.parametrize("tenant_id", [0, -1])
     def test_it_must_be_named(self, world: World, tenant_id: int) -> None:
@@ -299,7 +359,7 @@ class TestTenant:
     def test_it_must_be_there(self, world: World) -> None:
         deck = iter([Rate()])
         with pytest.raises(NotFound) as raised:
-            world.rates.import_deck(9, MERGE, False, deck)
+            world.import_deck(9, MERGE, False, deck)
         assert raised.value.reason == Reason.TENANT_NOT_FOUND
         assert list(deck) == [Rate()], "the deck was read for nothing"
         with pytest.raises(NotFound):
@@ -316,7 +376,7 @@ class TestTenant:
 
         for dry_run in (True, False):
             with pytest.raises(NotFound):
-                world.rates.import_deck(1, MERGE, dry_run, deck())
+                world.import_deck(1, MERGE, dry_run, deck())
             world.tenants.create(Tenant(id=1))
 
 
@@ -329,7 +389,7 @@ def test_a_deck_that_breaks_off_changes_nothing(world: World) -> None:
 
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            world.rates.import_deck(1, REPLACE, False, broken())
+            world.import_deck(1, REPLACE, False, broken())
     assert _everything(world) == before
     assert _counts(_import(world, [Rate(prefix="1")])) == (1, 0, 0, 0)
 
@@ -347,7 +407,7 @@ def test_others_write_while_a_deck_comes(world: World) -> None:
         world.rate(2, "44")
         yield Rate(prefix="45")
 
-    outcome = world.rates.import_deck(1, REPLACE, False, deck())
+    outcome = world.import_deck(1, REPLACE, False, deck())
     assert _counts(outcome) == (len(first_part) + 1, 1, 1, 0)
     assert [rate.prefix for rate in _exported(world)][-2:] == ["44", "45"]
 

@@ -132,12 +132,12 @@ def test_a_change_through_one_worker_reaches_the_others(writer: World, other: De
     )
     assert [info.prefix for info in _infos(reaches("an update"))] == ["49"]
     deck = [Rate(prefix=str(prefix)) for prefix in range(300)]
-    writer.rates.import_deck(1, ImportMode.REPLACE, False, deck)
+    writer.import_deck(1, ImportMode.REPLACE, False, deck)
     assert len(reaches("an import").deck) == 300
     writer.tenants.update(Tenant(id=1, rounding=Rounding.DOWN), frozenset({"rounding"}))
     changed = reaches("a rounding")
     assert (changed.tenant.rounding, changed.deck.rounding) == (Rounding.DOWN, Rounding.DOWN)
-    writer.rates.import_deck(1, ImportMode.REPLACE, False, [])
+    writer.import_deck(1, ImportMode.REPLACE, False, [])
     assert len(reaches("a deletion").deck) == 0
     created = writer.tenant()
     assert other.deck(created).revision == 1
@@ -165,7 +165,7 @@ def test_any_sequence_of_changes_gives_what_a_fresh_load_gives(writer: World, ot
             deck = [Rate(prefix=str(pick.randint(0, 99))) for _ in range(20)]
             unique = list({rate.prefix: rate for rate in deck}.values())
             mode = pick.choice((ImportMode.MERGE, ImportMode.REPLACE))
-            writer.rates.import_deck(tenant_id, mode, False, unique)
+            writer.import_deck(tenant_id, mode, False, unique)
         elif kind == "rules":
             tenant = Tenant(id=tenant_id, name=str(step), country_code=str(1 + step))
             writer.tenants.update(tenant, frozenset({"name", "country_code"}))
@@ -223,7 +223,7 @@ def test_a_writing_transaction_catches_up_with_what_is_committed(
 def test_a_deck_is_seen_whole_or_not_at_all_and_never_an_older_one(
     writer: World, other: Decks
 ) -> None:
-    writer.rates.import_deck(1, ImportMode.REPLACE, False, _deck_at(0))
+    writer.import_deck(1, ImportMode.REPLACE, False, _deck_at(0))
     other.refresh()
     other.follow()
     stop = threading.Event()
@@ -252,7 +252,7 @@ def test_a_deck_is_seen_whole_or_not_at_all_and_never_an_older_one(
         thread.start()
     try:
         for cost in range(1, 8):
-            writer.rates.import_deck(1, ImportMode.REPLACE, False, _deck_at(cost))
+            writer.import_deck(1, ImportMode.REPLACE, False, _deck_at(cost))
         revision = writer.decks.deck(1).revision
         _wait_for(lambda: other.deck(1).revision == revision, "the last import")
     finally:

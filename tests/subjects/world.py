@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ratingcore.records import records_of
 from service.cdrs import Cdrs
+from service.deck_import import Intake
 from service.decks import Decks
 from service.model import (
     BadCall,
@@ -17,7 +18,10 @@ from service.model import (
     Direction,
     Disposition,
     Extension,
+    ImportMode,
+    ImportOutcome,
     Rate,
+    RateError,
     Tenant,
 )
 from service.rates import Rates
@@ -81,6 +85,23 @@ class World:
 
     def commit(self, upload_id: int, offset: int, records: Sequence[Call | BadCall]) -> ChunkResult:
         return self.uploads.commit(upload_id, offset, chunk_of(records))
+
+    def import_deck(
+        self, tenant_id: int, mode: ImportMode, dry_run: bool, deck: Iterable[Rate | RateError]
+    ) -> ImportOutcome:
+        """A RateError stands for a rate that could not be read."""
+
+        def fill(intake: Intake) -> None:
+            index = -1
+            for item in deck:
+                if isinstance(item, RateError):
+                    index = item.index
+                    intake.reject(item)
+                else:
+                    index += 1
+                    intake.put(index, item)
+
+        return self.rates.import_deck(tenant_id, mode, dry_run, fill)
 
     def rows(self) -> list[Any]:
         """All CDRs as they stand in the table, by id."""

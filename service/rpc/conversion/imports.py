@@ -1,93 +1,116 @@
-"""A rate deck that arrives in many messages."""
+"""A rate deck that arrives in many messages: from their bytes to an intake.
+
+The core takes the rates that are plainly valid. The others, wrong or only unusual, go the way of a
+single rate and are judged and worded as CreateRate's is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import ratingcore
+from service.deck_import import Intake
 from service.errors import FailedPrecondition, Reason, invalid_field
-from service.model import ImportMode, Rate, RateError
+from service.model import ImportMode, RateError
 from service.rate_checks import check_terms
 from service.rpc.conversion import fields
 from service.rpc.conversion.fields import REQUIRED, Wrong
 from service.rpc.conversion.rates import read_rate
-from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2
 
 _MODES = fields.members(ImportMode)
 
 
 @dataclass(frozen=True, slots=True)
-class IncomingDeck:
-    """``rates`` reads from the client as it is consumed. Errors with one index stand for a rate
-    that could not be read."""
+class Head:
+    """What one message says besides its rates; ``mode`` is the number on the wire."""
 
     tenant_id: int
-    mode: ImportMode
+    mode: int
     dry_run: bool
-    rates: Iterator[Rate | RateError]
+    rate_count: int | None
 
 
-def read_deck(
-    requests: Iterator[pb.ImportRatesRequest], has_all: Callable[[], None]
-) -> IncomingDeck:
-    """Takes the first request, which says what the deck is for. ``has_all`` is called once as many
-    rates have come as the requests state: the end of the requests then needs no further proof."""
-    first = next(requests, None)
-    if first is None:
-        raise invalid_field("tenant_id", f"{REQUIRED}: the deck has no first message")
+class IncomingRequests:
+    """The messages of one import. The first, taken at once, says what the deck is for."""
+
+    def __init__(
+        self,
+        requests: Iterator[bytes],
+        malformed: Callable[[], Exception],
+        has_all: Callable[[], None],
+    ) -> None:
+        """``malformed`` makes what is raised for bytes that are no message. ``has_all`` is called
+        once as many rates have come as the requests state: their end needs no proof then."""
+        self._requests = requests
+        self._malformed = malformed
+        self._has_all = has_all
+        first = next(requests, None)
+        if first is None:
+            raise invalid_field("tenant_id", f"{REQUIRED}: the deck has no first message")
+        self._first = first
+        self._head = self._read_head(first)
+        wrong = Wrong()
+        if self._head.tenant_id <= 0:
+            wrong.add("tenant_id", f"{REQUIRED} in the first message, and above 0")
+        mode = fields.enum(self._head.mode, _MODES, "import mode", "mode", wrong, ImportMode.MERGE)
+        wrong.refuse()
+        self.tenant_id = self._head.tenant_id
+        self.mode = mode
+        self.dry_run = self._head.dry_run
+
+    def fill(self, intake: Intake) -> None:
+        """Put all the rates into an intake, as they come from the client."""
+        stated: int | None = None
+        request: bytes | None = self._first
+        head = self._head
+        while request is not None:
+            stated = _check_head(head, self._head, stated)
+            for index, data in intake.read(request):
+                _judge(intake, index, data)
+            if stated == intake.deck.seen:
+                self._has_all()
+            request = next(self._requests, None)
+            if request is not None:
+                head = self._read_head(request)
+        if stated is not None and stated != intake.deck.seen:
+            raise _incomplete(stated, intake.deck.seen)
+
+    def _read_head(self, request: bytes) -> Head:
+        try:
+            return Head(*ratingcore.read_head(request))
+        except ValueError as error:
+            raise self._malformed() from error
+
+
+def _judge(intake: Intake, index: int, data: bytes) -> None:
     wrong = Wrong()
-    if first.tenant_id <= 0:
-        wrong.add("tenant_id", f"{REQUIRED} in the first message, and above 0")
-    mode = fields.enum(first.mode, _MODES, "import mode", "mode", wrong, ImportMode.MERGE)
-    wrong.refuse()
-    return IncomingDeck(first.tenant_id, mode, first.dry_run, _rates(first, requests, has_all))
+    rate = read_rate(types_pb2.Rate.FromString(data), wrong)
+    if wrong:
+        # The intake judges what can be read; here is the rest, all of it at once as well.
+        wrong.merge(check_terms(rate))
+        for violation in wrong:
+            intake.reject(RateError(index, violation.field, violation.description))
+    else:
+        intake.put(index, rate)
 
 
-def _rates(
-    first: pb.ImportRatesRequest,
-    requests: Iterator[pb.ImportRatesRequest],
-    has_all: Callable[[], None],
-) -> Iterator[Rate | RateError]:
-    index = 0
-    stated: int | None = None
-    request: pb.ImportRatesRequest | None = first
-    while request is not None:
-        stated = _check_head(request, first, stated)
-        for message in request.rates:
-            wrong = Wrong()
-            rate = read_rate(message, wrong)
-            if wrong:
-                # The import judges what can be read; here is the rest, all of it at once as well.
-                wrong.merge(check_terms(rate))
-                for violation in wrong:
-                    yield RateError(index, violation.field, violation.description)
-            else:
-                yield rate
-            index += 1
-        if stated == index:
-            has_all()
-        request = next(requests, None)
-    if stated is not None and stated != index:
-        raise _incomplete(stated, index)
-
-
-def _check_head(
-    request: pb.ImportRatesRequest, first: pb.ImportRatesRequest, stated: int | None
-) -> int | None:
+def _check_head(head: Head, first: Head, stated: int | None) -> int | None:
     """Later messages repeat what the first said, or leave it unset. Returns the rate_count that was
     stated so far."""
     wrong = Wrong()
-    if request.HasField("rate_count"):
-        if request.rate_count < 0:
-            wrong.add("rate_count", f"must be 0 or above, got {request.rate_count}")
-        elif stated not in (None, request.rate_count):
+    if head.rate_count is not None:
+        if head.rate_count < 0:
+            wrong.add("rate_count", f"must be 0 or above, got {head.rate_count}")
+        elif stated not in (None, head.rate_count):
             wrong.add("rate_count", f"must stay {stated} for the whole deck")
-        stated = request.rate_count
-    if request.tenant_id not in (0, first.tenant_id):
+        stated = head.rate_count
+    if head.tenant_id not in (0, first.tenant_id):
         wrong.add("tenant_id", f"must stay {first.tenant_id} for the whole deck")
-    if request.mode not in (0, first.mode):
+    if head.mode not in (0, first.mode):
         wrong.add("mode", "must stay the same for the whole deck")
-    if request.dry_run and not first.dry_run:
+    if head.dry_run and not first.dry_run:
         wrong.add("dry_run", "must be set in the first message to hold for the deck")
     wrong.refuse()
     return stated
