@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ratingcore import Deck, DeckBuilder
+from ratingcore import Deck, DeckBuilder, wire
 from ratingcore.memory import fail_allocation
 from tests.core.decks import PlainCall, PlainRate, batch_outcomes, deck_of, outcome
+from tollwire.v1.rating_service_pb2 import StreamRateCallsRequest, StreamRateCallsResponse
+from tollwire.v1.types_pb2 import Call, RatedCall
 
 # Plain prefixes and groups, shared and own terms, intervals, a direct table.
 RATES = [
@@ -97,6 +99,56 @@ def test_an_empty_deck_and_the_list_of_rates() -> None:
     assert failures(DeckBuilder) > 2
     deck = build()
     assert failures(lambda: list(deck)) == 1
+
+
+# Of one tenant after the other, so that some are met when a part is answered. Each seventh is not
+# there, and the answer to its calls is longer than all others.
+MESSAGE = StreamRateCallsRequest(
+    calls=[
+        Call(
+            tenant_id=number // 35 + 1,
+            destination_number=call.number,
+            direction=2,
+            disposition=1,
+            duration_seconds=call.seconds,
+            call_id=f"{number}",
+        )
+        for number, call in enumerate(CALLS)
+    ]
+).SerializeToString()
+LONG_ANSWER = RatedCall(destination="x" * 5_000).SerializeToString()
+
+
+def streamed(deck: Deck) -> bytes:
+    return wire.rate_request(
+        MESSAGE, lambda tenant_id: deck if tenant_id % 7 else None, lambda _: LONG_ANSWER, 50, 1_000
+    )
+
+
+def test_every_allocation_of_a_request_may_fail_and_the_next_one_is_answered() -> None:
+    deck = build()
+    answer = streamed(deck)
+    # The tenants' hash grows three times, the response as often at the least.
+    assert failures(lambda: streamed(deck)) >= 6
+    assert streamed(deck) == answer
+    deck._check()
+    rated = StreamRateCallsResponse.FromString(answer).rated
+    assert [one.call_id for one in rated if one.call_id] == [
+        f"{number}" for number in range(len(CALLS)) if (number // 35 + 1) % 7
+    ]
+
+
+def test_requests_that_fail_leak_nothing() -> None:
+    deck = build()
+    answer = streamed(deck)
+    for _ in range(3):
+        failures(lambda: streamed(deck))
+    before = _bytes_in_use()
+    for _ in range(20):
+        failures(lambda: streamed(deck))
+    # The response of each is half done, and may take as much.
+    assert len(answer) > 300_000
+    assert _bytes_in_use() - before < 100_000
 
 
 class _Mallinfo2(ctypes.Structure):
