@@ -356,7 +356,7 @@ def noting(writer: World, database_url: str) -> Iterator[Noting]:
 
 
 def test_a_writing_transaction_finds_the_decks_caught_up(writer: World, noting: Noting) -> None:
-    writer.rates.import_deck(1, ImportMode.REPLACE, False, _deck_at(1))
+    writer.import_deck(1, ImportMode.REPLACE, False, _deck_at(1))
     with noting.writing() as connection:
         assert len(noting.deck(1).deck) == 300
         noting.catch_up(connection)
@@ -381,7 +381,7 @@ def test_what_is_committed_while_a_transaction_waits_is_not_read_within_it(
             super().refresh()
             if self.imports < self.limit:
                 self.imports += 1
-                writer.rates.import_deck(1, ImportMode.REPLACE, False, _deck_at(self.imports))
+                writer.import_deck(1, ImportMode.REPLACE, False, _deck_at(self.imports))
 
         limit = 1
 
