@@ -57,7 +57,7 @@ cdef struct wire_call_t:
     int32_t direction
     int32_t disposition
     uint8_t has_duration    # 1: duration_seconds was there
-    uint8_t has_nul         # 1: a text holds a NUL
+    uint8_t had_nul         # 1: a text holds a NUL, or one did that came again later
 
 
 cdef const uint8_t* read_long_varint(

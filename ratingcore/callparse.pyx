@@ -141,7 +141,7 @@ cdef inline bint _is_plain(const uint8_t* at, size_t size) noexcept nogil:
 cdef bint _admit(const text_t* text, wire_call_t* call) noexcept nogil:
     """Whether a text that is not plain is UTF-8; the call remembers a NUL."""
     if memchr(text.data, 0, text.size) != NULL:
-        call.has_nul = 1
+        call.had_nul = 1
     return is_utf8(text.data, text.size)
 
 
@@ -327,7 +327,7 @@ cdef inline void _clear(wire_call_t* call) noexcept nogil:
     call.direction = 0
     call.disposition = 0
     call.has_duration = 0
-    call.has_nul = 0
+    call.had_nul = 0
 
 
 cdef const uint8_t* parse_call(

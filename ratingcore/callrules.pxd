@@ -8,9 +8,11 @@ Everything here is inlined into the module that uses it.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memchr
 
 from .callparse cimport stamp_t, text_t, wire_call_t
 from .money cimport MAX_SECONDS
+from .native cimport unlikely
 
 cdef enum:
     MAX_NUMBER_CHARS = 256
@@ -51,6 +53,10 @@ cdef inline bint is_within(const text_t* text, uint32_t most_chars) noexcept nog
     return chars <= most_chars
 
 
+cdef inline bint holds_nul(const text_t* text) noexcept nogil:
+    return text.size > 0 and memchr(text.data, 0, text.size) != NULL
+
+
 cdef inline bint obeys_rules(wire_call_t* call, int64_t now_ns, times_t* times) noexcept nogil:
     """Whether every field is there and in its range; then ``times`` is set, and the duration where
     the call leaves it open. ``now_ns`` stands in for a missing start; NO_TIME: it is required."""
@@ -59,7 +65,11 @@ cdef inline bint obeys_rules(wire_call_t* call, int64_t now_ns, times_t* times) 
         or call.extension_id < 0
         or not 1 <= call.direction <= LAST_DIRECTION
         or not 1 <= call.disposition <= LAST_DISPOSITION
-        or call.has_nul
+        or unlikely(call.had_nul) and (
+            holds_nul(&call.caller_number)
+            or holds_nul(&call.destination_number)
+            or holds_nul(&call.call_id)
+        )
         or not is_within(&call.caller_number, MAX_NUMBER_CHARS)
         or not is_within(&call.destination_number, MAX_NUMBER_CHARS)
         or not is_within(&call.call_id, MAX_CALL_ID_CHARS)

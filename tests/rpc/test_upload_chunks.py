@@ -149,3 +149,23 @@ def test_the_field_numbers_are_those_of_the_descriptor() -> None:
         for field in pb.UploadCdrsRequest.DESCRIPTOR.fields
     }
     assert upload.request_tags() == tags
+
+
+@pytest.mark.parametrize("number", [3, 4, 10])
+def test_a_text_that_comes_again_is_the_last_one(number: int) -> None:
+    """Whatever stood in the others."""
+    call = types_pb2.Call(
+        tenant_id=1,
+        caller_number="1000",
+        destination_number="4420",
+        direction=types_pb2.DIRECTION_OUTBOUND,
+        disposition=types_pb2.DISPOSITION_ANSWERED,
+        duration_seconds=1,
+        started_at=Timestamp(seconds=1),
+        call_id="a",
+    ).SerializeToString()
+    nul = framed(b"\0", number << 3 | 2)
+    for body, bad_count in ((nul + call, 0), (call + nul, 1)):
+        request = framed(body, 3 << 3 | 2)
+        assert compared(request) == 1
+        assert len(cdrs.chunk(request)[2].bad) == bad_count
