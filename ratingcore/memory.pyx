@@ -1,18 +1,22 @@
-"""Allocation: checked for overflow, capped, and made to fail on demand.
+"""Allocation: checked for overflow, capped, counted, and made to fail on demand.
 
 Every block has one owner, who frees it with ``release``. Tests ask for a failure with
-``fail_allocation``; nothing else knows of it.
+``fail_allocation`` and how many blocks there are with ``live_blocks``; nothing else knows of them.
 """
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
+from .native cimport add
+
 cdef extern from "Python.h":
     # As they are, with pointers that nobody counts.
     PyObject* PyBytes_FromStringAndSize(const char* data, Py_ssize_t size) except NULL
     int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
     void Py_CLEAR(PyObject* object_)
+
+cdef int64_t blocks = 0   # there are now, of all threads
 
 # Allocations that still succeed before one fails; below 0: none fails on purpose.
 cdef int64_t allocations_left = -1
@@ -34,6 +38,7 @@ cdef void* allocate(size_t count, size_t item_size) except NULL nogil:
     if block == NULL:
         with gil:
             raise MemoryError
+    add(&blocks, 1)
     return block
 
 
@@ -61,6 +66,8 @@ cdef int reserve(
     if block == NULL:
         with gil:
             raise MemoryError
+    if array[0] == NULL:
+        add(&blocks, 1)
     array[0] = block
     capacity[0] = <uint32_t> wanted
     return 0
@@ -70,7 +77,7 @@ cdef void trim(void** array, uint32_t* capacity, uint32_t count, size_t item_siz
     """Give back the room that is not used. Where that fails, the block stays as it is."""
     cdef void* block
     if count == 0:
-        free(array[0])
+        release(array[0])
         array[0] = NULL
         capacity[0] = 0
     elif count < capacity[0]:
@@ -81,7 +88,9 @@ cdef void trim(void** array, uint32_t* capacity, uint32_t count, size_t item_siz
 
 
 cdef void release(void* array) noexcept nogil:
-    free(array)
+    if array != NULL:
+        add(&blocks, -1)
+        free(array)
 
 
 cdef int resize_bytes(PyObject** data, Py_ssize_t size) except -1:
@@ -107,3 +116,8 @@ def fail_allocation(after=None):
     cdef int64_t before = allocations_left
     allocations_left = -1 if after is None else after
     return before
+
+
+def live_blocks():
+    """For tests: how many blocks are allocated and not released."""
+    return add(&blocks, 0)

@@ -23,6 +23,12 @@ __attribute__((unused)) static void rc_fail(const char *file, int line, const ch
 #define RC_ASSERT(condition) ((void)(condition))
 #endif
 
+/* Adds to a counter that threads share; answers what it is then. */
+static inline int64_t rc_add(int64_t *counter, int64_t number)
+{
+    return __atomic_add_fetch(counter, number, __ATOMIC_RELAXED);
+}
+
 /* The bits set among the lowest ten. The builtin is one instruction where the target is known to
  * have it, and a library call where not, as in a wheel for every x86-64; this is one load. */
 #define RC_ONES_2(n) n, n + 1, n + 1, n + 2

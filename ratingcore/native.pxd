@@ -1,6 +1,6 @@
 """Declarations of native.h."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "native.h" nogil:
     ctypedef struct rc_sixtieths:
@@ -11,6 +11,7 @@ cdef extern from "native.h" nogil:
     bint unlikely "RC_UNLIKELY"(bint condition)
     void prefetch "RC_PREFETCH"(const void* address)
     void invariant "RC_ASSERT"(bint condition)
+    int64_t add "rc_add"(int64_t* counter, int64_t number)
     uint32_t popcount10 "rc_popcount10"(uint32_t bits)
     uint32_t bits_below "rc_bits_below"(uint32_t bit)
     uint64_t load8 "rc_load8"(const uint8_t* from_)

@@ -8,47 +8,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ratingcore import Deck, DeckBuilder, RateInfo
+from ratingcore import Deck, DeckBuilder
+from tests.core.changes import Changes, in_order
 from tests.core.decks import (
     PlainCall,
     PlainRate,
-    calls,
     deck_of,
-    expected,
-    oracle_of,
     outcome,
-    plain_rates,
     rate_lists,
 )
-
-
-def info_of(rate: PlainRate, version_id: int) -> RateInfo:
-    return RateInfo(
-        version_id,
-        version_id + 1000,
-        rate.prefix,
-        rate.destination,
-        rate.price_e4,
-        rate.increment,
-        rate.connect_fee_e4,
-        rate.minimum_seconds,
-        rate.intervals,
-        rate.from_ns,
-        rate.to_ns,
-        rate.blocked,
-    )
-
-
-def in_order(rates: list[tuple[int, PlainRate]]) -> list[RateInfo]:
-    """By prefix, of one prefix the latest effective_from first."""
-
-    def key(item: tuple[int, PlainRate]) -> tuple[str, bool, int]:
-        begin = item[1].from_ns
-        return (item[1].prefix, begin is None, -(begin or 0))
-
-    return [info_of(rate, version_id) for version_id, rate in sorted(rates, key=key)]
 
 
 @given(rate_lists)
@@ -88,81 +57,11 @@ def test_any_way_leads_to_the_same_deck(rates: list[PlainRate], random_: Any) ->
     assert again.nbytes <= deck_of(rates).nbytes * 1.5 + 200
 
 
-class Changes(RuleBasedStateMachine):
-    """Any order of changes, each deck made from the one before, against the oracle."""
-
-    @initialize(rates=rate_lists)
-    def begin(self, rates: list[PlainRate]) -> None:
-        self.next_version = 0
-        self.rates: dict[int, PlainRate] = {}
-        self.deck = Deck()
-        self.builder = DeckBuilder()
-        for rate in rates:
-            self._put(rate)
-        self.build()
-
-    def _put(self, rate: PlainRate) -> None:
-        rate.put(self.builder, self.next_version)
-        self.rates[self.next_version] = rate
-        self.next_version += 1
-
-    def _free(self, rate: PlainRate) -> bool:
-        return all(
-            (other.prefix, other.from_ns) != (rate.prefix, rate.from_ns)
-            for other in self.rates.values()
-        )
-
-    @rule(rate=plain_rates())
-    def create(self, rate: PlainRate) -> None:
-        if self._free(rate):
-            self._put(rate)
-
-    @rule(data=st.data())
-    def delete(self, data: st.DataObject) -> None:
-        if self.rates:
-            version_id = data.draw(st.sampled_from(sorted(self.rates)))
-            self.builder.remove(version_id, self.rates.pop(version_id).prefix)
-
-    @rule(data=st.data(), price_e4=st.integers(0, 10_000))
-    def change(self, data: st.DataObject, price_e4: int) -> None:
-        if self.rates:
-            version_id = data.draw(st.sampled_from(sorted(self.rates)))
-            rate = self.rates.pop(version_id)
-            self.builder.remove(version_id, rate.prefix)
-            self._put(PlainRate(rate.prefix, price_e4, from_ns=rate.from_ns))
-
-    @rule(data=st.data())
-    def change_nothing(self, data: st.DataObject) -> None:
-        if self.rates:
-            version_id = data.draw(st.sampled_from(sorted(self.rates)))
-            self.builder.remove(version_id, self.rates[version_id].prefix)
-            self.rates[version_id].put(self.builder, version_id)
-
-    @rule()
-    def build(self) -> None:
-        self.deck = self.builder.build(self.deck.revision + 1)
-        self.deck._check()
-        self.built = dict(self.rates)
-        self.builder = DeckBuilder(self.deck)
-
-    @rule(tried=st.lists(calls, min_size=1, max_size=5))
-    def rate(self, tried: list[PlainCall]) -> None:
-        oracle = oracle_of(self.built.values())
-        versions = list(self.built)
-        for call in tried:
-            *result, index = expected(oracle, call)
-            version_id = None if index is None else versions[int(str(index))]
-            assert outcome(self.deck, call) == (*result, version_id)
-
-    @invariant()
-    def the_deck_is_what_was_built(self) -> None:
-        assert list(self.deck) == in_order(list(self.built.items()))
-
-
 TestChanges = Changes.TestCase
 TestChanges.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 
 
+@settings(max_examples=30)
 @given(rate_lists)
 def test_many_at_once_are_the_same_as_one_by_one(rates: list[PlainRate]) -> None:
     builder = DeckBuilder()

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from ratingcore import Deck, DeckBuilder, wire
-from ratingcore.memory import fail_allocation
-from tests.core.decks import PlainCall, PlainRate, batch_outcomes, deck_of, outcome
+from ratingcore.memory import fail_allocation, live_blocks
+from tests.core.decks import (
+    PlainCall,
+    PlainRate,
+    batch_outcomes,
+    columns_of,
+    deck_of,
+    outcome,
+)
 from tollwire.v1.rating_service_pb2 import StreamRateCallsRequest, StreamRateCallsResponse
 from tollwire.v1.types_pb2 import Call, RatedCall
+
+_testcapi: Any
+try:
+    import _testcapi
+except ImportError:  # a Python without its own tests
+    _testcapi = None
 
 # Plain prefixes and groups, shared and own terms, intervals, a direct table.
 RATES = [
@@ -99,6 +114,76 @@ def test_an_empty_deck_and_the_list_of_rates() -> None:
     assert failures(DeckBuilder) > 2
     deck = build()
     assert failures(lambda: list(deck)) == 1
+
+
+def with_long_ids(base: Deck) -> Deck:
+    """One id that needs a column for the upper halves, from the base's last slots on."""
+    builder = DeckBuilder(base)
+    builder.remove(399, RATES[399].prefix)
+    builder.put_many([(1 << 40, 1 << 50, "0399", "far", 5, 5), (400, 400, "0400", "", 1, 1)])
+    return builder.build(3)
+
+
+def with_more(base: Deck) -> Deck:
+    """Copies long ids and short ones."""
+    builder = DeckBuilder(base)
+    builder.put_many((n, n, f"{n}", f"place {n}", n, 6) for n in range(1000, 1020))
+    return builder.build(4)
+
+
+def fails_without_a_trace(attempt: Callable[[Deck], Deck], base: Deck) -> None:
+    """After each failure in turn, and after the success at the end."""
+    before = live_blocks()
+    assert failures(lambda: attempt(base)) > 20
+    assert live_blocks() == before
+    made = attempt(base)
+    made._check()
+    assert live_blocks() > before
+    del made
+    assert live_blocks() == before
+    base._check()
+
+
+def test_no_block_is_left_over() -> None:
+    gc.collect()
+    before = live_blocks()
+    fails_without_a_trace(change, build())
+    fails_without_a_trace(with_long_ids, build())
+    fails_without_a_trace(with_more, with_long_ids(build()))
+    assert failures(build) > 20
+    assert live_blocks() == before
+
+
+def test_blocks_of_a_builder_go_with_it() -> None:
+    before = live_blocks()
+    builder = DeckBuilder()
+    builder.put(1, 1, "4", "x", 1, 1, 0, 0, [(1, 1, 1)])
+    assert live_blocks() > before
+    del builder
+    assert live_blocks() == before
+
+
+@pytest.mark.skipif(_testcapi is None, reason="this Python cannot let its own allocations fail")
+def test_every_allocation_of_python_s_may_fail_too() -> None:
+    """What the columns and their buffers are made of comes from Python."""
+    base = build()
+    arguments = columns_of(CALLS[:50])
+    wanted = [list(column) for column in base.rate_columns(*arguments)]
+    before = live_blocks()
+    failed = 0
+    for count in range(200):
+        results: Any = None
+        _testcapi.set_nomemory(count, count + 1)
+        try:
+            results = base.rate_columns(*arguments)
+        except MemoryError:
+            failed += 1
+        finally:
+            _testcapi.remove_mem_hooks()
+        if results is not None:
+            assert [list(column) for column in results] == wanted
+    assert failed > 5
+    assert live_blocks() == before
 
 
 # Of one tenant after the other, so that some are met when a part is answered. Each seventh is not

@@ -6,9 +6,12 @@ import random
 import threading
 
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import rule
 
 from ratingcore import Deck, DeckBuilder, normalize_number
-from tests.core.decks import PlainCall, PlainRate, columns_of, deck_of
+from tests.core.changes import Changes
+from tests.core.decks import PlainCall, PlainRate, batch_outcomes, columns_of, deck_of
 
 PREFIXES = [f"{number:04}" for number in range(0, 10_000, 3)]
 
@@ -55,6 +58,50 @@ def test_readers_see_one_deck_at_a_time() -> None:
     assert failures == []
     assert min(batches) > 0
     assert first.rate("0000", 0, 60, True).cost_e4 == 1
+
+
+READ_CALLS = [
+    PlainCall(number, at_ns, 61)
+    for number in ("0", "00", "01", "012", "0123", "10", "1131", "2", "21301", "3", "5" * 32, "x")
+    for at_ns in (-1, 4, 12)
+]
+
+
+class ChangesWithReaders(Changes):
+    """While rates change, other threads rate with whichever deck is the latest: each batch is what
+    the oracle says of the deck that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest: tuple[Deck, list[tuple[object, ...]]] | None = None
+        self.done = threading.Event()
+        self.wrong: list[object] = []
+        self.readers = [threading.Thread(target=self._read) for _ in range(2)]
+        for reader in self.readers:
+            reader.start()
+
+    @rule()
+    def build(self) -> None:
+        super().build()
+        self.latest = (self.deck, self.oracle_outcomes(READ_CALLS))
+
+    def _read(self) -> None:
+        while not self.done.is_set():
+            if self.latest is not None:
+                deck, want = self.latest
+                got = batch_outcomes(deck, READ_CALLS)
+                if got != want:
+                    self.wrong.append((deck.revision, got, want))
+
+    def teardown(self) -> None:
+        self.done.set()
+        for reader in self.readers:
+            reader.join()
+        assert self.wrong == []
+
+
+TestChangesWithReaders = ChangesWithReaders.TestCase
+TestChangesWithReaders.settings = settings(max_examples=6, stateful_step_count=20, deadline=None)
 
 
 def test_a_builder_at_work_refuses_others() -> None:
