@@ -170,8 +170,8 @@ def _run(
         server = RpcServer(
             everything.subjects, max_streams=settings.max_streams, share_port=share_port
         )
-        listen = server.bind(settings.listen)
         interpreter.keep_what_is_there()
+        listen = server.bind(settings.listen)
         server.start()
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}

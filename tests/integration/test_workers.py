@@ -1,0 +1,177 @@
+"""Two workers behind one port: what one connection sees, and what a worker's death leaves alone."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import psutil
+
+from tests.integration.client import Client, make_call, make_rate
+from tests.integration.conftest import NewDatabase
+from tests.integration.serving import ServerProcess, serving
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2 as types
+
+PATIENCE_SECONDS = 20
+CONNECTIONS = 6
+IMPORTS = 8
+
+
+@contextmanager
+def connections(server: ServerProcess) -> Iterator[list[Client]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(Client(server.address)) for _ in range(CONNECTIONS)]
+
+
+class Rating:
+    """A connection that rates one call over and over, in a thread of its own, by all three methods:
+    ``revisions`` as they came, ``errors`` of the RPCs that failed, the ``rounds`` that did not."""
+
+    def __init__(self, client: Client, call: types.Call, least_revision: int) -> None:
+        self.revisions: list[int] = []
+        self.errors: list[grpc.StatusCode] = []
+        self.rounds = 0
+        self.wrong: AssertionError | None = None
+        self._client = client
+        self._call = call
+        self._stop = threading.Event()
+        self._least_revision = least_revision
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def demand(self, revision: int) -> None:
+        """From the next round on."""
+        self._least_revision = revision
+
+    def further(self, rounds: int) -> None:
+        """Waits for so many more of them."""
+        goal = self.rounds + rounds
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.rounds < goal and self.wrong is None:
+            assert time.monotonic() < deadline, self.errors
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive()
+        if self.wrong is not None:
+            raise self.wrong
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            try:
+                self._round(self._least_revision)
+                self.rounds += 1
+            except grpc.RpcError as error:
+                assert isinstance(error, grpc.Call)
+                self.errors.append(error.code())
+            except AssertionError as wrong:
+                self.wrong = wrong
+                return
+
+    def _round(self, least: int) -> None:
+        rating, call = self._client.rating, self._call
+        single = pb.RateCallRequest(call=call, min_rate_revision=least)
+        one = rating.RateCall(single, timeout=30).rated
+        several = pb.BatchRateCallsRequest(calls=[call] * 3, min_rate_revision=least)
+        batch = rating.BatchRateCalls(several, timeout=30).rated
+        asked = pb.StreamRateCallsRequest(calls=[call] * 3, min_rate_revision=least)
+        stream = rating.StreamRateCalls(iter([asked] * 3), timeout=30)
+        seen = [one, *batch, *(rated for response in stream for rated in response.rated)]
+        assert all(rated.rate_revision >= least for rated in seen)
+        # What a call costs and the revision that it names belong together.
+        assert all(rated.cost == f"{rated.rate_revision}.0000" for rated in seen)
+        self.revisions += [rated.rate_revision for rated in seen]
+
+
+def test_a_connection_never_goes_back_to_an_older_revision(new_database: NewDatabase) -> None:
+    with serving(new_database(), workers=2) as server, connections(server) as clients:
+        tenant = clients[0].new_tenant()
+        call = make_call(tenant.id, "44", 60)
+
+        def import_next(client: Client) -> int:
+            """A price that says which revision it is of: each import makes the next one."""
+            rate = make_rate("44", f"{revision + 1}", 60)
+            return client.import_rates(tenant.id, [rate]).rate_revision
+
+        revision = 1  # the tenant's creation
+        revision = import_next(clients[0])
+        # All of them find it, whichever worker they talk to.
+        ratings = [Rating(client, call, revision) for client in clients]
+        for turn in range(IMPORTS):
+            client = clients[turn % len(clients)]
+            before = revision
+            revision = import_next(client)
+            assert revision == before + 1
+            assert client.rate(call).rate_revision == revision
+            at_once = pb.RateCallRequest(call=call, min_rate_revision=revision)
+            for other in clients:
+                assert other.rating.RateCall(at_once).rated.rate_revision == revision
+            for rating in ratings[turn % 2 :: 2]:
+                rating.demand(revision)
+        for rating in ratings:
+            rating.demand(revision)
+            rating.further(2)
+            rating.stop()
+            assert rating.errors == []
+            assert rating.revisions == sorted(rating.revisions)
+            assert rating.revisions[-1] == revision
+
+
+@dataclass
+class Worker:
+    """A worker process and how many connections it has."""
+
+    process: psutil.Process
+    connections: int = field(default=0)
+
+
+def workers_of(server: ServerProcess) -> list[Worker]:
+    return [
+        Worker(
+            process,
+            sum(
+                connection.status == psutil.CONN_ESTABLISHED
+                and server.address.endswith(f":{connection.laddr.port}")
+                for connection in process.net_connections("tcp")
+            ),
+        )
+        for process in psutil.Process(server.process.pid).children()
+    ]
+
+
+def test_a_worker_that_is_killed_fails_only_its_own_connections(new_database: NewDatabase) -> None:
+    with serving(new_database(), workers=2) as server, connections(server) as clients:
+        tenant = clients[0].new_tenant()
+        clients[0].new_rate(tenant.id, "44", "2", 60)
+        call = make_call(tenant.id, "44", 60)
+        # The tenant's creation is revision 1, its rate revision 2: the price says so.
+        ratings = [Rating(client, call, least_revision=2) for client in clients]
+
+        for rating in ratings:
+            rating.further(2)
+        victim, other = sorted(workers_of(server), key=lambda worker: worker.connections)
+        assert victim.connections + other.connections == CONNECTIONS
+        if not victim.connections:
+            victim, other = other, victim
+        victim.process.kill()
+        # Those of the dead worker come back, at another worker; nobody is left out.
+        for rating in ratings:
+            rating.further(3)
+        for rating in ratings:
+            rating.stop()
+        failed = [rating for rating in ratings if rating.errors]
+        assert len(failed) <= victim.connections
+        errors = set(itertools.chain.from_iterable(rating.errors for rating in failed))
+        assert errors <= {grpc.StatusCode.UNAVAILABLE}
+        assert other.process.is_running()
+        died = [line for line in server.log().splitlines() if "ended with code -9" in line]
+        assert len(died) == 1 and f"(pid {victim.process.pid})" in died[0]
+        assert server.terminate() == 0, server.log()
