@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ratingcore import Deck, callparse, wire
 from service.errors import NotFound
-from tests.fuzz import columns
+from tests.fuzz import columns, decks
 from tests.fuzz.agreement import Difference, Target, accepted_alike, message_class, parsed
 from tests.fuzz.fields import Grammar, Values, varint
 from tests.rpc import upload_chunks
@@ -204,6 +204,7 @@ TARGETS = {
         Target("lone", "rate_lone_call, against message objects", _LONE, lone),
         Target("read", "the parser of calls, against the library", _CALLS, read),
         Target("upload", "read_upload, against message objects", _CHUNKS, upload_chunks.compared),
+        Target("deck", "ImportRates's reader, against single rates", decks.GRAMMAR, decks.check),
         Target("columns", "rate_columns, against Deck.rate", columns.GRAMMAR, columns.check),
         Target("revision", "likely_min_rate_revision, against the library", _CALLS, revision),
     )
