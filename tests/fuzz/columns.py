@@ -9,8 +9,10 @@ from __future__ import annotations
 import random
 from array import array
 from dataclasses import dataclass
+from typing import cast
 
 from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import Descriptor
 
 from ratingcore import INVALID_NUMBER, UNRATED, Columns, Deck, Rating
 from tests.fuzz.agreement import Difference, accepted_alike, message_class, parsed
@@ -58,7 +60,7 @@ class _Batches(Grammar):
         return write([Field(number, BYTES, value) for number, value in enumerate(values, 1)])
 
 
-GRAMMAR = _Batches(_BATCH.DESCRIPTOR)
+GRAMMAR = _Batches(cast(Descriptor, _BATCH.DESCRIPTOR))
 
 
 def check(data: bytes) -> int | None:
