@@ -94,8 +94,10 @@ class Recorder:
             refusals += [_overflow(records, position) for position in too_dear]
         rows = Rows(records, new, upload_id, self._clock_ns())
         in_the_way |= cdrs.insert_new(connection, rows)
-        created = rows.without(in_the_way.keys()).order if in_the_way else new
-        old.extend(position for position in new if records.key(position) in in_the_way)
+        created = new
+        if in_the_way:
+            created = rows.without(in_the_way.keys()).order
+            old.extend(position for position in new if records.key(position) in in_the_way)
         conflicts = _conflicts(connection, records, created, old, in_the_way)
         refusals += conflicts
         return Recording(

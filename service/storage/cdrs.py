@@ -86,9 +86,11 @@ class Recorded(NamedTuple):
 
 
 _COPY = f"COPY cdrs ({', '.join(ROW_FIELDS)}) FROM STDIN (FORMAT BINARY)"
+# OR FAIL: a row that breaks a constraint ends the transaction anyway. With ABORT, the default, and
+# a trigger SQLite would note each page before it changes it, for every row anew.
 _INSERT = (
-    f"INSERT INTO cdrs ({', '.join(ROW_FIELDS)}) VALUES ({', '.join('?' * len(ROW_FIELDS))})"
-    " ON CONFLICT DO NOTHING"
+    f"INSERT OR FAIL INTO cdrs ({', '.join(ROW_FIELDS)})"
+    f" VALUES ({', '.join('?' * len(ROW_FIELDS))}) ON CONFLICT DO NOTHING"
 )
 
 _CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in CONTENT_FIELDS)
