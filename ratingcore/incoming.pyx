@@ -232,18 +232,16 @@ cdef class IncomingDeck:
             release(gone)
         return updated, found
 
-    def number(self, first_version_id, first_rate_id):
-        """Give the kept rates consecutive version ids in their order, and those that are not in the
-        base consecutive rate ids; the others keep theirs."""
+    def number(self, first_version_id):
+        """Give the kept rates consecutive version ids in their order. Those that are not in the base
+        have the same as rate id, the others keep theirs."""
         cdef int64_t version_id = whole(first_version_id, "first_version_id")
-        cdef int64_t rate_id = whole(first_rate_id, "first_rate_id")
         cdef uint32_t i
         self._hold()
         for i in range(self.intake.count):
             self.intake.rates[i].version_id = version_id + i
             if not self.intake.rates[i].rate_id:
-                self.intake.rates[i].rate_id = rate_id
-                rate_id += 1
+                self.intake.rates[i].rate_id = version_id + i
         self.busy = False
 
     def rows(self, start, stop):

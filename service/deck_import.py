@@ -216,10 +216,8 @@ class DeckImports:
         self, connection: Connection, base: TenantDeck, deck: IncomingDeck, changes: _Changes
     ) -> TenantDeck:
         tenant_id, revision = base.tenant.id, base.revision + 1
-        deck.number(
-            ids.reserve(self._database, connection, "rate_versions", len(deck)),
-            ids.reserve(self._database, connection, "rates", changes.created),
-        )
+        first_version_id = ids.reserve(self._database, connection, "rate_versions", len(deck))
+        deck.number(first_version_id)
         builder = DeckBuilder(base.deck)
         for version_id, prefix in changes.gone:
             builder.remove(version_id, prefix)
@@ -227,7 +225,15 @@ class DeckImports:
         known_since_ns = storage.created_at_ns(connection, gone) if changes.updated else {}
         storage.retire(connection, gone, revision)
         rates = chain.from_iterable(_parts(deck, builder))
-        storage.add(connection, tenant_id, revision, rates, known_since_ns, self._clock_ns())
+        storage.add(
+            connection,
+            tenant_id,
+            revision,
+            range(first_version_id, first_version_id + len(deck)),
+            rates,
+            known_since_ns,
+            self._clock_ns(),
+        )
         return built(builder, base.tenant, revision)
 
 

@@ -47,11 +47,8 @@ class Rates:
         with self._database.write() as connection:
             revision = _lock_deck(connection, rate.tenant_id) + 1
             _refuse_taken(connection, rate)
-            rate = replace(
-                rate,
-                id=ids.take(connection, "rates"),
-                version_id=ids.take(connection, "rate_versions"),
-            )
+            rate_id = ids.take(connection, "rate_versions")
+            rate = replace(rate, id=rate_id, version_id=rate_id)
             storage.add(connection, rate, revision)
             stored_decks.advance(connection, rate.tenant_id, revision)
         self._decks.refresh_after_commit()

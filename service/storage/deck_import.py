@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from service.storage.rates import from_pair, intervals_to_text, to_pair
+from service.storage.rates import from_pair, intervals_to_text, note_change, to_pair
 
 # A rate as DeckBuilder.put takes it: version_id, rate_id, prefix, destination, cost_per_minute_e4,
 # billing_increment, connect_fee_e4, minimum_seconds, intervals, effective_from_ns,
@@ -75,12 +75,16 @@ def add(
     connection: Connection,
     tenant_id: int,
     revision: int,
+    version_ids: range,
     rates: Iterable[Row],
     known_since_ns: Mapping[int, int],
     now_ns: int,
 ) -> None:
-    """Write rates that are present from ``revision`` of the tenant's deck on. ``known_since_ns``:
-    when those that are not new were created, by their ids."""
+    """Write rates, which have these version ids, that are present from ``revision`` of the tenant's
+    deck on. ``known_since_ns``: when those that are not new were created, by their ids."""
+    if not version_ids:
+        return
+    note_change(connection, tenant_id, revision, version_ids[0], version_ids[-1])
     rows = _rows(tenant_id, revision, rates, known_since_ns, now_ns)
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":

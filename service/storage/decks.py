@@ -33,6 +33,7 @@ from service.storage.tables import (
     OPEN_TO_S,
     DeckClockRow,
     DeckRow,
+    RateChangeRow,
     RateVersionRow,
     TenantRow,
 )
@@ -165,14 +166,22 @@ def rates_come(
 ) -> Iterator[tuple[Any, ...]]:
     """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), each
     for ``DeckBuilder.put_many``. They must be read to the end within the transaction."""
-    query = select(*_PUT).where(
-        RateVersionRow.tenant_id == tenant_id,
-        RateVersionRow.created_revision > since,
-        RateVersionRow.created_revision <= until,
-        or_(
-            RateVersionRow.retired_revision.is_(None),
-            RateVersionRow.retired_revision > until,
-        ),
+    of_a_change = RateVersionRow.version_id.between(
+        RateChangeRow.first_version_id, RateChangeRow.last_version_id
+    )
+    query = (
+        select(*_PUT)
+        .select_from(RateChangeRow)
+        .join(RateVersionRow, of_a_change)
+        .where(
+            RateChangeRow.tenant_id == tenant_id,
+            RateChangeRow.revision > since,
+            RateChangeRow.revision <= until,
+            or_(
+                RateVersionRow.retired_revision.is_(None),
+                RateVersionRow.retired_revision > until,
+            ),
+        )
     )
     # Nearly always a few, which take one round trip; a cursor in the database takes four.
     few = connection.execute(query.limit(_FEW_ROWS + 1)).all()

@@ -17,7 +17,7 @@ _END_OF_COUNTING = 2**62
 
 
 def take(connection: Connection, name: str, count: int = 1) -> int:
-    """The first of ``count`` new consecutive ids of a kind ("tenants", "rates", …)."""
+    """The first of ``count`` new consecutive ids of a kind ("tenants", "rate_versions", …)."""
     query = (
         update(IdCounter)
         .where(IdCounter.name == name)

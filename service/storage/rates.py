@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, tup
 
 from service.model import Interval, Rate
 from service.storage.search import contains
-from service.storage.tables import OPEN_FROM_S, OPEN_TO_S, RateVersionRow
+from service.storage.tables import OPEN_FROM_S, OPEN_TO_S, RateChangeRow, RateVersionRow
 
 # Where a rate stands in every list: tenant_id, prefix, effective_from_s, effective_from_nanos.
 Position = Sequence[int | str]
@@ -84,8 +84,11 @@ def position(rate: Rate) -> Position:
 
 
 def get(connection: Connection, rate_id: int) -> Rate | None:
-    """The present state of a rate."""
-    return _one(connection, RateVersionRow.rate_id == rate_id, _IS_PRESENT)
+    """The present state of a rate: its first version, or the one that is so by its own index."""
+    is_of_rate = RateVersionRow.rate_id == rate_id
+    return _one(connection, RateVersionRow.version_id == rate_id, is_of_rate, _IS_PRESENT) or _one(
+        connection, is_of_rate, RateVersionRow.rate_id != RateVersionRow.version_id, _IS_PRESENT
+    )
 
 
 def at_position(connection: Connection, where: Position) -> Rate | None:
@@ -124,6 +127,25 @@ def add(connection: Connection, rate: Rate, revision: int) -> None:
             blocked=rate.blocked,
             created_at_ns=rate.created_at_ns,
             updated_at_ns=rate.updated_at_ns,
+        )
+    )
+    note_change(connection, rate.tenant_id, revision, rate.version_id, rate.version_id)
+
+
+def note_change(
+    connection: Connection,
+    tenant_id: int,
+    revision: int,
+    first_version_id: int,
+    last_version_id: int,
+) -> None:
+    """Write down which versions are new in ``revision`` of the tenant's deck."""
+    connection.execute(
+        insert(RateChangeRow).values(
+            tenant_id=tenant_id,
+            revision=revision,
+            first_version_id=first_version_id,
+            last_version_id=last_version_id,
         )
     )
 
@@ -176,9 +198,7 @@ def page_at_revision(
     for state in (_IS_PRESENT, RateVersionRow.retired_revision > revision):
         query = select(_TABLE).where(
             RateVersionRow.tenant_id == tenant_id,
-            # The sum keeps the planner from the index of created_revision: it would sort the whole
-            # deck again for each page.
-            RateVersionRow.created_revision + 0 <= revision,
+            RateVersionRow.created_revision <= revision,
             state,
         )
         if after is not None:

@@ -142,6 +142,7 @@ class RateVersionRow(Base):
     __tablename__ = "rate_versions"
 
     version_id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    # The version_id of the rate's first version.
     rate_id: Mapped[int] = mapped_column(BigInteger)
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     created_revision: Mapped[int] = mapped_column(BigInteger)
@@ -179,15 +180,16 @@ class RateVersionRow(Base):
             sqlite_where=text("retired_revision IS NULL"),
             postgresql_where=text("retired_revision IS NULL"),
         ),
+        # The first version of a rate, at which most rates stay, is found by its own id; so a whole
+        # deck that is new costs nothing here.
         Index(
             "uq_rate_versions_rate",
             "rate_id",
             unique=True,
-            sqlite_where=text("retired_revision IS NULL"),
-            postgresql_where=text("retired_revision IS NULL"),
+            sqlite_where=text("retired_revision IS NULL AND rate_id <> version_id"),
+            postgresql_where=text("retired_revision IS NULL AND rate_id <> version_id"),
         ),
-        # What a worker has missed since the revision that it knows.
-        Index("ix_rate_versions_created", "tenant_id", "created_revision"),
+        # What a worker has missed since the revision that it knows; see also RateChangeRow.
         Index(
             "ix_rate_versions_retired",
             "tenant_id",
@@ -196,6 +198,19 @@ class RateVersionRow(Base):
             postgresql_where=text("retired_revision IS NOT NULL"),
         ),
     )
+
+
+class RateChangeRow(Base):
+    """Which versions of rates came with a revision of a deck: those with these ids, the last one
+    included. One row for each change that adds any, be it one rate or a whole deck: in an index of
+    rate_versions each of them would take its own place."""
+
+    __tablename__ = "rate_changes"
+
+    tenant_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    first_version_id: Mapped[int] = mapped_column(BigInteger)
+    last_version_id: Mapped[int] = mapped_column(BigInteger)
 
 
 class UploadRow(Base):

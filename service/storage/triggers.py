@@ -108,7 +108,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     ),
     "rate_versions": (
         "rowid = NEW.rowid",
-        f"rate_id = NEW.rate_id AND {_PRESENT}",
+        # Of one rate, the first version and the later ones: see the index of rate_id.
+        f"version_id = NEW.rate_id AND NEW.rate_id <> NEW.version_id AND {_PRESENT}",
+        "rate_id = NEW.rate_id AND rate_id <> version_id AND NEW.rate_id <> NEW.version_id"
+        f" AND {_PRESENT}",
         "tenant_id = NEW.tenant_id AND prefix = NEW.prefix"
         " AND effective_from_s = NEW.effective_from_s"
         f" AND effective_from_nanos = NEW.effective_from_nanos AND {_PRESENT}",

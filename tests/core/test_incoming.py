@@ -81,7 +81,7 @@ def test_a_deck_against_another(replace: bool) -> None:
         assert len(incoming) == len(changed) + len(new)
         assert sorted(gone) == sorted((ids[key], key[0]) for key in changed | absent)
 
-        incoming.number(500, 5000)
+        incoming.number(500)
         rows = incoming.rows(0, len(incoming))
         assert [row[0] for row in rows] == list(range(500, 500 + len(rows)))
         assert rows == incoming.rows(0, 1) + incoming.rows(1, 10**6)
@@ -92,9 +92,7 @@ def test_a_deck_against_another(replace: bool) -> None:
         assert {key: row[1] for key, row in kept.items() if key in changed} == {
             key: 1000 + ids[key] for key in changed
         }
-        assert sorted(row[1] for key, row in kept.items() if key in new) == list(
-            range(5000, 5000 + len(new))
-        )
+        assert all(row[1] == row[0] for key, row in kept.items() if key in new)
 
         next_builder = DeckBuilder(base)
         for version_id, prefix in gone:

@@ -18,7 +18,7 @@ from service.storage.migrate import SchemaError, prepare, upgrade
 from service.storage.tables import Base
 from tests.subjects.world import at_once
 
-_COUNTERS = {"tenants", "extensions", "rates", "rate_versions", "uploads"}
+_COUNTERS = {"tenants", "extensions", "rate_versions", "uploads"}
 _HISTORY = ("cdrs", "rate_versions", "tenant_versions", "upload_chunks", "tenants", "extensions")
 
 

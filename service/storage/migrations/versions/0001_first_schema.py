@@ -18,12 +18,13 @@ depends_on = None
 # SQLite gives ids by itself only to a column of the exact type INTEGER.
 _ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-_COUNTERS = ("tenants", "extensions", "rates", "rate_versions", "uploads")
+_COUNTERS = ("tenants", "extensions", "rate_versions", "uploads")
 
 
 def upgrade() -> None:
     _create_tenants()
     _create_rates()
+    _create_rate_changes()
     _create_uploads()
     _create_cdrs()
     counters = op.create_table(
@@ -135,7 +136,6 @@ def _create_rates() -> None:
         sa.CheckConstraint("minimum_seconds >= 0", name="ck_rate_versions_minimum_seconds"),
         sa.PrimaryKeyConstraint("version_id", name="pk_rate_versions"),
     )
-    op.create_index("ix_rate_versions_created", "rate_versions", ["tenant_id", "created_revision"])
     op.create_index(
         "ix_rate_versions_retired",
         "rate_versions",
@@ -154,7 +154,18 @@ def _create_rates() -> None:
         "rate_versions",
         ["rate_id"],
         unique=True,
-        **_where("retired_revision IS NULL"),
+        **_where("retired_revision IS NULL AND rate_id <> version_id"),
+    )
+
+
+def _create_rate_changes() -> None:
+    op.create_table(
+        "rate_changes",
+        sa.Column("tenant_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("revision", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("first_version_id", sa.BigInteger(), nullable=False),
+        sa.Column("last_version_id", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "revision", name="pk_rate_changes"),
     )
 
 
