@@ -10,21 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr
 
 from .native cimport likely, load8, trailing_zeros, unlikely
-
-cdef extern from *:
-    """
-    #define RC_HIGH_BITS 0x8080808080808080ULL
-    """
-    const uint64_t HIGH_BITS "RC_HIGH_BITS"     # of eight bytes
-
-
-cdef inline uint64_t joined(uint64_t word) noexcept nogil:
-    """The number whose varint is these eight bytes, of which those after its end are 0: pairs of
-    groups of seven bits are joined, then pairs of the pairs, then the two halves."""
-    word = (word & 0x007F007F007F007FULL) | (word & 0x7F007F007F007F00ULL) >> 1
-    word = (word & 0x00003FFF00003FFFULL) | (word & 0x3FFF00003FFF0000ULL) >> 2
-    return (word & 0x000000000FFFFFFFULL) | (word & 0x0FFFFFFF00000000ULL) >> 4
-
+from .usualcall cimport HIGH_BITS, clear_call, is_plain, joined, parse_usual
 
 cdef const uint8_t* read_long_varint(
     const uint8_t* at, const uint8_t* end, uint64_t* value
@@ -116,93 +102,47 @@ cdef bint is_utf8(const uint8_t* at, size_t size) noexcept nogil:
     return True
 
 
-cdef inline uint64_t _flaws(uint64_t word) noexcept nogil:
-    """Has a high bit of a byte set if, and only if, one of the eight is not ASCII or is NUL."""
-    # A byte of 0x80 or above has it; where all are below, a 0 borrows when 1 is taken from it.
-    return word | (word - 0x0101010101010101ULL)
-
-
-cdef inline bint _is_plain(const uint8_t* at, size_t size) noexcept nogil:
-    """Whether a text is ASCII without NUL. Eight bytes at a time, the last eight overlapping with
-    those before them; up to 16, as nearly all have, without a loop."""
-    cdef uint64_t flaws = 0
-    cdef size_t i
-    if likely(size >= 8):
-        flaws = _flaws(load8(at)) | _flaws(load8(at + size - 8))
-        if unlikely(size > 16):
-            for i in range(8, size - 8, 8):
-                flaws |= _flaws(load8(at + i))
-    else:
-        for i in range(size):
-            flaws |= <uint64_t> at[i] | (<uint64_t> at[i] - 1)
-    return (flaws & HIGH_BITS) == 0
-
-
-cdef bint _admit(const text_t* text, wire_call_t* call) noexcept nogil:
-    """Whether a text that is not plain is UTF-8; the call remembers a NUL."""
-    if memchr(text.data, 0, text.size) != NULL:
-        call.had_nul = 1
-    return is_utf8(text.data, text.size)
-
-
-cdef inline const uint8_t* _text(
+cdef const uint8_t* _text(
     const uint8_t* at, const uint8_t* end, text_t* text, wire_call_t* call
 ) noexcept nogil:
-    """A string field."""
+    """A string field. The call remembers a NUL."""
     at = read_bytes(at, end, text)
-    if unlikely(at == NULL):
-        return NULL
-    if unlikely(not _is_plain(text.data, text.size)) and not _admit(text, call):
-        return NULL
-    return at
+    if unlikely(at == NULL) or likely(is_plain(text.data, text.size)):
+        return at
+    if memchr(text.data, 0, text.size) != NULL:
+        call.had_nul = 1
+    return at if is_utf8(text.data, text.size) else NULL
 
 
-cdef const uint8_t* _any_stamp(
-    const uint8_t* at, const uint8_t* end, stamp_t* stamp, int depth
-) noexcept nogil:
-    """The fields of a google.protobuf.Timestamp that ends at ``end``."""
-    cdef uint64_t value = 0
-    cdef uint32_t tag
-    while at < end:
-        at = read_uint32(at, end, &tag)
-        if unlikely(at == NULL):
-            return NULL
-        if tag == TAG_SECONDS:
-            at = read_varint(at, end, &value)
-            stamp.seconds = <int64_t> value
-        elif tag == TAG_NANOS:
-            at = read_varint(at, end, &value)
-            stamp.nanos = <int32_t> <uint32_t> value
-        elif tag >> 3 == 0:
-            return NULL
-        else:
-            at = skip_field(at, end, tag, depth)
-        if unlikely(at == NULL):
-            return NULL
-    return end
-
-
-cdef inline const uint8_t* _stamp(
+cdef const uint8_t* _stamp(
     const uint8_t* at, const uint8_t* end, stamp_t* stamp, int depth
 ) noexcept nogil:
     """A google.protobuf.Timestamp; one that comes again is merged into the one before."""
     cdef text_t message
-    cdef uint64_t word, stops
     cdef const uint8_t* after = read_bytes(at, end, &message)
+    cdef uint64_t value = 0
+    cdef uint32_t tag
     if unlikely(after == NULL) or unlikely(depth <= 0):
         return NULL
     stamp.present = 1
     at = message.data
-    # Nearly all have seconds of five bytes, and many have nothing else.
-    if likely(message.size >= 6 and at[0] == TAG_SECONDS and end - at >= 9):
-        word = load8(at + 1)
-        stops = ~word & HIGH_BITS
-        if likely((stops & (0 - stops)) == <uint64_t> 0x80 << 32):
-            stamp.seconds = <int64_t> joined(word & ((<uint64_t> 1 << 40) - 1))
-            at += 6
-            if likely(at == after):
-                return after
-    return _any_stamp(at, after, stamp, depth)
+    while at < after:
+        at = read_uint32(at, after, &tag)
+        if unlikely(at == NULL):
+            return NULL
+        if tag == TAG_SECONDS:
+            at = read_varint(at, after, &value)
+            stamp.seconds = <int64_t> value
+        elif tag == TAG_NANOS:
+            at = read_varint(at, after, &value)
+            stamp.nanos = <int32_t> <uint32_t> value
+        elif tag >> 3 == 0:
+            return NULL
+        else:
+            at = skip_field(at, after, tag, depth)
+        if unlikely(at == NULL):
+            return NULL
+    return after
 
 
 cdef inline const uint8_t* _number(
@@ -223,58 +163,10 @@ cdef inline const uint8_t* _enum(
     return at
 
 
-cdef inline const uint8_t* _seconds(
-    const uint8_t* at, const uint8_t* end, int64_t* number
-) noexcept nogil:
-    """As ``_number``, without a jump that depends on whether it takes one byte or two: where the
-    durations of calls do, guessing it would fail often."""
-    cdef uint64_t pair, more
-    if likely(end - at >= 2):
-        pair = at[0] | <uint64_t> at[1] << 8
-        more = pair >> 7 & 1
-        if likely((pair & 0x8080) != 0x8080):
-            number[0] = <int64_t> ((pair & 0x7F) | ((pair >> 1 & 0x3F80) & (0 - more)))
-            return at + 1 + more
-    return _number(at, end, number)
-
-
-cdef inline bint _next_is(const uint8_t* at, const uint8_t* end, uint8_t tag) noexcept nogil:
-    return at != NULL and at < end and at[0] == tag
-
-
-cdef inline const uint8_t* _parse_in_order(
-    const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
-) noexcept nogil:
-    """Read as many fields as stand in the order of their numbers, each at most once: all of them,
-    from nearly every sender. The order then is known beforehand, and no jump has to be guessed."""
-    if _next_is(at, end, TAG_TENANT_ID):
-        at = _number(at + 1, end, &call.tenant_id)
-    if _next_is(at, end, TAG_EXTENSION_ID):
-        at = _number(at + 1, end, &call.extension_id)
-    if _next_is(at, end, TAG_CALLER_NUMBER):
-        at = _text(at + 1, end, &call.caller_number, call)
-    if _next_is(at, end, TAG_DESTINATION_NUMBER):
-        at = _text(at + 1, end, &call.destination_number, call)
-    if _next_is(at, end, TAG_DIRECTION):
-        at = _enum(at + 1, end, &call.direction)
-    if _next_is(at, end, TAG_DISPOSITION):
-        at = _enum(at + 1, end, &call.disposition)
-    if _next_is(at, end, TAG_DURATION_SECONDS):
-        at = _seconds(at + 1, end, &call.duration_seconds)
-        call.has_duration = 1
-    if _next_is(at, end, TAG_STARTED_AT):
-        at = _stamp(at + 1, end, &call.started_at, depth - 1)
-    if _next_is(at, end, TAG_ENDED_AT):
-        at = _stamp(at + 1, end, &call.ended_at, depth - 1)
-    if _next_is(at, end, TAG_CALL_ID):
-        at = _text(at + 1, end, &call.call_id, call)
-    return at
-
-
 cdef const uint8_t* _parse_in_any_order(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil:
-    """The fields that are left."""
+    """Into a call without fields."""
     cdef uint32_t tag
     while at < end:
         at = read_uint32(at, end, &tag)
@@ -310,34 +202,13 @@ cdef const uint8_t* _parse_in_any_order(
     return end
 
 
-cdef inline void _clear(wire_call_t* call) noexcept nogil:
-    """A call without fields. One by one, which costs less than setting so few bytes by memset."""
-    call.tenant_id = 0
-    call.extension_id = 0
-    call.duration_seconds = 0
-    call.started_at.seconds = 0
-    call.started_at.nanos = 0
-    call.started_at.present = 0
-    call.ended_at.seconds = 0
-    call.ended_at.nanos = 0
-    call.ended_at.present = 0
-    call.caller_number.size = 0
-    call.destination_number.size = 0
-    call.call_id.size = 0
-    call.direction = 0
-    call.disposition = 0
-    call.has_duration = 0
-    call.had_nul = 0
-
-
 cdef const uint8_t* parse_call(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil:
     """Read a whole Call, whose bytes end at ``end``. Returns ``end``, or NULL where it is malformed."""
-    _clear(call)
-    at = _parse_in_order(at, end, call, depth)
-    if likely(at == end) or at == NULL:
-        return at
+    if likely(parse_usual(at, end, call)):
+        return end
+    clear_call(call)
     return _parse_in_any_order(at, end, call, depth)
 
 

@@ -23,6 +23,7 @@ from .callparse cimport (
 )
 from .callrules cimport ANSWERED, OUTBOUND, obeys_rules, times_t
 from .native cimport likely, prefetch, unlikely
+from .usualcall cimport parse_usual
 
 
 cdef enum:
@@ -46,6 +47,28 @@ cdef inline void _take(
         call.billable = parsed.direction == OUTBOUND and parsed.disposition == ANSWERED
 
 
+cdef bint _read_unusual(
+    const uint8_t* end, int64_t now_ns, call_t* call, job_t* job
+) noexcept nogil:
+    """Read a call whose source is known and ends at ``end``. False: it is malformed."""
+    cdef wire_call_t parsed
+    if parse_call(job.source.data, end, &parsed, MAX_DEPTH - 1) == NULL:
+        return False
+    _take(&parsed, now_ns, call, job)
+    return True
+
+
+cdef inline bint _read_call(
+    const uint8_t* end, int64_t now_ns, call_t* call, job_t* job
+) noexcept nogil:
+    """The same, of nearly all calls sooner."""
+    cdef wire_call_t parsed
+    if likely(parse_usual(job.source.data, end, &parsed)):
+        _take(&parsed, now_ns, call, job)
+        return True
+    return _read_unusual(end, now_ns, call, job)
+
+
 cdef const uint8_t* _other_field(source_t* source, const uint8_t* at, uint32_t tag) noexcept nogil:
     """The end of a field that is no call, whose tag was just read. NULL: malformed."""
     cdef uint64_t value = 0
@@ -58,7 +81,6 @@ cdef const uint8_t* _other_field(source_t* source, const uint8_t* at, uint32_t t
 
 cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
     """Read up to BLOCK calls. False: the request is malformed."""
-    cdef wire_call_t parsed
     cdef const uint8_t* at = source.at
     cdef int64_t others = 0
     cdef uint32_t count = 0
@@ -76,9 +98,8 @@ cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
         job = &block.jobs[count]
         prefetch(at + AHEAD)
         at = read_bytes(at, source.end, &job.source)
-        if at == NULL or parse_call(job.source.data, at, &parsed, MAX_DEPTH - 1) == NULL:
+        if at == NULL or not _read_call(at, source.now_ns, &block.calls[count], job):
             return False
-        _take(&parsed, source.now_ns, &block.calls[count], job)
         others |= (job.tenant_id ^ block.jobs[0].tenant_id) | job.referred
         count += 1
     source.at = at
