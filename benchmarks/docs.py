@@ -109,7 +109,9 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _pictures(name: str, series: dict[str, Any]) -> Iterator[str]:
-    # Here, so that measuring does not need matplotlib.
+    if not series:
+        return
+    # Here, so that only those who draw need matplotlib.
     from benchmarks import pictures
 
     for picture, (title, _) in pictures.PICTURES.items():

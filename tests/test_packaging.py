@@ -19,7 +19,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-BUILD_SECONDS = 300
+BUILD_SECONDS = 600
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
