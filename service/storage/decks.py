@@ -40,6 +40,7 @@ from service.storage.tables import (
 from service.storage.tenants import tenant_from_row
 
 _PART_ROWS = 10_000
+_PART_CHANGES = 100
 _FEW_ROWS = 100
 # PostgreSQL tells of each commit that changed a deck. SQLite cannot, but asking it takes
 # microseconds. On PostgreSQL asking is for what was not told: poolers may lose it.
@@ -166,27 +167,32 @@ def rates_come(
 ) -> Iterator[tuple[Any, ...]]:
     """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), each
     for ``DeckBuilder.put_many``. They must be read to the end within the transaction."""
-    of_a_change = RateVersionRow.version_id.between(
-        RateChangeRow.first_version_id, RateChangeRow.last_version_id
+    changes = select(RateChangeRow.first_version_id, RateChangeRow.last_version_id).where(
+        RateChangeRow.tenant_id == tenant_id,
+        RateChangeRow.revision > since,
+        RateChangeRow.revision <= until,
     )
-    query = (
-        select(*_PUT)
-        .select_from(RateChangeRow)
-        .join(RateVersionRow, of_a_change)
-        .where(
-            RateChangeRow.tenant_id == tenant_id,
-            RateChangeRow.revision > since,
-            RateChangeRow.revision <= until,
-            or_(
-                RateVersionRow.retired_revision.is_(None),
-                RateVersionRow.retired_revision > until,
-            ),
-        )
+    # Not as one query: PostgreSQL may know too little of the tables to join them the right way.
+    found = [(first, last) for first, last in connection.execute(changes)]
+    for start in range(0, len(found), _PART_CHANGES):
+        yield from _of_changes(connection, found[start : start + _PART_CHANGES], until)
+
+
+def _of_changes(
+    connection: Connection, changes: Sequence[tuple[int, int]], until: int
+) -> Iterator[tuple[Any, ...]]:
+    """The rates of some changes, each given by its first and last version, that are there at
+    revision ``until``."""
+    query = select(*_PUT).where(
+        or_(*(RateVersionRow.version_id.between(first, last) for first, last in changes)),
+        or_(
+            RateVersionRow.retired_revision.is_(None),
+            RateVersionRow.retired_revision > until,
+        ),
     )
     # Nearly always a few, which take one round trip; a cursor in the database takes four.
-    few = connection.execute(query.limit(_FEW_ROWS + 1)).all()
-    if len(few) <= _FEW_ROWS:
-        yield from map(_arguments, few)
+    if sum(last - first + 1 for first, last in changes) <= _FEW_ROWS:
+        yield from map(_arguments, connection.execute(query).all())
         return
     # Options of the query, not of the connection: there they would hold for all that follows.
     streamed = connection.execute(query, execution_options={"yield_per": _PART_ROWS})
