@@ -18,7 +18,7 @@ from tests.fuzz.mutations import MAX_BYTES, mutate
 from tests.fuzz.record import Counts, Record
 from tests.fuzz.targets import TARGETS
 
-INPUTS = 2500
+INPUTS = 1500
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
