@@ -95,6 +95,8 @@ cdef bint _fill(
     """
     cdef const int64_t* offsets = batch.offsets + first
     cdef const int64_t* starts = batch.started_at_ns + first
+    # A whole number, because what a wrong offset leads to is no address.
+    cdef size_t numbers = <size_t> batch.numbers
     cdef uint64_t limit = batch.numbers_size
     cdef uint64_t start = offsets[0]
     cdef uint64_t end, duration
@@ -105,14 +107,14 @@ cdef bint _fill(
         wrong |= start > end
         wrong |= end > limit
         wrong |= end - start > MAX_NUMBER_BYTES
-        calls[i].number = batch.numbers + start
+        calls[i].number = <const uint8_t*> (numbers + start)
         calls[i].number_size = <uint32_t> (end - start)
         calls[i].started_at_ns = starts[i]
         start = end
     for i in range(0, BLOCK, 8):
         prefetch(&offsets[BLOCK + i])
         prefetch(&starts[BLOCK + i])
-        prefetch(batch.numbers + start + i * USUAL_NUMBER_BYTES)
+        prefetch(<const void*> (numbers + start + i * USUAL_NUMBER_BYTES))
     if batch.durations == NULL:
         for i in range(count):
             calls[i].duration_seconds = 0

@@ -16,7 +16,7 @@ from tests.fuzz.mutations import mutate
 # A message is bent on until this chance ends it, each time from what it was before.
 _ENOUGH = 0.3
 _CUT_MESSAGES = 3
-_CUT_BYTES = 400
+_CUT_BYTES = 200
 
 
 def fuzz(

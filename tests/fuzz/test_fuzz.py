@@ -27,7 +27,7 @@ def test_the_core_reads_what_the_library_reads(target: Target, tmp_path: Path) -
     plain.fuzz(target, lambda data: record.check(target, data), seed=1, inputs=INPUTS)
     counts = record.counts()
     assert counts.tried == INPUTS
-    assert 0.2 < counts.accepted / counts.tried < 0.8
+    assert 0.1 < counts.accepted / counts.tried < 0.8
     assert counts.compared > counts.accepted / 5
 
 
