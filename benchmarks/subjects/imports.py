@@ -25,9 +25,9 @@ COLUMNS = tuple(RateVersionRow.__table__.c.keys())
 
 
 def run(bench: Workbench) -> Iterator[Row]:
-    messages = [
-        message.SerializeToString() for message in workload.import_messages(bench.rows, TENANT_ID)
-    ]
+    requests = list(workload.import_messages(bench.rows, TENANT_ID))
+    requests[0].rate_count = len(bench.rows)  # as the command states it
+    messages = [request.SerializeToString() for request in requests]
     rows = rate_rows([bench.rows])
     expected = digest([(row.prefix, row.cost_per_minute) for row in bench.rows])
     for kind in databases.KINDS:
