@@ -3,34 +3,26 @@
 
 A list of them is made of a request's bytes (upload.pyx) or of single calls (``records_of``). Then
 they are put in the order of their keys and told apart (keyorder.pyx), rated (recordrating.pyx) and
-written as rows (rows.pyx). What identifies a call, and what two calls must share to be one and the
-same (rating rule 10), is fixed here: the derived call_id and the packed form that digests are of are
-stored in databases and must never change.
+written as rows (rows.pyx). What two calls must share to be one and the same (rating rule 10) is
+fixed here.
 """
 
 from cpython.array cimport array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cython cimport final
-from hashlib import sha256
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .batch cimport REFUSED, UNRATED
 from .callparse cimport text_t
 from .callrules cimport NO_TIME
+from .identity cimport PACKED_INTEGERS, derive_call_ids, pack
 from .memory cimport allocate, release, reserve
 from .money cimport MAX_SECONDS
-from .native cimport store8
 
 cdef enum:
-    DERIVED_SIZE = 37            # "auto-" and 32 hexadecimal digits
-    DERIVED_HEAD_SIZE = 66       # what is hashed before the two numbers
-    PACKED_INTEGERS = 7          # columns of the packed form
     E4 = 10_000
-    TURN = 256                   # calls without a call_id that are hashed in one go
-
-cdef const char* HEXADECIMAL = b"0123456789abcdef"
 
 
 cdef object text_of(const text_t* text):
@@ -175,7 +167,7 @@ cdef class Records:
         if not good:
             return b"\0\0\0"
         with nogil:
-            _pack(self.items, self.count, good, at)
+            pack(self.items, self.count, good, at)
         return made
 
     cdef int add(self, const record_t* record) except -1 nogil:
@@ -193,7 +185,7 @@ cdef class Records:
 
     cdef int complete(self) except -1:
         """After the last call was added."""
-        _derive_call_ids(self)
+        derive_call_ids(self.items, self.count, self.owners)
         return _find_parties(self)
 
     cdef int check_positions(self, array positions) except -1:
@@ -272,74 +264,6 @@ cdef int _set_content(record_t* record, tuple content, list owners) except -1:
     return _set_text(&record.destination_number, destination_number, owners)
 
 
-cdef int _derive_call_ids(Records records) except -1:
-    """Give a call_id to every call that came without: the same for the same content, for ever.
-
-    SHA-256, cut to 128 bits, over a fixed layout in which no two calls look alike: little-endian
-    integers of fixed width, and the texts behind their lengths.
-    """
-    cdef uint32_t missing = 0
-    cdef uint32_t i
-    cdef record_t* record
-    cdef bytes made
-    cdef char* at
-    for i in range(records.count):
-        record = &records.items[i]
-        missing += record.party != NO_PARTY and record.call_id.size == 0
-    if not missing:
-        return 0
-    made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> missing * DERIVED_SIZE)
-    records.owners.append(made)
-    at = PyBytes_AS_STRING(made)
-    for i in range(records.count):
-        record = &records.items[i]
-        if record.party != NO_PARTY and record.call_id.size == 0:
-            memcpy(at, b"auto-", 5)
-            _hash_content(record, at + 5)
-            record.call_id.data = <const uint8_t*> at
-            record.call_id.size = DERIVED_SIZE
-            at += DERIVED_SIZE
-            if not i % TURN:
-                with nogil:
-                    pass  # others wait for the GIL, which hashing so little does not give up
-    return 0
-
-
-cdef int _hash_content(const record_t* record, char* digits) except -1:
-    """Write the first 32 hexadecimal digits."""
-    cdef const text_t* caller = &record.caller_number
-    cdef const text_t* called = &record.destination_number
-    cdef bint ended = record.ended_at_ns != NO_TIME
-    cdef bytes data = PyBytes_FromStringAndSize(
-        NULL, DERIVED_HEAD_SIZE + <Py_ssize_t> caller.size + called.size
-    )
-    cdef uint8_t* at = <uint8_t*> PyBytes_AS_STRING(data)
-    cdef bytes digest
-    cdef const uint8_t* hashed
-    cdef uint32_t i
-    memcpy(at, b"tollwire.call.1", 15)
-    store8(at + 15, <uint64_t> record.tenant_id)
-    store8(at + 23, <uint64_t> record.extension_id)
-    at[31] = record.direction
-    at[32] = record.disposition
-    store8(at + 33, <uint64_t> record.duration_seconds)
-    at[41] = ended
-    store8(at + 42, <uint64_t> record.ended_at_ns if ended else 0)
-    store8(at + 50, <uint64_t> record.started_at_ns)
-    store8(at + 58, <uint64_t> called.size << 32 | caller.size)
-    at += DERIVED_HEAD_SIZE
-    if caller.size:
-        memcpy(at, caller.data, caller.size)
-    if called.size:
-        memcpy(at + caller.size, called.data, called.size)
-    digest = sha256(data).digest()
-    hashed = digest
-    for i in range(16):
-        digits[2 * i] = HEXADECIMAL[hashed[i] >> 4]
-        digits[2 * i + 1] = HEXADECIMAL[hashed[i] & 15]
-    return 0
-
-
 cdef int _find_parties(Records records) except -1:
     """Number the different (tenant_id, extension_id) by when they first come."""
     cdef uint32_t size = 16
@@ -387,41 +311,3 @@ cdef int _find_party(
     records.party_count += 1
     places[place] = records.party_count
     return 0
-
-
-cdef void _pack(
-    const record_t* records, uint32_t count, uint32_t good, uint8_t* at
-) noexcept nogil:
-    """See Records.packed; ``good`` of the calls break no rule."""
-    cdef uint8_t* texts = at + <size_t> good * PACKED_INTEGERS * 8
-    cdef size_t column = <size_t> good * 8
-    cdef const record_t* record
-    cdef uint32_t i
-    for i in range(count):
-        record = &records[i]
-        if record.party == NO_PARTY:
-            continue
-        store8(at, <uint64_t> record.tenant_id)
-        store8(at + column, <uint64_t> record.extension_id)
-        store8(at + 2 * column, record.direction)
-        store8(at + 3 * column, record.disposition)
-        store8(at + 4 * column, <uint64_t> record.duration_seconds)
-        store8(at + 5 * column, <uint64_t> record.started_at_ns)
-        store8(at + 6 * column, <uint64_t> record.ended_at_ns)
-        at += 8
-    for i in range(count):
-        if records[i].party != NO_PARTY:
-            texts = _pack_text(texts, &records[i].caller_number)
-    for i in range(count):
-        if records[i].party != NO_PARTY:
-            texts = _pack_text(texts, &records[i].destination_number)
-    for i in range(count):
-        if records[i].party != NO_PARTY:
-            texts = _pack_text(texts, &records[i].call_id)
-
-
-cdef inline uint8_t* _pack_text(uint8_t* at, const text_t* text) noexcept nogil:
-    if text.size:
-        memcpy(at, text.data, text.size)
-    at[text.size] = 0
-    return at + text.size + 1
