@@ -22,6 +22,7 @@ from .values import Columns, Matches
 cdef enum:
     MAX_NUMBER_BYTES = 0x7FFFFFFF
     USUAL_NUMBER_BYTES = 12
+    AHEAD = 2 * BLOCK                # calls, from the block that is worked on to what is fetched
 
 cdef dict ITEM_SIZES = {"B": 1, "i": 4, "q": 8, "Q": 8}
 
@@ -90,8 +91,9 @@ cdef bint _fill(
     """A block of calls from the columns; 0 where one is wrong, else 1.
 
     Every item is read once and what was checked is what is used, so that a buffer that another
-    thread writes to can give wrong results, but lead nowhere outside. The next block is fetched
-    meanwhile: it comes from memory, in more streams than the processor follows by itself, 8 items a cache line.
+    thread writes to can give wrong results, but lead nowhere outside. The block after the next is
+    fetched meanwhile, 8 items a cache line: the columns come from memory, in more streams than the
+    processor follows by itself.
     """
     cdef const int64_t* offsets = batch.offsets + first
     cdef const int64_t* starts = batch.started_at_ns + first
@@ -102,6 +104,7 @@ cdef bint _fill(
     cdef uint64_t end, duration
     cdef bint wrong = start > limit
     cdef uint32_t i
+    cdef int k
     for i in range(count):
         end = offsets[i + 1]
         wrong |= start > end
@@ -111,10 +114,10 @@ cdef bint _fill(
         calls[i].number_size = <uint32_t> (end - start)
         calls[i].started_at_ns = starts[i]
         start = end
-    for i in range(0, BLOCK, 8):
-        prefetch(&offsets[BLOCK + i])
-        prefetch(&starts[BLOCK + i])
-        prefetch(<const void*> (numbers + start + i * USUAL_NUMBER_BYTES))
+    for k in range(0, BLOCK, 8):
+        prefetch(&offsets[AHEAD + k])
+        prefetch(&starts[AHEAD + k])
+        prefetch(<const void*> (numbers + start + (AHEAD - BLOCK + k) * USUAL_NUMBER_BYTES))
     if batch.durations == NULL:
         for i in range(count):
             calls[i].duration_seconds = 0
@@ -125,9 +128,9 @@ cdef bint _fill(
         wrong |= duration > MAX_SECONDS
         calls[i].duration_seconds = duration
         calls[i].billable = batch.billable[first + i] != 0
-    for i in range(0, BLOCK, 8):
-        prefetch(&batch.durations[first + BLOCK + i])
-    prefetch(&batch.billable[first + BLOCK])
+    for k in range(0, BLOCK, 8):
+        prefetch(&batch.durations[first + AHEAD + k])
+    prefetch(&batch.billable[first + AHEAD])
     return not wrong
 
 
@@ -152,6 +155,7 @@ cdef void _scatter(
     const outcome_t* outcomes, Py_ssize_t first, uint32_t count, output_t* out
 ) noexcept nogil:
     cdef uint32_t i
+    cdef int k
     for i in range(count):
         out.status[first + i] = outcomes[i].status
         out.unrated_reason[first + i] = outcomes[i].unrated_reason
@@ -159,13 +163,13 @@ cdef void _scatter(
         out.cost_e4[first + i] = outcomes[i].cost_e4
         out.rate_index[first + i] = outcomes[i].row
         out.prefix_length[first + i] = outcomes[i].prefix_length
-    for i in range(0, BLOCK, 8):
-        prefetch(&out.bill_seconds[first + BLOCK + i])
-        prefetch(&out.cost_e4[first + BLOCK + i])
-        prefetch(&out.rate_index[first + BLOCK + i])
-    prefetch(&out.status[first + BLOCK])
-    prefetch(&out.unrated_reason[first + BLOCK])
-    prefetch(&out.prefix_length[first + BLOCK])
+    for k in range(0, BLOCK, 8):
+        prefetch(&out.bill_seconds[first + AHEAD + k])
+        prefetch(&out.cost_e4[first + AHEAD + k])
+        prefetch(&out.rate_index[first + AHEAD + k])
+    prefetch(&out.status[first + AHEAD])
+    prefetch(&out.unrated_reason[first + AHEAD])
+    prefetch(&out.prefix_length[first + AHEAD])
 
 
 cdef Py_ssize_t _rate_all(
