@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from service.cli.cdrs import cdrs
 from service.cli.cdrs_upload import upload_cdrs
+from service.cli.failures import INTERRUPTED
 from service.cli.rates import rates
 from service.cli.rates_import import export_rates, import_rates
 from service.cli.rating import rate
@@ -35,5 +39,22 @@ rates.add_command(import_rates)
 rates.add_command(export_rates)
 cdrs.add_command(upload_cdrs)
 
+
+def run() -> None:
+    """The command as a process of its own.
+
+    An interrupted one ends at once: an interrupt may come at any point of gRPC's code, and its
+    threads then cannot always be waited for.
+    """
+    try:
+        main(prog_name="tollwire")
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
+
+
 if __name__ == "__main__":
-    main(prog_name="tollwire")
+    run()

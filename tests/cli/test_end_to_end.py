@@ -350,7 +350,11 @@ def test_an_interrupted_upload_says_how_to_go_on(tmp_path: Path) -> None:
         prepare(server.address)
         client = uploading(endless, server.address, tmp_path / "state")
         wait_for_some(lambda: count_cdrs(server.address))
-        client.send_signal(signal.SIGINT)
-        _, stderr = client.communicate(timeout=60)
+        try:
+            client.send_signal(signal.SIGINT)
+            _, stderr = client.communicate(timeout=60)
+        finally:
+            client.kill()
+            client.wait()
         assert client.returncode == 130
         assert stderr == ("tollwire: interrupted; run the same command again to go on (upload 1)\n")
