@@ -97,6 +97,26 @@ cdef inline const uint8_t* read_uint32(
     return NULL
 
 
+cdef inline const uint8_t* read_int64(
+    const uint8_t* at, const uint8_t* end, int64_t* number
+) noexcept nogil:
+    """An int64 field's value. NULL: as read_varint; the number means nothing then."""
+    cdef uint64_t value = 0
+    at = read_varint(at, end, &value)
+    number[0] = <int64_t> value
+    return at
+
+
+cdef inline const uint8_t* read_int32(
+    const uint8_t* at, const uint8_t* end, int32_t* number
+) noexcept nogil:
+    """An int32 or enum field's value: its lowest 32 bits, as protobuf does. NULL: as read_int64."""
+    cdef uint64_t value = 0
+    at = read_varint(at, end, &value)
+    number[0] = <int32_t> <uint32_t> value
+    return at
+
+
 cdef inline const uint8_t* read_bytes(
     const uint8_t* at, const uint8_t* end, text_t* text
 ) noexcept nogil:
@@ -114,6 +134,9 @@ cdef const uint8_t* skip_field(
     const uint8_t* at, const uint8_t* end, uint32_t tag, int depth
 ) noexcept nogil
 cdef bint is_utf8(const uint8_t* at, size_t size) noexcept nogil
+cdef const uint8_t* read_stamp(
+    const uint8_t* at, const uint8_t* end, stamp_t* stamp, int depth
+) noexcept nogil
 cdef const uint8_t* parse_call(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil

@@ -114,13 +114,12 @@ cdef const uint8_t* _text(
     return at if is_utf8(text.data, text.size) else NULL
 
 
-cdef const uint8_t* _stamp(
+cdef const uint8_t* read_stamp(
     const uint8_t* at, const uint8_t* end, stamp_t* stamp, int depth
 ) noexcept nogil:
     """A google.protobuf.Timestamp; one that comes again is merged into the one before."""
     cdef text_t message
     cdef const uint8_t* after = read_bytes(at, end, &message)
-    cdef uint64_t value = 0
     cdef uint32_t tag
     if unlikely(after == NULL) or unlikely(depth <= 0):
         return NULL
@@ -131,11 +130,9 @@ cdef const uint8_t* _stamp(
         if unlikely(at == NULL):
             return NULL
         if tag == TAG_SECONDS:
-            at = read_varint(at, after, &value)
-            stamp.seconds = <int64_t> value
+            at = read_int64(at, after, &stamp.seconds)
         elif tag == TAG_NANOS:
-            at = read_varint(at, after, &value)
-            stamp.nanos = <int32_t> <uint32_t> value
+            at = read_int32(at, after, &stamp.nanos)
         elif tag >> 3 == 0:
             return NULL
         else:
@@ -143,24 +140,6 @@ cdef const uint8_t* _stamp(
         if unlikely(at == NULL):
             return NULL
     return after
-
-
-cdef inline const uint8_t* _number(
-    const uint8_t* at, const uint8_t* end, int64_t* number
-) noexcept nogil:
-    cdef uint64_t value = 0
-    at = read_varint(at, end, &value)
-    number[0] = <int64_t> value
-    return at
-
-
-cdef inline const uint8_t* _enum(
-    const uint8_t* at, const uint8_t* end, int32_t* number
-) noexcept nogil:
-    cdef uint64_t value = 0
-    at = read_varint(at, end, &value)
-    number[0] = <int32_t> <uint32_t> value
-    return at
 
 
 cdef const uint8_t* _parse_in_any_order(
@@ -173,24 +152,24 @@ cdef const uint8_t* _parse_in_any_order(
         if unlikely(at == NULL):
             return NULL
         if tag == TAG_TENANT_ID:
-            at = _number(at, end, &call.tenant_id)
+            at = read_int64(at, end, &call.tenant_id)
         elif tag == TAG_EXTENSION_ID:
-            at = _number(at, end, &call.extension_id)
+            at = read_int64(at, end, &call.extension_id)
         elif tag == TAG_CALLER_NUMBER:
             at = _text(at, end, &call.caller_number, call)
         elif tag == TAG_DESTINATION_NUMBER:
             at = _text(at, end, &call.destination_number, call)
         elif tag == TAG_DIRECTION:
-            at = _enum(at, end, &call.direction)
+            at = read_int32(at, end, &call.direction)
         elif tag == TAG_DISPOSITION:
-            at = _enum(at, end, &call.disposition)
+            at = read_int32(at, end, &call.disposition)
         elif tag == TAG_DURATION_SECONDS:
-            at = _number(at, end, &call.duration_seconds)
+            at = read_int64(at, end, &call.duration_seconds)
             call.has_duration = 1
         elif tag == TAG_STARTED_AT:
-            at = _stamp(at, end, &call.started_at, depth - 1)
+            at = read_stamp(at, end, &call.started_at, depth - 1)
         elif tag == TAG_ENDED_AT:
-            at = _stamp(at, end, &call.ended_at, depth - 1)
+            at = read_stamp(at, end, &call.ended_at, depth - 1)
         elif tag == TAG_CALL_ID:
             at = _text(at, end, &call.call_id, call)
         elif tag >> 3 == 0:

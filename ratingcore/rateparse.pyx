@@ -11,10 +11,11 @@ from libc.string cimport memset
 
 from .callparse cimport (
     MAX_DEPTH,
-    TAG_NANOS,
-    TAG_SECONDS,
     is_utf8,
     read_bytes,
+    read_int32,
+    read_int64,
+    read_stamp,
     read_uint32,
     read_varint,
     skip_field,
@@ -54,20 +55,6 @@ cdef const uint8_t* _text(const uint8_t* at, const uint8_t* end, text_t* text) n
     return at
 
 
-cdef const uint8_t* _int32(const uint8_t* at, const uint8_t* end, int32_t* number) noexcept nogil:
-    cdef uint64_t value = 0
-    at = read_varint(at, end, &value)
-    number[0] = <int32_t> <uint32_t> value
-    return at
-
-
-cdef const uint8_t* _int64(const uint8_t* at, const uint8_t* end, int64_t* number) noexcept nogil:
-    cdef uint64_t value = 0
-    at = read_varint(at, end, &value)
-    number[0] = <int64_t> value
-    return at
-
-
 cdef const uint8_t* _bool(const uint8_t* at, const uint8_t* end, uint8_t* truth) noexcept nogil:
     cdef uint64_t value = 0
     at = read_varint(at, end, &value)
@@ -80,30 +67,6 @@ cdef const uint8_t* _other(const uint8_t* at, const uint8_t* end, uint32_t tag) 
     if tag >> 3 == 0:
         return NULL
     return skip_field(at, end, tag, RATE_DEPTH - 1)
-
-
-cdef const uint8_t* _stamp(const uint8_t* at, const uint8_t* end, stamp_t* stamp) noexcept nogil:
-    """A google.protobuf.Timestamp; one that comes again is merged into the one before."""
-    cdef text_t message
-    cdef const uint8_t* after = read_bytes(at, end, &message)
-    cdef uint32_t tag
-    if unlikely(after == NULL):
-        return NULL
-    stamp.present = 1
-    at = message.data
-    while at < after:
-        at = read_uint32(at, after, &tag)
-        if unlikely(at == NULL):
-            return NULL
-        if tag == TAG_SECONDS:
-            at = _int64(at, after, &stamp.seconds)
-        elif tag == TAG_NANOS:
-            at = _int32(at, after, &stamp.nanos)
-        else:
-            at = _other(at, after, tag)
-        if unlikely(at == NULL):
-            return NULL
-    return after
 
 
 cdef const uint8_t* _interval(const uint8_t* at, const uint8_t* end) noexcept nogil:
@@ -146,26 +109,26 @@ cdef const uint8_t* parse_rate(
         elif tag == RATE_COST_PER_MINUTE:
             at = _text(at, end, &rate.cost_per_minute)
         elif tag == RATE_BILLING_INCREMENT:
-            at = _int32(at, end, &rate.billing_increment)
+            at = read_int32(at, end, &rate.billing_increment)
         elif tag == RATE_CONNECT_FEE:
             at = _text(at, end, &rate.connect_fee)
         elif tag == RATE_MINIMUM_SECONDS:
-            at = _int32(at, end, &rate.minimum_seconds)
+            at = read_int32(at, end, &rate.minimum_seconds)
         elif tag == RATE_INTERVALS:
             at = _interval(at, end)
             rate.has_intervals = 1
         elif tag == RATE_EFFECTIVE_FROM:
-            at = _stamp(at, end, &rate.effective_from)
+            at = read_stamp(at, end, &rate.effective_from, RATE_DEPTH - 1)
         elif tag == RATE_EFFECTIVE_TO:
-            at = _stamp(at, end, &rate.effective_to)
+            at = read_stamp(at, end, &rate.effective_to, RATE_DEPTH - 1)
         elif tag == RATE_BLOCKED:
             at = _bool(at, end, &rate.blocked)
         elif tag == RATE_TENANT_ID:
-            at = _int64(at, end, &rate.tenant_id)
+            at = read_int64(at, end, &rate.tenant_id)
         elif tag == RATE_ETAG:
             at = _text(at, end, &ignored_text)
         elif tag == RATE_CREATED_AT or tag == RATE_UPDATED_AT:
-            at = _stamp(at, end, &ignored_stamp)
+            at = read_stamp(at, end, &ignored_stamp, RATE_DEPTH - 1)
         elif tag >> 3 == 0:
             return NULL
         else:
@@ -189,13 +152,13 @@ cdef const uint8_t* next_rate(
         if likely(tag == HEAD_RATES):
             return read_bytes(at, end, rate)
         if tag == HEAD_TENANT_ID:
-            at = _int64(at, end, &head.tenant_id)
+            at = read_int64(at, end, &head.tenant_id)
         elif tag == HEAD_MODE:
-            at = _int32(at, end, &head.mode)
+            at = read_int32(at, end, &head.mode)
         elif tag == HEAD_DRY_RUN:
             at = _bool(at, end, &head.dry_run)
         elif tag == HEAD_RATE_COUNT:
-            at = _int64(at, end, &head.rate_count)
+            at = read_int64(at, end, &head.rate_count)
             head.has_rate_count = 1
         elif tag >> 3 == 0:
             return NULL

@@ -24,6 +24,7 @@ from .callparse cimport (
     TAG_SECONDS,
     TAG_STARTED_AT,
     TAG_TENANT_ID,
+    read_int64,
     read_varint,
     stamp_t,
     text_t,
@@ -95,15 +96,6 @@ cdef inline bint _next_is(const uint8_t* at, const uint8_t* end, uint8_t tag) no
     return at != NULL and at < end and at[0] == tag
 
 
-cdef inline const uint8_t* _number(
-    const uint8_t* at, const uint8_t* end, int64_t* number
-) noexcept nogil:
-    cdef uint64_t value = 0
-    at = read_varint(at, end, &value)
-    number[0] = <int64_t> value
-    return at
-
-
 cdef inline const uint8_t* _enum(
     const uint8_t* at, const uint8_t* end, int32_t* number
 ) noexcept nogil:
@@ -172,9 +164,9 @@ cdef inline bint parse_usual(
     is in ``call`` means nothing."""
     clear_call(call)
     if _next_is(at, end, TAG_TENANT_ID):
-        at = _number(at + 1, end, &call.tenant_id)
+        at = read_int64(at + 1, end, &call.tenant_id)
     if _next_is(at, end, TAG_EXTENSION_ID):
-        at = _number(at + 1, end, &call.extension_id)
+        at = read_int64(at + 1, end, &call.extension_id)
     if _next_is(at, end, TAG_CALLER_NUMBER):
         at = _text(at + 1, end, &call.caller_number)
     if _next_is(at, end, TAG_DESTINATION_NUMBER):
