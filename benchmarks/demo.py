@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.real_deck import SEED, DeckRow, real_deck, real_numbers
+from benchmarks.workload import import_messages
 from service.cli.connection import Client
 from service.cli.upload import Chunk, Upload, chunked
 from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest, UploadCdrsResponse, UsageRow
-from tollwire.v1.rating_service_pb2 import ImportRatesRequest
 from tollwire.v1.tenant_service_pb2 import CreateExtensionRequest, CreateTenantRequest
 from tollwire.v1.types_pb2 import (
     DIRECTION_INBOUND,
@@ -42,7 +42,6 @@ from tollwire.v1.types_pb2 import (
     DISPOSITION_CONGESTION,
     DISPOSITION_FAILED,
     DISPOSITION_NO_ANSWER,
-    IMPORT_MODE_REPLACE,
     ROUNDING_UP,
     USAGE_DIMENSION_DAY,
     USAGE_DIMENSION_DESTINATION,
@@ -50,14 +49,12 @@ from tollwire.v1.types_pb2 import (
     Direction,
     Disposition,
     Extension,
-    Rate,
     Tenant,
     UsageDimension,
 )
 
 DEFAULT_CALLS = 1_000_000
 CHUNK_CALLS = 10_000
-RATES_A_MESSAGE = 10_000
 DAYS = 28
 FIRST_DAY_SECONDS = 1_772_409_600  # 2026-03-02, a Monday
 MIB = 1024 * 1024
@@ -170,23 +167,7 @@ def make_customers(client: Client) -> list[Customer]:
 
 
 def import_deck(client: Client, tenant_id: int, deck: list[DeckRow]) -> None:
-    def messages() -> Iterator[ImportRatesRequest]:
-        for start in range(0, len(deck), RATES_A_MESSAGE):
-            yield ImportRatesRequest(
-                tenant_id=tenant_id,
-                mode=IMPORT_MODE_REPLACE,
-                rates=[
-                    Rate(
-                        prefix=row.prefix,
-                        destination=row.destination,
-                        cost_per_minute=row.cost_per_minute,
-                        billing_increment=row.billing_increment,
-                    )
-                    for row in deck[start : start + RATES_A_MESSAGE]
-                ],
-            )
-
-    answer = client.rating.ImportRates(messages())
+    answer = client.rating.ImportRates(import_messages(deck, tenant_id))
     if answer.created != len(deck):
         raise SystemExit(f"the deck was not taken: {answer}")
 
