@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ratingcore import callparse
 from tests.core.protobuf import damaged, field_bytes, framed, message_bytes, varint
+from tests.fuzz.targets import fields_of
 from tollwire.v1 import rating_service_pb2, types_pb2
 
 
@@ -18,26 +19,7 @@ def by_library(request: bytes) -> list[tuple[object, ...]] | None:
         message = rating_service_pb2.StreamRateCallsRequest.FromString(request)
     except DecodeError:
         return None
-
-    def stamp(call: types_pb2.Call, name: str) -> tuple[int, int] | None:
-        value: Timestamp = getattr(call, name)
-        return (value.seconds, value.nanos) if call.HasField(name) else None
-
-    return [
-        (
-            call.tenant_id,
-            call.extension_id,
-            call.caller_number.encode(),
-            call.destination_number.encode(),
-            call.direction,
-            call.disposition,
-            call.duration_seconds if call.HasField("duration_seconds") else None,
-            stamp(call, "started_at"),
-            stamp(call, "ended_at"),
-            call.call_id.encode(),
-        )
-        for call in message.calls
-    ]
+    return list(map(fields_of, message.calls))
 
 
 def by_core(request: bytes) -> list[tuple[object, ...]] | None:

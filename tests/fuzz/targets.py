@@ -108,13 +108,15 @@ def read(data: bytes) -> int | None:
         calls = None
     if not accepted_alike(calls, request):
         return None
-    expected = list(map(_call, request.calls))
+    expected = list(map(fields_of, request.calls))
     if calls != expected:
         raise Difference(f"{calls} is not {expected}")
     return len(expected)
 
 
-def _call(call: types_pb2.Call) -> tuple[object, ...]:
+def fields_of(call: types_pb2.Call) -> tuple[object, ...]:
+    """As parse_calls gives them, read by the library."""
+
     def stamp(name: Literal["started_at", "ended_at"]) -> tuple[int, int] | None:
         value: Timestamp = getattr(call, name)
         return (value.seconds, value.nanos) if call.HasField(name) else None
