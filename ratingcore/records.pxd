@@ -50,3 +50,4 @@ cdef class Records:
 
 
 cdef object text_of(const text_t* text)
+cdef int find_parties(Records records) except -1

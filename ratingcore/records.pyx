@@ -92,7 +92,7 @@ cdef class Records:
         if first < last:
             memcpy(made.items, self.items + first, (last - first) * sizeof(record_t))
         made.count = last - first
-        _find_parties(made)
+        find_parties(made)
         return made
 
     def parties(self):
@@ -186,7 +186,7 @@ cdef class Records:
     cdef int complete(self) except -1:
         """After the last call was added."""
         derive_call_ids(self.items, self.count, self.owners)
-        return _find_parties(self)
+        return find_parties(self)
 
     cdef int check_positions(self, array positions) except -1:
         """ValueError unless these are positions of calls that break no rule."""
@@ -264,7 +264,7 @@ cdef int _set_content(record_t* record, tuple content, list owners) except -1:
     return _set_text(&record.destination_number, destination_number, owners)
 
 
-cdef int _find_parties(Records records) except -1:
+cdef int find_parties(Records records) except -1:
     """Number the different (tenant_id, extension_id) by when they first come."""
     cdef uint32_t size = 16
     cdef uint32_t* places               # open-addressing hash: 1 + party, 0 where free

@@ -1,0 +1,26 @@
+from array import array
+from collections.abc import Iterable
+from typing import Any, final
+
+from .records import Records
+
+STORED_FIELDS: tuple[tuple[str, int], ...]
+
+Misfit = tuple[int, str, object]
+
+@final
+class StoredRows:
+    @property
+    def records(self) -> Records: ...
+    @property
+    def ids(self) -> array[int]: ...
+    @property
+    def upload_ids(self) -> array[int]: ...
+    @property
+    def created_at_ns(self) -> array[int]: ...
+    @property
+    def misfits(self) -> list[Misfit]: ...
+    def __len__(self) -> int: ...
+
+def read_copy(data: bytes) -> StoredRows: ...
+def read_tuples(rows: Iterable[tuple[Any, ...]]) -> StoredRows: ...
