@@ -6,7 +6,9 @@ from .records import Records
 
 ROW_FIELDS: tuple[tuple[str, int], ...]
 
-def copy_data(records: Records, order: array[int], upload_id: int, created_at_ns: int) -> bytes: ...
+def copy_data(
+    records: Records, order: array[int], first_id: int, upload_id: int, created_at_ns: int
+) -> bytes: ...
 
 class RowTuples(Iterator[tuple[Any, ...]]):
     def __init__(

@@ -1,8 +1,8 @@
 # cython: cdivision=True
 """Rated calls as rows, for the databases' bulk ways in: PostgreSQL's binary COPY format, and tuples.
 
-This module knows in which order a row has its fields (``ROW_FIELDS``), and nothing of tables or
-connections.
+This module knows in which order a row has its fields (``ROW_FIELDS``; a row to copy has its id
+before them, SQLite gives the ids by itself), and nothing of tables or connections.
 """
 
 from cpython.array cimport array
@@ -40,7 +40,7 @@ ROW_FIELDS = (
 )
 
 cdef enum:
-    FIELD_COUNT = 19
+    FIELD_COUNT = 20                         # the id and ROW_FIELDS
     FIXED_SIZE = 2 + FIELD_COUNT * (4 + 8)   # of a row without its texts, at most
     MAX_COPY = 0x7FFFFFFF                    # bytes
     HEADER_SIZE = 19
@@ -82,11 +82,12 @@ cdef inline uint8_t* _text(uint8_t* at, const text_t* text) noexcept nogil:
 
 
 cdef uint8_t* _row(
-    uint8_t* at, const record_t* record, int64_t upload_id, int64_t created_at_ns
+    uint8_t* at, const record_t* record, int64_t row_id, int64_t upload_id, int64_t created_at_ns
 ) noexcept nogil:
     at[0] = 0
     at[1] = FIELD_COUNT
-    at = _integer(at + 2, <uint64_t> record.tenant_id, 8)
+    at = _integer(at + 2, <uint64_t> row_id, 8)
+    at = _integer(at, <uint64_t> record.tenant_id, 8)
     at = _text(at, &record.call_id)
     at = _optional(at, <uint64_t> record.extension_id, 8)
     at = _text(at, &record.caller_number)
@@ -126,10 +127,15 @@ cdef uint64_t _room(const record_t* records, const uint32_t* order, Py_ssize_t c
 
 
 def copy_data(
-    Records records not None, array order not None, int64_t upload_id, int64_t created_at_ns
+    Records records not None,
+    array order not None,
+    int64_t first_id,
+    int64_t upload_id,
+    int64_t created_at_ns,
 ):
-    """The rated calls at these positions as PostgreSQL's binary COPY data, a row each. No cost may
-    be past its limit. ``upload_id`` 0 stands for none. OverflowError above 2 GiB."""
+    """The rated calls at these positions as PostgreSQL's binary COPY data, a row each, with ids
+    from ``first_id`` on. No cost may be past its limit. ``upload_id`` 0 stands for none.
+    OverflowError above 2 GiB."""
     cdef Py_ssize_t count = len(order)
     cdef Py_ssize_t i
     cdef uint32_t capacity = 0
@@ -148,7 +154,13 @@ def copy_data(
             memcpy(data, HEADER, HEADER_SIZE)
             at = data + HEADER_SIZE
             for i in range(count):
-                at = _row(at, &records.items[order.data.as_uints[i]], upload_id, created_at_ns)
+                at = _row(
+                    at,
+                    &records.items[order.data.as_uints[i]],
+                    first_id + i,
+                    upload_id,
+                    created_at_ns,
+                )
             at[0] = at[1] = 0xFF
         return PyBytes_FromStringAndSize(<const char*> data, at + TRAILER_SIZE - data)
     finally:

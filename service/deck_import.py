@@ -25,7 +25,7 @@ from service.model import ImportMode, ImportOutcome, Rate, RateError
 from service.rate_checks import check_terms, normalized
 from service.storage import deck_import as storage
 from service.storage import decks as stored_decks
-from service.storage import ids, tenants
+from service.storage import tenants
 from service.storage.engine import Connection, Database
 
 MAX_ERRORS = 1000
@@ -216,7 +216,7 @@ class DeckImports:
         self, connection: Connection, base: TenantDeck, deck: IncomingDeck, changes: _Changes
     ) -> TenantDeck:
         tenant_id, revision = base.tenant.id, base.revision + 1
-        first_version_id = ids.reserve(self._database, connection, "rate_versions", len(deck))
+        first_version_id = storage.reserve_ids(self._database, connection, len(deck))
         deck.number(first_version_id)
         builder = DeckBuilder(base.deck)
         for version_id, prefix in changes.gone:

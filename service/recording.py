@@ -42,8 +42,10 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Recording:
     """What became of a batch. created + duplicates + refusals are its calls; ``unrated`` counts
-    those of created that have no cost; the refusals come by rising position."""
+    those of created that have no cost; the refusals come by rising position. The CDRs have the ids
+    from ``first_id`` on; 0 where none was created."""
 
+    first_id: int
     created: int
     duplicates: int
     unrated: int
@@ -93,7 +95,8 @@ class Recorder:
             new, old, too_dear = split(records, order, in_the_way)
             refusals += [_overflow(records, position) for position in too_dear]
         rows = Rows(records, new, upload_id, self._clock_ns())
-        in_the_way |= cdrs.insert_new(connection, rows)
+        inserted = cdrs.insert_new(connection, rows)
+        in_the_way |= inserted.in_the_way
         created = new
         if in_the_way:
             created = rows.without(in_the_way.keys()).order
@@ -101,6 +104,7 @@ class Recorder:
         conflicts = _conflicts(connection, records, created, old, in_the_way)
         refusals += conflicts
         return Recording(
+            first_id=inserted.first_id if created else 0,
             created=len(created),
             duplicates=len(old) - len(conflicts),
             unrated=unrated_count(records, created),
@@ -152,8 +156,8 @@ class Rows:
     def tuples(self) -> Iterable[tuple[Any, ...]]:
         return RowTuples(self.records, self.order, self.upload_id, self.created_at_ns)
 
-    def copy_data(self) -> bytes:
-        return copy_data(self.records, self.order, self.upload_id, self.created_at_ns)
+    def copy_data(self, first_id: int) -> bytes:
+        return copy_data(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
 
     def without(self, keys: Collection[Key]) -> Rows:
         key = self.records.key

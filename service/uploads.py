@@ -150,6 +150,7 @@ class Uploads:
             conflicts=recording.conflicts,
             rejected=len(failures) - recording.conflicts,
             unrated=recording.unrated,
+            first_cdr_id=recording.first_id,
             failures=failures,
         )
         uploads.add_chunk(connection, upload_id, settled, self._clock_ns())

@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 
 from service.model import MAX_STARTED_AT_NS, CdrFilter, RatingStatus
+from service.storage import ids
 from service.storage.tables import CdrRow, ExtensionRow, TenantRow
 
 Key = tuple[int, str]  # tenant_id, call_id
@@ -71,8 +72,9 @@ class NewRows(Protocol):
     def tuples(self) -> Iterable[tuple[Any, ...]]:
         """The values of ROW_FIELDS of each."""
 
-    def copy_data(self) -> bytes:
-        """The same as PostgreSQL's binary COPY data: integers as wide as their columns."""
+    def copy_data(self, first_id: int) -> bytes:
+        """The same, behind ids from ``first_id`` on, as PostgreSQL's binary COPY data: integers as
+        wide as their columns."""
 
     def without(self, keys: Collection[Key]) -> NewRows:
         """Those whose key is not among ``keys``."""
@@ -85,7 +87,14 @@ class Recorded(NamedTuple):
     content: Content
 
 
-_COPY = f"COPY cdrs ({', '.join(ROW_FIELDS)}) FROM STDIN (FORMAT BINARY)"
+class Inserted(NamedTuple):
+    """What became of rows to insert."""
+
+    first_id: int  # of those that went in, which have the ids from here on in their order
+    in_the_way: dict[Key, Recorded]  # what was recorded before, of the others
+
+
+_COPY = f"COPY cdrs (id, {', '.join(ROW_FIELDS)}) FROM STDIN (FORMAT BINARY)"
 # OR FAIL: a row that breaks a constraint ends the transaction anyway. With ABORT, the default, and
 # a trigger SQLite would note each page before it changes it, for every row anew.
 _INSERT = (
@@ -98,20 +107,23 @@ _CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in CONTENT_FIELDS)
 IS_UNRATED = CdrRow.status == literal_column(str(int(RatingStatus.UNRATED)))
 
 
-def insert_new(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
+def insert_new(connection: Connection, new: NewRows) -> Inserted:
     """Insert the rows whose key is not recorded yet; answer the recorded calls of the others.
 
     Waits for other transactions that are inserting one of the keys, so the answer holds whoever
     came first.
     """
+    if not len(new):
+        return Inserted(0, {})
+    first_id = ids.take_rows(connection, "cdrs", len(new))
     if connection.dialect.name == "sqlite":
-        return _insert_sqlite(connection, new)
-    return _copy_postgresql(connection, new)
+        return Inserted(first_id, _insert_sqlite(connection, new, first_id))
+    return Inserted(first_id, _copy_postgresql(connection, new, first_id))
 
 
-def _insert_sqlite(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
-    # Nobody else writes meanwhile: what was there before has no higher id than this.
-    newest = connection.execute(select(func.max(CdrRow.id))).scalar() or 0
+def _insert_sqlite(connection: Connection, new: NewRows, first_id: int) -> dict[Key, Recorded]:
+    """SQLite gives the ids by itself, from ``first_id`` on, and none to a row whose key is
+    taken."""
     # Past SQLAlchemy, which takes only lists: ten thousand rows that live at once are work for the
     # garbage collector, as much as a third of the insert.
     cursor = connection.connection.cursor()
@@ -123,10 +135,10 @@ def _insert_sqlite(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
     if inserted == len(new):
         return {}
     found = find(connection, new.keys())
-    return {key: recorded for key, recorded in found.items() if recorded.cdr_id <= newest}
+    return {key: recorded for key, recorded in found.items() if recorded.cdr_id < first_id}
 
 
-def _copy_postgresql(connection: Connection, new: NewRows) -> dict[Key, Recorded]:
+def _copy_postgresql(connection: Connection, new: NewRows, first_id: int) -> dict[Key, Recorded]:
     """COPY is the fastest way in, but one taken key refuses all of its rows. Most chunks have none;
     the others are copied again without the rows whose keys were taken, which by then are committed
     and seen."""
@@ -134,7 +146,7 @@ def _copy_postgresql(connection: Connection, new: NewRows) -> dict[Key, Recorded
     while len(new):
         try:
             with connection.begin_nested():
-                _copy(connection, new)
+                _copy(connection, new, first_id)
             break
         except psycopg.errors.UniqueViolation:
             found = find(connection, new.keys())
@@ -145,10 +157,10 @@ def _copy_postgresql(connection: Connection, new: NewRows) -> dict[Key, Recorded
     return in_the_way
 
 
-def _copy(connection: Connection, new: NewRows) -> None:
+def _copy(connection: Connection, new: NewRows, first_id: int) -> None:
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.write(new.copy_data())
+        copy.write(new.copy_data(first_id))
 
 
 def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:

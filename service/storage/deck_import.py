@@ -13,6 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from service.storage import ids
+from service.storage.engine import Database
 from service.storage.rates import from_pair, intervals_to_text, note_change, to_pair
 
 # A rate as DeckBuilder.put takes it: version_id, rate_id, prefix, destination, cost_per_minute_e4,
@@ -56,18 +58,28 @@ def created_at_ns(connection: Connection, version_ids: Sequence[int]) -> dict[in
     """When the rates that these are versions of were created, by their ids."""
     found: dict[int, int] = {}
     query = "SELECT rate_id, created_at_ns FROM rate_versions WHERE version_id IN "
-    for ids in _id_parameters(connection, version_ids):
-        rows = connection.execute(text(query + _IDS[connection.dialect.name]), {"ids": ids})
+    for part in _id_parameters(connection, version_ids):
+        rows = connection.execute(text(query + _IDS[connection.dialect.name]), {"ids": part})
         found.update((rate_id, at_ns) for rate_id, at_ns in rows)
     return found
+
+
+def reserve_ids(database: Database, connection: Connection, count: int) -> int:
+    """The first of ``count`` new consecutive version_ids. An import goes on for seconds: where the
+    database lets two write at once, the counter is moved in a transaction of its own, and stays so
+    even if the import fails."""
+    if database.is_sqlite:
+        return ids.take(connection, "rate_versions", count)
+    with database.write() as own:
+        return ids.take(own, "rate_versions", count)
 
 
 def retire(connection: Connection, version_ids: Sequence[int], revision: int) -> None:
     """These versions end with ``revision`` of their tenant's deck."""
     query = "UPDATE rate_versions SET retired_revision = :revision WHERE version_id IN "
-    for ids in _id_parameters(connection, version_ids):
+    for part in _id_parameters(connection, version_ids):
         connection.execute(
-            text(query + _IDS[connection.dialect.name]), {"ids": ids, "revision": revision}
+            text(query + _IDS[connection.dialect.name]), {"ids": part, "revision": revision}
         )
 
 

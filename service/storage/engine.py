@@ -32,6 +32,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.errors import Reason, Unavailable
+from service.storage.ids import Blocks
 
 # Longer than any chunk takes, shorter than a client's patience.
 BUSY_TIMEOUT_SECONDS = 30
@@ -64,6 +65,8 @@ class Database:
                 pool_pre_ping=True,
                 isolation_level="READ COMMITTED",
                 connect_args={"connect_timeout": 5},
+                # For service.storage.ids.
+                execution_options={"id_blocks": Blocks()},
                 hide_parameters=_HIDE_PARAMETERS,
             )
 

@@ -1,15 +1,21 @@
 """Ids that are never used twice, not even after what they named was deleted.
 
-An id is taken within the transaction that uses it; where that is rolled back, so is the counter.
-The counter's row is locked until the commit, so ids are taken late.
+Of what clients name (tenants, rates, uploads) an id is taken within the transaction that uses it;
+where that is rolled back, so is the counter. The counter's row is locked until the commit, so ids
+are taken late.
+
+Rows that come in bulk take theirs with ``take_rows``, which makes nobody wait: the rows of a
+transaction have consecutive ids, and what a transaction that was rolled back had taken, or a
+process that ended had left, stays a gap.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, case, update
+import threading
 
-from service.storage.engine import Database
-from service.storage.tables import IdCounter
+from sqlalchemy import Connection, case, func, select, update
+
+from service.storage.tables import ID_BLOCK_SIZE, ID_BLOCKS, Base, IdCounter
 
 # Ids that callers choose from here on do not move the counter: after a single create with the
 # greatest id there would be none left to give.
@@ -27,15 +33,6 @@ def take(connection: Connection, name: str, count: int = 1) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def reserve(database: Database, connection: Connection, name: str, count: int) -> int:
-    """As ``take``, for a transaction that goes on for seconds: where the database lets two write at
-    once, the counter is moved in a transaction of its own, and stays so even if the other fails."""
-    if database.is_sqlite:
-        return take(connection, name, count)
-    with database.write() as own:
-        return take(own, name, count)
-
-
 def move_past(connection: Connection, name: str, used_id: int) -> None:
     """Never give out ``used_id``, which a caller chose by itself."""
     if used_id < _END_OF_COUNTING:
@@ -45,3 +42,39 @@ def move_past(connection: Connection, name: str, used_id: int) -> None:
             .where(IdCounter.name == name)
             .values(next_id=case((behind, used_id + 1), else_=IdCounter.next_id))
         )
+
+
+def take_rows(connection: Connection, table: str, count: int) -> int:
+    """The first of ``count`` consecutive ids for new rows of a table ("cdrs", "cdr_pricings",
+    "cdr_reversals"), within the transaction that writes them."""
+    if connection.dialect.name == "sqlite":
+        # Nobody else writes meanwhile, and rows of these tables are never deleted.
+        newest = connection.execute(select(func.max(Base.metadata.tables[table].c.id))).scalar()
+        return int(newest or 0) + 1
+    blocks: Blocks = connection.get_execution_options()["id_blocks"]
+    return blocks.take(connection, table, count)
+
+
+class Blocks:
+    """The ids that one process may give to rows on PostgreSQL: of each table what is left of the
+    block that it took from the table's sequence. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: dict[str, range] = {}
+
+    def take(self, connection: Connection, table: str, count: int) -> int:
+        """The first of ``count`` consecutive ids, at most ID_BLOCK_SIZE."""
+        with self._lock:
+            left = self._left.get(table, range(0))
+            if count <= len(left):
+                self._left[table] = left[count:]
+                return left[0]
+        # Without the lock: a database that does not answer holds up nobody else. A sequence's value
+        # is taken whatever becomes of the transaction.
+        first = int(connection.execute(select(ID_BLOCKS[table].next_value())).scalar_one())
+        rest = range(first + count, first + ID_BLOCK_SIZE)
+        with self._lock:
+            if len(rest) > len(self._left.get(table, range(0))):
+                self._left[table] = rest
+        return first

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     SmallInteger,
     Text,
     text,
@@ -53,6 +54,15 @@ class IdCounter(Base):
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     next_id: Mapped[int] = mapped_column(BigInteger)
+
+
+# Where the ids of a table's rows come from on PostgreSQL: each value is the first of a block of
+# this many (service.storage.ids). SQLite has no sequences and needs none.
+ID_BLOCK_SIZE = 1_000_000
+ID_BLOCKS = {
+    name: Sequence(f"{name}_id_blocks", start=1, increment=ID_BLOCK_SIZE, metadata=Base.metadata)
+    for name in ("cdrs", "cdr_pricings", "cdr_reversals")
+}
 
 
 class TenantRow(Base):
@@ -246,6 +256,8 @@ class UploadChunkRow(Base):
     conflicts: Mapped[int] = mapped_column(Integer)
     rejected: Mapped[int] = mapped_column(Integer)
     unrated: Mapped[int] = mapped_column(Integer)
+    # The chunk's CDRs have the ids from this one on, as many as were created; 0 where none was.
+    first_cdr_id: Mapped[int] = mapped_column(BigInteger)
     # JSON [[index, call_id, reason, message], ...]; NULL for none.
     failures: Mapped[str | None] = mapped_column(Text)
 
@@ -263,7 +275,7 @@ class CdrRow(Base):
 
     __tablename__ = "cdrs"
 
-    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     call_id: Mapped[str] = mapped_column(Text)
     extension_id: Mapped[int | None] = mapped_column(BigInteger)
@@ -324,3 +336,54 @@ class CdrRow(Base):
             postgresql_where=text("status = 3"),
         ),
     )
+
+
+class CdrPricingRow(Base):
+    """That a CDR which was recorded UNRATED has got its price, and what stood in it before."""
+
+    __tablename__ = "cdr_pricings"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    cdr_id: Mapped[int] = mapped_column(BigInteger)
+    unrated_reason: Mapped[int] = mapped_column(SmallInteger)
+    rate_revision: Mapped[int] = mapped_column(BigInteger)
+    priced_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("unrated_reason BETWEEN 1 AND 3", name="unrated_reason"),
+        Index("uq_cdr_pricings_cdr", "cdr_id", unique=True),
+    )
+
+
+class LedgerEntryRow(Base):
+    """What one transaction wrote for ever: ``row_count`` rows of a ``kind`` (EntryKind) with the
+    ids from ``first_id`` on, and the SHA-256 of their canonical bytes. ``hash`` is over the entry
+    and the hash of the entry before it in the chain."""
+
+    __tablename__ = "ledger_entries"
+
+    chain: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)  # from 1
+    kind: Mapped[int] = mapped_column(SmallInteger)
+    first_id: Mapped[int] = mapped_column(BigInteger)
+    row_count: Mapped[int] = mapped_column(Integer)
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("kind BETWEEN 1 AND 3", name="kind"),
+        CheckConstraint("row_count > 0", name="row_count"),
+        CheckConstraint("length(digest) = 32 AND length(hash) = 32", name="sizes"),
+        Index("uq_ledger_entries_rows", "kind", "first_id", unique=True),
+    )
+
+
+class LedgerHeadRow(Base):
+    """Where a chain of the ledger ends. The next entry is added under the lock on this row."""
+
+    __tablename__ = "ledger_heads"
+
+    chain: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    length: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)  # of the last entry; zeros before the first

@@ -5,7 +5,8 @@ Rating rule 9 as triggers, for both databases:
 - cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, and nothing but its outcome changes;
   every other UPDATE and each DELETE is refused.
 - rate_versions: a row may be retired, once; every other UPDATE and each DELETE is refused.
-- tenant_versions, upload_chunks: UPDATE and DELETE are refused.
+- tenant_versions, upload_chunks, cdr_pricings, ledger_entries: UPDATE and DELETE are refused.
+- ledger_heads: a chain grows by one entry at a time; DELETE is refused.
 - tenants, extensions: the identity never changes; DELETE is refused while CDRs refer to the row.
 
 PostgreSQL also has TRUNCATE, which fires no row trigger: refused on all of these. SQLite also has
@@ -84,6 +85,17 @@ _REFUSALS = (
     _Refusal("tenant_versions", "DELETE", "a version of a tenant is never deleted"),
     _Refusal("upload_chunks", "UPDATE", "a committed chunk never changes"),
     _Refusal("upload_chunks", "DELETE", "a committed chunk is never deleted"),
+    _Refusal("cdr_pricings", "UPDATE", "a pricing never changes"),
+    _Refusal("cdr_pricings", "DELETE", "a pricing is never deleted"),
+    _Refusal("ledger_entries", "UPDATE", "an entry of the ledger never changes"),
+    _Refusal("ledger_entries", "DELETE", "an entry of the ledger is never deleted"),
+    _Refusal(
+        "ledger_heads",
+        "UPDATE",
+        "a chain of the ledger only grows, by one entry at a time",
+        when="NOT (NEW.chain {is} OLD.chain AND NEW.length {is} OLD.length + 1)",
+    ),
+    _Refusal("ledger_heads", "DELETE", "a chain of the ledger is never deleted"),
     _Refusal("tenants", "UPDATE", "a tenant keeps its id", when="NOT (NEW.id {is} OLD.id)"),
     _Refusal("tenants", "DELETE", "CDRs refer to this tenant", in_use_by="tenant_id"),
     _Refusal(
@@ -124,6 +136,13 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "rowid = NEW.rowid",
         "upload_id = NEW.upload_id AND first_index = NEW.first_index",
     ),
+    "cdr_pricings": ("rowid = NEW.rowid", "cdr_id = NEW.cdr_id"),
+    "ledger_entries": (
+        "rowid = NEW.rowid",
+        "chain = NEW.chain AND seq = NEW.seq",
+        "kind = NEW.kind AND first_id = NEW.first_id",
+    ),
+    "ledger_heads": ("rowid = NEW.rowid", "chain = NEW.chain"),
     "tenants": ("rowid = NEW.rowid", "id = NEW.id"),
     "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
 }

@@ -15,7 +15,8 @@ from service.storage.tables import UploadChunkRow, UploadRow
 class StoredChunk:
     """A settled chunk: where it begins, its calls, what they are known by and what became of them.
 
-    ``first_index`` counts within the upload.
+    ``first_index`` counts within the upload. The CDRs created have the ids from ``first_cdr_id``
+    on.
     """
 
     first_index: int
@@ -26,6 +27,7 @@ class StoredChunk:
     conflicts: int = 0
     rejected: int = 0
     unrated: int = 0
+    first_cdr_id: int = 0
     failures: tuple[UploadFailure, ...] = ()
 
 
@@ -75,6 +77,7 @@ def chunks(
             conflicts=row.conflicts,
             rejected=row.rejected,
             unrated=row.unrated,
+            first_cdr_id=row.first_cdr_id,
             failures=tuple(UploadFailure(*failure) for failure in json.loads(row.failures or "[]")),
         )
         for row in connection.execute(query)
@@ -95,6 +98,7 @@ def add_chunk(connection: Connection, upload_id: int, chunk: StoredChunk, now_ns
             conflicts=chunk.conflicts,
             rejected=chunk.rejected,
             unrated=chunk.unrated,
+            first_cdr_id=chunk.first_cdr_id,
             # ASCII throughout, so that a NUL in a refused call_id is stored as an escape.
             failures=json.dumps(failures) if failures else None,
         )

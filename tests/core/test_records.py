@@ -119,7 +119,7 @@ def test_only_good_calls_are_asked_for() -> None:
             lambda order: split(records, order),
             lambda order: rate_records(records, order, DECKS),
             lambda order: unrated_count(records, order),
-            lambda order: copy_data(records, order, 0, 0),
+            lambda order: copy_data(records, order, 1, 0, 0),
             lambda order: RowTuples(records, order, 0, 0),
         ):
             with pytest.raises(ValueError, match="no good call"):
@@ -236,8 +236,8 @@ def copied(data: bytes) -> Iterator[list[bytes | None]]:
 
 
 @settings(max_examples=100, deadline=None)
-@given(LISTS, st.sampled_from([0, 1, 2**63 - 1]))
-def test_rows(contents: list[Content | None], upload_id: int) -> None:
+@given(LISTS, st.sampled_from([0, 1, 2**63 - 1]), st.sampled_from([1, 255, 2**62]))
+def test_rows(contents: list[Content | None], upload_id: int, first_id: int) -> None:
     records, order = rated(contents)
     new, _, _ = split(records, order)
     tuples = list(RowTuples(records, new, upload_id, 77))
@@ -246,15 +246,15 @@ def test_rows(contents: list[Content | None], upload_id: int) -> None:
         expected = (*one[:2], one[2] or None, *one[3:], *records.outcome(position))
         assert row == (*expected, upload_id or None, 77)
     written = []
-    for row in tuples:
-        values = []
+    for cdr_id, row in enumerate(tuples, first_id):
+        values: list[bytes | None] = [cdr_id.to_bytes(8, "big")]
         for value, (_, size) in zip(row, ROW_FIELDS, strict=True):
             if value is None or isinstance(value, str):
                 values.append(value.encode() if value is not None else None)
             else:
                 values.append(value.to_bytes(size, "big"))
         written.append(values)
-    assert list(copied(copy_data(records, new, upload_id, 77))) == written
+    assert list(copied(copy_data(records, new, first_id, upload_id, 77))) == written
 
 
 # Memory.
@@ -268,7 +268,7 @@ def test_every_allocation_may_fail() -> None:
         records = records_of(contents).part(0, 90)
         order = in_key_order(records)
         rate_records(records, order, decks)
-        return copy_data(records, order, 0, 0)
+        return copy_data(records, order, 1, 0, 0)
 
     expected = attempt()
     for count in range(1000):

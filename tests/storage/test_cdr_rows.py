@@ -39,6 +39,13 @@ def stored(database: Database) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.exec_driver_sql(query)]
 
 
+def ids_of(database: Database, call_ids: Sequence[str], tenant_id: int = 1) -> Iterator[int]:
+    with database.read() as connection:
+        found = cdrs.find(connection, [(tenant_id, call_id) for call_id in call_ids])
+    for call_id in call_ids:
+        yield found[tenant_id, call_id].cdr_id
+
+
 def test_a_row_of_the_core_is_a_row_of_the_table() -> None:
     widths = {"BIGINT": 8, "INTEGER": 4, "SMALLINT": 2, "TEXT": 0}
     columns = CdrRow.__table__.c
@@ -49,31 +56,36 @@ def test_a_row_of_the_core_is_a_row_of_the_table() -> None:
 
 def test_what_is_there_stays_and_is_answered(database: Database) -> None:
     with database.write() as connection:
-        assert cdrs.insert_new(connection, rows(["b", "d"])) == {}
-        assert cdrs.insert_new(connection, rows(["b"], tenant_id=2)) == {}
+        first = cdrs.insert_new(connection, rows(["b", "d"]))
+        second = cdrs.insert_new(connection, rows(["b"], tenant_id=2))
+    assert first.in_the_way == second.in_the_way == {}
     with database.write() as connection:
-        in_the_way = cdrs.insert_new(connection, rows(["a", "b", "c", "d", "e"], seconds=8))
+        first_id, in_the_way = cdrs.insert_new(connection, rows([*"abcde"], seconds=8))
         found = cdrs.find(connection, [(1, "b"), (1, "d"), (1, "x"), (2, "b"), (3, "b")])
     assert set(in_the_way) == {(1, "b"), (1, "d")}
     assert set(found) == {(1, "b"), (1, "d"), (2, "b")}
     assert all(found[key] == recorded for key, recorded in in_the_way.items())
     assert in_the_way[1, "b"].content == (1, "b", 0, "é☎", "", 1, 6, 7, 2**63 - 2, None)
+    # The new ones have the ids from the first one on, in the order of their keys.
+    assert list(ids_of(database, "ace")) == [first_id, first_id + 1, first_id + 2]
     expected = [(1, name, 7 if name in "bd" else 8) for name in "abcde"]
     assert stored(database) == [*expected, (2, "b", 7)]
 
 
 def test_nothing_to_insert(database: Database) -> None:
     with database.write() as connection:
-        assert cdrs.insert_new(connection, rows([])) == {}
+        assert cdrs.insert_new(connection, rows([])).in_the_way == {}
         assert cdrs.find(connection, []) == {}
 
 
 def test_all_of_them_are_there(database: Database) -> None:
     names = [f"{index:04}" for index in range(2000)]
     with database.write() as connection:
-        assert cdrs.insert_new(connection, rows(names)) == {}
+        assert cdrs.insert_new(connection, rows(names)).in_the_way == {}
     with database.write() as connection:
-        assert set(cdrs.insert_new(connection, rows(names))) == {(1, name) for name in names}
+        assert set(cdrs.insert_new(connection, rows(names)).in_the_way) == {
+            (1, name) for name in names
+        }
     assert len(stored(database)) == 2000
 
 
@@ -125,5 +137,5 @@ def test_a_database_that_fails_in_the_middle(database: Database) -> None:
             assert failure.value.reason == Reason.DATABASE_UNAVAILABLE
     assert len(stored(database)) == 10
     with database.write() as connection:
-        assert len(cdrs.insert_new(connection, rows(names))) == 10
+        assert len(cdrs.insert_new(connection, rows(names)).in_the_way) == 10
     assert len(stored(database)) == 2000

@@ -19,7 +19,10 @@ from service.storage.tables import Base
 from tests.subjects.world import at_once
 
 _COUNTERS = {"tenants", "extensions", "rate_versions", "uploads"}
-_HISTORY = ("cdrs", "rate_versions", "tenant_versions", "upload_chunks", "tenants", "extensions")
+_GUARDED = (
+    *("cdrs", "cdr_pricings", "rate_versions", "tenant_versions", "upload_chunks"),
+    *("ledger_entries", "ledger_heads", "tenants", "extensions"),
+)
 
 
 @pytest.fixture
@@ -90,6 +93,13 @@ def _structure(connection: Connection) -> dict[str, list[str]]:
     return {table: sorted(lines) for table, lines in found.items()}
 
 
+def _sequences(connection: Connection) -> list[tuple[str, int, int]]:
+    if connection.dialect.name == "sqlite":
+        return []
+    query = "SELECT sequencename, start_value, increment_by FROM pg_sequences ORDER BY 1"
+    return [(name, start, step) for name, start, step in connection.exec_driver_sql(query)]
+
+
 def test_head_equals_the_metadata(database: Database) -> None:
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
@@ -100,18 +110,18 @@ def test_head_is_what_the_metadata_would_create(empty: Database) -> None:
     """Alembic does not compare CHECKs, conditions of indexes and more: the databases do."""
     with empty.write() as connection:
         Base.metadata.create_all(connection)
-        created = _structure(connection)
+        created = _structure(connection), _sequences(connection)
         Base.metadata.drop_all(connection)
     prepare(empty)
     with empty.read() as connection:
-        migrated = _structure(connection)
+        migrated = _structure(connection), _sequences(connection)
     assert migrated == created
-    assert migrated.keys() == Base.metadata.tables.keys()
+    assert migrated[0].keys() == Base.metadata.tables.keys()
 
 
 def test_all_triggers_are_there(database: Database) -> None:
-    expected = {(table, event) for table in _HISTORY for event in ("update", "delete")}
-    expected |= {(table, "insert" if database.is_sqlite else "truncate") for table in _HISTORY}
+    expected = {(table, event) for table in _GUARDED for event in ("update", "delete")}
+    expected |= {(table, "insert" if database.is_sqlite else "truncate") for table in _GUARDED}
     with database.read() as connection:
         names = triggers.installed(connection)
     assert names == sorted((f"tollwire_{table}_{event}", table) for table, event in expected)
@@ -191,4 +201,4 @@ def test_a_migration_that_fails_leaves_nothing_behind(
     assert "more" not in _tables(database)
     prepare(database)
     with database.read() as connection:
-        assert len(triggers.installed(connection)) == 3 * len(_HISTORY)
+        assert len(triggers.installed(connection)) == 3 * len(_GUARDED)

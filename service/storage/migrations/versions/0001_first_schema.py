@@ -18,6 +18,13 @@ depends_on = None
 # SQLite gives ids by itself only to a column of the exact type INTEGER.
 _ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# On PostgreSQL a value of these is the first of a block of ids, of this many.
+_ID_BLOCK_SIZE = 1_000_000
+_ID_BLOCKS = ("cdrs", "cdr_pricings", "cdr_reversals")
+
+# SQLite has one writer, whose commits wait for each other anyway.
+_LEDGER_CHAINS = {"sqlite": 1, "postgresql": 16}
+
 _COUNTERS = ("tenants", "extensions", "rate_versions", "uploads")
 
 
@@ -27,6 +34,12 @@ def upgrade() -> None:
     _create_rate_changes()
     _create_uploads()
     _create_cdrs()
+    _create_cdr_pricings()
+    _create_ledger()
+    if op.get_bind().dialect.supports_sequences:
+        for table in _ID_BLOCKS:
+            blocks = sa.Sequence(f"{table}_id_blocks", start=1, increment=_ID_BLOCK_SIZE)
+            op.execute(sa.schema.CreateSequence(blocks))
     counters = op.create_table(
         "id_counters",
         sa.Column("name", sa.Text(), nullable=False),
@@ -194,6 +207,7 @@ def _create_uploads() -> None:
         sa.Column("conflicts", sa.Integer(), nullable=False),
         sa.Column("rejected", sa.Integer(), nullable=False),
         sa.Column("unrated", sa.Integer(), nullable=False),
+        sa.Column("first_cdr_id", sa.BigInteger(), nullable=False),
         sa.Column("failures", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["upload_id"], ["uploads.id"], name="fk_upload_chunks_upload_id"),
         sa.PrimaryKeyConstraint("upload_id", "first_index", name="pk_upload_chunks"),
@@ -203,7 +217,7 @@ def _create_uploads() -> None:
 def _create_cdrs() -> None:
     op.create_table(
         "cdrs",
-        sa.Column("id", _ROW_ID, nullable=False),
+        sa.Column("id", _ROW_ID, autoincrement=False, nullable=False),
         sa.Column("tenant_id", sa.BigInteger(), nullable=False),
         sa.Column("call_id", sa.Text(), nullable=False),
         sa.Column("extension_id", sa.BigInteger(), nullable=True),
@@ -259,3 +273,47 @@ def _create_cdrs() -> None:
         "ix_cdrs_unrated", "cdrs", ["tenant_id", "started_at_ns", "id"], **_where("status = 3")
     )
     op.create_index("uq_cdrs_call", "cdrs", ["tenant_id", "call_id"], unique=True)
+
+
+def _create_cdr_pricings() -> None:
+    op.create_table(
+        "cdr_pricings",
+        sa.Column("id", _ROW_ID, autoincrement=False, nullable=False),
+        sa.Column("cdr_id", sa.BigInteger(), nullable=False),
+        sa.Column("unrated_reason", sa.SmallInteger(), nullable=False),
+        sa.Column("rate_revision", sa.BigInteger(), nullable=False),
+        sa.Column("priced_at_ns", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("unrated_reason BETWEEN 1 AND 3", name="ck_cdr_pricings_unrated_reason"),
+        sa.PrimaryKeyConstraint("id", name="pk_cdr_pricings"),
+    )
+    op.create_index("uq_cdr_pricings_cdr", "cdr_pricings", ["cdr_id"], unique=True)
+
+
+def _create_ledger() -> None:
+    op.create_table(
+        "ledger_entries",
+        sa.Column("chain", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("first_id", sa.BigInteger(), nullable=False),
+        sa.Column("row_count", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("kind BETWEEN 1 AND 3", name="ck_ledger_entries_kind"),
+        sa.CheckConstraint(
+            "length(digest) = 32 AND length(hash) = 32", name="ck_ledger_entries_sizes"
+        ),
+        sa.CheckConstraint("row_count > 0", name="ck_ledger_entries_row_count"),
+        sa.PrimaryKeyConstraint("chain", "seq", name="pk_ledger_entries"),
+    )
+    op.create_index("uq_ledger_entries_rows", "ledger_entries", ["kind", "first_id"], unique=True)
+    heads = op.create_table(
+        "ledger_heads",
+        sa.Column("chain", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chain", name="pk_ledger_heads"),
+    )
+    chains = range(_LEDGER_CHAINS[op.get_bind().dialect.name])
+    op.bulk_insert(heads, [{"chain": chain, "length": 0, "hash": bytes(32)} for chain in chains])

@@ -1,0 +1,71 @@
+"""What the ledger's digests of pricings and reversals are of. (Those of CDRs come from the rating
+core: ratingcore/rowdigest.pyx.)
+
+The digests are stored, and auditors compute them by themselves: they must never change. All numbers
+are little-endian 64-bit integers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class PricedRow(NamedTuple):
+    """A pricing and what it made of its CDR, in the order in which they are hashed."""
+
+    id: int
+    cdr_id: int
+    unrated_reason: int  # this and the next one as they were before
+    rate_revision: int
+    priced_at_ns: int
+    status: int  # from here on the CDR's
+    bill_seconds: int
+    cost_units: int
+    cost_fraction_e4: int
+    rate_version_id: int  # 0: none
+    new_rate_revision: int
+
+
+class ReversedRow(NamedTuple):
+    """A reversal, in the order in which its fields are hashed."""
+
+    id: int
+    cdr_id: int
+    tenant_id: int
+    started_at_ns: int
+    cost_units: int | None  # None: the CDR had no cost
+    cost_fraction_e4: int | None
+    created_at_ns: int
+    reason: str
+    requested_by: str
+
+
+_PRICED = struct.Struct("<11q")
+_REVERSED = struct.Struct("<8q")
+
+
+def digest_of_pricings(rows: Iterable[PricedRow]) -> bytes:
+    """SHA-256 over the rows, one after the other: their eleven numbers."""
+    hashed = hashlib.sha256(b"tollwire.pricings.1")
+    for row in rows:
+        hashed.update(_PRICED.pack(*row))
+    return hashed.digest()
+
+
+def digest_of_reversals(rows: Iterable[ReversedRow]) -> bytes:
+    """SHA-256 over the rows, one after the other: seven numbers (0 for a cost that there is not),
+    1 or 0 for whether there is a cost, and the two texts, which hold no NUL, with a NUL after
+    each."""
+    hashed = hashlib.sha256(b"tollwire.reversals.1")
+    for row in rows:
+        has_cost = row.cost_units is not None
+        numbers = (
+            *(row.id, row.cdr_id, row.tenant_id, row.started_at_ns),
+            *(row.cost_units or 0, row.cost_fraction_e4 or 0, row.created_at_ns, has_cost),
+        )
+        hashed.update(_REVERSED.pack(*numbers))
+        hashed.update(f"{row.reason}\0{row.requested_by}\0".encode())
+    return hashed.digest()

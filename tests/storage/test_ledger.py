@@ -1,0 +1,131 @@
+"""Entries of the ledger: each chain goes on where it ended, and commits do not wait for another."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import pytest
+
+from service.storage import ledger
+from service.storage.engine import Database
+from service.storage.ledger import EntryKind
+from tests.subjects.world import at_once
+
+DIGEST = bytes(range(32))
+
+
+def append(database: Database, first_id: int, kind: EntryKind = EntryKind.RECORDED) -> None:
+    with database.write() as connection:
+        ledger.append(connection, kind, first_id, 3, DIGEST, 77)
+
+
+def entries(database: Database) -> list[Any]:
+    with database.read() as connection:
+        query = "SELECT * FROM ledger_entries ORDER BY chain, seq"
+        return list(connection.exec_driver_sql(query))
+
+
+def heads(database: Database) -> dict[int, tuple[int, bytes]]:
+    with database.read() as connection:
+        rows = connection.exec_driver_sql("SELECT chain, length, hash FROM ledger_heads")
+        return {row.chain: (row.length, row.hash) for row in rows}
+
+
+def assert_consistent(database: Database) -> None:
+    """Every hash as an auditor computes it, from the first entry of each chain to its head."""
+    ends = {chain: (0, bytes(32)) for chain in heads(database)}
+    for entry in entries(database):
+        length, last_hash = ends[entry.chain]
+        assert entry.seq == length + 1
+        hashed = b"tollwire.ledger.1" + last_hash
+        for number in (
+            *(entry.chain, entry.seq, entry.kind),
+            *(entry.first_id, entry.row_count, entry.created_at_ns),
+        ):
+            hashed += struct.pack("<q", number)
+        assert entry.hash == hashlib.sha256(hashed + entry.digest).digest()
+        ends[entry.chain] = entry.seq, entry.hash
+    assert heads(database) == ends
+
+
+def test_entries_follow_each_other(database: Database) -> None:
+    assert_consistent(database)
+    for first_id, kind in ((1, EntryKind.RECORDED), (1, EntryKind.PRICED), (4, EntryKind(3))):
+        append(database, first_id, kind)
+    assert [(one.chain, one.seq, one.kind, one.first_id) for one in entries(database)] == [
+        *((0, 1, 1, 1), (0, 2, 2, 1), (0, 3, 3, 4)),
+    ]
+    assert {(one.row_count, one.digest, one.created_at_ns) for one in entries(database)} == {
+        (3, DIGEST, 77)
+    }
+    assert_consistent(database)
+
+
+def test_what_is_rolled_back_leaves_no_entry(database: Database) -> None:
+    append(database, 1)
+    with pytest.raises(RuntimeError), database.write() as connection:
+        ledger.append(connection, EntryKind.RECORDED, 4, 1, DIGEST, 78)
+        raise RuntimeError("rolled back")
+    append(database, 4)
+    assert len(entries(database)) == 2
+    assert_consistent(database)
+
+
+def test_transactions_that_overlap_take_different_chains(database: Database) -> None:
+    if database.is_sqlite:
+        return  # there no two of them write at once
+    with database.write() as first:
+        ledger.append(first, EntryKind.RECORDED, 1, 1, DIGEST, 1)
+        with database.write() as second:
+            ledger.append(second, EntryKind.RECORDED, 2, 1, DIGEST, 2)
+        append(database, 3)
+    append(database, 4)
+    assert [(one.chain, one.first_id) for one in entries(database)] == [
+        *((0, 1), (0, 4)),
+        *((1, 2), (1, 3)),
+    ]
+    assert_consistent(database)
+
+
+def test_more_transactions_at_once_than_chains(database: Database) -> None:
+    per_thread = 10
+
+    def appender(thread: int) -> Callable[[], None]:
+        def run() -> None:
+            for index in range(per_thread):
+                append(database, 1000 * thread + index)
+
+        return run
+
+    assert at_once(*map(appender, range(20))) == [None] * 20
+    found = entries(database)
+    assert len({one.first_id for one in found}) == len(found) == 20 * per_thread
+    lengths = {chain: len(list(group)) for chain, group in groupby(found, lambda one: one.chain)}
+    assert len(lengths) == 1 if database.is_sqlite else len(lengths) > 1
+    assert_consistent(database)
+
+
+def test_one_that_waits_for_a_chain_goes_on_behind_the_other(database: Database) -> None:
+    """All chains are held; whichever is waited for, the entry follows what was added meanwhile."""
+    if database.is_sqlite:
+        return
+    with database.write() as holder:
+        holder.exec_driver_sql("SELECT * FROM ledger_heads WHERE chain > 0 FOR UPDATE")
+        ledger.append(holder, EntryKind.RECORDED, 1, 1, DIGEST, 1)
+        waiting: list[Any] = []
+
+        def release() -> None:
+            while not waiting:
+                with database.read() as watcher:
+                    waiting.extend(
+                        watcher.exec_driver_sql("SELECT 1 FROM pg_locks WHERE NOT granted")
+                    )
+            holder.commit()
+
+        assert at_once(lambda: append(database, 2), release) == [None, None]
+    assert {one.first_id for one in entries(database)} == {1, 2}
+    assert_consistent(database)
