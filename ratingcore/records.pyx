@@ -80,6 +80,17 @@ cdef class Records:
                 )
         return found
 
+    def source(self, position):
+        """The bytes of the call, good or bad, as they were sent; b"" where it did not come as
+        bytes."""
+        cdef const text_t* source
+        if not 0 <= position < self.count:
+            raise IndexError(f"there is no call at {position}")
+        source = &self.items[<uint32_t> position].source
+        if source.size == 0:
+            return b""
+        return PyBytes_FromStringAndSize(<const char*> source.data, source.size)
+
     def part(self, begin, end):
         """The calls from position ``begin`` until before ``end``, as a list of their own."""
         cdef Records made = Records.__new__(Records)

@@ -271,6 +271,15 @@ class UploadFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedRecord:
+    """A record that was not recorded, with the bytes of its Call message as they were sent."""
+
+    failure: UploadFailure
+    content: bytes
+    created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkResult:
     """What became of one chunk. created + duplicates + conflicts + rejected = its calls."""
 

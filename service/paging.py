@@ -10,15 +10,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from service.errors import invalid_field
 from service.model import MAX_ID
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
+# gRPC clients refuse answers above 4 MiB unless told otherwise.
+MAX_PAGE_BYTES = 2 * 2**20
 _MAX_TOKEN_CHARS = 4096
+
+T = TypeVar("T")
 
 
 def page_size(requested: int) -> int:
@@ -26,6 +30,17 @@ def page_size(requested: int) -> int:
     if requested < 0:
         raise invalid_field("page_size", f"must be 0 or more, got {requested}")
     return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def fitting(found: Sequence[T], size: int, bytes_of: Callable[[T], int]) -> Sequence[T]:
+    """The items of a page: the first ``size`` of ``found``, or fewer where they are longer than a
+    page may be; but always one. ``bytes_of`` says how long an item is at most."""
+    page_bytes = 0
+    for count, item in enumerate(found[:size]):
+        page_bytes += bytes_of(item)
+        if count and page_bytes > MAX_PAGE_BYTES:
+            return found[:count]
+    return found[:size]
 
 
 def encode_token(filters: object, key: Sequence[int | str]) -> str:

@@ -11,26 +11,45 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from ratingcore.records import Records
+from service import paging, retention
 from service.checks import check_id, check_number, refuse
 from service.decks import Decks
-from service.errors import FailedPrecondition, NotFound, OutOfRange, Reason, invalid_field
+from service.errors import (
+    FailedPrecondition,
+    FieldViolation,
+    NotFound,
+    OutOfRange,
+    Reason,
+    invalid_field,
+)
 from service.model import (
     MAX_BATCH_CALLS,
     MAX_ID,
     BadCall,
     ChunkResult,
+    FailedRecord,
+    Page,
     Upload,
     UploadFailure,
 )
 from service.recording import Recorder, Recording
-from service.storage import ids, uploads
+from service.storage import ids, upload_failures, uploads
 from service.storage.engine import Connection, Database
 from service.storage.uploads import StoredChunk
+
+# Why a record may fail.
+FAILURE_REASONS = (
+    Reason.INVALID_FIELD,
+    Reason.TENANT_NOT_FOUND,
+    Reason.EXTENSION_NOT_FOUND,
+    Reason.COST_OVERFLOW,
+    Reason.CDR_CONFLICT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +82,11 @@ class Chunk:
     def failures(self, first_index: int, recording: Recording) -> tuple[UploadFailure, ...]:
         """One for each call that was not recorded and is no duplicate, by rising index."""
         failures = [
-            UploadFailure(first_index + position, call.call_id, call.reason, _words(call))
+            _failure(first_index + position, call.call_id, call.reason, _words(call))
             for position, call in self.bad.items()
         ]
         failures += [
-            UploadFailure(
+            _failure(
                 first_index + refusal.position,
                 refusal.call_id,
                 refusal.reason.value,
@@ -82,12 +101,18 @@ class Uploads:
     """What clients do with uploads. Thread-safe; chunks of one upload wait for each other."""
 
     def __init__(
-        self, database: Database, decks: Decks, clock_ns: Callable[[], int] = time.time_ns
+        self,
+        database: Database,
+        decks: Decks,
+        clock_ns: Callable[[], int] = time.time_ns,
+        failure_retention_days: int = 0,
     ) -> None:
+        """``failure_retention_days``: for how long failed records are listed; 0: for ever."""
         self._database = database
         self._decks = decks
         self._recorder = Recorder(decks, clock_ns)
         self._clock_ns = clock_ns
+        self._failure_retention_days = failure_retention_days
 
     def get(self, upload_id: int) -> Upload:
         refuse(check_id("upload_id", upload_id))
@@ -96,6 +121,42 @@ class Uploads:
         if upload is None:
             raise _unknown(upload_id)
         return upload
+
+    def list(self, page_size: int, page_token: str) -> Page[Upload]:
+        """One page, the newest upload first."""
+        size = paging.page_size(page_size)
+        before = paging.decode_token(page_token, "uploads", (int,))
+        with self._database.read() as connection:
+            found = uploads.page(connection, before[0] if before else None, size + 1)
+        if len(found) <= size:
+            return Page(found)
+        shown = found[:size]
+        return Page(shown, paging.encode_token("uploads", (shown[-1].id,)))
+
+    def list_failures(
+        self, upload_id: int, reason: str, page_size: int, page_token: str
+    ) -> Page[FailedRecord]:
+        """One page of an upload's failed records that are still kept, by rising index. ``reason``
+        "": with any. A page ends early where the records are long."""
+        refuse([*check_id("upload_id", upload_id), *_check_reason(reason)])
+        size = paging.page_size(page_size)
+        after = paging.decode_token(page_token, (upload_id, reason), (int,))
+        kept_since_ns = retention.kept_since_ns(self._failure_retention_days, self._clock_ns())
+        wanted = upload_failures.Wanted(upload_id, reason, kept_since_ns)
+        with self._database.read() as connection:
+            if uploads.get(connection, upload_id) is None:
+                raise _unknown(upload_id)
+            found = upload_failures.outlines(
+                connection, wanted, after[0] if after else -1, size + 1
+            )
+            shown = paging.fitting(found, size, attrgetter("most_bytes"))
+            if not shown:
+                return Page([])
+            last = shown[-1].record_index
+            failed = upload_failures.between(connection, wanted, shown[0].record_index, last)
+        if len(shown) == len(found):
+            return Page(failed)
+        return Page(failed, paging.encode_token((upload_id, reason), (last,)))
 
     def commit(self, upload_id: int, offset: int, chunk: Chunk) -> ChunkResult:
         """Settle one chunk, durably. ``upload_id`` 0 with ``offset`` 0 starts an upload.
@@ -122,12 +183,14 @@ class Uploads:
             if offset < committed and len(chunk):
                 again = _settled_before(connection, upload_id, offset, chunk)
                 if again is not None:
-                    return _answer(upload_id, again)
+                    end = again.first_index + again.calls
+                    stored = upload_failures.of_chunk(connection, upload_id, again.first_index, end)
+                    return _answer(upload_id, again, stored)
                 chunk = chunk.part(min(committed - offset, len(chunk)), len(chunk))
             if not len(chunk):
                 return _answer(upload_id, StoredChunk(committed, 0, b""))
-            settled = self._settle(connection, upload_id, committed, chunk)
-        return _answer(upload_id, settled)
+            settled, failures = self._settle(connection, upload_id, committed, chunk)
+        return _answer(upload_id, settled, failures)
 
     def _hold(self, connection: Connection, upload_id: int) -> int:
         """How many records are settled. Nobody else settles more before this transaction ends."""
@@ -138,8 +201,9 @@ class Uploads:
 
     def _settle(
         self, connection: Connection, upload_id: int, first_index: int, chunk: Chunk
-    ) -> StoredChunk:
+    ) -> tuple[StoredChunk, Sequence[UploadFailure]]:
         recording = self._recorder.record(connection, chunk.records, upload_id)
+        now_ns = self._clock_ns()
         failures = chunk.failures(first_index, recording)
         settled = StoredChunk(
             first_index=first_index,
@@ -151,10 +215,15 @@ class Uploads:
             rejected=len(failures) - recording.conflicts,
             unrated=recording.unrated,
             first_cdr_id=recording.first_id,
-            failures=failures,
         )
-        uploads.add_chunk(connection, upload_id, settled, self._clock_ns())
-        return settled
+        uploads.add_chunk(connection, upload_id, settled, now_ns)
+        if failures:
+            source = chunk.records.source
+            failed = (
+                FailedRecord(one, source(one.index - first_index), now_ns) for one in failures
+            )
+            upload_failures.add(connection, upload_id, failed)
+        return settled, failures
 
 
 def _check_chunk(upload_id: int, offset: int, calls: int) -> None:
@@ -166,6 +235,11 @@ def _check_chunk(upload_id: int, offset: int, calls: int) -> None:
     )
     if calls > MAX_BATCH_CALLS:
         raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} a chunk, got {calls}")
+
+
+def _check_reason(reason: str) -> Iterator[FieldViolation]:
+    if reason and reason not in FAILURE_REASONS:
+        yield FieldViolation("reason", f"must be empty or one of {', '.join(FAILURE_REASONS)}")
 
 
 def _settled_before(
@@ -191,11 +265,19 @@ def _settled_before(
     return None
 
 
+def _failure(index: int, call_id: str, reason: str, message: str) -> UploadFailure:
+    """What one record is answered with, in texts that every database can keep: a record that is
+    wrong must not stand in the way of the others."""
+    return UploadFailure(index, call_id.replace("\0", ""), reason, message.replace("\0", ""))
+
+
 def _words(call: BadCall) -> str:
     return f"{call.field}: {call.message}" if call.field else call.message
 
 
-def _answer(upload_id: int, chunk: StoredChunk) -> ChunkResult:
+def _answer(
+    upload_id: int, chunk: StoredChunk, failures: Sequence[UploadFailure] = ()
+) -> ChunkResult:
     return ChunkResult(
         upload_id=upload_id,
         committed_offset=chunk.first_index + chunk.calls,
@@ -204,7 +286,7 @@ def _answer(upload_id: int, chunk: StoredChunk) -> ChunkResult:
         conflicts=chunk.conflicts,
         rejected=chunk.rejected,
         unrated=chunk.unrated,
-        failures=chunk.failures,
+        failures=tuple(failures),
     )
 
 

@@ -10,7 +10,7 @@ import grpc
 from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
 from service.model import ChunkResult
-from service.rpc.conversion import calls, cdrs, fields
+from service.rpc.conversion import calls, cdrs, fields, uploads
 from service.rpc.interceptors import malformed_request, on_bytes
 from service.uploads import Uploads
 from service.usage import Usage
@@ -55,18 +55,36 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
             with self._upload_turns:
                 result = self._commit(request, upload_id)
             upload_id = result.upload_id
-            yield cdrs.chunk_result(result).SerializeToString()
+            yield uploads.chunk_result(result).SerializeToString()
 
     def _commit(self, request: bytes, upload_id: int) -> ChunkResult:
         try:
-            named_id, offset, chunk = cdrs.chunk(request)
+            named_id, offset, chunk = uploads.chunk(request)
         except MalformedRequest as error:
             raise malformed_request() from error
         return self._uploads.commit(named_id or upload_id, offset, chunk)
 
     def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
         upload_id = fields.required_id(request.upload_id, "upload_id")
-        return cdrs.upload(self._uploads.get(upload_id))
+        return uploads.upload(self._uploads.get(upload_id))
+
+    def ListUploads(
+        self, request: pb.ListUploadsRequest, context: Context
+    ) -> pb.ListUploadsResponse:
+        page = self._uploads.list(request.page_size, request.page_token)
+        return pb.ListUploadsResponse(
+            uploads=map(uploads.upload, page.items), next_page_token=page.next_page_token
+        )
+
+    def ListUploadFailures(
+        self, request: pb.ListUploadFailuresRequest, context: Context
+    ) -> pb.ListUploadFailuresResponse:
+        page = self._uploads.list_failures(
+            request.upload_id, request.reason, request.page_size, request.page_token
+        )
+        return pb.ListUploadFailuresResponse(
+            failures=map(uploads.failed_record, page.items), next_page_token=page.next_page_token
+        )
 
     def RateUnrated(
         self, request: pb.RateUnratedRequest, context: Context

@@ -258,8 +258,26 @@ class UploadChunkRow(Base):
     unrated: Mapped[int] = mapped_column(Integer)
     # The chunk's CDRs have the ids from this one on, as many as were created; 0 where none was.
     first_cdr_id: Mapped[int] = mapped_column(BigInteger)
-    # JSON [[index, call_id, reason, message], ...]; NULL for none.
-    failures: Mapped[str | None] = mapped_column(Text)
+
+
+class UploadFailureRow(Base):
+    """A record that an upload did not record, and why, with its bytes as they were sent.
+
+    Kept for as long as the operator says: the one part of an upload's history that is deleted.
+    """
+
+    __tablename__ = "upload_failures"
+
+    upload_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("uploads.id"), primary_key=True, autoincrement=False
+    )
+    record_index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    call_id: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Text)
+    # tollwire.v1.Call in protobuf's wire format.
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
 class CdrRow(Base):

@@ -7,6 +7,7 @@ Rating rule 9 as triggers, for both databases:
 - rate_versions: a row may be retired, once; every other UPDATE and each DELETE is refused.
 - tenant_versions, upload_chunks, cdr_pricings, ledger_entries: UPDATE and DELETE are refused.
 - ledger_heads: a chain grows by one entry at a time; DELETE is refused.
+- upload_failures: UPDATE is refused; old ones may be deleted.
 - tenants, extensions: the identity never changes; DELETE is refused while CDRs refer to the row.
 
 PostgreSQL also has TRUNCATE, which fires no row trigger: refused on all of these. SQLite also has
@@ -96,6 +97,7 @@ _REFUSALS = (
         when="NOT (NEW.chain {is} OLD.chain AND NEW.length {is} OLD.length + 1)",
     ),
     _Refusal("ledger_heads", "DELETE", "a chain of the ledger is never deleted"),
+    _Refusal("upload_failures", "UPDATE", "a failed record never changes"),
     _Refusal("tenants", "UPDATE", "a tenant keeps its id", when="NOT (NEW.id {is} OLD.id)"),
     _Refusal("tenants", "DELETE", "CDRs refer to this tenant", in_use_by="tenant_id"),
     _Refusal(
@@ -143,6 +145,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "kind = NEW.kind AND first_id = NEW.first_id",
     ),
     "ledger_heads": ("rowid = NEW.rowid", "chain = NEW.chain"),
+    "upload_failures": (
+        "NEW.rowid <> -1 AND rowid = NEW.rowid",
+        "upload_id = NEW.upload_id AND record_index = NEW.record_index",
+    ),
     "tenants": ("rowid = NEW.rowid", "id = NEW.id"),
     "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
 }

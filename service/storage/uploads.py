@@ -1,13 +1,12 @@
-"""Uploads and the answers that their chunks were given."""
+"""Uploads and what became of their chunks."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
-from service.model import Upload, UploadFailure
+from service.model import Upload
 from service.storage.tables import UploadChunkRow, UploadRow
 
 
@@ -28,7 +27,6 @@ class StoredChunk:
     rejected: int = 0
     unrated: int = 0
     first_cdr_id: int = 0
-    failures: tuple[UploadFailure, ...] = ()
 
 
 def create(connection: Connection, upload_id: int, now_ns: int) -> None:
@@ -52,6 +50,14 @@ def get(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload
     query = select(UploadRow.__table__).where(UploadRow.id == upload_id)
     row = connection.execute(query.with_for_update() if hold else query).one_or_none()
     return None if row is None else Upload(**row._mapping)
+
+
+def page(connection: Connection, before_id: int | None, limit: int) -> list[Upload]:
+    """Uploads, the highest id first: those below ``before_id``, where it is given."""
+    query = select(UploadRow.__table__).order_by(UploadRow.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(UploadRow.id < before_id)
+    return [Upload(**row._mapping) for row in connection.execute(query)]
 
 
 def chunks(
@@ -78,7 +84,6 @@ def chunks(
             rejected=row.rejected,
             unrated=row.unrated,
             first_cdr_id=row.first_cdr_id,
-            failures=tuple(UploadFailure(*failure) for failure in json.loads(row.failures or "[]")),
         )
         for row in connection.execute(query)
     ]
@@ -86,7 +91,6 @@ def chunks(
 
 def add_chunk(connection: Connection, upload_id: int, chunk: StoredChunk, now_ns: int) -> None:
     """Store a chunk that begins where the upload stands, and add it to the upload's totals."""
-    failures = [[f.index, f.call_id, f.reason, f.message] for f in chunk.failures]
     connection.execute(
         insert(UploadChunkRow).values(
             upload_id=upload_id,
@@ -99,8 +103,6 @@ def add_chunk(connection: Connection, upload_id: int, chunk: StoredChunk, now_ns
             rejected=chunk.rejected,
             unrated=chunk.unrated,
             first_cdr_id=chunk.first_cdr_id,
-            # ASCII throughout, so that a NUL in a refused call_id is stored as an escape.
-            failures=json.dumps(failures) if failures else None,
         )
     )
     connection.execute(

@@ -40,6 +40,11 @@ METHODS = {
             "upload_id committed_offset created duplicates conflicts rejected unrated created_at"
             " updated_at",
         ),
+        "ListUploads": ("page_size page_token", "uploads next_page_token"),
+        "ListUploadFailures": (
+            "upload_id reason page_size page_token",
+            "failures next_page_token",
+        ),
         "RateUnrated": ("tenant_id started_after started_before", "examined rated still_unrated"),
         "ExportCdrs": (
             "tenant_id search extension_id status started_after started_before",
@@ -79,6 +84,7 @@ MESSAGES = {
     " rate_revision upload_id created_at",
     "ImportError": "index field message",
     "UploadFailure": "index call_id reason message",
+    "FailedRecord": "index call_id reason message call created_at",
     "UsageRow": "keys calls answered duration_seconds bill_seconds cost unrated",
 }
 

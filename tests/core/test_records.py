@@ -17,6 +17,7 @@ from ratingcore.memory import fail_allocation
 from ratingcore.recordrating import rate_records, unrated_count
 from ratingcore.records import Records, records_of
 from ratingcore.rows import ROW_FIELDS, RowTuples, copy_data
+from ratingcore.upload import read_upload
 from tests.core.contents import DECKS, LISTS, TOO_DEAR, content, deck, good, rated
 
 if TYPE_CHECKING:
@@ -70,6 +71,19 @@ def test_a_part_lies_within_the_list() -> None:
             records.part(begin, end)
     with pytest.raises(OverflowError):
         records.part(-1, 2)
+
+
+def test_the_bytes_of_calls() -> None:
+    """Only what came as bytes has any, be it good or bad."""
+    sent = [b"", b"\x08\x01", b"\x52\x01a"]
+    request = b"".join(b"\x1a" + bytes([len(one)]) + one for one in sent)
+    records = read_upload(request, 10)[3]
+    assert [records.source(position) for position in range(3)] == sent
+    assert records.part(1, 3).source(1) == sent[2]
+    assert records_of([content()]).source(0) == b""
+    for position in (-1, 3):
+        with pytest.raises(IndexError):
+            records.source(position)
 
 
 def test_many_parties() -> None:

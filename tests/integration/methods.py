@@ -154,6 +154,10 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
     "ListCdrs": lambda s: cdr_pb.ListCdrsRequest(**_cdr_filters(s)),
     "UploadCdrs": lambda s: chunk([full_call(s)]),
     "GetUpload": lambda s: cdr_pb.GetUploadRequest(upload_id=s.upload_id),
+    "ListUploads": lambda s: cdr_pb.ListUploadsRequest(page_size=10),
+    "ListUploadFailures": lambda s: cdr_pb.ListUploadFailuresRequest(
+        upload_id=s.upload_id, reason="INVALID_FIELD"
+    ),
     "RateUnrated": lambda s: cdr_pb.RateUnratedRequest(tenant_id=s.tenant_id, **_window()),
     "ExportCdrs": lambda s: cdr_pb.ExportCdrsRequest(**_cdr_filters(s)),
     "SummarizeUsage": lambda s: cdr_pb.SummarizeUsageRequest(

@@ -12,7 +12,6 @@ from service.model import (
     Call,
     Cdr,
     CdrFilter,
-    ChunkResult,
     Direction,
     Disposition,
     Extension,
@@ -20,8 +19,6 @@ from service.model import (
     RatingStatus,
     Tenant,
     UnratedReason,
-    Upload,
-    UploadFailure,
     UsageDimension,
     UsageQuery,
     UsageRow,
@@ -187,34 +184,6 @@ def test_an_unknown_dimension(number: int) -> None:
         started_before=Timestamp(nanos=-1),
     )
     assert wrong_fields(lambda: cdrs.usage_query(request)) == ["group_by", "started_before"]
-
-
-def test_a_chunk() -> None:
-    result = ChunkResult(1, 2, 3, 4, 5, 6, 7, (UploadFailure(8, "a", "CDR_CONFLICT", "no"),))
-    assert cdrs.chunk_result(result) == pb.UploadCdrsResponse(
-        upload_id=1,
-        committed_offset=2,
-        created=3,
-        duplicates=4,
-        conflicts=5,
-        rejected=6,
-        unrated=7,
-        failures=[pb.UploadFailure(index=8, call_id="a", reason="CDR_CONFLICT", message="no")],
-    )
-
-
-def test_an_upload() -> None:
-    assert cdrs.upload(Upload(1, 2, 3, 4, 5, 6, 7, 8, 9)) == pb.GetUploadResponse(
-        upload_id=1,
-        committed_offset=2,
-        created=3,
-        duplicates=4,
-        conflicts=5,
-        rejected=6,
-        unrated=7,
-        created_at=Timestamp(nanos=8),
-        updated_at=Timestamp(nanos=9),
-    )
 
 
 def test_usage() -> None:

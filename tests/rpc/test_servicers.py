@@ -26,6 +26,7 @@ from service.model import (
     Direction,
     Disposition,
     Extension,
+    FailedRecord,
     ImportMode,
     ImportOutcome,
     Page,
@@ -35,6 +36,7 @@ from service.model import (
     Tenant,
     UnratedOutcome,
     Upload,
+    UploadFailure,
     UsageDimension,
     UsageQuery,
     UsageRow,
@@ -255,6 +257,43 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         Upload(6, 1, 1, 0, 0, 0, 0, 5, 5),
         ("get", 6),
         None,
+    ),
+    (
+        "CdrService/ListUploads",
+        cdr_pb.ListUploadsRequest(page_size=9, page_token="t"),
+        Page([Upload(6, 1, 1, 0, 0, 0, 0, 5, 5)], "next"),
+        ("list", 9, "t"),
+        None,
+    ),
+    (
+        "CdrService/ListUploadFailures",
+        cdr_pb.ListUploadFailuresRequest(
+            upload_id=6, reason="INVALID_FIELD", page_size=9, page_token="t"
+        ),
+        Page(
+            [
+                FailedRecord(
+                    UploadFailure(3, "a", "INVALID_FIELD", "no"),
+                    CALL_MESSAGE.SerializeToString(),
+                    5,
+                )
+            ],
+            "next",
+        ),
+        ("list_failures", 6, "INVALID_FIELD", 9, "t"),
+        cdr_pb.ListUploadFailuresResponse(
+            failures=[
+                cdr_pb.FailedRecord(
+                    index=3,
+                    call_id="a",
+                    reason="INVALID_FIELD",
+                    message="no",
+                    call=CALL_MESSAGE,
+                    created_at=Timestamp(nanos=5),
+                )
+            ],
+            next_page_token="next",
+        ),
     ),
     (
         "CdrService/RateUnrated",

@@ -13,7 +13,7 @@ from ratingcore.upload import read_upload
 from ratingcore.wire import MalformedRequest
 from service.errors import InvalidInput
 from service.model import MAX_BATCH_CALLS
-from service.rpc.conversion import cdrs
+from service.rpc.conversion import uploads
 from tests.core.protobuf import damaged, framed, varint
 from tests.core.test_callparse import CALLS, FIELDS
 from tests.rpc.upload_chunks import compared
@@ -105,7 +105,7 @@ def test_each_rule_at_its_edge(name: str) -> None:
         setattr(call, name, value)
         request_bytes = pb.UploadCdrsRequest(calls=[call]).SerializeToString()
         assert compared(request_bytes) == 1
-        assert bool(cdrs.chunk(request_bytes)[2].bad) == (value in BAD[name])
+        assert bool(uploads.chunk(request_bytes)[2].bad) == (value in BAD[name])
 
 
 def test_a_plain_request_cut_at_every_byte() -> None:
@@ -113,7 +113,7 @@ def test_a_plain_request_cut_at_every_byte() -> None:
     request_bytes = request.SerializeToString()
     found = {compared(request_bytes[:size]) for size in range(len(request_bytes) + 1)}
     assert found == {None, 0, 1, 2}
-    assert cdrs.chunk(request_bytes)[:2] == (2**40, 300)
+    assert uploads.chunk(request_bytes)[:2] == (2**40, 300)
 
 
 @pytest.mark.parametrize("depth", range(97, 102))
@@ -126,15 +126,15 @@ def test_nesting_is_limited_alike(depth: int) -> None:
 def test_a_scalar_that_comes_again_replaces_the_first() -> None:
     first = pb.UploadCdrsRequest(upload_id=1, offset=2, calls=[PLAIN]).SerializeToString()
     second = pb.UploadCdrsRequest(upload_id=3, offset=4, calls=[PLAIN]).SerializeToString()
-    upload_id, offset, chunk = cdrs.chunk(first + second)
+    upload_id, offset, chunk = uploads.chunk(first + second)
     assert (upload_id, offset, len(chunk)) == (3, 4, 2)
 
 
 def test_too_many_calls() -> None:
     one = framed(PLAIN.SerializeToString(), 3 << 3 | 2)
-    assert len(cdrs.chunk(one * MAX_BATCH_CALLS)[2]) == MAX_BATCH_CALLS
+    assert len(uploads.chunk(one * MAX_BATCH_CALLS)[2]) == MAX_BATCH_CALLS
     with pytest.raises(InvalidInput, match="at most 10000 in one message, got 10002"):
-        cdrs.chunk(one * (MAX_BATCH_CALLS + 2))
+        uploads.chunk(one * (MAX_BATCH_CALLS + 2))
     *_, call_count, records = read_upload(one * 5, 3)
     assert (call_count, len(records)) == (5, 3)
     with pytest.raises(MalformedRequest):
@@ -166,4 +166,4 @@ def test_a_text_that_comes_again_is_the_last_one(number: int) -> None:
     for body, bad_count in ((nul + call, 0), (call + nul, 1)):
         request = framed(body, 3 << 3 | 2)
         assert compared(request) == 1
-        assert len(cdrs.chunk(request)[2].bad) == bad_count
+        assert len(uploads.chunk(request)[2].bad) == bad_count

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from ratingcore.wire import MalformedRequest
 from service.model import BadCall, Call
 from service.recording import content_of
-from service.rpc.conversion import calls, cdrs
+from service.rpc.conversion import calls, uploads
 from tollwire.v1 import cdr_service_pb2 as pb
 
 Read = tuple[int, int, list[Call | BadCall]]
@@ -27,7 +27,7 @@ def compared(request_bytes: bytes) -> int | None:
     differ."""
     expected = by_library(request_bytes)
     try:
-        upload_id, offset, chunk = cdrs.chunk(request_bytes)
+        upload_id, offset, chunk = uploads.chunk(request_bytes)
     except MalformedRequest:
         assert expected is None, "only the library accepts it"
         return None

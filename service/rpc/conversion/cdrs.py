@@ -1,27 +1,22 @@
-"""CDRs, uploads and usage."""
+"""CDRs and usage."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ratingcore.upload import read_upload
 from service.model import (
-    MAX_BATCH_CALLS,
     Cdr,
     CdrFilter,
-    ChunkResult,
     RatingStatus,
-    Upload,
     UsageDimension,
     UsageQuery,
     UsageRow,
 )
 from service.money import format_e4
-from service.rpc.conversion import calls, fields
+from service.rpc.conversion import fields
 from service.rpc.conversion.fields import Wrong
 from service.rpc.conversion.rates import rate
 from service.rpc.conversion.tenants import extension, tenant
-from service.uploads import Chunk
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 _STATUSES = fields.members(RatingStatus)
@@ -121,50 +116,6 @@ def cdr(record: Cdr) -> types_pb2.Cdr:
         upload_id=record.upload_id,
         created_at=fields.timestamp(record.created_at_ns),
         matched_prefix="" if record.rate is None else record.rate.prefix,
-    )
-
-
-def chunk(request: bytes) -> tuple[int, int, Chunk]:
-    """upload_id, offset and calls of an UploadCdrsRequest. InvalidInput where it has too many;
-    MalformedRequest where it is none."""
-    upload_id, offset, call_count, records = read_upload(request, MAX_BATCH_CALLS)
-    calls.check_count(call_count)
-    bad = {position: calls.bad_call(data) for position, data in records.bad()}
-    return upload_id, offset, Chunk(records, bad)
-
-
-def chunk_result(result: ChunkResult) -> cdr_service_pb2.UploadCdrsResponse:
-    return cdr_service_pb2.UploadCdrsResponse(
-        upload_id=result.upload_id,
-        committed_offset=result.committed_offset,
-        created=result.created,
-        duplicates=result.duplicates,
-        conflicts=result.conflicts,
-        rejected=result.rejected,
-        unrated=result.unrated,
-        failures=[
-            cdr_service_pb2.UploadFailure(
-                index=failure.index,
-                call_id=failure.call_id,
-                reason=failure.reason,
-                message=failure.message,
-            )
-            for failure in result.failures
-        ],
-    )
-
-
-def upload(state: Upload) -> cdr_service_pb2.GetUploadResponse:
-    return cdr_service_pb2.GetUploadResponse(
-        upload_id=state.id,
-        committed_offset=state.committed_offset,
-        created=state.created,
-        duplicates=state.duplicates,
-        conflicts=state.conflicts,
-        rejected=state.rejected,
-        unrated=state.unrated,
-        created_at=fields.timestamp(state.created_at_ns),
-        updated_at=fields.timestamp(state.updated_at_ns),
     )
 
 

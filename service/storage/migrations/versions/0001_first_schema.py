@@ -33,6 +33,7 @@ def upgrade() -> None:
     _create_rates()
     _create_rate_changes()
     _create_uploads()
+    _create_upload_failures()
     _create_cdrs()
     _create_cdr_pricings()
     _create_ledger()
@@ -208,10 +209,25 @@ def _create_uploads() -> None:
         sa.Column("rejected", sa.Integer(), nullable=False),
         sa.Column("unrated", sa.Integer(), nullable=False),
         sa.Column("first_cdr_id", sa.BigInteger(), nullable=False),
-        sa.Column("failures", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["upload_id"], ["uploads.id"], name="fk_upload_chunks_upload_id"),
         sa.PrimaryKeyConstraint("upload_id", "first_index", name="pk_upload_chunks"),
     )
+
+
+def _create_upload_failures() -> None:
+    op.create_table(
+        "upload_failures",
+        sa.Column("upload_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("record_index", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("call_id", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["upload_id"], ["uploads.id"], name="fk_upload_failures_upload_id"),
+        sa.PrimaryKeyConstraint("upload_id", "record_index", name="pk_upload_failures"),
+    )
+    op.create_index("ix_upload_failures_created_at_ns", "upload_failures", ["created_at_ns"])
 
 
 def _create_cdrs() -> None:

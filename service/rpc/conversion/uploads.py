@@ -1,0 +1,68 @@
+"""Uploads: chunks in, what became of them out."""
+
+from __future__ import annotations
+
+from ratingcore.upload import read_upload
+from service.model import MAX_BATCH_CALLS, ChunkResult, FailedRecord, Upload
+from service.rpc.conversion import calls, fields
+from service.uploads import Chunk
+from tollwire.v1 import cdr_service_pb2, types_pb2
+
+
+def chunk(request: bytes) -> tuple[int, int, Chunk]:
+    """upload_id, offset and calls of an UploadCdrsRequest. InvalidInput where it has too many;
+    MalformedRequest where it is none."""
+    upload_id, offset, call_count, records = read_upload(request, MAX_BATCH_CALLS)
+    calls.check_count(call_count)
+    bad = {position: calls.bad_call(data) for position, data in records.bad()}
+    return upload_id, offset, Chunk(records, bad)
+
+
+def chunk_result(result: ChunkResult) -> cdr_service_pb2.UploadCdrsResponse:
+    return cdr_service_pb2.UploadCdrsResponse(
+        upload_id=result.upload_id,
+        committed_offset=result.committed_offset,
+        created=result.created,
+        duplicates=result.duplicates,
+        conflicts=result.conflicts,
+        rejected=result.rejected,
+        unrated=result.unrated,
+        failures=[
+            cdr_service_pb2.UploadFailure(
+                index=failure.index,
+                call_id=failure.call_id,
+                reason=failure.reason,
+                message=failure.message,
+            )
+            for failure in result.failures
+        ],
+    )
+
+
+def upload(state: Upload) -> cdr_service_pb2.GetUploadResponse:
+    return cdr_service_pb2.GetUploadResponse(
+        upload_id=state.id,
+        committed_offset=state.committed_offset,
+        created=state.created,
+        duplicates=state.duplicates,
+        conflicts=state.conflicts,
+        rejected=state.rejected,
+        unrated=state.unrated,
+        created_at=fields.timestamp(state.created_at_ns),
+        updated_at=fields.timestamp(state.updated_at_ns),
+    )
+
+
+def failed_record(failed: FailedRecord) -> cdr_service_pb2.FailedRecord:
+    call = types_pb2.Call.FromString(failed.content)
+    # A message may be nested so deep within fields that nobody knows that it cannot be read, or not
+    # even written, one level deeper than it was sent.
+    call.DiscardUnknownFields()
+    return cdr_service_pb2.FailedRecord(
+        index=failed.failure.index,
+        call_id=failed.failure.call_id,
+        reason=failed.failure.reason,
+        message=failed.failure.message,
+        call=call,
+        created_at=fields.timestamp(failed.created_at_ns),
+    )

@@ -1,0 +1,154 @@
+"""The records that uploads did not record, with their bytes as they were sent.
+
+They are written in bulk, with the chunk that they came in, and kept until ``delete_before``. What
+the bytes mean is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import psycopg
+from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_
+
+from service.model import FailedRecord, UploadFailure
+from service.storage.tables import UploadFailureRow
+
+_FIELDS = (
+    "upload_id",
+    "record_index",
+    "call_id",
+    "reason",
+    "message",
+    "content",
+    "created_at_ns",
+)
+_TYPES = ("int8", "int8", "text", "text", "text", "bytea", "int8")
+_COPY = f"COPY upload_failures ({', '.join(_FIELDS)}) FROM STDIN (FORMAT BINARY)"
+_INSERT = (
+    f"INSERT INTO upload_failures ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))})"
+)
+_TABLE = UploadFailureRow.__table__
+
+
+class Wanted(NamedTuple):
+    """Which failed records to list. ``reason`` "": with any."""
+
+    upload_id: int
+    reason: str
+    kept_since_ns: int
+
+
+class Outline(NamedTuple):
+    """Which failed record, and how many bytes its texts and its content have at most."""
+
+    record_index: int
+    most_bytes: int
+
+
+def add(connection: Connection, upload_id: int, failed: Iterable[FailedRecord]) -> None:
+    """Store the failed records of one chunk. They are taken one at a time."""
+    rows = (
+        (
+            upload_id,
+            record.failure.index,
+            record.failure.call_id,
+            record.failure.reason,
+            record.failure.message,
+            record.content,
+            record.created_at_ns,
+        )
+        for record in failed
+    )
+    if connection.dialect.name == "sqlite":
+        cursor = connection.connection.cursor()
+        try:
+            cursor.executemany(_INSERT, rows)  # type: ignore[arg-type]  # any iterable will do
+        finally:
+            cursor.close()
+    else:
+        _copy(connection, rows)
+
+
+def _copy(connection: Connection, rows: Iterator[tuple[Any, ...]]) -> None:
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.set_types(_TYPES)
+        for row in rows:
+            copy.write_row(row)
+
+
+def of_chunk(
+    connection: Connection, upload_id: int, first_index: int, end_index: int
+) -> list[UploadFailure]:
+    """Those from ``first_index`` on and before ``end_index``, without their content."""
+    columns = (_TABLE.c[name] for name in ("record_index", "call_id", "reason", "message"))
+    query = (
+        select(*columns)
+        .where(
+            UploadFailureRow.upload_id == upload_id,
+            UploadFailureRow.record_index >= first_index,
+            UploadFailureRow.record_index < end_index,
+        )
+        .order_by(UploadFailureRow.record_index)
+    )
+    return [UploadFailure(*row) for row in connection.execute(query)]
+
+
+def outlines(connection: Connection, wanted: Wanted, after_index: int, limit: int) -> list[Outline]:
+    """The next failed records after ``after_index``, by rising index. Their content is measured
+    without being read."""
+    # A character has up to four bytes.
+    texts = func.length(_TABLE.c.call_id) + func.length(_TABLE.c.message)
+    query = (
+        select(UploadFailureRow.record_index, func.length(_TABLE.c.content) + 4 * texts)
+        .where(*_conditions(wanted), UploadFailureRow.record_index > after_index)
+        .order_by(UploadFailureRow.record_index)
+        .limit(limit)
+    )
+    return [Outline(*row) for row in connection.execute(query)]
+
+
+def between(
+    connection: Connection, wanted: Wanted, first_index: int, last_index: int
+) -> list[FailedRecord]:
+    """The failed records from ``first_index`` to ``last_index``, by rising index."""
+    query = (
+        select(_TABLE)
+        .where(*_conditions(wanted), UploadFailureRow.record_index.between(first_index, last_index))
+        .order_by(UploadFailureRow.record_index)
+    )
+    return [
+        FailedRecord(
+            UploadFailure(row.record_index, row.call_id, row.reason, row.message),
+            row.content,
+            row.created_at_ns,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def delete_before(connection: Connection, created_before_ns: int, limit: int) -> int:
+    """Delete up to ``limit`` of those that were created before that; returns how many. Passes by
+    those that another transaction is just deleting."""
+    key = (UploadFailureRow.upload_id, UploadFailureRow.record_index)
+    oldest = (
+        select(*key)
+        .where(UploadFailureRow.created_at_ns < created_before_ns)
+        .order_by(UploadFailureRow.created_at_ns)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    deletion = delete(UploadFailureRow).where(tuple_(*key).in_(oldest))
+    return connection.execute(deletion).rowcount
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    conditions = [
+        UploadFailureRow.upload_id == wanted.upload_id,
+        UploadFailureRow.created_at_ns >= wanted.kept_since_ns,
+    ]
+    if wanted.reason:
+        conditions.append(UploadFailureRow.reason == wanted.reason)
+    return conditions

@@ -1,0 +1,60 @@
+"""Uploads as messages."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.model import ChunkResult, FailedRecord, Upload, UploadFailure
+from service.rpc.conversion import uploads
+from tests.core.protobuf import framed, varint
+from tollwire.v1 import cdr_service_pb2 as pb
+from tollwire.v1 import types_pb2
+
+
+def test_a_chunk() -> None:
+    result = ChunkResult(1, 2, 3, 4, 5, 6, 7, (UploadFailure(8, "a", "CDR_CONFLICT", "no"),))
+    assert uploads.chunk_result(result) == pb.UploadCdrsResponse(
+        upload_id=1,
+        committed_offset=2,
+        created=3,
+        duplicates=4,
+        conflicts=5,
+        rejected=6,
+        unrated=7,
+        failures=[pb.UploadFailure(index=8, call_id="a", reason="CDR_CONFLICT", message="no")],
+    )
+
+
+def test_an_upload() -> None:
+    assert uploads.upload(Upload(1, 2, 3, 4, 5, 6, 7, 8, 9)) == pb.GetUploadResponse(
+        upload_id=1,
+        committed_offset=2,
+        created=3,
+        duplicates=4,
+        conflicts=5,
+        rejected=6,
+        unrated=7,
+        created_at=Timestamp(nanos=8),
+        updated_at=Timestamp(nanos=9),
+    )
+
+
+def test_a_failed_record_is_shown_as_it_was_sent() -> None:
+    sent = types_pb2.Call(call_id="a\0", direction=99, duration_seconds=-1)  # type: ignore[arg-type]
+    sent.started_at.nanos = -5
+    failed = FailedRecord(UploadFailure(8, "", "INVALID_FIELD", "no"), sent.SerializeToString(), 9)
+    assert uploads.failed_record(failed) == pb.FailedRecord(
+        index=8, reason="INVALID_FIELD", message="no", call=sent, created_at=Timestamp(nanos=9)
+    )
+
+
+def test_a_failed_record_with_deep_unknown_fields_can_be_read_by_clients() -> None:
+    group = 20
+    depth = 98  # the deepest that protobuf reads within a call of an upload
+    deep = varint(group << 3 | 3) * depth + varint(group << 3 | 4) * depth
+    content = types_pb2.Call(call_id="a").SerializeToString() + deep
+    assert pb.UploadCdrsRequest.FromString(framed(content, 3 << 3 | 2)).calls[0].call_id == "a"
+    message = uploads.failed_record(FailedRecord(UploadFailure(0, "a", "", ""), content, 0))
+    page = pb.ListUploadFailuresResponse(failures=[message])
+    read = pb.ListUploadFailuresResponse.FromString(page.SerializeToString())
+    assert read.failures[0].call == types_pb2.Call(call_id="a")
