@@ -27,7 +27,7 @@ from service.storage.engine import Database
 from service.storage.tables import Base
 
 KINDS = ("sqlite", "postgresql")
-_SQLITE_SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536")
+SQLITE_SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536")
 _POSTGRESQL_TYPES = {
     "BIGINT": "int8",
     "INTEGER": "int4",
@@ -167,8 +167,8 @@ class Databases:
         self, kind: str, table: Table, columns: Sequence[str], *, indexes: bool, ascending: str = ""
     ) -> Iterator[BareTable]:
         """A new table with ``columns`` of ``table`` in a database of its own; with the indexes and
-        the primary key of the original, or with an ascending primary key alone that is not among
-        the columns written, or with neither. Never with its checks and triggers."""
+        the primary key of the original, or with the primary key ``ascending`` alone, or with
+        neither. Never with its checks and triggers."""
         statements = _definition(kind, table, columns, indexes=indexes, ascending=ascending)
         with self.fresh(kind) as url, writing(url, table, columns, statements) as written:
             yield written
@@ -186,7 +186,7 @@ def writing(
     executed first."""
     if url.startswith("sqlite:"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            for setting in _SQLITE_SETTINGS:
+            for setting in SQLITE_SETTINGS:
                 connection.execute(f"PRAGMA {setting}")
             for statement in before:
                 connection.execute(statement)
@@ -223,9 +223,10 @@ def _definition(
             f"{'' if table.c[name].nullable else ' NOT NULL'}"
             for name in columns
         ]
+        if ascending and ascending not in columns:  # SQLite gives it by itself
+            fields.insert(0, f"{ascending} INTEGER NOT NULL")
         if ascending:
-            identity = "INTEGER" if kind == "sqlite" else "BIGSERIAL"
-            fields.insert(0, f"{ascending} {identity} PRIMARY KEY")
+            fields.append(f"PRIMARY KEY ({ascending})")
         return [f"CREATE TABLE {table.name} ({', '.join(fields)})"]
     copy = table.to_metadata(MetaData())
     for constraint in [one for one in copy.constraints if isinstance(one, CheckConstraint)]:

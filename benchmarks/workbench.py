@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +17,24 @@ from benchmarks.demo import import_deck
 from benchmarks.real_deck import DeckRow, real_deck
 from ratingcore import Deck
 from service.cli.connection import Client
+from tollwire.v1 import types_pb2
 from tollwire.v1.tenant_service_pb2 import CreateTenantRequest
-from tollwire.v1.types_pb2 import Tenant
 
 TENANT_ID = 1
 # A quick run takes every so-manieth prefix of the real deck.
 QUICK_EVERY = 100
 
 Size = TypeVar("Size")
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant with the real deck: the revision of it, and the versions of its rates in the order
+    of the deck."""
+
+    id: int
+    rate_revision: int
+    version_ids: Sequence[int]
 
 
 class Workbench:
@@ -81,7 +92,7 @@ class Workbench:
 
 def make_tenant(client: Client) -> None:
     made = client.tenants.CreateTenant(
-        CreateTenantRequest(tenant=Tenant(name="Bench")), timeout=30, wait_for_ready=True
+        CreateTenantRequest(tenant=types_pb2.Tenant(name="Bench")), timeout=30, wait_for_ready=True
     )
     assert made.id == TENANT_ID
 
