@@ -156,6 +156,15 @@ cdef class Records:
             record.rate_revision,
         )
 
+    def duration_seconds(self):
+        """The sum over the calls that break no rule."""
+        cdef int64_t total = 0
+        cdef uint32_t i
+        for i in range(self.count):
+            if self.items[i].party != NO_PARTY:
+                total += self.items[i].duration_seconds
+        return total
+
     def packed(self):
         """The calls that break no rule, as bytes that are the same for the same calls for ever:
         seven columns of little-endian 64-bit integers (tenant_id, extension_id, direction,

@@ -9,15 +9,15 @@ with the compiled descriptor.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memset
 
 from .callparse cimport (
     MAX_DEPTH,
     parse_call,
     read_bytes,
+    read_int64,
     read_uint32,
-    read_varint,
     skip_field,
     text_t,
     wire_call_t,
@@ -32,11 +32,17 @@ cdef enum:
     TAG_UPLOAD_ID = 1 << 3 | 0
     TAG_OFFSET = 2 << 3 | 0
     TAG_CALLS = 3 << 3 | 2
+    TAG_CONTROL_TOTALS = 4 << 3 | 2
+    TAG_TOTAL_CALLS = 1 << 3 | 0         # ControlTotals
+    TAG_TOTAL_SECONDS = 2 << 3 | 0
 
 cdef struct chunk_t:
     int64_t upload_id
     int64_t offset
+    int64_t total_calls          # control_totals
+    int64_t total_seconds
     uint32_t call_count          # all of them, also those past the limit
+    uint8_t has_totals           # 1: control_totals was there, empty or not
 
 
 cdef const uint8_t* _read_call(
@@ -68,11 +74,36 @@ cdef const uint8_t* _read_call(
     return at
 
 
+cdef const uint8_t* _read_totals(
+    const uint8_t* at, const uint8_t* end, chunk_t* chunk
+) noexcept nogil:
+    """ControlTotals whose tag was just read; what comes again is merged. NULL: malformed."""
+    cdef text_t message
+    cdef const uint8_t* after = read_bytes(at, end, &message)
+    cdef uint32_t tag
+    if after == NULL:
+        return NULL
+    chunk.has_totals = 1
+    at = message.data
+    while at < after:
+        at = read_uint32(at, after, &tag)
+        if at == NULL or tag >> 3 == 0:
+            return NULL
+        if tag == TAG_TOTAL_CALLS:
+            at = read_int64(at, after, &chunk.total_calls)
+        elif tag == TAG_TOTAL_SECONDS:
+            at = read_int64(at, after, &chunk.total_seconds)
+        else:
+            at = skip_field(at, after, tag, MAX_DEPTH - 1)
+        if at == NULL:
+            return NULL
+    return after
+
+
 cdef int _read_chunk(
     const uint8_t* at, const uint8_t* end, uint32_t max_calls, Records records, chunk_t* chunk
 ) except -1 nogil:
     """Whether the request is a message of its type."""
-    cdef uint64_t value = 0
     cdef uint32_t tag
     cdef record_t record
     while at < end:
@@ -85,11 +116,11 @@ cdef int _read_chunk(
             if at != NULL and chunk.call_count <= max_calls:
                 records.add(&record)
         elif tag == TAG_UPLOAD_ID:
-            at = read_varint(at, end, &value)
-            chunk.upload_id = <int64_t> value
+            at = read_int64(at, end, &chunk.upload_id)
         elif tag == TAG_OFFSET:
-            at = read_varint(at, end, &value)
-            chunk.offset = <int64_t> value
+            at = read_int64(at, end, &chunk.offset)
+        elif tag == TAG_CONTROL_TOTALS:
+            at = _read_totals(at, end, chunk)
         else:
             at = skip_field(at, end, tag, MAX_DEPTH)
         if at == NULL:
@@ -98,8 +129,9 @@ cdef int _read_chunk(
 
 
 def read_upload(bytes request_bytes not None, uint32_t max_calls):
-    """``(upload_id, offset, call_count, records)`` of a request. ``records`` has the first
-    ``max_calls`` of its calls. MalformedRequest where protobuf would refuse it."""
+    """``(upload_id, offset, call_count, records, control_totals)`` of a request. ``records`` has the
+    first ``max_calls`` of its calls; ``control_totals`` is (calls, duration_seconds), or None.
+    MalformedRequest where protobuf would refuse it."""
     cdef Records records = Records.__new__(Records)
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(request_bytes)
@@ -112,10 +144,18 @@ def read_upload(bytes request_bytes not None, uint32_t max_calls):
     if not valid:
         raise MalformedRequest("the request is not a valid protobuf message of its type")
     records.complete()
-    return chunk.upload_id, chunk.offset, chunk.call_count, records
+    totals = (chunk.total_calls, chunk.total_seconds) if chunk.has_totals else None
+    return chunk.upload_id, chunk.offset, chunk.call_count, records, totals
 
 
 def request_tags():
     """The tags that are read, by the names of UploadCdrsRequest's fields; to be compared with the
     proto."""
-    return {"upload_id": TAG_UPLOAD_ID, "offset": TAG_OFFSET, "calls": TAG_CALLS}
+    return {
+        "upload_id": TAG_UPLOAD_ID,
+        "offset": TAG_OFFSET,
+        "calls": TAG_CALLS,
+        "control_totals": TAG_CONTROL_TOTALS,
+        "control_totals.calls": TAG_TOTAL_CALLS,
+        "control_totals.duration_seconds": TAG_TOTAL_SECONDS,
+    }

@@ -175,12 +175,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class BadCall:
-    """A record of a batch that is no valid call: which field, and what is wrong with it."""
+    """A record of a batch that is no valid call: which field, and what is wrong with it. ``field``
+    is empty where nobody can say."""
 
     field: str
     message: str
     reason: str = "INVALID_FIELD"
     call_id: str = ""
+    duration_seconds: int = 0  # what it adds to control totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,14 @@ class CdrFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlTotals:
+    """What an upload has, by its sender's count or by ours."""
+
+    calls: int
+    duration_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class UploadFailure:
     index: int  # within the upload
     call_id: str
@@ -281,7 +291,8 @@ class FailedRecord:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What became of one chunk. created + duplicates + conflicts + rejected = its calls."""
+    """What became of one chunk. created + duplicates + conflicts + rejected = its calls. The last
+    two are of the whole upload, where its sender has stated control totals with the chunk."""
 
     upload_id: int
     committed_offset: int
@@ -291,11 +302,14 @@ class ChunkResult:
     rejected: int
     unrated: int
     failures: tuple[UploadFailure, ...]
+    settled_totals: ControlTotals | None = None
+    control_totals_match: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The state of a whole upload. The four counts add up to ``committed_offset``."""
+    """The state of a whole upload. The four counts add up to ``committed_offset``. Control totals
+    that its sender never stated are None."""
 
     id: int
     committed_offset: int
@@ -304,8 +318,27 @@ class Upload:
     conflicts: int
     rejected: int
     unrated: int
+    duration_seconds: int
+    stated_calls: int | None
+    stated_duration_seconds: int | None
     created_at_ns: int
     updated_at_ns: int
+
+    @property
+    def settled_totals(self) -> ControlTotals:
+        return ControlTotals(self.committed_offset, self.duration_seconds)
+
+    @property
+    def control_totals(self) -> ControlTotals | None:
+        """As last stated by the sender."""
+        if self.stated_calls is None or self.stated_duration_seconds is None:
+            return None
+        return ControlTotals(self.stated_calls, self.stated_duration_seconds)
+
+    @property
+    def control_totals_match(self) -> bool | None:
+        stated = self.control_totals
+        return None if stated is None else stated == self.settled_totals
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 
 from ratingcore.records import Records
@@ -32,6 +32,7 @@ from service.model import (
     MAX_ID,
     BadCall,
     ChunkResult,
+    ControlTotals,
     FailedRecord,
     Page,
     Upload,
@@ -55,10 +56,12 @@ FAILURE_REASONS = (
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """The calls of a chunk. ``bad`` says what is wrong with those that break a rule, by their
-    positions in ``records``."""
+    positions in ``records``. ``control_totals`` are what the sender says that the whole upload has,
+    this chunk included."""
 
     records: Records
     bad: Mapping[int, BadCall]
+    control_totals: ControlTotals | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -67,7 +70,12 @@ class Chunk:
         """The calls from position ``begin`` until before ``end``, or the last one."""
         end = min(end, len(self))
         bad = {at - begin: call for at, call in self.bad.items() if begin <= at < end}
-        return Chunk(self.records.part(begin, end), bad)
+        return Chunk(self.records.part(begin, end), bad, self.control_totals)
+
+    def duration_seconds(self) -> int:
+        """Of all calls, bad ones too as far as they have a duration."""
+        bad = sum(call.duration_seconds for call in self.bad.values())
+        return self.records.duration_seconds() + bad
 
     def digest(self) -> bytes:
         """SHA-256, by which the chunk is known again: over the packed form of the good calls, and
@@ -165,7 +173,7 @@ class Uploads:
         part of the chunk that was not settled before; a chunk that comes again as it was is
         answered as it was. A bad call is a rejected record.
         """
-        _check_chunk(upload_id, offset, len(chunk))
+        _check_chunk(upload_id, offset, chunk)
         if upload_id == 0 and offset > 0:
             raise _gap(upload_id, offset, expected=0)
         starts = upload_id == 0
@@ -177,32 +185,50 @@ class Uploads:
         with self._decks.writing() as connection:
             if starts:
                 uploads.create(connection, upload_id, self._clock_ns())
-            committed = self._hold(connection, upload_id)
-            if offset > committed:
-                raise _gap(upload_id, offset, expected=committed)
-            if offset < committed and len(chunk):
-                again = _settled_before(connection, upload_id, offset, chunk)
-                if again is not None:
-                    end = again.first_index + again.calls
-                    stored = upload_failures.of_chunk(connection, upload_id, again.first_index, end)
-                    return _answer(upload_id, again, stored)
-                chunk = chunk.part(min(committed - offset, len(chunk)), len(chunk))
-            if not len(chunk):
-                return _answer(upload_id, StoredChunk(committed, 0, b""))
-            settled, failures = self._settle(connection, upload_id, committed, chunk)
-        return _answer(upload_id, settled, failures)
+            upload = self._hold(connection, upload_id)
+            result = self._commit(connection, upload, offset, chunk)
+            if chunk.control_totals is None:
+                return result
+            uploads.state_totals(connection, upload_id, chunk.control_totals)
+            upload = self._hold(connection, upload_id)
+        return replace(
+            result,
+            settled_totals=upload.settled_totals,
+            control_totals_match=upload.control_totals_match,
+        )
 
-    def _hold(self, connection: Connection, upload_id: int) -> int:
-        """How many records are settled. Nobody else settles more before this transaction ends."""
+    def _hold(self, connection: Connection, upload_id: int) -> Upload:
+        """The upload as it stands. Nobody else changes it before this transaction ends."""
         upload = uploads.get(connection, upload_id, hold=True)
         if upload is None:
             raise _unknown(upload_id)
-        return upload.committed_offset
+        return upload
 
-    def _settle(
-        self, connection: Connection, upload_id: int, first_index: int, chunk: Chunk
-    ) -> tuple[StoredChunk, Sequence[UploadFailure]]:
-        recording = self._recorder.record(connection, chunk.records, upload_id)
+    def _commit(
+        self, connection: Connection, upload: Upload, offset: int, chunk: Chunk
+    ) -> ChunkResult:
+        """Settle what is new of the chunk; ``upload`` is held."""
+        committed = upload.committed_offset
+        if offset > committed:
+            raise _gap(upload.id, offset, expected=committed)
+        if offset < committed and len(chunk):
+            again = _settled_before(connection, upload.id, offset, chunk)
+            if again is not None:
+                end = again.first_index + again.calls
+                stored = upload_failures.of_chunk(connection, upload.id, again.first_index, end)
+                return _answer(upload.id, again, stored)
+            chunk = chunk.part(min(committed - offset, len(chunk)), len(chunk))
+        if not len(chunk):
+            return _answer(upload.id, StoredChunk(committed, 0, b""))
+        return self._settle(connection, upload, chunk)
+
+    def _settle(self, connection: Connection, upload: Upload, chunk: Chunk) -> ChunkResult:
+        """Settle a chunk that begins where the upload stands."""
+        duration_seconds = chunk.duration_seconds()
+        if upload.duration_seconds + duration_seconds > MAX_ID:
+            raise invalid_field("calls", f"durations may add up to {MAX_ID}; start another upload")
+        first_index = upload.committed_offset
+        recording = self._recorder.record(connection, chunk.records, upload.id)
         now_ns = self._clock_ns()
         failures = chunk.failures(first_index, recording)
         settled = StoredChunk(
@@ -216,25 +242,27 @@ class Uploads:
             unrated=recording.unrated,
             first_cdr_id=recording.first_id,
         )
-        uploads.add_chunk(connection, upload_id, settled, now_ns)
+        uploads.add_chunk(connection, upload.id, settled, duration_seconds, now_ns)
         if failures:
             source = chunk.records.source
             failed = (
                 FailedRecord(one, source(one.index - first_index), now_ns) for one in failures
             )
-            upload_failures.add(connection, upload_id, failed)
-        return settled, failures
+            upload_failures.add(connection, upload.id, failed)
+        return _answer(upload.id, settled, failures)
 
 
-def _check_chunk(upload_id: int, offset: int, calls: int) -> None:
-    refuse(
-        [
-            *check_id("upload_id", upload_id, required=False),
-            *check_number("offset", offset, 0, MAX_ID),
-        ]
-    )
-    if calls > MAX_BATCH_CALLS:
-        raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} a chunk, got {calls}")
+def _check_chunk(upload_id: int, offset: int, chunk: Chunk) -> None:
+    violations = [
+        *check_id("upload_id", upload_id, required=False),
+        *check_number("offset", offset, 0, MAX_ID),
+    ]
+    if chunk.control_totals is not None:
+        for name, number in asdict(chunk.control_totals).items():
+            violations += check_number(f"control_totals.{name}", number, 0, MAX_ID)
+    refuse(violations)
+    if len(chunk) > MAX_BATCH_CALLS:
+        raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} a chunk, got {len(chunk)}")
 
 
 def _check_reason(reason: str) -> Iterator[FieldViolation]:

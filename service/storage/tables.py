@@ -235,6 +235,11 @@ class UploadRow(Base):
     conflicts: Mapped[int] = mapped_column(BigInteger)
     rejected: Mapped[int] = mapped_column(BigInteger)
     unrated: Mapped[int] = mapped_column(BigInteger)
+    # Of all records, also those that were not recorded.
+    duration_seconds: Mapped[int] = mapped_column(BigInteger)
+    # The control totals as the sender has last stated them; NULL where it never did.
+    stated_calls: Mapped[int | None] = mapped_column(BigInteger)
+    stated_duration_seconds: Mapped[int | None] = mapped_column(BigInteger)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
     updated_at_ns: Mapped[int] = mapped_column(BigInteger)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
-from service.model import Upload
+from service.model import ControlTotals, Upload
 from service.storage.tables import UploadChunkRow, UploadRow
 
 
@@ -39,6 +39,7 @@ def create(connection: Connection, upload_id: int, now_ns: int) -> None:
             conflicts=0,
             rejected=0,
             unrated=0,
+            duration_seconds=0,
             created_at_ns=now_ns,
             updated_at_ns=now_ns,
         )
@@ -89,8 +90,15 @@ def chunks(
     ]
 
 
-def add_chunk(connection: Connection, upload_id: int, chunk: StoredChunk, now_ns: int) -> None:
-    """Store a chunk that begins where the upload stands, and add it to the upload's totals."""
+def add_chunk(
+    connection: Connection,
+    upload_id: int,
+    chunk: StoredChunk,
+    duration_seconds: int,
+    now_ns: int,
+) -> None:
+    """Store a chunk that begins where the upload stands, and add it to the upload's totals.
+    ``duration_seconds`` is of all its calls."""
     connection.execute(
         insert(UploadChunkRow).values(
             upload_id=upload_id,
@@ -115,6 +123,16 @@ def add_chunk(connection: Connection, upload_id: int, chunk: StoredChunk, now_ns
             conflicts=UploadRow.conflicts + chunk.conflicts,
             rejected=UploadRow.rejected + chunk.rejected,
             unrated=UploadRow.unrated + chunk.unrated,
+            duration_seconds=UploadRow.duration_seconds + duration_seconds,
             updated_at_ns=now_ns,
         )
+    )
+
+
+def state_totals(connection: Connection, upload_id: int, stated: ControlTotals) -> None:
+    """Note what the sender says that the whole upload has."""
+    connection.execute(
+        update(UploadRow)
+        .where(UploadRow.id == upload_id)
+        .values(stated_calls=stated.calls, stated_duration_seconds=stated.duration_seconds)
     )

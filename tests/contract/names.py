@@ -31,14 +31,14 @@ METHODS = {
             "cdrs next_page_token",
         ),
         "UploadCdrs": (
-            "stream upload_id offset calls",
+            "stream upload_id offset calls control_totals",
             "stream upload_id committed_offset created duplicates conflicts rejected unrated"
-            " failures",
+            " failures settled_totals control_totals_match",
         ),
         "GetUpload": (
             "upload_id",
             "upload_id committed_offset created duplicates conflicts rejected unrated created_at"
-            " updated_at",
+            " updated_at duration_seconds control_totals control_totals_match",
         ),
         "ListUploads": ("page_size page_token", "uploads next_page_token"),
         "ListUploadFailures": (
@@ -84,6 +84,7 @@ MESSAGES = {
     " rate_revision upload_id created_at",
     "ImportError": "index field message",
     "UploadFailure": "index call_id reason message",
+    "ControlTotals": "calls duration_seconds",
     "FailedRecord": "index call_id reason message call created_at",
     "UsageRow": "keys calls answered duration_seconds bill_seconds cost unrated",
 }

@@ -119,7 +119,9 @@ def test_the_json_names_of_resources_and_results(buf: BufCurl) -> None:
     usage = answer("CdrService/SummarizeUsage", {"tenantId": tenant["id"]})
     has(usage["rows"][0], MESSAGES["UsageRow"])
     bad_call = {"tenantId": tenant["id"], "callId": "bad"}
-    upload = answer("CdrService/UploadCdrs", {"calls": [bad_call]})
+    totals = {"calls": "1", "durationSeconds": "0"}
+    upload = answer("CdrService/UploadCdrs", {"calls": [bad_call], "controlTotals": totals})
+    assert (upload["settledTotals"], upload["controlTotalsMatch"]) == (totals, True)
     has(upload, METHODS["CdrService"]["UploadCdrs"][1].removeprefix("stream "))
     has(upload["failures"][0], MESSAGES["UploadFailure"])
     has(

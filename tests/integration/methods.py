@@ -152,7 +152,10 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
     "CreateCdr": lambda s: cdr_pb.CreateCdrRequest(call=full_call(s)),
     "GetCdr": lambda s: cdr_pb.GetCdrRequest(id=s.cdr_id),
     "ListCdrs": lambda s: cdr_pb.ListCdrsRequest(**_cdr_filters(s)),
-    "UploadCdrs": lambda s: chunk([full_call(s)]),
+    "UploadCdrs": lambda s: cdr_pb.UploadCdrsRequest(
+        calls=[full_call(s)],
+        control_totals=cdr_pb.ControlTotals(calls=1, duration_seconds=63),
+    ),
     "GetUpload": lambda s: cdr_pb.GetUploadRequest(upload_id=s.upload_id),
     "ListUploads": lambda s: cdr_pb.ListUploadsRequest(page_size=10),
     "ListUploadFailures": lambda s: cdr_pb.ListUploadFailuresRequest(

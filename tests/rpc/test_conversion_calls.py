@@ -167,7 +167,7 @@ def test_a_bad_call_of_a_batch_leaves_the_others_alone() -> None:
         [message(), message(direction=99, call_id="b"), message(tenant_id=9)], now_ns=None
     )
     assert [getattr(item, "tenant_id", None) for item in batch] == [7, None, 9]
-    assert batch[1] == BadCall("direction", "unknown direction 99", "INVALID_FIELD", "b")
+    assert batch[1] == BadCall("direction", "unknown direction 99", "INVALID_FIELD", "b", 63)
 
 
 def test_a_batch_has_a_limit() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.model import ChunkResult, FailedRecord, Upload, UploadFailure
+from service.model import ChunkResult, ControlTotals, FailedRecord, Upload, UploadFailure
 from service.rpc.conversion import uploads
 from tests.core.protobuf import framed, varint
 from tollwire.v1 import cdr_service_pb2 as pb
@@ -26,7 +27,9 @@ def test_a_chunk() -> None:
 
 
 def test_an_upload() -> None:
-    assert uploads.upload(Upload(1, 2, 3, 4, 5, 6, 7, 8, 9)) == pb.GetUploadResponse(
+    assert uploads.upload(
+        Upload(1, 2, 3, 4, 5, 6, 7, 10, None, None, 8, 9)
+    ) == pb.GetUploadResponse(
         upload_id=1,
         committed_offset=2,
         created=3,
@@ -36,7 +39,24 @@ def test_an_upload() -> None:
         unrated=7,
         created_at=Timestamp(nanos=8),
         updated_at=Timestamp(nanos=9),
+        duration_seconds=10,
     )
+
+
+@pytest.mark.parametrize("seconds", [10, 11])
+def test_an_upload_whose_sender_has_stated_totals(seconds: int) -> None:
+    message = uploads.upload(Upload(1, 2, 2, 0, 0, 0, 0, 10, 2, seconds, 8, 9))
+    assert message.control_totals == pb.ControlTotals(calls=2, duration_seconds=seconds)
+    assert message.HasField("control_totals_match")
+    assert message.control_totals_match == (seconds == 10)
+
+
+def test_a_chunk_with_control_totals() -> None:
+    result = ChunkResult(1, 2, 2, 0, 0, 0, 0, (), ControlTotals(2, 10), control_totals_match=False)
+    message = uploads.chunk_result(result)
+    assert message.settled_totals == pb.ControlTotals(calls=2, duration_seconds=10)
+    assert message.HasField("control_totals_match")
+    assert not message.control_totals_match
 
 
 def test_a_failed_record_is_shown_as_it_was_sent() -> None:

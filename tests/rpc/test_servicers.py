@@ -254,14 +254,14 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
     (
         "CdrService/GetUpload",
         cdr_pb.GetUploadRequest(upload_id=6),
-        Upload(6, 1, 1, 0, 0, 0, 0, 5, 5),
+        Upload(6, 1, 1, 0, 0, 0, 0, 7, None, None, 5, 5),
         ("get", 6),
         None,
     ),
     (
         "CdrService/ListUploads",
         cdr_pb.ListUploadsRequest(page_size=9, page_token="t"),
-        Page([Upload(6, 1, 1, 0, 0, 0, 0, 5, 5)], "next"),
+        Page([Upload(6, 1, 1, 0, 0, 0, 0, 7, None, None, 5, 5)], "next"),
         ("list", 9, "t"),
         None,
     ),
@@ -434,7 +434,7 @@ def test_an_upload_wants_to_know_when_a_call_started(server: Any, subject: Fake)
     sent.ClearField("started_at")
     request = cdr_pb.UploadCdrsRequest(calls=[sent])
     stream(server, "CdrService/UploadCdrs", [request.SerializeToString()])
-    assert subject.calls[0][3].bad == {0: BadCall("started_at", "is required")}
+    assert subject.calls[0][3].bad == {0: BadCall("started_at", "is required", duration_seconds=63)}
 
 
 def test_a_deck_is_handed_over_as_it_comes(subject: Fake) -> None:

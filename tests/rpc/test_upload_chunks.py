@@ -12,15 +12,20 @@ from ratingcore import upload
 from ratingcore.upload import read_upload
 from ratingcore.wire import MalformedRequest
 from service.errors import InvalidInput
-from service.model import MAX_BATCH_CALLS
-from service.rpc.conversion import uploads
+from service.model import MAX_BATCH_CALLS, BadCall
+from service.rpc.conversion import calls, uploads
 from tests.core.protobuf import damaged, framed, varint
 from tests.core.test_callparse import CALLS, FIELDS
 from tests.rpc.upload_chunks import compared
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
-CHUNKS = st.lists(CALLS.map(lambda body: framed(body, 3 << 3 | 2)) | FIELDS, max_size=3)
+CHUNKS = st.lists(
+    CALLS.map(lambda body: framed(body, 3 << 3 | 2))
+    | FIELDS
+    | FIELDS.map(lambda body: framed(body, 4 << 3 | 2)),
+    max_size=3,
+)
 
 
 @settings(max_examples=250, deadline=None)
@@ -130,21 +135,61 @@ def test_a_scalar_that_comes_again_replaces_the_first() -> None:
     assert (upload_id, offset, len(chunk)) == (3, 4, 2)
 
 
+@pytest.mark.parametrize(
+    "totals",
+    [
+        b"",
+        b"\x08\x05\x10\x07",
+        b"\x08" + varint(2**64 - 1) + b"\x10" + varint(2**63),
+        b"\x08\x05\x08\x06",
+        b"\x0a\x01x\x10\x01",  # a wire type that the field does not have
+        b"\x08\x05\x10",
+        b"\x08" + b"\xff" * 10,
+        b"\x00\x00",
+        b"\x0c",
+    ],
+)
+def test_control_totals(totals: bytes) -> None:
+    tag = 4 << 3 | 2
+    plain = pb.UploadCdrsRequest(calls=[PLAIN]).SerializeToString()
+    for request in (
+        framed(totals, tag),
+        framed(totals, tag) + plain + framed(b"\x10\x09", tag),
+        framed(b"\x08\x63\x10\x09", tag) + framed(totals, tag) + plain,
+        framed(totals, tag)[:-1],
+    ):
+        compared(request)
+
+
+@pytest.mark.parametrize("depth", range(97, 102))
+def test_nesting_within_control_totals_is_limited_alike(depth: int) -> None:
+    group = varint(100 << 3 | 3) * depth + varint(100 << 3 | 4) * depth
+    compared(framed(group, 4 << 3 | 2))
+
+
+def test_a_call_with_which_nothing_is_wrong_is_refused_all_the_same() -> None:
+    """Should core and service ever disagree, the record is kept and the chunk goes on."""
+    bad = calls.bad_call(PLAIN.SerializeToString())
+    assert bad == BadCall("", calls.UNEXPLAINED, "INVALID_FIELD", "été", 63)
+
+
 def test_too_many_calls() -> None:
     one = framed(PLAIN.SerializeToString(), 3 << 3 | 2)
     assert len(uploads.chunk(one * MAX_BATCH_CALLS)[2]) == MAX_BATCH_CALLS
     with pytest.raises(InvalidInput, match="at most 10000 in one message, got 10002"):
         uploads.chunk(one * (MAX_BATCH_CALLS + 2))
-    *_, call_count, records = read_upload(one * 5, 3)
+    _, _, call_count, records, _ = read_upload(one * 5, 3)
     assert (call_count, len(records)) == (5, 3)
     with pytest.raises(MalformedRequest):
         read_upload(one * 5 + b"\x1a", 3)
 
 
 def test_the_field_numbers_are_those_of_the_descriptor() -> None:
+    fields = {field.name: field for field in pb.UploadCdrsRequest.DESCRIPTOR.fields}
+    for field in pb.ControlTotals.DESCRIPTOR.fields:
+        fields[f"control_totals.{field.name}"] = field
     tags = {
-        field.name: field.number << 3 | (2 if field.message_type else 0)
-        for field in pb.UploadCdrsRequest.DESCRIPTOR.fields
+        name: field.number << 3 | (2 if field.message_type else 0) for name, field in fields.items()
     }
     assert upload.request_tags() == tags
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from ratingcore.wire import MalformedRequest
-from service.model import BadCall, Call
+from service.model import BadCall, Call, ControlTotals
 from service.recording import content_of
 from service.rpc.conversion import calls, uploads
 from tollwire.v1 import cdr_service_pb2 as pb
 
-Read = tuple[int, int, list[Call | BadCall]]
+Read = tuple[int, int, list[Call | BadCall], ControlTotals | None]
 
 
 def by_library(request_bytes: bytes) -> Read | None:
@@ -19,7 +19,12 @@ def by_library(request_bytes: bytes) -> Read | None:
         request = pb.UploadCdrsRequest.FromString(request_bytes)
     except DecodeError:
         return None
-    return request.upload_id, request.offset, calls.read_calls(request.calls, now_ns=None)
+    totals = None
+    if request.HasField("control_totals"):
+        stated = request.control_totals
+        totals = ControlTotals(stated.calls, stated.duration_seconds)
+    read = calls.read_calls(request.calls, now_ns=None)
+    return request.upload_id, request.offset, read, totals
 
 
 def compared(request_bytes: bytes) -> int | None:
@@ -35,6 +40,9 @@ def compared(request_bytes: bytes) -> int | None:
     assert (upload_id, offset, len(chunk)) == (*expected[:2], len(expected[2]))
     bad = {at: one for at, one in enumerate(expected[2]) if isinstance(one, BadCall)}
     assert chunk.bad == bad
+    assert chunk.control_totals == expected[3]
+    durations = sum(one.duration_seconds for one in expected[2])
+    assert chunk.duration_seconds() == durations
     for at, one in enumerate(expected[2]):
         if isinstance(one, Call):
             content = content_of(one)

@@ -306,6 +306,17 @@ def test_chunks_that_are_refused(
     assert [wrong.field for wrong in failure.value.violations] == [field]
 
 
+def test_durations_that_pass_64_bits_are_refused(world: World, payer: int) -> None:
+    upload_id = world.commit(0, 0, []).upload_id
+    with world.database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE uploads SET duration_seconds = {2**63 - 1 - 14}")
+    with pytest.raises(InvalidInput, match="start another upload"):
+        world.commit(upload_id, 0, calls(payer, 0, 3))
+    assert world.rows() == []
+    assert world.commit(upload_id, 0, calls(payer, 0, 2)).created == 2
+    assert world.uploads.get(upload_id).duration_seconds == 2**63 - 1
+
+
 def test_uploads_that_are_not_there(world: World) -> None:
     asks: list[Any] = [lambda: world.uploads.get(9), lambda: world.commit(9, 0, [])]
     for ask in asks:

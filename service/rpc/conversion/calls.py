@@ -14,6 +14,7 @@ from service.errors import FieldViolation, invalid_field
 from service.model import (
     MAX_BATCH_CALLS,
     MAX_CALL_ID_CHARS,
+    MAX_DURATION_SECONDS,
     BadCall,
     Call,
     Direction,
@@ -27,6 +28,7 @@ from service.rpc.conversion.fields import REQUIRED, Wrong
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
+UNEXPLAINED = "the record breaks a rule of which this server cannot say which one it is"
 _DIRECTIONS = fields.members(Direction)
 _DISPOSITIONS = fields.members(Disposition)
 # To the stubs' own types of enum numbers, which are plain integers when the program runs.
@@ -65,10 +67,14 @@ def _call_or_bad(message: types_pb2.Call, now_ns: int | None) -> Call | BadCall:
 
 
 def bad_call(data: bytes) -> BadCall:
-    """What is wrong with a call, given as its bytes, that breaks a rule of those to be recorded."""
+    """What is wrong with a call, given as its bytes, that breaks a rule of those to be recorded.
+
+    The core says that it breaks one. Should nothing be found wrong with it here, it is refused all
+    the same: a record that is kept as it was sent is safer than a chunk that fails.
+    """
     message = types_pb2.Call.FromString(data)
     _, found = read_call(message, now_ns=None)
-    return _bad(message, found)
+    return _bad(message, found or [FieldViolation("", UNEXPLAINED)])
 
 
 def _bad(message: types_pb2.Call, found: Sequence[FieldViolation]) -> BadCall:
@@ -76,7 +82,26 @@ def _bad(message: types_pb2.Call, found: Sequence[FieldViolation]) -> BadCall:
     if len(call_id) > MAX_CALL_ID_CHARS or "\0" in call_id:
         call_id = ""
     first = found[0]
-    return BadCall(field=first.field, message=first.description, call_id=call_id)
+    return BadCall(
+        field=first.field,
+        message=first.description,
+        call_id=call_id,
+        duration_seconds=_usable_seconds(message),
+    )
+
+
+def _usable_seconds(message: types_pb2.Call) -> int:
+    """What a call that is refused adds to an upload's control totals: 0 where it has no duration
+    that a call may have."""
+    seconds = 0
+    if message.HasField("duration_seconds"):
+        seconds = message.duration_seconds
+    elif message.HasField("started_at") and message.HasField("ended_at"):
+        wrong = Wrong()
+        started_at_ns = fields.time_ns(message.started_at, "started_at", wrong)
+        ended_at_ns = fields.time_ns(message.ended_at, "ended_at", wrong)
+        seconds = 0 if wrong else (ended_at_ns - started_at_ns) // fields.NS
+    return seconds if 0 <= seconds <= MAX_DURATION_SECONDS else 0
 
 
 def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequence[FieldViolation]]:

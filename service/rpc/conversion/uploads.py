@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ratingcore.upload import read_upload
-from service.model import MAX_BATCH_CALLS, ChunkResult, FailedRecord, Upload
+from service.model import MAX_BATCH_CALLS, ChunkResult, ControlTotals, FailedRecord, Upload
 from service.rpc.conversion import calls, fields
 from service.uploads import Chunk
 from tollwire.v1 import cdr_service_pb2, types_pb2
@@ -12,10 +12,11 @@ from tollwire.v1 import cdr_service_pb2, types_pb2
 def chunk(request: bytes) -> tuple[int, int, Chunk]:
     """upload_id, offset and calls of an UploadCdrsRequest. InvalidInput where it has too many;
     MalformedRequest where it is none."""
-    upload_id, offset, call_count, records = read_upload(request, MAX_BATCH_CALLS)
+    upload_id, offset, call_count, records, totals = read_upload(request, MAX_BATCH_CALLS)
     calls.check_count(call_count)
     bad = {position: calls.bad_call(data) for position, data in records.bad()}
-    return upload_id, offset, Chunk(records, bad)
+    stated = None if totals is None else ControlTotals(*totals)
+    return upload_id, offset, Chunk(records, bad, stated)
 
 
 def chunk_result(result: ChunkResult) -> cdr_service_pb2.UploadCdrsResponse:
@@ -36,6 +37,8 @@ def chunk_result(result: ChunkResult) -> cdr_service_pb2.UploadCdrsResponse:
             )
             for failure in result.failures
         ],
+        settled_totals=_control_totals(result.settled_totals),
+        control_totals_match=result.control_totals_match,
     )
 
 
@@ -50,6 +53,17 @@ def upload(state: Upload) -> cdr_service_pb2.GetUploadResponse:
         unrated=state.unrated,
         created_at=fields.timestamp(state.created_at_ns),
         updated_at=fields.timestamp(state.updated_at_ns),
+        duration_seconds=state.duration_seconds,
+        control_totals=_control_totals(state.control_totals),
+        control_totals_match=state.control_totals_match,
+    )
+
+
+def _control_totals(totals: ControlTotals | None) -> cdr_service_pb2.ControlTotals | None:
+    if totals is None:
+        return None
+    return cdr_service_pb2.ControlTotals(
+        calls=totals.calls, duration_seconds=totals.duration_seconds
     )
 
 
