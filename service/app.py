@@ -30,6 +30,7 @@ from service.config import Listen, Settings
 from service.decks import Decks
 from service.errors import TollwireError
 from service.rates import Rates
+from service.retention import FailureRetention
 from service.rpc.error_map import cause_of
 from service.rpc.ports import CannotListen, Reservation, probe
 from service.rpc.server import RpcServer, Subjects
@@ -63,7 +64,7 @@ class Built:
 
 
 @contextmanager
-def built(database_url: str) -> Iterator[Built]:
+def built(database_url: str, failure_retention_days: int = 0) -> Iterator[Built]:
     """All subjects, with the decks loaded and followed; closed at the end of the block."""
     database = Database(database_url)
     try:
@@ -73,6 +74,8 @@ def built(database_url: str) -> Iterator[Built]:
         decks.load()
         load_seconds = time.monotonic() - began
         decks.follow()
+        retention = FailureRetention(database, failure_retention_days)
+        retention.start()
         try:
             yield Built(
                 Subjects(
@@ -80,13 +83,14 @@ def built(database_url: str) -> Iterator[Built]:
                     rates=Rates(database, decks),
                     calls=Calls(decks),
                     cdrs=Cdrs(database, decks),
-                    uploads=Uploads(database, decks),
+                    uploads=Uploads(database, decks, failure_retention_days=failure_retention_days),
                     usage=Usage(database),
                 ),
                 decks,
                 load_seconds,
             )
         finally:
+            retention.close()
             decks.close()
     finally:
         database.close()
@@ -164,7 +168,7 @@ def _run(
 ) -> None:
     """The life of one server in this process."""
     interpreter.favour_short_waits()
-    with built(settings.database) as everything:
+    with built(settings.database, settings.failure_retention_days) as everything:
         if not stop.empty():
             return
         server = RpcServer(

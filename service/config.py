@@ -20,6 +20,7 @@ DEFAULT_GRACE_SECONDS = 20.0
 MAX_WORKERS = 256
 MAX_MAX_STREAMS = 4096
 MAX_GRACE_SECONDS = 3600.0
+MAX_FAILURE_RETENTION_DAYS = 36_500
 
 _LISTEN = re.compile(
     r"(?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ (?: %\w+ )? ) \] | (?P<host> [^\[\]:\s/]+ ) )"
@@ -64,7 +65,8 @@ class Settings:
     """What ``tollwire serve`` runs with. Making one raises ConfigError where a value cannot work.
 
     ``max_streams`` bounds the streaming RPCs of each worker at one time. ``grace_seconds`` is how
-    long RPCs in flight may go on after SIGTERM.
+    long RPCs in flight may go on after SIGTERM. ``failure_retention_days`` is how long the failed
+    records of uploads are kept; 0: for ever.
     """
 
     listen: Listen = DEFAULT_LISTEN
@@ -72,6 +74,7 @@ class Settings:
     workers: int = 1
     max_streams: int = DEFAULT_MAX_STREAMS
     grace_seconds: float = DEFAULT_GRACE_SECONDS
+    failure_retention_days: int = 0
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -79,6 +82,9 @@ class Settings:
         _check_range("--workers", self.workers, 1, MAX_WORKERS)
         _check_range("--max-streams", self.max_streams, 1, MAX_MAX_STREAMS)
         _check_range("--grace-seconds", self.grace_seconds, 0, MAX_GRACE_SECONDS)
+        _check_range(
+            "--failure-retention-days", self.failure_retention_days, 0, MAX_FAILURE_RETENTION_DAYS
+        )
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(
                 f"--log-level: must be one of {', '.join(LOG_LEVELS)}, got {self.log_level!r}"

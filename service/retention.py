@@ -17,10 +17,14 @@ from service.storage.engine import Database
 _DAY_NS = 86_400 * 10**9
 # Between two looks for what is too old.
 PAUSE_SECONDS = 3600.0
+# After one that failed.
+RETRY_SECONDS = 60.0
 # In one transaction: others wait for it no longer than for a chunk of an upload.
 DELETED_AT_ONCE = 1000
+# And then it is their turn: SQLite has one writer at a time.
+_PART_PAUSE_SECONDS = 0.02
 # A deletion that is under way is short, unless the database does not answer.
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 3.0
 
 _LOG = logging.getLogger("tollwire.retention")
 
@@ -69,17 +73,21 @@ class FailureRetention:
             deleted += part
             if part < DELETED_AT_ONCE:
                 break
+            self._stop.wait(_PART_PAUSE_SECONDS)
         return deleted
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        pause_seconds = 0.0
+        while not self._stop.wait(pause_seconds):
+            pause_seconds = min(self._pause_seconds, RETRY_SECONDS)
             try:
                 deleted = self.delete_old()
-                if deleted:
-                    _LOG.info("deleted %d failed records that were too old", deleted)
             except Unavailable:
                 _LOG.warning("failed records that are too old cannot be deleted now; later")
             except Exception:
-                # Whatever it is, uploads go on, and the next hour is another try.
+                # Whatever it is, uploads go on, and this thread must not end.
                 _LOG.exception("failed records that are too old cannot be deleted; later")
-            self._stop.wait(self._pause_seconds)
+            else:
+                pause_seconds = self._pause_seconds
+                if deleted:
+                    _LOG.info("deleted %d failed records that were too old", deleted)

@@ -59,6 +59,12 @@ _database = _option(
     help="How long requests in flight may go on after SIGTERM.",
 )
 @_option(
+    "--failure-retention-days",
+    type=int,
+    default=0,
+    help="How long records that uploads could not record are kept; 0: for ever.",
+)
+@_option(
     "--log-level",
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
     default="INFO",

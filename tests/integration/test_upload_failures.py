@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from contextlib import closing
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.core.protobuf import framed, varint
@@ -15,7 +19,9 @@ from tests.integration.client import (
     make_call,
     not_found,
 )
+from tests.integration.conftest import NewDatabase
 from tests.integration.methods import send
+from tests.integration.serving import ServerProcess, serving
 from tests.integration.uploading import calls_of, counts, stored_call_ids
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import types_pb2 as types
@@ -135,3 +141,40 @@ def test_lists_that_are_refused(client: Client, upload_id: int) -> None:
         client.cdrs.ListUploads(cdr_pb.ListUploadsRequest(page_token="x"))
     with not_found("UPLOAD_NOT_FOUND"):
         failed(client, MAX_ID)
+
+
+def test_the_server_deletes_what_is_too_old(new_database: NewDatabase) -> None:
+    url = new_database()
+    bad = types.Call(call_id="bad")
+    with serving(url) as server, Client(server.address) as client:
+        [answer] = client.upload(chunk([bad, bad]))
+        upload_id = answer.upload_id
+        # As if it had been there for long: what is there cannot be changed.
+        execute(
+            url,
+            "INSERT INTO upload_failures (upload_id, record_index, call_id, reason, message,"
+            " content, created_at_ns) SELECT upload_id, 2, call_id, reason, message, content, 1"
+            " FROM upload_failures WHERE record_index = 1",
+        )
+        assert [one.index for one in failed(client, upload_id)] == [0, 1, 2]
+    with ServerProcess(url, TOLLWIRE_FAILURE_RETENTION_DAYS="1") as server:
+        with Client(server.address) as client:
+            assert [one.index for one in failed(client, upload_id)] == [0, 1]
+        deadline = time.monotonic() + 30
+        while execute(url, "SELECT record_index FROM upload_failures ORDER BY 1") != [(0,), (1,)]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert server.terminate() == 0
+
+
+def execute(database_url: str, statement: str) -> list[Any]:
+    if database_url.startswith("sqlite"):
+        connection: Any = sqlite3.connect(
+            database_url.removeprefix("sqlite:///"), isolation_level=None
+        )
+    else:
+        url = database_url.replace("postgresql+psycopg:", "postgresql:")
+        connection = psycopg.connect(url, autocommit=True)
+    with closing(connection):
+        cursor = connection.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []

@@ -81,6 +81,8 @@ def test_a_refused_url_is_not_repeated() -> None:
         ({"grace_seconds": -1}, "--grace-seconds"),
         ({"grace_seconds": float("nan")}, "--grace-seconds"),
         ({"grace_seconds": float("inf")}, "--grace-seconds"),
+        ({"failure_retention_days": -1}, "--failure-retention-days"),
+        ({"failure_retention_days": 36_501}, "--failure-retention-days"),
         ({"log_level": "debug"}, "--log-level"),
     ],
 )
@@ -92,3 +94,4 @@ def test_a_setting_out_of_range_is_refused(fields: dict[str, Any], option: str) 
 def test_the_edges_are_allowed() -> None:
     Settings(workers=256, max_streams=4096, grace_seconds=0, log_level="ERROR")
     Settings(workers=1, max_streams=1, grace_seconds=3600, log_level="DEBUG")
+    Settings(failure_retention_days=36_500)
