@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import ratingcore
 from ratingcore.keyorder import in_key_order
@@ -19,6 +19,7 @@ from service import paging
 from service.calls import check_call
 from service.checks import check_id, check_text, refuse
 from service.decks import Decks
+from service.digests import PricedRow, digest_of_pricings
 from service.errors import (
     AlreadyExists,
     FieldViolation,
@@ -28,10 +29,15 @@ from service.errors import (
     TollwireError,
 )
 from service.model import Call, Cdr, CdrFilter, Page, UnratedOutcome
-from service.recording import Recorder, Refusal, content_of, known_decks
-from service.storage import cdr_lists, cdrs
-from service.storage.cdrs import Recorded
+from service.recording import Recorder, Refusal, content_of, enter, known_decks
+from service.storage import cdr_lists, cdrs, ledger, pricings
+from service.storage.cdrs import Unrated
 from service.storage.engine import Connection, Database
+from service.storage.ledger import EntryKind
+from service.storage.pricings import Pricing
+
+if TYPE_CHECKING:
+    from ratingcore.records import Outcome
 
 MAX_SEARCH_CHARS = 256
 # How many CDRs one transaction of RateUnrated looks at.
@@ -54,6 +60,7 @@ class Cdrs:
         self._database = database
         self._decks = decks
         self._recorder = Recorder(decks, clock_ns)
+        self._clock_ns = clock_ns
 
     def create(self, call: Call) -> Cdr:
         """Rate and record one call; of a duplicate, the CDR that is recorded."""
@@ -64,6 +71,7 @@ class Cdrs:
             if recording.refusals:
                 _refuse(recording.refusals[0])
             cdr = cdr_lists.by_key(connection, records.key(0))
+            enter(connection, recording)
         assert cdr is not None
         return cdr
 
@@ -145,8 +153,9 @@ class Cdrs:
             if tenant_id is not None:
                 yield tenant_id
 
-    def _price(self, connection: Connection, tenant_id: int, calls: Sequence[Recorded]) -> int:
-        """Price those UNRATED calls of one tenant that have a price now; returns how many."""
+    def _price(self, connection: Connection, tenant_id: int, calls: Sequence[Unrated]) -> int:
+        """Price those UNRATED calls of one tenant that have a price now, and enter that in the
+        ledger; returns how many."""
         self._decks.catch_up(connection)
         decks = known_decks(self._decks, {tenant_id})
         if not decks or not calls:
@@ -157,8 +166,34 @@ class Cdrs:
         for position, call in enumerate(calls):
             outcome = records.outcome(position)
             if outcome[0] not in (ratingcore.UNRATED, ratingcore.REFUSED):
-                priced.append((call.cdr_id, outcome))
-        return cdrs.price(connection, priced)
+                priced.append((call, outcome))
+        if priced:
+            changed = cdrs.price(connection, [(call.cdr_id, outcome) for call, outcome in priced])
+            assert changed == len(priced), "a call that is held was priced by somebody else"
+            self._enter(connection, priced)
+        return len(priced)
+
+    def _enter(self, connection: Connection, priced: Sequence[tuple[Unrated, Outcome]]) -> None:
+        now_ns = self._clock_ns()
+        first_id = pricings.add(
+            connection,
+            [Pricing(call.cdr_id, call.unrated_reason, call.rate_revision) for call, _ in priced],
+            now_ns,
+        )
+        digest = digest_of_pricings(
+            _priced_row(row_id, call, outcome, now_ns)
+            for row_id, (call, outcome) in enumerate(priced, first_id)
+        )
+        ledger.append(connection, EntryKind.PRICED, first_id, len(priced), digest, now_ns)
+
+
+def _priced_row(row_id: int, call: Unrated, outcome: Outcome, now_ns: int) -> PricedRow:
+    status, _, bill_seconds, cost_units, cost_fraction_e4, version_id, revision = outcome
+    assert bill_seconds is not None and cost_units is not None and cost_fraction_e4 is not None
+    return PricedRow(
+        *(row_id, call.cdr_id, call.unrated_reason, call.rate_revision, now_ns),
+        *(status, bill_seconds, cost_units, cost_fraction_e4, version_id or 0, revision),
+    )
 
 
 def check_filter(wanted: CdrFilter) -> None:

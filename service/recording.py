@@ -19,13 +19,15 @@ import ratingcore
 from ratingcore.keyorder import in_key_order, split
 from ratingcore.recordrating import rate_records, unrated_count
 from ratingcore.records import Records
+from ratingcore.rowdigest import digest_of_new
 from ratingcore.rows import RowTuples, copy_data
 from service.decks import Decks
 from service.errors import NotFound, Reason
 from service.model import Call
-from service.storage import cdrs
+from service.storage import cdrs, ledger
 from service.storage.cdrs import CONTENT_FIELDS, Content, Key, Recorded
 from service.storage.engine import Connection
+from service.storage.ledger import EntryKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,15 @@ class Refusal:
 class Recording:
     """What became of a batch. created + duplicates + refusals are its calls; ``unrated`` counts
     those of created that have no cost; the refusals come by rising position. The CDRs have the ids
-    from ``first_id`` on; 0 where none was created."""
+    from ``first_id`` on, and this ``digest``; 0 and empty where none was created."""
 
     first_id: int
     created: int
     duplicates: int
     unrated: int
     refusals: tuple[Refusal, ...]
+    digest: bytes
+    created_at_ns: int
 
     @property
     def conflicts(self) -> int:
@@ -82,7 +86,8 @@ class Recorder:
     def record(self, connection: Connection, records: Records, upload_id: int) -> Recording:
         """Rate and write the calls that break no rule and are not recorded yet.
 
-        ``connection`` is in a writing transaction; nothing is durable before it commits.
+        ``connection`` is in a writing transaction; nothing is durable before it commits, and
+        ``enter`` must be the last that is done in it.
         """
         decks, owners = self._hold_parties(connection, records)
         refusals = _unknown_parties(records, decks.keys(), owners)
@@ -97,18 +102,19 @@ class Recorder:
         rows = Rows(records, new, upload_id, self._clock_ns())
         inserted = cdrs.insert_new(connection, rows)
         in_the_way |= inserted.in_the_way
-        created = new
         if in_the_way:
-            created = rows.without(in_the_way.keys()).order
+            rows = rows.without(in_the_way.keys())
             old.extend(position for position in new if records.key(position) in in_the_way)
-        conflicts = _conflicts(connection, records, created, old, in_the_way)
+        conflicts = _conflicts(connection, records, rows.order, old, in_the_way)
         refusals += conflicts
         return Recording(
-            first_id=inserted.first_id if created else 0,
-            created=len(created),
+            first_id=inserted.first_id if len(rows) else 0,
+            created=len(rows),
             duplicates=len(old) - len(conflicts),
-            unrated=unrated_count(records, created),
+            unrated=unrated_count(records, rows.order),
             refusals=tuple(sorted(refusals, key=attrgetter("position"))),
+            digest=rows.digest(inserted.first_id) if len(rows) else b"",
+            created_at_ns=rows.created_at_ns,
         )
 
     def _hold_parties(
@@ -125,6 +131,20 @@ class Recorder:
         )
         self._decks.catch_up(connection)
         return known_decks(self._decks, present), owners
+
+
+def enter(connection: Connection, recording: Recording) -> None:
+    """Put what was recorded on the ledger: the last that is done before the commit, because others
+    may wait for it."""
+    if recording.created:
+        ledger.append(
+            connection,
+            EntryKind.RECORDED,
+            recording.first_id,
+            recording.created,
+            recording.digest,
+            recording.created_at_ns,
+        )
 
 
 def known_decks(decks: Decks, tenant_ids: Collection[int]) -> dict[int, ratingcore.Deck]:
@@ -158,6 +178,10 @@ class Rows:
 
     def copy_data(self, first_id: int) -> bytes:
         return copy_data(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
+
+    def digest(self, first_id: int) -> bytes:
+        """What the rows are known by for ever, with ids from ``first_id`` on."""
+        return digest_of_new(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
 
     def without(self, keys: Collection[Key]) -> Rows:
         key = self.records.key

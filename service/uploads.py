@@ -38,7 +38,7 @@ from service.model import (
     Upload,
     UploadFailure,
 )
-from service.recording import Recorder, Recording
+from service.recording import Recorder, Recording, enter
 from service.storage import ids, upload_failures, uploads
 from service.storage.engine import Connection, Database
 from service.storage.uploads import StoredChunk
@@ -249,6 +249,7 @@ class Uploads:
                 FailedRecord(one, source(one.index - first_index), now_ns) for one in failures
             )
             upload_failures.add(connection, upload.id, failed)
+        enter(connection, recording)
         return _answer(upload.id, settled, failures)
 
 

@@ -87,6 +87,15 @@ class Recorded(NamedTuple):
     content: Content
 
 
+class Unrated(NamedTuple):
+    """A call that was recorded without a price, and why it had none by the rates of then."""
+
+    cdr_id: int
+    content: Content
+    unrated_reason: int
+    rate_revision: int
+
+
 class Inserted(NamedTuple):
     """What became of rows to insert."""
 
@@ -210,7 +219,7 @@ def hold_parties(
 
 def unrated(
     connection: Connection, wanted: CdrFilter, after: tuple[int, int] | None, limit: int
-) -> list[Recorded]:
+) -> list[Unrated]:
     """The next UNRATED calls of a tenant, by rising (started_at_ns, id), after the one with that.
 
     They stay UNRATED until this transaction ends, but for what it does itself. One that another
@@ -218,7 +227,7 @@ def unrated(
     """
     order = (CdrRow.started_at_ns, CdrRow.id)
     query = (
-        select(CdrRow.id, *_CONTENT_COLUMNS)
+        select(CdrRow.unrated_reason, CdrRow.rate_revision, CdrRow.id, *_CONTENT_COLUMNS)
         .where(
             IS_UNRATED,
             CdrRow.tenant_id == wanted.tenant_id,
@@ -230,7 +239,10 @@ def unrated(
     )
     if after is not None:
         query = query.where(tuple_(*order) > tuple_(*after))
-    return [_recorded(row) for row in connection.execute(query)]
+    return [
+        Unrated(*_recorded(row), reason, revision)
+        for reason, revision, *row in connection.execute(query)
+    ]
 
 
 def next_tenant_with_unrated(connection: Connection, after_tenant_id: int) -> int | None:

@@ -21,7 +21,10 @@ from service.storage.tables import Base
 from tests.subjects.world import World, call
 
 _ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
-_HISTORY = ("cdrs", "rate_versions", "tenant_versions", "upload_chunks")
+_HISTORY = (
+    *("cdrs", "cdr_pricings", "rate_versions", "tenant_versions", "upload_chunks"),
+    "ledger_entries",
+)
 _UNCHANGING = (*_HISTORY, "upload_failures")  # of which old ones are deleted
 _OUTCOME = {
     "status",
@@ -79,7 +82,8 @@ class Attacker:
 @pytest.fixture
 def world(database: Database) -> World:
     """Tenant 1 with extension 1 and rate 1; CDRs 1 (rated), 2 (unrated), 3 (not billable, of an
-    upload, which has a failed record too). Tenant 2 with extension 2 and no calls."""
+    upload, which has a failed record too), 4 (priced late). Tenant 2 with extension 2 and no
+    calls."""
     world = World.over(database)
     tenant = world.tenant()
     extension = world.extension(tenant)
@@ -88,6 +92,9 @@ def world(database: Database) -> World:
     world.cdrs.create(call(tenant, "4930", call_id="unrated", extension_id=extension))
     busy = call(tenant, call_id="busy", disposition=Disposition.BUSY, seconds=0)
     world.commit(0, 0, [busy, BadCall("direction", "is required")])
+    world.cdrs.create(call(tenant, "33", call_id="late"))
+    world.rate(tenant, "33")
+    assert world.cdrs.rate_unrated(tenant, None, None).rated == 1
     world.extension(world.tenant())
     return world
 
@@ -113,7 +120,7 @@ def _other(value: Any) -> Any:
     if isinstance(value, str):
         return value + "1"
     if isinstance(value, bytes):
-        return value + b"1"
+        return bytes([value[0] ^ 1]) + value[1:] if value else b"1"
     return 1
 
 
@@ -137,7 +144,7 @@ def test_no_row_can_be_deleted(attacker: Attacker, table: str) -> None:
     attacker.is_refused(f"DELETE FROM {table}", match="is never deleted")
 
 
-@pytest.mark.parametrize("table", [*_UNCHANGING, "tenants", "extensions"])
+@pytest.mark.parametrize("table", [*_UNCHANGING, "ledger_heads", "tenants", "extensions"])
 def test_no_table_can_be_truncated(attacker: Attacker, table: str) -> None:
     if attacker.is_sqlite:
         # There DELETE without a condition is the truncation, and could be run without looking at
@@ -168,6 +175,9 @@ _UNIQUE: dict[str, list[tuple[str, ...]]] = {
     "tenant_versions": [("tenant_id", "revision")],
     "upload_chunks": [("upload_id", "first_index")],
     "upload_failures": [("upload_id", "record_index")],
+    "cdr_pricings": [("id",), ("cdr_id",)],
+    "ledger_entries": [("chain", "seq"), ("kind", "first_id")],
+    "ledger_heads": [("chain",)],
     "tenants": [("id",)],
     "extensions": [("id",)],
 }
@@ -224,7 +234,7 @@ def test_no_row_can_be_replaced_by_its_hidden_rowid(attacker: Attacker) -> None:
     if not attacker.is_sqlite:
         return
     for table, key, forged in _colliding_rows(attacker):
-        if table in ("cdrs", "rate_versions"):
+        if table in ("cdrs", "cdr_pricings", "rate_versions"):
             continue  # there it is not hidden: it is the id
         new = forged | {name: _forged("id", forged[name]) for name in key}
         columns = ", ".join(new)
@@ -310,6 +320,16 @@ def test_a_rate_version_can_be_retired_once(attacker: Attacker) -> None:
         )
 
 
+def test_a_chain_only_grows_by_one(attacker: Attacker) -> None:
+    for change in (
+        *("length = length - 1", "length = length + 2", "length = 0", "length = NULL"),
+        *("chain = chain + 20", "chain = chain + 20, length = length + 1"),
+        "hash = (SELECT max(digest) FROM ledger_entries)",
+    ):
+        attacker.is_refused(f"UPDATE ledger_heads SET {change}", match="only grows")
+    attacker.is_refused("DELETE FROM ledger_heads", match="is never deleted")
+
+
 def test_what_cdrs_refer_to_cannot_be_deleted(attacker: Attacker) -> None:
     attacker.is_refused("DELETE FROM tenants WHERE id = 1", match="CDRs refer to this tenant")
     attacker.is_refused("DELETE FROM tenants", match="CDRs refer to this tenant")
@@ -362,7 +382,7 @@ def test_cdrs_stay_as_they_were_whatever_happens_to_their_rate(
     world: World, change: Callable[[World, Rate], None]
 ) -> None:
     rate = world.rates.get(1)
-    before = [world.cdrs.get(cdr_id) for cdr_id in (1, 2, 3)]
+    before = [world.cdrs.get(cdr_id) for cdr_id in (1, 2, 3, 4)]
     assert before[0].rate == rate
     change(world, rate)
-    assert [world.cdrs.get(cdr_id) for cdr_id in (1, 2, 3)] == before
+    assert [world.cdrs.get(cdr_id) for cdr_id in (1, 2, 3, 4)] == before

@@ -1,0 +1,30 @@
+"""That CDRs which were recorded UNRATED got their price: what stood in them before, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, insert
+
+from service.storage import ids
+from service.storage.tables import CdrPricingRow
+
+
+class Pricing(NamedTuple):
+    """A CDR that was priced, with the outcome that it was recorded with."""
+
+    cdr_id: int
+    unrated_reason: int
+    rate_revision: int
+
+
+def add(connection: Connection, pricings: Sequence[Pricing], now_ns: int) -> int:
+    """Write them down; they have the ids from the returned one on. At least one."""
+    first_id = ids.take_rows(connection, CdrPricingRow.__tablename__, len(pricings))
+    rows = [
+        {"id": row_id, **pricing._asdict(), "priced_at_ns": now_ns}
+        for row_id, pricing in enumerate(pricings, first_id)
+    ]
+    connection.execute(insert(CdrPricingRow), rows)
+    return first_id
