@@ -64,9 +64,10 @@ class Built:
 
 
 @contextmanager
-def built(database_url: str, failure_retention_days: int = 0) -> Iterator[Built]:
+def built(settings: Settings) -> Iterator[Built]:
     """All subjects, with the decks loaded and followed; closed at the end of the block."""
-    database = Database(database_url)
+    database = Database(settings.database, wait_seconds=settings.database_wait_seconds)
+    retention_days = settings.failure_retention_days
     try:
         migrate.prepare(database)
         decks = Decks(database)
@@ -74,7 +75,7 @@ def built(database_url: str, failure_retention_days: int = 0) -> Iterator[Built]
         decks.load()
         load_seconds = time.monotonic() - began
         decks.follow()
-        retention = FailureRetention(database, failure_retention_days)
+        retention = FailureRetention(database, retention_days)
         retention.start()
         try:
             yield Built(
@@ -83,7 +84,7 @@ def built(database_url: str, failure_retention_days: int = 0) -> Iterator[Built]
                     rates=Rates(database, decks),
                     calls=Calls(decks),
                     cdrs=Cdrs(database, decks),
-                    uploads=Uploads(database, decks, failure_retention_days=failure_retention_days),
+                    uploads=Uploads(database, decks, failure_retention_days=retention_days),
                     usage=Usage(database),
                 ),
                 decks,
@@ -168,7 +169,7 @@ def _run(
 ) -> None:
     """The life of one server in this process."""
     interpreter.favour_short_waits()
-    with built(settings.database, settings.failure_retention_days) as everything:
+    with built(settings) as everything:
         if not stop.empty():
             return
         server = RpcServer(

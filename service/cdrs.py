@@ -34,6 +34,7 @@ from service.storage import cdr_lists, cdrs, ledger, pricings
 from service.storage.cdrs import Unrated
 from service.storage.engine import Connection, Database
 from service.storage.ledger import EntryKind
+from service.storage.limits import Work
 from service.storage.pricings import Pricing
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Cdrs:
         check_filter(wanted)
         size = paging.page_size(page_size)
         after = paging.decode_token(page_token, wanted, (int, int))
-        with self._database.read() as connection:
+        with self._database.read(work=Work.LONG) as connection:
             found = cdr_lists.page(connection, wanted, after, size + 1)
         if len(found) <= size:
             return Page(found)
@@ -106,7 +107,7 @@ class Cdrs:
     def _parts(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
         after: tuple[int, int] | None = None
         while True:
-            with self._database.read() as connection:
+            with self._database.read(work=Work.LONG) as connection:
                 part = cdr_lists.page(connection, wanted, after, paging.MAX_PAGE_SIZE)
             if part:
                 yield part

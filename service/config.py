@@ -15,12 +15,15 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEFAULT_DATABASE = "sqlite:///tollwire.db"
 DEFAULT_MAX_STREAMS = 32
 DEFAULT_GRACE_SECONDS = 20.0
+# Long for a commit or a look-up, even on a disk that is busy; short for a client's patience.
+DEFAULT_DATABASE_WAIT_SECONDS = 10.0
 
 # Far more than a machine has cores, and than a process should have threads.
 MAX_WORKERS = 256
 MAX_MAX_STREAMS = 4096
 MAX_GRACE_SECONDS = 3600.0
 MAX_FAILURE_RETENTION_DAYS = 36_500
+MAX_DATABASE_WAIT_SECONDS = 200.0
 
 _LISTEN = re.compile(
     r"(?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ (?: %\w+ )? ) \] | (?P<host> [^\[\]:\s/]+ ) )"
@@ -65,8 +68,9 @@ class Settings:
     """What ``tollwire serve`` runs with. Making one raises ConfigError where a value cannot work.
 
     ``max_streams`` bounds the streaming RPCs of each worker at one time. ``grace_seconds`` is how
-    long RPCs in flight may go on after SIGTERM. ``failure_retention_days`` is how long the failed
-    records of uploads are kept; 0: for ever.
+    long RPCs in flight may go on after SIGTERM. ``database_wait_seconds`` is how long the database
+    may take for the usual answer, and a stream waits for one that is away.
+    ``failure_retention_days`` is how long the failed records of uploads are kept; 0: for ever.
     """
 
     listen: Listen = DEFAULT_LISTEN
@@ -75,6 +79,7 @@ class Settings:
     max_streams: int = DEFAULT_MAX_STREAMS
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     failure_retention_days: int = 0
+    database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -84,6 +89,9 @@ class Settings:
         _check_range("--grace-seconds", self.grace_seconds, 0, MAX_GRACE_SECONDS)
         _check_range(
             "--failure-retention-days", self.failure_retention_days, 0, MAX_FAILURE_RETENTION_DAYS
+        )
+        _check_range(
+            "--database-wait-seconds", self.database_wait_seconds, 0.5, MAX_DATABASE_WAIT_SECONDS
         )
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(

@@ -27,6 +27,7 @@ from service.storage import deck_import as storage
 from service.storage import decks as stored_decks
 from service.storage import tenants
 from service.storage.engine import Connection, Database
+from service.storage.limits import Work
 
 MAX_ERRORS = 1000
 MAX_DECK_RATES = 5_000_000
@@ -195,7 +196,7 @@ class DeckImports:
         """What the deck changes, and the revision of the tenant's deck with it; ``dry_run``:
         without it."""
         unit = self._database.read if dry_run else self._decks.writing
-        with self._decks.offering() as hand_over, unit() as connection:
+        with self._decks.offering() as hand_over, unit(work=Work.LONG) as connection:
             if not dry_run:
                 stored_decks.lock(connection, tenant_id)
             _require(connection, tenant_id)

@@ -23,6 +23,8 @@ from service.model import Tenant
 from service.storage import decks as storage
 from service.storage.decks import ChangeWatch, DeckState
 from service.storage.engine import Connection, Database
+from service.storage.failures import unavailable
+from service.storage.limits import Work
 
 _LOG = logging.getLogger("tollwire.decks")
 
@@ -32,6 +34,8 @@ _CLOSE_SECONDS = 5.0
 _TRIES_OUTSIDE = 3
 # From when a commit shows to others until its own thread has heard of it.
 _SETTLE_SECONDS = 1.0
+# Longer than the largest deck takes.
+_BUILDING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Decks:
     def load(self) -> None:
         """Read everything that is committed, in one go. One deck is built at a time, so that no
         more memory is held than the decks take and one of them in the making."""
-        with self._database.read() as connection, self._building:
+        with self._database.read(work=Work.LONG) as connection, self._building:
             storage.one_state(connection)
             states = storage.changed_since(connection, 0)
             present = {state.tenant_id: state for state in states if state.tenant}
@@ -102,7 +106,7 @@ class Decks:
     def refresh(self) -> None:
         """Catch up with everything that is committed."""
         began = time.monotonic()
-        with self._database.read() as connection:
+        with self._database.read(work=Work.LOOK) as connection:
             self.catch_up(connection)
         self._refresh_began = max(self._refresh_began, began)
 
@@ -119,17 +123,28 @@ class Decks:
         itself: what is not committed must not be rated with."""
         if storage.change_seq(connection) <= self._known_seq:
             return
-        with self._building:
+        with self._turn_to_build():
             for state in storage.changed_since(connection, self._known_seq):
                 self._apply(connection, state)
                 self._known_seq = state.change_seq
+
+    @contextmanager
+    def _turn_to_build(self) -> Iterator[None]:
+        """Unavailable where another thread builds for too long, which a database that does not
+        answer can make it: all who wait must not do so one after the other."""
+        if not self._building.acquire(timeout=_BUILDING_SECONDS):
+            raise unavailable("the changes of rates cannot be read")
+        try:
+            yield
+        finally:
+            self._building.release()
 
     def in_memory(self, tenant_id: int) -> TenantDeck | None:
         """The tenant's deck, without a look into the database."""
         return self._decks.get(tenant_id)
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, work: Work = Work.ORDINARY) -> Iterator[Connection]:
         """A writing transaction for who rates in it, with the decks caught up before it begins.
 
         What was committed while it waited for its turn is read outside of it too: the locks that it
@@ -137,13 +152,13 @@ class Decks:
         has little left to do.
         """
         for _ in range(_TRIES_OUTSIDE):
-            with self._database.write() as connection:
+            with self._database.write(work=work) as connection:
                 if storage.change_seq(connection) <= self._known_seq:
                     yield connection
                     return
             self.refresh()
         # The rates change without a pause, but then there is little to read each time.
-        with self._database.write() as connection:
+        with self._database.write(work=work) as connection:
             yield connection
 
     @contextmanager

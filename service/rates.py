@@ -22,6 +22,7 @@ from service.storage import decks as stored_decks
 from service.storage import ids, tenants
 from service.storage import rates as storage
 from service.storage.engine import Connection, Database
+from service.storage.limits import Work
 
 MAX_SEARCH_CHARS = 256
 _EXPORT_RATES = 1000
@@ -74,7 +75,7 @@ class Rates:
         size = paging.page_size(page_size)
         wanted = ("rates", tenant_id, search)
         after = paging.decode_token(page_token, wanted, (int, str, int, int))
-        with self._database.read() as connection:
+        with self._database.read(work=Work.LONG) as connection:
             found = storage.page(connection, tenant_id, search, after, size + 1)
         if len(found) <= size:
             return Page(found)

@@ -19,6 +19,7 @@ from service.errors import FieldViolation
 from service.model import Direction, Disposition, UsageDimension, UsageQuery, UsageRow
 from service.storage import usage
 from service.storage.engine import Database
+from service.storage.limits import Work
 from service.storage.usage import DAY_SECONDS, HOUR_SECONDS, Group, OffsetFrom, Sums
 
 _NS = 10**9
@@ -37,7 +38,7 @@ class Usage:
         the keys' text, then of the currency. Without ``group_by`` there is always a row."""
         _check(query)
         chosen = (query.tenant_id, query.started_after_ns, query.started_before_ns)
-        with self._database.read() as connection:
+        with self._database.read(work=Work.LONG) as connection:
             usage.hold_snapshot(connection)
             offsets = [OffsetFrom(0, 0)]
             if query.time_zone and _TIMES & set(query.group_by):

@@ -13,6 +13,7 @@ import click
 
 from service.config import (
     DEFAULT_DATABASE,
+    DEFAULT_DATABASE_WAIT_SECONDS,
     DEFAULT_GRACE_SECONDS,
     DEFAULT_LISTEN,
     DEFAULT_MAX_STREAMS,
@@ -63,6 +64,12 @@ _database = _option(
     type=int,
     default=0,
     help="How long records that uploads could not record are kept; 0: for ever.",
+)
+@_option(
+    "--database-wait-seconds",
+    type=float,
+    default=DEFAULT_DATABASE_WAIT_SECONDS,
+    help="How long the database may take, or be away, before requests fail.",
 )
 @_option(
     "--log-level",

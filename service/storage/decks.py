@@ -27,6 +27,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from service.model import Tenant
 from service.storage.engine import Database
+from service.storage.limits import Work, doing
 from service.storage.rates import from_ns, intervals_from_text, to_ns
 from service.storage.tables import (
     OPEN_FROM_S,
@@ -246,7 +247,8 @@ class ChangeWatch:
     """
 
     def __init__(self, database: Database) -> None:
-        self._connection = database.engine.connect()
+        with doing(Work.LOOK):
+            self._connection = database.engine.connect()
         self._is_sqlite = database.is_sqlite
         self._data_version: int | None = None
         self.poll_seconds = _POLL_SECONDS[database.engine.dialect.name]
@@ -258,7 +260,8 @@ class ChangeWatch:
         self._connection.detach()
         try:
             if not self._is_sqlite:
-                self._driver.execute(f"LISTEN {_CHANNEL}")
+                with doing(Work.LOOK):
+                    self._driver.execute(f"LISTEN {_CHANNEL}")
         except BaseException:
             self.close()
             raise
@@ -291,5 +294,7 @@ class ChangeWatch:
         self._driver.close()
 
     def _change_seq(self) -> int:
-        ((found,),) = self._driver.execute("SELECT change_seq FROM deck_clock").fetchall()
+        # A connection that says nothing any more must not stop this worker from following.
+        with doing(Work.LOOK):
+            ((found,),) = self._driver.execute("SELECT change_seq FROM deck_clock").fetchall()
         return int(found)

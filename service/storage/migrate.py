@@ -17,6 +17,7 @@ from sqlalchemy import Connection, inspect
 
 from service.storage import triggers
 from service.storage.engine import Database
+from service.storage.limits import Work
 
 _FOLDER = Path(__file__).with_name("migrations")
 # Any number that no other program takes for the same database: "TOLL" in ASCII.
@@ -31,7 +32,7 @@ def prepare(database: Database, folder: Path = _FOLDER) -> None:
     """Make sure that the schema is the one of this release: create it in an empty database, and
     raise SchemaError where it is older, newer or something else."""
     scripts = _Scripts(folder)
-    with database.write() as connection:
+    with database.write(work=Work.LONG) as connection:
         _take_turn(connection)
         found = scripts.present_revision(connection)
         if found is None:
@@ -47,7 +48,7 @@ def upgrade(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str
     """Apply what is missing; returns the revisions before (None: empty) and after. SchemaError
     where the schema is newer or something else."""
     scripts = _Scripts(folder)
-    with database.write() as connection:
+    with database.write(work=Work.MIGRATION) as connection:
         _take_turn(connection)
         found = scripts.present_revision(connection)
         if found != scripts.head:

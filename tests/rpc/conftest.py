@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from service.app import built
-from service.config import Listen
+from service.config import Listen, Settings
 from service.rpc.server import RpcServer
 from tests.rpc.running import connected
 
@@ -25,7 +25,7 @@ class WholeServer:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
     """With all services, all subjects and no tenant. One for the tests of a module."""
     path = tmp_path_factory.mktemp("whole") / "tollwire.db"
-    with built(f"sqlite:///{path}") as everything:
+    with built(Settings(database=f"sqlite:///{path}")) as everything:
         server = RpcServer(everything.subjects, max_streams=4)
         address = str(server.bind(Listen("127.0.0.1", 0)))
         server.start()

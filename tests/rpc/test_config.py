@@ -83,6 +83,8 @@ def test_a_refused_url_is_not_repeated() -> None:
         ({"grace_seconds": float("inf")}, "--grace-seconds"),
         ({"failure_retention_days": -1}, "--failure-retention-days"),
         ({"failure_retention_days": 36_501}, "--failure-retention-days"),
+        ({"database_wait_seconds": 0.4}, "--database-wait-seconds"),
+        ({"database_wait_seconds": 201}, "--database-wait-seconds"),
         ({"log_level": "debug"}, "--log-level"),
     ],
 )
@@ -95,3 +97,5 @@ def test_the_edges_are_allowed() -> None:
     Settings(workers=256, max_streams=4096, grace_seconds=0, log_level="ERROR")
     Settings(workers=1, max_streams=1, grace_seconds=3600, log_level="DEBUG")
     Settings(failure_retention_days=36_500)
+    Settings(database_wait_seconds=0.5)
+    Settings(database_wait_seconds=200)

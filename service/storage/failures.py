@@ -1,0 +1,107 @@
+"""What the databases' errors mean to a client: the one place where they get their names.
+
+A database that is away, locked, slow or full may be better in a moment: Unavailable. One that
+cannot be written, or is damaged, stays so until somebody acts: FailedPrecondition. All else is a
+defect of the service and passes as it is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from service.errors import FailedPrecondition, Reason, TollwireError, Unavailable
+
+# Of a change whose commit was asked for and not answered.
+UNKNOWN_OUTCOME = "whether it was changed is not known, look before you try again"
+_NOTHING_CHANGED = "nothing was changed, try again later"
+
+_LOCKED = "the database is locked by others for too long"
+_LOST = "the database does not answer"
+_FULL = "the database's disk is full"
+
+# By primary result code. SQLITE_ERROR is not among them: a statement that is wrong in itself.
+_SQLITE = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_IOERR: "the database's disk has an error",
+    sqlite3.SQLITE_CANTOPEN: "the database's file cannot be opened",
+    sqlite3.SQLITE_PROTOCOL: _LOCKED,
+    sqlite3.SQLITE_NOMEM: "the database has no memory left",
+    sqlite3.SQLITE_INTERRUPT: _LOST,
+}
+_SQLITE_UNUSABLE = {
+    sqlite3.SQLITE_READONLY: "the database's file cannot be written",
+    sqlite3.SQLITE_CORRUPT: "the database's file is damaged",
+    sqlite3.SQLITE_NOTADB: "the database's file is no database",
+}
+_PRIMARY_CODE = 0xFF
+
+# The first kind that an error is of counts.
+_POSTGRESQL = (
+    (psycopg.errors.LockNotAvailable, _LOCKED),
+    (psycopg.errors.QueryCanceled, "the database takes too long"),
+    (psycopg.errors.DiskFull, _FULL),
+    # A standby that has not taken over yet.
+    (psycopg.errors.ReadOnlySqlTransaction, "the database takes no changes for now"),
+    (psycopg.errors.IdleInTransactionSessionTimeout, "the database did not wait"),
+    (psycopg.errors.TransactionTimeout, "the database did not wait"),
+    (psycopg.OperationalError, _LOST),
+    (psycopg.InterfaceError, _LOST),
+)
+_POSTGRESQL_UNUSABLE = (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted)
+
+
+class Outcome:
+    """Whether what a unit of work has changed may be there although it failed."""
+
+    is_known = True
+
+
+@contextmanager
+def named_failures(outcome: Outcome | None = None) -> Iterator[None]:
+    """The databases' errors that have a name leave the block with it."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError, psycopg.Error, sqlite3.Error) as error:
+        is_known = outcome is None or outcome.is_known
+        failure = _failure(error, _NOTHING_CHANGED if is_known else UNKNOWN_OUTCOME)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _failure(error: Exception, then: str) -> TollwireError | None:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(error, PoolTimeoutError):
+        return unavailable("all connections to the database are taken", then)
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY_CODE
+        if code in _SQLITE_UNUSABLE:
+            return _unusable(_SQLITE_UNUSABLE[code])
+        return unavailable(_SQLITE[code], then) if code in _SQLITE else None
+    if isinstance(cause, _POSTGRESQL_UNUSABLE):
+        return _unusable("the database is damaged")
+    for kind, words in _POSTGRESQL:
+        if isinstance(cause, kind):
+            return unavailable(words, then)
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return unavailable(_LOST, then)
+    return None
+
+
+def unavailable(words: str, then: str = _NOTHING_CHANGED) -> Unavailable:
+    return Unavailable(Reason.DATABASE_UNAVAILABLE, f"{words}; {then}")
+
+
+def _unusable(words: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.DATABASE_UNUSABLE,
+        f"{words}; nothing was changed, and it stays so until whoever runs the server has acted",
+    )

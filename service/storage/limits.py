@@ -1,0 +1,96 @@
+"""How long the database may keep anybody waiting: one table, by kind of work.
+
+Everything that waits for the database waits within a limit, so that one that hangs is an error
+which a client sees and retries, and not a thread that is lost. A server that answers enforces the
+limits itself, which ends the statement as well; where none answers (a peer that vanished, a proxy
+that takes everything and forwards nothing) the waiting thread gives up a little later and drops
+the connection (service.storage.postgresql).
+
+The limits of a piece of work hold for the thread that does it, so nothing on the way needs to hand
+them on. Knows no database.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from service.config import DEFAULT_DATABASE_WAIT_SECONDS
+
+DEFAULT_WAIT_SECONDS = DEFAULT_DATABASE_WAIT_SECONDS
+# libpq's least.
+_LEAST_CONNECT_SECONDS = 2
+
+
+class Work(Enum):
+    """Kinds of work: by how many times the usual wait one answer may take."""
+
+    # Whether a pooled connection is alive. A new one takes less.
+    PING = 0.2
+    # The changes of decks. A call whose tenant is not in memory waits for it.
+    LOOK = 0.5
+    # A few rows by their keys, a chunk of calls, a change of a rate.
+    ORDINARY = 1.0
+    # What may go through whole tables: lists that search, exports, summaries, imports,
+    # verification, decks at the start.
+    LONG = 60.0
+    # One statement may rewrite all there is, and nothing else runs meanwhile.
+    MIGRATION = 8640.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """In seconds, the first three for one statement: how long the database may work on it, how long
+    of that it may wait for another's lock, and for how long it may not be heard. The last is for
+    what the service does between two statements of a transaction, after which the database ends
+    it: what a client that vanished has locked must come free."""
+
+    answer_seconds: float
+    lock_seconds: float
+    silence_seconds: float
+    idle_seconds: float
+
+
+def limits(work: Work, wait_seconds: float) -> Limits:
+    """``wait_seconds``: the usual wait, which is the operator's to choose."""
+    answer = work.value * wait_seconds
+    return Limits(
+        answer_seconds=answer,
+        # Shorter, so that the error says that it was a lock.
+        lock_seconds=0.8 * answer,
+        # Longer: where the database is heard, its own error says more.
+        silence_seconds=1.2 * answer,
+        # Rating a chunk takes a tenth of a second, on a machine that does nothing else.
+        idle_seconds=max(3 * wait_seconds, answer),
+    )
+
+
+def connect_seconds(wait_seconds: float) -> int:
+    """For each address that the host's name stands for."""
+    return max(_LEAST_CONNECT_SECONDS, round(wait_seconds / 2))
+
+
+class _Present(threading.local):
+    work = Work.ORDINARY
+
+
+_PRESENT = _Present()
+
+
+def present_work() -> Work:
+    """What this thread does just now."""
+    return _PRESENT.work
+
+
+@contextmanager
+def doing(work: Work) -> Iterator[None]:
+    """The block is this kind of work."""
+    before = _PRESENT.work
+    _PRESENT.work = work
+    try:
+        yield
+    finally:
+        _PRESENT.work = before

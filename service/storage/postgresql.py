@@ -1,0 +1,118 @@
+"""PostgreSQL's engine: connections on which no wait is without end.
+
+The server is told the limits with each BEGIN, in the same message, so they cost no round trip and
+hold behind a pooler too. They cannot help where the server is not heard: a connection whose peer is
+gone without a word, or a proxy that takes all and forwards nothing. Keepalives find the first; the
+second looks like a server that thinks. psycopg waits in slices of a tenth of a second in the thread
+that asked, so that thread itself looks at the clock, gives up and closes the connection. No other
+thread is needed that would shut down a socket which may be another's by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from time import monotonic
+from typing import Any, ClassVar, TypeVar
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import InvalidatePoolError
+
+from service.storage.ids import Blocks
+from service.storage.limits import (
+    Limits,
+    Work,
+    connect_seconds,
+    doing,
+    limits,
+    present_work,
+)
+
+T = TypeVar("T")
+
+# libpq's, for peers that are gone: the first probe after idle seconds, the others at intervals.
+# tcp_user_timeout is for what was sent and is not acknowledged. None has a meaning on Unix sockets.
+_KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+
+def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=wait_seconds,
+        # Transactions begin in the listener below, and with them their limits.
+        isolation_level="AUTOCOMMIT",
+        connect_args={"connect_timeout": connect_seconds(wait_seconds), **_KEEPALIVE},
+        # For service.storage.ids.
+        execution_options={"id_blocks": Blocks()},
+        # The values of a failed statement would stand in the log, and callers' numbers are
+        # personal data.
+        hide_parameters=True,
+    )
+    answers = {work: limits(work, wait_seconds) for work in Work}
+    begins = {work: _begin_statement(limit) for work, limit in answers.items()}
+
+    class Bounded(BoundedConnection):
+        limits_of = answers
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Any:
+        return Bounded.connect(*args, **options)
+
+    @event.listens_for(engine, "checkout")
+    def _ping(driver: Any, _record: Any, _fairy: Any) -> None:
+        try:
+            with doing(Work.PING):
+                driver.execute(";")
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begins[present_work()])
+
+    return engine
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection on which every wait ends: after how long is its class's to say."""
+
+    limits_of: ClassVar[Mapping[Work, Limits]]
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """All that psycopg waits for on an open connection goes through here."""
+        return super().wait(self._bounded(gen), *args, **kwargs)
+
+    def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """``gen``, which waits for the socket with each ``yield`` and is sent what has happened
+        there, or after a tenth of a second that nothing has."""
+        limit = self.limits_of[present_work()].silence_seconds
+        until = monotonic() + limit
+        try:
+            wanted = next(gen)
+            while True:
+                happened = yield wanted
+                if monotonic() > until:
+                    # Whatever comes after all would be taken for the answer to the next question.
+                    self.close()
+                    raise psycopg.OperationalError(f"no answer within {limit:g} s")
+                wanted = gen.send(happened)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+
+def _begin_statement(limit: Limits) -> str:
+    settings = {
+        "statement_timeout": limit.answer_seconds,
+        "lock_timeout": limit.lock_seconds,
+        "idle_in_transaction_session_timeout": limit.idle_seconds,
+    }
+    local = [f"SET LOCAL {name} = {round(value * 1000)}" for name, value in settings.items()]
+    return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *local])

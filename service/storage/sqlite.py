@@ -1,0 +1,95 @@
+"""SQLite's engine: one writer, readers that never wait, and a file that must stay the same.
+
+WAL, so that readers never wait for the writer; ``synchronous=FULL``, because a commit that was
+acknowledged must survive a power cut (with NORMAL, WAL may lose the last commits); writes begin
+with BEGIN IMMEDIATE, because a transaction that starts as a reader and then writes fails at once
+with SQLITE_BUSY when another has written in between, whatever the timeout.
+
+SQLite does not notice that its file was moved away or replaced: it goes on writing to a file that
+has no name any more, and all of that is gone when the last process closes it. So each transaction
+looks whether the name still stands for the file of the beginning.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+
+from service.errors import FailedPrecondition, Reason, Unavailable
+from service.storage.limits import limits, present_work
+
+# A URI may name what is no file of this machine: whoever writes one looks after it.
+_URI = "file:"
+
+
+class DatabaseFile:
+    """The file that a name stood for when it was first looked at."""
+
+    def __init__(self, path: str) -> None:
+        self._path = None if path.startswith(_URI) else Path(path)
+        self._identity: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Unavailable where the file is gone, FailedPrecondition where it is another one."""
+        if self._path is None:
+            return
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            if self._identity is None:
+                return  # SQLite may be about to make it, or will say what is wrong
+            raise Unavailable(
+                Reason.DATABASE_UNAVAILABLE,
+                "the database's file is gone; nothing was changed, put it back and try again",
+            ) from error
+        if self._identity is None:
+            self._identity = (found.st_dev, found.st_ino)
+        elif self._identity != (found.st_dev, found.st_ino):
+            raise FailedPrecondition(
+                Reason.DATABASE_UNUSABLE,
+                "the database's file is not the one that the server started with; nothing was"
+                " changed, put that one back or start the server again",
+            )
+
+
+def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=wait_seconds,
+        connect_args={"timeout": wait_seconds, "check_same_thread": False},
+        # The values of a failed statement would stand in the log, and callers' numbers are
+        # personal data.
+        hide_parameters=True,
+    )
+    file = DatabaseFile(url.database or "")
+
+    @event.listens_for(engine, "do_connect")
+    def _before_connect(*_: Any) -> None:
+        file.check()  # SQLite would make an empty one
+
+    @event.listens_for(engine, "connect")
+    def _set_up(driver: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: it does so late, and only for writes.
+        driver.isolation_level = None
+        cursor = driver.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA recursive_triggers = ON")
+        cursor.execute("PRAGMA cache_size = -65536")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        file.check()
+        mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+        busy_seconds = limits(present_work(), wait_seconds).lock_seconds
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(busy_seconds * 1000)}")
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine

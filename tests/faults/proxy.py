@@ -1,0 +1,145 @@
+"""A TCP proxy before PostgreSQL that can fail in the ways that networks do.
+
+It forwards until it is told otherwise. Each style holds for the connections that are open as well:
+
+- ``drop``: every connection ends, and new ones are refused.
+- ``swallow``: connections stay open and nothing gets through either way, while all that is sent is
+  taken; so is what a new connection sends. This is what a half-open connection looks like.
+- ``cut_answer(pattern)``: once a client sends what has the pattern in it, the server gets it, and
+  the connections end before its answer gets back. Then the proxy forwards again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import selectors
+import socket
+import threading
+import time
+from types import TracebackType
+
+_SLICE_SECONDS = 0.02
+_BUFFER_BYTES = 256 * 1024
+
+
+class Proxy:
+    """Listens on a free port of 127.0.0.1; ``target`` is a Unix socket."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._style = "pass"
+        self._pattern: re.Pattern[bytes] | None = None
+        self.cuts = 0
+        self._closing = False
+        self._pairs: list[_Pair] = []
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+        self._thread.start()
+
+    def restore(self) -> None:
+        """Forward again. What was swallowed is lost, so those connections end."""
+        before, self._style = self._style, "pass"
+        if before == "swallow":
+            self._end_all()
+
+    def drop(self) -> None:
+        self._style = "drop"
+        self._end_all()
+
+    def swallow(self) -> None:
+        self._style = "swallow"
+
+    def cut_answer(self, pattern: bytes) -> None:
+        self._pattern = re.compile(pattern)
+
+    def _end_all(self) -> None:
+        for pair in list(self._pairs):
+            pair.condemned = True
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._listener, selectors.EVENT_READ)
+            while not self._closing:
+                for key, _ in ready.select(_SLICE_SECONDS):
+                    if key.data is None:
+                        self._accept(ready)
+                    else:
+                        self._forward(*key.data)
+                for pair in [one for one in self._pairs if one.condemned]:
+                    self._pairs.remove(pair)
+                    pair.close(ready)
+            for pair in self._pairs:
+                pair.close(ready)
+
+    def _accept(self, ready: selectors.BaseSelector) -> None:
+        client, _ = self._listener.accept()
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            if self._style == "drop":
+                raise ConnectionRefusedError
+            server.connect(self._target)
+        except OSError:
+            client.close()
+            server.close()
+            return
+        pair = _Pair(client, server)
+        self._pairs.append(pair)
+        ready.register(client, selectors.EVENT_READ, (pair, client, server))
+        ready.register(server, selectors.EVENT_READ, (pair, server, client))
+
+    def _forward(self, pair: _Pair, source: socket.socket, sink: socket.socket) -> None:
+        if pair.condemned:
+            return
+        try:
+            data = source.recv(_BUFFER_BYTES)
+            if self._style == "swallow":
+                if not data:
+                    pair.condemned = source is pair.client
+                    time.sleep(_SLICE_SECONDS)
+                return
+            if not data:
+                pair.condemned = True
+                return
+            sink.sendall(data)
+        except OSError:
+            pair.condemned = True
+            return
+        if self._pattern is not None and source is pair.client and self._pattern.search(data):
+            self._pattern = None
+            # What the server answers shows that it has done what it was asked to.
+            with contextlib.suppress(OSError):
+                pair.server.recv(_BUFFER_BYTES)
+            self.cuts += 1
+            self._end_all()
+
+    def close(self) -> None:
+        self._closing = True
+        self._thread.join()
+        self._listener.close()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Pair:
+    """A client's connection, and the one to the server for it."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client = client
+        self.server = server
+        self.condemned = False
+
+    def close(self, ready: selectors.BaseSelector) -> None:
+        for end in (self.client, self.server):
+            ready.unregister(end)
+            end.close()

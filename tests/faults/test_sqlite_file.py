@@ -1,0 +1,133 @@
+"""An SQLite file that is locked, full, read-only, gone or another one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from service.errors import FailedPrecondition, Reason, TollwireError, Unavailable
+from service.storage.engine import Database
+
+WAIT_SECONDS = 0.5
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tollwire.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    with contextlib.closing(sqlite3.connect(path)) as own:
+        own.execute("PRAGMA journal_mode = WAL")
+        own.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY, words TEXT)")
+    database = Database(f"sqlite:///{path}", wait_seconds=WAIT_SECONDS)
+    add(database, 1)
+    yield database
+    database.close()
+
+
+def add(database: Database, row: int, words: str = "") -> None:
+    with database.write() as connection:
+        connection.execute(
+            text("INSERT INTO kept VALUES (:row, :words)"), {"row": row, "words": words}
+        )
+
+
+def rows(database: Database) -> list[int]:
+    with database.read() as connection:
+        return list(connection.execute(text("SELECT id FROM kept ORDER BY id")).scalars())
+
+
+def fails(work: Callable[[], Any], kind: type[TollwireError], *words: str) -> None:
+    with pytest.raises(kind) as caught:
+        work()
+    unusable = kind is FailedPrecondition
+    assert caught.value.reason == (
+        Reason.DATABASE_UNUSABLE if unusable else Reason.DATABASE_UNAVAILABLE
+    )
+    for expected in words:
+        assert expected in caught.value.message
+
+
+def test_another_process_that_holds_the_lock_is_waited_for_and_not_for_ever(
+    database: Database, path: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        fails(lambda: add(database, 2), Unavailable, "locked", "nothing was changed")
+        assert rows(database) == [1], "readers do not wait"
+        other.execute("ROLLBACK")
+    add(database, 2)
+    assert rows(database) == [1, 2]
+
+
+def test_a_full_disk(database: Database) -> None:
+    """SQLite's own bound of a file's pages: as with a disk, it finds no room for one more."""
+
+    def bound(pages: int) -> None:
+        database.close()  # for new connections, which the bound holds for
+
+        @event.listens_for(database.engine, "connect")
+        def _bound(driver: Any, _record: Any) -> None:
+            driver.execute(f"PRAGMA max_page_count = {pages}")
+
+    bound(2)
+    fails(lambda: add(database, 2, "x" * 100_000), Unavailable, "full", "nothing was changed")
+    assert rows(database) == [1]
+    bound(2**30)
+    add(database, 2, "x" * 100_000)
+    assert rows(database) == [1, 2]
+
+
+def test_a_file_that_cannot_be_written(database: Database, path: Path) -> None:
+    # By its mode it could: these tests may run as root.
+    read_only = Database(f"sqlite:///file:{path}?mode=ro&uri=true", wait_seconds=WAIT_SECONDS)
+    fails(lambda: add(read_only, 2), FailedPrecondition, "cannot be written")
+    assert rows(read_only) == [1]
+    read_only.close()
+
+
+def test_a_file_that_is_gone_for_a_while(database: Database, path: Path) -> None:
+    away = path.with_name("away.db")
+    path.rename(away)
+    fails(lambda: add(database, 2), Unavailable, "gone", "nothing was changed")
+    fails(lambda: rows(database), Unavailable, "gone")
+    database.close()
+    fails(lambda: add(database, 2), Unavailable, "gone")
+    assert not path.exists(), "an empty one was made in its place"
+    away.rename(path)
+    add(database, 2)
+    assert rows(database) == [1, 2]
+
+
+def test_a_file_that_was_replaced(database: Database, path: Path) -> None:
+    other = path.with_name("other.db")
+    shutil.copy(path, other)
+    os.replace(other, path)  # noqa: PTH105  as mv does
+    fails(lambda: add(database, 2), FailedPrecondition, "not the one", "nothing was changed")
+    fails(lambda: rows(database), FailedPrecondition, "not the one")
+    with contextlib.closing(sqlite3.connect(path)) as own:
+        assert own.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+
+
+def test_a_damaged_file(database: Database, path: Path) -> None:
+    database.close()  # which also leaves all in the one file
+    with path.open("r+b") as file:
+        file.write(b"\xff" * 4096)
+    fails(lambda: rows(database), FailedPrecondition, "no database")
+
+
+@pytest.mark.parametrize("pragma, value", [("synchronous", 2), ("journal_mode", "wal")])
+def test_every_connection_writes_durably(database: Database, pragma: str, value: Any) -> None:
+    with database.read() as first, database.read() as second:
+        for connection in (first, second):
+            assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() == value
