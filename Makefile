@@ -17,7 +17,7 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large check lint format types proto debug sanitize fuzz fuzz-quick bench bench-quick bench-docs tools freeze clean
+.PHONY: help setup build run demo test test-large check lint format types proto debug sanitize fuzz fuzz-quick bench bench-quick bench-docs torture tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test: setup ## run the tests
 
 test-large: setup ## the tests of large decks, with five million prefixes: a minute, 1.2 GB
 	TOLLWIRE_TEST_PREFIXES=5000000 $(PY) -m pytest tests/core/test_sizes.py --timeout 600
+
+torture: setup ## kill and stop everything under uploads, then count: some 15 minutes
+	$(PY) -m tests.torture $(TORTURE_ARGS)
 
 check: lint types proto test ## all that CI runs
 

@@ -1,0 +1,108 @@
+"""What is there afterwards, found by reading everything back, and held against what was sent."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import grpc
+
+from tests.integration.client import Client
+from tests.integration.wire_oracle import Outcome, outcome_of
+from tests.torture.tally import Tally
+from tollwire.v1 import cdr_service_pb2 as cdr_pb
+from tollwire.v1 import types_pb2 as types
+
+
+class Prices(Protocol):
+    def outcome(self, call: types.Call) -> Outcome:
+        """What the call must come to."""
+
+
+_CONTENT = (
+    *("tenant_id", "caller_number", "destination_number", "direction", "disposition"),
+    *("duration_seconds", "started_at"),
+)
+# So many CDRs are read once more, each by itself.
+SINGLE_READS = 100
+EXPORT_SECONDS = 300
+
+
+def exported(client: Client, **filters: object) -> Iterable[types.Cdr]:
+    request = cdr_pb.ExportCdrsRequest(**filters)
+    for part in client.cdrs.ExportCdrs(request, timeout=EXPORT_SECONDS):
+        yield from part.cdrs
+
+
+def count(
+    tally: Tally,
+    client: Client,
+    tenant_id: int,
+    sent: Mapping[str, types.Call],
+    acknowledged: Iterable[str],
+    prices: Prices,
+) -> None:
+    """Read back all CDRs of the tenant and add to the tally what is stored, lost, doubled, wrong.
+
+    ``sent``: the calls that may be there, by their caller_number; ``acknowledged``: those of them
+    that must be.
+    """
+    seen: Counter[str] = Counter()
+    draw = random.Random(tenant_id)
+    again: list[types.Cdr] = []
+    for index, cdr in enumerate(exported(client, tenant_id=tenant_id)):
+        seen[cdr.caller_number] += 1
+        fault = _fault(cdr, sent.get(cdr.caller_number), prices)
+        if fault:
+            tally.wrong += 1
+            tally.problem(f"CDR {cdr.id}: {fault}")
+        if index < SINGLE_READS:
+            again.append(cdr)
+        elif (at := draw.randrange(index)) < SINGLE_READS:
+            again[at] = cdr
+    missing = [marker for marker in acknowledged if not seen[marker]]
+    for marker in missing:
+        tally.problem(f"the call {marker} was acknowledged and is not there")
+    for marker, times in seen.items():
+        if times > 1:
+            tally.problem(f"the call {marker} is there {times} times")
+    tally.stored += seen.total()
+    tally.lost += len(missing)
+    tally.doubled += sum(times - 1 for times in seen.values())
+    for cdr in again:
+        tally.require(client.get_cdr(cdr.id) == cdr, f"GetCdr and ExportCdrs differ on {cdr.id}")
+
+
+def _fault(cdr: types.Cdr, call: types.Call | None, prices: Prices) -> str:
+    """What is wrong with a CDR, in words; empty where nothing is."""
+    if call is None:
+        return f"{cdr.caller_number!r} should not be there"
+    for name in _CONTENT:
+        if getattr(cdr, name) != getattr(call, name):
+            return f"{name} is {getattr(cdr, name)!r}, sent was {getattr(call, name)!r}"
+    if call.call_id and cdr.call_id != call.call_id:
+        return f"call_id is {cdr.call_id!r}, sent was {call.call_id!r}"
+    expected = prices.outcome(call)
+    if outcome_of(cdr) != expected:
+        return f"it has {outcome_of(cdr)}, and should have {expected}"
+    return ""
+
+
+def verify(tally: Tally, client: Client) -> None:
+    """Let the server itself check its costs and its ledger: no difference."""
+    for name in ("VerifyCdrs", "VerifyLedger"):
+        method = getattr(client.cdrs, name, None)
+        if method is None:
+            continue
+        request = getattr(cdr_pb, f"{name}Request")()
+        try:
+            parts = list(method(request, timeout=EXPORT_SECONDS))
+        except grpc.RpcError as error:
+            tally.problem(f"{name}: {error}")
+            continue
+        differences = [difference for part in parts for difference in part.differences]
+        for difference in differences[:5]:
+            tally.problem(f"{name}: {difference}")
+        tally.require(bool(parts) and parts[-1].done, f"{name} did not come to its end")

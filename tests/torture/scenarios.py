@@ -1,0 +1,31 @@
+"""The list of all scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.torture import command, conflicts, kills, outages, twice, unrated
+from tests.torture.databases import KINDS
+from tests.torture.stage import Stage
+from tests.torture.tally import Tally
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``kinds``: the databases that it plays on; ``short``: those of them in the short form."""
+
+    run: Callable[[Stage], Tally]
+    kinds: tuple[str, ...] = KINDS
+    short: tuple[str, ...] = KINDS
+
+
+SCENARIOS = {
+    "kills": Scenario(kills.run),
+    # The tests of the command line have a small one of their own.
+    "command": Scenario(command.run, short=()),
+    "twice": Scenario(twice.run),
+    "conflicts": Scenario(conflicts.run),
+    "outages": Scenario(outages.run, kinds=("postgresql",), short=("postgresql",)),
+    "unrated": Scenario(unrated.run, short=("sqlite",)),
+}

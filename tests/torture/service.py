@@ -1,0 +1,156 @@
+"""A server that is killed and started again, on one port, over one database.
+
+Nothing of the service is known here but its command line and that it is made of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.integration.serving import ServerProcess
+
+# How long a server that was killed in part may take to be whole again, or gone.
+PATIENCE_SECONDS = 60
+# Below the ports that systems give to clients: a port that a server has left for a moment must not
+# be taken by the very client that waits for it.
+_PORTS = range(20_000, 32_000)
+
+
+class Service:
+    """``kills`` and ``restarts`` as they happened; ``address`` stays the same."""
+
+    def __init__(self, database_url: str, workers: int, **env: str) -> None:
+        self.kills = 0
+        self.restarts = 0
+        self.address = f"127.0.0.1:{_free_port()}"
+        self._url = database_url
+        self._workers = workers
+        self._env = env
+        self._logs: list[str] = []
+        self._server = self._start()
+
+    def _start(self) -> ServerProcess:
+        return ServerProcess(self._url, workers=self._workers, listen=self.address, **self._env)
+
+    def kill_all(self) -> None:
+        """SIGKILL to the parent and all workers at once."""
+        self.kills += 1
+        self._server.kill()
+        self._end()
+
+    def kill_worker(self, draw: random.Random) -> None:
+        """SIGKILL to one worker, which the parent replaces; returns once it has."""
+        if self._workers == 1:
+            self.kill_all()
+            self.restart()
+            return
+        victims = self.workers()
+        self.kills += 1
+        victim = draw.choice(victims)
+        os.kill(victim, signal.SIGKILL)
+        await_(lambda: len(self.workers()) == self._workers and victim not in self.workers())
+        self.restarts += 1
+
+    def kill_parent(self) -> None:
+        """SIGKILL to the parent alone; returns once its workers, who notice, have left."""
+        orphans = self.workers()
+        self.kills += 1
+        os.kill(self._server.process.pid, signal.SIGKILL)
+        self._server.process.wait(PATIENCE_SECONDS)
+        await_(lambda: not any(alive(pid) for pid in orphans), "the end of the workers")
+        self._server.kill()  # nobody is left: this closes what the parent held
+        self._end()
+
+    def restart(self) -> None:
+        self._server = self._start()
+        self.restarts += 1
+
+    def processes(self) -> list[int]:
+        """Those that answer clients."""
+        return self.workers() if self._workers > 1 else [self._server.process.pid]
+
+    def workers(self) -> list[int]:
+        return [pid for pid, parent in _parents() if parent == self._server.process.pid]
+
+    def peak_bytes(self) -> int:
+        """The most memory that any process held at any time (VmHWM)."""
+        return max(map(_peak_bytes, self.processes()))
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        code = self._server.terminate()
+        self._end()
+        return code
+
+    def defects(self) -> list[str]:
+        """The methods that failed as they never should, as the servers have logged it."""
+        logs = [*self._logs, self._server.log()] if self._running() else self._logs
+        return re.findall(r"\S+: defect$", "\n".join(logs), re.MULTILINE)
+
+    def _running(self) -> bool:
+        return self._server.process.poll() is None
+
+    def _end(self) -> None:
+        self._logs.append(self._server.log())
+        with self._server:
+            pass  # closes its files
+
+    def close(self) -> None:
+        if self._running():
+            self._server.kill()
+            self._end()
+
+
+@contextlib.contextmanager
+def service(database_url: str, workers: int = 2, **env: str) -> Iterator[Service]:
+    running = Service(database_url, workers, **env)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def await_(condition: object, what: str = "the server") -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} took more than {PATIENCE_SECONDS} s")
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    draw = random.Random()
+    while True:
+        port = draw.choice(_PORTS)
+        with socket.socket() as candidate, contextlib.suppress(OSError):
+            candidate.bind(("127.0.0.1", port))
+            return port
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """(pid, parent's pid) of all processes."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+                if after_name[0] != "Z":
+                    yield int(folder.name), int(after_name[1])
+
+
+def alive(pid: int) -> bool:
+    return any(pid == one for one, _ in _parents())
+
+
+def _peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024

@@ -1,0 +1,99 @@
+"""Where a scenario plays: on which database, how large, from which seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.torture.databases import Postgres
+from tests.torture.service import Service, service
+from tests.torture.tally import Tally
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything. SHORT is what the test suite plays, LONG is ``make torture``."""
+
+    kills: int  # of the server, under 4 uploads
+    command_kills: int  # of the uploading command
+    file_calls: int  # in each file that is uploaded while the server is killed
+    same_calls: int  # that two uploads have in common
+    conflicts: int  # rounds of two sides with one call_id
+    clients_bytes: int  # that a client sends without end
+    clients_seconds: float  # for which clients misbehave
+    outages: int  # of PostgreSQL
+    unrated_calls: int  # that are priced later
+    unrated_kills: int  # of the server, under RateUnrated
+    clock_files: int  # uploaded while the clock jumps
+
+
+SHORT = Size(
+    kills=2,
+    command_kills=1,
+    file_calls=600,
+    same_calls=10_000,
+    conflicts=60,
+    clients_bytes=100 * 2**20,
+    clients_seconds=1.0,
+    outages=1,
+    unrated_calls=3_000,
+    unrated_kills=1,
+    clock_files=4,
+)
+LONG = Size(
+    kills=50,
+    command_kills=10,
+    file_calls=5_000,
+    same_calls=1_000_000,
+    conflicts=1_000,
+    clients_bytes=10 * 2**30,
+    clients_seconds=90.0,
+    outages=10,
+    unrated_calls=50_000,
+    unrated_kills=5,
+    clock_files=40,
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``postgres`` None: the databases are SQLite files. ``shared``: a server for the scenarios
+    that do not kill it; without one each has its own. ``folder`` is for files; ``say`` tells a
+    human how it goes."""
+
+    seed: str
+    size: Size
+    folder: Path
+    workers: int
+    postgres: Postgres | None = None
+    shared: Service | None = None
+    say: Callable[[str], None] = lambda text: None
+
+    @property
+    def kind(self) -> str:
+        return "sqlite" if self.postgres is None else "postgresql"
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        if self.postgres is None:
+            return f"sqlite:///{self.folder / 'tollwire.db'}"
+        return self.postgres.new_database()
+
+    @contextmanager
+    def serving(self) -> Iterator[Service]:
+        """A server that will not be killed."""
+        if self.shared is not None:
+            yield self.shared
+        else:
+            with service(self.new_database(), self.workers) as own:
+                yield own
+
+    def draw(self, name: str) -> random.Random:
+        """Chance for one purpose: the same for the same seed."""
+        return random.Random(f"{self.seed}/{self.kind}/{name}")
+
+    def tally(self, scenario: str) -> Tally:
+        return Tally(scenario, self.kind)

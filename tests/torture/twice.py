@@ -1,0 +1,91 @@
+"""Two uploads of the same records at the same time, through different connections."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from tests.integration.client import Client, chunk
+from tests.torture.callfiles import Prices, Totals, new_tenant, plain_file
+from tests.torture.counting import count, verify
+from tests.torture.kills import settle
+from tests.torture.stage import Stage
+from tests.torture.tally import Tally
+from tollwire.v1 import cdr_service_pb2 as cdr_pb
+
+CHUNK_CALLS = 5_000
+WINDOW = 4
+UPLOAD_SECONDS = 600
+
+
+def run(stage: Stage) -> Tally:
+    tally = stage.tally("the same records twice")
+    with stage.serving() as server:
+        with Client(server.address) as client:
+            tenant = new_tenant(client)
+        prices = Prices(tenant)
+        size = stage.size.same_calls
+        file = plain_file(f"{stage.seed}/{stage.kind}", "same", tenant.id, size)
+        chunks = [
+            chunk(file.calls[at : at + CHUNK_CALLS], at) for at in range(0, size, CHUNK_CALLS)
+        ]
+        first, second = at_once(server.address, chunks)
+        tally.sent = 2 * size
+        tally.acknowledged = _settled(first) + _settled(second)
+        for totals in (first, second):
+            tally.require(_settled(totals) == size, f"{totals} of {size:,} records")
+            tally.require(totals.conflicts + totals.rejected == 0, f"refused: {totals}")
+        created = first.created + second.created
+        tally.require(created == size, f"{created:,} recorded of {size:,}")
+        tally.more["recorded by the first"] = first.created
+        tally.more["by the second"] = second.created
+        with Client(server.address) as client:
+            sent = {call.caller_number: call for call in file.calls}
+            count(tally, client, tenant.id, sent, sent, prices)
+            verify(tally, client)
+        settle(tally, server)
+    return tally
+
+
+def _settled(totals: Totals) -> int:
+    return totals.created + totals.duplicates + totals.conflicts + totals.rejected
+
+
+def at_once(address: str, chunks: Sequence[cdr_pb.UploadCdrsRequest]) -> list[Totals]:
+    """What each of two uploads of the chunks came to, as its answers say."""
+    sums: list[Totals | BaseException] = [Totals()] * 2
+    barrier = threading.Barrier(2)
+
+    def send(side: int) -> None:
+        try:
+            with Client(address) as client:
+                client.list_cdrs(page_size=1, tenant_id=2**62)  # so that both are connected
+                barrier.wait(60)
+                sums[side] = _uploaded(client, chunks)
+        except BaseException as failure:
+            sums[side] = failure
+
+    threads = [threading.Thread(target=send, args=(side,)) for side in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in sums:
+        if isinstance(one, BaseException):
+            raise one
+    return sums  # type: ignore[return-value]
+
+
+def _uploaded(client: Client, chunks: Sequence[cdr_pb.UploadCdrsRequest]) -> Totals:
+    slots = threading.Semaphore(WINDOW)
+
+    def requests() -> object:
+        for one in chunks:
+            slots.acquire()
+            yield one
+
+    total = Totals()
+    for answer in client.cdrs.UploadCdrs(requests(), timeout=UPLOAD_SECONDS):
+        total += Totals.of(answer)
+        slots.release()
+    return total
