@@ -22,9 +22,9 @@ from sqlalchemy import Index, MetaData, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CheckConstraint, CreateIndex, CreateTable, DDLElement
 
-from service.storage import migrate
-from service.storage.engine import Database
-from service.storage.tables import Base
+from service.storage import migrate, triggers
+from service.storage.engine import Connection, Database
+from service.storage.tables import Base, CdrRow
 
 KINDS = ("sqlite", "postgresql")
 SQLITE_SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536")
@@ -188,6 +188,7 @@ def writing(
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             for setting in SQLITE_SETTINGS:
                 connection.execute(f"PRAGMA {setting}")
+            connection.execute("PRAGMA ignore_check_constraints = ON")
             for statement in before:
                 connection.execute(statement)
             yield _SqliteTable(connection, table.name, columns)
@@ -197,6 +198,37 @@ def writing(
             remote.execute(statement.encode())
         types = [_POSTGRESQL_TYPES[str(table.c[column].type)] for column in columns]
         yield _PostgresTable(remote, table.name, columns, types)
+
+
+@contextmanager
+def unguarded(url: str) -> Iterator[None]:
+    """The table of CDRs in a database of Tollwire's without what is no part of a table alike: its
+    checks and triggers, which are there again afterwards. (SQLite's checks cannot be removed;
+    ``writing`` has them ignored.)"""
+    database = Database(url)
+    with database.write() as connection:
+        triggers.drop(connection)
+        checks = [] if database.is_sqlite else _checks(connection)
+        for name, _ in checks:
+            connection.exec_driver_sql(f"ALTER TABLE cdrs DROP CONSTRAINT {name}")
+    try:
+        yield
+    finally:
+        with database.write() as connection:
+            for name, definition in checks:
+                connection.exec_driver_sql(
+                    f"ALTER TABLE cdrs ADD CONSTRAINT {name} {definition} NOT VALID"
+                )
+            triggers.install(connection)
+        database.close()
+
+
+def _checks(connection: Connection) -> list[tuple[str, str]]:
+    found = connection.exec_driver_sql(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE conrelid = 'cdrs'::regclass AND contype = 'c'"
+    )
+    return [(name, definition.removesuffix(" NOT VALID")) for name, definition in found]
 
 
 def table_of(row: type[Base]) -> Table:
@@ -213,13 +245,24 @@ def prepare(url: str) -> None:
     database.close()
 
 
+def index_statements(kind: str) -> dict[str, str]:
+    """What creates the secondary indexes of the table of CDRs, by their names."""
+    made: list[Index] = sorted(table_of(CdrRow).indexes, key=lambda index: str(index.name))
+    return {
+        str(index.name): str(CreateIndex(index).compile(dialect=dialect(kind))) for index in made
+    }
+
+
+def dialect(kind: str) -> Any:
+    return sqlite.dialect() if kind == "sqlite" else postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
 def _definition(
     kind: str, table: Table, columns: Sequence[str], *, indexes: bool, ascending: str
 ) -> list[str]:
-    dialect: Any = sqlite.dialect() if kind == "sqlite" else postgresql.dialect()  # type: ignore[no-untyped-call]
     if not indexes:
         fields = [
-            f"{name} {table.c[name].type.compile(dialect)}"
+            f"{name} {table.c[name].type.compile(dialect(kind))}"
             f"{'' if table.c[name].nullable else ' NOT NULL'}"
             for name in columns
         ]
@@ -233,4 +276,4 @@ def _definition(
         copy.constraints.discard(constraint)
     made: list[Index] = sorted(copy.indexes, key=lambda index: str(index.name))
     statements: list[DDLElement] = [CreateTable(copy), *map(CreateIndex, made)]
-    return [str(statement.compile(dialect=dialect)) for statement in statements]
+    return [str(statement.compile(dialect=dialect(kind))) for statement in statements]

@@ -30,6 +30,7 @@ TITLES = {
     "imports": "ImportRates",
     "change": "One rate changed",
     "uploads": "UploadCdrs",
+    "filled": "UploadCdrs at 20 million rows",
     "start": "Starting",
 }
 # The picture of a benchmark, where it is not named like its series.

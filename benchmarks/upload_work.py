@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks import load, serving, workload
 from benchmarks.databases import BareTable
+from benchmarks.filling import Tenant
 from benchmarks.harness import batches, timed
-from benchmarks.workbench import Tenant, Workbench
+from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
 from service.storage.tables import CdrRow
 

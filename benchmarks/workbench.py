@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks import serving, workload
+from benchmarks import filling, serving, workload
 from benchmarks.databases import Databases
 from benchmarks.demo import import_deck
+from benchmarks.filling import FilledDatabase
 from benchmarks.real_deck import DeckRow, real_deck
 from ratingcore import Deck
 from service.cli.connection import Client
@@ -23,18 +23,9 @@ from tollwire.v1.tenant_service_pb2 import CreateTenantRequest
 TENANT_ID = 1
 # A quick run takes every so-manieth prefix of the real deck.
 QUICK_EVERY = 100
+FILLED_ROWS = 20_000_000
 
 Size = TypeVar("Size")
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """A tenant with the real deck: the revision of it, and the versions of its rates in the order
-    of the deck."""
-
-    id: int
-    rate_revision: int
-    version_ids: Sequence[int]
 
 
 class Workbench:
@@ -44,6 +35,8 @@ class Workbench:
         self.databases = Databases(folder)
         self.series: dict[str, Any] = {}
         self._loaded: dict[str, str] = {}
+        self._filled: dict[str, FilledDatabase] = {}
+        self._kept = ExitStack()
 
     def size(self, full: Size, quick: Size) -> Size:
         """How much of something: for a real run, or for a quick one."""
@@ -74,27 +67,45 @@ class Workbench:
     @contextmanager
     def loaded(self, kind: str, workers: int = 1) -> Iterator[serving.Server]:
         """Tollwire over a database of its own that holds tenant 1 with the real deck."""
-        if kind not in self._loaded:
-            self._loaded[kind] = self._load(kind)
         with (
-            self.databases.fresh(kind, self._loaded[kind]) as url,
+            self.databases.fresh(kind, self._load(kind)) as url,
             serving.tollwire(url, workers=workers) as server,
         ):
             yield server
 
     def _load(self, kind: str) -> str:
-        url, template = self.databases.keep(kind)
+        if kind not in self._loaded:
+            url, template = self.databases.keep(kind)
+            self._add_tenant(url)
+            self._loaded[kind] = template
+        return self._loaded[kind]
+
+    def filled(self, kind: str) -> FilledDatabase:
+        """A database with millions of valid CDRs of tenant 1, and with a tenant 2 that has none.
+        Made when it is first asked for, and kept for the run: whoever changes it changes it for
+        all that come later."""
+        if kind not in self._filled:
+            url = self._kept.enter_context(self.databases.fresh(kind, self._load(kind)))
+            self._add_tenant(url)
+            real = workload.real_calls(self.prefixes, self.size(100_000, 1_000), seed=3)
+            rows = self.size(FILLED_ROWS, 20_000)
+            self._filled[kind] = filling.fill_database(url, self.prefixes, self.deck, real, rows)
+        return self._filled[kind]
+
+    def _add_tenant(self, url: str) -> None:
         with serving.tollwire(url) as server, Client(server.address) as client:
-            make_tenant(client)
-            import_deck(client, TENANT_ID, self.rows)
-        return template
+            import_deck(client, make_tenant(client), self.rows)
+
+    def close(self) -> None:
+        self._kept.close()
+        self.databases.close()
 
 
-def make_tenant(client: Client) -> None:
+def make_tenant(client: Client) -> int:
     made = client.tenants.CreateTenant(
         CreateTenantRequest(tenant=types_pb2.Tenant(name="Bench")), timeout=30, wait_for_ready=True
     )
-    assert made.id == TENANT_ID
+    return made.id
 
 
 @contextmanager
@@ -104,4 +115,4 @@ def workbench(*, quick: bool) -> Iterator[Workbench]:
         try:
             yield bench
         finally:
-            bench.databases.close()
+            bench.close()

@@ -16,7 +16,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import docs, machine, report
+from benchmarks import docs, layouts, machine, report
+from benchmarks.databases import KINDS
 from benchmarks.harness import (
     Budget,
     Disagreement,
@@ -31,7 +32,7 @@ from benchmarks.harness import (
 )
 from benchmarks.real_deck import DeckRow, real_deck
 from benchmarks.report import Run
-from benchmarks.subjects import lookup
+from benchmarks.subjects import layout, lookup
 from benchmarks.workbench import Workbench, workbench
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +92,19 @@ def test_the_look_up_finds_what_the_baselines_find() -> None:
 
 PREFIXES = "4a570a101642"
 CHARGES = "c761b7ab1e93"
+
+
+@pytest.mark.timeout(180)
+def test_every_layout_of_the_table_is_measured() -> None:
+    with workbench(quick=True) as bench:
+        measured = {row.name: row for row in layout.run(bench)}
+    for kind in KINDS:
+        for found in (layout.AS_IT_IS, *layouts.layouts(kind)):
+            for rows in layout.FILLED_QUICK:
+                for order in layout.TENANTS:
+                    row = measured.pop(f"{kind}, {rows:,} rows, {order} ids: {found.name}")
+                    assert (row.ratio is None) is (found is layout.AS_IT_IS)
+    assert not measured
 
 
 def test_contestants_take_turns_and_change_their_order() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from benchmarks import databases, serving, upload_work, workload
 from benchmarks.databases import table_of
+from benchmarks.filling import Tenant
 from benchmarks.harness import (
     Row,
     Spread,
@@ -17,7 +18,7 @@ from benchmarks.harness import (
     over_baseline,
 )
 from benchmarks.upload_work import IDS, UploadWork
-from benchmarks.workbench import TENANT_ID, Tenant, Workbench
+from benchmarks.workbench import TENANT_ID, Workbench
 from service.cli.connection import Client
 from service.storage.tables import CdrRow
 from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest

@@ -1,0 +1,227 @@
+"""Millions of CDRs written by the database itself: what a table holds after months of uploads.
+
+The calls are a sample of real ones, rated by the core, that repeats; each has a call_id and a start
+of its own. Rows come without indexes, which are made afterwards: so twenty million take minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import psycopg
+
+from benchmarks import workload
+from benchmarks.databases import SQLITE_SETTINGS, index_statements
+from benchmarks.workload import RealCalls
+from ratingcore import Deck
+from service.storage import triggers
+from service.storage.engine import Database
+from service.storage.tables import CdrRow
+
+COLUMNS = tuple(column.name for column in CdrRow.__table__.c)
+CALLER = "493012345678"
+# No prefix begins like this.
+UNRATED_NUMBER = "000000000000"
+# The filled rows begin so long before the calls that are written later.
+SPAN_SECONDS = 360 * 86_400
+# Of so many calls one has no rate.
+UNRATED_EVERY = 100
+ROWS_A_STATEMENT = 1_000_000
+
+_SAMPLE = (
+    "destination_number",
+    "duration_seconds",
+    "status",
+    "unrated_reason",
+    "bill_seconds",
+    "cost_units",
+    "cost_fraction_e4",
+    "rate_version_id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant with the real deck: its revision, and the versions of its rates in the deck's
+    order."""
+
+    id: int
+    rate_revision: int
+    version_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FilledDatabase:
+    """A database of Tollwire's, with so many CDRs of the first of the tenants, whose ids are 1 and
+    on. No ledger's entry covers them."""
+
+    url: str
+    rows: int
+    tenants: tuple[Tenant, Tenant]
+
+
+class Connection(Protocol):
+    """What the drivers' connections have in common."""
+
+    def execute(self, query: str, /) -> Any: ...
+
+    def cursor(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Calls of a tenant and their outcomes: the fields of _SAMPLE, in their order."""
+
+    rows: list[tuple[Any, ...]]
+    rate_revision: int
+
+
+def sample(real: RealCalls, deck: Deck, tenant: Tenant) -> Sample:
+    columns = real.rated(deck)
+    rated = zip(
+        real.numbers,
+        real.durations,
+        columns.bill_seconds,
+        columns.cost_e4,
+        columns.rate_index,
+        strict=True,
+    )
+    rows: list[tuple[Any, ...]] = []
+    for number, duration, bill, cost_e4, rate in rated:
+        if len(rows) % UNRATED_EVERY:
+            cost = divmod(cost_e4, 10_000)
+            rows.append((number, duration, 1, None, bill, *cost, tenant.version_ids[rate]))
+        else:
+            rows.append((UNRATED_NUMBER, duration, 3, 1, None, None, None, None))
+    return Sample(rows, tenant.rate_revision)
+
+
+def fill_database(
+    url: str, prefixes: Sequence[str], deck: Deck, real: RealCalls, rows: int
+) -> FilledDatabase:
+    """Fill a database that has two tenants with the real deck, and nothing else."""
+    with connected(url) as connection:
+        tenants = _tenant(connection, 1, prefixes), _tenant(connection, 2, prefixes)
+        with _unindexed(url, connection):
+            fill(connection, sample(real, deck, tenants[0]), rows)
+        if not _is_sqlite(connection):
+            connection.execute(f"SELECT setval('cdrs_id_blocks', {rows + 1}, false)")
+            # Else autovacuum does it, in the middle of what is measured.
+            connection.execute("VACUUM (ANALYZE) cdrs")
+            connection.execute("CHECKPOINT")
+    return FilledDatabase(url, rows, tenants)
+
+
+def _tenant(connection: Connection, tenant_id: int, prefixes: Sequence[str]) -> Tenant:
+    revision = f"SELECT revision FROM decks WHERE tenant_id = {tenant_id}"
+    versions = f"SELECT prefix, version_id FROM rate_versions WHERE tenant_id = {tenant_id}"
+    found = dict(connection.execute(versions).fetchall())
+    return Tenant(
+        tenant_id,
+        connection.execute(revision).fetchone()[0],
+        [found[prefix] for prefix in prefixes],
+    )
+
+
+@contextmanager
+def _unindexed(url: str, connection: Connection) -> Iterator[None]:
+    """The table of CDRs without its secondary indexes and all triggers, which are there again
+    afterwards."""
+    kind = "sqlite" if _is_sqlite(connection) else "postgresql"
+    made = index_statements(kind)
+    database = Database(url)
+    with database.write() as writing:
+        triggers.drop(writing)
+    for name in made:
+        connection.execute(f"DROP INDEX {name}")
+    yield
+    for statement in made.values():
+        connection.execute(statement)
+    with database.write() as writing:
+        triggers.install(writing)
+    database.close()
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """The driver's own connection, which begins no transaction by itself."""
+    if url.startswith("sqlite:"):
+        path = url.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for setting in SQLITE_SETTINGS:
+                connection.execute(f"PRAGMA {setting}")
+            yield connection
+    else:
+        with psycopg.connect(url.replace("+psycopg:", ":"), autocommit=True) as remote:
+            # For what makes indexes of millions of rows.
+            remote.execute("SET maintenance_work_mem = '1GB'")
+            yield cast(Connection, remote)
+
+
+def fill(
+    connection: Connection, calls: Sample, rows: int, others: Mapping[str, str] | None = None
+) -> None:
+    """Rows 1 to ``rows`` of tenant 1, their starts spread over the time before the calls that are
+    written later. ``others``: expressions over n, the number of the row, for further columns."""
+    sqlite = _is_sqlite(connection)
+    _load_sample(connection, calls, sqlite=sqlite)
+    values = _values(calls, rows, sqlite=sqlite) | dict(others or {})
+    into = f"INSERT INTO cdrs ({', '.join(values)}) SELECT {', '.join(values.values())} FROM"
+    joined = f"JOIN sample ON sample.number = n % {len(calls.rows)}"
+    for start in range(1, rows + 1, ROWS_A_STATEMENT):
+        end = min(start + ROWS_A_STATEMENT - 1, rows)
+        if sqlite:
+            connection.execute(
+                f"WITH RECURSIVE numbers (n) AS (VALUES ({start}) UNION ALL SELECT n + 1 FROM"
+                f" numbers WHERE n < {end}) {into} numbers CROSS {joined}"
+            )
+        else:
+            connection.execute(
+                f"{into} generate_series({start}::bigint, {end}) AS numbers (n) {joined} ORDER BY n"
+            )
+    connection.execute("DROP TABLE sample")
+
+
+def _values(calls: Sample, rows: int, *, sqlite: bool) -> dict[str, str]:
+    """The expressions that the columns of row n get."""
+    begin_s = workload.STARTED_AT_S - SPAN_SECONDS
+    return {
+        "id": "n",
+        "tenant_id": "1",
+        "call_id": "lower(hex(randomblob(16)))" if sqlite else "md5('filled ' || n)",
+        "caller_number": f"'{CALLER}'",
+        "direction": "1",
+        "disposition": "1",
+        "started_at_ns": f"({begin_s} + n * {SPAN_SECONDS} / {rows}) * 1000000000",
+        "rate_revision": str(calls.rate_revision),
+        "created_at_ns": f"{workload.STARTED_AT_S}000000000",
+        **{name: f"sample.{name}" for name in _SAMPLE},
+    }
+
+
+def _load_sample(connection: Connection, calls: Sample, *, sqlite: bool) -> None:
+    types = ("TEXT", *["BIGINT"] * (len(_SAMPLE) - 1))
+    columns = [f"{name} {type_name}" for name, type_name in zip(_SAMPLE, types, strict=True)]
+    connection.execute(
+        f"CREATE TEMPORARY TABLE sample (number INTEGER PRIMARY KEY, {', '.join(columns)})"
+    )
+    numbered = [(number, *row) for number, row in enumerate(calls.rows)]
+    cursor = connection.cursor()
+    if sqlite:
+        places = ", ".join("?" * len(numbered[0]))
+        cursor.executemany(f"INSERT INTO sample VALUES ({places})", numbered)
+    else:
+        with cursor.copy("COPY sample FROM STDIN") as copy:
+            for row in numbered:
+                copy.write_row(row)
+        connection.execute("ANALYZE sample")
+    cursor.close()
+
+
+def _is_sqlite(connection: Connection) -> bool:
+    return hasattr(connection, "executescript")

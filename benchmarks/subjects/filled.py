@@ -1,0 +1,141 @@
+"""UploadCdrs into a table that has twenty million rows, against the same chunks written to that
+table by the driver: with its indexes, without its checks and triggers.
+
+Random call_ids are of the tenant who has all rows so far; ordered ones are of another, whose ids go
+to one place of the index, as they do where all are ordered.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections.abc import Iterator
+from dataclasses import replace
+
+from benchmarks import databases, filling, serving, upload_work, workload
+from benchmarks.databases import table_of
+from benchmarks.filling import FilledDatabase, Tenant
+from benchmarks.harness import Row, Spread, agreed, at_least, digest, in_turns, over_baseline
+from benchmarks.subjects.uploads import DRIVERS
+from benchmarks.upload_work import IDS, UploadWork
+from benchmarks.workbench import Workbench
+from benchmarks.workload import RealCalls
+from service.storage.tables import CdrRow
+
+# Making the tables takes minutes.
+LONGEST_SECONDS = 1800
+HOUR_NS = 3_600 * 10**9
+# No server gives ids from here on while this runs.
+_BASELINE_IDS = 10**12
+
+
+def run(bench: Workbench) -> Iterator[Row]:
+    for kind in databases.KINDS:
+        filled = bench.filled(kind)
+        with serving.tollwire(filled.url) as server:
+            for ids_name, tenant in zip(IDS, filled.tenants, strict=True):
+                yield _on(_Contest(bench, kind, filled, server), ids_name, tenant)
+            yield Row(
+                f"peak memory of the server, {kind}",
+                "MiB",
+                Spread.of([server.peak_memory_bytes() / 2**20]),
+                note="one process, with two decks",
+            )
+
+
+def _on(contest: _Contest, ids_name: str, tenant: Tenant) -> Row:
+    bench, kind = contest.bench, contest.kind
+    taken = in_turns(
+        {
+            "upload": lambda: contest.upload(ids_name, tenant),
+            "baseline": lambda: contest.baseline(ids_name, tenant),
+        },
+        bench.size(3, 1),
+    )
+    return Row(
+        f"UploadCdrs, {ids_name}, {kind}, at {contest.filled.rows:,} rows",
+        "rows/s",
+        Spread.of(taken["upload"]),
+        f"{DRIVERS[kind]}, the same table",
+        Spread.of(taken["baseline"]),
+        Spread.of(map(over_baseline, taken["upload"], taken["baseline"])),
+        "of it",
+        at_least(0.7),
+        digest(*contest.costs),
+        f"{contest.calls:,} rows a turn, {upload_work.chunk_calls(bench):,} a chunk,"
+        f" {upload_work.WINDOW} in flight",
+    )
+
+
+class _Contest:
+    """Each turn has the same calls, an hour later, under call_ids of their own."""
+
+    def __init__(
+        self, bench: Workbench, kind: str, filled: FilledDatabase, server: serving.Server
+    ) -> None:
+        self.bench = bench
+        self.kind = kind
+        self.filled = filled
+        self.costs: list[str] = []
+        self.calls = bench.size(200_000, 2_000)
+        self._server = server
+        self._real = workload.real_calls(bench.prefixes, self.calls, seed=11)
+
+    def upload(self, ids_name: str, tenant: Tenant) -> float:
+        """Rows a second."""
+        work, hours = self._next(ids_name, tenant)
+        self._settle()
+        seconds = upload_work.upload(self.bench, self._server, work)
+        self._check(work, tenant, hours)
+        return len(work) / seconds
+
+    def baseline(self, ids_name: str, tenant: Tenant) -> float:
+        """Rows a second."""
+        work, hours = self._next(ids_name, tenant)
+        columns = upload_work.columns(self.kind)
+        rows = work.rows_for(self.kind, _BASELINE_IDS + hours * self.calls)
+        self._settle()
+        with (
+            databases.unguarded(self.filled.url),
+            databases.writing(self.filled.url, table_of(CdrRow), columns) as table,
+        ):
+            seconds = upload_work.write(self.bench, table, rows)
+        self._check(work, tenant, hours)
+        return len(work) / seconds
+
+    def _next(self, ids_name: str, tenant: Tenant) -> tuple[UploadWork, int]:
+        hours = next(_HOURS)
+        calls = _later(self._real, hours)
+        ids = IDS[ids_name](self.calls, 100 + hours)
+        if ids_name != "random ids":
+            ids = [f"{int(one[:12], 16) + hours * 3_600_000:012x}{one[12:]}" for one in ids]
+        return upload_work.prepare(self.bench, calls, ids, tenant), hours
+
+    def _settle(self) -> None:
+        """Both begin alike: nothing is left to be written later of what was written before."""
+        with filling.connected(self.filled.url) as connection:
+            if self.kind == "sqlite":
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            else:
+                connection.execute("CHECKPOINT")
+
+    def _check(self, work: UploadWork, tenant: Tenant, hours: int) -> None:
+        begin_ns = workload.STARTED_AT_S * 10**9 + hours * HOUR_NS
+        query = (
+            "SELECT count(*), sum(cost_units * 10000 + cost_fraction_e4) FROM cdrs"
+            f" WHERE tenant_id = {tenant.id} AND started_at_ns >= {begin_ns}"
+            f" AND started_at_ns < {begin_ns + HOUR_NS}"
+        )
+        with filling.connected(self.filled.url) as connection:
+            count, cost_e4 = connection.execute(query).fetchone()
+        found = f"{count} rows, {cost_e4}"
+        self.costs.append(agreed("rows and costs", f"{len(work)} rows, {work.cost_e4}", found))
+
+
+_HOURS = itertools.count(1)
+
+
+def _later(real: RealCalls, hours: int) -> RealCalls:
+    return replace(
+        real, started_at_ns=array("q", (start + hours * HOUR_NS for start in real.started_at_ns))
+    )
