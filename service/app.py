@@ -31,6 +31,7 @@ from service.decks import Decks
 from service.errors import TollwireError
 from service.rates import Rates
 from service.retention import FailureRetention
+from service.reversals import Reversals
 from service.rpc.error_map import cause_of
 from service.rpc.ports import CannotListen, Reservation, probe
 from service.rpc.server import RpcServer, Subjects
@@ -86,6 +87,7 @@ def built(settings: Settings) -> Iterator[Built]:
                     cdrs=Cdrs(database, decks),
                     uploads=Uploads(database, decks, failure_retention_days=retention_days),
                     usage=Usage(database),
+                    reversals=Reversals(database),
                 ),
                 decks,
                 load_seconds,

@@ -81,9 +81,7 @@ class Cdrs:
         with self._database.read() as connection:
             cdr = cdr_lists.by_id(connection, cdr_id)
         if cdr is None:
-            raise NotFound(
-                Reason.CDR_NOT_FOUND, f"there is no CDR {cdr_id}", metadata={"id": str(cdr_id)}
-            )
+            raise unknown_cdr(cdr_id)
         return cdr
 
     def list(self, wanted: CdrFilter, page_size: int, page_token: str) -> Page[Cdr]:
@@ -209,10 +207,16 @@ def check_filter(wanted: CdrFilter) -> None:
     )
 
 
-def check_period(after_ns: int | None, before_ns: int | None) -> Iterator[FieldViolation]:
+def check_period(
+    after_ns: int | None, before_ns: int | None, what: str = "started"
+) -> Iterator[FieldViolation]:
     """What is wrong with a period from ``after_ns`` (inclusive) to ``before_ns`` (exclusive)."""
     if after_ns is not None and before_ns is not None and after_ns > before_ns:
-        yield FieldViolation("started_before", "must not be before started_after")
+        yield FieldViolation(f"{what}_before", f"must not be before {what}_after")
+
+
+def unknown_cdr(cdr_id: int) -> NotFound:
+    return NotFound(Reason.CDR_NOT_FOUND, f"there is no CDR {cdr_id}", metadata={"id": str(cdr_id)})
 
 
 def _position(cdr: Cdr) -> tuple[int, int]:

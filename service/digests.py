@@ -39,12 +39,13 @@ class ReversedRow(NamedTuple):
     cost_units: int | None  # None: the CDR had no cost
     cost_fraction_e4: int | None
     created_at_ns: int
+    upload_id: int | None  # None: no upload brought the CDR
     reason: str
     requested_by: str
 
 
 _PRICED = struct.Struct("<11q")
-_REVERSED = struct.Struct("<8q")
+_REVERSED = struct.Struct("<9q")
 
 
 def digest_of_pricings(rows: Iterable[PricedRow]) -> bytes:
@@ -57,14 +58,15 @@ def digest_of_pricings(rows: Iterable[PricedRow]) -> bytes:
 
 def digest_of_reversals(rows: Iterable[ReversedRow]) -> bytes:
     """SHA-256 over the rows, one after the other: seven numbers (0 for a cost that there is not),
-    1 or 0 for whether there is a cost, and the two texts, which hold no NUL, with a NUL after
-    each."""
+    1 or 0 for whether there is a cost, the upload (0 for none), and the two texts, which hold no
+    NUL, with a NUL after each."""
     hashed = hashlib.sha256(b"tollwire.reversals.1")
     for row in rows:
         has_cost = row.cost_units is not None
         numbers = (
             *(row.id, row.cdr_id, row.tenant_id, row.started_at_ns),
             *(row.cost_units or 0, row.cost_fraction_e4 or 0, row.created_at_ns, has_cost),
+            row.upload_id or 0,
         )
         hashed.update(_REVERSED.pack(*numbers))
         hashed.update(f"{row.reason}\0{row.requested_by}\0".encode())

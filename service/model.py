@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Generic, TypeVar
+from operator import add, sub
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ MAX_NAME_CHARS = 200
 MAX_NUMBER_CHARS = 256
 MAX_EXTENSION_NUMBER_CHARS = 64
 MAX_CALL_ID_CHARS = 255
+MAX_REVERSAL_REASON_CHARS = 1000
+MAX_REQUESTED_BY_CHARS = 200
 MAX_BATCH_CALLS = 10_000
 MAX_ID = 2**63 - 1
 # A call's start must fit 64-bit nanoseconds, and telephony is younger than the Unix epoch's start.
@@ -234,9 +237,28 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class ReversalRequest:
+    """Why CDRs are reversed and who asked for it, as the sender says."""
+
+    reason: str
+    requested_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """The entry that takes a CDR back. ``cost_e4`` is the CDR's with the sign changed; None where
+    it has none."""
+
+    id: int
+    request: ReversalRequest
+    cost_e4: int | None
+    created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cdr:
     """The record of one call. ``tenant`` has the rating rules of its revision, ``rate`` is the rate
-    as it was when it priced the call."""
+    as it was when it priced the call. ``reversal`` takes it back; nothing else of it changes."""
 
     id: int
     call: Call  # with call_id always set
@@ -250,6 +272,26 @@ class Cdr:
     rate_revision: int
     upload_id: int
     created_at_ns: int
+    reversal: Reversal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReversalFilter:
+    """All conditions must hold. 0 and None mean "any". Times: after <= created_at < before."""
+
+    tenant_id: int = 0
+    created_after_ns: int | None = None
+    created_before_ns: int | None = None
+    upload_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UploadReversal:
+    """The CDRs of an upload: reversed now, and before. ``cdrs`` = reversed + reversed_before."""
+
+    cdrs: int
+    reversed: int
+    reversed_before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +365,7 @@ class Upload:
     stated_duration_seconds: int | None
     created_at_ns: int
     updated_at_ns: int
+    reversed_at_ns: int | None = None
 
     @property
     def settled_totals(self) -> ControlTotals:
@@ -377,16 +420,32 @@ class UsageQuery:
     time_zone: str = ""
 
 
+class UsageTotals(NamedTuple):
+    """Sums over CDRs, exact."""
+
+    calls: int = 0
+    answered: int = 0
+    duration_seconds: int = 0
+    bill_seconds: int = 0
+    cost_e4: int = 0
+    unrated: int = 0
+
+    def plus(self, other: UsageTotals) -> UsageTotals:
+        return UsageTotals(*map(add, self, other))
+
+    def minus(self, other: UsageTotals) -> UsageTotals:
+        return UsageTotals(*map(sub, self, other))
+
+
 @dataclass(frozen=True, slots=True)
 class UsageRow:
+    """CDRs with the same keys and currency: ``billed`` is all of them, ``corrected`` those that
+    are not reversed."""
+
     keys: tuple[str, ...]
-    calls: int
-    answered: int
-    duration_seconds: int
-    bill_seconds: int
-    cost_e4: int
-    unrated: int
     currency: str
+    billed: UsageTotals
+    corrected: UsageTotals
 
 
 @dataclass(frozen=True, slots=True)

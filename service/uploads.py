@@ -127,7 +127,7 @@ class Uploads:
         with self._database.read() as connection:
             upload = uploads.get(connection, upload_id)
         if upload is None:
-            raise _unknown(upload_id)
+            raise unknown_upload(upload_id)
         return upload
 
     def list(self, page_size: int, page_token: str) -> Page[Upload]:
@@ -153,7 +153,7 @@ class Uploads:
         wanted = upload_failures.Wanted(upload_id, reason, kept_since_ns)
         with self._database.read() as connection:
             if uploads.get(connection, upload_id) is None:
-                raise _unknown(upload_id)
+                raise unknown_upload(upload_id)
             found = upload_failures.outlines(
                 connection, wanted, after[0] if after else -1, size + 1
             )
@@ -201,7 +201,7 @@ class Uploads:
         """The upload as it stands. Nobody else changes it before this transaction ends."""
         upload = uploads.get(connection, upload_id, hold=True)
         if upload is None:
-            raise _unknown(upload_id)
+            raise unknown_upload(upload_id)
         return upload
 
     def _commit(
@@ -220,6 +220,8 @@ class Uploads:
             chunk = chunk.part(min(committed - offset, len(chunk)), len(chunk))
         if not len(chunk):
             return _answer(upload.id, StoredChunk(committed, 0, b""))
+        if upload.reversed_at_ns is not None:
+            raise _reversed(upload.id)
         return self._settle(connection, upload, chunk)
 
     def _settle(self, connection: Connection, upload: Upload, chunk: Chunk) -> ChunkResult:
@@ -328,7 +330,15 @@ def _gap(upload_id: int, offset: int, *, expected: int) -> OutOfRange:
     )
 
 
-def _unknown(upload_id: int) -> NotFound:
+def _reversed(upload_id: int) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.UPLOAD_REVERSED,
+        f"upload_id: upload {upload_id} is reversed and takes no more records; start a new one",
+        metadata={"upload_id": str(upload_id)},
+    )
+
+
+def unknown_upload(upload_id: int) -> NotFound:
     return NotFound(
         Reason.UPLOAD_NOT_FOUND,
         f"upload_id: there is no upload {upload_id}",

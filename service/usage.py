@@ -3,6 +3,9 @@
 Days, hours and months are those of a time zone, so a day begins at local midnight and has 23 or 25
 hours when clocks change. The database adds up; which offset from UTC held when is read from the
 time zone here, so that databases with other zone data, or none, give the same answer.
+
+What was billed counts every CDR, what is corrected only those that are not reversed. Reversals are
+few, so those CDRs are added up a second time and taken off: nothing is asked of each CDR.
 """
 
 from __future__ import annotations
@@ -16,14 +19,22 @@ from zoneinfo import ZoneInfo, available_timezones
 from service.cdrs import check_period
 from service.checks import check_id, refuse
 from service.errors import FieldViolation
-from service.model import Direction, Disposition, UsageDimension, UsageQuery, UsageRow
+from service.model import (
+    Direction,
+    Disposition,
+    UsageDimension,
+    UsageQuery,
+    UsageRow,
+    UsageTotals,
+)
 from service.storage import usage
 from service.storage.engine import Database
 from service.storage.limits import Work
-from service.storage.usage import DAY_SECONDS, HOUR_SECONDS, Group, OffsetFrom, Sums
+from service.storage.usage import DAY_SECONDS, HOUR_SECONDS, Group, OffsetFrom
 
 _NS = 10**9
 _EPOCH = date(1970, 1, 1)
+_NOTHING = UsageTotals()
 _TIMES = {UsageDimension.DAY, UsageDimension.HOUR, UsageDimension.MONTH}
 
 
@@ -46,11 +57,18 @@ class Usage:
                 if span is None:
                     return []
                 offsets = _offsets(ZoneInfo(query.time_zone), span[0] // _NS, span[1] // _NS)
-            groups = usage.add_up(connection, *chosen, query.group_by, offsets)
+            asked = (connection, *chosen, query.group_by, offsets)
+            groups = usage.add_up(*asked)
+            taken_back = usage.add_up(*asked, only_reversed=True)
             if not groups and not query.group_by:
                 currency = usage.currency(connection, query.tenant_id) or ""
-                groups = [Group({}, currency, Sums(0, 0, 0, 0, 0, 0))]
-        return _rows(query.group_by, groups)
+                groups = [Group({}, currency, UsageTotals())]
+        billed = _merged(query.group_by, groups)
+        reversed_ = _merged(query.group_by, taken_back)
+        return [
+            UsageRow(keys, currency, sums, sums.minus(reversed_.get((keys, currency), _NOTHING)))
+            for (keys, currency), sums in sorted(billed.items())
+        ]
 
 
 def _check(query: UsageQuery) -> None:
@@ -101,18 +119,15 @@ def _offset_at(zone: ZoneInfo, seconds: int) -> int:
     return offset // timedelta(seconds=1)
 
 
-def _rows(dimensions: Sequence[UsageDimension], groups: Sequence[Group]) -> list[UsageRow]:
-    """The groups as rows, in order. Groups with one key, as the days of a month, become one."""
-    totals: dict[tuple[tuple[str, ...], str], Sums] = {}
+def _merged(
+    dimensions: Sequence[UsageDimension], groups: Sequence[Group]
+) -> dict[tuple[tuple[str, ...], str], UsageTotals]:
+    """The sums by keys and currency. Groups with one key, as the days of a month, become one."""
+    totals: dict[tuple[tuple[str, ...], str], UsageTotals] = {}
     for group in groups:
-        keys = tuple(_key(dimension, group.shared) for dimension in dimensions)
-        place = (keys, group.currency)
-        before = totals.get(place)
-        totals[place] = group.sums if before is None else before.plus(group.sums)
-    return [
-        UsageRow(keys=keys, currency=currency, **totals[keys, currency]._asdict())
-        for keys, currency in sorted(totals)
-    ]
+        place = (tuple(_key(dimension, group.shared) for dimension in dimensions), group.currency)
+        totals[place] = totals.get(place, _NOTHING).plus(group.sums)
+    return totals
 
 
 def _key(dimension: UsageDimension, shared: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ import grpc
 from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
 from service.model import ChunkResult
-from service.rpc.conversion import calls, cdrs, fields, uploads
+from service.reversals import Reversals
+from service.rpc.conversion import calls, cdrs, fields, reversals, uploads
 from service.rpc.interceptors import malformed_request, on_bytes
 from service.uploads import Uploads
 from service.usage import Usage
@@ -25,10 +26,11 @@ UPLOADS_AT_ONCE = 2
 
 
 class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
-    def __init__(self, cdrs: Cdrs, uploads: Uploads, usage: Usage) -> None:
+    def __init__(self, cdrs: Cdrs, uploads: Uploads, usage: Usage, reversals: Reversals) -> None:
         self._cdrs = cdrs
         self._uploads = uploads
         self._usage = usage
+        self._reversals = reversals
         self._upload_turns = threading.Semaphore(UPLOADS_AT_ONCE)
 
     def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
@@ -106,3 +108,22 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         self, request: pb.SummarizeUsageRequest, context: Context
     ) -> pb.SummarizeUsageResponse:
         return cdrs.usage(self._usage.summarize(cdrs.usage_query(request)))
+
+    def ReverseCdr(self, request: pb.ReverseCdrRequest, context: Context) -> types_pb2.Reversal:
+        asked = reversals.reversal_request(request)
+        return reversals.reversal(self._reversals.reverse_cdr(request.id, asked))
+
+    def ReverseUpload(
+        self, request: pb.ReverseUploadRequest, context: Context
+    ) -> pb.ReverseUploadResponse:
+        asked = reversals.reversal_request(request)
+        return reversals.upload_reversal(self._reversals.reverse_upload(request.upload_id, asked))
+
+    def ListReversals(
+        self, request: pb.ListReversalsRequest, context: Context
+    ) -> pb.ListReversalsResponse:
+        wanted = reversals.reversal_filter(request)
+        page = self._reversals.list(wanted, request.page_size, request.page_token)
+        return pb.ListReversalsResponse(
+            reversals=map(reversals.reversal, page.items), next_page_token=page.next_page_token
+        )

@@ -18,6 +18,7 @@ from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import Listen
 from service.rates import Rates
+from service.reversals import Reversals
 from service.rpc import health
 from service.rpc.cdr_service import CdrServicer
 from service.rpc.interceptors import add_service
@@ -82,6 +83,7 @@ class Subjects:
     cdrs: Cdrs
     uploads: Uploads
     usage: Usage
+    reversals: Reversals
 
 
 class RpcServer:
@@ -103,7 +105,7 @@ class RpcServer:
 
     def _add_services(self, subjects: Subjects, names: list[str]) -> None:
         rating = RatingServicer(subjects.calls, subjects.rates)
-        cdr = CdrServicer(subjects.cdrs, subjects.uploads, subjects.usage)
+        cdr = CdrServicer(subjects.cdrs, subjects.uploads, subjects.usage, subjects.reversals)
         tenant = TenantServicer(subjects.tenants)
         add_service(self._server, _SERVICES["rating"], rating, self._streams)
         add_service(self._server, _SERVICES["cdr"], cdr, self._streams)

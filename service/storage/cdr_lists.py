@@ -1,7 +1,7 @@
-"""CDRs as they are shown: found by filters, page by page, each with the tenant, the extension and
-the rate that belong to it.
+"""CDRs as they are shown: found by filters, page by page, each with the tenant, the extension,
+the rate and the reversal that belong to it.
 
-A page takes four queries, however many CDRs it has.
+A page takes five queries, however many CDRs it has.
 """
 
 from __future__ import annotations
@@ -21,13 +21,22 @@ from service.model import (
     Extension,
     Rate,
     RatingStatus,
+    Reversal,
+    ReversalFilter,
+    ReversalRequest,
     Tenant,
     UnratedReason,
 )
-from service.storage.cdrs import IS_UNRATED, Key, among, started_between
+from service.storage.cdrs import IS_UNRATED, Key, among, in_period
 from service.storage.rates import rate_from_row
 from service.storage.search import contains
-from service.storage.tables import CdrRow, ExtensionRow, RateVersionRow, TenantVersionRow
+from service.storage.tables import (
+    CdrReversalRow,
+    CdrRow,
+    ExtensionRow,
+    RateVersionRow,
+    TenantVersionRow,
+)
 from service.storage.tenants import tenant_from_row
 
 _E4 = 10_000
@@ -51,6 +60,35 @@ def page(
     return _complete(connection, list(connection.execute(query)))
 
 
+def page_of_reversed(
+    connection: Connection, wanted: ReversalFilter, after: Sequence[int] | None, limit: int
+) -> list[Cdr]:
+    """Reversed CDRs, the newest reversal first, of one instant that with the highest id first.
+
+    ``after`` is the (created_at_ns, id) of the last reversal already shown.
+    """
+    order = (CdrReversalRow.created_at_ns, CdrReversalRow.id)
+    query = (
+        select(CdrReversalRow.cdr_id)
+        .where(*in_period(order[0], wanted.created_after_ns, wanted.created_before_ns))
+        .order_by(*(column.desc() for column in order))
+        .limit(limit)
+    )
+    if wanted.tenant_id:
+        query = query.where(CdrReversalRow.tenant_id == wanted.tenant_id)
+    if wanted.upload_id:
+        query = query.where(CdrReversalRow.upload_id == wanted.upload_id)
+    if after is not None:
+        query = query.where(tuple_(*order) < tuple_(*after))
+    ids = list(connection.execute(query).scalars())
+    if not ids:
+        return []
+    table = CdrRow.__table__
+    rows = connection.execute(select(table).where(among(connection, table.c.id, ids)))
+    found = {cdr.id: cdr for cdr in _complete(connection, list(rows))}
+    return [found[cdr_id] for cdr_id in ids]
+
+
 def by_id(connection: Connection, cdr_id: int) -> Cdr | None:
     return _one(connection, CdrRow.id == cdr_id)
 
@@ -66,7 +104,7 @@ def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Cdr | None
 
 
 def _conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
-    conditions = started_between(wanted.started_after_ns, wanted.started_before_ns)
+    conditions = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
     if wanted.tenant_id:
         conditions.append(CdrRow.tenant_id == wanted.tenant_id)
     if wanted.extension_id:
@@ -97,6 +135,7 @@ def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
     tenants = _tenants(connection, {(row.tenant_id, row.rate_revision) for row in rows})
     extensions = _extensions(connection, {row.extension_id for row in rows} - {None})
     rates = _rates(connection, {row.rate_version_id for row in rows} - {None})
+    reversals = _reversals(connection, [row.id for row in rows])
     return [
         Cdr(
             id=row.id,
@@ -106,14 +145,20 @@ def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
             status=RatingStatus(row.status),
             unrated_reason=row.unrated_reason and UnratedReason(row.unrated_reason),
             bill_seconds=row.bill_seconds,
-            cost_e4=None if row.cost_units is None else row.cost_units * _E4 + row.cost_fraction_e4,
+            cost_e4=_cost_e4(row),
             rate=rates.get(row.rate_version_id),
             rate_revision=row.rate_revision,
             upload_id=row.upload_id or 0,
             created_at_ns=row.created_at_ns,
+            reversal=reversals.get(row.id),
         )
         for row in rows
     ]
+
+
+def _cost_e4(row: Any) -> int | None:
+    """The cost of a CDR or of a reversal, whose parts are both negative."""
+    return None if row.cost_units is None else row.cost_units * _E4 + row.cost_fraction_e4
 
 
 def _call(row: Any) -> Call:
@@ -172,3 +217,19 @@ def _rates(connection: Connection, version_ids: set[int]) -> dict[int, Rate]:
     table = RateVersionRow.__table__
     query = select(table).where(among(connection, table.c.version_id, version_ids))
     return {row.version_id: rate_from_row(row) for row in connection.execute(query)}
+
+
+def _reversals(connection: Connection, cdr_ids: Sequence[int]) -> dict[int, Reversal]:
+    if not cdr_ids:
+        return {}
+    table = CdrReversalRow.__table__
+    query = select(table).where(among(connection, table.c.cdr_id, cdr_ids))
+    return {
+        row.cdr_id: Reversal(
+            id=row.id,
+            request=ReversalRequest(row.reason, row.requested_by),
+            cost_e4=_cost_e4(row),
+            created_at_ns=row.created_at_ns,
+        )
+        for row in connection.execute(query)
+    }

@@ -28,10 +28,11 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.orm import InstrumentedAttribute
 
 from service.model import MAX_STARTED_AT_NS, CdrFilter, RatingStatus
 from service.storage import ids
-from service.storage.tables import CdrRow, ExtensionRow, TenantRow
+from service.storage.tables import CdrReversalRow, CdrRow, ExtensionRow, TenantRow
 
 Key = tuple[int, str]  # tenant_id, call_id
 # What two calls must share to be one and the same, in the order of CONTENT_FIELDS; extension_id is
@@ -114,6 +115,7 @@ _INSERT = (
 _CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in CONTENT_FIELDS)
 # As a literal: only so do the databases see that the index of the UNRATED calls will do.
 IS_UNRATED = CdrRow.status == literal_column(str(int(RatingStatus.UNRATED)))
+IS_REVERSED = select(CdrReversalRow.id).where(CdrReversalRow.cdr_id == CdrRow.id).exists()
 
 
 def insert_new(connection: Connection, new: NewRows) -> Inserted:
@@ -220,29 +222,41 @@ def hold_parties(
 def unrated(
     connection: Connection, wanted: CdrFilter, after: tuple[int, int] | None, limit: int
 ) -> list[Unrated]:
-    """The next UNRATED calls of a tenant, by rising (started_at_ns, id), after the one with that.
+    """The next UNRATED calls of a tenant that are not reversed, by rising (started_at_ns, id),
+    after the one with that.
 
-    They stay UNRATED until this transaction ends, but for what it does itself. One that another
-    transaction is just pricing is waited for, and left out once it is priced.
+    They stay so until this transaction ends, but for what it does itself. One that another
+    transaction is just pricing or reversing is waited for, and left out once that is done.
     """
     order = (CdrRow.started_at_ns, CdrRow.id)
     query = (
         select(CdrRow.unrated_reason, CdrRow.rate_revision, CdrRow.id, *_CONTENT_COLUMNS)
         .where(
             IS_UNRATED,
+            ~IS_REVERSED,
             CdrRow.tenant_id == wanted.tenant_id,
-            *started_between(wanted.started_after_ns, wanted.started_before_ns),
+            *in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns),
         )
         .order_by(*order)
         .limit(limit)
-        .with_for_update()
+        .with_for_update(of=CdrRow)
     )
     if after is not None:
         query = query.where(tuple_(*order) > tuple_(*after))
-    return [
-        Unrated(*_recorded(row), reason, revision)
-        for reason, revision, *row in connection.execute(query)
-    ]
+    while True:
+        found = [
+            Unrated(*_recorded(row), reason, revision)
+            for reason, revision, *row in connection.execute(query)
+        ]
+        # A statement does not see what was committed while it waited for a lock; the next one does.
+        if not found or not _are_any_reversed(connection, found):
+            return found
+
+
+def _are_any_reversed(connection: Connection, calls: Sequence[Unrated]) -> bool:
+    table = CdrReversalRow.__table__
+    of_these = among(connection, table.c.cdr_id, [one.cdr_id for one in calls])
+    return connection.execute(select(table.c.id).where(of_these).limit(1)).first() is not None
 
 
 def next_tenant_with_unrated(connection: Connection, after_tenant_id: int) -> int | None:
@@ -266,14 +280,16 @@ def price(connection: Connection, outcomes: Sequence[tuple[int, Sequence[Any]]])
     return connection.execute(query, parameters).rowcount
 
 
-def started_between(after_ns: int | None, before_ns: int | None) -> list[ColumnElement[bool]]:
-    """started_at from ``after_ns`` (inclusive) to ``before_ns`` (exclusive). Bounds outside 64 bits
-    are moved in, which changes nothing: no call starts there."""
+def in_period(
+    moment_ns: InstrumentedAttribute[int], after_ns: int | None, before_ns: int | None
+) -> list[ColumnElement[bool]]:
+    """A time from ``after_ns`` (inclusive) to ``before_ns`` (exclusive). Bounds outside 64 bits are
+    moved in, which changes nothing: no call starts there, and nothing is written there."""
     conditions: list[ColumnElement[bool]] = []
     if after_ns is not None:
-        conditions.append(CdrRow.started_at_ns >= max(0, min(after_ns, MAX_STARTED_AT_NS + 1)))
+        conditions.append(moment_ns >= max(0, min(after_ns, MAX_STARTED_AT_NS + 1)))
     if before_ns is not None:
-        conditions.append(CdrRow.started_at_ns < max(0, min(before_ns, MAX_STARTED_AT_NS + 1)))
+        conditions.append(moment_ns < max(0, min(before_ns, MAX_STARTED_AT_NS + 1)))
     return conditions
 
 

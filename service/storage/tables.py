@@ -242,6 +242,8 @@ class UploadRow(Base):
     stated_duration_seconds: Mapped[int | None] = mapped_column(BigInteger)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
     updated_at_ns: Mapped[int] = mapped_column(BigInteger)
+    # When it was asked to be reversed: from then on no further chunk gets in.
+    reversed_at_ns: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class UploadChunkRow(Base):
@@ -410,3 +412,43 @@ class LedgerHeadRow(Base):
     chain: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     length: Mapped[int] = mapped_column(BigInteger)
     hash: Mapped[bytes] = mapped_column(LargeBinary)  # of the last entry; zeros before the first
+
+
+class CdrReversalRow(Base):
+    """A CDR taken back: it counts no more, and stays as it is. The costs are the CDR's with the
+    sign changed, both parts of them; what an UNRATED one has.
+
+    Made from the CDR's row, of which the tenant, the start and the upload are copies, so that sums
+    and lists of reversals need not look for it. Written once.
+    """
+
+    __tablename__ = "cdr_reversals"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    cdr_id: Mapped[int] = mapped_column(BigInteger, unique=True)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    started_at_ns: Mapped[int] = mapped_column(BigInteger)
+    cost_units: Mapped[int | None] = mapped_column(BigInteger)
+    cost_fraction_e4: Mapped[int | None] = mapped_column(SmallInteger)
+    upload_id: Mapped[int | None] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(Text)
+    requested_by: Mapped[str] = mapped_column(Text)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("cost_units <= 0 AND cost_fraction_e4 BETWEEN -9999 AND 0", name="cost"),
+        CheckConstraint("(cost_units IS NULL) = (cost_fraction_e4 IS NULL)", name="cost_is_whole"),
+        CheckConstraint("length(reason) BETWEEN 1 AND 1000", name="reason"),
+        CheckConstraint("length(requested_by) BETWEEN 1 AND 200", name="requested_by"),
+        Index("ix_cdr_reversals_tenant_started", "tenant_id", "started_at_ns"),
+        Index("ix_cdr_reversals_created", "created_at_ns", "id"),
+        Index("ix_cdr_reversals_tenant_created", "tenant_id", "created_at_ns", "id"),
+        Index(
+            "ix_cdr_reversals_upload_created",
+            "upload_id",
+            "created_at_ns",
+            "id",
+            sqlite_where=text("upload_id IS NOT NULL"),
+            postgresql_where=text("upload_id IS NOT NULL"),
+        ),
+    )

@@ -3,9 +3,10 @@
 Rating rule 9 as triggers, for both databases:
 
 - cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, and nothing but its outcome changes;
-  every other UPDATE and each DELETE is refused.
+  every other UPDATE and each DELETE is refused, and so is that one where the CDR is reversed.
 - rate_versions: a row may be retired, once; every other UPDATE and each DELETE is refused.
-- tenant_versions, upload_chunks, cdr_pricings, ledger_entries: UPDATE and DELETE are refused.
+- tenant_versions, upload_chunks, cdr_pricings, cdr_reversals, ledger_entries: UPDATE and DELETE
+  are refused.
 - ledger_heads: a chain grows by one entry at a time; DELETE is refused.
 - upload_failures: UPDATE is refused; old ones may be deleted.
 - tenants, extensions: the identity never changes; DELETE is refused while CDRs refer to the row.
@@ -47,17 +48,20 @@ _OUTCOME = (
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     """``event`` on ``table`` is refused with ``message``: always, or ``when`` this holds, or while
-    the column ``in_use_by`` of some CDR holds the row's id. ``{is}`` compares with NULLs."""
+    the column ``in_use_by`` of some row of ``in_use_in`` holds the row's id. ``{is}`` compares with
+    NULLs."""
 
     table: str
     event: str
     message: str
     when: str = ""
     in_use_by: str = ""
+    in_use_in: str = "cdrs"
 
     @property
     def name(self) -> str:
-        return f"{_NAME}{self.table}_{self.event.lower()}"
+        name = f"{_NAME}{self.table}_{self.event.lower()}"
+        return name if self.in_use_in == "cdrs" else f"{name}_{self.in_use_in}"
 
 
 def _kept(table: str, free: tuple[str, ...]) -> str:
@@ -72,6 +76,13 @@ _REFUSALS = (
         "UPDATE",
         "a CDR never changes, but for one step from UNRATED to RATED or NOT_BILLABLE",
         when=f"NOT (OLD.status = 3 AND NEW.status IN (1, 2) AND {_kept('cdrs', _OUTCOME)})",
+    ),
+    _Refusal(
+        "cdrs",
+        "UPDATE",
+        "a CDR that is reversed never changes",
+        in_use_by="cdr_id",
+        in_use_in="cdr_reversals",
     ),
     _Refusal("cdrs", "DELETE", "a CDR is never deleted"),
     _Refusal(
@@ -98,6 +109,8 @@ _REFUSALS = (
     ),
     _Refusal("ledger_heads", "DELETE", "a chain of the ledger is never deleted"),
     _Refusal("upload_failures", "UPDATE", "a failed record never changes"),
+    _Refusal("cdr_reversals", "UPDATE", "a reversal never changes"),
+    _Refusal("cdr_reversals", "DELETE", "a reversal is never deleted"),
     _Refusal("tenants", "UPDATE", "a tenant keeps its id", when="NOT (NEW.id {is} OLD.id)"),
     _Refusal("tenants", "DELETE", "CDRs refer to this tenant", in_use_by="tenant_id"),
     _Refusal(
@@ -149,6 +162,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "NEW.rowid <> -1 AND rowid = NEW.rowid",
         "upload_id = NEW.upload_id AND record_index = NEW.record_index",
     ),
+    "cdr_reversals": ("rowid = NEW.rowid", "cdr_id = NEW.cdr_id"),
     "tenants": ("rowid = NEW.rowid", "id = NEW.id"),
     "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
 }
@@ -169,13 +183,16 @@ _POSTGRESQL_FUNCTIONS = (
     DECLARE
         in_use boolean;
     BEGIN
-        EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I.cdrs WHERE %I = $1)',
-                       TG_TABLE_SCHEMA, TG_ARGV[1])
+        EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I.%I WHERE %I = $1)',
+                       TG_TABLE_SCHEMA, TG_ARGV[1], TG_ARGV[2])
             INTO in_use USING OLD.id;
         IF in_use THEN
             RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation';
         END IF;
-        RETURN OLD;
+        IF TG_OP = 'DELETE' THEN
+            RETURN OLD;
+        END IF;
+        RETURN NEW;
     END $$
     """,
 )
@@ -212,7 +229,8 @@ def _for_sqlite() -> Iterator[str]:
     for refusal in _REFUSALS:
         when = refusal.when.replace("{is}", "IS")
         if refusal.in_use_by:
-            when = f"EXISTS (SELECT 1 FROM cdrs WHERE {refusal.in_use_by} = OLD.id)"
+            rows = f"{refusal.in_use_in} WHERE {refusal.in_use_by} = OLD.id"
+            when = f"EXISTS (SELECT 1 FROM {rows})"
         yield (
             f"CREATE TRIGGER {refusal.name} BEFORE {refusal.event} ON {refusal.table}"
             f" FOR EACH ROW {f'WHEN {when}' if when else ''}"
@@ -233,7 +251,8 @@ def _for_postgresql() -> Iterator[str]:
     for refusal in _REFUSALS:
         when = refusal.when.replace("{is}", "IS NOT DISTINCT FROM")
         if refusal.in_use_by:
-            call = f"refuse_in_use('{refusal.message}', '{refusal.in_use_by}')"
+            rows = f"'{refusal.in_use_in}', '{refusal.in_use_by}'"
+            call = f"refuse_in_use('{refusal.message}', {rows})"
         else:
             call = f"refuse('{refusal.message}')"
         yield (

@@ -22,9 +22,9 @@ from sqlalchemy import (
     select,
 )
 
-from service.model import Disposition, RatingStatus, UsageDimension
-from service.storage.cdrs import started_between
-from service.storage.tables import CdrRow, RateVersionRow, TenantRow
+from service.model import Disposition, RatingStatus, UsageDimension, UsageTotals
+from service.storage.cdrs import in_period
+from service.storage.tables import CdrReversalRow, CdrRow, RateVersionRow, TenantRow
 
 _NS = 10**9
 DAY_SECONDS = 86_400
@@ -53,20 +53,6 @@ class OffsetFrom(NamedTuple):
     offset_seconds: int
 
 
-class Sums(NamedTuple):
-    """What is added up, exactly."""
-
-    calls: int
-    answered: int
-    duration_seconds: int
-    bill_seconds: int
-    cost_e4: int
-    unrated: int
-
-    def plus(self, other: Sums) -> Sums:
-        return Sums(*(mine + others for mine, others in zip(self, other, strict=True)))
-
-
 class Group(NamedTuple):
     """What CDRs share, and their sums.
 
@@ -77,7 +63,7 @@ class Group(NamedTuple):
 
     shared: Mapping[str, Any]
     currency: str
-    sums: Sums
+    sums: UsageTotals
 
 
 def hold_snapshot(connection: Connection) -> None:
@@ -92,7 +78,7 @@ def first_and_last_start_ns(
 ) -> tuple[int, int] | None:
     """The least and the greatest started_at of the calls to add up; None where there are none.
     ``tenant_id`` 0: of all tenants."""
-    conditions = _conditions(tenant_id, after_ns, before_ns)
+    conditions = _conditions(CdrRow, tenant_id, after_ns, before_ns)
     # Two queries, because each of them is answered from the index alone.
     first, last = (
         connection.execute(select(end(CdrRow.started_at_ns)).where(*conditions)).scalar()
@@ -114,12 +100,19 @@ def add_up(
     before_ns: int | None,
     dimensions: Sequence[UsageDimension],
     offsets: Sequence[OffsetFrom],
+    *,
+    only_reversed: bool = False,
 ) -> list[Group]:
     """The sums by these dimensions and by currency, in no order. ``tenant_id`` 0: all tenants.
 
-    ``offsets``, by rising start, are those of the time zone over all of these calls.
+    ``offsets``, by rising start, are those of the time zone over all of these calls. With
+    ``only_reversed`` the calls are found by their reversals, at the price of those alone.
     """
-    calls = _calls(_conditions(tenant_id, after_ns, before_ns), dimensions, offsets)
+    source: type[CdrRow] | type[CdrReversalRow] = CdrReversalRow if only_reversed else CdrRow
+    conditions = _conditions(source, tenant_id, after_ns, before_ns)
+    if only_reversed:
+        conditions = [CdrRow.id.in_(select(CdrReversalRow.cdr_id).where(*conditions))]
+    calls = _calls(conditions, dimensions, offsets)
     query = _by_currency(_by_tenant(calls), dimensions)
     return [_group(dict(row._mapping)) for row in connection.execute(query)]
 
@@ -129,15 +122,19 @@ def _group(values: dict[str, Any]) -> Group:
     units = summed.pop("cost_high") * _COST_SPLIT + summed.pop("cost_low")
     cost_e4 = units * _E4 + summed.pop("cost_fraction_e4")
     currency = values.pop("currency")
-    return Group(values, currency, Sums(cost_e4=cost_e4, **summed))
+    return Group(values, currency, UsageTotals(cost_e4=cost_e4, **summed))
 
 
 def _conditions(
-    tenant_id: int, after_ns: int | None, before_ns: int | None
+    source: type[CdrRow] | type[CdrReversalRow],
+    tenant_id: int,
+    after_ns: int | None,
+    before_ns: int | None,
 ) -> list[ColumnElement[bool]]:
-    conditions = started_between(after_ns, before_ns)
+    """The calls to add up, by the columns that CDRs and their reversals share."""
+    conditions = in_period(source.started_at_ns, after_ns, before_ns)
     if tenant_id:
-        conditions.append(CdrRow.tenant_id == tenant_id)
+        conditions.append(source.tenant_id == tenant_id)
     return conditions
 
 

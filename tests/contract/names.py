@@ -38,7 +38,7 @@ METHODS = {
         "GetUpload": (
             "upload_id",
             "upload_id committed_offset created duplicates conflicts rejected unrated created_at"
-            " updated_at duration_seconds control_totals control_totals_match",
+            " updated_at duration_seconds control_totals control_totals_match reversed_at",
         ),
         "ListUploads": ("page_size page_token", "uploads next_page_token"),
         "ListUploadFailures": (
@@ -51,6 +51,12 @@ METHODS = {
             "stream cdrs",
         ),
         "SummarizeUsage": ("tenant_id started_after started_before group_by time_zone", "rows"),
+        "ReverseCdr": ("id reason requested_by", "Reversal"),
+        "ReverseUpload": ("upload_id reason requested_by", "cdrs reversed reversed_before"),
+        "ListReversals": (
+            "tenant_id created_after created_before upload_id page_size page_token",
+            "reversals next_page_token",
+        ),
     },
     "TenantService": {
         "CreateTenant": ("tenant", "Tenant"),
@@ -81,12 +87,14 @@ MESSAGES = {
     "RatedCall": "call_id status unrated_reason bill_seconds cost rate_id matched_prefix"
     " destination cost_per_minute billing_increment rate_revision",
     "Cdr": f"id {_CALL} tenant extension status unrated_reason bill_seconds cost rate"
-    " rate_revision upload_id created_at",
+    " rate_revision upload_id created_at reversal",
+    "Reversal": "id cdr cost reason requested_by created_at",
     "ImportError": "index field message",
     "UploadFailure": "index call_id reason message",
     "ControlTotals": "calls duration_seconds",
     "FailedRecord": "index call_id reason message call created_at",
-    "UsageRow": "keys calls answered duration_seconds bill_seconds cost unrated",
+    "UsageRow": "keys calls answered duration_seconds bill_seconds cost unrated currency corrected",
+    "UsageTotals": "calls answered duration_seconds bill_seconds cost unrated",
 }
 
 ENUMS = {

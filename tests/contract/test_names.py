@@ -114,10 +114,11 @@ def test_the_json_names_of_resources_and_results(buf: BufCurl) -> None:
     has(rated["rated"], MESSAGES["RatedCall"])
     assert rated["explanation"]["steps"]
     cdr = answer("CdrService/CreateCdr", {"call": call})
-    has(cdr, MESSAGES["Cdr"])
+    has(cdr, MESSAGES["Cdr"], "reversal")
     assert {name: cdr[name] for name in call} == call
     usage = answer("CdrService/SummarizeUsage", {"tenantId": tenant["id"]})
     has(usage["rows"][0], MESSAGES["UsageRow"])
+    has(usage["rows"][0]["corrected"], MESSAGES["UsageTotals"])
     bad_call = {"tenantId": tenant["id"], "callId": "bad"}
     totals = {"calls": "1", "durationSeconds": "0"}
     upload = answer("CdrService/UploadCdrs", {"calls": [bad_call], "controlTotals": totals})
@@ -127,10 +128,27 @@ def test_the_json_names_of_resources_and_results(buf: BufCurl) -> None:
     has(
         answer("CdrService/GetUpload", {"uploadId": upload["uploadId"]}),
         METHODS["CdrService"]["GetUpload"][1],
+        "reversedAt",
     )
     deck = {"tenantId": tenant["id"], "mode": "IMPORT_MODE_MERGE", "rates": [{"prefix": "x"}]}
     imported = answer("RatingService/ImportRates", deck)
     has(imported, METHODS["RatingService"]["ImportRates"][1])
     has(imported["errors"][0], MESSAGES["ImportError"])
+    why = {"reason": "a test", "requestedBy": "anna"}
+    reversal = answer("CdrService/ReverseCdr", {"id": cdr["id"], **why})
+    has(reversal, MESSAGES["Reversal"])
+    has(reversal["cdr"], MESSAGES["Cdr"], "reversal")
+    taken_back = answer("CdrService/GetCdr", {"id": cdr["id"]})["reversal"]
+    assert taken_back == reversal | {"cdr": None}
+    reversals = answer("CdrService/ReverseUpload", {"uploadId": upload["uploadId"], **why})
+    has(reversals, METHODS["CdrService"]["ReverseUpload"][1])
+    has(
+        answer("CdrService/GetUpload", {"uploadId": upload["uploadId"]}),
+        METHODS["CdrService"]["GetUpload"][1],
+    )
+    has(
+        answer("CdrService/ListReversals", {"tenantId": tenant["id"]}),
+        METHODS["CdrService"]["ListReversals"][1],
+    )
     unrated = answer("CdrService/RateUnrated", {"tenantId": tenant["id"]})
     has(unrated, METHODS["CdrService"]["RateUnrated"][1])

@@ -103,6 +103,10 @@ def _window() -> dict[str, Any]:
     return {"started_after": timestamp(NOON_NS), "started_before": timestamp(NOON_NS + 1)}
 
 
+def _why() -> dict[str, str]:
+    return {"reason": "the switch was in test", "requested_by": "anna@noc"}
+
+
 def _cdr_filters(scene: Scene) -> dict[str, Any]:
     return {
         "tenant_id": scene.tenant_id,
@@ -168,6 +172,14 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
         group_by=[types.USAGE_DIMENSION_DAY],
         time_zone="Europe/Berlin",
         **_window(),
+    ),
+    "ReverseCdr": lambda s: cdr_pb.ReverseCdrRequest(id=s.cdr_id, **_why()),
+    "ReverseUpload": lambda s: cdr_pb.ReverseUploadRequest(upload_id=s.upload_id, **_why()),
+    "ListReversals": lambda s: cdr_pb.ListReversalsRequest(
+        tenant_id=s.tenant_id,
+        upload_id=s.upload_id,
+        created_after=timestamp(NOON_NS),
+        created_before=timestamp(NOON_NS + 1),
     ),
     "CreateTenant": lambda s: tenant_pb.CreateTenantRequest(tenant=full_tenant()),
     "GetTenant": lambda s: tenant_pb.GetTenantRequest(id=s.tenant_id),

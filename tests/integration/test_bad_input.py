@@ -82,6 +82,12 @@ WRONG: dict[str, list[Any]] = {
     "UploadCdrsRequest.offset": [-1, -(2**63)],
     "UploadCdrsRequest.upload_id": BAD_IDS,
     "GetUploadRequest.upload_id": [0, *BAD_IDS],
+    "ReverseCdrRequest.reason": ["", "r" * 1001],
+    "ReverseCdrRequest.requested_by": ["", "r" * 201],
+    "ReverseUploadRequest.upload_id": [0, *BAD_IDS],
+    "ReverseUploadRequest.reason": ["", "r" * 1001],
+    "ReverseUploadRequest.requested_by": ["", "r" * 201],
+    "ListReversalsRequest.upload_id": BAD_IDS,
     "SummarizeUsageRequest.group_by": [0],
     "SummarizeUsageRequest.time_zone": ["x", " ", ".", "/", "../UTC", "UTC/", "e" * 100_000, "é"],
 }

@@ -145,6 +145,31 @@ def test_uploads(client: Client, scene: dict[str, Any]) -> None:
     assert upload(upload_id=answer.upload_id, calls=[types.Call()] * 2) == "UPLOAD_CHUNK_CHANGED"
 
 
+def test_corrections(client: Client, scene: dict[str, Any]) -> None:
+    call = make_call(scene["tenant"], "1", call_id="to be reversed")
+    [answer] = client.upload(cdr_pb.UploadCdrsRequest(calls=[call]))
+    upload_id = answer.upload_id
+    why = {"reason": "r", "requested_by": "b"}
+    for method, kind, name, missing in [
+        ("ReverseCdr", cdr_pb.ReverseCdrRequest, "id", "CDR_NOT_FOUND"),
+        ("ReverseUpload", cdr_pb.ReverseUploadRequest, "upload_id", "UPLOAD_NOT_FOUND"),
+    ]:
+        assert reason(client, method, kind(**{name: NOBODY}, reason="r")) == "INVALID_FIELD"
+        assert reason(client, method, kind(**{name: NOBODY}, **why)) == missing
+    reverse = cdr_pb.ReverseUploadRequest(upload_id=upload_id, **why)
+    assert reason(client, "ReverseUpload", reverse) == "OK"
+
+    def upload(**fields: Any) -> str:
+        request = cdr_pb.UploadCdrsRequest(upload_id=upload_id, **fields)
+        return reason(client, "UploadCdrs", request)
+
+    assert upload(calls=[call]) == "OK"
+    assert upload(offset=2, calls=[call]) == "UPLOAD_GAP"
+    assert upload(calls=[types.Call()]) == "UPLOAD_CHUNK_CHANGED"
+    assert upload(calls=[call, call]) == "UPLOAD_REVERSED"
+    assert upload(offset=1, calls=[call]) == "UPLOAD_REVERSED"
+
+
 def test_tenants_and_extensions(client: Client, scene: dict[str, Any]) -> None:
     tenant = types.Tenant(id=scene["tenant"], currency="x")
     create = tenant_pb.CreateTenantRequest(tenant=tenant)

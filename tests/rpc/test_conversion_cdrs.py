@@ -17,11 +17,14 @@ from service.model import (
     Extension,
     Rate,
     RatingStatus,
+    Reversal,
+    ReversalRequest,
     Tenant,
     UnratedReason,
     UsageDimension,
     UsageQuery,
     UsageRow,
+    UsageTotals,
 )
 from service.rpc.conversion import cdrs, rates, tenants
 from tollwire.v1 import cdr_service_pb2 as pb
@@ -94,7 +97,7 @@ def test_every_field_of_the_message_is_filled() -> None:
     """So that a field added to the proto is not forgotten here."""
     record = Cdr(
         1, CALL, Tenant(id=7), Extension(id=8), RatingStatus.UNRATED, UnratedReason.BLOCKED,
-        1, 1, RATE, 5, 6, 7,
+        1, 1, RATE, 5, 6, 7, Reversal(1, ReversalRequest("why", "who"), -1, 8),
     )  # fmt: skip
     filled = {field.name for field, _ in cdrs.cdr(record).ListFields()}
     assert filled == set(types_pb2.Cdr.DESCRIPTOR.fields_by_name)
@@ -187,7 +190,9 @@ def test_an_unknown_dimension(number: int) -> None:
 
 
 def test_usage() -> None:
-    rows = [UsageRow(("7", ""), 1, 2, 3, 4, 12345678901234567890, 6, "EUR")]
+    billed = UsageTotals(1, 2, 3, 4, 12345678901234567890, 6)
+    corrected = UsageTotals(7, 8, 9, 10, 11, 12)
+    rows = [UsageRow(("7", ""), "EUR", billed, corrected)]
     assert cdrs.usage(rows) == pb.SummarizeUsageResponse(
         rows=[
             pb.UsageRow(
@@ -199,6 +204,14 @@ def test_usage() -> None:
                 cost="1234567890123456.7890",
                 unrated=6,
                 currency="EUR",
+                corrected=pb.UsageTotals(
+                    calls=7,
+                    answered=8,
+                    duration_seconds=9,
+                    bill_seconds=10,
+                    cost="0.0011",
+                    unrated=12,
+                ),
             )
         ]
     )

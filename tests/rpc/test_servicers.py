@@ -7,6 +7,7 @@ the error map and of the interceptors, which are tested on a real server.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -33,13 +34,18 @@ from service.model import (
     Rate,
     RatedCall,
     RatingStatus,
+    Reversal,
+    ReversalFilter,
+    ReversalRequest,
     Tenant,
     UnratedOutcome,
     Upload,
     UploadFailure,
+    UploadReversal,
     UsageDimension,
     UsageQuery,
     UsageRow,
+    UsageTotals,
 )
 from service.recording import content_of
 from service.rpc.cdr_service import CdrServicer
@@ -72,6 +78,8 @@ CALL_MESSAGE = types_pb2.Call(
     started_at=Timestamp(seconds=10**9),
 )
 CDR = Cdr(1, CALL, TENANT, None, RatingStatus.RATED, None, 66, 1650, RATE, 5, 0, 9)
+WHY = ReversalRequest("why", "who")
+REVERSED_CDR = replace(CDR, reversal=Reversal(2, WHY, -1650, 10))
 
 
 class Fake:
@@ -104,7 +112,7 @@ def server(subject: Fake) -> Any:
     return grpc_testing.server_from_dictionary(
         {
             SERVICES["RatingService"]: RatingServicer(fake, fake),
-            SERVICES["CdrService"]: CdrServicer(fake, fake, fake),
+            SERVICES["CdrService"]: CdrServicer(fake, fake, fake, fake),
             SERVICES["TenantService"]: TenantServicer(fake),
         },
         grpc_testing.strict_real_time(),
@@ -305,8 +313,31 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
     (
         "CdrService/SummarizeUsage",
         cdr_pb.SummarizeUsageRequest(group_by=[types_pb2.USAGE_DIMENSION_DAY]),
-        [UsageRow(("2026-01-01",), 1, 1, 63, 66, 1650, 0, "USD")],
+        [UsageRow(("2026-01-01",), "USD", UsageTotals(1, 1, 63, 66, 1650, 0), UsageTotals())],
         ("summarize", UsageQuery(group_by=(UsageDimension.DAY,))),
+        None,
+    ),
+    (
+        "CdrService/ReverseCdr",
+        cdr_pb.ReverseCdrRequest(id=3, reason="why", requested_by="who"),
+        REVERSED_CDR,
+        ("reverse_cdr", 3, WHY),
+        None,
+    ),
+    (
+        "CdrService/ReverseUpload",
+        cdr_pb.ReverseUploadRequest(upload_id=6, reason="why", requested_by="who"),
+        UploadReversal(3, 2, 1),
+        ("reverse_upload", 6, WHY),
+        cdr_pb.ReverseUploadResponse(cdrs=3, reversed=2, reversed_before=1),
+    ),
+    (
+        "CdrService/ListReversals",
+        cdr_pb.ListReversalsRequest(
+            tenant_id=7, created_after=Timestamp(nanos=1), upload_id=6, page_size=9, page_token="t"
+        ),
+        Page([REVERSED_CDR], "next"),
+        ("list", ReversalFilter(7, 1, None, 6), 9, "t"),
         None,
     ),
 ]

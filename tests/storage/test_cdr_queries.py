@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from service.model import CdrFilter, RatingStatus
+from service.model import CdrFilter, RatingStatus, ReversalFilter
 from service.storage import cdr_lists, cdrs, usage
 from service.storage.engine import Database
 from service.storage.usage import OffsetFrom
@@ -81,6 +81,24 @@ QUERIES: dict[str, tuple[str, Callable[[Connection], object]]] = {
         "ix_cdrs_tenant_started",
         lambda c: usage.add_up(c, 1, NOON_NS, NOON_NS + 9, (), [OffsetFrom(0, 0)]),
     ),
+    "a tenant's reversed calls of a period": (
+        "ix_cdr_reversals_tenant_started",
+        lambda c: usage.add_up(
+            c, 1, NOON_NS, NOON_NS + 9, (), [OffsetFrom(0, 0)], only_reversed=True
+        ),
+    ),
+    "reversals, a later page": (
+        "ix_cdr_reversals_created",
+        lambda c: cdr_lists.page_of_reversed(c, ReversalFilter(), (NOON_NS, 7), 50),
+    ),
+    "a tenant's reversals": (
+        "ix_cdr_reversals_tenant_created",
+        lambda c: cdr_lists.page_of_reversed(c, ReversalFilter(tenant_id=1), (NOON_NS, 7), 50),
+    ),
+    "an upload's reversals": (
+        "ix_cdr_reversals_upload_created",
+        lambda c: cdr_lists.page_of_reversed(c, ReversalFilter(upload_id=1), (NOON_NS, 7), 50),
+    ),
     "the first and the last call": (
         "ix_cdrs_tenant_started",
         lambda c: usage.first_and_last_start_ns(c, 1, None, None),
@@ -105,3 +123,4 @@ def test_a_query_uses_its_index(database: Database, name: str) -> None:
             # In the order of the index: no sorting of everything before the first page.
             assert "TEMP B-TREE FOR ORDER BY" not in found, found
             assert "Sort Key: cdrs.started_at_ns" not in found, found
+            assert "Sort Key: cdr_reversals.created_at_ns" not in found, found

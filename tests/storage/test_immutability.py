@@ -15,15 +15,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.model import BadCall, Disposition, ImportMode, Rate, Tenant
+from service.model import BadCall, Disposition, ImportMode, Rate, ReversalRequest, Tenant
 from service.storage.engine import Database
 from service.storage.tables import Base
 from tests.subjects.world import World, call
 
 _ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
 _HISTORY = (
-    *("cdrs", "cdr_pricings", "rate_versions", "tenant_versions", "upload_chunks"),
-    "ledger_entries",
+    *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
+    *("upload_chunks", "ledger_entries"),
 )
 _UNCHANGING = (*_HISTORY, "upload_failures")  # of which old ones are deleted
 _OUTCOME = {
@@ -82,8 +82,8 @@ class Attacker:
 @pytest.fixture
 def world(database: Database) -> World:
     """Tenant 1 with extension 1 and rate 1; CDRs 1 (rated), 2 (unrated), 3 (not billable, of an
-    upload, which has a failed record too), 4 (priced late). Tenant 2 with extension 2 and no
-    calls."""
+    upload, which has a failed record too; reversed), 4 (priced late) and 5 (unrated, reversed).
+    Tenant 2 with extension 2 and no calls."""
     world = World.over(database)
     tenant = world.tenant()
     extension = world.extension(tenant)
@@ -95,6 +95,9 @@ def world(database: Database) -> World:
     world.cdrs.create(call(tenant, "33", call_id="late"))
     world.rate(tenant, "33")
     assert world.cdrs.rate_unrated(tenant, None, None).rated == 1
+    world.cdrs.create(call(tenant, "4930", call_id="withdrawn"))
+    for cdr_id in (3, 5):
+        world.reversals.reverse_cdr(cdr_id, ReversalRequest("wrong switch", "Anna"))
     world.extension(world.tenant())
     return world
 
@@ -178,6 +181,7 @@ _UNIQUE: dict[str, list[tuple[str, ...]]] = {
     "cdr_pricings": [("id",), ("cdr_id",)],
     "ledger_entries": [("chain", "seq"), ("kind", "first_id")],
     "ledger_heads": [("chain",)],
+    "cdr_reversals": [("id",), ("cdr_id",)],
     "tenants": [("id",)],
     "extensions": [("id",)],
 }
@@ -234,7 +238,7 @@ def test_no_row_can_be_replaced_by_its_hidden_rowid(attacker: Attacker) -> None:
     if not attacker.is_sqlite:
         return
     for table, key, forged in _colliding_rows(attacker):
-        if table in ("cdrs", "cdr_pricings", "rate_versions"):
+        if table in ("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions"):
             continue  # there it is not hidden: it is the id
         new = forged | {name: _forged("id", forged[name]) for name in key}
         columns = ", ".join(new)
@@ -305,6 +309,14 @@ def test_pricing_changes_nothing_else(attacker: Attacker) -> None:
             _other(value),
             match="a CDR never changes",
         )
+
+
+def test_a_reversed_cdr_is_never_priced(attacker: Attacker) -> None:
+    attacker.is_refused(
+        f"UPDATE cdrs SET {_PRICE} WHERE call_id = 'withdrawn'",
+        match="a CDR that is reversed never changes",
+    )
+    attacker.is_refused(f"UPDATE cdrs SET {_PRICE} WHERE status = 3", match="that is reversed")
 
 
 def test_a_rate_version_can_be_retired_once(attacker: Attacker) -> None:

@@ -20,8 +20,8 @@ from tests.subjects.world import at_once
 
 _COUNTERS = {"tenants", "extensions", "rate_versions", "uploads"}
 _GUARDED = (
-    *("cdrs", "cdr_pricings", "rate_versions", "tenant_versions", "upload_chunks"),
-    *("ledger_entries", "ledger_heads", "tenants", "extensions"),
+    *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
+    *("upload_chunks", "ledger_entries", "ledger_heads", "tenants", "extensions"),
 )
 
 
@@ -124,6 +124,7 @@ def test_all_triggers_are_there(database: Database) -> None:
     expected = {(table, event) for table in _GUARDED for event in ("update", "delete")}
     expected |= {("upload_failures", "update")}
     expected |= {(table, "insert" if database.is_sqlite else "truncate") for table in kept}
+    expected.add(("cdrs", "update_cdr_reversals"))
     with database.read() as connection:
         names = triggers.installed(connection)
     assert names == sorted((f"tollwire_{table}_{event}", table) for table, event in expected)
@@ -203,4 +204,4 @@ def test_a_migration_that_fails_leaves_nothing_behind(
     assert "more" not in _tables(database)
     prepare(database)
     with database.read() as connection:
-        assert len(triggers.installed(connection)) == 3 * len(_GUARDED) + 2
+        assert len(triggers.installed(connection)) == 3 * len(_GUARDED) + 3

@@ -26,6 +26,7 @@ from service.model import (
 )
 from service.rates import Rates
 from service.recording import content_of
+from service.reversals import Reversals
 from service.storage.engine import Database
 from service.tenants import Tenants
 from service.uploads import Chunk, Uploads
@@ -48,6 +49,7 @@ class World:
     cdrs: Cdrs
     uploads: Uploads
     usage: Usage
+    reversals: Reversals
 
     @classmethod
     def over(cls, database: Database) -> World:
@@ -61,6 +63,7 @@ class World:
             cdrs=Cdrs(database, decks),
             uploads=Uploads(database, decks),
             usage=Usage(database),
+            reversals=Reversals(database),
         )
 
     def tenant(self, **fields: Any) -> int:

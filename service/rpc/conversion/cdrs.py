@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from service.model import (
     Cdr,
     CdrFilter,
     RatingStatus,
+    Reversal,
     UsageDimension,
     UsageQuery,
     UsageRow,
+    UsageTotals,
 )
 from service.money import format_e4
 from service.rpc.conversion import fields
@@ -116,6 +119,18 @@ def cdr(record: Cdr) -> types_pb2.Cdr:
         upload_id=record.upload_id,
         created_at=fields.timestamp(record.created_at_ns),
         matched_prefix="" if record.rate is None else record.rate.prefix,
+        reversal=None if record.reversal is None else reversal(record.reversal),
+    )
+
+
+def reversal(entry: Reversal) -> types_pb2.Reversal:
+    """The reversal without the CDR that it is of."""
+    return types_pb2.Reversal(
+        id=entry.id,
+        cost=None if entry.cost_e4 is None else format_e4(entry.cost_e4),
+        reason=entry.request.reason,
+        requested_by=entry.request.requested_by,
+        created_at=fields.timestamp(entry.created_at_ns),
     )
 
 
@@ -124,14 +139,21 @@ def usage(rows: Iterable[UsageRow]) -> cdr_service_pb2.SummarizeUsageResponse:
         rows=[
             cdr_service_pb2.UsageRow(
                 keys=row.keys,
-                calls=row.calls,
-                answered=row.answered,
-                duration_seconds=row.duration_seconds,
-                bill_seconds=row.bill_seconds,
-                cost=format_e4(row.cost_e4),
-                unrated=row.unrated,
                 currency=row.currency,
+                corrected=cdr_service_pb2.UsageTotals(**_totals(row.corrected)),
+                **_totals(row.billed),
             )
             for row in rows
         ]
     )
+
+
+def _totals(sums: UsageTotals) -> dict[str, Any]:
+    return {
+        "calls": sums.calls,
+        "answered": sums.answered,
+        "duration_seconds": sums.duration_seconds,
+        "bill_seconds": sums.bill_seconds,
+        "cost": format_e4(sums.cost_e4),
+        "unrated": sums.unrated,
+    }

@@ -56,6 +56,7 @@ def upload(state: Upload) -> cdr_service_pb2.GetUploadResponse:
         duration_seconds=state.duration_seconds,
         control_totals=_control_totals(state.control_totals),
         control_totals_match=state.control_totals_match,
+        reversed_at=fields.timestamp(state.reversed_at_ns),
     )
 
 

@@ -35,6 +35,7 @@ def upgrade() -> None:
     _create_uploads()
     _create_upload_failures()
     _create_cdrs()
+    _create_reversals()
     _create_cdr_pricings()
     _create_ledger()
     if op.get_bind().dialect.supports_sequences:
@@ -198,6 +199,7 @@ def _create_uploads() -> None:
         sa.Column("stated_duration_seconds", sa.BigInteger(), nullable=True),
         sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("updated_at_ns", sa.BigInteger(), nullable=False),
+        sa.Column("reversed_at_ns", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_uploads"),
     )
     op.create_table(
@@ -336,3 +338,46 @@ def _create_ledger() -> None:
     )
     chains = range(_LEDGER_CHAINS[op.get_bind().dialect.name])
     op.bulk_insert(heads, [{"chain": chain, "length": 0, "hash": bytes(32)} for chain in chains])
+
+
+def _create_reversals() -> None:
+    op.create_table(
+        "cdr_reversals",
+        sa.Column("id", _ROW_ID, autoincrement=False, nullable=False),
+        sa.Column("cdr_id", sa.BigInteger(), nullable=False),
+        sa.Column("tenant_id", sa.BigInteger(), nullable=False),
+        sa.Column("started_at_ns", sa.BigInteger(), nullable=False),
+        sa.Column("cost_units", sa.BigInteger(), nullable=True),
+        sa.Column("cost_fraction_e4", sa.SmallInteger(), nullable=True),
+        sa.Column("upload_id", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "(cost_units IS NULL) = (cost_fraction_e4 IS NULL)",
+            name="ck_cdr_reversals_cost_is_whole",
+        ),
+        sa.CheckConstraint(
+            "cost_units <= 0 AND cost_fraction_e4 BETWEEN -9999 AND 0",
+            name="ck_cdr_reversals_cost",
+        ),
+        sa.CheckConstraint("length(reason) BETWEEN 1 AND 1000", name="ck_cdr_reversals_reason"),
+        sa.CheckConstraint(
+            "length(requested_by) BETWEEN 1 AND 200", name="ck_cdr_reversals_requested_by"
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_cdr_reversals"),
+        sa.UniqueConstraint("cdr_id", name="uq_cdr_reversals_cdr_id"),
+    )
+    op.create_index("ix_cdr_reversals_created", "cdr_reversals", ["created_at_ns", "id"])
+    op.create_index(
+        "ix_cdr_reversals_tenant_created", "cdr_reversals", ["tenant_id", "created_at_ns", "id"]
+    )
+    op.create_index(
+        "ix_cdr_reversals_tenant_started", "cdr_reversals", ["tenant_id", "started_at_ns"]
+    )
+    op.create_index(
+        "ix_cdr_reversals_upload_created",
+        "cdr_reversals",
+        ["upload_id", "created_at_ns", "id"],
+        **_where("upload_id IS NOT NULL"),
+    )

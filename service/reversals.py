@@ -1,0 +1,140 @@
+"""Corrections: a CDR that should not have been is taken back by an entry of its own.
+
+The CDR itself stays as it is (rating rule 9). Reversing what is reversed changes nothing and is
+answered with what is stored. Who asks is what the request says; this module does not know who sent
+it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from service import paging
+from service.cdrs import check_period, unknown_cdr
+from service.checks import check_id, check_text, refuse
+from service.digests import ReversedRow, digest_of_reversals
+from service.errors import FieldViolation
+from service.model import (
+    MAX_REQUESTED_BY_CHARS,
+    MAX_REVERSAL_REASON_CHARS,
+    Cdr,
+    Page,
+    ReversalFilter,
+    ReversalRequest,
+    Upload,
+    UploadReversal,
+)
+from service.storage import cdr_lists, ledger, reversals, uploads
+from service.storage.engine import Connection, Database
+from service.storage.ledger import EntryKind
+from service.storage.reversals import IdRange
+from service.uploads import unknown_upload
+
+# Of one transaction of ``reverse_upload``: CDRs, and pieces of chunks that they lie in.
+PART_CDRS = 10_000
+PART_RANGES = 100
+
+
+class Reversals:
+    """What clients do with reversals. Thread-safe."""
+
+    def __init__(self, database: Database, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._database = database
+        self._clock_ns = clock_ns
+
+    def reverse_cdr(self, cdr_id: int, request: ReversalRequest) -> Cdr:
+        """Reverse one CDR, unless it is; answers it with the reversal that is stored."""
+        refuse([*check_id("id", cdr_id), *_check_request(request)])
+        with self._database.write() as connection:
+            if not reversals.hold_cdr(connection, cdr_id):
+                raise unknown_cdr(cdr_id)
+            self._reverse(connection, [IdRange(cdr_id, cdr_id)], request)
+        with self._database.read() as connection:
+            cdr = cdr_lists.by_id(connection, cdr_id)
+        assert cdr is not None
+        return cdr
+
+    def reverse_upload(self, upload_id: int, request: ReversalRequest) -> UploadReversal:
+        """Reverse all CDRs that an upload created and that are not reversed, and let no more in.
+
+        In transactions of at most PART_CDRS: it may be broken off and started again, or run twice
+        at once, and no CDR is reversed twice.
+        """
+        refuse([*check_id("upload_id", upload_id), *_check_request(request)])
+        with self._database.write() as connection:
+            upload = _hold(connection, upload_id)
+            reversals.mark_upload(connection, upload_id, self._clock_ns())
+            ranges = reversals.created_by(connection, upload_id)
+        reversed_now = 0
+        for part in _parts(ranges):
+            with self._database.write() as connection:
+                # Another that reverses this upload waits here, and not half-way through a part.
+                _hold(connection, upload_id)
+                reversed_now += self._reverse(connection, part, request)
+        return UploadReversal(upload.created, reversed_now, upload.created - reversed_now)
+
+    def _reverse(
+        self, connection: Connection, ranges: Sequence[IdRange], request: ReversalRequest
+    ) -> int:
+        """Reverse those CDRs that are not yet, and enter it in the ledger; returns how many."""
+        now_ns = self._clock_ns()
+        rows = reversals.add(connection, ranges, request, now_ns)
+        if rows:
+            digest = digest_of_reversals(map(ReversedRow._make, rows))
+            ledger.append(connection, EntryKind.REVERSED, rows[0].id, len(rows), digest, now_ns)
+        return len(rows)
+
+    def list(self, wanted: ReversalFilter, page_size: int, page_token: str) -> Page[Cdr]:
+        """One page of reversed CDRs, the newest reversal first."""
+        refuse(_check_filter(wanted))
+        size = paging.page_size(page_size)
+        after = paging.decode_token(page_token, wanted, (int, int))
+        with self._database.read() as connection:
+            found = cdr_lists.page_of_reversed(connection, wanted, after, size + 1)
+        if len(found) <= size:
+            return Page(found)
+        shown = found[:size]
+        return Page(shown, paging.encode_token(wanted, _position(shown[-1])))
+
+
+def _check_request(request: ReversalRequest) -> Iterator[FieldViolation]:
+    yield from check_text("reason", request.reason, MAX_REVERSAL_REASON_CHARS, required=True)
+    yield from check_text(
+        "requested_by", request.requested_by, MAX_REQUESTED_BY_CHARS, required=True
+    )
+
+
+def _check_filter(wanted: ReversalFilter) -> Iterator[FieldViolation]:
+    yield from check_id("tenant_id", wanted.tenant_id, required=False)
+    yield from check_id("upload_id", wanted.upload_id, required=False)
+    yield from check_period(wanted.created_after_ns, wanted.created_before_ns, "created")
+
+
+def _hold(connection: Connection, upload_id: int) -> Upload:
+    upload = uploads.get(connection, upload_id, hold=True)
+    if upload is None:
+        raise unknown_upload(upload_id)
+    return upload
+
+
+def _parts(ranges: Sequence[IdRange]) -> Iterator[list[IdRange]]:
+    """The ranges put together to parts, and cut where one is too long."""
+    part: list[IdRange] = []
+    room = PART_CDRS
+    for first, last in ranges:
+        while first <= last:
+            piece = IdRange(first, min(last, first + room - 1))
+            part.append(piece)
+            room -= piece.cdrs
+            first = piece.last + 1
+            if room == 0 or len(part) == PART_RANGES:
+                yield part
+                part, room = [], PART_CDRS
+    if part:
+        yield part
+
+
+def _position(cdr: Cdr) -> tuple[int, int]:
+    assert cdr.reversal is not None
+    return cdr.reversal.created_at_ns, cdr.reversal.id

@@ -1,0 +1,43 @@
+"""Reversals: what is asked of them, and the entries themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from service.model import Cdr, ReversalFilter, ReversalRequest, UploadReversal
+from service.rpc.conversion import cdrs, fields
+from service.rpc.conversion.fields import Wrong
+from tollwire.v1 import cdr_service_pb2, types_pb2
+
+
+def reversal_request(
+    request: cdr_service_pb2.ReverseCdrRequest | cdr_service_pb2.ReverseUploadRequest,
+) -> ReversalRequest:
+    return ReversalRequest(request.reason, request.requested_by)
+
+
+def reversal_filter(request: cdr_service_pb2.ListReversalsRequest) -> ReversalFilter:
+    wrong = Wrong()
+    after_ns = before_ns = None
+    if request.HasField("created_after"):
+        after_ns = fields.time_ns(request.created_after, "created_after", wrong)
+    if request.HasField("created_before"):
+        before_ns = fields.time_ns(request.created_before, "created_before", wrong)
+    wrong.refuse()
+    return ReversalFilter(request.tenant_id, after_ns, before_ns, request.upload_id)
+
+
+def reversal(taken_back: Cdr) -> types_pb2.Reversal:
+    """The reversal of a reversed CDR, with the CDR in it."""
+    assert taken_back.reversal is not None
+    message = cdrs.reversal(taken_back.reversal)
+    message.cdr.CopyFrom(cdrs.cdr(replace(taken_back, reversal=None)))
+    return message
+
+
+def upload_reversal(outcome: UploadReversal) -> cdr_service_pb2.ReverseUploadResponse:
+    return cdr_service_pb2.ReverseUploadResponse(
+        cdrs=outcome.cdrs,
+        reversed=outcome.reversed,
+        reversed_before=outcome.reversed_before,
+    )
