@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 MAX_SEARCH_CHARS = 256
 # How many CDRs one transaction of RateUnrated looks at.
 RATE_UNRATED_ROWS = 1000
+# What a CDR has besides the texts that may be long, and an interval of its rate.
+_NUMBERS_BYTES = 800
+_INTERVAL_BYTES = 40
 
 _REFUSED: dict[Reason, type[TollwireError]] = {
     Reason.TENANT_NOT_FOUND: NotFound,
@@ -91,9 +94,9 @@ class Cdrs:
         after = paging.decode_token(page_token, wanted, (int, int))
         with self._database.read(work=Work.LONG) as connection:
             found = cdr_lists.page(connection, wanted, after, size + 1)
-        if len(found) <= size:
+        shown = paging.fitting(found, size, most_bytes)
+        if len(shown) == len(found):
             return Page(found)
-        shown = found[:size]
         return Page(shown, paging.encode_token(wanted, _position(shown[-1])))
 
     def export(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
@@ -107,8 +110,11 @@ class Cdrs:
         while True:
             with self._database.read(work=Work.LONG) as connection:
                 part = cdr_lists.page(connection, wanted, after, paging.MAX_PAGE_SIZE)
-            if part:
-                yield part
+            begin = 0
+            while begin < len(part):
+                fitting = paging.fitting(part[begin:], len(part), most_bytes)
+                yield fitting
+                begin += len(fitting)
             if len(part) < paging.MAX_PAGE_SIZE:
                 return
             after = _position(part[-1])
@@ -217,6 +223,21 @@ def check_period(
 
 def unknown_cdr(cdr_id: int) -> NotFound:
     return NotFound(Reason.CDR_NOT_FOUND, f"there is no CDR {cdr_id}", metadata={"id": str(cdr_id)})
+
+
+def most_bytes(cdr: Cdr) -> int:
+    """How long a CDR is at most where it is shown: nearly all of what may be long is text."""
+    call, tenant, extension, rate = cdr.call, cdr.tenant, cdr.extension, cdr.rate
+    texts = [call.caller_number, call.destination_number, call.call_id, tenant.name]
+    size = _NUMBERS_BYTES
+    if extension is not None:
+        texts += [extension.number, extension.name]
+    if rate is not None:
+        texts.append(rate.destination)
+        size += len(rate.intervals) * _INTERVAL_BYTES
+    if cdr.reversal is not None:
+        texts += [cdr.reversal.request.reason, cdr.reversal.request.requested_by]
+    return size + sum(len(text) if text.isascii() else 4 * len(text) for text in texts)
 
 
 def _position(cdr: Cdr) -> tuple[int, int]:

@@ -87,6 +87,7 @@ class UsageDimension(IntEnum):
     DAY = 6
     HOUR = 7
     MONTH = 8
+    UNRATED_REASON = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +303,7 @@ class CdrFilter:
     search: str = ""
     extension_id: int = 0
     status: RatingStatus | None = None
+    unrated_reason: UnratedReason | None = None
     started_after_ns: int | None = None
     started_before_ns: int | None = None
 

@@ -32,7 +32,7 @@ def page_size(requested: int) -> int:
     return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
-def fitting(found: Sequence[T], size: int, bytes_of: Callable[[T], int]) -> Sequence[T]:
+def fitting(found: list[T], size: int, bytes_of: Callable[[T], int]) -> list[T]:
     """The items of a page: the first ``size`` of ``found``, or fewer where they are longer than a
     page may be; but always one. ``bytes_of`` says how long an item is at most."""
     page_bytes = 0

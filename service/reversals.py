@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from service import paging
-from service.cdrs import check_period, unknown_cdr
+from service.cdrs import check_period, most_bytes, unknown_cdr
 from service.checks import check_id, check_text, refuse
 from service.digests import ReversedRow, digest_of_reversals
 from service.errors import FieldViolation
@@ -92,9 +92,9 @@ class Reversals:
         after = paging.decode_token(page_token, wanted, (int, int))
         with self._database.read() as connection:
             found = cdr_lists.page_of_reversed(connection, wanted, after, size + 1)
-        if len(found) <= size:
+        shown = paging.fitting(found, size, most_bytes)
+        if len(shown) == len(found):
             return Page(found)
-        shown = found[:size]
         return Page(shown, paging.encode_token(wanted, _position(shown[-1])))
 
 

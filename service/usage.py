@@ -22,6 +22,7 @@ from service.errors import FieldViolation
 from service.model import (
     Direction,
     Disposition,
+    UnratedReason,
     UsageDimension,
     UsageQuery,
     UsageRow,
@@ -143,6 +144,9 @@ def _key(dimension: UsageDimension, shared: Mapping[str, Any]) -> str:
             return Direction(shared["direction"]).name
         case UsageDimension.DISPOSITION:
             return Disposition(shared["disposition"]).name
+        case UsageDimension.UNRATED_REASON:
+            reason = shared["unrated_reason"]
+            return UnratedReason(reason).name if reason else ""
         case UsageDimension.DAY:
             return _day(shared).isoformat()
         case UsageDimension.HOUR:

@@ -100,6 +100,9 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--extension", "extension_id", type=ID, help="Of this one only."),
             click.option("--search", help="Part of a number, the direction or disposition."),
             click.option("--status", type=EnumParameter(RATING_STATUS), help="Only these."),
+            click.option(
+                "--unrated-reason", type=EnumParameter(UNRATED_REASON), help="Unrated, and why."
+            ),
             _since_option,
             _until_option,
         ]

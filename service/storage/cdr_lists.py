@@ -112,6 +112,8 @@ def _conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement
     if wanted.status is not None:
         is_unrated = wanted.status == RatingStatus.UNRATED
         conditions.append(IS_UNRATED if is_unrated else CdrRow.status == int(wanted.status))
+    if wanted.unrated_reason is not None:
+        conditions += [IS_UNRATED, CdrRow.unrated_reason == int(wanted.unrated_reason)]
     if wanted.search:
         conditions.append(_search(connection, wanted.search))
     return conditions

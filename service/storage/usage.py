@@ -57,8 +57,8 @@ class Group(NamedTuple):
     """What CDRs share, and their sums.
 
     ``shared`` has, as far as the dimensions need it: tenant_id, extension_id, destination,
-    direction, disposition; day or hour (local ones, counted since 1970-01-01T00:00 local time);
-    with hour also offset_seconds.
+    direction, disposition, unrated_reason (0 for none); day or hour (local ones, counted since
+    1970-01-01T00:00 local time); with hour also offset_seconds.
     """
 
     shared: Mapping[str, Any]
@@ -154,6 +154,8 @@ def _calls(
         shared["direction"] = call.direction
     if UsageDimension.DISPOSITION in dimensions:
         shared["disposition"] = call.disposition
+    if UsageDimension.UNRATED_REASON in dimensions:
+        shared["unrated_reason"] = func.coalesce(call.unrated_reason, 0)
     offset = _offset(offsets)
     local_seconds = call.started_at_ns // _integer(_NS) + offset
     if UsageDimension.HOUR in dimensions:

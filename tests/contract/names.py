@@ -27,7 +27,7 @@ METHODS = {
         "GetCdr": ("id", "Cdr"),
         "ListCdrs": (
             "tenant_id search extension_id status started_after started_before page_size"
-            " page_token",
+            " page_token unrated_reason",
             "cdrs next_page_token",
         ),
         "UploadCdrs": (
@@ -47,7 +47,7 @@ METHODS = {
         ),
         "RateUnrated": ("tenant_id started_after started_before", "examined rated still_unrated"),
         "ExportCdrs": (
-            "tenant_id search extension_id status started_after started_before",
+            "tenant_id search extension_id status started_after started_before unrated_reason",
             "stream cdrs",
         ),
         "SummarizeUsage": ("tenant_id started_after started_before group_by time_zone", "rows"),
@@ -104,5 +104,6 @@ ENUMS = {
     "UnratedReason": "NO_RATE BLOCKED INVALID_NUMBER",
     "Rounding": "HALF_UP HALF_EVEN UP DOWN",
     "ImportMode": "MERGE REPLACE",
-    "UsageDimension": "TENANT EXTENSION DESTINATION DIRECTION DISPOSITION DAY HOUR MONTH",
+    "UsageDimension": "TENANT EXTENSION DESTINATION DIRECTION DISPOSITION DAY HOUR MONTH"
+    " UNRATED_REASON",
 }

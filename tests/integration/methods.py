@@ -112,7 +112,8 @@ def _cdr_filters(scene: Scene) -> dict[str, Any]:
         "tenant_id": scene.tenant_id,
         "search": "44",
         "extension_id": scene.extension_id,
-        "status": types.RATING_STATUS_RATED,
+        "status": types.RATING_STATUS_UNRATED,
+        "unrated_reason": types.UNRATED_REASON_NO_RATE,
         **_window(),
     }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.integration.client import (
+    DEADLINE_SECONDS,
     INBOUND,
     INTERNAL,
     NO_ANSWER,
@@ -22,6 +24,7 @@ from tests.integration.client import (
     timestamp,
 )
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
+from tollwire.v1 import cdr_service_pb2_grpc as cdr_grpc
 from tollwire.v1 import types_pb2 as types
 
 MAX_ID = 2**63 - 1
@@ -80,6 +83,10 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"status": RATED}, "eag"),
     ({"status": NOT_BILLABLE}, "dcf"),
     ({"status": UNRATED}, "b"),
+    ({"unrated_reason": types.UNRATED_REASON_INVALID_NUMBER}, "b"),
+    ({"unrated_reason": types.UNRATED_REASON_INVALID_NUMBER, "status": UNRATED}, "b"),
+    ({"unrated_reason": types.UNRATED_REASON_INVALID_NUMBER, "status": RATED}, ""),
+    ({"unrated_reason": types.UNRATED_REASON_NO_RATE}, ""),
     ({"started_after": timestamp(NOON_NS)}, "edcbfa"),
     ({"started_after": timestamp(NOON_NS + 1)}, "edcbf"),
     ({"started_before": timestamp(NOON_NS + 1)}, "ag"),
@@ -126,6 +133,8 @@ def test_filters_that_are_refused(client: Client, tenant: types.Tenant) -> None:
         ({"extension_id": -1}, "extension_id"),
         ({"status": 4}, "status"),
         ({"status": -1}, "status"),
+        ({"unrated_reason": 4}, "unrated_reason"),
+        ({"unrated_reason": -1}, "unrated_reason"),
         ({"search": "\x00"}, "search"),
     ]
     for filters, field in bad:
@@ -176,3 +185,40 @@ def test_many_cdrs_are_paged_and_exported(client: Client, rated_tenant: int) -> 
     assert len(set(listed_ids)) == 2500
     stream = client.cdrs.ExportCdrs(cdr_pb.ExportCdrsRequest(tenant_id=rated_tenant))
     assert [cdr.id for part in stream for cdr in part.cdrs] == listed_ids
+
+
+def test_pages_of_very_long_texts_are_what_any_client_takes(client: Client) -> None:
+    """A client that leaves gRPC's limit for a message as it is, 4 MiB."""
+    wide = "\U0001f4de"
+    tenant_id = client.new_tenant(name=wide * 200).id
+    extension = client.new_extension(tenant_id, wide * 64, name=wide * 200)
+    calls = [
+        make_call(
+            tenant_id,
+            wide * 256,
+            extension_id=extension.id,
+            caller_number=wide * 256,
+            call_id=f"{index:04}{wide * 251}",
+            started_at=NOON_NS + index,
+        )
+        for index in range(1000)
+    ]
+    client.upload(chunk(calls))
+    whole = client.list_cdrs(tenant_id=tenant_id, page_size=100)
+    assert [cdr.call_id for cdr in reversed(whole)] == [call.call_id for call in calls]
+    assert sum(cdr.ByteSize() for cdr in whole) > 4 * 2**20
+    with grpc.insecure_channel(client.address) as channel:
+        stub = cdr_grpc.CdrServiceStub(channel)
+        found: list[types.Cdr] = []
+        page = None
+        while page is None or page.next_page_token:
+            token = page.next_page_token if page else ""
+            page = stub.ListCdrs(
+                cdr_pb.ListCdrsRequest(tenant_id=tenant_id, page_size=1000, page_token=token),
+                timeout=DEADLINE_SECONDS,
+            )
+            found += page.cdrs
+        assert found == whole
+        request = cdr_pb.ExportCdrsRequest(tenant_id=tenant_id)
+        parts = stub.ExportCdrs(request, timeout=DEADLINE_SECONDS)
+        assert [cdr for part in parts for cdr in part.cdrs] == whole

@@ -161,3 +161,43 @@ def test_a_window_that_is_empty_examines_nothing(client: Client, tenant: types.T
     window["started_before"] = timestamp(NOON_NS)
     with invalid("started_before"):
         rate_unrated(client, tenant_id=tenant.id, **window)
+
+
+def test_the_queue_by_reason(client: Client, tenant: types.Tenant) -> None:
+    """Listed by reason, counted by reason, and gone from both once priced."""
+    client.new_rate(tenant.id, "99", blocked=True)
+    numbers = {
+        types.UNRATED_REASON_NO_RATE: ["4420", "4421"],
+        types.UNRATED_REASON_BLOCKED: ["99", "991", "992"],
+        types.UNRATED_REASON_INVALID_NUMBER: ["anonymous"],
+    }
+    calls = [make_call(tenant.id, one, 7) for listed in numbers.values() for one in listed]
+    free = make_call(tenant.id, "4420", 0, disposition=BUSY)
+    client.upload(chunk([*calls, free]))
+
+    def listed() -> dict[int, list[str]]:
+        return {
+            reason: sorted(
+                cdr.destination_number
+                for cdr in client.list_cdrs(tenant_id=tenant.id, unrated_reason=reason)
+            )
+            for reason in numbers
+        }
+
+    def counted() -> dict[str, tuple[int, int]]:
+        group_by = [types.USAGE_DIMENSION_UNRATED_REASON]
+        request = cdr_pb.SummarizeUsageRequest(tenant_id=tenant.id, group_by=group_by)
+        rows = client.cdrs.SummarizeUsage(request).rows
+        return {row.keys[0]: (row.calls, row.unrated) for row in rows}
+
+    assert listed() == numbers
+    assert counted() == {
+        "": (1, 0),
+        "NO_RATE": (2, 2),
+        "BLOCKED": (3, 3),
+        "INVALID_NUMBER": (1, 1),
+    }
+    client.new_rate(tenant.id, "44", "0.0200", 6)
+    assert rate_unrated(client, tenant_id=tenant.id) == (6, 2, 4)
+    assert listed() == numbers | {types.UNRATED_REASON_NO_RATE: []}
+    assert counted() == {"": (3, 0), "BLOCKED": (3, 3), "INVALID_NUMBER": (1, 1)}

@@ -37,7 +37,8 @@ DISPOSITION = types.USAGE_DIMENSION_DISPOSITION
 DAY = types.USAGE_DIMENSION_DAY
 HOUR = types.USAGE_DIMENSION_HOUR
 MONTH = types.USAGE_DIMENSION_MONTH
-ALL = [TENANT, EXTENSION, DESTINATION, DIRECTION, DISPOSITION, DAY, HOUR, MONTH]
+UNRATED_REASON = types.USAGE_DIMENSION_UNRATED_REASON
+ALL = [TENANT, EXTENSION, DESTINATION, DIRECTION, DISPOSITION, DAY, HOUR, MONTH, UNRATED_REASON]
 
 Row = tuple[tuple[str, ...], int, int, int, int, str, int, str]
 
@@ -72,6 +73,9 @@ def key_of(cdr: types.Cdr, dimension: int, zone: str) -> str:
         return types.Direction.Name(cdr.direction).removeprefix("DIRECTION_")
     if dimension == DISPOSITION:
         return types.Disposition.Name(cdr.disposition).removeprefix("DISPOSITION_")
+    if dimension == UNRATED_REASON:
+        name = types.UnratedReason.Name(cdr.unrated_reason)
+        return name.removeprefix("UNRATED_REASON_").replace("UNSPECIFIED", "")
     if dimension == DAY:
         return local.strftime("%Y-%m-%d")
     if dimension == MONTH:
@@ -282,7 +286,7 @@ def test_nothing_adds_up_to_one_row_of_zeros_or_to_no_group(
     [
         ({"tenant_id": -1}, "tenant_id"),
         ({"group_by": [0]}, "group_by"),
-        ({"group_by": [9]}, "group_by"),
+        ({"group_by": [10]}, "group_by"),
         ({"group_by": [-1]}, "group_by"),
         ({"group_by": [DAY, DAY]}, "group_by"),
         ({"time_zone": "Mars/Olympus"}, "time_zone"),

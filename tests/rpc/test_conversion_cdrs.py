@@ -7,18 +7,33 @@ from collections.abc import Callable
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from service.cdrs import most_bytes
 from service.errors import InvalidInput
 from service.model import (
+    MAX_BILLING_INCREMENT,
+    MAX_CALL_ID_CHARS,
+    MAX_COST_E4,
+    MAX_EXTENSION_NUMBER_CHARS,
+    MAX_INTERVALS,
+    MAX_NAME_CHARS,
+    MAX_NUMBER_CHARS,
+    MAX_PRICE_E4,
+    MAX_REQUESTED_BY_CHARS,
+    MAX_REVERSAL_REASON_CHARS,
+    MAX_TIMESTAMP_NS,
+    MIN_TIMESTAMP_NS,
     Call,
     Cdr,
     CdrFilter,
     Direction,
     Disposition,
     Extension,
+    Interval,
     Rate,
     RatingStatus,
     Reversal,
     ReversalRequest,
+    Rounding,
     Tenant,
     UnratedReason,
     UsageDimension,
@@ -103,6 +118,44 @@ def test_every_field_of_the_message_is_filled() -> None:
     assert filled == set(types_pb2.Cdr.DESCRIPTOR.fields_by_name)
 
 
+WIDE = "\U0001f4de"
+
+
+def longest() -> Cdr:
+    """No CDR is longer than this one."""
+    most = 2**63 - 1
+    interval = Interval(2**31 - 1, MAX_PRICE_E4, MAX_BILLING_INCREMENT)
+    longest_rate = Rate(
+        *(most, most, "9" * 32, WIDE * MAX_NAME_CHARS, MAX_PRICE_E4, MAX_BILLING_INCREMENT),
+        *(MAX_PRICE_E4, 2**31 - 1, (interval,) * MAX_INTERVALS, MIN_TIMESTAMP_NS + 1),
+        *(MAX_TIMESTAMP_NS, True, MAX_TIMESTAMP_NS, MAX_TIMESTAMP_NS, most),
+    )
+    number = WIDE * MAX_NUMBER_CHARS
+    call = Call(
+        *(most, number, Direction.INTERNAL, Disposition.CONGESTION, 2**31 - 1, most - 1, most - 1),
+        *(most, number, WIDE * MAX_CALL_ID_CHARS),
+    )
+    name = WIDE * MAX_NAME_CHARS
+    return Cdr(
+        *(most, call, Tenant(most, name, "USD", Rounding.DOWN, "9999", "9" * 8, "9" * 8, most)),
+        Extension(most, most, WIDE * MAX_EXTENSION_NUMBER_CHARS, name),
+        *(RatingStatus.UNRATED, UnratedReason.INVALID_NUMBER, most, MAX_COST_E4, longest_rate),
+        *(most, most, most),
+        Reversal(
+            most,
+            ReversalRequest(WIDE * MAX_REVERSAL_REASON_CHARS, WIDE * MAX_REQUESTED_BY_CHARS),
+            -MAX_COST_E4,
+            most,
+        ),
+    )
+
+
+def test_no_cdr_is_longer_than_pages_reckon() -> None:
+    plain = Cdr(1, CALL, Tenant(id=7), None, RatingStatus.RATED, None, 1, 1, RATE, 5, 6, 7)
+    for record in (longest(), plain):
+        assert cdrs.cdr(record).ByteSize() <= most_bytes(record)
+
+
 def test_an_unrated_cdr_has_no_cost_at_all() -> None:
     call = Call(7, "447", Direction.OUTBOUND, Disposition.ANSWERED, 5, 1, call_id="a")
     shown = cdrs.cdr(
@@ -131,6 +184,7 @@ FILTER = {
     "search": "busy",
     "extension_id": 8,
     "status": types_pb2.RATING_STATUS_UNRATED,
+    "unrated_reason": types_pb2.UNRATED_REASON_BLOCKED,
     "started_after": Timestamp(seconds=-1),
     "started_before": Timestamp(nanos=5),
 }
@@ -143,17 +197,19 @@ def test_filters(kind: type[pb.ListCdrsRequest]) -> None:
         search="busy",
         extension_id=8,
         status=RatingStatus.UNRATED,
+        unrated_reason=UnratedReason.BLOCKED,
         started_after_ns=-(10**9),
         started_before_ns=5,
     )
     assert cdrs.cdr_filter(kind()) == CdrFilter()
     bad = kind(
         status=99,  # type: ignore[arg-type]
+        unrated_reason=99,  # type: ignore[arg-type]
         started_after=Timestamp(nanos=-1),
         started_before=Timestamp(seconds=2**60),
     )
     assert wrong_fields(lambda: cdrs.cdr_filter(bad)) == [
-        *("started_after", "started_before", "status")
+        *("started_after", "started_before", "status", "unrated_reason")
     ]
 
 
@@ -180,7 +236,7 @@ def test_a_usage_query() -> None:
     )
 
 
-@pytest.mark.parametrize("number", [0, 9, -1])
+@pytest.mark.parametrize("number", [0, 10, -1])
 def test_an_unknown_dimension(number: int) -> None:
     request = pb.SummarizeUsageRequest(
         group_by=[types_pb2.USAGE_DIMENSION_DAY, number],  # type: ignore[list-item]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from service.model import CdrFilter, RatingStatus, ReversalFilter
+from service.model import CdrFilter, RatingStatus, ReversalFilter, UnratedReason
 from service.storage import cdr_lists, cdrs, usage
 from service.storage.engine import Database
 from service.storage.usage import OffsetFrom
@@ -63,6 +63,12 @@ QUERIES: dict[str, tuple[str, Callable[[Connection], object]]] = {
         "ix_cdrs_unrated",
         lambda c: cdr_lists.page(
             c, CdrFilter(tenant_id=1, status=RatingStatus.UNRATED), (NOON_NS, 7), 50
+        ),
+    ),
+    "a tenant's unrated calls of one reason": (
+        "ix_cdrs_unrated",
+        lambda c: cdr_lists.page(
+            c, CdrFilter(tenant_id=1, unrated_reason=UnratedReason.NO_RATE), (NOON_NS, 7), 50
         ),
     ),
     "the queue of the unrated": (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidInput
-from service.paging import decode_token, encode_token, page_size
+from service.paging import MAX_PAGE_BYTES, decode_token, encode_token, fitting, page_size
 
 _KEY = (7, "44", -5)
 _TYPES = (int, str, int)
@@ -39,6 +39,22 @@ def test_a_negative_page_size_is_refused(requested: int) -> None:
     with pytest.raises(InvalidInput) as raised:
         page_size(requested)
     assert [violation.field for violation in raised.value.violations] == ["page_size"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "page_size", "shown"),
+    [
+        ([], 3, 0),
+        ([1, 2, 3], 3, 3),
+        ([1, 2, 3], 2, 2),
+        ([MAX_PAGE_BYTES, 0, 1], 3, 2),
+        ([MAX_PAGE_BYTES + 1, 0], 3, 1),
+        ([5, MAX_PAGE_BYTES - 5, 1], 3, 2),
+        ([5, MAX_PAGE_BYTES - 4], 3, 1),
+    ],
+)
+def test_a_page_ends_by_number_and_by_size(sizes: list[int], page_size: int, shown: int) -> None:
+    assert fitting(sizes, page_size, lambda size: size) == sizes[:shown]
 
 
 def test_a_token_gives_its_key_back() -> None:

@@ -78,6 +78,8 @@ def key_of(cdr: Cdr, dimension: UsageDimension, zone: str) -> str:
         return cdr.call.direction.name
     if dimension == DISPOSITION:
         return cdr.call.disposition.name
+    if dimension == UsageDimension.UNRATED_REASON:
+        return cdr.unrated_reason.name if cdr.unrated_reason else ""
     formats = {DAY: "%Y-%m-%d", MONTH: "%Y-%m", HOUR: "%Y-%m-%dT%H:00"}
     start = local(cdr, zone)
     text = start.strftime(formats[dimension])

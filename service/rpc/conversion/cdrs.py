@@ -10,6 +10,7 @@ from service.model import (
     CdrFilter,
     RatingStatus,
     Reversal,
+    UnratedReason,
     UsageDimension,
     UsageQuery,
     UsageRow,
@@ -23,6 +24,7 @@ from service.rpc.conversion.tenants import extension, tenant
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 _STATUSES = fields.members(RatingStatus)
+_REASONS = fields.members(UnratedReason)
 _DIMENSIONS = fields.members(UsageDimension)
 
 
@@ -35,12 +37,19 @@ def cdr_filter(
         status = fields.enum(
             request.status, _STATUSES, "status", "status", wrong, RatingStatus.RATED
         )
+    reason = None
+    if request.unrated_reason:
+        reason = fields.enum(
+            *(request.unrated_reason, _REASONS, "unrated reason", "unrated_reason", wrong),
+            UnratedReason.NO_RATE,
+        )
     after_ns, before_ns = time_bounds(request, wrong)
     found = CdrFilter(
         tenant_id=request.tenant_id,
         search=request.search,
         extension_id=request.extension_id,
         status=status,
+        unrated_reason=reason,
         started_after_ns=after_ns,
         started_before_ns=before_ns,
     )
