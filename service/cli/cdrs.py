@@ -59,6 +59,7 @@ EXPORT_COLUMNS = (
     "rate_revision",
     "upload_id",
     "created_at",
+    "reversed_at",
 )
 
 
@@ -238,6 +239,7 @@ def upload_status(client: Client, upload_id: int) -> None:
             ("unrated", str(answer.unrated)),
             ("begun", write_time(answer.created_at)),
             ("changed", write_time(answer.updated_at)),
+            ("reversed", write_time(answer.reversed_at) if answer.HasField("reversed_at") else ""),
         ]
     )
 
@@ -249,7 +251,8 @@ def _optional(cdr: Cdr, field: Literal["bill_seconds", "cost"]) -> str:
 def _status(cdr: Cdr) -> str:
     status = enum_name(RATING_STATUS, cdr.status)
     reason = enum_name(UNRATED_REASON, cdr.unrated_reason)
-    return f"{status} ({reason})" if reason else status
+    shown = f"{status} ({reason})" if reason else status
+    return f"{shown}, REVERSED" if cdr.HasField("reversal") else shown
 
 
 def _export_row(cdr: Cdr) -> list[str]:
@@ -276,6 +279,7 @@ def _export_row(cdr: Cdr) -> list[str]:
         str(cdr.rate_revision),
         str(cdr.upload_id or ""),
         write_time(cdr.created_at),
+        write_time(cdr.reversal.created_at) if cdr.HasField("reversal") else "",
     ]
 
 
@@ -306,5 +310,16 @@ def _show_cdr(client: Client, cdr: Cdr) -> None:
             ("rate revision", str(cdr.rate_revision)),
             ("upload", str(cdr.upload_id or "")),
             ("recorded", write_time(cdr.created_at)),
+            *_reversal_fields(cdr),
         ]
     )
+
+
+def _reversal_fields(cdr: Cdr) -> list[tuple[str, str]]:
+    if not cdr.HasField("reversal"):
+        return []
+    return [
+        ("reversed", write_time(cdr.reversal.created_at)),
+        ("reversed by", cdr.reversal.requested_by),
+        ("reversed for", cdr.reversal.reason),
+    ]

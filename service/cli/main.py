@@ -8,6 +8,7 @@ import sys
 import click
 
 from service.cli.cdrs import cdrs
+from service.cli.cdrs_reversals import list_reversals, reverse_cdr, reverse_upload
 from service.cli.cdrs_upload import upload_cdrs
 from service.cli.failures import INTERRUPTED
 from service.cli.rates import rates
@@ -37,7 +38,8 @@ for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage):
 
 rates.add_command(import_rates)
 rates.add_command(export_rates)
-cdrs.add_command(upload_cdrs)
+for cdrs_command in (upload_cdrs, reverse_cdr, reverse_upload, list_reversals):
+    cdrs.add_command(cdrs_command)
 
 
 def run() -> None:

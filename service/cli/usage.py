@@ -1,7 +1,8 @@
-"""``tollwire usage``: CDRs added up by day, destination and the like."""
+"""``tollwire usage``: CDRs added up by day, destination and the like, billed and corrected."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,7 +15,15 @@ from service.cli.values import ID, USAGE_DIMENSION, enum_names, read_enum, read_
 from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest, SummarizeUsageResponse, UsageRow
 from tollwire.v1.types_pb2 import UsageDimension
 
-SORTS = ("keys", "calls", "answered", "duration", "billed", "cost", "unrated")
+_NUMBERS = {
+    "calls": "calls",
+    "answered": "answered",
+    "duration": "duration_seconds",
+    "billed": "bill_seconds",
+    "cost": "cost",
+    "unrated": "unrated",
+}
+SORTS = ("keys", *_NUMBERS)
 
 
 class _DimensionsParameter(click.ParamType[list[UsageDimension.ValueType]]):
@@ -80,26 +89,29 @@ def usage(
     if client.as_json:
         print_json(SummarizeUsageResponse(rows=rows))
         return
-    names = [_dimension_name(d) for d in group_by]
-    numbers = ("calls", "answered", "ASR", "duration", "billed", "cost", "unrated")
+    columns = _columns(rows)
     print_table(
-        (*names, *numbers, "currency"),
+        (*(_dimension_name(d) for d in group_by), *columns, "currency"),
         (
-            (
-                *row.keys,
-                str(row.calls),
-                str(row.answered),
-                f"{row.answered / row.calls:.0%}" if row.calls else "",
-                str(row.duration_seconds),
-                str(row.bill_seconds),
-                row.cost,
-                str(row.unrated),
-                row.currency,
-            )
-            for row in rows
+            (*row.keys, *(cells[at] for cells in columns.values()), row.currency)
+            for at, row in enumerate(rows)
         ),
-        right=numbers,
+        right=list(columns),
     )
+
+
+def _columns(rows: Sequence[UsageRow]) -> dict[str, list[str]]:
+    """The columns of numbers by their headers: what was billed, and beside it what is corrected
+    where that is another number in some row."""
+    columns: dict[str, list[str]] = {}
+    for header, field in _NUMBERS.items():
+        if header == "duration":
+            columns["ASR"] = [f"{r.answered / r.calls:.0%}" if r.calls else "" for r in rows]
+        columns[header] = [str(getattr(row, field)) for row in rows]
+        corrected = [str(getattr(row.corrected, field)) for row in rows]
+        if corrected != columns[header]:
+            columns[f"{header} corrected"] = corrected
+    return columns
 
 
 def _time(option: str, text: str | None, time_zone: str) -> Timestamp | None:
@@ -124,6 +136,5 @@ def _amount(row: UsageRow, sort: str) -> int:
     if sort == "cost":
         # Cost is exact and has exactly 4 decimals: without the point it is a whole number.
         return int(row.cost.replace(".", "") or "0")
-    fields = {"duration": "duration_seconds", "billed": "bill_seconds"}
-    amount: int = getattr(row, fields.get(sort, sort))
+    amount: int = getattr(row, _NUMBERS[sort])
     return amount

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from service.cli.cdrs_reversals import who_asks
 from service.cli.main import main
 from tests.integration.serving import REPOSITORY, ServerProcess, serving
 
@@ -244,6 +245,52 @@ def test_cdrs_one_by_one_and_exported(run: Run, tenant: str, tmp_path: Path) -> 
     assert row["started_at"] == "2026-03-02T00:00:00Z"
     (line,) = as_json_lines(run, "cdrs", "export", "--tenant", tenant)
     assert line["rate"]["destination"] == "US"
+
+
+def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text(CALLS)
+    upload = ("cdrs", "upload", str(path), "--tenant", tenant)
+    run(*upload, exit_code=1)
+    cdrs = as_json_lines(run, "cdrs", "list", "--tenant", tenant)
+    rated = next(cdr for cdr in cdrs if cdr.get("cost") == "0.1650")
+    usage = ("usage", "--tenant", tenant)
+    assert "corrected" not in run(*usage)
+    why = ("--reason", "wrong switch")
+    assert "--reason" in run("cdrs", "reverse", rated["id"], exit_code=2)
+
+    shown = run("cdrs", "reverse", rated["id"], *why, "--requested-by", "anna")
+    assert "cost          -0.1650 USD" in shown
+    first = as_json(run, "cdrs", "reverse", rated["id"], "--reason", "another")
+    assert (first["reason"], first["requested_by"]) == ("wrong switch", "anna")
+    assert "reversed by       anna" in run("cdrs", "show", rated["id"])
+    assert "RATED, REVERSED" in run("cdrs", "list", "--tenant", tenant)
+
+    header, row = run(*usage).splitlines()
+    assert header.split("  ")[0] == "calls"
+    assert [name.strip() for name in re.split(r"  +", header)] == [
+        *("calls", "calls corrected", "answered", "answered corrected", "ASR"),
+        *("duration", "duration corrected", "billed", "billed corrected"),
+        *("cost", "cost corrected", "unrated", "currency"),
+    ]
+    assert row.split()[:2] == ["4", "3"]
+
+    upload_id = rated["upload_id"]
+    closed = as_json(run, "cdrs", "reverse-upload", upload_id, *why)
+    assert closed == {"cdrs": "4", "reversed": "3", "reversed_before": "1"}
+    assert "reversed before  4" in run("cdrs", "reverse-upload", upload_id, *why)
+    assert re.search(r"^reversed +20", run("cdrs", "upload-status", upload_id), re.MULTILINE)
+    listed = as_json_lines(run, "cdrs", "reversals", "--upload", upload_id)
+    assert len(listed) == 4
+    assert listed[-1] == first
+    assert listed[0]["requested_by"] == who_asks()
+    assert "@" in who_asks()
+    table = run("cdrs", "reversals", "--tenant", tenant, "--limit", "2").splitlines()
+    assert [line.split()[-1] for line in table] == ["reason", "switch", "switch"]
+    assert run("cdrs", "reversals", "--tenant", tenant, "--to", "2020-01-01").count("\n") == 1
+    run("cdrs", "export", "--tenant", tenant, "-o", str(tmp_path / "cdrs.csv"))
+    with (tmp_path / "cdrs.csv").open(newline="") as file:
+        assert all(row["reversed_at"] for row in csv.DictReader(file))
 
 
 @pytest.fixture
