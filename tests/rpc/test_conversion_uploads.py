@@ -43,6 +43,11 @@ def test_an_upload() -> None:
     )
 
 
+def test_a_reversed_upload() -> None:
+    upload = Upload(1, 2, 3, 4, 5, 6, 7, 10, None, None, 8, 9, reversed_at_ns=11)
+    assert uploads.upload(upload).reversed_at == Timestamp(nanos=11)
+
+
 @pytest.mark.parametrize("seconds", [10, 11])
 def test_an_upload_whose_sender_has_stated_totals(seconds: int) -> None:
     message = uploads.upload(Upload(1, 2, 2, 0, 0, 0, 0, 10, 2, seconds, 8, 9))

@@ -24,13 +24,14 @@ from service.model import (
     Direction,
     Disposition,
     RatingStatus,
+    ReversalRequest,
     UsageDimension,
     UsageQuery,
     UsageRow,
     UsageTotals,
 )
 from service.storage.engine import Database
-from tests.subjects.world import NOON_NS, SECOND_NS, World, call, calls, in_parts
+from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
 
 TENANT = UsageDimension.TENANT
 EXTENSION = UsageDimension.EXTENSION
@@ -124,8 +125,15 @@ def upload_at(
     world: World, tenant_id: int, starts_ns: Iterable[int], extensions: Sequence[int] = (0,)
 ) -> None:
     """Calls of all kinds that start then."""
+    for part in in_parts(random_calls(tenant_id, starts_ns, extensions), 10_000):
+        assert world.commit(0, 0, part).created == len(part)
+
+
+def random_calls(
+    tenant_id: int, starts_ns: Iterable[int], extensions: Sequence[int], call_ids: str = ""
+) -> list[Call]:
     draw = random.Random(7)
-    records: list[Call] = [
+    return [
         call(
             tenant_id,
             draw.choice(["4420", "447811", "447911", "33", "anonymous"]),
@@ -134,12 +142,10 @@ def upload_at(
             disposition=draw.choice([Disposition.ANSWERED, *Disposition]),
             started_at_ns=start_ns,
             extension_id=draw.choice(extensions),
-            call_id=str(index),
+            call_id=f"{call_ids}{index}",
         )
         for index, start_ns in enumerate(starts_ns)
     ]
-    for part in in_parts(records, 10_000):
-        assert world.commit(0, 0, part).created == len(part)
 
 
 # Around what makes each zone difficult.
@@ -221,6 +227,79 @@ def test_every_dimension_and_every_pair(world: World) -> None:
     mine = [cdr for cdr in cdrs if cdr.call.tenant_id == payers[1]]
     query = UsageQuery(payers[1], group_by=(DAY, DESTINATION), time_zone="Asia/Tokyo")
     assert world.usage.summarize(query) == sums(mine, (DAY, DESTINATION), "Asia/Tokyo")
+
+
+def test_random_corrections(world: World) -> None:
+    """Calls of several tenants and currencies, some reversed (again, at once, one by one and by
+    upload), some priced late: as billed and as corrected they are what Python adds up."""
+    draw = random.Random(11)
+    payers = [payer_of(world), payer_of(world, currency="EUR"), payer_of(world, currency="JPY")]
+    uploads = []
+    for place, tenant_id in enumerate([*payers, *payers]):
+        extensions = (0, *(world.extension(tenant_id, str(number)) for number in range(2)))
+        starts_ns = [NOON_NS + place + step * 40_009 * SECOND_NS for step in range(40)]
+        before = len(world.rows())
+        records = random_calls(tenant_id, starts_ns, extensions, f"u{place}-")
+        uploads.append(world.commit(0, 0, records).upload_id)
+        assert len(world.rows()) == before + 40
+    # A day, and a tenant's destination, of which nothing is left.
+    alone = world.cdrs.create(
+        call(payers[1], "447911", 60, call_id="alone", started_at_ns=NOON_NS - 10**16)
+    )
+    why = ReversalRequest("drawn", "the test")
+    for number in range(6):
+        if number == 2:
+            world.rate(payers[0], "33", 77, 7, destination="France")
+        if number in (2, 4):
+            world.cdrs.rate_unrated(0, None, None)
+        if number == 3:
+            at_once(*[lambda: world.reversals.reverse_upload(uploads[4], why)] * 2)
+        chosen = [*draw.sample([row.id for row in world.rows()], 12), alone.id]
+        outcomes = at_once(
+            *(
+                lambda cdr_id=cdr_id: world.reversals.reverse_cdr(cdr_id, why)
+                for cdr_id in [*chosen, *chosen[:3]]
+            )
+        )
+        assert not [one for one in outcomes if isinstance(one, Exception)], outcomes
+        billed_and_corrected_are_what_they_should_be(world, payers, draw)
+    assert sum(row.status == RatingStatus.UNRATED for row in world.rows()) > 0
+
+
+def billed_and_corrected_are_what_they_should_be(
+    world: World, payers: Sequence[int], draw: random.Random
+) -> None:
+    cdrs = everything(world)
+    wanted: list[Sequence[UsageDimension]] = [(), *((one,) for one in UsageDimension)]
+    wanted += draw.sample(list(combinations(UsageDimension, 3)), 4)
+    for group_by in wanted:
+        zone = draw.choice(["", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu"])
+        after_ns = draw.choice([None, NOON_NS + draw.randrange(10**15)])
+        before_ns = draw.choice([None, NOON_NS + 10**15 + draw.randrange(10**15)])
+        tenant_id = draw.choice([0, 0, *payers])
+        found = world.usage.summarize(
+            UsageQuery(tenant_id, after_ns, before_ns, tuple(group_by), zone)
+        )
+        counted = [
+            cdr
+            for cdr in cdrs
+            if tenant_id in (0, cdr.call.tenant_id)
+            and (after_ns is None or cdr.call.started_at_ns >= after_ns)
+            and (before_ns is None or cdr.call.started_at_ns < before_ns)
+        ]
+        assert found == sums(counted, group_by, zone), (group_by, tenant_id, zone)
+
+
+def test_a_group_whose_only_cdrs_are_reversed(world: World, payer: int) -> None:
+    records = calls(payer, 0, 3)
+    cdrs = [world.cdrs.create(one) for one in records]
+    for cdr in cdrs:
+        world.reversals.reverse_cdr(cdr.id, ReversalRequest("r", "b"))
+    for group_by in ((), (DAY,), (DESTINATION, HOUR)):
+        query = UsageQuery(payer, group_by=group_by, time_zone="Europe/Berlin")
+        [row] = world.usage.summarize(query)
+        assert (row.billed.calls, row.currency) == (3, "USD")
+        assert row.corrected == UsageTotals(0, 0, 0, 0, 0, 0)
 
 
 def test_the_period_begins_with_its_start_and_ends_before_its_end(world: World, payer: int) -> None:
