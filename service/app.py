@@ -175,7 +175,10 @@ def _run(
         if not stop.empty():
             return
         server = RpcServer(
-            everything.subjects, max_streams=settings.max_streams, share_port=share_port
+            everything.subjects,
+            max_streams=settings.max_streams,
+            share_port=share_port,
+            database_wait_seconds=settings.database_wait_seconds,
         )
         interpreter.keep_what_is_there()
         listen = server.bind(settings.listen)

@@ -105,6 +105,13 @@ class Chunk:
         return tuple(sorted(failures, key=attrgetter("index")))
 
 
+class NewUpload:
+    """An upload that is about to start: its id, once it has one. An attempt to start it that failed
+    may have done so all the same; the next one, with the same object, goes on with it."""
+
+    id = 0
+
+
 class Uploads:
     """What clients do with uploads. Thread-safe; chunks of one upload wait for each other."""
 
@@ -166,8 +173,11 @@ class Uploads:
             return Page(failed)
         return Page(failed, paging.encode_token((upload_id, reason), (last,)))
 
-    def commit(self, upload_id: int, offset: int, chunk: Chunk) -> ChunkResult:
-        """Settle one chunk, durably. ``upload_id`` 0 with ``offset`` 0 starts an upload.
+    def commit(
+        self, upload_id: int, offset: int, chunk: Chunk, new: NewUpload | None = None
+    ) -> ChunkResult:
+        """Settle one chunk, durably. ``upload_id`` 0 with ``offset`` 0 starts an upload, which is
+        ``new`` for who may have to try again.
 
         ``offset`` is the index of the first call within the upload. The counts answered are of the
         part of the chunk that was not settled before; a chunk that comes again as it was is
@@ -178,12 +188,11 @@ class Uploads:
             raise _gap(upload_id, offset, expected=0)
         starts = upload_id == 0
         if starts:
-            # In a transaction of its own: the counter stays locked until the commit, and uploads
-            # that start at once would wait for each other's first chunk.
-            with self._database.write() as connection:
-                upload_id = ids.take(connection, "uploads")
+            new = new or NewUpload()
+            tried = new.id > 0
+            upload_id = new.id = new.id or self._new_id()
         with self._decks.writing() as connection:
-            if starts:
+            if starts and not (tried and uploads.get(connection, upload_id)):
                 uploads.create(connection, upload_id, self._clock_ns())
             upload = self._hold(connection, upload_id)
             result = self._commit(connection, upload, offset, chunk)
@@ -196,6 +205,12 @@ class Uploads:
             settled_totals=upload.settled_totals,
             control_totals_match=upload.control_totals_match,
         )
+
+    def _new_id(self) -> int:
+        # In a transaction of its own: the counter stays locked until the commit, and uploads that
+        # start at once would wait for each other's first chunk.
+        with self._database.write() as connection:
+            return ids.take(connection, "uploads")
 
     def _hold(self, connection: Connection, upload_id: int) -> Upload:
         """The upload as it stands. Nobody else changes it before this transaction ends."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 
 from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
+from service.config import DEFAULT_DATABASE_WAIT_SECONDS
 from service.model import ChunkResult
 from service.reversals import Reversals
 from service.rpc.conversion import calls, cdrs, fields, reversals, uploads
 from service.rpc.interceptors import malformed_request, on_bytes
-from service.uploads import Uploads
+from service.turns import Turns
+from service.uploads import NewUpload, Uploads
 from service.usage import Usage
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc, types_pb2
@@ -26,12 +28,20 @@ UPLOADS_AT_ONCE = 2
 
 
 class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
-    def __init__(self, cdrs: Cdrs, uploads: Uploads, usage: Usage, reversals: Reversals) -> None:
+    def __init__(
+        self,
+        cdrs: Cdrs,
+        uploads: Uploads,
+        usage: Usage,
+        reversals: Reversals,
+        database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
+    ) -> None:
+        """``database_wait_seconds``: how long a chunk waits for a database that is away."""
         self._cdrs = cdrs
         self._uploads = uploads
         self._usage = usage
         self._reversals = reversals
-        self._upload_turns = threading.Semaphore(UPLOADS_AT_ONCE)
+        self._turns = Turns(UPLOADS_AT_ONCE, database_wait_seconds)
 
     def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
         call = calls.required_call(request.call, present=request.HasField("call"), now_ns=None)
@@ -54,17 +64,19 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         upload_id = 0
         for request in request_iterator:
             # Not while the client is waited for, or a few that are silent would hold up all.
-            with self._upload_turns:
-                result = self._commit(request, upload_id)
+            new = NewUpload()
+            result = self._turns.work(
+                partial(self._commit, request, upload_id, new), context.is_active
+            )
             upload_id = result.upload_id
             yield uploads.chunk_result(result).SerializeToString()
 
-    def _commit(self, request: bytes, upload_id: int) -> ChunkResult:
+    def _commit(self, request: bytes, upload_id: int, new: NewUpload) -> ChunkResult:
         try:
             named_id, offset, chunk = uploads.chunk(request)
         except MalformedRequest as error:
             raise malformed_request() from error
-        return self._uploads.commit(named_id or upload_id, offset, chunk)
+        return self._uploads.commit(named_id or upload_id, offset, chunk, new)
 
     def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
         upload_id = fields.required_id(request.upload_id, "upload_id")

