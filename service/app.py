@@ -42,6 +42,7 @@ from service.storage.migrate import SchemaError
 from service.tenants import Tenants
 from service.uploads import Uploads
 from service.usage import Usage
+from service.verification import Verification
 
 # What ends a server puts its reason here.
 Stop = queue.SimpleQueue[str]
@@ -88,6 +89,7 @@ def built(settings: Settings) -> Iterator[Built]:
                     uploads=Uploads(database, decks, failure_retention_days=retention_days),
                     usage=Usage(database),
                     reversals=Reversals(database),
+                    verification=Verification(database),
                 ),
                 decks,
                 load_seconds,

@@ -317,6 +317,42 @@ class ControlTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class VerificationFilter:
+    """Which CDRs are recomputed: as in CdrFilter."""
+
+    tenant_id: int = 0
+    started_after_ns: int | None = None
+    started_before_ns: int | None = None
+    upload_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CdrDifference:
+    """What is wrong with one field of a CDR. tenant_id is 0 and call_id is "" where the row holds
+    what no recording writes; ``recomputed`` is "" where there is no one right value."""
+
+    cdr_id: int
+    tenant_id: int
+    call_id: str
+    field: str
+    stored: str
+    recomputed: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationProgress:
+    """How far a verification is. ``checked`` and ``different`` count CDRs since its beginning;
+    ``differences`` are those since the last time."""
+
+    checked: int
+    checked_per_second: float
+    differences: tuple[CdrDifference, ...]
+    different: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UploadFailure:
     index: int  # within the upload
     call_id: str

@@ -12,11 +12,12 @@ from service.cdrs import Cdrs
 from service.config import DEFAULT_DATABASE_WAIT_SECONDS
 from service.model import ChunkResult
 from service.reversals import Reversals
-from service.rpc.conversion import calls, cdrs, fields, reversals, uploads
+from service.rpc.conversion import calls, cdrs, fields, reversals, uploads, verification
 from service.rpc.interceptors import malformed_request, on_bytes
 from service.turns import Turns
 from service.uploads import NewUpload, Uploads
 from service.usage import Usage
+from service.verification import Verification
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc, types_pb2
 
@@ -34,6 +35,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         uploads: Uploads,
         usage: Usage,
         reversals: Reversals,
+        verification: Verification,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
     ) -> None:
         """``database_wait_seconds``: how long a chunk waits for a database that is away."""
@@ -41,6 +43,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         self._uploads = uploads
         self._usage = usage
         self._reversals = reversals
+        self._verification = verification
         self._turns = Turns(UPLOADS_AT_ONCE, database_wait_seconds)
 
     def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
@@ -109,6 +112,12 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
             rated=outcome.rated,
             still_unrated=outcome.still_unrated,
         )
+
+    def VerifyCdrs(
+        self, request: pb.VerifyCdrsRequest, context: Context
+    ) -> Iterator[pb.VerifyCdrsResponse]:
+        wanted = verification.verification_filter(request)
+        return map(verification.progress, self._verification.verify(wanted))
 
     def ExportCdrs(
         self, request: pb.ExportCdrsRequest, context: Context

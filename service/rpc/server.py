@@ -30,6 +30,7 @@ from service.rpc.tenant_service import TenantServicer
 from service.tenants import Tenants
 from service.uploads import Uploads
 from service.usage import Usage
+from service.verification import Verification
 from tollwire.v1 import cdr_service_pb2, rating_service_pb2, tenant_service_pb2
 
 UNARY_THREADS = 32
@@ -84,6 +85,7 @@ class Subjects:
     uploads: Uploads
     usage: Usage
     reversals: Reversals
+    verification: Verification
 
 
 class RpcServer:
@@ -119,6 +121,7 @@ class RpcServer:
             subjects.uploads,
             subjects.usage,
             subjects.reversals,
+            subjects.verification,
             database_wait_seconds,
         )
         tenant = TenantServicer(subjects.tenants)

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,40 @@ def test_calls_from_a_file_to_a_summary(
     assert "rated          1" in run("cdrs", "rate-unrated", "--tenant", tenant)
     shown = run("cdrs", "show", unrated[0]["id"])
     assert "cost              0.0300 USD" in shown
+
+
+def test_the_record_is_verified(run: Run, tenant: str, server: ServerProcess) -> None:
+    options = ("--direction", "outbound", "--disposition", "answered", "--seconds", "7")
+    add = ("cdrs", "add", "--tenant", tenant, "--started", "2026-03-02T10:00:00Z", *options)
+    for number in ("+442079460000", "447911123456"):
+        run(*add, "--destination", number, "--call-id", number)
+    about = ("cdrs", "verify", "--tenant", tenant)
+    assert "checked    2\n" in run(*about)
+    (totals,) = as_json_lines(run, *about, "--from", "2026-03-02", "--to", "2026-03-03")
+    assert (totals["checked"], totals["different"], totals["done"]) == ("2", "0", True)
+    assert as_json_lines(run, *about, "--after", "2026-03-03")[0]["checked"] == "0"
+    refused = run("cdrs", "verify", "--upload", "77", exit_code=1)
+    assert refused.startswith("tollwire: NOT_FOUND (UPLOAD_NOT_FOUND): ")
+
+    path = server.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as owner, owner:
+        (change,) = owner.execute(
+            "SELECT sql FROM sqlite_master WHERE name = 'tollwire_cdrs_update'"
+        )
+        owner.execute("DROP TRIGGER tollwire_cdrs_update")
+        where = "WHERE call_id = '447911123456'"
+        owner.execute(f"UPDATE cdrs SET cost_units = cost_units + 1 {where}")
+    found = CliRunner().invoke(main, [*about, "--json"], env={"TOLLWIRE_SERVER": server.address})
+    with closing(sqlite3.connect(path)) as owner, owner:
+        owner.execute(f"UPDATE cdrs SET cost_units = cost_units - 1 {where}")
+        owner.execute(*change)
+    assert found.exit_code == 1
+    assert found.stderr == "tollwire: 1 of 2 CDRs differ from what was recomputed\n"
+    difference, last = map(json.loads, found.stdout.splitlines())
+    assert (difference["call_id"], difference["field"]) == ("447911123456", "cost")
+    assert (difference["stored"], difference["recomputed"]) == ("1.0300", "0.0300")
+    assert last["different"] == "1"
+    assert "checked    2\n" in run(*about)
 
 
 def test_cdrs_one_by_one_and_exported(run: Run, tenant: str, tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ METHODS = {
             "failures next_page_token",
         ),
         "RateUnrated": ("tenant_id started_after started_before", "examined rated still_unrated"),
+        "VerifyCdrs": (
+            "tenant_id started_after started_before upload_id",
+            "stream checked checked_per_second differences done different",
+        ),
         "ExportCdrs": (
             "tenant_id search extension_id status started_after started_before unrated_reason",
             "stream cdrs",

@@ -167,6 +167,9 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
         upload_id=s.upload_id, reason="INVALID_FIELD"
     ),
     "RateUnrated": lambda s: cdr_pb.RateUnratedRequest(tenant_id=s.tenant_id, **_window()),
+    "VerifyCdrs": lambda s: cdr_pb.VerifyCdrsRequest(
+        tenant_id=s.tenant_id, upload_id=s.upload_id, **_window()
+    ),
     "ExportCdrs": lambda s: cdr_pb.ExportCdrsRequest(**_cdr_filters(s)),
     "SummarizeUsage": lambda s: cdr_pb.SummarizeUsageRequest(
         tenant_id=s.tenant_id,

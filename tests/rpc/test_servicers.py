@@ -22,6 +22,7 @@ from service.model import (
     BadCall,
     Call,
     Cdr,
+    CdrDifference,
     CdrFilter,
     ChunkResult,
     Direction,
@@ -46,6 +47,8 @@ from service.model import (
     UsageQuery,
     UsageRow,
     UsageTotals,
+    VerificationFilter,
+    VerificationProgress,
 )
 from service.recording import content_of
 from service.rpc.cdr_service import CdrServicer
@@ -112,7 +115,7 @@ def server(subject: Fake) -> Any:
     return grpc_testing.server_from_dictionary(
         {
             SERVICES["RatingService"]: RatingServicer(fake, fake),
-            SERVICES["CdrService"]: CdrServicer(fake, fake, fake, fake),
+            SERVICES["CdrService"]: CdrServicer(fake, fake, fake, fake, fake),
             SERVICES["TenantService"]: TenantServicer(fake),
         },
         grpc_testing.strict_real_time(),
@@ -372,6 +375,7 @@ def test_every_method_is_tried() -> None:
         *("RatingService/RateCall", "RatingService/BatchRateCalls"),
         *("RatingService/StreamRateCalls", "RatingService/ImportRates"),
         *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
+        "CdrService/VerifyCdrs",
     }
     everything = {
         f"{service.name}/{method.name}"
@@ -527,3 +531,37 @@ def test_exports(
     assert [len(getattr(rpc.take_response(), field)) for _ in parts] == [2, 1]
     assert rpc.termination()[1] is grpc.StatusCode.OK
     assert subject.calls == [call]
+
+
+def test_verification(server: Any, subject: Fake) -> None:
+    wrong = CdrDifference(3, 7, "a", "cost", "0.0041", "0.0040", "no")
+    subject.answers = [
+        iter(
+            [
+                VerificationProgress(20, 40.5, (wrong,), 1, False),
+                VerificationProgress(30, 40.5, (), 1, True),
+            ]
+        )
+    ]
+    request = cdr_pb.VerifyCdrsRequest(tenant_id=7, started_before=Timestamp(nanos=1), upload_id=6)
+    rpc = server.invoke_unary_stream(method("CdrService/VerifyCdrs"), (), request, 10)
+    assert rpc.take_response() == cdr_pb.VerifyCdrsResponse(
+        checked=20,
+        checked_per_second=40.5,
+        differences=[
+            cdr_pb.CdrDifference(
+                cdr_id=3,
+                tenant_id=7,
+                call_id="a",
+                field="cost",
+                stored="0.0041",
+                recomputed="0.0040",
+                message="no",
+            )
+        ],
+        different=1,
+    )
+    last = cdr_pb.VerifyCdrsResponse(checked=30, checked_per_second=40.5, done=True, different=1)
+    assert rpc.take_response() == last
+    assert rpc.termination()[1] is grpc.StatusCode.OK
+    assert subject.calls == [("verify", VerificationFilter(7, None, 1, 6))]

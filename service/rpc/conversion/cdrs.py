@@ -71,6 +71,7 @@ def time_bounds(
     request: cdr_service_pb2.ListCdrsRequest
     | cdr_service_pb2.ExportCdrsRequest
     | cdr_service_pb2.RateUnratedRequest
+    | cdr_service_pb2.VerifyCdrsRequest
     | cdr_service_pb2.SummarizeUsageRequest,
     wrong: Wrong,
 ) -> tuple[int | None, int | None]:

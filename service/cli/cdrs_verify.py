@@ -1,0 +1,97 @@
+"""``tollwire cdrs verify``: are the costs in the record those that the kept rates make?"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from service.cli.connection import Client, connected
+from service.cli.failures import Failure
+from service.cli.output import json_text, note, print_fields, print_table
+from service.cli.tenants import given
+from service.cli.values import ID, TIME
+from tollwire.v1.cdr_service_pb2 import (
+    CdrDifference,
+    VerifyCdrsRequest,
+    VerifyCdrsResponse,
+)
+
+# Of the table for people; --json prints all of them.
+SHOWN_DIFFERENCES = 1_000
+
+
+@click.command("verify")
+@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@click.option(
+    "--from",
+    "--after",
+    "started_after",
+    type=TIME,
+    help="Started at this time, or date (UTC), or later.",
+)
+@click.option(
+    "--to",
+    "--before",
+    "started_before",
+    type=TIME,
+    help="Started before this time, or date (UTC).",
+)
+@click.option("--upload", "upload_id", type=ID, help="Recorded by this upload only.")
+@connected
+def verify_cdrs(client: Client, **filters: Any) -> None:
+    """Recompute the costs in the record from the rates that the CDRs keep.
+
+    Prints the first 1,000 differences, and ends with exit code 1 if there is any. With --json a
+    line for each difference and, last, one with the totals.
+    """
+    differences: list[CdrDifference] = []
+    last = VerifyCdrsResponse()
+    request = VerifyCdrsRequest(**given(filters))
+    for answer in client.cdrs.VerifyCdrs(request, timeout=client.long_timeout):
+        last = answer
+        if client.as_json:
+            for difference in answer.differences:
+                click.echo(json_text(difference))
+        differences += answer.differences[: SHOWN_DIFFERENCES - len(differences)]
+        if not answer.done and sys.stderr.isatty():
+            note(f"{answer.checked:,} checked, {answer.different:,} of them differ")
+    if not last.done:
+        raise Failure("the server ended before everything was checked")
+    _show(client, last, differences)
+    if last.different:
+        raise Failure(
+            f"{last.different:,} of {last.checked:,} CDRs differ from what was recomputed"
+        )
+
+
+def _show(client: Client, last: VerifyCdrsResponse, differences: list[CdrDifference]) -> None:
+    if client.as_json:
+        del last.differences[:]
+        click.echo(json_text(last))
+        return
+    if differences:
+        print_table(
+            ("cdr", "tenant", "call id", "field", "stored", "recomputed", "what is wrong"),
+            (
+                (
+                    str(one.cdr_id),
+                    str(one.tenant_id or ""),
+                    one.call_id,
+                    one.field,
+                    one.stored,
+                    one.recomputed,
+                    one.message,
+                )
+                for one in differences
+            ),
+            right=("cdr", "tenant"),
+        )
+    print_fields(
+        [
+            ("checked", f"{last.checked:,}"),
+            ("a second", f"{last.checked_per_second:,.0f}"),
+            ("different", f"{last.different:,}"),
+        ]
+    )

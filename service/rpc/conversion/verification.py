@@ -1,0 +1,41 @@
+"""Verifications: which CDRs to recompute, and what was found."""
+
+from __future__ import annotations
+
+from service.model import VerificationFilter, VerificationProgress
+from service.rpc.conversion.cdrs import time_bounds
+from service.rpc.conversion.fields import Wrong
+from tollwire.v1 import cdr_service_pb2
+
+
+def verification_filter(request: cdr_service_pb2.VerifyCdrsRequest) -> VerificationFilter:
+    wrong = Wrong()
+    after_ns, before_ns = time_bounds(request, wrong)
+    wrong.refuse()
+    return VerificationFilter(
+        tenant_id=request.tenant_id,
+        started_after_ns=after_ns,
+        started_before_ns=before_ns,
+        upload_id=request.upload_id,
+    )
+
+
+def progress(found: VerificationProgress) -> cdr_service_pb2.VerifyCdrsResponse:
+    return cdr_service_pb2.VerifyCdrsResponse(
+        checked=found.checked,
+        checked_per_second=found.checked_per_second,
+        differences=[
+            cdr_service_pb2.CdrDifference(
+                cdr_id=one.cdr_id,
+                tenant_id=one.tenant_id,
+                call_id=one.call_id,
+                field=one.field,
+                stored=one.stored,
+                recomputed=one.recomputed,
+                message=one.message,
+            )
+            for one in found.differences
+        ],
+        done=found.done,
+        different=found.different,
+    )

@@ -1,0 +1,101 @@
+"""What CDRs are recomputed from: versions of rates, and tenants as they were.
+
+Rows are handed on with the values that they have, also where no release ever wrote such values:
+whoever recomputes says what is wrong with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from service.storage.cdrs import among
+from service.storage.rates import from_ns, intervals_from_text, to_ns
+from service.storage.tables import DeckRow, RateVersionRow, TenantVersionRow
+
+_VERSION = (
+    RateVersionRow.version_id,
+    RateVersionRow.tenant_id,
+    RateVersionRow.created_revision,
+    RateVersionRow.retired_revision,
+    RateVersionRow.prefix,
+    RateVersionRow.cost_per_minute_e4,
+    RateVersionRow.billing_increment,
+    RateVersionRow.connect_fee_e4,
+    RateVersionRow.minimum_seconds,
+    RateVersionRow.intervals,
+    RateVersionRow.effective_from_s,
+    RateVersionRow.effective_from_nanos,
+    RateVersionRow.effective_to_s,
+    RateVersionRow.effective_to_nanos,
+    RateVersionRow.blocked,
+)
+_RULES = (
+    TenantVersionRow.revision,
+    TenantVersionRow.rounding,
+    TenantVersionRow.country_code,
+    TenantVersionRow.national_prefix,
+    TenantVersionRow.international_prefix,
+)
+
+
+def versions(connection: Connection, version_ids: Collection[int]) -> Iterator[tuple[Any, ...]]:
+    """Those of the versions that are kept: version_id, tenant_id, created_revision,
+    retired_revision, prefix, cost_per_minute_e4, billing_increment, connect_fee_e4,
+    minimum_seconds, intervals, effective_from_ns, effective_to_ns, blocked. Intervals that cannot
+    be read are None, and such bounds a text."""
+    if not version_ids:
+        return
+    column = RateVersionRow.__table__.c.version_id
+    query = select(*_VERSION).where(among(connection, column, version_ids))
+    for row in connection.execute(query):
+        *values, intervals, from_s, from_nanos, to_s, to_nanos, blocked = row
+        yield (
+            *values,
+            _intervals(intervals),
+            _bound(from_ns, from_s, from_nanos),
+            _bound(to_ns, to_s, to_nanos),
+            blocked,
+        )
+
+
+def _bound(join: Callable[[int, int], int | None], seconds: Any, nanos: Any) -> Any:
+    """SQLite keeps any kind of value in any column."""
+    whole = isinstance(seconds, int) and isinstance(nanos, int)
+    return join(seconds, nanos) if whole else f"{seconds} {nanos}"
+
+
+def _intervals(text: Any) -> list[tuple[int, int, int]] | None:
+    try:
+        return intervals_from_text(text)
+    except (ValueError, TypeError):
+        return None
+
+
+def revisions(connection: Connection, tenant_ids: Collection[int]) -> dict[int, int]:
+    """The committed revisions of the tenants' decks."""
+    column = DeckRow.__table__.c.tenant_id
+    query = select(DeckRow.tenant_id, DeckRow.revision).where(among(connection, column, tenant_ids))
+    found = connection.execute(query)
+    return {tenant_id: revision for tenant_id, revision in found if isinstance(revision, int)}
+
+
+def rules(connection: Connection, tenant_ids: Collection[int]) -> dict[int, list[tuple[Any, ...]]]:
+    """What the tenants were: of each revision from which on something was different, the revision,
+    rounding, country_code, national_prefix and international_prefix, by rising revision."""
+    if not tenant_ids:
+        return {}
+    column = TenantVersionRow.__table__.c.tenant_id
+    query = (
+        select(TenantVersionRow.tenant_id, *_RULES)
+        .where(among(connection, column, tenant_ids))
+        .order_by(TenantVersionRow.tenant_id, TenantVersionRow.revision)
+    )
+    rows = map(tuple, connection.execute(query))
+    return {
+        tenant_id: [row[1:] for row in history]
+        for tenant_id, history in groupby(rows, key=lambda row: row[0])
+    }

@@ -1,0 +1,118 @@
+"""CDRs read in bulk, for whoever goes through all of them: by rising id, in bounded parts.
+
+Each part is a query of its own and may be a transaction of its own. A CDR is never deleted, so a
+CDR that was committed before the reading began is read, whatever is recorded meanwhile: ``last_id``
+fixes where the reading ends, and of those that are committed while it goes on some may be read.
+
+The rows come as the database gives them, PostgreSQL's as binary COPY data and SQLite's as tuples;
+who makes something of them is handed in, because this module knows no rating core.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any, Protocol, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, func, select
+
+from service.model import VerificationFilter
+from service.storage.cdrs import ROW_FIELDS, in_period
+from service.storage.tables import CdrRow, UploadChunkRow
+
+T_co = TypeVar("T_co", covariant=True)
+
+_SELECT = f"SELECT id, {', '.join(ROW_FIELDS)} FROM cdrs WHERE id BETWEEN"
+
+
+class Reader(Protocol[T_co]):
+    """Makes something of rows that have an id and the values of ROW_FIELDS."""
+
+    def copy(self, data: bytes) -> T_co:
+        """Of one whole COPY."""
+
+    def tuples(self, rows: Iterable[tuple[Any, ...]]) -> T_co:
+        """Of rows that are read as they are asked for."""
+
+
+def last_id(connection: Connection) -> int | None:
+    """The highest id of a CDR; None where there is none."""
+    return connection.execute(select(func.max(CdrRow.id))).scalar()
+
+
+def next_id(connection: Connection, after_id: int | None) -> int | None:
+    """The lowest id above ``after_id``, or of all: ids may have gaps of any width."""
+    query = select(func.min(CdrRow.id))
+    if after_id is not None:
+        query = query.where(CdrRow.id > after_id)
+    return connection.execute(query).scalar()
+
+
+def of_upload(connection: Connection, upload_id: int) -> tuple[int, int] | None:
+    """Between which ids the CDRs are that an upload created; None where it created none."""
+    query = select(
+        func.min(UploadChunkRow.first_cdr_id),
+        func.max(UploadChunkRow.first_cdr_id + UploadChunkRow.created - 1),
+    ).where(UploadChunkRow.upload_id == upload_id, UploadChunkRow.created > 0)
+    first, last = connection.execute(query).one()
+    return None if first is None else (first, last)
+
+
+def read(
+    connection: Connection,
+    reader: Reader[T_co],
+    first_id: int,
+    last_id: int,
+    wanted: VerificationFilter,
+) -> T_co:
+    """The CDRs with these ids that match, by rising id."""
+    query = f"{_SELECT} {first_id} AND {last_id}{_conditions(connection, wanted)} ORDER BY id"
+    if connection.dialect.name == "sqlite":
+        return _read_sqlite(connection, reader, query)
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    with driver.cursor() as cursor, cursor.copy(_copied(query)) as copy:
+        return reader.copy(b"".join(copy))
+
+
+def _copied(query: str) -> bytes:
+    return f"COPY ({query}) TO STDOUT (FORMAT BINARY)".encode()
+
+
+def _conditions(connection: Connection, wanted: VerificationFilter) -> str:
+    """The filter as text: COPY takes no parameters, and all values are integers."""
+    conditions = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
+    if wanted.tenant_id:
+        conditions.append(CdrRow.tenant_id == wanted.tenant_id)
+    if wanted.upload_id:
+        conditions.append(CdrRow.upload_id == wanted.upload_id)
+    compiled = [
+        condition.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        for condition in conditions
+    ]
+    return "".join(f" AND {one}" for one in compiled)
+
+
+def _read_sqlite(connection: Connection, reader: Reader[T_co], query: str) -> T_co:
+    driver: Any = connection.connection.driver_connection
+    try:
+        return _read_tuples(driver, reader, query)
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+    # A text that is no UTF-8, which the service never writes. The reader is to see it.
+    driver.text_factory = _as_it_is
+    try:
+        return _read_tuples(driver, reader, query)
+    finally:
+        driver.text_factory = str
+
+
+def _read_tuples(driver: Any, reader: Reader[T_co], query: str) -> T_co:
+    with closing(driver.cursor()) as cursor:
+        return reader.tuples(cursor.execute(query))
+
+
+def _as_it_is(text: bytes) -> str:
+    return text.decode(errors="surrogateescape")
