@@ -58,12 +58,14 @@ def settle(tally: Tally, server: Service) -> None:
         tally.problem(f"the server logged: {defect}")
 
 
-def started_senders(stage: Stage, address: str, tenant_id: int) -> list[SenderThread]:
-    """Four of them, which send one file after the other."""
+def started_senders(
+    stage: Stage, address: str, tenant_id: int, files: int | None = None
+) -> list[SenderThread]:
+    """Four of them, which send one file after the other; at most so many each."""
     return [
         SenderThread(
             Sender(address, Notes(stage.folder / f"notes-{n}"), window, stage.draw(f"sender {n}")),
-            _files(stage, f"{n}", tenant_id),
+            itertools.islice(_files(stage, f"{n}", tenant_id), files),
         )
         for n, window in enumerate(WINDOWS)
     ]

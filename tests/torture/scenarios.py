@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.torture import command, conflicts, kills, outages, twice, unrated
+from tests.torture import clients, clocks, command, conflicts, kills, outages, twice, unrated
 from tests.torture.databases import KINDS
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
@@ -26,6 +26,8 @@ SCENARIOS = {
     "command": Scenario(command.run, short=()),
     "twice": Scenario(twice.run),
     "conflicts": Scenario(conflicts.run),
+    "clients": Scenario(clients.run),
+    "clocks": Scenario(clocks.run, short=("sqlite",)),
     "outages": Scenario(outages.run, kinds=("postgresql",), short=("postgresql",)),
     "unrated": Scenario(unrated.run, short=("sqlite",)),
 }

@@ -172,8 +172,10 @@ class SenderThread(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self.enough.is_set():
-                self.sender.send(next(self._files))
+            for file in self._files:
+                self.sender.send(file)
+                if self.enough.is_set():
+                    break
         except BaseException as failure:
             self._failure = failure
 

@@ -12,7 +12,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.integration.serving import ServerProcess
@@ -118,11 +118,14 @@ def service(database_url: str, workers: int = 2, **env: str) -> Iterator[Service
         running.close()
 
 
-def await_(condition: object, what: str = "the server") -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():  # type: ignore[operator]
+def await_(
+    condition: Callable[[], bool], what: str = "the server", seconds: float = PATIENCE_SECONDS
+) -> None:
+    """TimeoutError where ``what`` is not there within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} took more than {PATIENCE_SECONDS} s")
+            raise TimeoutError(f"{what} took more than {seconds} s")
         time.sleep(0.02)
 
 

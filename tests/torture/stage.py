@@ -22,12 +22,13 @@ class Size:
     file_calls: int  # in each file that is uploaded while the server is killed
     same_calls: int  # that two uploads have in common
     conflicts: int  # rounds of two sides with one call_id
-    clients_bytes: int  # that a client sends without end
-    clients_seconds: float  # for which clients misbehave
+    flood_bytes: int  # that clients send without end
+    clients_seconds: float  # for which clients go on misbehaving
+    gives_up: bool  # wait until clients that vanished are given up
     outages: int  # of PostgreSQL
     unrated_calls: int  # that are priced later
     unrated_kills: int  # of the server, under RateUnrated
-    clock_files: int  # uploaded while the clock jumps
+    clock_files: int  # that each of four uploads while the clock jumps
 
 
 SHORT = Size(
@@ -36,12 +37,13 @@ SHORT = Size(
     file_calls=600,
     same_calls=10_000,
     conflicts=60,
-    clients_bytes=100 * 2**20,
-    clients_seconds=1.0,
+    flood_bytes=100 * 2**20,
+    clients_seconds=0.5,
+    gives_up=False,
     outages=1,
     unrated_calls=3_000,
     unrated_kills=1,
-    clock_files=4,
+    clock_files=1,
 )
 LONG = Size(
     kills=50,
@@ -49,12 +51,13 @@ LONG = Size(
     file_calls=5_000,
     same_calls=1_000_000,
     conflicts=1_000,
-    clients_bytes=10 * 2**30,
-    clients_seconds=90.0,
+    flood_bytes=10 * 2**30,
+    clients_seconds=30.0,
+    gives_up=True,
     outages=10,
     unrated_calls=50_000,
     unrated_kills=5,
-    clock_files=40,
+    clock_files=10,
 )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.wire_oracle import Outcome
+from tests.torture.badline import BadLine
 from tests.torture.callfiles import Fate, Prices, Totals, mixed_file, plain_call
 from tests.torture.counting import count
 from tests.torture.sending import Note, Notes
@@ -153,3 +157,47 @@ def test_the_table_shows_each_scenario_the_sums_and_the_problems() -> None:
     assert lines[6] == "kills, sqlite: bytes 12,345"
     assert lines[7] == "FAILED kills, postgresql: one is gone"
     assert [tally.passed for tally in tallies] == [True, False]
+
+
+@pytest.fixture
+def echo() -> Iterator[str]:
+    """The address of a server that sends back what it gets, and counts it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                while data := connection.recv(65_536):
+                    connection.sendall(data)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def test_a_line_is_good_until_it_is_spoiled(echo: str) -> None:
+    line = BadLine(echo)
+    host, _, port = line.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        client.sendall(b"good" * 100_000)
+        received = b""
+        while len(received) < 400_000:
+            received += client.recv(65_536)
+        assert received == b"good" * 100_000
+        line.spoil("gone")
+        client.settimeout(0.5)
+        client.sendall(b"nothing")
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        line.spoil("trickle")
+        client.settimeout(20)
+        assert client.recv(10) == b"n"
+        line.spoil("deaf")
+        client.settimeout(0.5)
+        heard = b""
+        with pytest.raises(TimeoutError):
+            while True:
+                heard += client.recv(10)
+        assert len(heard) < 3  # what was under way
+    line.close()

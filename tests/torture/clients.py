@@ -1,0 +1,255 @@
+"""Clients that stop reading, that send a byte a second, that vanish without a word, that never end.
+
+Meanwhile others are served, and the server's memory is bounded by what it holds for a stream,
+however much is sent in all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import grpc
+
+from tests.integration.client import Client, chunk, make_call, refusal_of
+from tests.torture.badline import FAULTS, BadLine
+from tests.torture.callfiles import Prices, Totals, new_tenant, plain_call, plain_file
+from tests.torture.counting import count, verify
+from tests.torture.kills import settle
+from tests.torture.service import Service, await_, service
+from tests.torture.stage import Stage
+from tests.torture.tally import Tally
+from tollwire.v1 import cdr_service_pb2 as cdr_pb
+from tollwire.v1 import types_pb2 as types
+
+MIB = 2**20
+# As many as go into a message of less than 32 MiB with texts at their full length.
+LONG_CALLS = 9_000
+LONG_CHARACTER = "\U0001d7d8"  # of four bytes
+FLOODS = 4
+# What a process may hold: each stream a message of 32 MiB, and two chunks in work several times.
+MOST_BYTES = 1024 * MIB
+FILE_CALLS, FILE_CHUNK_CALLS = 300, 30
+JUNK_CALLS = 5_000
+# More than the 80 seconds after which a client that does not answer pings is given up.
+PLACES, GIVEN_UP_SECONDS = 4, 120
+RPC_SECONDS = 600
+
+
+def run(stage: Stage) -> Tally:
+    tally = stage.tally("clients that misbehave")
+    with stage.serving() as server, ExitStack() as stack:
+        client = stack.enter_context(Client(server.address))
+        tenant, flooded = new_tenant(client), new_tenant(client)
+        others = Others(server.address, new_tenant(client), stage.draw("others"))
+        before = server.peak_bytes()
+        spoiled = [stack.enter_context(Spoiled(stage, server, fault, tenant)) for fault in FAULTS]
+        _flood(tally, server, flooded.id, stage.size.flood_bytes)
+        _too_long_a_message(tally, client)
+        time.sleep(stage.size.clients_seconds)
+        others.finish(tally, client)
+        sent: dict[str, types.Call] = {}
+        for one in spoiled:
+            sent |= one.completed(tally, client)
+        count(tally, client, tenant.id, sent, sent, Prices(tenant))
+        verify(tally, client)
+        peak = server.peak_bytes()
+        tally.more |= {"MiB before": before // MIB, "MiB at most": peak // MIB}
+        tally.more |= {"others served": others.served, "junk sent to the deaf": spoiled[0].junk}
+        tally.require(peak < MOST_BYTES, f"a process held {peak // MIB:,} MiB")
+        settle(tally, server)
+    if stage.size.gives_up:
+        tally.more["seconds until the vanished are given up"] = _given_up(tally, stage)
+    return tally
+
+
+class Others:
+    """A client that behaves, beside the others: it rates and records one call after the other."""
+
+    def __init__(self, address: str, tenant: types.Tenant, draw: random.Random) -> None:
+        self.served = 0
+        self._tenant = tenant
+        self._sent: dict[str, types.Call] = {}
+        self._failure: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(address, draw), daemon=True)
+        self._thread.start()
+
+    def _run(self, address: str, draw: random.Random) -> None:
+        try:
+            with Client(address) as client:
+                for number in itertools.count():
+                    call = plain_call(self._tenant.id, f"other {number}", draw)
+                    client.batch([call])
+                    client.create_cdr(call)
+                    self._sent[call.caller_number] = call
+                    self.served += 1
+                    if self._stop.wait(0.02):
+                        return
+        except BaseException as failure:
+            self._failure = failure
+
+    def finish(self, tally: Tally, client: Client) -> None:
+        self._stop.set()
+        self._thread.join(RPC_SECONDS)
+        if self._failure is not None:
+            tally.problem(f"others were not served: {self._failure}")
+        tally.sent += self.served
+        tally.acknowledged += self.served
+        count(tally, client, self._tenant.id, self._sent, self._sent, Prices(self._tenant))
+
+
+class Spoiled:
+    """An upload over a line that goes bad when a third of it is acknowledged, and junk after it."""
+
+    def __init__(self, stage: Stage, server: Service, fault: str, tenant: types.Tenant) -> None:
+        seed = f"{stage.seed}/{stage.kind}"
+        self.junk = 0
+        self._file = plain_file(seed, fault, tenant.id, FILE_CALLS)
+        self._acknowledged = 0
+        self._line = BadLine(server.address)
+        self._client = Client(self._line.address)
+        self._upload_id = self._client.upload(chunk([]))[0].upload_id
+        self._closing = threading.Event()
+        self._answers = self._client.cdrs.UploadCdrs(self._requests(), timeout=RPC_SECONDS)
+        while self._acknowledged < FILE_CALLS // 3:
+            self._acknowledged = next(self._answers).committed_offset
+        self._line.spoil(fault)
+        self._junk = self._client.cdrs.UploadCdrs(self._junk_requests(), timeout=RPC_SECONDS)
+
+    def _requests(self) -> Iterator[cdr_pb.UploadCdrsRequest]:
+        for at in range(0, FILE_CALLS, FILE_CHUNK_CALLS):
+            yield chunk(self._file.calls[at : at + FILE_CHUNK_CALLS], at, self._upload_id)
+            # What comes after must not be on its way before the line is bad.
+            while at >= self._acknowledged and not self._closing.wait(0.01):
+                pass
+
+    def _junk_requests(self) -> Iterator[cdr_pb.UploadCdrsRequest]:
+        """Calls that are refused with many words, until nobody takes them any more."""
+        calls = [make_call(-1, duration_seconds=-1)] * JUNK_CALLS
+        while not self._closing.is_set():
+            yield chunk(calls, self.junk * JUNK_CALLS)
+            self.junk += 1
+
+    def completed(self, tally: Tally, client: Client) -> dict[str, types.Call]:
+        """Sends what is missing over a line that is good; all calls by what they are known by."""
+        self.close()
+        stands = client.get_upload(self._upload_id).committed_offset
+        tally.require(stands >= self._acknowledged, f"{self._file.name}: {stands} are there")
+        client.upload(chunk(self._file.calls[stands:], stands, self._upload_id))
+        totals = Totals.of(client.get_upload(self._upload_id))
+        tally.require(totals.created == FILE_CALLS, f"{self._file.name}: {totals}")
+        tally.sent += FILE_CALLS
+        tally.acknowledged += FILE_CALLS
+        return {call.caller_number: call for call in self._file.calls}
+
+    def close(self) -> None:
+        self._closing.set()
+        self._line.close()
+        self._client.close()
+
+    def __enter__(self) -> Spoiled:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _flood(tally: Tally, server: Service, tenant_id: int, flood_bytes: int) -> None:
+    """As many bytes as that, in messages as large as may be, over a few streams at once. All have
+    the same calls, so one of each is recorded, whoever comes first."""
+    calls = [_long_call(tenant_id, number) for number in range(LONG_CALLS)]
+    body = cdr_pb.UploadCdrsRequest(calls=calls).SerializeToString()
+    messages = max(1, flood_bytes // FLOODS // len(body))
+
+    def requests() -> Iterator[bytes]:
+        for number in range(messages):
+            # Messages that follow each other are one message.
+            header = cdr_pb.UploadCdrsRequest(offset=number * LONG_CALLS)
+            yield header.SerializeToString() + body
+
+    def send(_: int) -> Totals:
+        with Client(server.address) as client:
+            method = client.channel.stream_stream("/tollwire.v1.CdrService/UploadCdrs")
+            answers = map(
+                cdr_pb.UploadCdrsResponse.FromString, method(requests(), timeout=RPC_SECONDS)
+            )
+            return sum(map(Totals.of, answers), Totals())
+
+    with ThreadPoolExecutor(FLOODS) as pool:
+        total = sum(pool.map(send, range(FLOODS)), Totals())
+    sent = FLOODS * messages * LONG_CALLS
+    expected = Totals(created=LONG_CALLS, duplicates=sent - LONG_CALLS, unrated=LONG_CALLS)
+    tally.require(total == expected, f"the flood came to {total}; expected {expected}")
+    tally.more["MiB of the flood"] = FLOODS * messages * len(body) // MIB
+    tally.more["records of the flood"] = sent
+
+
+def _long_call(tenant_id: int, number: int) -> types.Call:
+    call_id = f"{number:05}"
+    return make_call(
+        tenant_id,
+        LONG_CHARACTER * 256,
+        caller_number=LONG_CHARACTER * 256,
+        call_id=call_id + LONG_CHARACTER * (255 - len(call_id)),
+    )
+
+
+def _too_long_a_message(tally: Tally, client: Client) -> None:
+    """One message above the limit is refused, before it is read."""
+    method = client.channel.stream_stream("/tollwire.v1.CdrService/UploadCdrs")
+    try:
+        list(method(iter([bytes(33 * MIB)])))
+    except grpc.RpcError as error:
+        expected = grpc.StatusCode.RESOURCE_EXHAUSTED
+        tally.require(error.code() == expected, f"a message of 33 MiB: {error}")
+    else:
+        tally.problem("a message of 33 MiB was taken")
+
+
+def _given_up(tally: Tally, stage: Stage) -> int:
+    """All places for streams are taken by clients that vanish. After how many seconds others get
+    one."""
+    bounded = {"TOLLWIRE_MAX_STREAMS": str(PLACES)}
+    with service(stage.new_database(), 1, **bounded) as server, ExitStack() as stack:
+        client = stack.enter_context(Client(server.address))
+        tenant = new_tenant(client)
+        for fault in ["gone"] * PLACES:
+            _hold_a_place(stack, server, fault)
+        began = time.monotonic()
+        try:
+            client.upload(chunk([make_call(tenant.id)]))
+        except grpc.RpcError as error:
+            tally.require(refusal_of(error).reason == "TOO_MANY_STREAMS", f"{error}")
+        else:
+            tally.problem("more streams than there are places for")
+
+        def has_a_place() -> bool:
+            try:
+                return bool(client.upload(chunk([make_call(tenant.id)])))
+            except grpc.RpcError:
+                time.sleep(0.5)
+                return False
+
+        await_(has_a_place, "a place of those who vanished", GIVEN_UP_SECONDS)
+        return round(time.monotonic() - began)
+
+
+def _hold_a_place(stack: ExitStack, server: Service, fault: str) -> None:
+    line = BadLine(server.address)
+    stack.callback(line.close)
+    gone = stack.enter_context(Client(line.address))
+    closing = threading.Event()
+    stack.callback(closing.set)
+
+    def requests() -> Iterator[cdr_pb.UploadCdrsRequest]:
+        yield chunk([])
+        closing.wait(RPC_SECONDS)
+
+    next(gone.cdrs.UploadCdrs(requests(), timeout=RPC_SECONDS))
+    line.spoil(fault)
