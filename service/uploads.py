@@ -195,10 +195,10 @@ class Uploads:
             if starts and not (tried and uploads.get(connection, upload_id)):
                 uploads.create(connection, upload_id, self._clock_ns())
             upload = self._hold(connection, upload_id)
-            result = self._commit(connection, upload, offset, chunk)
             if chunk.control_totals is None:
-                return result
+                return self._commit(connection, upload, offset, chunk)
             uploads.state_totals(connection, upload_id, chunk.control_totals)
+            result = self._commit(connection, upload, offset, chunk)
             upload = self._hold(connection, upload_id)
         return replace(
             result,

@@ -30,7 +30,6 @@ from tollwire.v1.cdr_service_pb2 import (
     CreateCdrRequest,
     ExportCdrsRequest,
     GetCdrRequest,
-    GetUploadRequest,
     ListCdrsRequest,
     RateUnratedRequest,
 )
@@ -214,32 +213,6 @@ def rate_unrated(client: Client, **filters: Any) -> None:
             ("examined", str(answer.examined)),
             ("rated", str(answer.rated)),
             ("still unrated", str(answer.still_unrated)),
-        ]
-    )
-
-
-@cdrs.command("upload-status")
-@click.argument("upload_id", metavar="ID", type=ID)
-@connected
-def upload_status(client: Client, upload_id: int) -> None:
-    """Show how far an upload came."""
-    request = GetUploadRequest(upload_id=upload_id)
-    answer = client.cdrs.GetUpload(request, timeout=client.timeout)
-    if client.as_json:
-        print_json(answer)
-        return
-    print_fields(
-        [
-            ("upload", str(answer.upload_id)),
-            ("settled", str(answer.committed_offset)),
-            ("created", str(answer.created)),
-            ("duplicates", str(answer.duplicates)),
-            ("conflicts", str(answer.conflicts)),
-            ("rejected", str(answer.rejected)),
-            ("unrated", str(answer.unrated)),
-            ("begun", write_time(answer.created_at)),
-            ("changed", write_time(answer.updated_at)),
-            ("reversed", write_time(answer.reversed_at) if answer.HasField("reversed_at") else ""),
         ]
     )
 

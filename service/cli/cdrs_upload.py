@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -16,6 +17,7 @@ from rich.progress import Progress, TaskID
 
 from service.cli.call_files import CSV, JSON_LINES, Record, format_of, read_calls
 from service.cli.connection import Client, connected
+from service.cli.control_totals import Tally
 from service.cli.csv_file import BadFile
 from service.cli.failures import (
     INTERRUPTED,
@@ -37,7 +39,12 @@ from service.cli.upload import (
 )
 from service.cli.upload_state import UploadState
 from service.cli.values import ID
-from tollwire.v1.cdr_service_pb2 import GetUploadResponse, UploadCdrsResponse
+from tollwire.v1.cdr_service_pb2 import (
+    FailedRecord,
+    GetUploadResponse,
+    UploadCdrsResponse,
+    UploadFailure,
+)
 from tollwire.v1.types_pb2 import Call
 
 SHOWN_PROBLEMS = 10
@@ -63,15 +70,18 @@ class Report:
 
     def settled(self, chunk: Chunk, response: UploadCdrsResponse) -> None:
         for failure in response.failures:
-            self._add(
-                {
-                    "line": chunk.lines[failure.index - chunk.offset],
-                    "index": str(failure.index),
-                    "call_id": failure.call_id,
-                    "reason": failure.reason,
-                    "message": failure.message,
-                }
-            )
+            self.failed(chunk.lines[failure.index - chunk.offset], failure)
+
+    def failed(self, line: int, failure: UploadFailure | FailedRecord) -> None:
+        self._add(
+            {
+                "line": line,
+                "index": str(failure.index),
+                "call_id": failure.call_id,
+                "reason": failure.reason,
+                "message": failure.message,
+            }
+        )
 
     def _add(self, problem: dict[str, Any]) -> None:
         self.reasons[problem["reason"]] += 1
@@ -135,7 +145,8 @@ def upload_cdrs(
 
     CSV with Call's field names in the header, or JSON lines. A bad record stops no other. A broken
     connection is resumed; so is a run that was killed, by the same command again. A record that is
-    sent twice is there once.
+    sent twice is there once. In the end the server must have as many records as the file has, and
+    of the same duration.
     """
     format_name = format_name or format_of(file)
     if format_name is None:
@@ -166,11 +177,13 @@ def upload_cdrs(
             interrupts.check()
 
         upload = Upload(client, upload_id or 0, settled, broken, window, retries)
-        skip = _begin(upload, state, no_resume)
-        calls = _readable(records, report)
+        settled_before = _begin(upload, state, no_resume)
+        tally = Tally()
+        calls = tally.count(_readable(records, report))
         with _says_how_to_resume(client, upload, state):
-            upload.send(chunked(calls, chunk, skip))
-        totals = upload.state()
+            _pass_by(calls, settled_before, upload, report)
+            upload.send(chunked(calls, chunk, settled_before), tally.totals)
+            totals = upload.final_state()
     if state is not None:
         state.remove()
     _show_report(client, totals, report)
@@ -204,6 +217,20 @@ def _readable(records: Iterator[Record], report: Report) -> Iterator[tuple[int, 
             report.cannot_read(line, call)
         else:
             yield line, call
+
+
+def _pass_by(
+    calls: Iterator[tuple[int, Call]], settled_before: int, upload: Upload, report: Report
+) -> None:
+    """Takes the calls that an earlier run has sent, and reports what became of them."""
+    if not settled_before:
+        return
+    failures = upload.failures()
+    failure = next(failures, None)
+    for index, (line, _) in enumerate(islice(calls, settled_before)):
+        if failure is not None and failure.index == index:
+            report.failed(line, failure)
+            failure = next(failures, None)
 
 
 @dataclass(slots=True)
@@ -259,6 +286,7 @@ def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> N
                 ("conflicts", str(totals.conflicts)),
                 ("rejected", str(totals.rejected + report.unreadable)),
                 ("unrated", str(totals.unrated)),
+                ("seconds", str(totals.duration_seconds)),
             ]
         )
         for problem in report.first[:SHOWN_PROBLEMS]:
@@ -268,6 +296,14 @@ def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> N
         if unshown > 0:
             counts = ", ".join(f"{n:,} {reason}" for reason, n in report.reasons.most_common())
             click.echo(f"and {unshown:,} more ({counts}); --failures FILE writes them all")
+    if totals.HasField("control_totals_match") and not totals.control_totals_match:
+        sent = totals.control_totals
+        raise Failure(
+            f"{sent.calls:,} records of {sent.duration_seconds:,} s were sent, but upload"
+            f" {totals.upload_id} has {totals.committed_offset:,} of {totals.duration_seconds:,} s:"
+            " is it of another file?",
+            REFUSED,
+        )
     if not_stored:
         were = "record was" if not_stored == 1 else "records were"
         raise Failure(f"{not_stored:,} {were} not stored", REFUSED)

@@ -1,9 +1,9 @@
 """An upload that survives a broken connection and a restart of the server.
 
 Chunks go out while a few before them are still on their way through the server (the window); each
-stays here until the server says that it is durable. When the stream breaks, the server is asked how
-far it came, and what it has not got is sent again. So nothing is lost and nothing is there twice,
-and memory holds no more than the window.
+stays here until the server says that it is durable. When the stream breaks, they are sent again:
+what the server has got already it answers as it did. So nothing is lost, nothing is there twice, no
+answer is missed, and memory holds no more than the window.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import grpc
 
@@ -19,18 +21,26 @@ from service.cli.connection import Client
 from service.cli.failures import DEFECT, Failure, failure_of
 from service.cli.streaming import RequestQueue
 from tollwire.v1.cdr_service_pb2 import (
+    ControlTotals,
+    FailedRecord,
     GetUploadRequest,
     GetUploadResponse,
+    ListUploadFailuresRequest,
+    ListUploadFailuresResponse,
     UploadCdrsRequest,
     UploadCdrsResponse,
 )
 from tollwire.v1.types_pb2 import Call
+
+T = TypeVar("T")
 
 DEFAULT_CHUNK_CALLS = 5_000
 DEFAULT_WINDOW = 4
 DEFAULT_RETRIES = 10
 # A message stays well under the server's limit, however long the texts in it are.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
+
+_FAILURES_AT_ONCE = 1000
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 15.0
@@ -56,12 +66,10 @@ class Chunk:
         return self.offset + len(self.calls)
 
 
-def chunked(calls: Iterable[tuple[int, Call]], size: int, skip: int = 0) -> Iterator[Chunk]:
-    """The calls in chunks, but for the first ``skip``, which an earlier run has sent."""
-    offset, part, lines, part_bytes = skip, [], [], 0
-    for index, (line, call) in enumerate(calls):
-        if index < skip:
-            continue
+def chunked(calls: Iterable[tuple[int, Call]], size: int, offset: int = 0) -> Iterator[Chunk]:
+    """The calls in chunks; ``offset`` is the index of the first one within the upload."""
+    part, lines, part_bytes = [], [], 0
+    for line, call in calls:
         part.append(call)
         lines.append(line)
         part_bytes += call.ByteSize()
@@ -116,24 +124,45 @@ class Upload:
         request = GetUploadRequest(upload_id=self.id)
         return self._client.cdrs.GetUpload(request, timeout=self._client.timeout)
 
-    def send(self, chunks: Iterable[Chunk]) -> None:
-        """Sends the chunks until the last is settled; tries again where that may help."""
+    def final_state(self) -> GetUploadResponse:
+        """The same, tried again where that may help."""
+        return self._patiently(self.state)
+
+    def failures(self) -> Iterator[FailedRecord]:
+        """The records that the server has settled and not recorded, by rising index."""
+        token = None
+        while token != "":
+            page = self._patiently(partial(self._page_of_failures, token or ""))
+            yield from page.failures
+            token = page.next_page_token
+
+    def _page_of_failures(self, token: str) -> ListUploadFailuresResponse:
+        request = ListUploadFailuresRequest(
+            upload_id=self.id, page_size=_FAILURES_AT_ONCE, page_token=token
+        )
+        return self._client.cdrs.ListUploadFailures(request, timeout=self._client.timeout)
+
+    def send(
+        self, chunks: Iterable[Chunk], totals: Callable[[], ControlTotals] | None = None
+    ) -> None:
+        """Sends the chunks until the last is settled, and then the ``totals`` of all where they are
+        given; tries again where that may help."""
         source = iter(chunks)
+        self._patiently(lambda: self._stream(source, totals))
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
         while True:
             try:
-                self._stream(source)
-                return
+                answer = ask()
             except grpc.RpcError as error:
                 self._wait(error)
-            while True:
-                try:
-                    self._drop_settled(self.state().committed_offset)
-                    break
-                except grpc.RpcError as error:
-                    self._wait(error)
+            else:
+                self._failures = 0
+                return answer
 
-    def _stream(self, source: Iterator[Chunk]) -> None:
-        """One stream: what is pending first, then the source, until both are done."""
+    def _stream(self, source: Iterator[Chunk], totals: Callable[[], ControlTotals] | None) -> None:
+        """One stream: what is pending first, then the source until both are done, then the
+        totals."""
         requests: RequestQueue[UploadCdrsRequest] = RequestQueue(0)
         call = self._client.cdrs.UploadCdrs(iter(requests))
         try:
@@ -150,6 +179,10 @@ class Upload:
                 if not self._pending:
                     break
                 self._take(next(call))
+            if totals is not None:
+                stated = UploadCdrsRequest(upload_id=self.id, control_totals=totals())
+                requests.send(stated, call)
+                next(call)
             requests.close(call)
             for _ in call:  # none: the end of the stream, or what made it fail
                 pass
@@ -175,13 +208,6 @@ class Upload:
         self._pending.popleft()
         self._failures = 0
         self._settled(chunk, response)
-
-    def _drop_settled(self, committed_offset: int) -> None:
-        """Forgets what was settled although its answer was lost. Chunks are settled whole."""
-        while self._pending and self._pending[0].end <= committed_offset:
-            chunk = self._pending.popleft()
-            self._failures = 0
-            self._settled(chunk, UploadCdrsResponse(committed_offset=chunk.end))
 
     def _wait(self, error: grpc.RpcError) -> None:
         """Sleeps before the next try, or fails where none would help."""

@@ -57,6 +57,11 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
     breaks: dict[int, str] = field(default_factory=dict)
     code: int = code_pb2.UNAVAILABLE
     uploads: dict[int, list[types_pb2.Call]] = field(default_factory=dict)
+    # What chunks were answered, by upload and offset.
+    answers: dict[tuple[int, int], cdr_service_pb2.UploadCdrsResponse] = field(default_factory=dict)
+    stated: dict[int, cdr_service_pb2.ControlTotals] = field(default_factory=dict)
+    lost_calls: int = 0  # that the totals know nothing of
+    listed: list[cdr_service_pb2.ListUploadFailuresRequest] = field(default_factory=list)
     arrived: int = 0
     streams: int = 0
 
@@ -76,40 +81,95 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
                 self.arrived += 1
                 if self.breaks.get(self.arrived) == "before":
                     refuse(context, self.code, "SHUTTING_DOWN", "the server is stopping")
-            if request.offset != len(calls):
-                refuse(context, code_pb2.OUT_OF_RANGE, "UPLOAD_GAP", f"expected {len(calls)}")
-            calls.extend(request.calls)
-            if request.calls and self.breaks.get(self.arrived) == "after":
-                refuse(context, self.code, "SHUTTING_DOWN", "the server is stopping")
-            failures = [
-                cdr_service_pb2.UploadFailure(
-                    index=request.offset + i, reason="INVALID_FIELD", message="no destination"
-                )
-                for i, call in enumerate(request.calls)
-                if not call.destination_number
-            ]
+            if request.calls:
+                yield self._settle(request, upload_id, context)
+                continue
+            if request.HasField("control_totals"):
+                self.stated[upload_id] = request.control_totals
             yield cdr_service_pb2.UploadCdrsResponse(
-                upload_id=upload_id,
-                committed_offset=len(calls),
-                created=len(request.calls) - len(failures),
-                rejected=len(failures),
-                failures=failures,
+                upload_id=upload_id, committed_offset=len(calls)
             )
+
+    def _settle(
+        self,
+        request: cdr_service_pb2.UploadCdrsRequest,
+        upload_id: int,
+        context: grpc.ServicerContext,
+    ) -> cdr_service_pb2.UploadCdrsResponse:
+        calls = self.uploads[upload_id]
+        if (upload_id, request.offset) in self.answers:
+            return self.answers[upload_id, request.offset]
+        if request.offset != len(calls):
+            refuse(context, code_pb2.OUT_OF_RANGE, "UPLOAD_GAP", f"expected {len(calls)}")
+        calls.extend(request.calls)
+        failures = [
+            cdr_service_pb2.UploadFailure(
+                index=request.offset + i, reason="INVALID_FIELD", message="no destination"
+            )
+            for i, call in enumerate(request.calls)
+            if not call.destination_number
+        ]
+        answer = cdr_service_pb2.UploadCdrsResponse(
+            upload_id=upload_id,
+            committed_offset=len(calls),
+            created=len(request.calls) - len(failures),
+            rejected=len(failures),
+            failures=failures,
+        )
+        self.answers[upload_id, request.offset] = answer
+        if self.breaks.get(self.arrived) == "after":
+            refuse(context, self.code, "SHUTTING_DOWN", "the server is stopping")
+        return answer
+
+    def ListUploads(
+        self, request: cdr_service_pb2.ListUploadsRequest, context: grpc.ServicerContext
+    ) -> cdr_service_pb2.ListUploadsResponse:
+        ids = sorted(self.uploads, reverse=True)
+        return cdr_service_pb2.ListUploadsResponse(uploads=map(self._state, ids))
+
+    def ListUploadFailures(
+        self, request: cdr_service_pb2.ListUploadFailuresRequest, context: grpc.ServicerContext
+    ) -> cdr_service_pb2.ListUploadFailuresResponse:
+        """One a page, so that every reader has to turn pages."""
+        self.listed.append(request)
+        failed = [
+            cdr_service_pb2.FailedRecord(
+                index=index, reason="INVALID_FIELD", message="no destination", call=call
+            )
+            for index, call in enumerate(self.uploads[request.upload_id])
+            if not call.destination_number
+        ]
+        begin = int(request.page_token or 0)
+        more = begin + 1 < len(failed)
+        return cdr_service_pb2.ListUploadFailuresResponse(
+            failures=failed[begin : begin + 1], next_page_token=str(begin + 1) if more else ""
+        )
 
     def GetUpload(
         self, request: cdr_service_pb2.GetUploadRequest, context: grpc.ServicerContext
     ) -> cdr_service_pb2.GetUploadResponse:
-        calls = self.uploads.get(request.upload_id)
-        if calls is None:
+        if request.upload_id not in self.uploads:
             refuse(context, code_pb2.NOT_FOUND, "UPLOAD_NOT_FOUND", "no such upload")
-        assert calls is not None
+        return self._state(request.upload_id)
+
+    def _state(self, upload_id: int) -> cdr_service_pb2.GetUploadResponse:
+        calls = self.uploads[upload_id]
         created = sum(1 for call in calls if call.destination_number)
-        return cdr_service_pb2.GetUploadResponse(
-            upload_id=request.upload_id,
-            committed_offset=len(calls),
+        state = cdr_service_pb2.GetUploadResponse(
+            upload_id=upload_id,
+            committed_offset=len(calls) - self.lost_calls,
             created=created,
             rejected=len(calls) - created,
+            duration_seconds=sum(call.duration_seconds for call in calls),
+            control_totals=self.stated.get(upload_id),
         )
+        if upload_id in self.stated:
+            stated = self.stated[upload_id]
+            state.control_totals_match = (stated.calls, stated.duration_seconds) == (
+                state.committed_offset,
+                state.duration_seconds,
+            )
+        return state
 
 
 @dataclass

@@ -14,15 +14,15 @@ from service.cli.connection import Client
 from service.cli.upload import MAX_CHUNK_BYTES, Chunk, Upload, chunked
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
-from tollwire.v1.cdr_service_pb2 import UploadCdrsResponse
+from tollwire.v1.cdr_service_pb2 import ControlTotals, UploadCdrsResponse
 from tollwire.v1.types_pb2 import Call
 
-HEADER = "tenant_id,direction,disposition,started_at,destination_number,call_id"
+HEADER = "tenant_id,direction,disposition,started_at,destination_number,call_id,duration_seconds"
 CALLS = 20
 
 
 def row(number: int, destination: str = "4420") -> str:
-    return f"1,OUTBOUND,ANSWERED,2026-03-01T08:30:00Z,{destination},c{number}"
+    return f"1,OUTBOUND,ANSWERED,2026-03-01T08:30:00Z,{destination},c{number},7"
 
 
 @pytest.fixture
@@ -53,7 +53,9 @@ def test_a_file_goes_up_in_chunks_and_ends_with_a_summary(
         ["conflicts", "0"],
         ["rejected", "0"],
         ["unrated", "0"],
+        ["seconds", "140"],
     ]
+    assert fake.cdrs.stated[1] == ControlTotals(calls=20, duration_seconds=140)
 
 
 def test_bad_records_are_reported_by_line_and_stop_no_other(
@@ -67,7 +69,7 @@ def test_bad_records_are_reported_by_line_and_stop_no_other(
     assert stored_ids(fake) == ["c0", "c2", "c3"]
     assert "created     2" in result.stdout
     assert "rejected    2" in result.stdout
-    assert "line 3: UNREADABLE: has 7 fields where the header has 6" in result.stdout
+    assert "line 3: UNREADABLE: has 8 fields where the header has 7" in result.stdout
     assert "line 4: INVALID_FIELD: no destination" in result.stdout
     assert result.stderr == "tollwire: 2 records were not stored\n"
     written = [json.loads(line) for line in everything.read_text().splitlines()]
@@ -166,16 +168,65 @@ def test_another_upload_is_not_continued(
         arguments += ["--no-resume"]
     else:
         fake.cdrs.uploads.clear()
+        fake.cdrs.answers.clear()
     result = tollwire(*arguments)
     assert result.exit_code == 0, result.output
     upload_id = 1 if change == "server forgot" else 2
     assert stored_ids(fake, upload_id)[:CALLS] == ALL_IDS
 
 
+@pytest.mark.parametrize("retries", ["0", "5"])
+def test_what_was_refused_before_a_break_is_reported_too(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path, retries: str
+) -> None:
+    """Whether the answer was lost on the way or with the run that waited for it."""
+    path = tmp_path / "calls.csv"
+    rows = [row(i, "" if i in (1, 4, 7, 10) else "4420") for i in range(CALLS)]
+    path.write_text("\n".join([HEADER, *rows]) + "\n")
+    fake.cdrs.breaks = {2: "after", 3: "before"}
+    everything = tmp_path / "failures.jsonl"
+    arguments = ("cdrs", "upload", str(path), "--chunk", "3", "--retries", retries)
+    arguments += ("--failures", str(everything))
+    result = tollwire(*arguments)
+    while result.exit_code == 3:
+        result = tollwire(*arguments)
+    assert result.exit_code == 1, result.output
+    assert "rejected    4" in result.stdout
+    assert stored_ids(fake) == ALL_IDS
+    written = [json.loads(line) for line in everything.read_text().splitlines()]
+    assert [(f["line"], f["index"]) for f in written] == [
+        *((3, "1"), (6, "4"), (9, "7"), (12, "10"))
+    ]
+    assert result.stdout.count("line 6: INVALID_FIELD: no destination") == 1
+
+
+def test_totals_that_do_not_match_are_told(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path
+) -> None:
+    fake.cdrs.lost_calls = 1
+    result = tollwire("cdrs", "upload", str(calls_csv))
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "tollwire: 20 records of 140 s were sent, but upload 1 has 19 of 140 s: is it of another"
+        " file?\n"
+    )
+
+
+def test_an_upload_of_another_file_is_told(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path
+) -> None:
+    fake.cdrs.uploads[7] = [Call(destination_number="1") for _ in range(CALLS + 5)]
+    result = tollwire("cdrs", "upload", str(calls_csv), "--upload-id", "7")
+    assert result.exit_code == 1
+    assert "20 records of 140 s were sent, but upload 7 has 25 of 0 s" in result.stderr
+
+
 def test_an_upload_is_continued_by_hand(
     tollwire: Tollwire, fake: FakeServer, calls_csv: Path
 ) -> None:
-    fake.cdrs.uploads[7] = [Call(call_id=i, destination_number="1") for i in ALL_IDS[:5]]
+    fake.cdrs.uploads[7] = [
+        Call(call_id=i, destination_number="1", duration_seconds=7) for i in ALL_IDS[:5]
+    ]
     result = tollwire("cdrs", "upload", str(calls_csv), "--upload-id", "7")
     assert result.exit_code == 0, result.output
     assert stored_ids(fake, 7) == ALL_IDS
@@ -240,8 +291,8 @@ def test_chunks() -> None:
         (4, 8, [6, 7, 8, 9]),
         (8, 10, [10, 11]),
     ]
-    assert [(c.offset, c.lines) for c in chunked(iter(calls), 4, skip=7)] == [(7, [9, 10, 11])]
-    assert list(chunked(iter(calls), 4, skip=10)) == []
+    assert [(c.offset, c.lines) for c in chunked(iter(calls[:3]), 4, 7)] == [(7, [2, 3, 4])]
+    assert list(chunked(iter([]), 4, 10)) == []
 
 
 def test_chunks_of_large_calls_stay_below_the_largest_message() -> None:

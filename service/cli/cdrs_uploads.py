@@ -1,0 +1,158 @@
+"""``tollwire cdrs uploads``, how far one of them came, and what it did not record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from service.cli.connection import Client, connected
+from service.cli.control_totals import is_time
+from service.cli.files import export
+from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.output import note, print_fields, print_json, print_json_lines
+from service.cli.values import ID, write_time
+from tollwire.v1.cdr_service_pb2 import (
+    FailedRecord,
+    GetUploadRequest,
+    GetUploadResponse,
+    ListUploadFailuresRequest,
+    ListUploadsRequest,
+)
+from tollwire.v1.types_pb2 import Call
+
+
+@click.command("uploads")
+@limit_option
+@connected
+def list_uploads(client: Client, limit: int) -> None:
+    """List uploads, the newest first."""
+
+    def fetch(size: int, token: str) -> tuple[Any, str]:
+        request = ListUploadsRequest(page_size=size, page_token=token)
+        answer = client.cdrs.ListUploads(request, timeout=client.timeout)
+        return answer.uploads, answer.next_page_token
+
+    numbers = ("upload", "settled", "created", "duplicates", "conflicts", "rejected", "unrated")
+    print_listing(
+        client,
+        Listing(fetch, limit),
+        (*numbers, "seconds", "complete", "begun", "changed"),
+        lambda u: (
+            str(u.upload_id),
+            str(u.committed_offset),
+            str(u.created),
+            str(u.duplicates),
+            str(u.conflicts),
+            str(u.rejected),
+            str(u.unrated),
+            str(u.duration_seconds),
+            _complete(u),
+            write_time(u.created_at),
+            write_time(u.updated_at),
+        ),
+        right=(*numbers, "seconds"),
+    )
+
+
+@click.command("upload-status")
+@click.argument("upload_id", metavar="ID", type=ID)
+@connected
+def upload_status(client: Client, upload_id: int) -> None:
+    """Show how far an upload came."""
+    request = GetUploadRequest(upload_id=upload_id)
+    answer = client.cdrs.GetUpload(request, timeout=client.timeout)
+    if client.as_json:
+        print_json(answer)
+        return
+    totals = answer.control_totals
+    stated = f"{totals.calls} of {totals.duration_seconds} s" if _complete(answer) else ""
+    print_fields(
+        [
+            ("upload", str(answer.upload_id)),
+            ("settled", str(answer.committed_offset)),
+            ("created", str(answer.created)),
+            ("duplicates", str(answer.duplicates)),
+            ("conflicts", str(answer.conflicts)),
+            ("rejected", str(answer.rejected)),
+            ("unrated", str(answer.unrated)),
+            ("seconds", str(answer.duration_seconds)),
+            ("stated", stated),
+            ("complete", _complete(answer)),
+            ("begun", write_time(answer.created_at)),
+            ("changed", write_time(answer.updated_at)),
+            ("reversed", write_time(answer.reversed_at) if answer.HasField("reversed_at") else ""),
+        ]
+    )
+
+
+def _complete(upload: GetUploadResponse) -> str:
+    """Whether it is all that its sender had; empty where the sender did not say."""
+    if not upload.HasField("control_totals_match"):
+        return ""
+    return "yes" if upload.control_totals_match else "no"
+
+
+@click.command("failures")
+@click.argument("upload_id", metavar="ID", type=ID)
+@click.option("--reason", default="", help="Of this reason only, such as CDR_CONFLICT.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write the calls themselves, all of them, to this file, as JSON lines.",
+)
+@limit_option
+@connected
+def list_failures(
+    client: Client, upload_id: int, reason: str, output: Path | None, limit: int
+) -> None:
+    """List the records that an upload did not record, and why.
+
+    What --output writes can be mended and uploaded again.
+    """
+
+    def fetch(size: int, token: str) -> tuple[Any, str]:
+        request = ListUploadFailuresRequest(
+            upload_id=upload_id,
+            reason=reason.upper().replace("-", "_"),
+            page_size=size,
+            page_token=token,
+        )
+        answer = client.cdrs.ListUploadFailures(request, timeout=client.timeout)
+        return [_writable(one) for one in answer.failures], answer.next_page_token
+
+    if output is not None:
+
+        def write(out: TextIO) -> int:
+            calls: Iterator[Call] = (one.call for one in Listing(fetch, 0))
+            return print_json_lines(calls, out)
+
+        export(write, output)
+        return
+    print_listing(
+        client,
+        Listing(fetch, limit),
+        ("index", "reason", "call id", "tenant", "started", "destination", "message"),
+        lambda one: (
+            str(one.index),
+            one.reason,
+            one.call_id,
+            str(one.call.tenant_id),
+            write_time(one.call.started_at) if one.call.HasField("started_at") else "",
+            one.call.destination_number,
+            one.message,
+        ),
+        right=("index", "tenant"),
+    )
+
+
+def _writable(failed: FailedRecord) -> FailedRecord:
+    """The record without times that are none: there is no text for them."""
+    for name in ("started_at", "ended_at"):
+        if failed.call.HasField(name) and not is_time(getattr(failed.call, name)):
+            failed.call.ClearField(name)
+            note(f"record {failed.index}: {name} is no time, and is left out")
+    return failed

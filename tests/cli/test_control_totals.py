@@ -1,0 +1,47 @@
+"""The client counts durations as the server does, whatever is in a call."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.cli.control_totals import Tally, duration_seconds
+from service.rpc.conversion import uploads
+from tollwire.v1.cdr_service_pb2 import ControlTotals, UploadCdrsRequest
+from tollwire.v1.types_pb2 import Call
+
+FIRST, LAST = -62_135_596_800, 253_402_300_799
+STAMPS = st.none() | st.builds(
+    Timestamp,
+    seconds=st.sampled_from([FIRST - 1, FIRST, -1, 0, 1, 2**31, 2**33, LAST, LAST + 1, 2**63 - 1])
+    | st.integers(-5, 5),
+    nanos=st.sampled_from([-1, 0, 1, 999_999_999, 10**9]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.builds(
+        Call,
+        tenant_id=st.sampled_from([0, 1]),
+        direction=st.sampled_from([0, 2]),
+        disposition=st.just(1),
+        duration_seconds=st.sampled_from([None, None, None, -1, 0, 7, 2**31 - 1, 2**31]),
+        started_at=STAMPS,
+        ended_at=STAMPS,
+    )
+)
+def test_each_call_counts_as_it_does_for_the_server(call: Call) -> None:
+    request = UploadCdrsRequest(calls=[call]).SerializeToString()
+    assert duration_seconds(call) == uploads.chunk(request)[2].duration_seconds()
+
+
+def test_a_tally_counts_what_was_taken() -> None:
+    tally = Tally()
+    calls = [(line, Call(duration_seconds=line)) for line in range(1, 5)]
+    taken = tally.count(calls)
+    assert [next(taken), next(taken)] == calls[:2]
+    assert tally.totals() == ControlTotals(calls=2, duration_seconds=3)
+    assert list(taken) == calls[2:]
+    assert tally.totals() == ControlTotals(calls=4, duration_seconds=10)
