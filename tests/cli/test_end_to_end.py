@@ -228,6 +228,37 @@ def test_calls_from_a_file_to_a_summary(
     assert "cost              0.0300 USD" in shown
 
 
+def test_what_was_not_recorded_is_mended_and_uploaded_again(
+    run: Run, tenant: str, tmp_path: Path
+) -> None:
+    path, bad = tmp_path / "calls.csv", tmp_path / "bad.jsonl"
+    path.write_text(CALLS)
+    run("cdrs", "upload", str(path), "--tenant", tenant, exit_code=1)
+    path.write_text(CALLS.replace(",63,b", ",64,b").replace("yesterday", "2026-03-02T08:34:00Z"))
+    run("cdrs", "upload", str(path), "--tenant", tenant, exit_code=1)
+    [upload] = as_json_lines(run, "cdrs", "uploads", "--limit", "1")
+    assert [upload[name] for name in ("created", "duplicates", "conflicts", "rejected")] == [
+        *("1", "3", "1", "1")
+    ]
+    assert (upload["duration_seconds"], upload["control_totals_match"]) == ("81", True)
+    failures = ("cdrs", "failures", upload["upload_id"])
+    assert [(one["index"], one["reason"]) for one in as_json_lines(run, *failures)] == [
+        ("1", "CDR_CONFLICT"),
+        ("3", "INVALID_FIELD"),
+    ]
+    [conflict] = as_json_lines(run, *failures, "--reason", "cdr-conflict")
+    assert (conflict["call"]["call_id"], conflict["call"]["duration_seconds"]) == ("b", "64")
+    assert "duration_seconds: is required" in run(*failures)
+    run(*failures, "--output", str(bad))
+    calls = [json.loads(line) for line in bad.read_text().splitlines()]
+    calls[0]["call_id"] += " corrected"
+    calls[1]["duration_seconds"] = "0"
+    bad.write_text("".join(json.dumps(call) + "\n" for call in calls))
+    mended = as_json(run, "cdrs", "upload", str(bad))
+    assert (mended["created"], mended["rejected"]) == ("2", "0")
+    assert run("cdrs", "failures", mended["upload_id"], "--json") == ""
+
+
 def test_the_record_is_verified(run: Run, tenant: str, server: ServerProcess) -> None:
     options = ("--direction", "outbound", "--disposition", "answered", "--seconds", "7")
     add = ("cdrs", "add", "--tenant", tenant, "--started", "2026-03-02T10:00:00Z", *options)
@@ -406,6 +437,7 @@ def test_an_upload_outlives_the_server(long_file: Path, tmp_path: Path) -> None:
             client.wait()
     document = json.loads(stdout)
     assert (document["created"], document["duplicates"]) == (str(LONG), "0")
+    assert document["control_totals_match"] is True
 
 
 def test_an_upload_outlives_the_client(long_file: Path, tmp_path: Path) -> None:
@@ -423,6 +455,11 @@ def test_an_upload_outlives_the_client(long_file: Path, tmp_path: Path) -> None:
         document = json.loads(stdout)
         assert document["upload_id"] == "1"
         assert (document["created"], document["duplicates"]) == (str(LONG), "0")
+        assert document["control_totals"] == {
+            "calls": str(LONG),
+            "duration_seconds": str(63 * LONG),
+        }
+        assert document["control_totals_match"] is True
         assert count_cdrs(server.address) == LONG
 
 
