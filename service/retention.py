@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.errors import Unavailable
+from service.errors import TollwireError
 from service.storage import upload_failures
 from service.storage.engine import Database
+from service.storage.limits import Work
 
 _DAY_NS = 86_400 * 10**9
 # Between two looks for what is too old.
@@ -68,7 +69,8 @@ class FailureRetention:
         before_ns = kept_since_ns(self._retention_days, self._clock_ns())
         deleted = 0
         while not self._stop.is_set():
-            with self._database.write() as connection:
+            # However long the records are: what is given up here is never finished.
+            with self._database.write(work=Work.LONG) as connection:
                 part = upload_failures.delete_before(connection, before_ns, DELETED_AT_ONCE)
             deleted += part
             if part < DELETED_AT_ONCE:
@@ -82,11 +84,11 @@ class FailureRetention:
             pause_seconds = min(self._pause_seconds, RETRY_SECONDS)
             try:
                 deleted = self.delete_old()
-            except Unavailable:
-                _LOG.warning("failed records that are too old cannot be deleted now; later")
+            except TollwireError as error:
+                _LOG.warning("old failed records cannot be deleted now (%s); later", error.reason)
             except Exception:
                 # Whatever it is, uploads go on, and this thread must not end.
-                _LOG.exception("failed records that are too old cannot be deleted; later")
+                _LOG.exception("old failed records cannot be deleted; later")
             else:
                 pause_seconds = self._pause_seconds
                 if deleted:

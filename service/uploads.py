@@ -41,6 +41,7 @@ from service.model import (
 from service.recording import Recorder, Recording, enter
 from service.storage import ids, upload_failures, uploads
 from service.storage.engine import Connection, Database
+from service.storage.limits import Work
 from service.storage.uploads import StoredChunk
 
 # Why a record may fail.
@@ -158,7 +159,7 @@ class Uploads:
         after = paging.decode_token(page_token, (upload_id, reason), (int,))
         kept_since_ns = retention.kept_since_ns(self._failure_retention_days, self._clock_ns())
         wanted = upload_failures.Wanted(upload_id, reason, kept_since_ns)
-        with self._database.read() as connection:
+        with self._database.read(work=Work.LONG) as connection:
             if uploads.get(connection, upload_id) is None:
                 raise unknown_upload(upload_id)
             found = upload_failures.outlines(

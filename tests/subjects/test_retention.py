@@ -132,6 +132,6 @@ def test_a_database_that_is_away_does_not_end_the_thread(
     retention.close()
     database.close()
     assert {record.getMessage() for record in caplog.records} == {
-        "failed records that are too old cannot be deleted now; later"
+        "old failed records cannot be deleted now (DATABASE_UNAVAILABLE); later"
     }
     assert "retention" not in [thread.name for thread in threading.enumerate()]
