@@ -82,6 +82,10 @@ WRONG: dict[str, list[Any]] = {
     "UploadCdrsRequest.offset": [-1, -(2**63)],
     "UploadCdrsRequest.upload_id": BAD_IDS,
     "GetUploadRequest.upload_id": [0, *BAD_IDS],
+    "ControlTotals.calls": [-1, -(2**63)],
+    "ControlTotals.duration_seconds": [-1, -(2**63)],
+    "ListUploadFailuresRequest.upload_id": [0, *BAD_IDS],
+    "ListUploadFailuresRequest.reason": ["NO_RATE", "invalid_field", " ", "é", "e" * 100_000],
     "ReverseCdrRequest.reason": ["", "r" * 1001],
     "ReverseCdrRequest.requested_by": ["", "r" * 201],
     "ReverseUploadRequest.upload_id": [0, *BAD_IDS],
@@ -316,6 +320,7 @@ MESSAGE_FIELDS = [
     if field.message_type is not None
     and not field.is_repeated
     and not field.message_type.full_name.startswith("google.protobuf.")
+    and field.name != "control_totals"  # optional, and good where it is empty
 ]
 
 
