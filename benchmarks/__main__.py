@@ -42,6 +42,7 @@ SUBJECTS = (
     "change",
     "uploads",
     "filled",
+    "verify",
     "start",
 )
 # Only where they are asked for by name: what they found is in docs/architecture.md.

@@ -31,6 +31,7 @@ TITLES = {
     "change": "One rate changed",
     "uploads": "UploadCdrs",
     "filled": "UploadCdrs at 20 million rows",
+    "verify": "VerifyCdrs",
     "start": "Starting",
 }
 # The picture of a benchmark, where it is not named like its series.

@@ -47,8 +47,8 @@ _SAMPLE = (
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant with the real deck: its revision, and the versions of its rates in the deck's
-    order."""
+    """A tenant with the real deck: its revision, and the versions of its rates in the order in
+    which the deck was given."""
 
     id: int
     rate_revision: int
@@ -95,7 +95,8 @@ def sample(real: RealCalls, deck: Deck, tenant: Tenant) -> Sample:
     for number, duration, bill, cost_e4, rate in rated:
         if len(rows) % UNRATED_EVERY:
             cost = divmod(cost_e4, 10_000)
-            rows.append((number, duration, 1, None, bill, *cost, tenant.version_ids[rate]))
+            version_id = tenant.version_ids[workload.place(deck, rate)]
+            rows.append((number, duration, 1, None, bill, *cost, version_id))
         else:
             rows.append((UNRATED_NUMBER, duration, 3, 1, None, None, None, None))
     return Sample(rows, tenant.rate_revision)
@@ -195,7 +196,7 @@ def _values(calls: Sample, rows: int, *, sqlite: bool) -> dict[str, str]:
         "tenant_id": "1",
         "call_id": "lower(hex(randomblob(16)))" if sqlite else "md5('filled ' || n)",
         "caller_number": f"'{CALLER}'",
-        "direction": "1",
+        "direction": "2",
         "disposition": "1",
         "started_at_ns": f"({begin_s} + n * {SPAN_SECONDS} / {rows}) * 1000000000",
         "rate_revision": str(calls.rate_revision),

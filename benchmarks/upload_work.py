@@ -79,7 +79,7 @@ def prepare(bench: Workbench, real: RealCalls, ids: list[str], tenant: Tenant) -
             "bill_seconds": bill_seconds,
             "cost_units": cost_e4 // 10_000,
             "cost_fraction_e4": cost_e4 % 10_000,
-            "rate_version_id": tenant.version_ids[rate_index],
+            "rate_version_id": tenant.version_ids[workload.place(bench.deck, rate_index)],
         }
         for call, started_at_ns, status, bill_seconds, cost_e4, rate_index in zip(
             calls,

@@ -94,6 +94,11 @@ def core_deck(rows: Iterable[DeckRow]) -> Deck:
     return builder.build(1)
 
 
+def place(deck: Deck, rate_index: int) -> int:
+    """Which of the rows of ``core_deck`` a rate is; the core has them in an order of its own."""
+    return deck.rate_at(rate_index).version_id - 1
+
+
 def import_messages(rows: Sequence[DeckRow], tenant_id: int) -> Iterator[ImportRatesRequest]:
     for part in batches(rows, RATES_A_MESSAGE):
         yield ImportRatesRequest(
