@@ -51,7 +51,7 @@ def versions(connection: Connection, version_ids: Collection[int]) -> Iterator[t
         return
     column = RateVersionRow.__table__.c.version_id
     query = select(*_VERSION).where(among(connection, column, version_ids))
-    for row in connection.execute(query):
+    for row in connection.execute(query).all():
         *values, intervals, from_s, from_nanos, to_s, to_nanos, blocked = row
         yield (
             *values,

@@ -11,7 +11,7 @@ who makes something of them is handed in, because this module knows no rating co
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
@@ -73,7 +73,18 @@ def read(
         return _read_sqlite(connection, reader, query)
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     with driver.cursor() as cursor, cursor.copy(_copied(query)) as copy:
-        return reader.copy(b"".join(copy))
+        data = driver.wait(_received(copy))
+    return reader.copy(bytes(data))
+
+
+def _received(copy: psycopg.Copy) -> Generator[Any, Any, bytearray]:
+    """All that a COPY sends. To iterate over it would ask the connection to wait anew for each row,
+    which takes several times as long as to receive it; and pieces that are kept are work for the
+    garbage collector."""
+    data = bytearray()
+    while piece := (yield from copy._read_gen()):
+        data += piece
+    return data
 
 
 def _copied(query: str) -> bytes:
