@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.cli.control_totals import Tally, duration_seconds
@@ -30,6 +30,12 @@ STAMPS = st.none() | st.builds(
         duration_seconds=st.sampled_from([None, None, None, -1, 0, 7, 2**31 - 1, 2**31]),
         started_at=STAMPS,
         ended_at=STAMPS,
+    )
+)
+@example(
+    Call(
+        started_at=Timestamp(seconds=5, nanos=2),
+        ended_at=Timestamp(seconds=7, nanos=1),  # a second and nearly two
     )
 )
 def test_each_call_counts_as_it_does_for_the_server(call: Call) -> None:
