@@ -40,8 +40,8 @@ cdef int64_t _bound(object bound_ns, int64_t open_end) except? -1:
     return max(INT64_MIN, min(INT64_MAX, bound_ns))
 
 
-cdef int _set_prefix(kept_rate_t* rate, str prefix) except -1:
-    cdef bytes digits = prefix.encode()
+cdef int _set_prefix(kept_rate_t* rate, object prefix) except -1:
+    cdef bytes digits = str.encode(prefix)
     if len(digits) > MAX_DIGITS or (digits and not digits.isdigit()):
         raise ValueError(f"{prefix!r} is no prefix")
     rate.prefix_length = <uint32_t> len(digits)
@@ -219,6 +219,8 @@ cdef class KeptRates:
                 national_prefix,
                 international_prefix,
             ) = values
+            if None in values:
+                raise TypeError("a rule that there is none of is an empty text")
             set_dialling(&rules.dialling, country_code, national_prefix, international_prefix)
             check_rounding(rounding)
             rules.rounding = rounding
