@@ -116,6 +116,15 @@ class Client:
     def get_upload(self, upload_id: int) -> cdr_pb.GetUploadResponse:
         return self.cdrs.GetUpload(cdr_pb.GetUploadRequest(upload_id=upload_id))
 
+    def verify(self, **filters: Any) -> cdr_pb.VerifyCdrsResponse:
+        """The last answer of VerifyCdrs, with all differences in it."""
+        *before, last = self.cdrs.VerifyCdrs(cdr_pb.VerifyCdrsRequest(**filters))
+        assert last.done
+        assert not any(answer.done for answer in before)
+        named = [one for answer in before for one in answer.differences]
+        last.differences.extend(named)
+        return last
+
     def list_cdrs(self, **filters: Any) -> list[types.Cdr]:
         """All pages."""
         found: list[types.Cdr] = []

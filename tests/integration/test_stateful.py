@@ -176,6 +176,9 @@ class History(RuleBasedStateMachine):
         assert {cdr.id: cdr for cdr in stored} == self.cdrs
         for cdr in stored:
             assert_recomputes(cdr)
+        verified = self.client.verify(tenant_id=self.tenant.id)
+        assert not verified.differences
+        assert (verified.checked, verified.different) == (len(stored), 0)
         if not stored:
             request = tenant_pb.DeleteTenantRequest(id=self.tenant.id)
             self.client.tenants.DeleteTenant(request)
