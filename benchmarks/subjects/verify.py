@@ -62,7 +62,7 @@ def measured(kind: str, url: str) -> Row:
 
 def verified(client: Client, wrong_id: int) -> VerifyCdrsResponse:
     """The last answer, after one difference was named: that of the CDR with this id."""
-    differences = []
+    differences: list[tuple[int, str]] = []
     last = VerifyCdrsResponse()
     for last in client.cdrs.VerifyCdrs(VerifyCdrsRequest()):
         differences += [(one.cdr_id, one.field) for one in last.differences[: 3 - len(differences)]]
