@@ -9,7 +9,7 @@ import click
 
 from service.cli.connection import Client, connected
 from service.cli.failures import Failure
-from service.cli.output import json_text, note, print_fields, print_table
+from service.cli.output import json_text, print_fields, print_table
 from service.cli.tenants import given
 from service.cli.values import ID, TIME
 from tollwire.v1.cdr_service_pb2 import (
@@ -55,8 +55,7 @@ def verify_cdrs(client: Client, **filters: Any) -> None:
             for difference in answer.differences:
                 click.echo(json_text(difference))
         differences += answer.differences[: SHOWN_DIFFERENCES - len(differences)]
-        if not answer.done and sys.stderr.isatty():
-            note(f"{answer.checked:,} checked, {answer.different:,} of them differ")
+        _show_progress(answer)
     if not last.done:
         raise Failure("the server ended before everything was checked")
     _show(client, last, differences)
@@ -64,6 +63,13 @@ def verify_cdrs(client: Client, **filters: Any) -> None:
         raise Failure(
             f"{last.different:,} of {last.checked:,} CDRs differ from what was recomputed"
         )
+
+
+def _show_progress(answer: VerifyCdrsResponse) -> None:
+    """On a terminal, one line that is written over, and is gone at the end."""
+    if sys.stderr.isatty():
+        text = f"{answer.checked:,} checked, {answer.different:,} of them differ"
+        click.echo(f"\r\x1b[K{'' if answer.done else text}", err=True, nl=False)
 
 
 def _show(client: Client, last: VerifyCdrsResponse, differences: list[CdrDifference]) -> None:
