@@ -19,7 +19,7 @@ _DAY_NS = 86_400 * 10**9
 # Between two looks for what is too old.
 PAUSE_SECONDS = 3600.0
 # After one that failed.
-RETRY_SECONDS = 60.0
+RETRY_SECONDS = 10.0
 # In one transaction: others wait for it no longer than for a chunk of an upload.
 DELETED_AT_ONCE = 1000
 # And then it is their turn: SQLite has one writer at a time.

@@ -162,9 +162,9 @@ def test_the_server_deletes_what_is_too_old(new_database: NewDatabase) -> None:
             assert [one.index for one in failed(client, upload_id)] == [0, 1]
         deadline = time.monotonic() + 30
         while execute(url, "SELECT record_index FROM upload_failures ORDER BY 1") != [(0,), (1,)]:
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, server.log()
             time.sleep(0.05)
-        assert server.terminate() == 0
+        assert server.terminate() == 0, server.log()
 
 
 def execute(database_url: str, statement: str) -> list[Any]:
