@@ -139,9 +139,12 @@ def delete_before(connection: Connection, created_before_ns: int, limit: int) ->
         .order_by(UploadFailureRow.created_at_ns)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        # PostgreSQL may run a plain subquery again and again, each time past what it has locked.
+        .cte("oldest")
     )
-    deletion = delete(UploadFailureRow).where(tuple_(*key).in_(oldest))
-    return connection.execute(deletion).rowcount
+    deletion = delete(UploadFailureRow).where(tuple_(*key).in_(select(oldest)))
+    # SQLite's driver does not count the rows of a statement that begins with WITH.
+    return len(connection.execute(deletion.returning(UploadFailureRow.record_index)).all())
 
 
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:

@@ -10,6 +10,7 @@ import pytest
 
 from service.model import BadCall
 from service.retention import DELETED_AT_ONCE, FailureRetention, kept_since_ns
+from service.storage import upload_failures
 from service.storage.engine import Database
 from service.uploads import Uploads
 from tests.subjects.world import World, at_once, calls
@@ -73,6 +74,22 @@ def test_old_ones_are_not_listed_and_then_deleted(world: World) -> None:
     again = world.commit(upload_id, 0, [BAD, *calls(payer, 0, 2), BAD])
     assert (again.created, again.rejected, again.failures) == (2, 2, ())
     assert len(world.commit(upload_id, 4, [BAD]).failures) == 1
+
+
+def test_no_more_is_deleted_than_the_oldest(world: World) -> None:
+    clock = Clock()
+    world = replace(world, uploads=Uploads(world.database, world.decks, clock))
+    upload_id = 0
+    for offset in range(5):
+        clock.now_ns += 10
+        upload_id = world.commit(upload_id, 2 * offset, [BAD, BAD]).upload_id
+    with world.database.write() as connection:
+        assert upload_failures.delete_before(connection, clock.now_ns, 3) == 3
+    assert indexes(world, upload_id)[-6:] == [4, 5, 6, 7, 8, 9]
+    assert remaining(world.database) == 7
+    with world.database.write() as connection:
+        assert upload_failures.delete_before(connection, clock.now_ns, 10) == 5
+    assert indexes(world, upload_id) == [8, 9]
 
 
 def test_many_are_deleted_in_parts_and_by_many_at_once(world: World) -> None:
