@@ -111,7 +111,7 @@ def read(rows: Sequence[tuple[Any, ...]]) -> StoredRows:
     return stored
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(DECKS, st.lists(calls, min_size=1, max_size=20))
 def test_what_the_oracle_makes_of_calls_verifies(deck: Deck, made: list[PlainCall]) -> None:
     assert recompute(read(rows_of(deck, made)), kept_of(deck)) == []
@@ -126,7 +126,7 @@ def changed_by(row: tuple[Any, ...], **by: int) -> tuple[Any, ...]:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(DECKS, st.lists(calls, min_size=1, max_size=20))
 def test_any_other_outcome_is_found(deck: Deck, made: list[PlainCall]) -> None:
     rows = rows_of(deck, made)
