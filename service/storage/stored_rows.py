@@ -16,6 +16,9 @@ from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
 import psycopg
+from psycopg import generators
+from psycopg.pq import ExecStatus
+from psycopg.waiting import Ready, Wait
 from sqlalchemy import Connection, func, select
 
 from service.model import VerificationFilter
@@ -72,19 +75,31 @@ def read(
     if connection.dialect.name == "sqlite":
         return _read_sqlite(connection, reader, query)
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    with driver.cursor() as cursor, cursor.copy(_copied(query)) as copy:
-        data = driver.wait(_received(copy))
+    with driver.cursor() as cursor, cursor.copy(_copied(query)):
+        data = driver.wait(_received(driver))
     return reader.copy(bytes(data))
 
 
-def _received(copy: psycopg.Copy) -> Generator[Any, Any, bytearray]:
-    """All that a COPY sends. To iterate over it would ask the connection to wait anew for each row,
-    which takes several times as long as to receive it; and pieces that are kept are work for the
-    garbage collector."""
-    data = bytearray()
-    while piece := (yield from copy._read_gen()):
-        data += piece
-    return data
+def _received(connection: psycopg.Connection[Any]) -> Generator[Wait, Ready | int, bytearray]:
+    """All that a COPY sends. To iterate over psycopg's own Copy would ask the connection to wait
+    anew for each row, which takes several times as long as to receive it; and pieces that are kept
+    are work for the garbage collector."""
+    received = bytearray()
+    remote = connection.pgconn
+    while True:
+        size, piece = remote.get_copy_data(1)
+        while size > 0:
+            received += piece
+            size, piece = remote.get_copy_data(1)
+        if size < 0:
+            break
+        while not (yield Wait.R):
+            pass
+        remote.consume_input()
+    (result,) = yield from generators.fetch_many(remote)
+    if result.status != ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(result)
+    return received
 
 
 def _copied(query: str) -> bytes:
