@@ -16,6 +16,10 @@ from benchmarks import filling
 from benchmarks.databases import Databases
 from benchmarks.filling import Connection
 from benchmarks.layouts import Layout
+from service.storage.cdrs import ROW_FIELDS
+
+# What a row to write has, in this order.
+COLUMNS = ("id", *ROW_FIELDS)
 
 _CALL_ID_SIZE = 32
 # A row as PostgreSQL's COPY data has it, priced and UNRATED.
@@ -63,7 +67,7 @@ class _Sqlite:
         return self.connection.execute(statement)
 
     def write(self, rows: Sequence[tuple[Any, ...]], layout: Layout) -> Callable[[], None]:
-        columns = list(filling.COLUMNS)
+        columns = list(COLUMNS)
         if layout.hashed:
             columns.append("call_hash")
             at = columns.index("call_id")
@@ -110,7 +114,7 @@ class _Postgresql:
             with self.connection.transaction(), self.connection.cursor() as cursor:
                 if keys:
                     self._copy(cursor, f"cdr_keys ({', '.join(_KEY_COLUMNS)})", keys)
-                self._copy(cursor, f"cdrs ({', '.join(filling.COLUMNS)})", data)
+                self._copy(cursor, f"cdrs ({', '.join(COLUMNS)})", data)
 
         return write
 

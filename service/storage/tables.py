@@ -300,26 +300,27 @@ class CdrRow(Base):
 
     __tablename__ = "cdrs"
 
+    # The widest first and texts last: PostgreSQL aligns each to its width, and fills up with zeros.
     id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
     tenant_id: Mapped[int] = mapped_column(BigInteger)
-    call_id: Mapped[str] = mapped_column(Text)
-    extension_id: Mapped[int | None] = mapped_column(BigInteger)
-    caller_number: Mapped[str] = mapped_column(Text)
-    destination_number: Mapped[str] = mapped_column(Text)
-    direction: Mapped[int] = mapped_column(SmallInteger)
-    disposition: Mapped[int] = mapped_column(SmallInteger)
-    duration_seconds: Mapped[int] = mapped_column(Integer)
     started_at_ns: Mapped[int] = mapped_column(BigInteger)
+    rate_revision: Mapped[int] = mapped_column(BigInteger)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    extension_id: Mapped[int | None] = mapped_column(BigInteger)
     ended_at_ns: Mapped[int | None] = mapped_column(BigInteger)
-    status: Mapped[int] = mapped_column(SmallInteger)
-    unrated_reason: Mapped[int | None] = mapped_column(SmallInteger)
     bill_seconds: Mapped[int | None] = mapped_column(BigInteger)
     cost_units: Mapped[int | None] = mapped_column(BigInteger)
-    cost_fraction_e4: Mapped[int | None] = mapped_column(SmallInteger)
     rate_version_id: Mapped[int | None] = mapped_column(BigInteger)
-    rate_revision: Mapped[int] = mapped_column(BigInteger)
     upload_id: Mapped[int | None] = mapped_column(BigInteger)
-    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    duration_seconds: Mapped[int] = mapped_column(Integer)
+    direction: Mapped[int] = mapped_column(SmallInteger)
+    disposition: Mapped[int] = mapped_column(SmallInteger)
+    status: Mapped[int] = mapped_column(SmallInteger)
+    unrated_reason: Mapped[int | None] = mapped_column(SmallInteger)
+    cost_fraction_e4: Mapped[int | None] = mapped_column(SmallInteger)
+    call_id: Mapped[str] = mapped_column(Text)
+    caller_number: Mapped[str] = mapped_column(Text)
+    destination_number: Mapped[str] = mapped_column(Text)
 
     __table_args__ = (
         CheckConstraint("duration_seconds >= 0", name="duration_seconds"),
