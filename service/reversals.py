@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 from service import paging
 from service.cdrs import check_period, most_bytes, unknown_cdr
@@ -16,6 +17,7 @@ from service.checks import check_id, check_text, refuse
 from service.digests import ReversedRow, digest_of_reversals
 from service.errors import FieldViolation
 from service.model import (
+    MAX_BATCH_CALLS,
     MAX_REQUESTED_BY_CHARS,
     MAX_REVERSAL_REASON_CHARS,
     Cdr,
@@ -31,9 +33,9 @@ from service.storage.ledger import EntryKind
 from service.storage.reversals import IdRange
 from service.uploads import unknown_upload
 
-# Of one transaction of ``reverse_upload``: CDRs, and pieces of chunks that they lie in.
-PART_CDRS = 10_000
-PART_RANGES = 100
+# What one transaction of ``reverse_upload`` takes of an upload: whole chunks, one at least.
+PART_CDRS = MAX_BATCH_CALLS
+PART_CHUNKS = 100
 
 
 class Reversals:
@@ -58,20 +60,23 @@ class Reversals:
     def reverse_upload(self, upload_id: int, request: ReversalRequest) -> UploadReversal:
         """Reverse all CDRs that an upload created and that are not reversed, and let no more in.
 
-        In transactions of at most PART_CDRS: it may be broken off and started again, or run twice
+        In transactions of PART_CDRS at most: it may be broken off and started again, or run twice
         at once, and no CDR is reversed twice.
         """
         refuse([*check_id("upload_id", upload_id), *_check_request(request)])
         with self._database.write() as connection:
             upload = _hold(connection, upload_id)
             reversals.mark_upload(connection, upload_id, self._clock_ns())
-            ranges = reversals.created_by(connection, upload_id)
-        reversed_now = 0
-        for part in _parts(ranges):
+        reversed_now, last_chunk = 0, -1
+        while True:
             with self._database.write() as connection:
                 # Another that reverses this upload waits here, and not half-way through a part.
                 _hold(connection, upload_id)
-                reversed_now += self._reverse(connection, part, request)
+                part = _part(reversals.made_by(connection, upload_id, last_chunk, PART_CHUNKS))
+                if not part:
+                    break
+                reversed_now += self._reverse(connection, [cdrs for _, cdrs in part], request)
+            last_chunk = part[-1][0]
         return UploadReversal(upload.created, reversed_now, upload.created - reversed_now)
 
     def _reverse(
@@ -118,21 +123,10 @@ def _hold(connection: Connection, upload_id: int) -> Upload:
     return upload
 
 
-def _parts(ranges: Sequence[IdRange]) -> Iterator[list[IdRange]]:
-    """The ranges put together to parts, and cut where one is too long."""
-    part: list[IdRange] = []
-    room = PART_CDRS
-    for first, last in ranges:
-        while first <= last:
-            piece = IdRange(first, min(last, first + room - 1))
-            part.append(piece)
-            room -= piece.cdrs
-            first = piece.last + 1
-            if room == 0 or len(part) == PART_RANGES:
-                yield part
-                part, room = [], PART_CDRS
-    if part:
-        yield part
+def _part(chunks: Sequence[tuple[int, IdRange]]) -> Sequence[tuple[int, IdRange]]:
+    """As many of the first chunks as are one part."""
+    totals = accumulate(cdrs.size for _, cdrs in chunks)
+    return chunks[: max(1, sum(total <= PART_CDRS for total in totals))]
 
 
 def _position(cdr: Cdr) -> tuple[int, int]:

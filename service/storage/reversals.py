@@ -56,7 +56,7 @@ class IdRange(NamedTuple):
     last: int
 
     @property
-    def cdrs(self) -> int:
+    def size(self) -> int:
         return self.last - self.first + 1
 
 
@@ -92,7 +92,7 @@ def _insert(
     connection: Connection, ranges: Sequence[IdRange], request: ReversalRequest, now_ns: int
 ) -> tuple[int, int]:
     """The first id and the number of the rows; their ids are consecutive."""
-    most = sum(piece.cdrs for piece in ranges)
+    most = sum(one.size for one in ranges)
     while True:
         first_id = ids.take_rows(connection, _TABLE, most)
         try:
@@ -158,11 +158,22 @@ def mark_upload(connection: Connection, upload_id: int, now_ns: int) -> None:
     )
 
 
-def created_by(connection: Connection, upload_id: int) -> list[IdRange]:
-    """The CDRs that the upload created, by chunk."""
+def made_by(
+    connection: Connection, upload_id: int, after_index: int, limit: int
+) -> list[tuple[int, IdRange]]:
+    """The upload's next chunks that created CDRs, at most ``limit``, behind the one that begins at
+    ``after_index``: where each begins, and its CDRs."""
     query = (
-        select(UploadChunkRow.first_cdr_id, UploadChunkRow.created)
-        .where(UploadChunkRow.upload_id == upload_id, UploadChunkRow.created > 0)
+        select(UploadChunkRow.first_index, UploadChunkRow.first_cdr_id, UploadChunkRow.created)
+        .where(
+            UploadChunkRow.upload_id == upload_id,
+            UploadChunkRow.first_index > after_index,
+            UploadChunkRow.created > 0,
+        )
         .order_by(UploadChunkRow.first_index)
+        .limit(limit)
     )
-    return [IdRange(first, first + created - 1) for first, created in connection.execute(query)]
+    return [
+        (first_index, IdRange(first, first + created - 1))
+        for first_index, first, created in connection.execute(query)
+    ]

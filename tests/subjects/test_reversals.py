@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,6 +23,7 @@ from service.model import (
     UnratedOutcome,
 )
 from service.reversals import Reversals
+from service.storage import ledger
 from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, at_once, call, calls
 
@@ -275,3 +278,69 @@ def test_against_rate_unrated_each_cdr_is_priced_or_withdrawn(
         taken = (entries[row.id].cost_units, entries[row.id].cost_fraction_e4)
         assert taken == ((None, None) if cost == (None, None) else (-cost[0], -cost[1]))
     assert world.cdrs.rate_unrated(0, None, None) == UnratedOutcome(0, 0, 0)
+
+
+def wait_for_a_lock(world: World) -> None:
+    """Until another session of PostgreSQL waits for a lock on a row."""
+    deadline = time.monotonic() + 20
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    while True:
+        with world.database.read() as connection:
+            if connection.exec_driver_sql(query + " AND datname = current_database()").scalar_one():
+                return
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("reversed_first", [True, False])
+def test_what_waited_for_the_other_sees_what_it_did(
+    world: World, other: World, payer: int, reversed_first: bool
+) -> None:
+    """RateUnrated and ReverseCdr, one of them held up until the other has committed. (SQLite has
+    one writer, and nobody sees half of what it does.)"""
+    if world.database.is_sqlite:
+        return
+    world.commit(0, 0, calls(payer, 0, 5, number="33"))
+    cdr_id = world.rows()[2].id
+    world.rate(payer, "33", 60, 60)
+    finish = threading.Event()
+    held = threading.Event()
+
+    def first() -> object:
+        # Up to its commit, which waits.
+        with pytest.MonkeyPatch.context() as patch:
+            append: Any = ledger.append
+
+            def appended(*arguments: Any) -> None:
+                append(*arguments)
+                if threading.current_thread() is running:
+                    held.set()
+                    assert finish.wait(20)
+
+            running = threading.current_thread()
+            patch.setattr(ledger, "append", appended)
+            if reversed_first:
+                return world.reversals.reverse_cdr(cdr_id, WHY)
+            return world.cdrs.rate_unrated(payer, None, None)
+
+    def second() -> object:
+        assert held.wait(20)
+        if reversed_first:
+            return other.cdrs.rate_unrated(payer, None, None)
+        return other.reversals.reverse_cdr(cdr_id, WHY)
+
+    def let_go() -> None:
+        assert held.wait(20)
+        wait_for_a_lock(world)
+        finish.set()
+
+    outcomes = at_once(first, second, let_go)
+    rated, reversed_ = outcomes[1::-1] if reversed_first else outcomes[:2]
+    assert isinstance(reversed_, Cdr), outcomes
+    assert reversed_.reversal is not None
+    left = 1 if reversed_first else 0
+    assert rated == UnratedOutcome(5 - left, 5 - left, 0)
+    assert (reversed_.cost_e4, reversed_.reversal.cost_e4) == (
+        (None, None) if reversed_first else (60, -60)
+    )
+    assert sum(row.status == RatingStatus.UNRATED for row in world.rows()) == left

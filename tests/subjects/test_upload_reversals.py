@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from service import reversals
 from service.errors import FailedPrecondition, InvalidInput, NotFound, Reason
-from service.model import BadCall, ReversalRequest, UploadReversal
+from service.model import BadCall, Call, ReversalRequest, UploadReversal
 from service.reversals import Reversals
 from service.storage.engine import Database
-from tests.subjects.world import NOON_NS, World, at_once, calls
+from tests.subjects.world import NOON_NS, World, at_once, calls, in_parts
 
 WHY = ReversalRequest("poured in twice", "anna@noc-1")
 
@@ -41,7 +41,17 @@ def other(database: Database) -> Iterator[World]:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reversals, "PART_CDRS", 7)
-    monkeypatch.setattr(reversals, "PART_RANGES", 3)
+    monkeypatch.setattr(reversals, "PART_CHUNKS", 3)
+
+
+def uploaded(world: World, records: Sequence[Call], chunk_calls: int = 3) -> int:
+    """The id of an upload of the records in small chunks."""
+    upload_id = world.commit(0, 0, []).upload_id
+    offset = 0
+    for chunk in in_parts(records, chunk_calls):
+        world.commit(upload_id, offset, chunk)
+        offset += len(chunk)
+    return upload_id
 
 
 def query(world: World, statement: str) -> list[Any]:
@@ -173,7 +183,7 @@ def test_an_upload_that_is_not_there(world: World) -> None:
 def test_broken_off_it_is_started_again(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload_id = world.commit(0, 0, calls(payer, 0, 40)).upload_id
+    upload_id = uploaded(world, calls(payer, 0, 40))
     append: Any = reversals.ledger.append
     turns = iter([True, True, False])
 
@@ -186,17 +196,17 @@ def test_broken_off_it_is_started_again(
         patched.setattr("service.storage.ledger.append", breaks)
         with pytest.raises(RuntimeError):
             world.reversals.reverse_upload(upload_id, WHY)
-    assert len(reversed_call_ids(world)) == 14
+    assert len(reversed_call_ids(world)) == 12
     with pytest.raises(FailedPrecondition):
         world.commit(upload_id, 40, calls(payer, 40, 1))
-    assert world.reversals.reverse_upload(upload_id, WHY) == UploadReversal(40, 26, 14)
+    assert world.reversals.reverse_upload(upload_id, WHY) == UploadReversal(40, 28, 12)
     exactly_the_uploads_are_reversed(world, upload_id)
 
 
 @pytest.mark.usefixtures("small_parts")
 def test_from_several_sides_at_once(world: World, other: World, payer: int) -> None:
     """The whole upload twice, and single CDRs of it, one of them at both of its ends."""
-    upload_id = world.commit(0, 0, calls(payer, 0, 90)).upload_id
+    upload_id = uploaded(world, calls(payer, 0, 90))
     ids = [row.id for row in world.rows()]
 
     def singly(worker: World, wanted: list[int]) -> int:
@@ -257,7 +267,7 @@ def test_against_rate_unrated(world: World, other: World, payer: int) -> None:
     """Both lock UNRATED CDRs, of several tenants and in an order that is not that of their ids."""
     stranger = world.tenant()
     records = [*calls(payer, 0, 60, number="33"), *calls(stranger, 0, 60, number="33")]
-    upload_id = world.commit(0, 0, records[::-1]).upload_id
+    upload_id = uploaded(world, records[::-1], chunk_calls=7)
     for tenant_id in (stranger, payer):
         world.rate(tenant_id, "33", 60, 60)
 
