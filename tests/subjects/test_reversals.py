@@ -292,42 +292,47 @@ def wait_for_a_lock(world: World) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("reversed_first", [True, False])
+@pytest.mark.parametrize("whole_upload", [False, True], ids=["one CDR", "its upload"])
+@pytest.mark.parametrize("reversed_first", [True, False], ids=["reversed first", "rated first"])
 def test_what_waited_for_the_other_sees_what_it_did(
-    world: World, other: World, payer: int, reversed_first: bool
+    world: World, other: World, payer: int, reversed_first: bool, whole_upload: bool
 ) -> None:
-    """RateUnrated and ReverseCdr, one of them held up until the other has committed. (SQLite has
+    """RateUnrated and a reversal, one of them held up until the other has committed. (SQLite has
     one writer, and nobody sees half of what it does.)"""
     if world.database.is_sqlite:
         return
-    world.commit(0, 0, calls(payer, 0, 5, number="33"))
+    upload_id = world.commit(0, 0, calls(payer, 0, 5, number="33")).upload_id
     cdr_id = world.rows()[2].id
     world.rate(payer, "33", 60, 60)
-    finish = threading.Event()
-    held = threading.Event()
+    held, finish = threading.Event(), threading.Event()
+
+    def reverse(worker: World) -> None:
+        if whole_upload:
+            worker.reversals.reverse_upload(upload_id, WHY)
+        else:
+            worker.reversals.reverse_cdr(cdr_id, WHY)
+
+    def rate(worker: World) -> UnratedOutcome:
+        return worker.cdrs.rate_unrated(payer, None, None)
 
     def first() -> object:
-        # Up to its commit, which waits.
+        """Up to its commit, which waits."""
+        append: Any = ledger.append
+        mine = threading.current_thread()
+
+        def appended(*arguments: Any) -> None:
+            append(*arguments)
+            if threading.current_thread() is mine:
+                held.set()
+                assert finish.wait(20)
+
         with pytest.MonkeyPatch.context() as patch:
-            append: Any = ledger.append
-
-            def appended(*arguments: Any) -> None:
-                append(*arguments)
-                if threading.current_thread() is running:
-                    held.set()
-                    assert finish.wait(20)
-
-            running = threading.current_thread()
             patch.setattr(ledger, "append", appended)
-            if reversed_first:
-                return world.reversals.reverse_cdr(cdr_id, WHY)
-            return world.cdrs.rate_unrated(payer, None, None)
+            return reverse(world) if reversed_first else rate(world)
 
     def second() -> object:
         assert held.wait(20)
-        if reversed_first:
-            return other.cdrs.rate_unrated(payer, None, None)
-        return other.reversals.reverse_cdr(cdr_id, WHY)
+        return rate(other) if reversed_first else reverse(other)
 
     def let_go() -> None:
         assert held.wait(20)
@@ -335,12 +340,11 @@ def test_what_waited_for_the_other_sees_what_it_did(
         finish.set()
 
     outcomes = at_once(first, second, let_go)
-    rated, reversed_ = outcomes[1::-1] if reversed_first else outcomes[:2]
-    assert isinstance(reversed_, Cdr), outcomes
-    assert reversed_.reversal is not None
-    left = 1 if reversed_first else 0
-    assert rated == UnratedOutcome(5 - left, 5 - left, 0)
-    assert (reversed_.cost_e4, reversed_.reversal.cost_e4) == (
-        (None, None) if reversed_first else (60, -60)
-    )
-    assert sum(row.status == RatingStatus.UNRATED for row in world.rows()) == left
+    withdrawn = (5 if whole_upload else 1) if reversed_first else 0
+    assert UnratedOutcome(5 - withdrawn, 5 - withdrawn, 0) in outcomes, outcomes
+    assert outcomes.count(None) == 2, outcomes
+    assert sum(row.status == RatingStatus.UNRATED for row in world.rows()) == withdrawn
+    entries = reversal_rows(world)
+    assert len(entries) == (5 if whole_upload else 1)
+    cost = (None, None) if reversed_first else (0, -60)
+    assert {(entry.cost_units, entry.cost_fraction_e4) for entry in entries} == {cost}
