@@ -61,13 +61,10 @@ def digest_of_reversals(rows: Iterable[ReversedRow]) -> bytes:
     1 or 0 for whether there is a cost, the upload (0 for none), and the two texts, which hold no
     NUL, with a NUL after each."""
     hashed = hashlib.sha256(b"tollwire.reversals.1")
-    for row in rows:
-        has_cost = row.cost_units is not None
-        numbers = (
-            *(row.id, row.cdr_id, row.tenant_id, row.started_at_ns),
-            *(row.cost_units or 0, row.cost_fraction_e4 or 0, row.created_at_ns, has_cost),
-            row.upload_id or 0,
+    for id_, cdr_id, tenant_id, started, units, fraction, created, upload_id, reason, by in rows:
+        numbers = _REVERSED.pack(
+            *(id_, cdr_id, tenant_id, started, units or 0, fraction or 0, created),
+            *(units is not None, upload_id or 0),
         )
-        hashed.update(_REVERSED.pack(*numbers))
-        hashed.update(f"{row.reason}\0{row.requested_by}\0".encode())
+        hashed.update(numbers + f"{reason}\0{by}\0".encode())
     return hashed.digest()

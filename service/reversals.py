@@ -14,7 +14,7 @@ from itertools import accumulate
 from service import paging
 from service.cdrs import check_period, most_bytes, unknown_cdr
 from service.checks import check_id, check_text, refuse
-from service.digests import ReversedRow, digest_of_reversals
+from service.digests import digest_of_reversals
 from service.errors import FieldViolation
 from service.model import (
     MAX_BATCH_CALLS,
@@ -86,7 +86,7 @@ class Reversals:
         now_ns = self._clock_ns()
         rows = reversals.add(connection, ranges, request, now_ns)
         if rows:
-            digest = digest_of_reversals(map(ReversedRow._make, rows))
+            digest = digest_of_reversals(rows)
             ledger.append(connection, EntryKind.REVERSED, rows[0].id, len(rows), digest, now_ns)
         return len(rows)
 

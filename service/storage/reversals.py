@@ -27,10 +27,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
 
 from service.model import ReversalRequest
 from service.storage import ids
-from service.storage.cdrs import IS_REVERSED, IS_UNRATED
+from service.storage.cdrs import IS_UNRATED
 from service.storage.tables import CdrReversalRow, CdrRow, UploadChunkRow, UploadRow
 
 _TABLE = "cdr_reversals"
@@ -81,7 +82,7 @@ def _hold_unrated(connection: Connection, ranges: Sequence[IdRange]) -> None:
     """Lock the UNRATED ones, in the order in which RateUnrated does."""
     query = (
         select(CdrRow.id)
-        .where(IS_UNRATED, _among(ranges))
+        .where(IS_UNRATED, _among(CdrRow.id, ranges))
         .order_by(CdrRow.tenant_id, CdrRow.started_at_ns, CdrRow.id)
         .with_for_update()
     )
@@ -121,7 +122,7 @@ def _insert_query(
         CdrRow.upload_id,
         literal(request.reason, Text),
         literal(request.requested_by, Text),
-    ).where(_among(ranges), ~IS_REVERSED)
+    ).where(_among(CdrRow.id, ranges), ~_is_reversed(ranges))
     query = insert(CdrReversalRow).from_select(ROW_FIELDS, new)
     # Else the number of inserted rows is not kept.
     return query.execution_options(preserve_rowcount=True)
@@ -135,8 +136,16 @@ def _is_reversed_meanwhile(error: IntegrityError) -> bool:
     )
 
 
-def _among(ranges: Sequence[IdRange]) -> ColumnElement[bool]:
-    return or_(*(CdrRow.id.between(first, last) for first, last in ranges))
+def _is_reversed(ranges: Sequence[IdRange]) -> ColumnElement[bool]:
+    """That a CDR of these ranges is reversed. PostgreSQL does not conclude by itself that only
+    their reversals matter, and would read all that there are for each part of an upload."""
+    of_it = CdrReversalRow.cdr_id == CdrRow.id
+    among = _among(CdrReversalRow.cdr_id, ranges)
+    return select(CdrReversalRow.id).where(of_it, among).exists()
+
+
+def _among(cdr_id: InstrumentedAttribute[int], ranges: Sequence[IdRange]) -> ColumnElement[bool]:
+    return or_(*(cdr_id.between(first, last) for first, last in ranges))
 
 
 def stored(connection: Connection, first_id: int, count: int) -> Sequence[Any]:
