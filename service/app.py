@@ -29,6 +29,7 @@ from service.cdrs import Cdrs
 from service.config import Listen, Settings
 from service.decks import Decks
 from service.errors import TollwireError
+from service.ledger import Ledger
 from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
@@ -90,6 +91,7 @@ def built(settings: Settings) -> Iterator[Built]:
                     usage=Usage(database),
                     reversals=Reversals(database),
                     verification=Verification(database),
+                    ledger=Ledger(database),
                 ),
                 decks,
                 load_seconds,

@@ -429,6 +429,48 @@ class UnratedOutcome:
     still_unrated: int
 
 
+class LedgerDifferenceKind(IntEnum):
+    """What does not fit: the entries of a chain, the rows of an entry, rows that no entry has, or
+    a root that was noted down."""
+
+    CHAIN = 1
+    ROWS = 2
+    NOT_ENTERED = 3
+    ROOT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerDifference:
+    """What does not fit, and where: 0 for what it is not about."""
+
+    kind: LedgerDifferenceKind
+    message: str
+    chain: int = 0
+    seq: int = 0
+    first_id: int = 0
+    row_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRoot:
+    """What the whole ledger is known by at one moment, as one line."""
+
+    root: str
+    entries: int
+    created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerProgress:
+    """How far a verification has come, and the differences since the last one."""
+
+    entries_checked: int
+    rows_checked: int
+    rows_per_second: float
+    differences: tuple[LedgerDifference, ...]
+    done: bool
+
+
 @dataclass(frozen=True, slots=True)
 class RateError:
     """What is wrong with one rate of a deck; ``index`` counts within the whole deck."""

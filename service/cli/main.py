@@ -13,6 +13,7 @@ from service.cli.cdrs_upload import upload_cdrs
 from service.cli.cdrs_uploads import list_failures, list_uploads, upload_status
 from service.cli.cdrs_verify import verify_cdrs
 from service.cli.failures import INTERRUPTED
+from service.cli.ledger import ledger
 from service.cli.rates import rates
 from service.cli.rates_import import export_rates, import_rates
 from service.cli.rating import rate
@@ -35,7 +36,7 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage):
+for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage, ledger):
     main.add_command(command)
 
 rates.add_command(import_rates)

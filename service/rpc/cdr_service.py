@@ -10,9 +10,10 @@ import grpc
 from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
 from service.config import DEFAULT_DATABASE_WAIT_SECONDS
+from service.ledger import Ledger
 from service.model import ChunkResult
 from service.reversals import Reversals
-from service.rpc.conversion import calls, cdrs, fields, reversals, uploads, verification
+from service.rpc.conversion import calls, cdrs, fields, ledger, reversals, uploads, verification
 from service.rpc.interceptors import malformed_request, on_bytes
 from service.turns import Turns
 from service.uploads import NewUpload, Uploads
@@ -36,6 +37,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         usage: Usage,
         reversals: Reversals,
         verification: Verification,
+        ledger: Ledger,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
     ) -> None:
         """``database_wait_seconds``: how long a chunk waits for a database that is away."""
@@ -44,6 +46,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         self._usage = usage
         self._reversals = reversals
         self._verification = verification
+        self._ledger = ledger
         self._turns = Turns(UPLOADS_AT_ONCE, database_wait_seconds)
 
     def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
@@ -148,3 +151,11 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         return pb.ListReversalsResponse(
             reversals=map(reversals.reversal, page.items), next_page_token=page.next_page_token
         )
+
+    def GetLedgerRoot(self, request: pb.GetLedgerRootRequest, context: Context) -> pb.LedgerRoot:
+        return ledger.ledger_root(self._ledger.root())
+
+    def VerifyLedger(
+        self, request: pb.VerifyLedgerRequest, context: Context
+    ) -> Iterator[pb.VerifyLedgerResponse]:
+        yield from map(ledger.ledger_progress, self._ledger.verify(request.root))

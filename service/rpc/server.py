@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import DEFAULT_DATABASE_WAIT_SECONDS, Listen
+from service.ledger import Ledger
 from service.rates import Rates
 from service.reversals import Reversals
 from service.rpc import health
@@ -86,6 +87,7 @@ class Subjects:
     usage: Usage
     reversals: Reversals
     verification: Verification
+    ledger: Ledger
 
 
 class RpcServer:
@@ -122,6 +124,7 @@ class RpcServer:
             subjects.usage,
             subjects.reversals,
             subjects.verification,
+            subjects.ledger,
             database_wait_seconds,
         )
         tenant = TenantServicer(subjects.tenants)

@@ -61,6 +61,16 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self, work: Work = Work.ORDINARY) -> Iterator[Connection]:
+        """A transaction for reading in which all statements see the same state."""
+        with self.read(work=work) as connection:
+            if not self.is_sqlite:
+                connection.exec_driver_sql(
+                    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+                )
+            yield connection
+
+    @contextmanager
     def write(
         self, kept: Connection | None = None, work: Work = Work.ORDINARY
     ) -> Iterator[Connection]:

@@ -412,6 +412,20 @@ def count_cdrs(address: str) -> int:
     return int(json.loads(result.stdout)["rows"][0]["calls"])
 
 
+def test_the_ledger(run: Run, tenant: str) -> None:
+    made = as_json(run, "ledger", "root")
+    assert made["root"] in run("ledger", "root")
+    verified = as_json_lines(run, "ledger", "verify", "--root", made["root"])[-1]
+    assert verified["done"] is True
+    assert verified["entries_checked"] == made["entries"]
+    run("ledger", "verify")
+    lengths, _, digest = made["root"].partition(":")
+    forged = f"{lengths}:{'0' * len(digest)}"
+    assert "1 difference found" in run("ledger", "verify", "--root", forged, exit_code=1)
+    told = run("ledger", "verify", "--root", "nothing", exit_code=1)
+    assert told.startswith("tollwire: INVALID_ARGUMENT (INVALID_FIELD): ")
+
+
 def prepare(address: str) -> None:
     arguments = ["tenants", "add", "--name", "Acme", "--server", address]
     assert CliRunner().invoke(main, arguments).exit_code == 0

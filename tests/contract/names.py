@@ -61,6 +61,11 @@ METHODS = {
             "tenant_id created_after created_before upload_id page_size page_token",
             "reversals next_page_token",
         ),
+        "GetLedgerRoot": ("GetLedgerRootRequest", "LedgerRoot"),
+        "VerifyLedger": (
+            "root",
+            "stream entries_checked rows_checked rows_per_second differences done",
+        ),
     },
     "TenantService": {
         "CreateTenant": ("tenant", "Tenant"),
@@ -99,6 +104,8 @@ MESSAGES = {
     "FailedRecord": "index call_id reason message call created_at",
     "UsageRow": "keys calls answered duration_seconds bill_seconds cost unrated currency corrected",
     "UsageTotals": "calls answered duration_seconds bill_seconds cost unrated",
+    "LedgerRoot": "root entries created_at",
+    "LedgerDifference": "kind chain seq first_id row_count message",
 }
 
 ENUMS = {
@@ -110,4 +117,5 @@ ENUMS = {
     "ImportMode": "MERGE REPLACE",
     "UsageDimension": "TENANT EXTENSION DESTINATION DIRECTION DISPOSITION DAY HOUR MONTH"
     " UNRATED_REASON",
+    "LedgerDifferenceKind": "CHAIN ROWS NOT_ENTERED ROOT",
 }

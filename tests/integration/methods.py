@@ -185,6 +185,8 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
         created_after=timestamp(NOON_NS),
         created_before=timestamp(NOON_NS + 1),
     ),
+    "GetLedgerRoot": lambda s: cdr_pb.GetLedgerRootRequest(),
+    "VerifyLedger": lambda s: cdr_pb.VerifyLedgerRequest(),
     "CreateTenant": lambda s: tenant_pb.CreateTenantRequest(tenant=full_tenant()),
     "GetTenant": lambda s: tenant_pb.GetTenantRequest(id=s.tenant_id),
     "ListTenants": lambda s: tenant_pb.ListTenantsRequest(page_size=10),

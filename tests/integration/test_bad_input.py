@@ -56,6 +56,7 @@ WRONG: dict[str, list[Any]] = {
     "Call.ended_at": [Timestamp(seconds=1_000)],
     "Call.call_id": ["c" * 256],
     "Rate.tenant_id": BAD_IDS,
+    "VerifyLedgerRequest.root": ["x", "1:", "1:" + "0" * 63, "-1:" + "0" * 64, "1-" * 1_000],
     "Rate.prefix": ["+", " ", "x", "4x", "4" * 33, "٤", "tel:", "4" * 100_000],
     "Rate.destination": ["d" * 201],
     "Rate.cost_per_minute": ["", *BAD_MONEY],

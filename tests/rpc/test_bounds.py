@@ -45,7 +45,7 @@ class Uploads:
 
 def server_over(uploads: Any) -> RpcServer:
     nothing: Any = None
-    subjects = Subjects(nothing, nothing, nothing, nothing, uploads, nothing, nothing, nothing)
+    subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 4)
     return RpcServer(subjects, max_streams=2 * UPLOADS)
 
 

@@ -34,7 +34,7 @@ class Uploads:
 def server() -> Iterator[RpcServer]:
     nothing: Any = None
     uploads: Any = Uploads()
-    subjects = Subjects(nothing, nothing, nothing, nothing, uploads, nothing, nothing, nothing)
+    subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 4)
     yield RpcServer(subjects, max_streams=PLACES)
 
 

@@ -31,6 +31,10 @@ from service.model import (
     FailedRecord,
     ImportMode,
     ImportOutcome,
+    LedgerDifference,
+    LedgerDifferenceKind,
+    LedgerProgress,
+    LedgerRoot,
     Page,
     Rate,
     RatedCall,
@@ -115,7 +119,7 @@ def server(subject: Fake) -> Any:
     return grpc_testing.server_from_dictionary(
         {
             SERVICES["RatingService"]: RatingServicer(fake, fake),
-            SERVICES["CdrService"]: CdrServicer(fake, fake, fake, fake, fake),
+            SERVICES["CdrService"]: CdrServicer(*[fake] * 6),
             SERVICES["TenantService"]: TenantServicer(fake),
         },
         grpc_testing.strict_real_time(),
@@ -343,6 +347,13 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         ("list", ReversalFilter(7, 1, None, 6), 9, "t"),
         None,
     ),
+    (
+        "CdrService/GetLedgerRoot",
+        cdr_pb.GetLedgerRootRequest(),
+        LedgerRoot("3-1:ab", 4, 1),
+        ("root",),
+        cdr_pb.LedgerRoot(root="3-1:ab", entries=4, created_at=Timestamp(nanos=1)),
+    ),
 ]
 
 
@@ -376,6 +387,7 @@ def test_every_method_is_tried() -> None:
         *("RatingService/StreamRateCalls", "RatingService/ImportRates"),
         *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
         "CdrService/VerifyCdrs",
+        "CdrService/VerifyLedger",
     }
     everything = {
         f"{service.name}/{method.name}"
@@ -565,3 +577,33 @@ def test_verification(server: Any, subject: Fake) -> None:
     assert rpc.take_response() == last
     assert rpc.termination()[1] is grpc.StatusCode.OK
     assert subject.calls == [("verify", VerificationFilter(7, None, 1, 6))]
+
+
+def test_a_verification_tells_how_far_it_is(server: Any, subject: Fake) -> None:
+    difference = LedgerDifference(LedgerDifferenceKind.ROWS, "gone", 1, 2, 3, 4)
+    subject.answers = [
+        iter(
+            [
+                LedgerProgress(5, 6, 7.5, (difference,), done=False),
+                LedgerProgress(8, 9, 0.0, (), done=True),
+            ]
+        )
+    ]
+    request = cdr_pb.VerifyLedgerRequest(root="3-1:ab")
+    rpc = server.invoke_unary_stream(method("CdrService/VerifyLedger"), (), request, 10)
+    told = cdr_pb.LedgerDifference(
+        kind=types_pb2.LEDGER_DIFFERENCE_KIND_ROWS,
+        chain=1,
+        seq=2,
+        first_id=3,
+        row_count=4,
+        message="gone",
+    )
+    assert [rpc.take_response() for _ in range(2)] == [
+        cdr_pb.VerifyLedgerResponse(
+            entries_checked=5, rows_checked=6, rows_per_second=7.5, differences=[told]
+        ),
+        cdr_pb.VerifyLedgerResponse(entries_checked=8, rows_checked=9, done=True),
+    ]
+    assert rpc.termination()[1] is grpc.StatusCode.OK
+    assert subject.calls == [("verify", "3-1:ab")]

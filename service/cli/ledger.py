@@ -1,0 +1,79 @@
+"""``tollwire ledger``: what an auditor notes down, and whether the records still fit it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from service.cli.connection import Client, connected
+from service.cli.failures import Failure
+from service.cli.output import json_text, note, print_fields, print_json, print_table
+from service.cli.values import enum_name, write_time
+from tollwire.v1.cdr_service_pb2 import (
+    GetLedgerRootRequest,
+    LedgerDifference,
+    VerifyLedgerRequest,
+    VerifyLedgerResponse,
+)
+from tollwire.v1.types_pb2 import LedgerDifferenceKind
+
+_HEADERS = ("kind", "chain", "seq", "first id", "rows", "message")
+
+
+@click.group()
+def ledger() -> None:
+    """Proof that nothing recorded was changed, removed or added since."""
+
+
+@ledger.command("root")
+@connected
+def show_root(client: Client) -> None:
+    """Show what the ledger is known by now: a line to note down."""
+    answer = client.cdrs.GetLedgerRoot(GetLedgerRootRequest(), timeout=client.timeout)
+    if client.as_json:
+        print_json(answer)
+    else:
+        print_fields(
+            [
+                ("root", answer.root),
+                ("entries", str(answer.entries)),
+                ("created at", write_time(answer.created_at)),
+            ]
+        )
+
+
+@ledger.command("verify")
+@click.option("--root", default="", metavar="ROOT", help="That was noted down before.")
+@connected
+def verify_ledger(client: Client, root: str) -> None:
+    """Check that everything recorded is as it was entered in the ledger.
+
+    With --root also that this is the ledger which the root was noted down of. Exits with 1 where
+    anything differs.
+    """
+    answers = client.cdrs.VerifyLedger(VerifyLedgerRequest(root=root), timeout=client.long_timeout)
+    different = 0
+    last = VerifyLedgerResponse()
+    for last in answers:
+        different += len(last.differences)
+        if client.as_json:
+            click.echo(json_text(last))
+            continue
+        if last.differences:
+            print_table(_HEADERS, map(_cells, last.differences), right=_HEADERS[1:5])
+        if sys.stderr.isatty() and not last.done:
+            note(f"{last.rows_checked} rows checked, {last.rows_per_second:,.0f} a second")
+    if not client.as_json:
+        note(
+            f"{last.entries_checked} entries and {last.rows_checked} rows checked,"
+            f" {last.rows_per_second:,.0f} rows a second"
+        )
+    if different:
+        raise Failure(f"{different} {'difference' if different == 1 else 'differences'} found")
+
+
+def _cells(difference: LedgerDifference) -> tuple[str, ...]:
+    numbers = (difference.chain, difference.seq, difference.first_id, difference.row_count)
+    kind = enum_name(LedgerDifferenceKind.DESCRIPTOR, difference.kind)
+    return (kind, *map(str, numbers), difference.message)

@@ -1,0 +1,574 @@
+"""The ledger held against records that somebody changed who owns the database.
+
+The attacker takes the triggers away first, as whoever owns the tables can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from service import ledger_rows
+from service.errors import InvalidInput
+from service.ledger import Ledger
+from service.model import (
+    LedgerDifference,
+    LedgerDifferenceKind,
+    LedgerProgress,
+    ReversalRequest,
+)
+from service.storage import ledger as storage
+from service.storage import triggers
+from service.storage.engine import Database
+from service.storage.ledger import EntryKind
+from service.storage.reversals import IdRange
+from tests.subjects.world import World, at_once, call, calls
+
+CHAIN, ROWS, NOT_ENTERED, ROOT = LedgerDifferenceKind
+
+
+@dataclass
+class Audit:
+    """A ledger with entries of all kinds, and what its verification says."""
+
+    world: World
+    ledger: Ledger
+
+    def verify(self, root: str = "") -> LedgerProgress:
+        """The last of what is told, with all differences."""
+        told = list(self.ledger.verify(root))
+        assert [one.done for one in told] == [False] * (len(told) - 1) + [True]
+        differences = tuple(one for part in told for one in part.differences)
+        last = told[-1]
+        return LedgerProgress(
+            last.entries_checked, last.rows_checked, last.rows_per_second, differences, True
+        )
+
+    def differences(self, root: str = "") -> list[LedgerDifference]:
+        return list(self.verify(root).differences)
+
+    def kinds(self, root: str = "") -> list[LedgerDifferenceKind]:
+        return [difference.kind for difference in self.differences(root)]
+
+    def attack(self, *statements: str, **values: Any) -> None:
+        """All of them with the triggers away, each must change something."""
+        with self.world.database.write() as connection:
+            triggers.drop(connection)
+            for statement in statements:
+                wanted = {name: values[name] for name in re.findall(r":(\w+)", statement)}
+                assert connection.execute(text(statement), wanted).rowcount > 0, statement
+            triggers.install(connection)
+
+    def entries(self, chain: int = 0) -> list[storage.Entry]:
+        with self.world.database.read() as connection:
+            return storage.entries(connection, chain, 1, 1000, 1000)
+
+
+@pytest.fixture
+def audit(database: Database) -> Audit:
+    """Entries 1 to 6 of chain 0: CDR 1; 2 to 4, an upload's; 5 and 6, of which 5 has no price;
+    the pricing of 5; CDR 7; 8 to 10."""
+    world = World.over(database)
+    payer = world.tenant()
+    world.rate(payer, "44", 200, 6)
+    world.cdrs.create(call(payer, call_id="a"))
+    upload_id = world.commit(0, 0, calls(payer, 0, 3)).upload_id
+    world.commit(upload_id, 3, [call(payer, "33", call_id="late"), call(payer, call_id="x")])
+    world.rate(payer, "33", 300, 6)
+    assert world.cdrs.rate_unrated(0, None, None).rated == 1
+    world.cdrs.create(call(payer, "99", call_id="unrated"))
+    world.commit(upload_id, 5, calls(payer, 3, 3, caller_number="é"))
+    return Audit(world, Ledger(database, lambda: 77))
+
+
+def test_an_empty_ledger(database: Database) -> None:
+    ledger = Ledger(database, lambda: 77)
+    root = ledger.root()
+    assert root.root == "0:" + hashlib.sha256(b"tollwire.root.1").hexdigest()
+    assert (root.entries, root.created_at_ns) == (0, 77)
+    for noted in ("", root.root):
+        (told,) = ledger.verify(noted)
+        assert (told.entries_checked, told.rows_checked, told.differences) == (0, 0, ())
+
+
+def test_what_nobody_touched_fits(audit: Audit) -> None:
+    root = audit.ledger.root()
+    assert re.fullmatch("6:[0-9a-f]{64}", root.root)
+    assert root.entries == 6
+    for noted in ("", root.root):
+        told = audit.verify(noted)
+        assert told.differences == ()
+        assert (told.entries_checked, told.rows_checked) == (6, 11)
+        assert told.rows_per_second > 0
+    assert audit.ledger.root() == root
+    kinds = [(one.kind, one.first_id, one.row_count) for one in audit.entries()]
+    assert kinds == [(1, 1, 1), (1, 2, 3), (1, 5, 2), (2, 1, 1), (1, 7, 1), (1, 8, 3)]
+
+
+def test_a_ledger_that_has_grown_fits_each_root_of_before(audit: Audit) -> None:
+    roots = [audit.ledger.root().root]
+    for index in range(3):
+        audit.world.cdrs.create(call(1, call_id=f"later {index}"))
+        roots.append(audit.ledger.root().root)
+    assert len(set(roots)) == 4
+    for root in roots:
+        assert audit.differences(root) == []
+
+
+UNRATED_AGAIN = (
+    "UPDATE cdrs SET status = 3, unrated_reason = 1, bill_seconds = NULL, cost_units = NULL,"
+    " cost_fraction_e4 = NULL, rate_version_id = NULL, rate_revision ="
+    " (SELECT rate_revision FROM cdr_pricings) WHERE id = 5"
+)
+COPIED = (
+    "tenant_id, {call_id}, extension_id, caller_number, destination_number, direction,"
+    " disposition, duration_seconds, started_at_ns, ended_at_ns, status, unrated_reason,"
+    " bill_seconds, cost_units, cost_fraction_e4, rate_version_id, rate_revision, upload_id,"
+    " created_at_ns"
+)
+
+
+def copied(cdr_id: int, new_id: int) -> str:
+    columns = COPIED.format(call_id="call_id")
+    values = COPIED.format(call_id="call_id || 'forged'")
+    return (
+        f"INSERT INTO cdrs (id, {columns}) SELECT {new_id}, {values} FROM cdrs WHERE id = {cdr_id}"
+    )
+
+
+# What was done, and where it is found: kind, seq, first_id, row_count, a word of the message.
+Found = tuple[LedgerDifferenceKind, int, int, int, str]
+SECOND = (ROWS, 2, 2, 3)
+ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
+    "a changed cost": (
+        ["UPDATE cdrs SET cost_fraction_e4 = cost_fraction_e4 + 1 WHERE id = 3"],
+        [(*SECOND, "are not what was written")],
+    ),
+    "a changed number": (
+        ["UPDATE cdrs SET destination_number = '4421' WHERE id = 3"],
+        [(*SECOND, "are not what was written")],
+    ),
+    "a changed call_id": (
+        ["UPDATE cdrs SET call_id = 'b' WHERE id = 4"],
+        [(*SECOND, "are not what was written")],
+    ),
+    "a changed upload": (
+        ["UPDATE cdrs SET upload_id = NULL WHERE id = 4"],
+        [(*SECOND, "are not what was written")],
+    ),
+    "a value that none can have": (
+        ["UPDATE cdrs SET bill_seconds = -1 WHERE id = 4"],
+        [(*SECOND, "CDR 4 cannot have bill_seconds -1")],
+    ),
+    "a deleted CDR": (["DELETE FROM cdrs WHERE id = 3"], [(*SECOND, "2 of its 3 CDRs are there")]),
+    "the last CDRs deleted": (
+        ["DELETE FROM cdrs WHERE id >= 8"],
+        [(ROWS, 6, 8, 3, "0 of its 3 CDRs")],
+    ),
+    "all CDRs deleted": (
+        ["DELETE FROM cdrs"],
+        [
+            *((ROWS, 1, 1, 1, "0 of its 1"), (ROWS, 2, 2, 3, "0 of its 3")),
+            *((ROWS, 3, 5, 2, "0 of its 2"), (ROWS, 5, 7, 1, "0 of its 1")),
+            *((ROWS, 6, 8, 3, "0 of its 3"), (ROWS, 4, 1, 1, "which is not there")),
+        ],
+    ),
+    "an inserted CDR": ([copied(3, 11)], [(NOT_ENTERED, 0, 11, 1, "CDRs")]),
+    "inserted CDRs, here and there": (
+        [copied(3, -(2**63)), copied(4, 11), copied(2, 12), copied(1, 2**63 - 1)],
+        [
+            *((NOT_ENTERED, 0, -(2**63), 1, "CDRs"), (NOT_ENTERED, 0, 11, 2, "CDRs")),
+            (NOT_ENTERED, 0, 2**63 - 1, 1, "CDRs"),
+        ],
+    ),
+    "two CDRs that changed places": (
+        [
+            "UPDATE cdrs SET id = 100 WHERE id = 2",
+            "UPDATE cdrs SET id = 2 WHERE id = 3",
+            "UPDATE cdrs SET id = 3 WHERE id = 100",
+        ],
+        [(*SECOND, "are not what was written")],
+    ),
+    "a changed cost of one that was priced late": (
+        ["UPDATE cdrs SET cost_fraction_e4 = cost_fraction_e4 + 1 WHERE id = 5"],
+        [(ROWS, 4, 1, 1, "pricings are not what was written")],
+    ),
+    "a CDR priced behind the ledger's back": (
+        [
+            "UPDATE cdrs SET status = 1, unrated_reason = NULL, bill_seconds = 1, cost_units = 0,"
+            " cost_fraction_e4 = 1, rate_version_id = 1 WHERE id = 7"
+        ],
+        [(ROWS, 5, 7, 1, "are not what was written")],
+    ),
+    "a priced CDR set back": (
+        [UNRATED_AGAIN],
+        [(ROWS, 3, 5, 2, "CDR 5 was priced, and has no"), (ROWS, 4, 1, 1, "has no price")],
+    ),
+    "a priced CDR set back with its pricing": (
+        [UNRATED_AGAIN, "DELETE FROM cdr_pricings"],
+        [(ROWS, 4, 1, 1, "0 of its 1 pricings")],
+    ),
+    "a changed pricing": (
+        ["UPDATE cdr_pricings SET priced_at_ns = priced_at_ns + 1"],
+        [(ROWS, 4, 1, 1, "pricings are not what was written")],
+    ),
+    "a pricing with another reason": (
+        ["UPDATE cdr_pricings SET unrated_reason = 2"],
+        [(ROWS, 3, 5, 2, "CDRs are not"), (ROWS, 4, 1, 1, "pricings are not")],
+    ),
+    "a deleted pricing": (
+        ["DELETE FROM cdr_pricings"],
+        [(ROWS, 3, 5, 2, "CDRs are not"), (ROWS, 4, 1, 1, "0 of its 1")],
+    ),
+    "an inserted pricing": (
+        ["INSERT INTO cdr_pricings SELECT 9, 2, 1, 1, 1 FROM cdr_pricings"],
+        [(*SECOND, "CDRs are not what was written"), (NOT_ENTERED, 0, 9, 1, "pricings")],
+    ),
+    "a changed entry": (
+        ["UPDATE ledger_entries SET created_at_ns = created_at_ns + 1 WHERE seq = 3"],
+        [(CHAIN, 3, 0, 0, "was changed")],
+    ),
+    "an entry with another hash": (
+        ["UPDATE ledger_entries SET hash = digest WHERE seq = 3"],
+        [(CHAIN, 3, 0, 0, "was changed"), (CHAIN, 4, 0, 0, "does not follow")],
+    ),
+    "the last entry with another hash": (
+        ["UPDATE ledger_entries SET hash = digest WHERE seq = 6"],
+        [(CHAIN, 6, 0, 0, "was changed"), (CHAIN, 6, 0, 0, "not that of its last entry")],
+    ),
+    "an entry of other rows": (
+        ["UPDATE ledger_entries SET row_count = 2 WHERE seq = 2"],
+        [
+            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 2, "are not what was written")),
+            (NOT_ENTERED, 0, 4, 1, "CDRs"),
+        ],
+    ),
+    "an entry of far too many rows": (
+        ["UPDATE ledger_entries SET row_count = 2147483647 WHERE seq = 2"],
+        [
+            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 2**31 - 1, "no transaction writes")),
+            (NOT_ENTERED, 0, 2, 3, "CDRs"),
+        ],
+    ),
+    "an entry of rows of another": (
+        ["UPDATE ledger_entries SET row_count = 4 WHERE seq = 2"],
+        [
+            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 4, "are not what was written")),
+            (ROWS, 3, 5, 2, "another entry has"),
+            (NOT_ENTERED, 0, 6, 1, "CDRs"),
+        ],
+    ),
+    "an entry deleted from the middle": (
+        ["DELETE FROM ledger_entries WHERE seq = 2"],
+        [(CHAIN, 2, 0, 0, "entries up to 2 are missing"), (NOT_ENTERED, 0, 2, 3, "CDRs")],
+    ),
+    "the first entries deleted": (
+        ["DELETE FROM ledger_entries WHERE seq <= 2"],
+        [(CHAIN, 1, 0, 0, "up to 2 are missing"), (NOT_ENTERED, 0, 1, 4, "CDRs")],
+    ),
+    "the last entry deleted": (
+        ["DELETE FROM ledger_entries WHERE seq = 6"],
+        [(CHAIN, 6, 0, 0, "up to 6 are missing"), (NOT_ENTERED, 0, 8, 3, "CDRs")],
+    ),
+    "the last entry deleted, and the head set back": (
+        [
+            "DELETE FROM ledger_entries WHERE seq = 6",
+            "UPDATE ledger_heads SET length = 5,"
+            " hash = (SELECT hash FROM ledger_entries WHERE seq = 5) WHERE chain = 0",
+        ],
+        [(NOT_ENTERED, 0, 8, 3, "CDRs")],
+    ),
+    "an entry added behind the head": (
+        [
+            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5"
+            " FROM ledger_entries WHERE seq = 6"
+        ],
+        [(CHAIN, 7, 0, 0, "behind the chain's end"), (ROWS, 7, 50, 1, "0 of its 1")],
+    ),
+    "an entry added, and the head moved": (
+        [
+            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5"
+            " FROM ledger_entries WHERE seq = 6",
+            "UPDATE ledger_heads SET length = 7 WHERE chain = 0",
+        ],
+        [(CHAIN, 7, 0, 0, "was changed, or does not"), (ROWS, 7, 50, 1, "0 of its 1")],
+    ),
+    "an entry added before the first": (
+        [
+            copied(3, -5),
+            "INSERT INTO ledger_entries SELECT chain, -9223372036854775808, 1, -5, 1, digest, hash,"
+            " 5 FROM ledger_entries WHERE seq = 6",
+        ],
+        [
+            (CHAIN, -(2**63), 0, 0, "before the chain's first"),
+            (ROWS, -(2**63), -5, 1, "no CDRs have ids from -5 on"),
+            (NOT_ENTERED, 0, -5, 1, "CDRs"),
+        ],
+    ),
+    "an entry in a chain that there is not": (
+        [
+            "INSERT INTO ledger_entries SELECT 99, 1, 1, 50, 1, digest, hash, 5"
+            " FROM ledger_entries WHERE seq = 6"
+        ],
+        [(CHAIN, 0, 0, 0, "chain 99 has no end"), (ROWS, 1, 50, 1, "0 of its 1")],
+    ),
+    "entries that changed places": (
+        [
+            "UPDATE ledger_entries SET seq = 100 WHERE seq = 2",
+            "UPDATE ledger_entries SET seq = 2 WHERE seq = 3",
+            "UPDATE ledger_entries SET seq = 3 WHERE seq = 100",
+        ],
+        [(CHAIN, seq, 0, 0, "does not follow") for seq in (2, 3, 4)],
+    ),
+    "another head": (
+        ["UPDATE ledger_heads SET hash = (SELECT max(digest) FROM ledger_entries) WHERE chain = 0"],
+        [(CHAIN, 6, 0, 0, "the chain's end is not that of its last entry")],
+    ),
+    "a head without its entries": (
+        ["DELETE FROM ledger_entries"],
+        [
+            *((CHAIN, 1, 0, 0, "up to 6 are missing"), (NOT_ENTERED, 0, 1, 10, "CDRs")),
+            (NOT_ENTERED, 0, 1, 1, "pricings"),
+        ],
+    ),
+    "entries without their head": (
+        ["DELETE FROM ledger_heads WHERE chain = 0"],
+        [(CHAIN, 0, 0, 0, "chain 0 has no end")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_what_an_owner_of_the_database_may_do_is_found(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    statements, expected = ATTACKS[name]
+    audit.attack(*statements)
+    whole = audit.verify()
+    found = whole.differences
+    assert [(one.kind, one.seq, one.first_id, one.row_count) for one in found] == [
+        one[:4] for one in expected
+    ]
+    for difference, (*_, words) in zip(found, expected, strict=True):
+        assert words in difference.message
+        assert difference.chain == 0 or name.startswith("an entry in a chain")
+    # In parts of another size the same is found, row by row.
+    in_small_parts(monkeypatch)
+    parts = audit.verify("6:" + "0" * 64)
+    assert parts.entries_checked == whole.entries_checked
+    assert parts.rows_checked == whole.rows_checked
+    assert {one for one in parts.differences if one.kind in (CHAIN, ROWS)} == {
+        one for one in found if one.kind in (CHAIN, ROWS)
+    }
+    assert rows_not_entered(parts) == rows_not_entered(whole)
+
+
+def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("service.ledger.PART_ENTRIES", "service.ledger_rows.PART_ENTRIES"):
+        monkeypatch.setattr(name, 2)
+    monkeypatch.setattr("service.ledger_rows.PART_ROWS", 2)
+    monkeypatch.setattr("service.ledger.PROGRESS_SECONDS", 0)
+
+
+def rows_not_entered(told: LedgerProgress) -> set[tuple[str, int]]:
+    return {
+        (one.message, row_id)
+        for one in told.differences
+        if one.kind == NOT_ENTERED
+        for row_id in range(one.first_id, one.first_id + one.row_count)
+    }
+
+
+REVERSED = (ROWS, 7, 1, 2)
+ATTACKS_ON_REVERSALS: dict[str, tuple[str, list[Found]]] = {
+    "a changed reversal": (
+        "UPDATE cdr_reversals SET cost_units = -9 WHERE cdr_id = 3",
+        [(*REVERSED, "reversals are not what was written")],
+    ),
+    "another reason": (
+        "UPDATE cdr_reversals SET reason = 'other' WHERE cdr_id = 3",
+        [(*REVERSED, "reversals are not what was written")],
+    ),
+    "somebody else asked": (
+        "UPDATE cdr_reversals SET requested_by = 'nobody' WHERE cdr_id = 3",
+        [(*REVERSED, "reversals are not what was written")],
+    ),
+    "no cost any more": (
+        "UPDATE cdr_reversals SET cost_units = NULL, cost_fraction_e4 = NULL",
+        [(*REVERSED, "reversals are not what was written")],
+    ),
+    "a value that none can have": (
+        "UPDATE cdr_reversals SET upload_id = 0 WHERE cdr_id = 3",
+        [(*REVERSED, "has values that none can have")],
+    ),
+    "a deleted reversal": (
+        "DELETE FROM cdr_reversals WHERE cdr_id = 3",
+        [(*REVERSED, "1 of its 2 reversals")],
+    ),
+    "an inserted reversal": (
+        "INSERT INTO cdr_reversals (id, cdr_id, tenant_id, started_at_ns, cost_units,"
+        " cost_fraction_e4, created_at_ns, reason, requested_by) SELECT 3, 1, tenant_id,"
+        " started_at_ns, 0, 0, 5, 'x', 'x' FROM cdrs WHERE id = 1",
+        [(NOT_ENTERED, 0, 3, 1, "reversals")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["nothing", *ATTACKS_ON_REVERSALS])
+def test_reversals_are_in_it(audit: Audit, name: str) -> None:
+    request = ReversalRequest(reason="twice", requested_by="Ada")
+    with audit.world.database.write() as connection:
+        ranges = [IdRange(3, 3), IdRange(7, 7)]
+        audit.world.reversals._reverse(connection, ranges, request)
+    assert audit.entries()[-1][2:5] == (EntryKind.REVERSED, 1, 2)
+    assert audit.verify().rows_checked == 13
+    statement, expected = ATTACKS_ON_REVERSALS.get(name, ("", []))
+    if statement:
+        audit.attack(statement)
+    found = audit.differences()
+    assert [(one.kind, one.seq, one.first_id, one.row_count) for one in found] == [
+        one[:4] for one in expected
+    ]
+    for difference, (*_, words) in zip(found, expected, strict=True):
+        assert words in difference.message
+
+
+def chained_anew(audit: Audit, from_seq: int) -> Iterator[storage.Entry]:
+    """The entries from there on as an attacker writes them who knows how the chain is made."""
+    entries = audit.entries()
+    last_hash = entries[from_seq - 2].hash if from_seq > 1 else storage.NO_HASH
+    for entry in entries[from_seq - 1 :]:
+        with audit.world.database.snapshot() as connection:
+            kind = ledger_rows.KINDS[EntryKind(entry.kind)]
+            rows = kind.read(connection, entry.first_id, entry.first_id + entry.row_count, 1000)
+        digest = rows.digest(0, entry.row_count)
+        last_hash = storage.entry_hash(last_hash, *entry[:5], entry.created_at_ns, digest)
+        yield entry._replace(digest=digest, hash=last_hash)
+
+
+@pytest.mark.parametrize("from_seq", [1, 2])
+def test_a_chain_that_is_written_anew_no_longer_fits_a_root_of_before(
+    audit: Audit, from_seq: int
+) -> None:
+    root = audit.ledger.root().root
+    audit.attack("UPDATE cdrs SET cost_units = 9 WHERE id = 3")
+    forged = list(chained_anew(audit, from_seq))
+    for entry in forged:
+        audit.attack(
+            "UPDATE ledger_entries SET digest = :digest, hash = :hash WHERE seq = :seq",
+            **entry._asdict(),
+        )
+    audit.attack("UPDATE ledger_heads SET hash = :hash WHERE chain = 0", hash=forged[-1].hash)
+    assert audit.differences() == []
+    assert audit.kinds(root) == [ROOT]
+    audit.world.cdrs.create(call(1, call_id="later"))
+    assert audit.differences() == []
+    assert audit.kinds(root) == [ROOT]
+    assert audit.differences(audit.ledger.root().root) == []
+
+
+def test_a_ledger_that_was_cut_off_does_not_fit_the_root(audit: Audit) -> None:
+    root = audit.ledger.root().root
+    audit.attack(
+        "DELETE FROM cdrs WHERE id >= 8",
+        "DELETE FROM ledger_entries WHERE seq = 6",
+        "UPDATE ledger_heads SET length = 5,"
+        " hash = (SELECT hash FROM ledger_entries WHERE seq = 5) WHERE chain = 0",
+    )
+    assert audit.differences() == []
+    (difference,) = audit.differences(root)
+    assert difference.kind == ROOT
+    assert "chain 0 had 6 entries when the root was noted down, and has 5" in difference.message
+    # What comes in its place is not what was there.
+    audit.world.commit(0, 0, calls(1, 100, 3))
+    assert audit.kinds(root) == [ROOT]
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        *("x", ":", "1:", "1:00", "-1:" + "0" * 64, "1-:" + "0" * 64, "1:" + "0" * 63 + "G"),
+        *("9223372036854775808:" + "0" * 64, "1-" * 2000 + "1:" + "0" * 64, "é:" + "0" * 64),
+    ],
+)
+def test_what_is_no_root_is_refused_at_once(audit: Audit, root: str) -> None:
+    with pytest.raises(InvalidInput) as failure:
+        audit.ledger.verify(root)
+    assert [wrong.field for wrong in failure.value.violations] == ["root"]
+
+
+@pytest.mark.parametrize("root", ["1:", "6:", "5-1:", "0-6:", "9223372036854775807:", "7:"])
+def test_a_root_of_something_else(audit: Audit, root: str) -> None:
+    assert ROOT in audit.kinds(root + "0" * 64)
+
+
+def test_many_rows_that_nobody_entered(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit.attack(
+        *(copied(3, 11 + index).replace("forged", f"forged {index}") for index in range(20))
+    )
+    in_small_parts(monkeypatch)
+    found = audit.differences()
+    assert {one.kind for one in found} == {NOT_ENTERED}
+    assert sum(one.row_count for one in found) == 20
+
+
+def test_uploads_meanwhile_are_no_difference(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers, each with ids of its own, record and price while a verification runs."""
+    in_small_parts(monkeypatch)
+    other = World.over(Database(audit.world.database.engine.url.render_as_string(False)))
+    root = audit.ledger.root().root
+    running = [True]
+
+    def record(world: World, name: str) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                for index in range(12):
+                    made = calls(1, 0, 3)
+                    world.commit(
+                        0,
+                        0,
+                        [call(1, "77", call_id=f"{name} {index} {at}") for at in range(len(made))],
+                    )
+                    world.cdrs.create(call(1, call_id=f"{name} {index}"))
+                    world.cdrs.rate_unrated(0, None, None)
+                    if index == 6:
+                        world.rate(1, "7" if name == "a" else "77")
+            finally:
+                running.pop()
+
+        return run
+
+    running.append(True)
+    verified: list[LedgerProgress] = []
+
+    def verify() -> None:
+        while running:
+            verified.append(audit.verify(root))
+
+    results = at_once(record(audit.world, "a"), record(other, "b"), verify)
+    other.database.close()
+    assert results == [None] * 3
+    verified.append(audit.verify(root))
+    assert [told.differences for told in verified] == [()] * len(verified)
+    assert verified[-1].rows_checked > 11 + 2 * 12 * 4
+    assert len(verified) > 2
+
+
+def test_each_kind_of_entry_is_checked() -> None:
+    assert ledger_rows.KINDS.keys() == set(EntryKind)
+
+
+def test_it_tells_how_far_it_is(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_parts(monkeypatch)
+    told = list(audit.ledger.verify(""))
+    assert len(told) > 5
+    rows = [one.rows_checked for one in told]
+    assert rows == sorted(rows)
+    assert rows[-1] == 11
+    assert [one.done for one in told] == [False] * (len(told) - 1) + [True]
