@@ -24,7 +24,7 @@ from service.model import (
     RatingStatus,
     UnratedReason,
 )
-from service.storage import ledger, ledger_rows
+from service.storage import ledger, ledger_rows, stored_rows
 from service.storage.engine import Connection, Database
 from service.storage.ledger import Entry, EntryKind
 from service.storage.limits import Work
@@ -120,7 +120,7 @@ class ReversalRows:
                 all(map(_is_int, numbers))
                 and (all(map(_is_int, cost)) or cost == (None, None))
                 and _is_id(row.upload_id)
-                and all(isinstance(text, str) and "\0" not in text for text in texts)
+                and all(map(_is_text, texts))
             ):
                 yield f"reversal {row.id} has values that none can have"
 
@@ -132,14 +132,29 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int)
 
 
+def _is_text(value: object) -> bool:
+    """That can be hashed: without a NUL, and without the surrogates of what is no UTF-8."""
+    return (
+        isinstance(value, str)
+        and "\0" not in value
+        and not any("\ud800" <= character <= "\udfff" for character in value)
+    )
+
+
 def _is_id(value: object) -> bool:
     """Or none."""
     return value is None or (isinstance(value, int) and value != 0)
 
 
+class _Reader:
+    """How CDRs come into the core."""
+
+    copy = staticmethod(read_copy)
+    tuples = staticmethod(read_tuples)
+
+
 def _read_cdrs(connection: Connection, begin_id: int, end_id: int, limit: int) -> Rows:
-    read = ledger_rows.cdrs(connection, begin_id, end_id, limit)
-    stored = read_copy(read) if isinstance(read, bytes) else read_tuples(read)
+    stored = stored_rows.read_first(connection, _Reader, begin_id, end_id - 1, limit)
     return CdrRows(stored, ledger_rows.pricings_of_cdrs(connection, begin_id, end_id))
 
 

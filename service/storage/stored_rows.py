@@ -11,8 +11,8 @@ who makes something of them is handed in, because this module knows no rating co
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -72,6 +72,34 @@ def read(
 ) -> T_co:
     """The CDRs with these ids that match, by rising id."""
     query = f"{_SELECT} {first_id} AND {last_id}{_conditions(connection, wanted)} ORDER BY id"
+    return _read(connection, reader, query)
+
+
+def read_first(
+    connection: Connection, reader: Reader[T_co], first_id: int, last_id: int, limit: int
+) -> T_co:
+    """The first ``limit`` CDRs with these ids, by rising id."""
+    # Written as a number the lowest of all would be a NUMERIC, for which there is no index.
+    between = f"CAST('{first_id}' AS BIGINT) AND CAST('{last_id}' AS BIGINT)"
+    return _read(connection, reader, f"{_SELECT} {between} ORDER BY id LIMIT {limit}")
+
+
+@contextmanager
+def any_texts(connection: Connection) -> Iterator[None]:
+    """Within the block SQLite's texts are read even where they are no UTF-8: what is wrong in them
+    comes as surrogates. The service never writes such a text."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.text_factory = _as_it_is
+    try:
+        yield
+    finally:
+        driver.text_factory = str
+
+
+def _read(connection: Connection, reader: Reader[T_co], query: str) -> T_co:
     if connection.dialect.name == "sqlite":
         return _read_sqlite(connection, reader, query)
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
@@ -127,12 +155,9 @@ def _read_sqlite(connection: Connection, reader: Reader[T_co], query: str) -> T_
     except sqlite3.OperationalError as error:
         if "decode" not in str(error):
             raise
-    # A text that is no UTF-8, which the service never writes. The reader is to see it.
-    driver.text_factory = _as_it_is
-    try:
+    # The reader is to see it.
+    with any_texts(connection):
         return _read_tuples(driver, reader, query)
-    finally:
-        driver.text_factory = str
 
 
 def _read_tuples(driver: Any, reader: Reader[T_co], query: str) -> T_co:
