@@ -18,9 +18,7 @@ import struct
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, text, update
-
-from service.storage.tables import LedgerEntryRow, LedgerHeadRow
+from sqlalchemy import Connection, text
 
 HASH_SIZE = 32
 # What the first entry of a chain has for the hash of the entry before it.
@@ -57,6 +55,18 @@ class Head(NamedTuple):
 
 
 _MAX_ID = 2**63 - 1  # on SQLite every text is above it
+# Every transaction that records a call runs these: as text, which costs the fewest round trips and
+# the least work around them.
+_HEADS = f"SELECT {', '.join(Head._fields)} FROM ledger_heads"
+_FIRST_HEAD = f"{_HEADS} ORDER BY chain LIMIT 1"
+_ANY_HEAD = f"{_HEADS} ORDER BY random() LIMIT 1 FOR UPDATE"
+_INSERT = f"INSERT INTO ledger_entries ({', '.join(Entry._fields)}) VALUES ({{}})"
+_MOVE = "UPDATE ledger_heads SET length = {}, hash = {} WHERE chain = {}"
+_MOVE_AND_INSERT = (
+    f"WITH moved AS ({_MOVE.format('%s', '%s', '%s')})"
+    f" {_INSERT.format(', '.join(['%s'] * len(Entry._fields)))}"
+)
+
 _ENTRY = f"SELECT {', '.join(Entry._fields)} FROM ledger_entries"
 
 
@@ -76,21 +86,12 @@ def append(
     chain, length, last_hash = _hold_chain(connection)
     seq = length + 1
     new_hash = entry_hash(last_hash, chain, seq, kind, first_id, row_count, now_ns, digest)
-    connection.execute(
-        insert(LedgerEntryRow).values(
-            chain=chain,
-            seq=seq,
-            kind=kind,
-            first_id=first_id,
-            row_count=row_count,
-            digest=digest,
-            hash=new_hash,
-            created_at_ns=now_ns,
-        )
-    )
-    connection.execute(
-        update(LedgerHeadRow).where(LedgerHeadRow.chain == chain).values(length=seq, hash=new_hash)
-    )
+    entry = (chain, seq, int(kind), first_id, row_count, digest, new_hash, now_ns)
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_INSERT.format(", ".join("?" * len(entry))), entry)
+        connection.exec_driver_sql(_MOVE.format("?", "?", "?"), (seq, new_hash, chain))
+    else:
+        connection.exec_driver_sql(_MOVE_AND_INSERT, (seq, new_hash, chain, *entry))
 
 
 def entry_hash(
@@ -109,16 +110,13 @@ def entry_hash(
     return hashlib.sha256(b"tollwire.ledger.1" + last_hash + numbers + digest).digest()
 
 
-def _hold_chain(connection: Connection) -> tuple[int, int, bytes]:
-    """chain, length and hash of the first chain that no other transaction holds; where all are
-    held, of one that was waited for."""
-    heads = select(LedgerHeadRow.chain, LedgerHeadRow.length, LedgerHeadRow.hash)
-    free = heads.order_by(LedgerHeadRow.chain).limit(1).with_for_update(skip_locked=True)
-    found = connection.execute(free).one_or_none()
-    if found is None:
-        any_of_them = heads.order_by(func.random()).limit(1).with_for_update()
-        found = connection.execute(any_of_them).one()
-    return found.chain, found.length, found.hash
+def _hold_chain(connection: Connection) -> Head:
+    """The end of the first chain that no other transaction holds; where all are held, of one that
+    was waited for."""
+    if connection.dialect.name == "sqlite":
+        return Head(*connection.exec_driver_sql(_FIRST_HEAD).one())
+    free = connection.exec_driver_sql(f"{_FIRST_HEAD} FOR UPDATE SKIP LOCKED").one_or_none()
+    return Head(*(free or connection.exec_driver_sql(_ANY_HEAD).one()))
 
 
 # Reading, past the types of the columns: on SQLite a value may be of any type, and one that cannot
@@ -127,8 +125,7 @@ def _hold_chain(connection: Connection) -> tuple[int, int, bytes]:
 
 def heads(connection: Connection) -> list[Head]:
     """The ends of all chains, by their numbers."""
-    query = f"SELECT {', '.join(Head._fields)} FROM ledger_heads ORDER BY chain"
-    return [Head(*row) for row in connection.exec_driver_sql(query)]
+    return [Head(*row) for row in connection.exec_driver_sql(f"{_HEADS} ORDER BY chain")]
 
 
 def chains_with_entries(connection: Connection) -> list[int]:
