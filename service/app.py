@@ -33,6 +33,7 @@ from service.ledger import Ledger
 from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
+from service.rpc.entrance import Entrance, log_end
 from service.rpc.error_map import cause_of
 from service.rpc.ports import CannotListen, Reservation, probe
 from service.rpc.server import RpcServer, Subjects
@@ -181,6 +182,7 @@ def _run(
         server = RpcServer(
             everything.subjects,
             max_streams=settings.max_streams,
+            entrance=Entrance(observers=[log_end]),
             share_port=share_port,
             database_wait_seconds=settings.database_wait_seconds,
         )

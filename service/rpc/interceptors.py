@@ -12,8 +12,6 @@ A method that is marked with ``on_bytes`` takes and returns the bytes of message
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -24,13 +22,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from service.errors import InvalidInput, Reason
 from service.rpc import error_map
+from service.rpc.entrance import Entrance, Visit
 from service.rpc.streams import Requests, Send, Stream, StreamOver, Streams
 
 Context = grpc.ServicerContext
 Decode = Callable[[bytes], Any]
 Encode = Callable[[Any], bytes]
-
-_LOG = logging.getLogger("tollwire.rpc")
 
 
 def add_service(
@@ -38,13 +35,14 @@ def add_service(
     service: ServiceDescriptor,
     servicer: object,
     streams: Streams,
+    entrance: Entrance,
     *,
     name: str = "",
 ) -> None:
     """Registers ``servicer`` for all methods of ``service``. ``streams`` gives its streams their
-    places. ``name``: under another name than the descriptor's."""
+    places, ``entrance`` lets RPCs in. ``name``: under another name than the descriptor's."""
     handlers = {
-        method.name: _handler(f"{service.name}/{method.name}", method, servicer, streams)
+        method.name: _handler(f"{service.name}/{method.name}", method, servicer, streams, entrance)
         for method in service.methods
     }
     server.add_registered_method_handlers(name or service.full_name, handlers)
@@ -61,7 +59,7 @@ def _as_it_is(data: bytes) -> bytes:
 
 
 def _handler(
-    name: str, method: MethodDescriptor, servicer: object, streams: Streams
+    name: str, method: MethodDescriptor, servicer: object, streams: Streams, entrance: Entrance
 ) -> grpc.RpcMethodHandler[Any, Any]:
     behavior = getattr(servicer, method.name)
     decode: Decode = _as_it_is
@@ -70,18 +68,20 @@ def _handler(
         decode = _decoder(GetMessageClass(method.input_type).FromString)
         encode = GetMessageClass(method.output_type).SerializeToString
     if getattr(behavior, "experimental_non_blocking", False):
-        handle = _watching(name, decode, behavior, encode, streams)
+        handle = _watching(name, decode, behavior, encode, streams, entrance)
         return grpc.unary_stream_rpc_method_handler(handle)
     if not method.client_streaming and not method.server_streaming:
-        return grpc.unary_unary_rpc_method_handler(_unary(name, decode, behavior, encode))
+        return grpc.unary_unary_rpc_method_handler(_unary(name, decode, behavior, encode, entrance))
     if not method.client_streaming:
-        stream = _streaming(name, _one(decode), behavior, encode, streams)
+        stream = _streaming(name, _one(decode), behavior, encode, streams, entrance)
         return grpc.unary_stream_rpc_method_handler(stream)
     if not method.server_streaming:
         # On the wire one response is a stream of one; so this too can be ended while it waits.
         behavior = _in_a_list(behavior)
     read = _each(decode, end_counts=not method.server_streaming)
-    return grpc.stream_stream_rpc_method_handler(_streaming(name, read, behavior, encode, streams))
+    return grpc.stream_stream_rpc_method_handler(
+        _streaming(name, read, behavior, encode, streams, entrance)
+    )
 
 
 def malformed_request() -> InvalidInput:
@@ -103,24 +103,23 @@ def _decoder(parse: Decode) -> Decode:
 
 
 def _unary(
-    name: str, decode: Decode, behavior: Callable[[Any, Context], Any], encode: Encode
+    name: str,
+    decode: Decode,
+    behavior: Callable[[Any, Context], Any],
+    encode: Encode,
+    entrance: Entrance,
 ) -> Callable[[bytes, Context], bytes]:
     def handle(data: bytes, context: Context) -> bytes:
+        visit = Visit(name, context)
         try:
-            return encode(behavior(decode(data), context))
+            with entrance.visit(visit):
+                return encode(behavior(decode(data), context))
         except Exception as error:
-            _refuse(name, context, error)
+            _refuse(visit, error)
+        finally:
+            entrance.ended(visit)
 
-    if not _LOG.isEnabledFor(logging.DEBUG):
-        return handle
-
-    def handle_and_log(data: bytes, context: Context) -> bytes:
-        start = time.perf_counter()
-        response = handle(data, context)
-        _log_end(name, start)
-        return response
-
-    return handle_and_log
+    return handle
 
 
 def _streaming(
@@ -129,25 +128,27 @@ def _streaming(
     behavior: Callable[[Any, Context], Iterable[Any]],
     encode: Encode,
     streams: Streams,
+    entrance: Entrance,
 ) -> Callable[[Any, Context, Send], None]:
     """``read`` makes what the behavior takes of what grpc gives: bytes, or an iterator of bytes."""
 
     def handle(argument: Any, context: Context, send: Send) -> None:
-        start = time.perf_counter()
+        visit = Visit(name, context)
         try:
-            with streams.place(context, send) as stream:
+            with entrance.visit(visit), streams.place(context, send) as stream:
                 for response in behavior(read(argument, stream), context):
                     send(encode(response))
                     if stream.over:
                         raise StreamOver
         except StreamOver:
-            _LOG.debug("%s: ended from outside", name)
+            visit.code = grpc.StatusCode.CANCELLED
             return
         except Exception as error:
-            _refuse(name, context, error)
+            _refuse(visit, error)
+        finally:
+            entrance.ended(visit)
         # The place is free before the client hears of the end: its next stream finds it.
         send(None)
-        _log_end(name, start)
 
     handle.experimental_non_blocking = True  # type: ignore[attr-defined]
     return handle
@@ -174,28 +175,31 @@ def _watching(
     behavior: Callable[[Any, Context, Callable[[Any], None]], None],
     encode: Encode,
     streams: Streams,
+    entrance: Entrance,
 ) -> Callable[[bytes, Context, Send], None]:
     """For Health.Watch, which sends from the threads of others and holds none."""
 
     def handle(data: bytes, context: Context, send: Send) -> None:
+        visit = Visit(name, context)
         try:
-            request = decode(data)
-            stream = streams.open(context, send)
-            stream.watch()
-            if not context.add_callback(lambda: streams.close(stream)):
-                streams.close(stream)
+            with entrance.visit(visit):
+                request = decode(data)
+                stream = streams.open(context, send)
+                stream.watch()
+                if not context.add_callback(lambda: streams.close(stream)):
+                    streams.close(stream)
 
-            behavior(request, context, lambda response: stream.send(encode(response)))
+                behavior(request, context, lambda response: stream.send(encode(response)))
         except Exception as error:
-            _refuse(name, context, error)
+            _refuse(visit, error)
+        finally:
+            entrance.ended(visit)
 
     handle.experimental_non_blocking = True  # type: ignore[attr-defined]
     return handle
 
 
-def _refuse(name: str, context: Context, error: Exception) -> NoReturn:
-    context.abort_with_status(error_map.refusal(error, name))
-
-
-def _log_end(name: str, start: float) -> None:
-    _LOG.debug("%s: OK in %.1f ms", name, (time.perf_counter() - start) * 1000)
+def _refuse(visit: Visit, error: Exception) -> NoReturn:
+    status = error_map.refusal(error, visit.method)
+    visit.code = status.code
+    visit.context.abort_with_status(status)

@@ -22,6 +22,7 @@ from service.rates import Rates
 from service.reversals import Reversals
 from service.rpc import health
 from service.rpc.cdr_service import CdrServicer
+from service.rpc.entrance import Entrance
 from service.rpc.interceptors import add_service
 from service.rpc.ports import CannotListen
 from service.rpc.rating_service import RatingServicer
@@ -98,6 +99,7 @@ class RpcServer:
         subjects: Subjects,
         *,
         max_streams: int,
+        entrance: Entrance,
         share_port: bool = False,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
     ) -> None:
@@ -112,10 +114,14 @@ class RpcServer:
         )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names)
-        self._add_services(subjects, names, database_wait_seconds)
+        self._add_services(subjects, names, entrance, database_wait_seconds)
 
     def _add_services(
-        self, subjects: Subjects, names: list[str], database_wait_seconds: float
+        self,
+        subjects: Subjects,
+        names: list[str],
+        entrance: Entrance,
+        database_wait_seconds: float,
     ) -> None:
         rating = RatingServicer(subjects.calls, subjects.rates)
         cdr = CdrServicer(
@@ -128,15 +134,20 @@ class RpcServer:
             database_wait_seconds,
         )
         tenant = TenantServicer(subjects.tenants)
-        add_service(self._server, _SERVICES["rating"], rating, self._streams)
-        add_service(self._server, _SERVICES["cdr"], cdr, self._streams)
-        add_service(self._server, _SERVICES["tenant"], tenant, self._streams)
-        add_service(self._server, health.SERVICE, self._health, self._watches)
+        for service, servicer, streams in (
+            (_SERVICES["rating"], rating, self._streams),
+            (_SERVICES["cdr"], cdr, self._streams),
+            (_SERVICES["tenant"], tenant, self._streams),
+            (health.SERVICE, self._health, self._watches),
+        ):
+            add_service(self._server, service, servicer, streams, entrance)
         reflected = reflection.ReflectionServicer(
             [*names, health.SERVICE.full_name, _REFLECTION.full_name], Symbols()
         )
         for name in (_REFLECTION.full_name, _REFLECTION_V1):
-            add_service(self._server, _REFLECTION, reflected, self._reflections, name=name)
+            add_service(
+                self._server, _REFLECTION, reflected, self._reflections, entrance, name=name
+            )
 
     def bind(self, listen: Listen) -> Listen:
         """Where the server will listen: the port is picked now where it is 0."""

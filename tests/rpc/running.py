@@ -13,6 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from service.rpc.entrance import Entrance
 from service.rpc.interceptors import add_service
 from service.rpc.streams import Streams
 
@@ -34,7 +35,7 @@ def running(service: ServiceDescriptor, servicer: object, *, places: int = 4) ->
     pool = ThreadPoolExecutor(places + 4)
     server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
     streams = Streams(places)
-    add_service(server, service, servicer, streams)
+    add_service(server, service, servicer, streams, Entrance())
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     with connected(address) as channel:

@@ -15,6 +15,7 @@ from service.config import Listen
 from service.model import ChunkResult
 from service.rpc import server as rpc_server
 from service.rpc.cdr_service import UPLOADS_AT_ONCE
+from service.rpc.entrance import Entrance
 from service.rpc.server import RpcServer, Subjects
 from tests.rpc.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected
@@ -46,7 +47,7 @@ class Uploads:
 def server_over(uploads: Any) -> RpcServer:
     nothing: Any = None
     subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 4)
-    return RpcServer(subjects, max_streams=2 * UPLOADS)
+    return RpcServer(subjects, max_streams=2 * UPLOADS, entrance=Entrance())
 
 
 def test_few_chunks_are_in_work_at_one_time() -> None:

@@ -1,0 +1,99 @@
+"""What every RPC passes on its way in and out, whatever it asks.
+
+On the way in: who asks, whether they may, whether there is room. On the way out: what became of it.
+Each of these is a part that is handed in; none looks at the request's message, and all of it comes
+before the message is read. What a part refuses leaves through the error map like any failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import grpc
+
+from service.request import LOCAL, Caller, Request, handling
+
+Context = grpc.ServicerContext
+
+_LOG = logging.getLogger("tollwire.rpc")
+
+
+class Visit:
+    """One RPC between its beginning and its end."""
+
+    __slots__ = ("code", "context", "method", "request", "started_at")
+
+    def __init__(self, method: str, context: Context) -> None:
+        """``method``: such as "CdrService/GetCdr"."""
+        self.method = method
+        self.context = context
+        self.request = Request(
+            remaining_seconds=context.time_remaining, is_wanted=context.is_active
+        )
+        self.started_at = time.perf_counter()
+        self.code = grpc.StatusCode.OK
+
+
+class Room(Protocol):
+    """Limits how much is in work at one time."""
+
+    def take(self, visit: Visit) -> None:
+        """Raises Exhausted where there is no room."""
+
+    def give_back(self, visit: Visit) -> None:
+        """Called once for each visit that ``take`` let in."""
+
+
+# Told of each RPC once it has ended, with its code.
+Observer = Callable[[Visit], None]
+
+
+def anybody(visit: Visit) -> Caller:
+    """Takes whoever asks for one who may do everything."""
+    return LOCAL
+
+
+def log_end(visit: Visit) -> None:
+    """One line for each RPC, where the log is to be that full."""
+    if _LOG.isEnabledFor(logging.DEBUG):
+        taken_ms = (time.perf_counter() - visit.started_at) * 1000
+        _LOG.debug("%s: %s in %.1f ms", visit.method, visit.code.name, taken_ms)
+
+
+class Entrance:
+    """The way in and out of one server. Thread-safe, as its parts are."""
+
+    def __init__(
+        self,
+        identify: Callable[[Visit], Caller] = anybody,
+        rooms: Sequence[Room] = (),
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """``identify`` says who asks, and raises where they may not call this method."""
+        self._identify = identify
+        self._rooms = tuple(rooms)
+        self._observers = tuple(observers)
+
+    @contextmanager
+    def visit(self, visit: Visit) -> Iterator[None]:
+        """The block is the RPC's work. Raises before it what keeps the RPC out."""
+        visit.request.caller = self._identify(visit)
+        taken: list[Room] = []
+        try:
+            for room in self._rooms:
+                room.take(visit)
+                taken.append(room)
+            with handling(visit.request):
+                yield
+        finally:
+            for room in reversed(taken):
+                room.give_back(visit)
+
+    def ended(self, visit: Visit) -> None:
+        """Tells the observers."""
+        for observe in self._observers:
+            observe(visit)

@@ -1,0 +1,117 @@
+"""The way into an RPC and out of it: what is asked there, in which order, what is given back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from service.errors import Exhausted, NotFound, Reason
+from service.request import EVERY_TENANT, LOCAL, Caller, Request, Role, Scope, handling, present
+from service.rpc.entrance import Entrance, Visit
+
+
+class FakeContext:
+    def time_remaining(self) -> float | None:
+        return 5.0
+
+    def is_active(self) -> bool:
+        return True
+
+
+class Books:
+    """A room that writes down who comes and goes."""
+
+    def __init__(self, full: bool = False) -> None:
+        self.full = full
+        self.inside = 0
+        self.seen: list[str] = []
+
+    def take(self, visit: Visit) -> None:
+        if self.full:
+            raise Exhausted(Reason.TOO_MANY_STREAMS, "full")
+        self.inside += 1
+        self.seen.append(visit.request.caller.name)
+
+    def give_back(self, visit: Visit) -> None:
+        self.inside -= 1
+
+
+@pytest.fixture
+def visit() -> Iterator[Visit]:
+    context: Any = FakeContext()
+    yield Visit("CdrService/GetCdr", context)
+
+
+def test_the_block_works_on_the_request_of_the_visit(visit: Visit) -> None:
+    caller = Caller("switch", Role.INGEST, Scope(frozenset({7})), token_id=3)
+    with Entrance(identify=lambda _: caller).visit(visit):
+        assert present() is visit.request
+        assert present().caller is caller
+        assert present().remaining_seconds() == 5.0
+    assert present().caller is LOCAL
+
+
+def test_rooms_are_given_back_however_the_visit_ends(visit: Visit) -> None:
+    room = Books()
+    entrance = Entrance(rooms=[room])
+    with entrance.visit(visit):
+        assert room.inside == 1
+    with pytest.raises(NotFound), entrance.visit(visit):
+        raise NotFound(Reason.CDR_NOT_FOUND, "there is none")
+    assert (room.inside, room.seen) == (0, ["local", "local"])
+
+
+def test_a_full_room_keeps_out_and_what_was_taken_before_it_is_given_back(visit: Visit) -> None:
+    first, full = Books(), Books(full=True)
+    with pytest.raises(Exhausted), Entrance(rooms=[first, full]).visit(visit):
+        pytest.fail("the visit was let in")
+    assert first.inside == 0 and full.inside == 0
+    assert present().caller is LOCAL
+
+
+def test_who_is_not_known_takes_no_room(visit: Visit) -> None:
+    def nobody(visit: Visit) -> Caller:
+        raise NotFound(Reason.CDR_NOT_FOUND, "unknown")
+
+    room = Books()
+    with pytest.raises(NotFound), Entrance(identify=nobody, rooms=[room]).visit(visit):
+        pytest.fail("the visit was let in")
+    assert room.seen == []
+
+
+def test_observers_hear_of_each_end_with_its_code(visit: Visit) -> None:
+    heard: list[tuple[str, grpc.StatusCode]] = []
+    entrance = Entrance(observers=[lambda seen: heard.append((seen.method, seen.code))])
+    visit.code = grpc.StatusCode.NOT_FOUND
+    entrance.ended(visit)
+    assert heard == [("CdrService/GetCdr", grpc.StatusCode.NOT_FOUND)]
+
+
+def test_a_request_is_that_of_its_thread_alone() -> None:
+    other: list[Caller] = []
+    with handling(Request(caller=Caller("switch", Role.INGEST, EVERY_TENANT))):
+        thread = threading.Thread(target=lambda: other.append(present().caller))
+        thread.start()
+        thread.join()
+    assert other == [LOCAL]
+
+
+@pytest.mark.parametrize(
+    ("scope", "other", "covered"),
+    [
+        (EVERY_TENANT, EVERY_TENANT, True),
+        (EVERY_TENANT, Scope(frozenset({1})), True),
+        (Scope(frozenset({1, 2})), Scope(frozenset({2})), True),
+        (Scope(frozenset({1})), Scope(frozenset({1, 2})), False),
+        (Scope(frozenset({1, 2})), EVERY_TENANT, False),
+        (Scope(frozenset()), Scope(frozenset()), True),
+    ],
+)
+def test_scopes(scope: Scope, other: Scope, covered: bool) -> None:
+    assert scope.covers_all_of(other) is covered
+    assert EVERY_TENANT.covers(5) and Scope(frozenset({5})).covers(5)
+    assert not Scope(frozenset({5})).covers(6)
