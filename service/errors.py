@@ -25,10 +25,12 @@ class Reason(StrEnum):
     RATE_NOT_FOUND = "RATE_NOT_FOUND"
     CDR_NOT_FOUND = "CDR_NOT_FOUND"
     UPLOAD_NOT_FOUND = "UPLOAD_NOT_FOUND"
+    TOKEN_NOT_FOUND = "TOKEN_NOT_FOUND"
     TENANT_EXISTS = "TENANT_EXISTS"
     EXTENSION_EXISTS = "EXTENSION_EXISTS"
     RATE_EXISTS = "RATE_EXISTS"
     CDR_CONFLICT = "CDR_CONFLICT"
+    CERTIFICATE_IDENTITY_TAKEN = "CERTIFICATE_IDENTITY_TAKEN"
     TENANT_IN_USE = "TENANT_IN_USE"
     EXTENSION_IN_USE = "EXTENSION_IN_USE"
     CURRENCY_IN_USE = "CURRENCY_IN_USE"
@@ -42,6 +44,10 @@ class Reason(StrEnum):
     TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
     INTERNAL = "INTERNAL"
     SHUTTING_DOWN = "SHUTTING_DOWN"
+    TOKEN_REQUIRED = "TOKEN_REQUIRED"
+    TOKEN_INVALID = "TOKEN_INVALID"
+    ROLE_LACKS = "ROLE_LACKS"
+    SCOPE_LACKS = "SCOPE_LACKS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,14 @@ class Aborted(TollwireError):
 
 class OutOfRange(TollwireError):
     """OUT_OF_RANGE: a position past the end."""
+
+
+class Unauthenticated(TollwireError):
+    """UNAUTHENTICATED: it is not known who asks."""
+
+
+class Forbidden(TollwireError):
+    """PERMISSION_DENIED: it is known who asks, and they may not."""
 
 
 class Unavailable(TollwireError):

@@ -54,6 +54,8 @@ OUTCOMES: Mapping[type[TollwireError], Outcome] = MappingProxyType(
         errors.FailedPrecondition: Outcome(grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG),
         errors.Aborted: Outcome(grpc.StatusCode.ABORTED, logging.DEBUG),
         errors.OutOfRange: Outcome(grpc.StatusCode.OUT_OF_RANGE, logging.DEBUG),
+        errors.Unauthenticated: Outcome(grpc.StatusCode.UNAUTHENTICATED, logging.DEBUG),
+        errors.Forbidden: Outcome(grpc.StatusCode.PERMISSION_DENIED, logging.DEBUG),
         errors.Unavailable: Outcome(grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1),
         errors.Exhausted: Outcome(grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1),
     }

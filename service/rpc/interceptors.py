@@ -23,6 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 from service.errors import InvalidInput, Reason
 from service.rpc import error_map
 from service.rpc.entrance import Entrance, Visit
+from service.rpc.permissions import permission
 from service.rpc.streams import Requests, Send, Stream, StreamOver, Streams
 
 Context = grpc.ServicerContext
@@ -40,7 +41,10 @@ def add_service(
     name: str = "",
 ) -> None:
     """Registers ``servicer`` for all methods of ``service``. ``streams`` gives its streams their
-    places, ``entrance`` lets RPCs in. ``name``: under another name than the descriptor's."""
+    places, ``entrance`` lets RPCs in. ``name``: under another name than the descriptor's.
+    LookupError where it does not stand who may call a method."""
+    for method in service.methods:
+        permission(f"{service.name}/{method.name}")
     handlers = {
         method.name: _handler(f"{service.name}/{method.name}", method, servicer, streams, entrance)
         for method in service.methods

@@ -22,6 +22,7 @@ REASONS = [name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.Error
 EVERYWHERE = {
     *("MALFORMED_REQUEST", "INVALID_FIELD", "DATABASE_UNAVAILABLE"),
     *("TOO_MANY_STREAMS", "SHUTTING_DOWN"),
+    *("TOKEN_REQUIRED", "TOKEN_INVALID", "ROLE_LACKS", "SCOPE_LACKS"),
 }
 
 

@@ -33,6 +33,8 @@ ROWS: list[tuple[type[TollwireError], grpc.StatusCode, int, float | None]] = [
     (errors.FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG, None),
     (errors.Aborted, grpc.StatusCode.ABORTED, logging.DEBUG, None),
     (errors.OutOfRange, grpc.StatusCode.OUT_OF_RANGE, logging.DEBUG, None),
+    (errors.Unauthenticated, grpc.StatusCode.UNAUTHENTICATED, logging.DEBUG, None),
+    (errors.Forbidden, grpc.StatusCode.PERMISSION_DENIED, logging.DEBUG, None),
     (errors.Unavailable, grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1.0),
     (errors.Exhausted, grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1.0),
 ]
