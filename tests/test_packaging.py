@@ -18,6 +18,10 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
+PROTOS = (
+    *("types", "rating_service", "cdr_service", "tenant_service", "access_service"),
+    "error_reason",
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 BUILD_SECONDS = 600
 
@@ -67,9 +71,9 @@ def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
-    for service in ("types", "rating_service", "cdr_service", "tenant_service", "error_reason"):
+    for proto in PROTOS:
         for suffix in (".proto", "_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi"):
-            assert f"tollwire/v1/{service}{suffix}" in names
+            assert f"tollwire/v1/{proto}{suffix}" in names
     for package in ("tollwire", "service", "ratingcore"):
         assert f"{package}/py.typed" in names
     # Each module of the service; each of the core, compiled, with its type hints where it has any.

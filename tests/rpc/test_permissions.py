@@ -17,10 +17,15 @@ from service.rpc.entrance import Entrance
 from service.rpc.interceptors import add_service
 from service.rpc.permissions import PERMISSIONS, check, permission
 from service.rpc.streams import Streams
-from tollwire.v1 import cdr_service_pb2, rating_service_pb2, tenant_service_pb2
+from tollwire.v1 import (
+    access_service_pb2,
+    cdr_service_pb2,
+    rating_service_pb2,
+    tenant_service_pb2,
+)
 
 FILES = (
-    *(rating_service_pb2, cdr_service_pb2, tenant_service_pb2),
+    *(rating_service_pb2, cdr_service_pb2, tenant_service_pb2, access_service_pb2),
     *(health_pb2, reflection_pb2),
 )
 ONE_TENANT = Scope(frozenset({7}))
@@ -73,8 +78,8 @@ def refused(caller: Caller, method: str) -> Reason | None:
     return None
 
 
-def test_every_method_has_its_row() -> None:
-    assert set(methods()) <= set(PERMISSIONS)
+def test_every_method_has_its_row_and_every_row_its_method() -> None:
+    assert set(methods()) == set(PERMISSIONS)
 
 
 @pytest.mark.parametrize("role", Role)
