@@ -43,6 +43,9 @@ REFLECTION_STREAMS = 4
 HEALTH_WATCHES = 10_000
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
+# What a stream's client may send beyond the request that is waited for. Left to itself grpc lets it
+# grow with the line's speed, to several requests for each stream that waits for the database.
+LOOKAHEAD_BYTES = 1024 * 1024
 # A client may ping every 10 seconds, with a call or without; grpc's own limit is 5 minutes.
 MIN_PING_INTERVAL_MS = 10_000
 # The server pings too: a stream whose client vanished without a word must not hold its place.
@@ -64,6 +67,8 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
 )
 
 _SERVICES = {
