@@ -3,11 +3,12 @@
 from cpython.array cimport array
 from libc.stdint cimport int64_t, uint32_t
 
-from .batch cimport BLOCK, RATED, UNRATED, call_t, outcome_t, rate_block
+from .batch cimport BLOCK, RATED, call_t, outcome_t, rate_block
 from .callrules cimport ANSWERED, OUTBOUND
 from .deck cimport Deck
 from .records cimport Records, record_t
 from .tables cimport row_version_id, tables_t
+from .tally cimport Tally
 
 
 cdef void _rate_block(
@@ -71,11 +72,13 @@ def rate_records(Records records not None, array order not None, decks):
                 begin += count
 
 
-def unrated_count(Records records not None, array positions not None):
-    """How many of the calls at these positions are UNRATED."""
+def count_outcomes(Records records not None, array positions not None):
+    """What became of the calls at these positions, as a Tally."""
+    cdef Tally tally = Tally()
+    cdef const record_t* record
     cdef Py_ssize_t i
-    cdef Py_ssize_t count = 0
     records.check_positions(positions)
     for i in range(len(positions)):
-        count += records.items[positions.data.as_uints[i]].status == UNRATED
-    return count
+        record = &records.items[positions.data.as_uints[i]]
+        tally.count(record.status, record.unrated_reason)
+    return tally

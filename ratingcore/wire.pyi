@@ -1,6 +1,7 @@
 from collections.abc import Callable
 
 from .deck import Deck
+from .tally import Tally
 
 class MalformedRequest(ValueError): ...
 class TooManyCalls(ValueError): ...
@@ -16,8 +17,12 @@ def rate_request(
     now_ns: int,
     max_calls: int,
     min_rate_revision: int = 0,
+    tally: Tally | None = None,
 ) -> bytes: ...
 def rate_lone_call(
-    request_bytes: bytes, find_deck: Callable[[int], Deck | None], now_ns: int
+    request_bytes: bytes,
+    find_deck: Callable[[int], Deck | None],
+    now_ns: int,
+    tally: Tally | None = None,
 ) -> bytes | None: ...
 def likely_min_rate_revision(request_bytes: bytes) -> int: ...

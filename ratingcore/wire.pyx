@@ -29,6 +29,7 @@ from .intake cimport may_end_with_revision, read_block, read_revision
 from .memory cimport bytes_data, resize_bytes
 from .native cimport likely, unlikely
 from .roster cimport roster_add, roster_free, roster_place, roster_t, tenant_t
+from .tally cimport KINDS, Tally, count_block
 
 
 cdef struct desk_t:                 # what a request is worked on with
@@ -47,6 +48,7 @@ cdef class _Request:
     cdef source_t source
     cdef uint32_t max_calls
     cdef uint32_t call_count
+    cdef int64_t counts[KINDS]      # of the outcomes so far
     cdef roster_t roster
     cdef PyObject* response         # bytes, of which the first size are written; or NULL
     cdef Py_ssize_t size
@@ -219,6 +221,7 @@ cdef int _rate_all(_Request request) except -1 nogil:
         if unlikely(not look_ahead(block)):
             with gil:
                 _refer_calls(request, block)
+        count_block(block, request.counts)
         room = measure_block(block)
         # While the next calls are read, what the answers say of the rates is on its way.
         if not read_block(&request.source, next_block):
@@ -277,6 +280,7 @@ def rate_request(
     int64_t now_ns,
     uint32_t max_calls,
     int64_t min_rate_revision=0,
+    Tally tally=None,
 ):
     """The response's bytes for a request's bytes.
 
@@ -285,6 +289,7 @@ def rate_request(
     ``refer(call)`` returns the RatedCall's bytes for a Call's bytes.
     ``now_ns`` is when calls without a start are taken to have started.
     ``min_rate_revision`` is the revision that ``find_deck`` and ``refer`` take the request to demand.
+    ``tally`` counts the calls that were not referred, once all went well.
 
     MalformedRequest where protobuf would refuse the request; TooManyCalls above ``max_calls``;
     OtherRevision where the request demands another revision than that.
@@ -299,6 +304,8 @@ def rate_request(
         raise TooManyCalls(f"at most {max_calls} calls in one request")
     if request.source.min_rate_revision != min_rate_revision:
         raise OtherRevision(request.source.min_rate_revision)
+    if tally is not None:
+        tally.take(request.counts)
     return _take_response(request)
 
 
@@ -312,12 +319,12 @@ cdef bint _is_lone_call(const source_t* source) noexcept nogil:
     return read_bytes(at, source.end, &call) == source.end
 
 
-def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns):
+def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns, Tally tally=None):
     """The RateCallResponse's bytes for a RateCallRequest's bytes; None where they need more than a
     price: a request with other fields than its call, an error to be worded, a call without a rate.
 
-    ``find_deck`` and ``now_ns`` as for ``rate_request``. The GIL is kept: one call is rated sooner
-    than the GIL would be given up and had again.
+    ``find_deck``, ``now_ns`` and ``tally`` as for ``rate_request``. The GIL is kept: one call is
+    rated sooner than the GIL would be given up and had again.
     """
     cdef _Request request = _request(request_bytes, find_deck, None, now_ns, 1)
     cdef desk_t desk
@@ -329,6 +336,9 @@ def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns):
     if not look_ahead(block) or block.outcomes[0].status == UNRATED:
         return None
     _write_answers(request, block, measure_block(block))
+    if tally is not None:
+        count_block(block, request.counts)
+        tally.take(request.counts)
     return _take_response(request)
 
 

@@ -15,7 +15,8 @@ import ratingcore
 from ratingcore.keyorder import in_key_order
 from ratingcore.recordrating import rate_records
 from ratingcore.records import records_of
-from service import paging
+from ratingcore.tally import Tally
+from service import paging, tallies
 from service.calls import check_call
 from service.checks import check_id, check_text, refuse
 from service.decks import Decks
@@ -29,7 +30,15 @@ from service.errors import (
     TollwireError,
 )
 from service.model import Call, Cdr, CdrFilter, Page, UnratedOutcome
-from service.recording import Recorder, Refusal, content_of, enter, known_decks
+from service.recording import (
+    Recorder,
+    Refusal,
+    content_of,
+    count_recorded,
+    count_refused,
+    enter,
+    known_decks,
+)
 from service.storage import cdr_lists, cdrs, ledger, pricings
 from service.storage.cdrs import Unrated
 from service.storage.engine import Connection, Database
@@ -39,6 +48,8 @@ from service.storage.pricings import Pricing
 
 if TYPE_CHECKING:
     from ratingcore.records import Outcome
+
+_CREATE = "CdrService/CreateCdr"
 
 MAX_SEARCH_CHARS = 256
 # How many CDRs one transaction of RateUnrated looks at.
@@ -73,9 +84,12 @@ class Cdrs:
         with self._decks.writing() as connection:
             recording = self._recorder.record(connection, records, upload_id=0)
             if recording.refusals:
+                conflicts = recording.conflicts
+                count_refused(_CREATE, conflicts, 1 - conflicts)
                 _refuse(recording.refusals[0])
             cdr = cdr_lists.by_key(connection, records.key(0))
             enter(connection, recording)
+        count_recorded(_CREATE, recording)
         assert cdr is not None
         return cdr
 
@@ -143,7 +157,9 @@ class Cdrs:
                     calls = cdrs.unrated(
                         connection, replace(wanted, tenant_id=tenant), after, RATE_UNRATED_ROWS
                     )
-                    rated += self._price(connection, tenant, calls)
+                    priced = self._price(connection, tenant, calls)
+                tallies.RATE_UNRATED.add_all(priced)
+                rated += priced.calls()
                 examined += len(calls)
                 if len(calls) < RATE_UNRATED_ROWS:
                     break
@@ -158,13 +174,14 @@ class Cdrs:
             if tenant_id is not None:
                 yield tenant_id
 
-    def _price(self, connection: Connection, tenant_id: int, calls: Sequence[Unrated]) -> int:
+    def _price(self, connection: Connection, tenant_id: int, calls: Sequence[Unrated]) -> Tally:
         """Price those UNRATED calls of one tenant that have a price now, and enter that in the
-        ledger; returns how many."""
+        ledger; returns what they came to."""
         self._decks.catch_up(connection)
         decks = known_decks(self._decks, {tenant_id})
+        outcomes = Tally()
         if not decks or not calls:
-            return 0
+            return outcomes
         records = records_of(call.content for call in calls)
         rate_records(records, in_key_order(records), decks)
         priced = []
@@ -172,11 +189,12 @@ class Cdrs:
             outcome = records.outcome(position)
             if outcome[0] not in (ratingcore.UNRATED, ratingcore.REFUSED):
                 priced.append((call, outcome))
+                outcomes.add(outcome[0])
         if priced:
             changed = cdrs.price(connection, [(call.cdr_id, outcome) for call, outcome in priced])
             assert changed == len(priced), "a call that is held was priced by somebody else"
             self._enter(connection, priced)
-        return len(priced)
+        return outcomes
 
     def _enter(self, connection: Connection, priced: Sequence[tuple[Unrated, Outcome]]) -> None:
         now_ns = self._clock_ns()

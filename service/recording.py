@@ -17,10 +17,12 @@ from typing import Any
 
 import ratingcore
 from ratingcore.keyorder import in_key_order, split
-from ratingcore.recordrating import rate_records, unrated_count
+from ratingcore.recordrating import count_outcomes, rate_records
 from ratingcore.records import Records
 from ratingcore.rowdigest import digest_of_new
 from ratingcore.rows import RowTuples, copy_data
+from ratingcore.tally import Tally
+from service import signals
 from service.decks import Decks
 from service.errors import NotFound, Reason
 from service.model import Call
@@ -28,6 +30,7 @@ from service.storage import cdrs, ledger
 from service.storage.cdrs import CONTENT_FIELDS, Content, Key, Recorded
 from service.storage.engine import Connection
 from service.storage.ledger import EntryKind
+from service.tallies import TALLIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,21 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What became of a batch. created + duplicates + refusals are its calls; ``unrated`` counts
-    those of created that have no cost; the refusals come by rising position. The CDRs have the ids
-    from ``first_id`` on, and this ``digest``; 0 and empty where none was created."""
+    """What became of a batch. created + duplicates + refusals are its calls; ``outcomes`` is what
+    those of created came to; the refusals come by rising position. The CDRs have the ids from
+    ``first_id`` on, and this ``digest``; 0 and empty where none was created."""
 
     first_id: int
     created: int
     duplicates: int
-    unrated: int
+    outcomes: Tally
     refusals: tuple[Refusal, ...]
     digest: bytes
     created_at_ns: int
+
+    @property
+    def unrated(self) -> int:
+        return self.outcomes.unrated()
 
     @property
     def conflicts(self) -> int:
@@ -111,7 +118,7 @@ class Recorder:
             first_id=inserted.first_id if len(rows) else 0,
             created=len(rows),
             duplicates=len(old) - len(conflicts),
-            unrated=unrated_count(records, rows.order),
+            outcomes=count_outcomes(records, rows.order),
             refusals=tuple(sorted(refusals, key=attrgetter("position"))),
             digest=rows.digest(inserted.first_id) if len(rows) else b"",
             created_at_ns=rows.created_at_ns,
@@ -145,6 +152,24 @@ def enter(connection: Connection, recording: Recording) -> None:
             recording.digest,
             recording.created_at_ns,
         )
+
+
+def count_recorded(method: str, recording: Recording) -> None:
+    """For operators: what came of a batch that ``method`` brought and that is committed."""
+    TALLIES[method].add_all(recording.outcomes)
+    _count(method, "created", recording.created)
+    _count(method, "duplicate", recording.duplicates)
+
+
+def count_refused(method: str, conflicts: int, rejected: int) -> None:
+    """Likewise what was not recorded."""
+    _count(method, "conflict", conflicts)
+    _count(method, "rejected", rejected)
+
+
+def _count(method: str, outcome: str, calls: int) -> None:
+    if calls:
+        signals.RECORDS.add(calls, method, outcome)
 
 
 def known_decks(decks: Decks, tenant_ids: Collection[int]) -> dict[int, ratingcore.Deck]:

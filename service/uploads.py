@@ -38,11 +38,14 @@ from service.model import (
     Upload,
     UploadFailure,
 )
-from service.recording import Recorder, Recording, enter
+from service.recording import Recorder, Recording, count_recorded, count_refused, enter
+from service.signals import CHUNK_SECONDS
 from service.storage import ids, upload_failures, uploads
 from service.storage.engine import Connection, Database
 from service.storage.limits import Work
 from service.storage.uploads import StoredChunk
+
+_METHOD = "CdrService/UploadCdrs"
 
 # Why a record may fail.
 FAILURE_REASONS = (
@@ -192,15 +195,22 @@ class Uploads:
             new = new or NewUpload()
             tried = new.id > 0
             upload_id = new.id = new.id or self._new_id()
+        began = time.perf_counter()
         with self._decks.writing() as connection:
             if starts and not (tried and uploads.get(connection, upload_id)):
                 uploads.create(connection, upload_id, self._clock_ns())
             upload = self._hold(connection, upload_id)
-            if chunk.control_totals is None:
-                return self._commit(connection, upload, offset, chunk)
-            uploads.state_totals(connection, upload_id, chunk.control_totals)
-            result = self._commit(connection, upload, offset, chunk)
-            upload = self._hold(connection, upload_id)
+            if chunk.control_totals is not None:
+                uploads.state_totals(connection, upload_id, chunk.control_totals)
+            result, recording = self._commit(connection, upload, offset, chunk)
+            if chunk.control_totals is not None:
+                upload = self._hold(connection, upload_id)
+        if recording is not None:
+            CHUNK_SECONDS.observe(time.perf_counter() - began)
+            count_recorded(_METHOD, recording)
+            count_refused(_METHOD, result.conflicts, result.rejected)
+        if chunk.control_totals is None:
+            return result
         return replace(
             result,
             settled_totals=upload.settled_totals,
@@ -222,8 +232,9 @@ class Uploads:
 
     def _commit(
         self, connection: Connection, upload: Upload, offset: int, chunk: Chunk
-    ) -> ChunkResult:
-        """Settle what is new of the chunk; ``upload`` is held."""
+    ) -> tuple[ChunkResult, Recording | None]:
+        """Settle what is new of the chunk; ``upload`` is held. Also what was recorded, if there was
+        anything new."""
         committed = upload.committed_offset
         if offset > committed:
             raise _gap(upload.id, offset, expected=committed)
@@ -232,15 +243,17 @@ class Uploads:
             if again is not None:
                 end = again.first_index + again.calls
                 stored = upload_failures.of_chunk(connection, upload.id, again.first_index, end)
-                return _answer(upload.id, again, stored)
+                return _answer(upload.id, again, stored), None
             chunk = chunk.part(min(committed - offset, len(chunk)), len(chunk))
         if not len(chunk):
-            return _answer(upload.id, StoredChunk(committed, 0, b""))
+            return _answer(upload.id, StoredChunk(committed, 0, b"")), None
         if upload.reversed_at_ns is not None:
             raise _reversed(upload.id)
         return self._settle(connection, upload, chunk)
 
-    def _settle(self, connection: Connection, upload: Upload, chunk: Chunk) -> ChunkResult:
+    def _settle(
+        self, connection: Connection, upload: Upload, chunk: Chunk
+    ) -> tuple[ChunkResult, Recording]:
         """Settle a chunk that begins where the upload stands."""
         duration_seconds = chunk.duration_seconds()
         if upload.duration_seconds + duration_seconds > MAX_ID:
@@ -268,7 +281,7 @@ class Uploads:
             )
             upload_failures.add(connection, upload.id, failed)
         enter(connection, recording)
-        return _answer(upload.id, settled, failures)
+        return _answer(upload.id, settled, failures), recording
 
 
 def _check_chunk(upload_id: int, offset: int, chunk: Chunk) -> None:

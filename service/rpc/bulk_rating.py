@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 
+from ratingcore.tally import Tally
 from ratingcore.wire import (
     MalformedRequest,
     OtherRevision,
@@ -30,20 +31,21 @@ class BulkRating:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    def rate(self, request: bytes) -> bytes:
-        """The response's bytes. InvalidInput where the request is malformed or too large."""
+    def rate(self, request: bytes, tally: Tally) -> bytes:
+        """The response's bytes. ``tally`` counts the calls. InvalidInput where the request is
+        malformed or too large."""
         try:
             least = likely_min_rate_revision(request)
             try:
-                return self._rate(request, least)
+                return self._rate(request, least, tally)
             except OtherRevision as other:
-                return self._rate(request, other.demanded)
+                return self._rate(request, other.demanded, tally)
         except MalformedRequest as error:
             raise malformed_request() from error
         except TooManyCalls as error:
             raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} in one message") from error
 
-    def _rate(self, request: bytes, least: int) -> bytes:
+    def _rate(self, request: bytes, least: int, tally: Tally) -> bytes:
         """``least``: the min_rate_revision, as far as it is known."""
         least_revision(least)
         now_ns = time.time_ns()
@@ -51,20 +53,26 @@ class BulkRating:
         return rate_request(
             request,
             lambda tenant_id: self._calls.deck(tenant_id, least, asked_at),
-            lambda call: self._rate_alone(call, now_ns, least, asked_at),
+            lambda call: self._rate_alone(call, now_ns, least, asked_at, tally),
             now_ns,
             MAX_BATCH_CALLS,
             least,
+            tally,
         )
 
-    def _rate_alone(self, data: bytes, now_ns: int, least: int, asked_at: float) -> bytes:
+    def _rate_alone(
+        self, data: bytes, now_ns: int, least: int, asked_at: float, tally: Tally
+    ) -> bytes:
         """The RatedCall's bytes for a Call's bytes that the core has left alone."""
         message = types_pb2.Call.FromString(data)
         if least:
             self._calls.deck(message.tenant_id, least, asked_at)
         batch = calls.read_calls([message], now_ns=now_ns)
+        result = self._calls.rate_batch(batch, asked_at)[0]
+        if result.error is None:
+            tally.add(result.status, result.unrated_reason or 0)
         rated = types_pb2.RatedCall()
-        calls.write_rated(self._calls.rate_batch(batch, asked_at)[0], rated)
+        calls.write_rated(result, rated)
         return rated.SerializeToString()
 
 

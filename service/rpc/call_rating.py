@@ -12,7 +12,9 @@ import time
 from google.protobuf.message import DecodeError
 
 from ratingcore.wire import rate_lone_call
+from service import tallies
 from service.calls import Calls
+from service.errors import TollwireError
 from service.rpc.bulk_rating import least_revision
 from service.rpc.conversion import calls
 from service.rpc.interceptors import malformed_request
@@ -28,7 +30,7 @@ class CallRating:
     def rate(self, request: bytes) -> bytes:
         """The response's bytes. Raises what Calls.rate does; InvalidInput for a bad request."""
         now_ns = time.time_ns()
-        response = rate_lone_call(request, self._calls.deck_in_memory, now_ns)
+        response = rate_lone_call(request, self._calls.deck_in_memory, now_ns, tallies.RATE_CALL)
         if response is None:
             return self._by_message(request, now_ns).SerializeToString()
         return response
@@ -41,10 +43,15 @@ class CallRating:
         call = calls.required_call(request.call, present=request.HasField("call"), now_ns=now_ns)
         least = least_revision(request.min_rate_revision)
         response = pb.RateCallResponse()
-        if request.explain:
-            rated, explained = self._calls.explain(call, least)
-            response.explanation.CopyFrom(calls.explanation(explained))
-        else:
-            rated = self._calls.rate(call, least)
+        try:
+            if request.explain:
+                rated, explained = self._calls.explain(call, least)
+                response.explanation.CopyFrom(calls.explanation(explained))
+            else:
+                rated = self._calls.rate(call, least)
+        except TollwireError as error:
+            tallies.count_unrated(tallies.RATE_CALL, error.reason)
+            raise
+        tallies.RATE_CALL.add(rated.status)
         calls.write_rated(rated, response.rated)
         return response

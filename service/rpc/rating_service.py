@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
+from service import tallies
 from service.calls import Calls
 from service.rates import Rates
 from service.rpc.bulk_rating import BulkRating
@@ -33,11 +35,11 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
 
     @on_bytes
     def BatchRateCalls(self, request: bytes, context: Context) -> bytes:
-        return self._bulk.rate(request)
+        return self._bulk.rate(request, tallies.BATCH_RATE_CALLS)
 
     @on_bytes
     def StreamRateCalls(self, requests: Iterator[bytes], context: Context) -> Iterator[bytes]:
-        return map(self._bulk.rate, requests)
+        return map(partial(self._bulk.rate, tally=tallies.STREAM_RATE_CALLS), requests)
 
     def CreateRate(self, request: pb.CreateRateRequest, context: Context) -> types_pb2.Rate:
         return rates.rate(self._rates.create(rates.rate_to_create(request)))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import ratingcore
 from ratingcore.keyorder import in_key_order, split
 from ratingcore.memory import fail_allocation
-from ratingcore.recordrating import rate_records, unrated_count
+from ratingcore.recordrating import count_outcomes, rate_records
 from ratingcore.records import Records, records_of
 from ratingcore.rows import ROW_FIELDS, RowTuples, copy_data
 from ratingcore.upload import read_upload
@@ -132,14 +132,14 @@ def test_only_good_calls_are_asked_for() -> None:
         for use in (
             lambda order: split(records, order),
             lambda order: rate_records(records, order, DECKS),
-            lambda order: unrated_count(records, order),
+            lambda order: count_outcomes(records, order),
             lambda order: copy_data(records, order, 1, 0, 0),
             lambda order: RowTuples(records, order, 0, 0),
         ):
             with pytest.raises(ValueError, match="no good call"):
                 use(positions)
     with pytest.raises(ValueError, match="type I"):
-        unrated_count(records, array("i", [0]))
+        count_outcomes(records, array("i", [0]))
 
 
 # Their order, and which are new.
@@ -215,7 +215,7 @@ def test_the_rating_is_that_of_the_deck(contents: list[Content | None]) -> None:
             DECKS[one[0]].revision,
         )
         unrated += rating.status == ratingcore.UNRATED
-    assert unrated_count(records, order) == unrated
+    assert count_outcomes(records, order).unrated() == unrated
 
 
 def test_a_tenant_without_a_deck() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 import ratingcore
 from ratingcore import answer, wire
+from ratingcore.tally import Tally
 from service.errors import FailedPrecondition, InvalidInput, Reason
 from service.rpc.bulk_rating import BulkRating
 from tests.rpc.known_decks import CALLS, NOW_NS, by_messages
@@ -74,13 +76,17 @@ def frozen_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(BATCHES)
 def test_the_bulk_path_answers_what_message_objects_would(batch: list[types_pb2.Call]) -> None:
     request = pb.StreamRateCallsRequest(calls=batch).SerializeToString()
+    tally = Tally()
     with pytest.MonkeyPatch.context() as monkeypatch:
         frozen_time(monkeypatch)
-        response = BULK.rate(request)
-    assert pb.StreamRateCallsResponse.FromString(response) == (
-        pb.StreamRateCallsResponse.FromString(by_messages(request))
-    )
+        response = BULK.rate(request, tally)
+    answered = pb.StreamRateCallsResponse.FromString(response)
+    assert answered == pb.StreamRateCallsResponse.FromString(by_messages(request))
     assert response == by_messages(request)
+    good = [one for one in answered.rated if not one.HasField("error")]
+    assert tally.counts() == Counter((one.status, one.unrated_reason) for one in good)
+    assert tally.unrated() == sum(one.status == types_pb2.RATING_STATUS_UNRATED for one in good)
+    assert tally.calls() == len(good)
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 16_000, 16_500, 70_000])
@@ -96,18 +102,18 @@ def test_answers_of_every_length(size: int) -> None:
 def test_what_is_not_a_message_is_malformed() -> None:
     for request in (b"\x0a", b"\x0a\x02\x08", b"\xff", b"\x0a\x03\x22\x01\xff"):
         with pytest.raises(InvalidInput) as refused:
-            BULK.rate(request)
+            BULK.rate(request, Tally())
         assert refused.value.reason is Reason.MALFORMED_REQUEST
 
 
 def test_more_than_ten_thousand_calls_are_refused_as_a_whole() -> None:
     call = types_pb2.Call(tenant_id=1, direction=1, disposition=1, duration_seconds=1)
     at_most = pb.BatchRateCallsRequest(calls=[call] * 10_000)
-    response = pb.BatchRateCallsResponse.FromString(BULK.rate(at_most.SerializeToString()))
+    response = pb.BatchRateCallsResponse.FromString(BULK.rate(at_most.SerializeToString(), Tally()))
     assert len(response.rated) == 10_000
     at_most.calls.append(call)
     with pytest.raises(InvalidInput) as refused:
-        BULK.rate(at_most.SerializeToString())
+        BULK.rate(at_most.SerializeToString(), Tally())
     assert [violation.field for violation in refused.value.violations] == ["calls"]
 
 
@@ -141,15 +147,16 @@ def test_a_revision_that_is_demanded_is_had_or_refused() -> None:
     out_of_order = types_pb2.Call(tenant_id=1)
     for revision, calls in ((300, [call]), (1, [call, out_of_order]), (0, [out_of_order])):
         request = pb.BatchRateCallsRequest(calls=calls, min_rate_revision=revision)
-        BULK.rate(request.SerializeToString())
+        BULK.rate(request.SerializeToString(), Tally())
     for calls in ([call], [out_of_order]):
         request = pb.BatchRateCallsRequest(calls=calls, min_rate_revision=301)
         with pytest.raises(FailedPrecondition) as ahead:
-            BULK.rate(request.SerializeToString())
+            BULK.rate(request.SerializeToString(), Tally())
         assert ahead.value.reason is Reason.RATE_REVISION_AHEAD
         assert ahead.value.metadata["rate_revision"] == "300"
+    below = pb.BatchRateCallsRequest(min_rate_revision=-1).SerializeToString()
     with pytest.raises(InvalidInput) as negative:
-        BULK.rate(pb.BatchRateCallsRequest(min_rate_revision=-1).SerializeToString())
+        BULK.rate(below, Tally())
     assert [one.field for one in negative.value.violations] == ["min_rate_revision"]
 
 
@@ -180,12 +187,12 @@ def test_a_revision_may_stand_anywhere_and_the_last_one_counts(
     assert wire.likely_min_rate_revision(message.SerializeToString()) == least
     if least < 0:
         with pytest.raises(InvalidInput):
-            BULK.rate(request)
+            BULK.rate(request, Tally())
     elif least > 300 and message.calls:
         with pytest.raises(FailedPrecondition):
-            BULK.rate(request)
+            BULK.rate(request, Tally())
     else:
-        assert BULK.rate(request) == by_messages(request)
+        assert BULK.rate(request, Tally()) == by_messages(request)
 
 
 @given(st.binary(max_size=40))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratingcore.wire import rate_lone_call
+from service import tallies
 from service.errors import InvalidInput, Reason, TollwireError
 from service.rpc.call_rating import CallRating
 from service.rpc.conversion import calls as conversion
@@ -81,6 +82,25 @@ def test_whatever_the_bytes_are(
     whole = first.SerializeToString() + second.SerializeToString()
     for data in (whole, whole[:at] + damage + whole[at + len(damage) :], whole[:at], damage):
         assert outcome(RATING.rate, data) == outcome(by_message, data)
+
+
+def test_each_outcome_is_counted() -> None:
+    def counted(call: types_pb2.Call, *, explain: bool = False) -> dict[tuple[str, str], int]:
+        before = tallies.named(tallies.RATE_CALL)
+        outcome(RATING.rate, pb.RateCallRequest(call=call, explain=explain).SerializeToString())
+        after = tallies.named(tallies.RATE_CALL)
+        more = {key: calls - before.get(key, 0) for key, calls in after.items()}
+        return {key: calls for key, calls in more.items() if calls}
+
+    inbound = types_pb2.Call(tenant_id=3, direction=1, disposition=1, duration_seconds=9)
+    wrong = types_pb2.Call()
+    wrong.CopyFrom(GOOD)
+    wrong.destination_number = "none"
+    for explain in (False, True):
+        assert counted(GOOD, explain=explain) == {("RATED", ""): 1}
+        assert counted(inbound, explain=explain) == {("NOT_BILLABLE", ""): 1}
+        assert counted(wrong, explain=explain) == {("UNRATED", "INVALID_NUMBER"): 1}
+        assert counted(types_pb2.Call(tenant_id=99), explain=explain) == {}
 
 
 def test_a_call_with_a_price_makes_no_objects() -> None:

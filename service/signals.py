@@ -1,0 +1,93 @@
+"""What the service counts and times while it works, under the names that operators see.
+
+Plain numbers in memory, changed in well under a microsecond and always on; who shows them, and to
+whom, is none of this module's business (service/metrics). It knows no library and no request. The
+calls that are rated are counted inside the rating core (service/tallies).
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+
+Labels = tuple[str, ...]
+
+# From a call that is rated in memory to what a client waits for at most.
+RPC_BUCKETS_SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+    *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+# From a handful of records to a full chunk on a disk that is busy.
+CHUNK_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Counter:
+    """Amounts that only ever grow, one for each combination of labels. Thread-safe."""
+
+    def __init__(self, name: str, help: str, labels: Labels) -> None:
+        self.name = name
+        self.help = help
+        self.labels = labels
+        self._lock = threading.Lock()
+        self._amounts: dict[Labels, int] = {}
+
+    def add(self, amount: int, *labels: str) -> None:
+        with self._lock:
+            self._amounts[labels] = self._amounts.get(labels, 0) + amount
+
+    def amounts(self) -> dict[Labels, int]:
+        with self._lock:
+            return dict(self._amounts)
+
+
+class Histogram:
+    """How long things took, one distribution for each combination of labels. Thread-safe."""
+
+    def __init__(self, name: str, help: str, labels: Labels, bounds: Sequence[float]) -> None:
+        """``bounds``: the upper ends of the buckets, rising; the last bucket has none."""
+        self.name = name
+        self.help = help
+        self.labels = labels
+        self.bounds = tuple(bounds)
+        self._lock = threading.Lock()
+        # Entries in each bucket, not summed up, and after them the sum of all seconds.
+        self._cells: dict[Labels, list[float]] = {}
+
+    def observe(self, seconds: float, *labels: str) -> None:
+        bucket = bisect_left(self.bounds, seconds)
+        with self._lock:
+            cells = self._cells.get(labels)
+            if cells is None:
+                cells = self._cells[labels] = [0] * (len(self.bounds) + 1) + [0.0]
+            cells[bucket] += 1
+            cells[-1] += seconds
+
+    def cells(self) -> dict[Labels, list[float]]:
+        """For each combination of labels the entries in each bucket, and the sum of all seconds."""
+        with self._lock:
+            return {labels: list(cells) for labels, cells in self._cells.items()}
+
+
+RPCS = Counter("tollwire_rpcs", "RPCs that have ended, by status code.", ("method", "code"))
+RPC_SECONDS = Histogram(
+    "tollwire_rpc_seconds",
+    "How long RPCs took in the server, streams from their first to their last message.",
+    ("method",),
+    RPC_BUCKETS_SECONDS,
+)
+RECORDS = Counter(
+    "tollwire_records",
+    "Calls that were sent to be recorded, by what became of them: created, duplicate, conflict or"
+    " rejected.",
+    ("method", "outcome"),
+)
+CHUNK_SECONDS = Histogram(
+    "tollwire_upload_chunk_seconds",
+    "How long it took to settle a chunk of an upload, from the wait for its turn to its commit.",
+    (),
+    CHUNK_BUCKETS_SECONDS,
+)
+
+COUNTERS = (RPCS, RECORDS)
+HISTOGRAMS = (RPC_SECONDS, CHUNK_SECONDS)
