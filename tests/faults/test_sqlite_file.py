@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from sqlalchemy import event, text
 
 from service.errors import FailedPrecondition, Reason, TollwireError, Unavailable
 from service.storage.engine import Database
+from service.storage.limits import Work
 
 WAIT_SECONDS = 0.5
 
@@ -68,6 +71,48 @@ def test_another_process_that_holds_the_lock_is_waited_for_and_not_for_ever(
         other.execute("ROLLBACK")
     add(database, 2)
     assert rows(database) == [1, 2]
+
+
+def test_a_process_that_writes_all_the_time_leaves_others_their_turn(
+    database: Database, path: Path
+) -> None:
+    """It leaves the lock free for moments only, between the instants at which SQLite would look by
+    itself: 228 ms after it began to wait, and then each 100 ms."""
+    held, enough = threading.Event(), threading.Event()
+
+    def write_on() -> None:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as own:
+            own.execute("BEGIN IMMEDIATE")
+            held.set()
+            time.sleep(0.268)
+            while not enough.is_set():
+                own.execute("COMMIT")
+                time.sleep(0.02)
+                own.execute("BEGIN IMMEDIATE")
+                time.sleep(0.08)
+
+    other = threading.Thread(target=write_on)
+    other.start()
+    try:
+        assert held.wait(20)
+        with contextlib.closing(Database(f"sqlite:///{path}", wait_seconds=1)) as patient:
+            add(patient, 2)
+    finally:
+        enough.set()
+        other.join()
+    assert rows(database) == [1, 2]
+
+
+def test_whatever_else_is_locked_is_waited_for_as_long(database: Database) -> None:
+    """As the file's log is by another process that recovers it."""
+    for unit, work, milliseconds in (
+        (database.write, Work.ORDINARY, 400),
+        (database.read, Work.ORDINARY, 400),
+        (database.read, Work.LONG, 24_000),
+    ):
+        with unit(work=work) as connection:
+            found = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+        assert found == milliseconds
 
 
 def test_a_full_disk(database: Database) -> None:
