@@ -44,21 +44,22 @@ NO_ANSWER = types.DISPOSITION_NO_ANSWER
 MAX_MESSAGE_BYTES = 64 * 2**20
 # Every method has a deadline: a server that hangs is a failure and not a stuck test.
 DEADLINE_SECONDS = 45
-SERVICE_CONFIG = {"methodConfig": [{"name": [{}], "timeout": f"{DEADLINE_SECONDS}s"}]}
 
 
 class Client:
-    """One connection of its own to a server, with a stub for each service."""
+    """One connection of its own to a server, with a stub for each service. No RPC takes longer than
+    ``deadline_seconds``, whatever time-out it is given."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, deadline_seconds: int = DEADLINE_SECONDS) -> None:
         self.address = address
+        config = {"methodConfig": [{"name": [{}], "timeout": f"{deadline_seconds}s"}]}
         self.channel = grpc.insecure_channel(
             address,
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.use_local_subchannel_pool", 1),
-                ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+                ("grpc.service_config", json.dumps(config)),
             ],
         )
         self.rating = rating_grpc.RatingServiceStub(self.channel)

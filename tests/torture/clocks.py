@@ -21,7 +21,7 @@ from tests.oracle import show
 from tests.torture.callfiles import Prices, Totals, new_tenant
 from tests.torture.counting import count, exported, verify
 from tests.torture.kills import check_senders, settle, started_senders
-from tests.torture.service import service
+from tests.torture.service import patient, service
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
@@ -52,7 +52,7 @@ def run(stage: Stage) -> Tally:
         "TORTURE_CLOCK_SEED": f"{stage.seed}/{stage.kind}",
     }
     with service(stage.new_database(), stage.workers, **clock) as server:
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             tenant, odd_tenant = new_tenant(client), new_tenant(client)
             threads = started_senders(stage, server.address, tenant.id, stage.size.clock_files)
             _odd_calls(tally, client, odd_tenant)

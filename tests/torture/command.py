@@ -16,7 +16,7 @@ from tests.integration.serving import REPOSITORY
 from tests.torture.callfiles import Prices, Totals, mixed_file, new_tenant
 from tests.torture.counting import count, verify
 from tests.torture.kills import settle
-from tests.torture.service import Service, service
+from tests.torture.service import Service, patient, service
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
@@ -33,7 +33,7 @@ def run(stage: Stage) -> Tally:
     draw = stage.draw("command")
     path = stage.folder / "calls.jsonl"
     with service(stage.new_database(), stage.workers) as server:
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             tenant, undisturbed = new_tenant(client), new_tenant(client)
         prices = Prices(tenant)
         calls = CALLS_A_KILL * stage.size.command_kills
@@ -52,7 +52,7 @@ def run(stage: Stage) -> Tally:
         tally.require(totals == expected, f"{totals} at the end; undisturbed {expected}")
         by_file = file.totals(prices)
         tally.require(expected == by_file, f"{expected}; by what was sent {by_file}")
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             sent = {call.caller_number: call for call in file.recorded()}
             tally.sent = tally.acknowledged = len(file)
             count(tally, client, tenant.id, sent, sent, prices)
@@ -65,7 +65,7 @@ def run(stage: Stage) -> Tally:
 def _killed(server: Service, tenant_id: int, path: Path, draw: random.Random) -> bool:
     """Run the command, and kill it once it has recorded something more. False where it came to its
     end, which it should not: then there was too little to upload."""
-    with Client(server.address) as client:
+    with patient(server.address) as client:
         before = _recorded(client, tenant_id)
         command = _started(server, path, tenant_id)
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -18,6 +18,7 @@ from tests.integration.client import Client, chunk, refusal_of
 from tests.torture.callfiles import Prices, new_tenant, plain_call
 from tests.torture.counting import count, verify
 from tests.torture.kills import settle
+from tests.torture.service import patient
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 from tollwire.v1 import types_pb2 as types
@@ -76,7 +77,7 @@ def run(stage: Stage) -> Tally:
     winners: dict[str, types.Call] = {}
     by_side = [0, 0]
     with stage.serving() as server, ExitStack() as stack:
-        clients = [stack.enter_context(Client(server.address)) for _ in range(2 * CONNECTIONS)]
+        clients = [stack.enter_context(patient(server.address)) for _ in range(2 * CONNECTIONS)]
         tenant = new_tenant(clients[0])
         pool = stack.enter_context(ThreadPoolExecutor(2))
         for number in range(stage.size.conflicts):

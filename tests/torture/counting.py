@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import Message
 
 from tests.integration.client import Client
 from tests.integration.wire_oracle import Outcome, outcome_of
@@ -90,19 +91,26 @@ def _fault(cdr: types.Cdr, call: types.Call | None, prices: Prices) -> str:
     return ""
 
 
-def verify(tally: Tally, client: Client) -> None:
-    """Let the server itself check its costs and its ledger: no difference."""
-    for name in ("VerifyCdrs", "VerifyLedger"):
-        method = getattr(client.cdrs, name, None)
-        if method is None:
-            continue
-        request = getattr(cdr_pb, f"{name}Request")()
-        try:
-            parts = list(method(request, timeout=EXPORT_SECONDS))
-        except grpc.RpcError as error:
-            tally.problem(f"{name}: {error}")
-            continue
-        differences = [difference for part in parts for difference in part.differences]
-        for difference in differences[:5]:
-            tally.problem(f"{name}: {difference}")
-        tally.require(bool(parts) and parts[-1].done, f"{name} did not come to its end")
+def verify(tally: Tally, client: Client, root: str = "") -> None:
+    """Let the server itself check its costs, and its ledger against a root that was noted down:
+    no difference. All CDRs that there are are checked."""
+    _verified(tally, client.cdrs.VerifyCdrs, cdr_pb.VerifyCdrsRequest())
+    _verified(tally, client.cdrs.VerifyLedger, cdr_pb.VerifyLedgerRequest(root=root))
+
+
+def noted_root(client: Client) -> str:
+    return str(client.cdrs.GetLedgerRoot(cdr_pb.GetLedgerRootRequest()).root)
+
+
+def _verified(tally: Tally, method: Any, request: Message) -> None:
+    name = type(request).__name__.removesuffix("Request")
+    try:
+        parts = list(method(request, timeout=EXPORT_SECONDS))
+    except grpc.RpcError as error:
+        tally.problem(f"{name}: {error}")
+        return
+    for difference in [one for part in parts for one in part.differences][:5]:
+        tally.problem(f"{name}: {difference}")
+    tally.require(bool(parts) and parts[-1].done, f"{name} did not come to its end")
+    checked = getattr(parts[-1], "checked", 0) or getattr(parts[-1], "rows_checked", 0)
+    tally.require(checked >= tally.stored, f"{name} checked {checked:,} rows")

@@ -41,12 +41,22 @@ class Postgres:
         self._server = _packaged_server(self._folder)
         self._numbers = itertools.count(1)
 
+    @property
+    def socket(self) -> Path:
+        return self._folder / ".s.PGSQL.5432"
+
+    def connect(self, name: str, **options: Any) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._server.get_uri(database=name), **options)
+
+    def new_database_name(self) -> str:
+        name = f"torture_{next(self._numbers)}"
+        with self.connect("postgres", autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name}".encode())
+        return name
+
     def new_database(self) -> str:
         """The URL of an empty database."""
-        name = f"torture_{next(self._numbers)}"
-        with psycopg.connect(self._server.get_uri(), autocommit=True) as admin:
-            admin.execute(f"CREATE DATABASE {name}".encode())
-        uri = str(self._server.get_uri(database=name))
+        uri = str(self._server.get_uri(database=self.new_database_name()))
         return uri.replace("postgresql:", "postgresql+psycopg:")
 
     def stop_immediate(self) -> None:

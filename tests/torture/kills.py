@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 from tests.integration.client import Client
 from tests.torture.callfiles import CallFile, Prices, Totals, mixed_file, new_tenant
-from tests.torture.counting import count, verify
+from tests.torture.counting import count, noted_root, verify
 from tests.torture.sending import Notes, Sender, SenderThread
-from tests.torture.service import Service, await_, service
+from tests.torture.service import Service, await_, patient, service
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 
@@ -29,22 +29,26 @@ def run(stage: Stage) -> Tally:
     tally = stage.tally("kill -9 of the server")
     draw = stage.draw("kills")
     with service(stage.new_database(), stage.workers) as server:
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             tenant = new_tenant(client)
             undisturbed = new_tenant(client)
         prices = Prices(tenant)
         threads = started_senders(stage, server.address, tenant.id)
+        root = ""
         for number in range(stage.size.kills):
             await_progress(threads)
+            if number == stage.size.kills // 2:
+                with patient(server.address) as client:
+                    root = noted_root(client)
             time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))
             _kill(server, draw, number)
             stage.say(f"{number + 1} kills, {sum(t.sender.sent for t in threads):,} records sent")
         for thread in threads:
             thread.finish()
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             check_senders(tally, client, [t.sender for t in threads], tenant.id, prices)
             _compare_with_undisturbed(tally, client, threads, stage, undisturbed.id)
-            verify(tally, client)
+            verify(tally, client, root)
         settle(tally, server)
     tally.more["broken streams"] = sum(thread.sender.breaks for thread in threads)
     return tally

@@ -1,45 +1,83 @@
-"""PostgreSQL is stopped at once, as by a crash, and started again, under four uploads.
+"""PostgreSQL is away under four uploads: stopped at once, as by a crash, and started again; cut
+off; half-open, so that nothing is heard of it; and locked by another session.
 
 The server stays. Its clients are told UNAVAILABLE and try again; it recovers by itself.
 """
 
 from __future__ import annotations
 
+import random
 import time
+from collections import Counter
 
-from tests.integration.client import Client
+from tests.faults.proxy import Proxy
 from tests.torture.callfiles import Prices, new_tenant
 from tests.torture.counting import verify
+from tests.torture.databases import Postgres
 from tests.torture.kills import await_progress, check_senders, settle, started_senders
+from tests.torture.service import patient, service
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 
 LONGEST_PAUSE_SECONDS = 1.0
+# The server's usual wait for its database, and for how long at most the line is bad or a lock held:
+# so that some of it is waited for, and some given up.
+WAIT_SECONDS, LONGEST_FAULT_SECONDS = 2, 5.0
+# The first ones in turn: a few are of every kind.
+WAYS = ("stopped", "cut off", "half-open", "locked")
 
 
 def run(stage: Stage) -> Tally:
-    tally = stage.tally("PostgreSQL stopped")
+    tally = stage.tally("PostgreSQL away")
     draw = stage.draw("outages")
-    assert stage.postgres is not None
-    with stage.serving() as server:
-        with Client(server.address) as client:
+    postgres = stage.postgres
+    assert postgres is not None
+    name = postgres.new_database_name()
+    played = Counter[str]()
+    with (
+        Proxy(str(postgres.socket)) as proxy,
+        service(
+            f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/{name}",
+            stage.workers,
+            TOLLWIRE_DATABASE_WAIT_SECONDS=f"{WAIT_SECONDS}",
+        ) as server,
+    ):
+        with patient(server.address) as client:
             tenant = new_tenant(client)
         threads = started_senders(stage, server.address, tenant.id)
         for number in range(stage.size.outages):
             await_progress(threads)
             time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))
-            stage.postgres.stop_immediate()
-            tally.kills += 1
-            time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))
-            stage.postgres.start()
-            tally.restarts += 1
+            way = WAYS[number % len(WAYS)]
+            _play(way, postgres, name, proxy, draw)
+            played[way] += 1
             stage.say(f"{number + 1} outages")
         await_progress(threads)
         for thread in threads:
             thread.finish()
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             check_senders(tally, client, [t.sender for t in threads], tenant.id, Prices(tenant))
             verify(tally, client)
         settle(tally, server)
+    tally.kills += played["stopped"]
+    tally.restarts += played["stopped"]
+    tally.more |= {f"times {way}": times for way, times in played.items()}
     tally.more["broken streams"] = sum(thread.sender.breaks for thread in threads)
     return tally
+
+
+def _play(way: str, postgres: Postgres, name: str, proxy: Proxy, draw: random.Random) -> None:
+    """The database is away for a while in that way, and is there again."""
+    if way == "stopped":
+        postgres.stop_immediate()
+        time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))
+        postgres.start()
+    elif way == "locked":
+        with postgres.connect(name) as other:
+            other.execute("SELECT id FROM uploads FOR UPDATE")
+            time.sleep(draw.uniform(0, LONGEST_FAULT_SECONDS))
+    else:
+        begin = proxy.drop if way == "cut off" else proxy.swallow
+        begin()
+        time.sleep(draw.uniform(0, LONGEST_FAULT_SECONDS))
+        proxy.restore()

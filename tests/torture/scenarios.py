@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.torture import clients, clocks, command, conflicts, kills, outages, twice, unrated
+from tests.torture import (
+    clients,
+    clocks,
+    command,
+    conflicts,
+    corrections,
+    kills,
+    outages,
+    twice,
+    unrated,
+)
 from tests.torture.databases import KINDS
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
@@ -30,4 +40,6 @@ SCENARIOS = {
     "clocks": Scenario(clocks.run, short=("sqlite",)),
     "outages": Scenario(outages.run, kinds=("postgresql",), short=("postgresql",)),
     "unrated": Scenario(unrated.run, short=("sqlite",)),
+    # The tests of reversals have a small one of their own.
+    "corrections": Scenario(corrections.run, short=()),
 }

@@ -19,6 +19,7 @@ import grpc
 
 from tests.integration.client import Client, chunk
 from tests.torture.callfiles import CallFile, Totals
+from tests.torture.service import patient
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
 RETRY_SECONDS = 0.05
@@ -87,7 +88,7 @@ class Sender:
         while True:
             before = self.ticks
             try:
-                with Client(self._address) as client:
+                with patient(self._address) as client:
                     grpc.channel_ready_future(client.channel).result(CONNECT_SECONDS)
                     # The id first, without a record: it is known before anything is sent.
                     upload_id = upload_id or client.upload(chunk([]))[0].upload_id

@@ -15,10 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.integration.client import Client
 from tests.integration.serving import ServerProcess
 
 # How long a server that was killed in part may take to be whole again, or gone.
 PATIENCE_SECONDS = 60
+# For an export of all there is, an upload of a million records, a flood.
+LONGEST_SECONDS = 900
 # Below the ports that systems give to clients: a port that a server has left for a moment must not
 # be taken by the very client that waits for it.
 _PORTS = range(20_000, 32_000)
@@ -116,6 +119,11 @@ def service(database_url: str, workers: int = 2, **env: str) -> Iterator[Service
         yield running
     finally:
         running.close()
+
+
+def patient(address: str) -> Client:
+    """A client that waits for long answers."""
+    return Client(address, LONGEST_SECONDS)
 
 
 def await_(

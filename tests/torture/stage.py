@@ -25,9 +25,10 @@ class Size:
     flood_bytes: int  # that clients send without end
     clients_seconds: float  # for which clients go on misbehaving
     gives_up: bool  # wait until clients that vanished are given up
-    outages: int  # of PostgreSQL
+    outages: int  # of PostgreSQL, in each way in turn
     unrated_calls: int  # that are priced later
     unrated_kills: int  # of the server, under RateUnrated
+    reversal_kills: int  # of the server, under ReverseUpload of an upload each
     clock_files: int  # that each of four uploads while the clock jumps
 
 
@@ -43,6 +44,7 @@ SHORT = Size(
     outages=1,
     unrated_calls=3_000,
     unrated_kills=1,
+    reversal_kills=1,
     clock_files=1,
 )
 LONG = Size(
@@ -54,9 +56,10 @@ LONG = Size(
     flood_bytes=10 * 2**30,
     clients_seconds=30.0,
     gives_up=True,
-    outages=10,
+    outages=12,
     unrated_calls=50_000,
     unrated_kills=5,
+    reversal_kills=3,
     clock_files=10,
 )
 

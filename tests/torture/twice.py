@@ -9,6 +9,7 @@ from tests.integration.client import Client, chunk
 from tests.torture.callfiles import Prices, Totals, new_tenant, plain_file
 from tests.torture.counting import count, verify
 from tests.torture.kills import settle
+from tests.torture.service import patient
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
@@ -21,7 +22,7 @@ UPLOAD_SECONDS = 600
 def run(stage: Stage) -> Tally:
     tally = stage.tally("the same records twice")
     with stage.serving() as server:
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             tenant = new_tenant(client)
         prices = Prices(tenant)
         size = stage.size.same_calls
@@ -39,7 +40,7 @@ def run(stage: Stage) -> Tally:
         tally.require(created == size, f"{created:,} recorded of {size:,}")
         tally.more["recorded by the first"] = first.created
         tally.more["by the second"] = second.created
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             sent = {call.caller_number: call for call in file.calls}
             count(tally, client, tenant.id, sent, sent, prices)
             verify(tally, client)
@@ -58,7 +59,7 @@ def at_once(address: str, chunks: Sequence[cdr_pb.UploadCdrsRequest]) -> list[To
 
     def send(side: int) -> None:
         try:
-            with Client(address) as client:
+            with patient(address) as client:
                 client.list_cdrs(page_size=1, tenant_id=2**62)  # so that both are connected
                 barrier.wait(60)
                 sums[side] = _uploaded(client, chunks)

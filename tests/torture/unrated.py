@@ -14,7 +14,7 @@ from tests.integration.wire_oracle import Outcome, assert_recomputes, outcome_of
 from tests.torture.callfiles import new_tenant, plain_call
 from tests.torture.counting import count, exported, verify
 from tests.torture.kills import settle
-from tests.torture.service import Service, service
+from tests.torture.service import Service, patient, service
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
@@ -54,23 +54,23 @@ def run(stage: Stage) -> Tally:
     draw = stage.draw("unrated")
     known = Known(tally)
     with service(stage.new_database(), stage.workers) as server:
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             tenant = new_tenant(client)
             calls = [_call(tenant.id, n, draw) for n in range(stage.size.unrated_calls)]
             _upload(client, calls)
         tally.sent = tally.acknowledged = len(calls)
         for number in range(stage.size.unrated_kills):
             _killed(server, tenant.id, f"{number + 1}", draw)
-            with Client(server.address) as client:
+            with patient(server.address) as client:
                 known.look(client, tenant.id)
             stage.say(f"{len(known.outcomes):,} of {len(calls):,} priced")
         left = len(calls) - len(known.outcomes)
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             client.import_rates(tenant.id, [make_rate(PREFIX, "0.0600", 6)])
         asked = [Asked(server.address, tenant.id) for _ in range(2)]
         counts = [one.rated() for one in asked]
         tally.require(sum(counts) == left, f"two at once priced {counts}, there were {left:,}")
-        with Client(server.address) as client:
+        with patient(server.address) as client:
             known.look(client, tenant.id)
             tally.require(len(known.outcomes) == len(calls), f"{len(known.outcomes):,} are priced")
             sent = {call.caller_number: call for call in calls}
@@ -101,7 +101,7 @@ class Asked:
     """A RateUnrated in the background, on a connection of its own."""
 
     def __init__(self, address: str, tenant_id: int) -> None:
-        self._client = Client(address)
+        self._client = patient(address)
         request = cdr_pb.RateUnratedRequest(tenant_id=tenant_id)
         self._answer = self._client.cdrs.RateUnrated.future(request, timeout=RATE_SECONDS)
 
@@ -118,7 +118,7 @@ class Asked:
 
 def _killed(server: Service, tenant_id: int, price: str, draw: random.Random) -> None:
     """Two ask at once with this price, and are killed soon after the first calls are priced."""
-    with Client(server.address) as client:
+    with patient(server.address) as client:
         client.import_rates(tenant_id, [make_rate(PREFIX, price, 6)])
         before = _unrated(client, tenant_id)
         asked = [Asked(server.address, tenant_id) for _ in range(2)]
