@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.torture.databases import KINDS, postgres
 from tests.torture.scenarios import SCENARIOS, Scenario
 from tests.torture.stage import LONG, SHORT, Stage
-from tests.torture.tally import Tally, table
+from tests.torture.tally import Tally, table, totals
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "torture"
@@ -87,7 +87,7 @@ def played(name: str, scenario: Scenario, stage: Stage) -> Tally:
         tally.problem(f"{type(error).__name__}: {error}")
     tally.seconds = round(time.monotonic() - began, 1)
     verdict = "passed" if tally.passed else "FAILED"
-    print(f"{verdict}: {tally.scenario}, {stage.kind}, {tally.seconds:.0f} s", flush=True)
+    print(f"{verdict} in {tally.seconds:.0f} s: {totals(tally)}", flush=True)
     return tally
 
 

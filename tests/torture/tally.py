@@ -75,6 +75,12 @@ def table(tallies: Sequence[Tally]) -> str:
     return "\n".join(lines)
 
 
+def totals(tally: Tally) -> str:
+    """Its row as one line, for who does not wait for the table."""
+    shown = [f"{name} {_shown(getattr(tally, name))}" for name in _COLUMNS[2:]]
+    return ", ".join([tally.scenario, tally.database, *shown])
+
+
 def _cells(row: Mapping[str, Any]) -> list[str]:
     return [_shown(row[name]) for name in _COLUMNS]
 

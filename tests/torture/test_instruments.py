@@ -17,7 +17,7 @@ from tests.torture.badline import BadLine
 from tests.torture.callfiles import Fate, Prices, Totals, mixed_file, plain_call
 from tests.torture.counting import count
 from tests.torture.sending import Note, Notes
-from tests.torture.tally import Tally, table
+from tests.torture.tally import Tally, table, totals
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import types_pb2 as types
 
@@ -157,6 +157,10 @@ def test_the_table_shows_each_scenario_the_sums_and_the_problems() -> None:
     assert lines[6] == "kills, sqlite: bytes 12,345"
     assert lines[7] == "FAILED kills, postgresql: one is gone"
     assert [tally.passed for tally in tallies] == [True, False]
+    assert totals(tallies[1]) == (
+        "kills, postgresql, kills 2, restarts 0, sent 600, acknowledged 0, stored 0, lost 1,"
+        " doubled 0, wrong 0"
+    )
 
 
 @pytest.fixture
