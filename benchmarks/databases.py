@@ -24,7 +24,8 @@ from sqlalchemy.schema import CheckConstraint, CreateIndex, CreateTable, DDLElem
 
 from service.storage import migrate, triggers
 from service.storage.engine import Connection, Database
-from service.storage.tables import Base, CdrRow
+from service.storage.record_tables import CdrRow
+from service.storage.tables import Base
 
 KINDS = ("sqlite", "postgresql")
 SQLITE_SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536")
@@ -232,7 +233,7 @@ def _checks(connection: Connection) -> list[tuple[str, str]]:
 
 
 def table_of(row: type[Base]) -> Table:
-    """The table of a class of ``service.storage.tables``."""
+    """The table of a row's class."""
     table = row.__table__
     assert isinstance(table, Table)
     return table

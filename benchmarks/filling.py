@@ -21,7 +21,7 @@ from benchmarks.workload import RealCalls
 from ratingcore import Deck
 from service.storage import triggers
 from service.storage.engine import Database
-from service.storage.tables import CdrRow
+from service.storage.record_tables import CdrRow
 
 COLUMNS = tuple(column.name for column in CdrRow.__table__.c)
 CALLER = "493012345678"

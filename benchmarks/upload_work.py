@@ -13,7 +13,7 @@ from benchmarks.filling import Tenant
 from benchmarks.harness import batches, timed
 from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
-from service.storage.tables import CdrRow
+from service.storage.record_tables import CdrRow
 
 CHUNK_CALLS = 10_000
 WINDOW = 4

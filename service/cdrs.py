@@ -29,7 +29,8 @@ from service.errors import (
     Reason,
     TollwireError,
 )
-from service.model import Call, Cdr, CdrFilter, Page, UnratedOutcome
+from service.model import Call, Cdr, CdrFilter, Page
+from service.record_model import UnratedOutcome
 from service.recording import (
     Recorder,
     Refusal,

@@ -18,13 +18,8 @@ from dataclasses import dataclass, field
 
 from service.errors import invalid_field
 from service.ledger_rows import KINDS, RowCheck
-from service.model import (
-    MAX_ID,
-    LedgerDifference,
-    LedgerDifferenceKind,
-    LedgerProgress,
-    LedgerRoot,
-)
+from service.model import MAX_ID
+from service.record_model import LedgerDifference, LedgerDifferenceKind, LedgerProgress, LedgerRoot
 from service.storage import ledger
 from service.storage.engine import Database
 from service.storage.ledger import HASH_SIZE, NO_HASH, Entry, EntryKind, Head

@@ -17,13 +17,8 @@ from typing import Any, Protocol
 from ratingcore.rowdigest import digest_of_stored, set_unrated
 from ratingcore.storedrows import StoredRows, read_copy, read_tuples
 from service.digests import PricedRow, ReversedRow, digest_of_pricings, digest_of_reversals
-from service.model import (
-    MAX_ID,
-    LedgerDifference,
-    LedgerDifferenceKind,
-    RatingStatus,
-    UnratedReason,
-)
+from service.model import MAX_ID, RatingStatus, UnratedReason
+from service.record_model import LedgerDifference, LedgerDifferenceKind
 from service.storage import ledger, ledger_rows, stored_rows
 from service.storage.engine import Connection, Database
 from service.storage.ledger import Entry, EntryKind

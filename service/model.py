@@ -2,7 +2,8 @@
 
 This module knows no gRPC, no SQL and no rating core. Enum values equal those on the wire
 (proto/tollwire/v1/types.proto) and those in the database, so no layer has to translate them; a test
-compares them with the compiled descriptors.
+compares them with the compiled descriptors. What stands around the record of calls (uploads,
+corrections, proof) has its types in service.record_model.
 
 Units: money is an integer scaled by 10**4 (``…_e4``), times are integer nanoseconds since the Unix
 epoch (``…_ns``), durations are whole seconds (``…_seconds``).
@@ -277,25 +278,6 @@ class Cdr:
 
 
 @dataclass(frozen=True, slots=True)
-class ReversalFilter:
-    """All conditions must hold. 0 and None mean "any". Times: after <= created_at < before."""
-
-    tenant_id: int = 0
-    created_after_ns: int | None = None
-    created_before_ns: int | None = None
-    upload_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class UploadReversal:
-    """The CDRs of an upload: reversed now, and before. ``cdrs`` = reversed + reversed_before."""
-
-    cdrs: int
-    reversed: int
-    reversed_before: int
-
-
-@dataclass(frozen=True, slots=True)
 class CdrFilter:
     """All conditions must hold. 0, "" and None mean "any". Times: after <= started_at < before."""
 
@@ -306,169 +288,6 @@ class CdrFilter:
     unrated_reason: UnratedReason | None = None
     started_after_ns: int | None = None
     started_before_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ControlTotals:
-    """What an upload has, by its sender's count or by ours."""
-
-    calls: int
-    duration_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class VerificationFilter:
-    """Which CDRs are recomputed: as in CdrFilter."""
-
-    tenant_id: int = 0
-    started_after_ns: int | None = None
-    started_before_ns: int | None = None
-    upload_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class CdrDifference:
-    """What is wrong with one field of a CDR. tenant_id is 0 and call_id is "" where the row holds
-    what no recording writes; ``recomputed`` is "" where there is no one right value."""
-
-    cdr_id: int
-    tenant_id: int
-    call_id: str
-    field: str
-    stored: str
-    recomputed: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class VerificationProgress:
-    """How far a verification is. ``checked`` and ``different`` count CDRs since its beginning;
-    ``differences`` are those since the last time."""
-
-    checked: int
-    checked_per_second: float
-    differences: tuple[CdrDifference, ...]
-    different: int
-    done: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UploadFailure:
-    index: int  # within the upload
-    call_id: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class FailedRecord:
-    """A record that was not recorded, with the bytes of its Call message as they were sent."""
-
-    failure: UploadFailure
-    content: bytes
-    created_at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkResult:
-    """What became of one chunk. created + duplicates + conflicts + rejected = its calls. The last
-    two are of the whole upload, where its sender has stated control totals with the chunk."""
-
-    upload_id: int
-    committed_offset: int
-    created: int
-    duplicates: int
-    conflicts: int
-    rejected: int
-    unrated: int
-    failures: tuple[UploadFailure, ...]
-    settled_totals: ControlTotals | None = None
-    control_totals_match: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """The state of a whole upload. The four counts add up to ``committed_offset``. Control totals
-    that its sender never stated are None."""
-
-    id: int
-    committed_offset: int
-    created: int
-    duplicates: int
-    conflicts: int
-    rejected: int
-    unrated: int
-    duration_seconds: int
-    stated_calls: int | None
-    stated_duration_seconds: int | None
-    created_at_ns: int
-    updated_at_ns: int
-    reversed_at_ns: int | None = None
-
-    @property
-    def settled_totals(self) -> ControlTotals:
-        return ControlTotals(self.committed_offset, self.duration_seconds)
-
-    @property
-    def control_totals(self) -> ControlTotals | None:
-        """As last stated by the sender."""
-        if self.stated_calls is None or self.stated_duration_seconds is None:
-            return None
-        return ControlTotals(self.stated_calls, self.stated_duration_seconds)
-
-    @property
-    def control_totals_match(self) -> bool | None:
-        stated = self.control_totals
-        return None if stated is None else stated == self.settled_totals
-
-
-@dataclass(frozen=True, slots=True)
-class UnratedOutcome:
-    examined: int
-    rated: int
-    still_unrated: int
-
-
-class LedgerDifferenceKind(IntEnum):
-    """What does not fit: the entries of a chain, the rows of an entry, rows that no entry has, or
-    a root that was noted down."""
-
-    CHAIN = 1
-    ROWS = 2
-    NOT_ENTERED = 3
-    ROOT = 4
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerDifference:
-    """What does not fit, and where: 0 for what it is not about."""
-
-    kind: LedgerDifferenceKind
-    message: str
-    chain: int = 0
-    seq: int = 0
-    first_id: int = 0
-    row_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRoot:
-    """What the whole ledger is known by at one moment, as one line."""
-
-    root: str
-    entries: int
-    created_at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerProgress:
-    """How far a verification has come, and the differences since the last one."""
-
-    entries_checked: int
-    rows_checked: int
-    rows_per_second: float
-    differences: tuple[LedgerDifference, ...]
-    done: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,9 @@ from service.model import (
     MAX_REVERSAL_REASON_CHARS,
     Cdr,
     Page,
-    ReversalFilter,
     ReversalRequest,
-    Upload,
-    UploadReversal,
 )
+from service.record_model import ReversalFilter, Upload, UploadReversal
 from service.storage import cdr_lists, ledger, reversals, uploads
 from service.storage.engine import Connection, Database
 from service.storage.ledger import EntryKind

@@ -23,13 +23,7 @@ from service.errors import (
     Reason,
     invalid_field,
 )
-from service.model import (
-    MAX_EXTENSION_NUMBER_CHARS,
-    MAX_NAME_CHARS,
-    Extension,
-    Page,
-    Tenant,
-)
+from service.model import MAX_EXTENSION_NUMBER_CHARS, MAX_NAME_CHARS, Extension, Page, Tenant
 from service.money import CURRENCIES
 from service.storage import decks as stored_decks
 from service.storage import ids, rates

@@ -27,17 +27,8 @@ from service.errors import (
     Reason,
     invalid_field,
 )
-from service.model import (
-    MAX_BATCH_CALLS,
-    MAX_ID,
-    BadCall,
-    ChunkResult,
-    ControlTotals,
-    FailedRecord,
-    Page,
-    Upload,
-    UploadFailure,
-)
+from service.model import MAX_BATCH_CALLS, MAX_ID, BadCall, Page
+from service.record_model import ChunkResult, ControlTotals, FailedRecord, Upload, UploadFailure
 from service.recording import Recorder, Recording, count_recorded, count_refused, enter
 from service.signals import CHUNK_SECONDS
 from service.storage import ids, upload_failures, uploads

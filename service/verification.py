@@ -21,14 +21,9 @@ from service.cdrs import check_period
 from service.checks import check_id, refuse
 from service.decks import tenant_not_found
 from service.errors import NotFound, Reason
-from service.model import (
-    CdrDifference,
-    RatingStatus,
-    UnratedReason,
-    VerificationFilter,
-    VerificationProgress,
-)
+from service.model import RatingStatus, UnratedReason
 from service.money import format_e4
+from service.record_model import CdrDifference, VerificationFilter, VerificationProgress
 from service.storage import kept_rates, stored_rows, tenants, uploads
 from service.storage.engine import Connection, Database
 

@@ -20,7 +20,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 GROUND = {
-    f"service.{name}" for name in ("model", "errors", "money", "config", "request", "signals")
+    f"service.{name}"
+    for name in ("model", "record_model", "errors", "money", "config", "request", "signals")
 }
 
 # What each part may import of the project; itself always.

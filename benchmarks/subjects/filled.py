@@ -20,7 +20,7 @@ from benchmarks.subjects.uploads import DRIVERS
 from benchmarks.upload_work import IDS, UploadWork
 from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
-from service.storage.tables import CdrRow
+from service.storage.record_tables import CdrRow
 
 # Making the tables takes minutes.
 LONGEST_SECONDS = 1800

@@ -17,15 +17,8 @@ from benchmarks.subjects.imports import rate_rows
 from benchmarks.subjects.memory import RATES_A_TENANT, TENANTS, small_deck
 from benchmarks.workbench import Workbench
 from service.model import Rounding
-from service.storage.tables import (
-    DeckClockRow,
-    RateVersionRow,
-    TenantRow,
-    TenantVersionRow,
-)
-from service.storage.tables import (
-    DeckRow as DeckStateRow,
-)
+from service.storage.tables import DeckClockRow, RateVersionRow, TenantRow, TenantVersionRow
+from service.storage.tables import DeckRow as DeckStateRow
 
 MIB = 2**20
 

@@ -20,7 +20,7 @@ from benchmarks.harness import (
 from benchmarks.upload_work import IDS, UploadWork
 from benchmarks.workbench import TENANT_ID, Workbench
 from service.cli.connection import Client
-from service.storage.tables import CdrRow
+from service.storage.record_tables import CdrRow
 from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest
 
 DRIVERS = {"sqlite": "executemany", "postgresql": "binary COPY"}

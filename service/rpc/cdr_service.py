@@ -11,7 +11,7 @@ from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
 from service.config import DEFAULT_DATABASE_WAIT_SECONDS
 from service.ledger import Ledger
-from service.model import ChunkResult
+from service.record_model import ChunkResult
 from service.reversals import Reversals
 from service.rpc.conversion import calls, cdrs, fields, ledger, reversals, uploads, verification
 from service.rpc.interceptors import malformed_request, on_bytes

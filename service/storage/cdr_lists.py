@@ -22,21 +22,16 @@ from service.model import (
     Rate,
     RatingStatus,
     Reversal,
-    ReversalFilter,
     ReversalRequest,
     Tenant,
     UnratedReason,
 )
+from service.record_model import ReversalFilter
 from service.storage.cdrs import IS_UNRATED, Key, among, in_period
 from service.storage.rates import rate_from_row
+from service.storage.record_tables import CdrReversalRow, CdrRow
 from service.storage.search import contains
-from service.storage.tables import (
-    CdrReversalRow,
-    CdrRow,
-    ExtensionRow,
-    RateVersionRow,
-    TenantVersionRow,
-)
+from service.storage.tables import ExtensionRow, RateVersionRow, TenantVersionRow
 from service.storage.tenants import tenant_from_row
 
 _E4 = 10_000

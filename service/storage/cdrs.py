@@ -32,7 +32,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from service.model import MAX_STARTED_AT_NS, CdrFilter, RatingStatus
 from service.storage import ids
-from service.storage.tables import CdrReversalRow, CdrRow, ExtensionRow, TenantRow
+from service.storage.record_tables import CdrReversalRow, CdrRow
+from service.storage.tables import ExtensionRow, TenantRow
 
 Key = tuple[int, str]  # tenant_id, call_id
 # What two calls must share to be one and the same, in the order of CONTENT_FIELDS; extension_id is

@@ -15,7 +15,9 @@ import threading
 
 from sqlalchemy import Connection, case, func, select, update
 
-from service.storage.tables import ID_BLOCK_SIZE, ID_BLOCKS, Base, IdCounter
+from service.storage.record_tables import ID_BLOCK_SIZE, ID_BLOCKS
+from service.storage.schema import METADATA
+from service.storage.tables import IdCounter
 
 # Ids that callers choose from here on do not move the counter: after a single create with the
 # greatest id there would be none left to give.
@@ -49,7 +51,7 @@ def take_rows(connection: Connection, table: str, count: int) -> int:
     "cdr_reversals"), within the transaction that writes them."""
     if connection.dialect.name == "sqlite":
         # Nobody else writes meanwhile, and rows of these tables are never deleted.
-        newest = connection.execute(select(func.max(Base.metadata.tables[table].c.id))).scalar()
+        newest = connection.execute(select(func.max(METADATA.tables[table].c.id))).scalar()
         return int(newest or 0) + 1
     blocks: Blocks = connection.get_execution_options()["id_blocks"]
     return blocks.take(connection, table, count)

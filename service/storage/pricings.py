@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, insert
 
 from service.storage import ids
-from service.storage.tables import CdrPricingRow
+from service.storage.record_tables import CdrPricingRow
 
 
 class Pricing(NamedTuple):

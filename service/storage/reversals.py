@@ -32,7 +32,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from service.model import ReversalRequest
 from service.storage import ids
 from service.storage.cdrs import IS_UNRATED
-from service.storage.tables import CdrReversalRow, CdrRow, UploadChunkRow, UploadRow
+from service.storage.record_tables import CdrReversalRow, CdrRow, UploadChunkRow, UploadRow
 
 _TABLE = "cdr_reversals"
 ROW_FIELDS = (

@@ -21,9 +21,9 @@ from psycopg.pq import ExecStatus
 from psycopg.waiting import Ready, Wait
 from sqlalchemy import Connection, func, select
 
-from service.model import VerificationFilter
+from service.record_model import VerificationFilter
 from service.storage.cdrs import ROW_FIELDS, in_period
-from service.storage.tables import CdrRow, UploadChunkRow
+from service.storage.record_tables import CdrRow, UploadChunkRow
 
 T_co = TypeVar("T_co", covariant=True)
 

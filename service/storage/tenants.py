@@ -9,7 +9,8 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.model import Extension, Rounding, Tenant
-from service.storage.tables import CdrRow, ExtensionRow, TenantRow, TenantVersionRow
+from service.storage.record_tables import CdrRow
+from service.storage.tables import ExtensionRow, TenantRow, TenantVersionRow
 
 
 def tenant_from_row(row: Any) -> Tenant:

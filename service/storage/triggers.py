@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from service.storage.tables import Base
+from service.storage.schema import METADATA
 
 _NAME = "tollwire_"
 
@@ -66,7 +66,7 @@ class _Refusal:
 
 def _kept(table: str, free: tuple[str, ...]) -> str:
     """The condition that every column but ``free`` keeps its value."""
-    columns = Base.metadata.tables[table].columns.keys()
+    columns = METADATA.tables[table].columns.keys()
     return " AND ".join(f"NEW.{name} {{is}} OLD.{name}" for name in columns if name not in free)
 
 

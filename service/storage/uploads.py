@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
-from service.model import ControlTotals, Upload
-from service.storage.tables import UploadChunkRow, UploadRow
+from service.record_model import ControlTotals, Upload
+from service.storage.record_tables import UploadChunkRow, UploadRow
 
 
 @dataclass(frozen=True, slots=True)

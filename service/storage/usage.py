@@ -24,7 +24,8 @@ from sqlalchemy import (
 
 from service.model import Disposition, RatingStatus, UsageDimension, UsageTotals
 from service.storage.cdrs import in_period
-from service.storage.tables import CdrReversalRow, CdrRow, RateVersionRow, TenantRow
+from service.storage.record_tables import CdrReversalRow, CdrRow
+from service.storage.tables import RateVersionRow, TenantRow
 
 _NS = 10**9
 DAY_SECONDS = 86_400

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.config import Listen
-from service.model import ChunkResult
+from service.record_model import ChunkResult
 from service.rpc import server as rpc_server
 from service.rpc.cdr_service import UPLOADS_AT_ONCE
 from service.rpc.entrance import Entrance

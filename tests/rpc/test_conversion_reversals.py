@@ -14,11 +14,11 @@ from service.model import (
     Disposition,
     RatingStatus,
     Reversal,
-    ReversalFilter,
     ReversalRequest,
     Tenant,
     UnratedReason,
 )
+from service.record_model import ReversalFilter
 from service.rpc.conversion import cdrs, reversals
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2

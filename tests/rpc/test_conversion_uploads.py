@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.model import ChunkResult, ControlTotals, FailedRecord, Upload, UploadFailure
+from service.record_model import ChunkResult, ControlTotals, FailedRecord, Upload, UploadFailure
 from service.rpc.conversion import uploads
 from tests.core.protobuf import framed, varint
 from tollwire.v1 import cdr_service_pb2 as pb

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import pytest
 
-from service import model
+from service import model, record_model
 from tollwire.v1 import types_pb2
 
 PAIRS = [
@@ -17,7 +17,7 @@ PAIRS = [
     (model.Rounding, "Rounding", "ROUNDING_"),
     (model.ImportMode, "ImportMode", "IMPORT_MODE_"),
     (model.UsageDimension, "UsageDimension", "USAGE_DIMENSION_"),
-    (model.LedgerDifferenceKind, "LedgerDifferenceKind", "LEDGER_DIFFERENCE_KIND_"),
+    (record_model.LedgerDifferenceKind, "LedgerDifferenceKind", "LEDGER_DIFFERENCE_KIND_"),
 ]
 
 
@@ -31,7 +31,12 @@ def test_members_are_equal(kind: type[IntEnum], name: str, prefix: str) -> None:
 
 def test_no_enum_is_left_out() -> None:
     assert set(types_pb2.DESCRIPTOR.enum_types_by_name) == {name for _, name, _ in PAIRS}
-    kinds = {kind for kind in vars(model).values() if _is_own_enum(kind)}
+    kinds = {
+        kind
+        for module in (model, record_model)
+        for kind in vars(module).values()
+        if _is_own_enum(kind)
+    }
     assert kinds == {kind for kind, _, _ in PAIRS}
 
 

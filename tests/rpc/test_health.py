@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.config import Listen
-from service.model import ChunkResult
+from service.record_model import ChunkResult
 from service.rpc.entrance import Entrance
 from service.rpc.server import REFLECTION_STREAMS, RpcServer, Subjects
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal

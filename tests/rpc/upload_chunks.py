@@ -6,7 +6,8 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from ratingcore.wire import MalformedRequest
-from service.model import BadCall, Call, ControlTotals
+from service.model import BadCall, Call
+from service.record_model import ControlTotals
 from service.recording import content_of
 from service.rpc.conversion import calls, uploads
 from tollwire.v1 import cdr_service_pb2 as pb

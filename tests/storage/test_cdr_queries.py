@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from service.model import CdrFilter, RatingStatus, ReversalFilter, UnratedReason
+from service.model import CdrFilter, RatingStatus, UnratedReason
+from service.record_model import ReversalFilter
 from service.storage import cdr_lists, cdrs, usage
 from service.storage.engine import Database
 from service.storage.usage import OffsetFrom

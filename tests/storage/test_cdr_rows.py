@@ -20,7 +20,7 @@ from service.errors import Reason, Unavailable
 from service.recording import Rows
 from service.storage import cdrs
 from service.storage.engine import Database
-from service.storage.tables import CdrRow
+from service.storage.record_tables import CdrRow
 
 
 def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> Rows:

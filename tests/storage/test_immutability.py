@@ -17,7 +17,7 @@ import pytest
 
 from service.model import BadCall, Disposition, ImportMode, Rate, ReversalRequest, Tenant
 from service.storage.engine import Database
-from service.storage.tables import Base
+from service.storage.schema import METADATA
 from tests.subjects.world import World, call
 
 _ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
@@ -42,7 +42,7 @@ _PRICE = (
 
 
 def _columns(table: str) -> list[str]:
-    return list(Base.metadata.tables[table].columns.keys())
+    return list(METADATA.tables[table].columns.keys())
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Attacker:
     def content(self) -> dict[str, list[Any]]:
         return {
             table: sorted(self.execute(f"SELECT * FROM {table}"), key=repr)
-            for table in Base.metadata.tables
+            for table in METADATA.tables
         }
 
     def is_refused(self, statement: str, *values: Any, match: str) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from service.storage import migrate, triggers
 from service.storage.engine import Database
 from service.storage.migrate import SchemaError, prepare, upgrade
-from service.storage.tables import Base
+from service.storage.schema import METADATA
 from tests.subjects.world import at_once
 
 _COUNTERS = {"tenants", "extensions", "rate_versions", "uploads"}
@@ -103,20 +103,20 @@ def _sequences(connection: Connection) -> list[tuple[str, int, int]]:
 def test_head_equals_the_metadata(database: Database) -> None:
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, METADATA) == []
 
 
 def test_head_is_what_the_metadata_would_create(empty: Database) -> None:
     """Alembic does not compare CHECKs, conditions of indexes and more: the databases do."""
     with empty.write() as connection:
-        Base.metadata.create_all(connection)
+        METADATA.create_all(connection)
         created = _structure(connection), _sequences(connection)
-        Base.metadata.drop_all(connection)
+        METADATA.drop_all(connection)
     prepare(empty)
     with empty.read() as connection:
         migrated = _structure(connection), _sequences(connection)
     assert migrated == created
-    assert migrated[0].keys() == Base.metadata.tables.keys()
+    assert migrated[0].keys() == METADATA.tables.keys()
 
 
 def test_all_triggers_are_there(database: Database) -> None:
@@ -152,7 +152,7 @@ def test_servers_that_start_at_once_on_an_empty_database(empty_database_url: str
     try:
         results = at_once(*(lambda one=one: prepare(one) for one in databases))
         assert results == [None] * 4
-        assert _tables(databases[0]) == Base.metadata.tables.keys()
+        assert _tables(databases[0]) == METADATA.tables.keys()
     finally:
         for one in databases:
             one.close()

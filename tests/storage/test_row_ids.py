@@ -9,7 +9,7 @@ import pytest
 
 from service.storage import ids
 from service.storage.engine import Database
-from service.storage.tables import ID_BLOCK_SIZE, ID_BLOCKS
+from service.storage.record_tables import ID_BLOCK_SIZE, ID_BLOCKS
 from tests.subjects.world import at_once
 
 

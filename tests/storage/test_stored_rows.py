@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.model import VerificationFilter
+from service.record_model import VerificationFilter
 from service.storage import stored_rows
 from service.storage.engine import Database
 from tests.subjects.world import World, calls

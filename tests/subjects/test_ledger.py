@@ -17,12 +17,8 @@ from sqlalchemy import text
 from service import ledger_rows
 from service.errors import InvalidInput
 from service.ledger import Ledger
-from service.model import (
-    LedgerDifference,
-    LedgerDifferenceKind,
-    LedgerProgress,
-    ReversalRequest,
-)
+from service.model import ReversalRequest
+from service.record_model import LedgerDifference, LedgerDifferenceKind, LedgerProgress
 from service.storage import ledger as storage
 from service.storage import triggers
 from service.storage.engine import Database

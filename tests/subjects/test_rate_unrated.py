@@ -9,7 +9,8 @@ import pytest
 
 from service import cdrs
 from service.errors import InvalidInput, NotFound, Reason
-from service.model import Direction, RatingStatus, Tenant, UnratedOutcome
+from service.model import Direction, RatingStatus, Tenant
+from service.record_model import UnratedOutcome
 from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, at_once, call, calls
 

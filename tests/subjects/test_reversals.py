@@ -18,10 +18,9 @@ from service.model import (
     Direction,
     RatingStatus,
     Reversal,
-    ReversalFilter,
     ReversalRequest,
-    UnratedOutcome,
 )
+from service.record_model import ReversalFilter, UnratedOutcome
 from service.reversals import Reversals
 from service.storage import ledger
 from service.storage.engine import Database

@@ -10,8 +10,9 @@ import pytest
 
 from ratingcore.records import records_of
 from service.errors import InvalidInput, NotFound, Reason
-from service.model import BadCall, Call, FailedRecord, Page, Upload
+from service.model import BadCall, Call, Page
 from service.paging import MAX_PAGE_BYTES
+from service.record_model import FailedRecord, Upload
 from service.storage import upload_failures
 from service.storage.engine import Database
 from service.uploads import FAILURE_REASONS, Chunk

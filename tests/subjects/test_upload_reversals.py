@@ -10,7 +10,8 @@ import pytest
 
 from service import reversals
 from service.errors import FailedPrecondition, InvalidInput, NotFound, Reason
-from service.model import BadCall, Call, ReversalRequest, UploadReversal
+from service.model import BadCall, Call, ReversalRequest
+from service.record_model import UploadReversal
 from service.reversals import Reversals
 from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, at_once, calls, in_parts

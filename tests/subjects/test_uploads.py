@@ -18,16 +18,8 @@ from service.errors import (
     OutOfRange,
     Reason,
 )
-from service.model import (
-    BadCall,
-    Call,
-    CdrFilter,
-    ChunkResult,
-    Extension,
-    RatingStatus,
-    Tenant,
-    Upload,
-)
+from service.model import BadCall, Call, CdrFilter, Extension, RatingStatus, Tenant
+from service.record_model import ChunkResult, Upload
 from service.recording import Recorder
 from service.storage.engine import Database
 from tests.subjects.world import (

@@ -19,17 +19,8 @@ import pytest
 
 from service import verification as module
 from service.errors import InvalidInput, NotFound, Reason
-from service.model import (
-    CdrDifference,
-    Direction,
-    Disposition,
-    Interval,
-    Rate,
-    Rounding,
-    Tenant,
-    VerificationFilter,
-    VerificationProgress,
-)
+from service.model import Direction, Disposition, Interval, Rate, Rounding, Tenant
+from service.record_model import CdrDifference, VerificationFilter, VerificationProgress
 from service.storage import triggers
 from service.storage.engine import Database
 from service.verification import Verification

@@ -14,7 +14,6 @@ from service.decks import Decks
 from service.model import (
     BadCall,
     Call,
-    ChunkResult,
     Direction,
     Disposition,
     Extension,
@@ -25,6 +24,7 @@ from service.model import (
     Tenant,
 )
 from service.rates import Rates
+from service.record_model import ChunkResult
 from service.recording import content_of
 from service.reversals import Reversals
 from service.storage.engine import Database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.model import LedgerDifference, LedgerProgress, LedgerRoot
+from service.record_model import LedgerDifference, LedgerProgress, LedgerRoot
 from service.rpc.conversion import fields
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.model import Cdr, ReversalFilter, ReversalRequest, UploadReversal
+from service.model import Cdr, ReversalRequest
+from service.record_model import ReversalFilter, UploadReversal
 from service.rpc.conversion import cdrs, fields
 from service.rpc.conversion.fields import Wrong
 from tollwire.v1 import cdr_service_pb2, types_pb2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ratingcore.upload import read_upload
-from service.model import MAX_BATCH_CALLS, ChunkResult, ControlTotals, FailedRecord, Upload
+from service.model import MAX_BATCH_CALLS
+from service.record_model import ChunkResult, ControlTotals, FailedRecord, Upload
 from service.rpc.conversion import calls, fields
 from service.uploads import Chunk
 from tollwire.v1 import cdr_service_pb2, types_pb2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.model import VerificationFilter, VerificationProgress
+from service.record_model import VerificationFilter, VerificationProgress
 from service.rpc.conversion.cdrs import time_bounds
 from service.rpc.conversion.fields import Wrong
 from tollwire.v1 import cdr_service_pb2
