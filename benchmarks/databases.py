@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
-from sqlalchemy import Index, MetaData, Table
+from sqlalchemy import Index, MetaData, Table, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CheckConstraint, CreateIndex, CreateTable, DDLElement
 
@@ -52,10 +52,12 @@ class Postgres:
         self._admin = psycopg.connect(self._server.get_uri(), autocommit=True)
         self._numbers = itertools.count(1)
 
-    def create(self, template: str = "template0") -> str:
-        """The name of a new database."""
+    def create(self, template: str = "template0", *, large: bool = False) -> str:
+        """The name of a new database. ``large``: the template's files are copied as they are, and
+        not through the log."""
         name = f"bench_{next(self._numbers)}"
-        self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        strategy = "STRATEGY FILE_COPY" if large else ""
+        self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} {strategy}".encode())
         return name
 
     def drop(self, name: str) -> None:
@@ -151,6 +153,19 @@ class Databases:
                 file.unlink()
         else:
             name = self.postgres.create(template or "template0")
+            yield self.postgres.url(name)
+            self.postgres.drop(name)
+
+    @contextmanager
+    def copied(self, kind: str, url: str) -> Iterator[str]:
+        """The URL of a copy of a large database that nothing is connected to."""
+        source = make_url(url).database
+        assert source is not None
+        if kind == "sqlite":
+            with self.fresh(kind, source) as copy:
+                yield copy
+        else:
+            name = self.postgres.create(source, large=True)
             yield self.postgres.url(name)
             self.postgres.drop(name)
 

@@ -58,9 +58,11 @@ class Tenant:
 @dataclass(frozen=True, slots=True)
 class FilledDatabase:
     """A database of Tollwire's, with so many CDRs of the first of the tenants, whose ids are 1 and
-    on. No ledger's entry covers them."""
+    on. No ledger's entry covers them. ``bare_url``: the same rows, without secondary indexes and
+    triggers."""
 
     url: str
+    bare_url: str
     rows: int
     tenants: tuple[Tenant, Tenant]
 
@@ -104,18 +106,20 @@ def sample(real: RealCalls, deck: Deck, tenant: Tenant) -> Sample:
 
 def fill_database(
     url: str, prefixes: Sequence[str], deck: Deck, real: RealCalls, rows: int
-) -> FilledDatabase:
-    """Fill a database that has two tenants with the real deck, and nothing else."""
+) -> tuple[Tenant, Tenant]:
+    """Fill a database that has two tenants with the real deck, and nothing else. It has no
+    secondary indexes and triggers afterwards: see ``add_indexes``."""
     with connected(url) as connection:
         tenants = _tenant(connection, 1, prefixes), _tenant(connection, 2, prefixes)
-        with _unindexed(url, connection):
-            fill(connection, sample(real, deck, tenants[0]), rows)
+        _remove_indexes(url, connection)
+        fill(connection, sample(real, deck, tenants[0]), rows)
         if not _is_sqlite(connection):
             connection.execute(f"SELECT setval('cdrs_id_blocks', {rows + 1}, false)")
-            # Else autovacuum does it, in the middle of what is measured.
+            # Else autovacuum does it, in the middle of what is measured; before there are indexes,
+            # because these need none.
             connection.execute("VACUUM (ANALYZE) cdrs")
             connection.execute("CHECKPOINT")
-    return FilledDatabase(url, rows, tenants)
+    return tenants
 
 
 def _tenant(connection: Connection, tenant_id: int, prefixes: Sequence[str]) -> Tenant:
@@ -129,20 +133,24 @@ def _tenant(connection: Connection, tenant_id: int, prefixes: Sequence[str]) -> 
     )
 
 
-@contextmanager
-def _unindexed(url: str, connection: Connection) -> Iterator[None]:
-    """The table of CDRs without its secondary indexes and all triggers, which are there again
-    afterwards."""
-    kind = "sqlite" if _is_sqlite(connection) else "postgresql"
-    made = index_statements(kind)
+def _remove_indexes(url: str, connection: Connection) -> None:
+    """The table's secondary indexes, and all triggers."""
     database = Database(url)
     with database.write() as writing:
         triggers.drop(writing)
-    for name in made:
+    database.close()
+    for name in index_statements(_kind(connection)):
         connection.execute(f"DROP INDEX {name}")
-    yield
-    for statement in made.values():
-        connection.execute(statement)
+
+
+def add_indexes(url: str) -> None:
+    """What ``fill_database`` removed."""
+    with connected(url) as connection:
+        for statement in index_statements(_kind(connection)).values():
+            connection.execute(statement)
+        if not _is_sqlite(connection):
+            connection.execute("CHECKPOINT")
+    database = Database(url)
     with database.write() as writing:
         triggers.install(writing)
     database.close()
@@ -222,6 +230,10 @@ def _load_sample(connection: Connection, calls: Sample, *, sqlite: bool) -> None
                 copy.write_row(row)
         connection.execute("ANALYZE sample")
     cursor.close()
+
+
+def _kind(connection: Connection) -> str:
+    return "sqlite" if _is_sqlite(connection) else "postgresql"
 
 
 def _is_sqlite(connection: Connection) -> bool:

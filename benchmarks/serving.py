@@ -37,7 +37,7 @@ class Server:
 
     def peak_memory_bytes(self) -> int:
         """The most memory that its largest process has held so far."""
-        return max(_peak(pid) for pid in self.processes())
+        return max(peak_memory_bytes(pid) for pid in self.processes())
 
 
 def environment() -> dict[str, str]:
@@ -91,8 +91,8 @@ def _serving(module: Sequence[str]) -> Iterator[Server]:
             process.stdout.close()
 
 
-def _peak(pid: int) -> int:
+def peak_memory_bytes(pid: int) -> int:
+    """The most memory that a process has held so far; 0 where it has ended meanwhile."""
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024
+    return int(found[1]) * 1024 if found else 0

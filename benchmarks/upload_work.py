@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks import load, serving, workload
 from benchmarks.databases import BareTable
 from benchmarks.filling import Tenant
-from benchmarks.harness import batches, timed
+from benchmarks.harness import Row, Spread, batches, timed
+from benchmarks.machine import REPOSITORY
 from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
 from service.storage.record_tables import CdrRow
@@ -21,6 +27,16 @@ IDS: dict[str, Callable[[int, int], list[str]]] = {
     "random ids": workload.random_ids,
     "time-ordered ids": workload.ordered_ids,
 }
+# What a call has in a file, and its start.
+_SENT = (
+    "tenant_id",
+    "call_id",
+    "caller_number",
+    "destination_number",
+    "direction",
+    "disposition",
+    "duration_seconds",
+)
 _ALL_COLUMNS = tuple(column.name for column in CdrRow.__table__.c)
 
 
@@ -109,6 +125,55 @@ def upload(bench: Workbench, server: serving.Server, work: UploadWork) -> float:
     if done["created"] != len(work):
         raise AssertionError(f"not all calls were recorded: {done}")
     return float(done["seconds"])
+
+
+def peak_memory(
+    bench: Workbench, server: serving.Server, work: UploadWork, where: str
+) -> Iterator[Row]:
+    """Of the server, and of ``tollwire cdrs upload`` with the same calls from a file, which are
+    new to it."""
+    path = bench.folder / "uploads.csv"
+    _write_csv(path, work)
+    command = ["cdrs", "upload", str(path), "--no-resume", "--chunk", str(chunk_calls(bench))]
+    answer = bench.folder / "uploads.answer"
+    with answer.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli.main", *command, "--server", server.address],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=REPOSITORY,
+            env=serving.environment(),
+        )
+        client_bytes = 0
+        while process.poll() is None:
+            client_bytes = max(client_bytes, serving.peak_memory_bytes(process.pid))
+            time.sleep(0.02)
+    if process.returncode:
+        raise AssertionError(f"not all calls were recorded: {answer.read_text()[-500:]}")
+    for name, peak_bytes in (
+        ("the server", server.peak_memory_bytes()),
+        ("tollwire cdrs upload", client_bytes),
+    ):
+        yield Row(
+            f"peak memory of {name}, {where}",
+            "MiB",
+            Spread.of([peak_bytes / 2**20]),
+            note=f"{len(work):,} calls an upload, {chunk_calls(bench):,} a chunk,"
+            f" {WINDOW} in flight",
+        )
+
+
+def _write_csv(path: Path, work: UploadWork) -> None:
+    names = columns("sqlite")
+    at = {name: names.index(name) for name in (*_SENT, "started_at_ns")}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*_SENT, "started_at"])
+        for row in work.rows:
+            started = datetime.fromtimestamp(row[at["started_at_ns"]] // 10**9, UTC)
+            sent = {name: row[at[name]] for name in _SENT}
+            sent |= {"direction": "outbound", "disposition": "answered"}
+            writer.writerow([*sent.values(), started.isoformat()])
 
 
 def write(bench: Workbench, table: BareTable, rows: Sequence[tuple[Any, ...]]) -> float:

@@ -85,11 +85,15 @@ class Workbench:
         Made when it is first asked for, and kept for the run: whoever changes it changes it for
         all that come later."""
         if kind not in self._filled:
-            url = self._kept.enter_context(self.databases.fresh(kind, self._load(kind)))
+            keep = self._kept.enter_context
+            url = keep(self.databases.fresh(kind, self._load(kind)))
             self._add_tenant(url)
             real = workload.real_calls(self.prefixes, self.size(100_000, 1_000), seed=3)
             rows = self.size(FILLED_ROWS, 20_000)
-            self._filled[kind] = filling.fill_database(url, self.prefixes, self.deck, real, rows)
+            tenants = filling.fill_database(url, self.prefixes, self.deck, real, rows)
+            bare_url = keep(self.databases.copied(kind, url))
+            filling.add_indexes(url)
+            self._filled[kind] = FilledDatabase(url, bare_url, rows, tenants)
         return self._filled[kind]
 
     def _add_tenant(self, url: str) -> None:

@@ -64,6 +64,8 @@ def _on(bench: Workbench, kind: str, ids_name: str, work: UploadWork) -> Iterato
             f"{len(work):,} rows, {upload_work.chunk_calls(bench):,} a chunk,"
             f" {upload_work.WINDOW} in flight",
         )
+    with bench.loaded(kind) as server:
+        yield from upload_work.peak_memory(bench, server, work, f"{ids_name}, {kind}")
 
 
 def _upload(bench: Workbench, kind: str, work: UploadWork, costs: list[str]) -> float:
