@@ -24,9 +24,9 @@ from benchmarks.real_deck import real_deck
 from benchmarks.workload import core_deck
 from ratingcore import RATED, Deck
 from service import interpreter
-from service.config import DEFAULT_MAX_STREAMS
 from service.money import format_e4
 from service.rpc import server as tollwire_server
+from service.rpc.pools import RATING_THREADS
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1.types_pb2 import RATING_STATUS_RATED, RatedCall
 
@@ -103,11 +103,9 @@ def main(kind: str, every: int = 1) -> None:
         handlers = floor_handlers()
     else:
         handlers = objects_handlers(core_deck(real_deck(every)))
-    threads = (
-        DEFAULT_MAX_STREAMS + tollwire_server.REFLECTION_STREAMS + tollwire_server.UNARY_THREADS
-    )
     server = grpc.server(
-        ThreadPoolExecutor(threads), options=(*tollwire_server.OPTIONS, ("grpc.so_reuseport", 0))
+        ThreadPoolExecutor(RATING_THREADS),
+        options=(*tollwire_server.OPTIONS, ("grpc.so_reuseport", 0)),
     )
     server.add_registered_method_handlers("tollwire.v1.RatingService", handlers)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEFAULT_DATABASE = "sqlite:///tollwire.db"
 DEFAULT_MAX_STREAMS = 32
+# Far more than a worker does at one time, and what it does in a tenth of a second.
+DEFAULT_MAX_RPCS = 256
+DEFAULT_MAX_REQUEST_BYTES_IN_WORK = 256 * 1024 * 1024
 DEFAULT_GRACE_SECONDS = 20.0
 # Long for a commit or a look-up, even on a disk that is busy; short for a client's patience.
 DEFAULT_DATABASE_WAIT_SECONDS = 10.0

@@ -42,6 +42,11 @@ class Reason(StrEnum):
     DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
     DATABASE_UNUSABLE = "DATABASE_UNUSABLE"
     TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
+    TOO_MANY_RPCS = "TOO_MANY_RPCS"
+    TOO_MANY_BYTES = "TOO_MANY_BYTES"
+    SHARE_TAKEN = "SHARE_TAKEN"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    CANCELLED = "CANCELLED"
     INTERNAL = "INTERNAL"
     SHUTTING_DOWN = "SHUTTING_DOWN"
     TOKEN_REQUIRED = "TOKEN_REQUIRED"
@@ -119,6 +124,19 @@ class Unavailable(TollwireError):
 
 class Exhausted(TollwireError):
     """RESOURCE_EXHAUSTED: too much at once; the same request may succeed later."""
+
+
+class TooLate(TollwireError):
+    """DEADLINE_EXCEEDED: the client's time is over; nothing was changed."""
+
+
+class Unwanted(TollwireError):
+    """CANCELLED: the client does not wait any more; nothing was changed."""
+
+
+def unwanted() -> Unwanted:
+    """For work that nobody waits for any more."""
+    return Unwanted(Reason.CANCELLED, "the client has ended the request; nothing was changed")
 
 
 def invalid_field(field: str, description: str) -> InvalidInput:

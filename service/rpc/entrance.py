@@ -15,7 +15,9 @@ from typing import Protocol
 
 import grpc
 
+from service.errors import Exhausted, Reason
 from service.request import LOCAL, Caller, Request, handling
+from service.rpc.pools import Kind, crowded_out
 
 Context = grpc.ServicerContext
 
@@ -25,11 +27,12 @@ _LOG = logging.getLogger("tollwire.rpc")
 class Visit:
     """One RPC between its beginning and its end."""
 
-    __slots__ = ("code", "context", "method", "request", "started_at")
+    __slots__ = ("code", "context", "kind", "method", "request", "started_at")
 
-    def __init__(self, method: str, context: Context) -> None:
+    def __init__(self, method: str, context: Context, kind: Kind = Kind.ORDINARY) -> None:
         """``method``: such as "CdrService/GetCdr"."""
         self.method = method
+        self.kind = kind
         self.context = context
         self.request = Request(
             remaining_seconds=context.time_remaining, is_wanted=context.is_active
@@ -82,6 +85,8 @@ class Entrance:
     def visit(self, visit: Visit) -> Iterator[None]:
         """The block is the RPC's work. Raises before it what keeps the RPC out."""
         visit.request.caller = self._identify(visit)
+        if crowded_out():
+            raise _no_place(visit.kind)
         taken: list[Room] = []
         try:
             for room in self._rooms:
@@ -97,3 +102,10 @@ class Entrance:
         """Tells the observers."""
         for observe in self._observers:
             observe(visit)
+
+
+def _no_place(kind: Kind) -> Exhausted:
+    return Exhausted(
+        Reason.TOO_MANY_STREAMS if kind is Kind.STREAM else Reason.TOO_MANY_RPCS,
+        f"the server has as many {kind.value} in work as it can carry; try again later",
+    )

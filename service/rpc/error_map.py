@@ -58,6 +58,8 @@ OUTCOMES: Mapping[type[TollwireError], Outcome] = MappingProxyType(
         errors.Forbidden: Outcome(grpc.StatusCode.PERMISSION_DENIED, logging.DEBUG),
         errors.Unavailable: Outcome(grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1),
         errors.Exhausted: Outcome(grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1),
+        errors.TooLate: Outcome(grpc.StatusCode.DEADLINE_EXCEEDED, logging.DEBUG),
+        errors.Unwanted: Outcome(grpc.StatusCode.CANCELLED, logging.DEBUG),
     }
 )
 DEFECT = Outcome(grpc.StatusCode.INTERNAL, logging.ERROR)

@@ -8,6 +8,10 @@ grpc.ServerInterceptor would be asked again for each RPC.
 A servicer's method takes the request message (or an iterator of them) and the context, and returns
 the response message (or an iterator of them). It raises to refuse, and leaves the context alone.
 A method that is marked with ``on_bytes`` takes and returns the bytes of messages instead.
+
+All handlers are registered as such of streams of requests, which look the same on the wire: grpc
+then asks them at once, where it would read the message of a unary RPC first. So who may not come
+in, or finds no room, is told without that anything was read.
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from service.errors import InvalidInput, Reason
+from service.errors import InvalidInput, Reason, unwanted
 from service.rpc import error_map
 from service.rpc.entrance import Entrance, Visit
 from service.rpc.permissions import permission
+from service.rpc.pools import kind_of
+from service.rpc.rooms import Capacity
 from service.rpc.streams import Requests, Send, Stream, StreamOver, Streams
 
 Context = grpc.ServicerContext
@@ -37,16 +43,17 @@ def add_service(
     servicer: object,
     streams: Streams,
     entrance: Entrance,
+    capacity: Capacity,
     *,
     name: str = "",
 ) -> None:
     """Registers ``servicer`` for all methods of ``service``. ``streams`` gives its streams their
-    places, ``entrance`` lets RPCs in. ``name``: under another name than the descriptor's.
-    LookupError where it does not stand who may call a method."""
+    places, ``capacity`` all RPCs their threads, ``entrance`` lets them in. ``name``: under another
+    name than the descriptor's. LookupError where it does not stand who may call a method."""
     for method in service.methods:
         permission(f"{service.name}/{method.name}")
     handlers = {
-        method.name: _handler(f"{service.name}/{method.name}", method, servicer, streams, entrance)
+        method.name: _handler(method, servicer, streams, _Way(entrance, capacity, method))
         for method in service.methods
     }
     server.add_registered_method_handlers(name or service.full_name, handlers)
@@ -62,8 +69,36 @@ def _as_it_is(data: bytes) -> bytes:
     return data
 
 
+class _Way:
+    """The way into one method."""
+
+    def __init__(self, entrance: Entrance, capacity: Capacity, method: MethodDescriptor) -> None:
+        self.entrance = entrance
+        self.name = f"{method.containing_service.name}/{method.name}"
+        self.kind = kind_of(method)
+        self.pool = capacity.pools[self.kind]
+        self.request_bytes = capacity.request_bytes
+        self._arrivals = capacity.arrivals
+
+    def visit(self, context: Context) -> Visit:
+        return Visit(self.name, context, self.kind)
+
+    def message(self, requests: Iterator[bytes], context: Context) -> bytes:
+        """The one message of the RPC. InvalidInput where there is none."""
+        self.request_bytes.check()
+        self._arrivals.expect(context, self.kind)
+        try:
+            return next(requests)
+        except grpc.RpcError as error:
+            raise unwanted() from error
+        except StopIteration as error:
+            raise (malformed_request() if context.is_active() else unwanted()) from error
+        finally:
+            self._arrivals.came(context)
+
+
 def _handler(
-    name: str, method: MethodDescriptor, servicer: object, streams: Streams, entrance: Entrance
+    method: MethodDescriptor, servicer: object, streams: Streams, way: _Way
 ) -> grpc.RpcMethodHandler[Any, Any]:
     behavior = getattr(servicer, method.name)
     decode: Decode = _as_it_is
@@ -71,21 +106,23 @@ def _handler(
     if not getattr(behavior, "on_bytes", False):
         decode = _decoder(GetMessageClass(method.input_type).FromString)
         encode = GetMessageClass(method.output_type).SerializeToString
-    if getattr(behavior, "experimental_non_blocking", False):
-        handle = _watching(name, decode, behavior, encode, streams, entrance)
-        return grpc.unary_stream_rpc_method_handler(handle)
     if not method.client_streaming and not method.server_streaming:
-        return grpc.unary_unary_rpc_method_handler(_unary(name, decode, behavior, encode, entrance))
-    if not method.client_streaming:
-        stream = _streaming(name, _one(decode), behavior, encode, streams, entrance)
-        return grpc.unary_stream_rpc_method_handler(stream)
-    if not method.server_streaming:
-        # On the wire one response is a stream of one; so this too can be ended while it waits.
-        behavior = _in_a_list(behavior)
-    read = _each(decode, end_counts=not method.server_streaming)
-    return grpc.stream_stream_rpc_method_handler(
-        _streaming(name, read, behavior, encode, streams, entrance)
-    )
+        handle = _unary(decode, behavior, encode, way)
+        handle.experimental_thread_pool = way.pool  # type: ignore[attr-defined]
+        return grpc.stream_unary_rpc_method_handler(handle)
+    if getattr(behavior, "experimental_non_blocking", False):
+        stream = _watching(decode, behavior, encode, streams, way)
+    elif not method.client_streaming:
+        stream = _streaming(_one(decode, way), behavior, encode, streams, way)
+    else:
+        if not method.server_streaming:
+            # On the wire one response is a stream of one; so this too can be ended while it waits.
+            behavior = _in_a_list(behavior)
+        read = _each(decode, end_counts=not method.server_streaming)
+        stream = _streaming(read, behavior, encode, streams, way)
+    stream.experimental_non_blocking = True  # type: ignore[attr-defined]
+    stream.experimental_thread_pool = way.pool  # type: ignore[attr-defined]
+    return grpc.stream_stream_rpc_method_handler(stream)
 
 
 def malformed_request() -> InvalidInput:
@@ -107,40 +144,42 @@ def _decoder(parse: Decode) -> Decode:
 
 
 def _unary(
-    name: str,
-    decode: Decode,
-    behavior: Callable[[Any, Context], Any],
-    encode: Encode,
-    entrance: Entrance,
-) -> Callable[[bytes, Context], bytes]:
-    def handle(data: bytes, context: Context) -> bytes:
-        visit = Visit(name, context)
+    decode: Decode, behavior: Callable[[Any, Context], Any], encode: Encode, way: _Way
+) -> Callable[[Iterator[bytes], Context], bytes]:
+    entrance, request_bytes = way.entrance, way.request_bytes
+
+    def handle(requests: Iterator[bytes], context: Context) -> bytes:
+        visit = way.visit(context)
+        held = 0
         try:
             with entrance.visit(visit):
-                return encode(behavior(decode(data), context))
+                request = way.message(requests, context)
+                held = request_bytes.hold(request)
+                return encode(behavior(decode(request), context))
         except Exception as error:
             _refuse(visit, error)
         finally:
+            request_bytes.let_go(held)
             entrance.ended(visit)
 
     return handle
 
 
 def _streaming(
-    name: str,
-    read: Callable[[Any, Stream], Any],
+    read: Callable[[Iterator[bytes], Stream, Context], Any],
     behavior: Callable[[Any, Context], Iterable[Any]],
     encode: Encode,
     streams: Streams,
-    entrance: Entrance,
-) -> Callable[[Any, Context, Send], None]:
-    """``read`` makes what the behavior takes of what grpc gives: bytes, or an iterator of bytes."""
+    way: _Way,
+) -> Callable[[Iterator[bytes], Context, Send], None]:
+    """``read`` makes what the behavior takes of what grpc gives, an iterator of bytes."""
+    entrance = way.entrance
 
-    def handle(argument: Any, context: Context, send: Send) -> None:
-        visit = Visit(name, context)
+    def handle(requests: Iterator[bytes], context: Context, send: Send) -> None:
+        visit = way.visit(context)
         try:
             with entrance.visit(visit), streams.place(context, send) as stream:
-                for response in behavior(read(argument, stream), context):
+                for response in behavior(read(requests, stream, context), context):
                     send(encode(response))
                     if stream.over:
                         raise StreamOver
@@ -154,16 +193,15 @@ def _streaming(
         # The place is free before the client hears of the end: its next stream finds it.
         send(None)
 
-    handle.experimental_non_blocking = True  # type: ignore[attr-defined]
     return handle
 
 
-def _one(decode: Decode) -> Callable[[bytes, Stream], Any]:
-    return lambda data, _stream: decode(data)
+def _one(decode: Decode, way: _Way) -> Callable[[Iterator[bytes], Stream, Context], Any]:
+    return lambda requests, _stream, context: decode(way.message(requests, context))
 
 
-def _each(decode: Decode, *, end_counts: bool) -> Callable[[Iterator[bytes], Stream], Any]:
-    def read(requests: Iterator[bytes], stream: Stream) -> Requests[Any]:
+def _each(decode: Decode, *, end_counts: bool) -> Callable[[Iterator[bytes], Stream, Context], Any]:
+    def read(requests: Iterator[bytes], stream: Stream, context: Context) -> Requests[Any]:
         return Requests(stream, requests, decode, end_counts=end_counts)
 
     return read
@@ -174,20 +212,20 @@ def _in_a_list(behavior: Callable[[Any, Context], Any]) -> Callable[[Any, Contex
 
 
 def _watching(
-    name: str,
     decode: Decode,
     behavior: Callable[[Any, Context, Callable[[Any], None]], None],
     encode: Encode,
     streams: Streams,
-    entrance: Entrance,
-) -> Callable[[bytes, Context, Send], None]:
+    way: _Way,
+) -> Callable[[Iterator[bytes], Context, Send], None]:
     """For Health.Watch, which sends from the threads of others and holds none."""
+    entrance = way.entrance
 
-    def handle(data: bytes, context: Context, send: Send) -> None:
-        visit = Visit(name, context)
+    def handle(requests: Iterator[bytes], context: Context, send: Send) -> None:
+        visit = way.visit(context)
         try:
             with entrance.visit(visit):
-                request = decode(data)
+                request = decode(way.message(requests, context))
                 stream = streams.open(context, send)
                 stream.watch()
                 if not context.add_callback(lambda: streams.close(stream)):
@@ -199,7 +237,6 @@ def _watching(
         finally:
             entrance.ended(visit)
 
-    handle.experimental_non_blocking = True  # type: ignore[attr-defined]
     return handle
 
 

@@ -1,14 +1,13 @@
 """The gRPC server: what it is made of, and how it starts and stops.
 
-grpc's own threads do the transport; handlers run in a pool that is as large as all streams together
-and some more, so that unary RPCs always find a thread. The transport's cost dominates that of the
+grpc's own threads do the transport; handlers run in pools by kind of work (``pools``), so that what
+is slow leaves what is fast its threads. The transport's cost dominates that of the
 handlers, and processes add up where threads do not: see ``workers``.
 """
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import grpc
@@ -24,8 +23,10 @@ from service.rpc import health
 from service.rpc.cdr_service import CdrServicer
 from service.rpc.entrance import Entrance
 from service.rpc.interceptors import add_service
+from service.rpc.pools import Kind
 from service.rpc.ports import CannotListen
 from service.rpc.rating_service import RatingServicer
+from service.rpc.rooms import Capacity
 from service.rpc.streams import Streams
 from service.rpc.symbols import Symbols
 from service.rpc.tenant_service import TenantServicer
@@ -35,7 +36,6 @@ from service.usage import Usage
 from service.verification import Verification
 from tollwire.v1 import cdr_service_pb2, rating_service_pb2, tenant_service_pb2
 
-UNARY_THREADS = 32
 # grpcurl asks by reflection before each of its calls: an operator must get through when all other
 # places are taken.
 REFLECTION_STREAMS = 4
@@ -103,19 +103,20 @@ class RpcServer:
         self,
         subjects: Subjects,
         *,
-        max_streams: int,
+        capacity: Capacity,
         entrance: Entrance,
         share_port: bool = False,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
     ) -> None:
-        """``share_port``: other processes listen on the same port."""
-        self._streams = Streams(max_streams)
-        self._reflections = Streams(REFLECTION_STREAMS)
-        self._watches = Streams(HEALTH_WATCHES)
-        threads = max_streams + REFLECTION_STREAMS + UNARY_THREADS
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rpc")
+        """``capacity`` is what the server takes on at one time; it ends with the server.
+        ``share_port``: other processes listen on the same port."""
+        self._capacity = capacity
+        self._streams = Streams(capacity.max_streams, capacity.request_bytes)
+        self._reflections = Streams(REFLECTION_STREAMS, capacity.request_bytes)
+        self._watches = Streams(HEALTH_WATCHES, capacity.request_bytes)
         self._server = grpc.server(
-            self._pool, options=(*OPTIONS, ("grpc.so_reuseport", int(share_port)))
+            capacity.pools[Kind.ORDINARY],
+            options=(*OPTIONS, ("grpc.so_reuseport", int(share_port))),
         )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names)
@@ -145,13 +146,15 @@ class RpcServer:
             (_SERVICES["tenant"], tenant, self._streams),
             (health.SERVICE, self._health, self._watches),
         ):
-            add_service(self._server, service, servicer, streams, entrance)
+            add_service(self._server, service, servicer, streams, entrance, self._capacity)
         reflected = reflection.ReflectionServicer(
             [*names, health.SERVICE.full_name, _REFLECTION.full_name], Symbols()
         )
         for name in (_REFLECTION.full_name, _REFLECTION_V1):
             add_service(
-                self._server, _REFLECTION, reflected, self._reflections, entrance, name=name
+                *(self._server, _REFLECTION, reflected, self._reflections),
+                *(entrance, self._capacity),
+                name=name,
             )
 
     def bind(self, listen: Listen) -> Listen:
@@ -177,7 +180,7 @@ class RpcServer:
         self._health.stop()
         self._watches.stop()
         stopped.wait()
-        closing = threading.Thread(target=self._pool.shutdown, daemon=True)
+        closing = threading.Thread(target=self._capacity.close, daemon=True)
         closing.start()
         closing.join(LAST_HANDLERS_SECONDS)
         return not closing.is_alive()

@@ -20,6 +20,7 @@ import grpc
 
 from service.errors import Exhausted, Reason, Unavailable
 from service.rpc import error_map
+from service.rpc.rooms import RequestBytes
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Stream:
         self._lock = threading.Lock()
         self._idle = False
         self._ended = False
+        self._held_bytes = 0
         self._gone = threading.Event()
         if not context.add_callback(self._gone.set):
             self._gone.set()
@@ -59,14 +61,21 @@ class Stream:
 
     def receive(self, requests: Iterator[bytes], *, end_counts: bool) -> bytes:
         """The next request. StopIteration at their end; with ``end_counts`` only once it is sure
-        that the client meant it. StreamOver where the client is gone or the server stops."""
+        that the client meant it. StreamOver where the client is gone or the server stops.
+
+        Who asks for the next one is done with the one before. It is not read, and the client held
+        up, while the requests in work have as many bytes as they may."""
+        self.let_go()
+        self._streams.request_bytes.await_room(lambda: self.over or self._streams.stopping)
         with self._lock:
             if self._streams.stopping:
                 self._end()
                 raise StreamOver
             self._idle = True
         try:
-            return next(requests)
+            request = next(requests)
+            self._held_bytes = self._streams.request_bytes.hold(request)
+            return request
         except grpc.RpcError as error:
             raise StreamOver from error
         except StopIteration:
@@ -75,6 +84,11 @@ class Stream:
             raise
         finally:
             self._leave_idle()
+
+    def let_go(self) -> None:
+        """The last request is not in work any more."""
+        self._streams.request_bytes.let_go(self._held_bytes)
+        self._held_bytes = 0
 
     def _leave_idle(self) -> None:
         with self._lock:
@@ -144,8 +158,9 @@ class Requests(Generic[T]):
 class Streams:
     """The open streams of one kind, at most ``places`` of them. Thread-safe."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, request_bytes: RequestBytes | None = None) -> None:
         self._places = places
+        self.request_bytes = request_bytes or RequestBytes()
         self._lock = threading.Lock()
         self._open: set[Stream] = set()
         self.stopping = False
@@ -160,6 +175,7 @@ class Streams:
         try:
             yield stream
         finally:
+            stream.let_go()
             self.close(stream)
 
     def open(self, context: grpc.ServicerContext, send: Send) -> Stream:

@@ -11,6 +11,7 @@ import pytest
 from service.app import built
 from service.config import Listen, Settings
 from service.rpc.entrance import Entrance
+from service.rpc.rooms import Capacity
 from service.rpc.server import RpcServer
 from tests.rpc.running import connected
 
@@ -27,7 +28,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
     """With all services, all subjects and no tenant. One for the tests of a module."""
     path = tmp_path_factory.mktemp("whole") / "tollwire.db"
     with built(Settings(database=f"sqlite:///{path}")) as everything:
-        server = RpcServer(everything.subjects, max_streams=4, entrance=Entrance())
+        server = RpcServer(
+            everything.subjects, capacity=Capacity(max_streams=4), entrance=Entrance()
+        )
         address = str(server.bind(Listen("127.0.0.1", 0)))
         server.start()
         with connected(address) as channel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,8 @@ from grpc_status import rpc_status
 
 from service.rpc.entrance import Entrance
 from service.rpc.interceptors import add_service
+from service.rpc.pools import Kind
+from service.rpc.rooms import Capacity
 from service.rpc.streams import Streams
 
 # No test waits longer for something that should happen at once.
@@ -30,12 +31,19 @@ class Running:
 
 
 @contextmanager
-def running(service: ServiceDescriptor, servicer: object, *, places: int = 4) -> Iterator[Running]:
+def running(
+    service: ServiceDescriptor,
+    servicer: object,
+    *,
+    places: int = 4,
+    entrance: Entrance | None = None,
+    capacity: Capacity | None = None,
+) -> Iterator[Running]:
     """A server with one service, wrapped as in production, and a client's channel to it."""
-    pool = ThreadPoolExecutor(places + 4)
-    server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
-    streams = Streams(places)
-    add_service(server, service, servicer, streams, Entrance())
+    capacity = capacity or Capacity(max_rpcs=places + 4, max_streams=places)
+    server = grpc.server(capacity.pools[Kind.ORDINARY], options=[("grpc.so_reuseport", 0)])
+    streams = Streams(places, capacity.request_bytes)
+    add_service(server, service, servicer, streams, entrance or Entrance(), capacity)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     with connected(address) as channel:
@@ -44,7 +52,7 @@ def running(service: ServiceDescriptor, servicer: object, *, places: int = 4) ->
         finally:
             streams.stop()
             server.stop(0).wait(DEADLINE_SECONDS)
-            pool.shutdown()
+            capacity.close()
 
 
 @contextmanager

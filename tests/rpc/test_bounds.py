@@ -16,6 +16,7 @@ from service.record_model import ChunkResult
 from service.rpc import server as rpc_server
 from service.rpc.cdr_service import UPLOADS_AT_ONCE
 from service.rpc.entrance import Entrance
+from service.rpc.rooms import Capacity
 from service.rpc.server import RpcServer, Subjects
 from tests.rpc.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected
@@ -47,7 +48,7 @@ class Uploads:
 def server_over(uploads: Any) -> RpcServer:
     nothing: Any = None
     subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 4)
-    return RpcServer(subjects, max_streams=2 * UPLOADS, entrance=Entrance())
+    return RpcServer(subjects, capacity=Capacity(max_streams=2 * UPLOADS), entrance=Entrance())
 
 
 def test_few_chunks_are_in_work_at_one_time() -> None:

@@ -37,6 +37,8 @@ ROWS: list[tuple[type[TollwireError], grpc.StatusCode, int, float | None]] = [
     (errors.Forbidden, grpc.StatusCode.PERMISSION_DENIED, logging.DEBUG, None),
     (errors.Unavailable, grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1.0),
     (errors.Exhausted, grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1.0),
+    (errors.TooLate, grpc.StatusCode.DEADLINE_EXCEEDED, logging.DEBUG, None),
+    (errors.Unwanted, grpc.StatusCode.CANCELLED, logging.DEBUG, None),
 ]
 
 

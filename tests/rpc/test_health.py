@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from service.config import Listen
 from service.record_model import ChunkResult
 from service.rpc.entrance import Entrance
+from service.rpc.rooms import Capacity
 from service.rpc.server import REFLECTION_STREAMS, RpcServer, Subjects
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
 from tollwire.v1 import cdr_service_pb2 as pb
@@ -36,7 +37,7 @@ def server() -> Iterator[RpcServer]:
     nothing: Any = None
     uploads: Any = Uploads()
     subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 4)
-    yield RpcServer(subjects, max_streams=PLACES, entrance=Entrance())
+    yield RpcServer(subjects, capacity=Capacity(max_streams=PLACES), entrance=Entrance())
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from service.request import EVERY_TENANT, LOCAL, Caller, Role, Scope
 from service.rpc.entrance import Entrance
 from service.rpc.interceptors import add_service
 from service.rpc.permissions import PERMISSIONS, check, permission
+from service.rpc.rooms import Capacity
 from service.rpc.streams import Streams
 from tollwire.v1 import (
     access_service_pb2,
@@ -119,6 +120,6 @@ def test_a_method_without_a_row_cannot_be_served() -> None:
 
     server = grpc.server(None)
     with pytest.raises(LookupError, match=r"CdrService/DropCdrs .*permissions\.py"):
-        add_service(server, service_without_a_row(), Servicer(), Streams(1), Entrance())
+        add_service(server, service_without_a_row(), Servicer(), Streams(1), Entrance(), Capacity())
     with pytest.raises(LookupError, match="CdrService/DropCdrs"):
         permission("CdrService/DropCdrs")

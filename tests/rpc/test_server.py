@@ -87,6 +87,17 @@ def test_a_damaged_request_is_malformed(
 
 
 @pytest.mark.parametrize(
+    "name", [n for n, method in METHODS.items() if not method.client_streaming]
+)
+def test_an_rpc_without_its_message_is_malformed(whole: WholeServer, name: str) -> None:
+    method = METHODS[name]
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    silent = whole.channel.stream_stream(path)(iter(()), timeout=DEADLINE_SECONDS)
+    found = refusal(lambda: next(silent))
+    assert (found.code.name, found.reason) == ("INVALID_ARGUMENT", "MALFORMED_REQUEST")
+
+
+@pytest.mark.parametrize(
     "name", [name for name, method in METHODS.items() if method.client_streaming]
 )
 def test_a_damaged_message_in_the_middle_of_a_stream(whole: WholeServer, name: str) -> None:

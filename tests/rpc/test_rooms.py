@@ -1,0 +1,321 @@
+"""What a server does with more than it can carry: refuse at once, and go on with the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
+
+from service.request import Caller, Role, Scope
+from service.rpc import pools
+from service.rpc.entrance import Entrance, Visit
+from service.rpc.health import SERVICE as HEALTH
+from service.rpc.health import HealthServicer
+from service.rpc.interceptors import add_service
+from service.rpc.pools import Arrivals, Kind, kind_of
+from service.rpc.rooms import Capacity, RequestBytes
+from service.rpc.server import _SERVICES
+from service.rpc.streams import Streams
+from tests.rpc.processes import wait_until
+from tests.rpc.running import DEADLINE_SECONDS, Refusal, Running, connected, read_refusal, running
+from tollwire.v1 import cdr_service_pb2 as cdr_pb
+from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2
+from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
+
+RATING = pb.DESCRIPTOR.services_by_name["RatingService"]
+RPCS = 8
+STREAMS = 2
+BYTES = 100_000
+
+
+class Servicer:
+    """RatingService, whose methods but RateCall are in work until ``go`` is set."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.in_work: list[str] = []
+
+    def RateCall(self, request: Any, context: Any) -> pb.RateCallResponse:
+        return pb.RateCallResponse(rated=types_pb2.RatedCall(cost="0.0040"))
+
+    def StreamRateCalls(
+        self, requests: Iterator[pb.StreamRateCallsRequest], context: Any
+    ) -> Iterator[pb.StreamRateCallsResponse]:
+        for request in requests:
+            self._hold("StreamRateCalls")
+            yield pb.StreamRateCallsResponse(rated=[types_pb2.RatedCall()] * len(request.calls))
+
+    def __getattr__(self, name: str) -> Callable[[Any, Any], Any]:
+        if name not in RATING.methods_by_name:
+            raise AttributeError(name)
+        answer = GetMessageClass(RATING.methods_by_name[name].output_type)
+
+        def held(request: Any, context: Any) -> Any:
+            self._hold(name)
+            return answer()
+
+        return held
+
+    def _hold(self, name: str) -> None:
+        self.in_work.append(name)
+        assert self.go.wait(DEADLINE_SECONDS)
+
+
+class Crowd:
+    """A server with few places, and its callers, who are told apart by their metadata."""
+
+    def __init__(self, servicer: Servicer, capacity: Capacity, server: Running) -> None:
+        self.servicer = servicer
+        self.capacity = capacity
+        self.stub = RatingServiceStub(server.channel)
+        self.server = server
+
+    def fill(self, method: str, request: Any, count: int, caller: str = "") -> list[Any]:
+        """So many calls of a unary method, all in work."""
+        before = len(self.servicer.in_work)
+        ask = getattr(self.stub, method)
+        calls = [
+            ask.future(request, metadata=[("caller", caller)], timeout=2 * DEADLINE_SECONDS)
+            for _ in range(count)
+        ]
+        wait_until(lambda: len(self.servicer.in_work) == before + count)
+        return calls
+
+    def refused(self, method: str, request: Any, caller: str = "") -> Refusal:
+        """How one more is refused, while all others are in work."""
+        ask = getattr(self.stub, method)
+        with pytest.raises(grpc.RpcError) as raised:
+            ask(request, metadata=[("caller", caller)], timeout=DEADLINE_SECONDS)
+        found = read_refusal(raised.value)
+        assert found.code is grpc.StatusCode.RESOURCE_EXHAUSTED, found
+        assert (found.domain, found.retry_seconds) == ("tollwire", 1.0)
+        return found
+
+    def rate(self, caller: str = "") -> str:
+        answer = self.stub.RateCall(
+            pb.RateCallRequest(), metadata=[("caller", caller)], timeout=DEADLINE_SECONDS
+        )
+        return answer.rated.cost
+
+    def finish(self, calls: list[Any]) -> None:
+        self.servicer.go.set()
+        for call in calls:
+            call.result(DEADLINE_SECONDS)
+
+
+CALLERS = {
+    "a": Caller("a", Role.ADMIN, Scope(), token_id=1),
+    "b": Caller("b", Role.ADMIN, Scope(), token_id=2),
+    "seven": Caller("seven", Role.ADMIN, Scope(frozenset({7})), token_id=3),
+    "seven too": Caller("seven too", Role.ADMIN, Scope(frozenset({7})), token_id=4),
+    "": Caller("local", Role.ADMIN, Scope()),
+}
+
+
+def identify(visit: Visit) -> Caller:
+    return CALLERS[dict(visit.context.invocation_metadata()).get("caller", "")]
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    servicer = Servicer()
+    capacity = Capacity(RPCS, STREAMS, BYTES)
+    entrance = Entrance(identify, rooms=[capacity.shares(0.5)])
+    with running(RATING, servicer, places=STREAMS, entrance=entrance, capacity=capacity) as server:
+        yield Crowd(servicer, capacity, server)
+        servicer.go.set()
+
+
+LONG = RPCS // pools.LONG_SHARE
+FULL = {
+    Kind.ORDINARY: ("GetRate", pb.GetRateRequest(id=1), RPCS),
+    Kind.LONG: ("ListRates", pb.ListRatesRequest(tenant_id=1), LONG),
+    Kind.BATCH: ("BatchRateCalls", pb.BatchRateCallsRequest(), RPCS),
+}
+
+
+@pytest.mark.parametrize("kind", FULL, ids=[kind.name for kind in FULL])
+def test_one_too_many_is_refused_while_the_others_are_in_work(crowd: Crowd, kind: Kind) -> None:
+    method, request, places = FULL[kind]
+    calls = crowd.fill(method, request, places)
+    for _ in range(3):
+        found = crowd.refused(method, request)
+        assert found.reason == "TOO_MANY_RPCS"
+        assert kind.value in found.message
+    crowd.finish(calls)
+    wait_until(lambda: crowd.capacity.pools[kind].taken == 0)
+    crowd.finish([getattr(crowd.stub, method).future(request) for _ in range(places)])
+
+
+def test_what_is_refused_is_not_read(crowd: Crowd) -> None:
+    calls = crowd.fill("GetRate", pb.GetRateRequest(id=1), RPCS)
+    never = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        never.wait(DEADLINE_SECONDS)
+        yield b""
+
+    ask = crowd.server.channel.stream_unary("/tollwire.v1.RatingService/GetRate")
+    with pytest.raises(grpc.RpcError) as raised:
+        ask(silent(), timeout=DEADLINE_SECONDS)
+    never.set()
+    assert read_refusal(raised.value).reason == "TOO_MANY_RPCS"
+    crowd.finish(calls)
+
+
+def test_calls_are_rated_while_all_else_is_full(crowd: Crowd) -> None:
+    calls = []
+    for method, request, places in FULL.values():
+        calls += crowd.fill(method, request, places)
+    streams = [
+        crowd.stub.StreamRateCalls(iter([pb.StreamRateCallsRequest()])) for _ in range(STREAMS)
+    ]
+    wait_until(lambda: crowd.servicer.in_work.count("StreamRateCalls") == STREAMS)
+    assert [crowd.rate() for _ in range(20)] == ["0.0040"] * 20
+    for method, request, _ in FULL.values():
+        assert crowd.refused(method, request).reason == "TOO_MANY_RPCS"
+    crowd.finish(calls)
+    assert [len(list(stream)) for stream in streams] == [1] * STREAMS
+
+
+def test_streams_beyond_even_the_threads_are_refused_as_streams(crowd: Crowd) -> None:
+    requests = [pb.StreamRateCallsRequest()]
+    streams = [crowd.stub.StreamRateCalls(iter(requests)) for _ in range(STREAMS)]
+    wait_until(lambda: len(crowd.servicer.in_work) == STREAMS)
+    many = [crowd.stub.StreamRateCalls(iter(requests)) for _ in range(20)]
+    for stream in many:
+        with pytest.raises(grpc.RpcError) as raised:
+            next(stream)
+        assert read_refusal(raised.value).reason == "TOO_MANY_STREAMS"
+    crowd.servicer.go.set()
+    assert [len(list(stream)) for stream in streams] == [1] * STREAMS
+
+
+def test_one_caller_has_a_share_and_another_has_room(crowd: Crowd) -> None:
+    request = pb.GetRateRequest(id=1)
+    calls = crowd.fill("GetRate", request, RPCS // 2, caller="a")
+    assert crowd.refused("GetRate", request, caller="a").reason == "SHARE_TAKEN"
+    assert crowd.rate(caller="a") == "0.0040"
+    calls += crowd.fill("GetRate", request, RPCS // 2 - 1, caller="b")
+    calls += crowd.fill("GetRate", request, 1, caller="b")
+    crowd.finish(calls)
+    # All is given back, by those who were refused too.
+    crowd.servicer.go.clear()
+    crowd.finish(crowd.fill("GetRate", request, RPCS // 2, caller="a"))
+
+
+def test_the_tokens_of_one_tenant_share(crowd: Crowd) -> None:
+    request = pb.GetRateRequest(id=1)
+    calls = crowd.fill("GetRate", request, RPCS // 4, caller="seven")
+    calls += crowd.fill("GetRate", request, RPCS // 4, caller="seven too")
+    for caller in ("seven", "seven too"):
+        assert crowd.refused("GetRate", request, caller=caller).reason == "SHARE_TAKEN"
+    crowd.finish(calls)
+
+
+def test_who_has_no_token_is_not_counted(crowd: Crowd) -> None:
+    calls = crowd.fill("GetRate", pb.GetRateRequest(id=1), RPCS)
+    assert crowd.refused("GetRate", pb.GetRateRequest(id=1)).reason == "TOO_MANY_RPCS"
+    crowd.finish(calls)
+
+
+LARGE = [types_pb2.Call(call_id="x" * BYTES)]
+
+
+def test_requests_that_fill_the_memory_keep_others_out(crowd: Crowd) -> None:
+    request = pb.BatchRateCallsRequest(calls=LARGE)
+    calls = crowd.fill("BatchRateCalls", request, 1)
+    assert crowd.capacity.request_bytes.held > BYTES
+    assert crowd.refused("BatchRateCalls", request).reason == "TOO_MANY_BYTES"
+    assert crowd.refused("GetRate", pb.GetRateRequest(id=1)).reason == "TOO_MANY_BYTES"
+    # A stream is only held up.
+    stream = crowd.stub.StreamRateCalls(iter([pb.StreamRateCallsRequest(calls=LARGE)]))
+    wait_until(lambda: len(crowd.server.streams) == 1)
+    assert crowd.servicer.in_work == ["BatchRateCalls"]
+    crowd.finish(calls)
+    assert [len(answer.rated) for answer in stream] == [1]
+    wait_until(lambda: crowd.capacity.request_bytes.held == 0)
+
+
+def test_a_stream_that_waits_for_memory_ends_with_its_client(crowd: Crowd) -> None:
+    calls = crowd.fill("BatchRateCalls", pb.BatchRateCallsRequest(calls=LARGE), 1)
+    stream = crowd.stub.StreamRateCalls(iter([pb.StreamRateCallsRequest(calls=LARGE)]))
+    wait_until(lambda: len(crowd.server.streams) == 1)
+    stream.cancel()
+    wait_until(lambda: len(crowd.server.streams) == 0)
+    crowd.finish(calls)
+
+
+def test_small_requests_are_not_counted() -> None:
+    room = RequestBytes(10)
+    assert room.hold(b"x" * 4096) == 0
+    room.check()
+    assert room.hold(b"x" * 4097) == 4097
+    room.let_go(4097)
+    room.check()
+
+
+def test_who_does_not_send_the_message_is_sent_away() -> None:
+    """Else a few clients that say nothing would hold all threads for ever."""
+    capacity = Capacity(RPCS, STREAMS)
+    capacity.arrivals.close()
+    capacity.arrivals = Arrivals(seconds=0.1, health_seconds=0.1)
+    with running(RATING, Servicer(), capacity=capacity) as server:
+        never = threading.Event()
+
+        def silent() -> Iterator[bytes]:
+            never.wait(DEADLINE_SECONDS)
+            yield b""
+
+        ask = server.channel.stream_unary("/tollwire.v1.RatingService/GetRate")
+        calls = [ask.future(silent()) for _ in range(RPCS)]
+        assert [call.code() for call in calls] == [grpc.StatusCode.CANCELLED] * RPCS
+        never.set()
+        wait_until(lambda: capacity.pools[Kind.ORDINARY].taken == 0)
+
+
+def test_health_has_threads_of_its_own() -> None:
+    servicer, capacity = Servicer(), Capacity(1, 1)
+    server = grpc.server(capacity.pools[Kind.ORDINARY], options=[("grpc.so_reuseport", 0)])
+    streams = Streams(1)
+    add_service(server, RATING, servicer, streams, Entrance(), capacity)
+    add_service(server, HEALTH, HealthServicer([]), streams, Entrance(), capacity)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    with connected(address) as channel:
+        crowd = Crowd(servicer, capacity, Running(server, channel, streams, address))
+        calls = crowd.fill("GetRate", pb.GetRateRequest(id=1), 1)
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            health_pb2.HealthCheckRequest.SerializeToString,
+            health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_SECONDS)
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        crowd.finish(calls)
+    server.stop(0).wait(DEADLINE_SECONDS)
+    capacity.close()
+
+
+def test_the_table_of_kinds_names_methods_that_there_are() -> None:
+    methods = {
+        f"{service.name}/{method.name}": method
+        for service in _SERVICES.values()
+        for method in service.methods
+    }
+    assert set(pools._KINDS) <= set(methods)
+    streaming = {
+        name
+        for name, method in methods.items()
+        if method.client_streaming or method.server_streaming
+    }
+    assert not streaming & set(pools._KINDS)
+    assert {kind_of(methods[name]) for name in streaming} == {Kind.STREAM}
+    upload = cdr_pb.DESCRIPTOR.services_by_name["CdrService"].methods_by_name["CreateCdr"]
+    assert kind_of(upload) is Kind.ORDINARY
