@@ -16,7 +16,7 @@ from ratingcore.keyorder import in_key_order
 from ratingcore.recordrating import rate_records
 from ratingcore.records import records_of
 from ratingcore.tally import Tally
-from service import paging, tallies
+from service import paging, scopes, tallies
 from service.calls import check_call
 from service.checks import check_id, check_text, refuse
 from service.decks import Decks
@@ -83,7 +83,7 @@ class Cdrs:
         refuse(check_call(call), "call.")
         records = records_of([content_of(call)])
         with self._decks.writing() as connection:
-            recording = self._recorder.record(connection, records, upload_id=0)
+            recording = self._recorder.record(connection, records, 0, scopes.scope())
             if recording.refusals:
                 conflicts = recording.conflicts
                 count_refused(_CREATE, conflicts, 1 - conflicts)
@@ -97,7 +97,7 @@ class Cdrs:
     def get(self, cdr_id: int) -> Cdr:
         refuse(check_id("id", cdr_id))
         with self._database.read() as connection:
-            cdr = cdr_lists.by_id(connection, cdr_id)
+            cdr = cdr_lists.by_id(connection, cdr_id, scopes.within())
         if cdr is None:
             raise unknown_cdr(cdr_id)
         return cdr
@@ -105,6 +105,7 @@ class Cdrs:
     def list(self, wanted: CdrFilter, page_size: int, page_token: str) -> Page[Cdr]:
         """One page, the newest started_at first."""
         check_filter(wanted)
+        wanted = replace(wanted, within=scopes.within())
         size = paging.page_size(page_size)
         after = paging.decode_token(page_token, wanted, (int, int))
         with self._database.read(work=Work.LONG) as connection:
@@ -118,7 +119,7 @@ class Cdrs:
         """All that match, in the order of ``list``. Each part is read when it is asked for, so a
         slow reader holds no transaction open; what is recorded meanwhile may be among them."""
         check_filter(wanted)
-        return self._parts(wanted)
+        return self._parts(replace(wanted, within=scopes.within()))
 
     def _parts(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
         after: tuple[int, int] | None = None
@@ -140,7 +141,8 @@ class Cdrs:
         """Price the UNRATED calls with the rates of now, as in effect when each call started.
 
         In transactions of at most RATE_UNRATED_ROWS calls: it may be broken off and started again,
-        or run twice at once, and no call is priced twice. ``tenant_id`` 0: calls of all tenants.
+        or run twice at once, and no call is priced twice. ``tenant_id`` 0: calls of all tenants
+        that the caller may see.
         """
         wanted = CdrFilter(
             tenant_id=tenant_id,
@@ -168,12 +170,22 @@ class Cdrs:
         return UnratedOutcome(examined, rated, examined - rated)
 
     def _tenants_with_unrated(self) -> Iterator[int]:
-        tenant_id: int | None = 0
-        while tenant_id is not None:
+        """Those that the caller may see."""
+        scope = scopes.scope().tenant_ids
+        after_id = 0
+        while True:
             with self._database.read() as connection:
-                tenant_id = cdrs.next_tenant_with_unrated(connection, tenant_id)
-            if tenant_id is not None:
+                tenant_id = cdrs.next_tenant_with_unrated(connection, after_id)
+            if tenant_id is None:
+                return
+            if scope is None or tenant_id in scope:
                 yield tenant_id
+                after_id = tenant_id
+                continue
+            later = [one for one in scope if one > tenant_id]
+            if not later:
+                return
+            after_id = min(later) - 1
 
     def _price(self, connection: Connection, tenant_id: int, calls: Sequence[Unrated]) -> Tally:
         """Price those UNRATED calls of one tenant that have a price now, and enter that in the

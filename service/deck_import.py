@@ -25,9 +25,9 @@ from service.model import ImportMode, ImportOutcome, Rate, RateError
 from service.rate_checks import check_terms, normalized
 from service.storage import deck_import as storage
 from service.storage import decks as stored_decks
-from service.storage import tenants
 from service.storage.engine import Connection, Database
 from service.storage.limits import Work
+from service.tenants import is_there
 
 MAX_ERRORS = 1000
 MAX_DECK_RATES = 5_000_000
@@ -247,5 +247,5 @@ def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[storag
 
 
 def _require(connection: Connection, tenant_id: int) -> None:
-    if tenants.get(connection, tenant_id) is None:
+    if not is_there(connection, tenant_id):
         raise tenant_not_found(tenant_id)

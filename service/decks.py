@@ -18,6 +18,7 @@ from itertools import groupby
 from operator import itemgetter
 
 import ratingcore
+from service import scopes
 from service.errors import FailedPrecondition, NotFound, Reason, Unavailable
 from service.model import Tenant
 from service.storage import decks as storage
@@ -68,7 +69,7 @@ class Offer:
 
 
 class Decks:
-    """The decks of all tenants. Thread-safe.
+    """The decks of all tenants. Thread-safe. A caller finds those of the tenants that it may see.
 
     ``load`` before the first use; ``follow`` to keep up with other workers; ``close`` at the end.
     """
@@ -141,7 +142,7 @@ class Decks:
 
     def in_memory(self, tenant_id: int) -> TenantDeck | None:
         """The tenant's deck, without a look into the database."""
-        return self._decks.get(tenant_id)
+        return self._decks.get(tenant_id) if scopes.covers(tenant_id) else None
 
     @contextmanager
     def writing(self, work: Work = Work.ORDINARY) -> Iterator[Connection]:
@@ -192,10 +193,10 @@ class Decks:
         So a batch that names many unknown tenants asks the database once. Unavailable where the
         database is away.
         """
-        found = self._decks.get(tenant_id)
+        found = self.in_memory(tenant_id)
         if found is None and (asked_at is None or self._refresh_began < asked_at):
             self._look(asked_at)
-            found = self._decks.get(tenant_id)
+            found = self.in_memory(tenant_id)
         if found is None:
             raise tenant_not_found(tenant_id)
         return found

@@ -279,7 +279,8 @@ class Cdr:
 
 @dataclass(frozen=True, slots=True)
 class CdrFilter:
-    """All conditions must hold. 0, "" and None mean "any". Times: after <= started_at < before."""
+    """All conditions must hold. 0, "" and None mean "any". Times: after <= started_at < before.
+    ``within``: of one of these tenants."""
 
     tenant_id: int = 0
     search: str = ""
@@ -288,6 +289,7 @@ class CdrFilter:
     unrated_reason: UnratedReason | None = None
     started_after_ns: int | None = None
     started_before_ns: int | None = None
+    within: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

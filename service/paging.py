@@ -21,6 +21,11 @@ MAX_PAGE_SIZE = 1000
 # gRPC clients refuse answers above 4 MiB unless told otherwise.
 MAX_PAGE_BYTES = 2 * 2**20
 _MAX_TOKEN_CHARS = 4096
+# In one wording: a token that somebody else was given says no more than one that never was.
+_NOT_OF_THIS_LIST = (
+    "is not one that this list returned, with these filters and to this caller; start again"
+    " without it"
+)
 
 T = TypeVar("T")
 
@@ -65,13 +70,9 @@ def decode_token(token: str, filters: object, types: Sequence[type]) -> list[Any
         if not all(_is_good(part, kind) for part, kind in zip(key, types, strict=True)):
             raise ValueError("not a key of this list")
     except (ValueError, RecursionError) as error:
-        raise invalid_field(
-            "page_token", "is not one that this list returned; start again without it"
-        ) from error
+        raise invalid_field("page_token", _NOT_OF_THIS_LIST) from error
     if digest != _digest(filters):
-        raise invalid_field(
-            "page_token", "belongs to a list with other filters; start again without it"
-        )
+        raise invalid_field("page_token", _NOT_OF_THIS_LIST)
     return key
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from service import paging
+from service import paging, scopes
 from service.checks import check_id, check_text, refuse
 from service.deck_import import DeckImports, Intake
 from service.decks import Decks, tenant_not_found
@@ -19,10 +19,11 @@ from service.errors import Aborted, AlreadyExists, NotFound, Reason, invalid_fie
 from service.model import ImportMode, ImportOutcome, Page, Rate
 from service.rate_checks import check_rate, normalized
 from service.storage import decks as stored_decks
-from service.storage import ids, tenants
+from service.storage import ids
 from service.storage import rates as storage
 from service.storage.engine import Connection, Database
 from service.storage.limits import Work
+from service.tenants import is_there
 
 MAX_SEARCH_CHARS = 256
 _EXPORT_RATES = 1000
@@ -59,13 +60,13 @@ class Rates:
         refuse(check_id("id", rate_id))
         with self._database.read() as connection:
             rate = storage.get(connection, rate_id)
-        if rate is None:
+        if rate is None or not scopes.covers(rate.tenant_id):
             raise _rate_not_found(rate_id)
         return rate
 
     def list(self, tenant_id: int, search: str, page_size: int, page_token: str) -> Page[Rate]:
-        """One page, by tenant, prefix and effective_from. ``tenant_id`` 0: of all tenants;
-        ``search`` in any case, within prefix or destination."""
+        """One page, by tenant, prefix and effective_from. ``tenant_id`` 0: of all tenants that the
+        caller may see; ``search`` in any case, within prefix or destination."""
         refuse(
             [
                 *check_id("tenant_id", tenant_id, required=False),
@@ -73,10 +74,10 @@ class Rates:
             ]
         )
         size = paging.page_size(page_size)
-        wanted = ("rates", tenant_id, search)
+        wanted = ("rates", tenant_id, search, scopes.within())
         after = paging.decode_token(page_token, wanted, (int, str, int, int))
         with self._database.read(work=Work.LONG) as connection:
-            found = storage.page(connection, tenant_id, search, after, size + 1)
+            found = storage.page(connection, tenant_id, search, after, size + 1, scopes.within())
         if len(found) <= size:
             return Page(found)
         shown = found[:size]
@@ -130,7 +131,7 @@ class Rates:
         refuse(check_id("tenant_id", tenant_id))
         with self._database.read() as connection:
             revision = stored_decks.revision(connection, tenant_id)
-            if revision is None or tenants.get(connection, tenant_id) is None:
+            if revision is None or not is_there(connection, tenant_id):
                 raise tenant_not_found(tenant_id)
         return self._export(tenant_id, revision)
 
@@ -159,7 +160,7 @@ class Rates:
     def _hold(self, connection: Connection, rate_id: int, etag: str) -> tuple[int, Rate]:
         """The revision of a rate's deck, locked, and the present state of the rate."""
         found = storage.get(connection, rate_id)
-        if found is None:
+        if found is None or not scopes.covers(found.tenant_id):
             raise _rate_not_found(rate_id)
         revision = _lock_deck(connection, found.tenant_id)
         # Once more: it may have changed before the lock was there.
@@ -176,8 +177,8 @@ class Rates:
 
 
 def _lock_deck(connection: Connection, tenant_id: int) -> int:
-    revision = stored_decks.lock(connection, tenant_id)
-    if revision is None or tenants.get(connection, tenant_id) is None:
+    revision = stored_decks.lock(connection, tenant_id) if scopes.covers(tenant_id) else None
+    if revision is None or not is_there(connection, tenant_id):
         raise tenant_not_found(tenant_id)
     return revision
 

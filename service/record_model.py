@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from service.request import EVERY_TENANT, Scope
+
 
 @dataclass(frozen=True, slots=True)
 class ReversalFilter:
-    """All conditions must hold. 0 and None mean "any". Times: after <= created_at < before."""
+    """All conditions must hold. 0 and None mean "any". Times: after <= created_at < before.
+    ``within``: of one of these tenants."""
 
     tenant_id: int = 0
     created_after_ns: int | None = None
     created_before_ns: int | None = None
     upload_id: int = 0
+    within: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class VerificationFilter:
     started_after_ns: int | None = None
     started_before_ns: int | None = None
     upload_id: int = 0
+    within: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,8 @@ class ChunkResult:
 @dataclass(frozen=True, slots=True)
 class Upload:
     """The state of a whole upload. The four counts add up to ``committed_offset``. Control totals
-    that its sender never stated are None."""
+    that its sender never stated are None. ``scope`` is that of whoever started it: no call of
+    another tenant gets in, and only who may see all of these tenants sees the upload."""
 
     id: int
     committed_offset: int
@@ -125,6 +131,7 @@ class Upload:
     created_at_ns: int
     updated_at_ns: int
     reversed_at_ns: int | None = None
+    scope: Scope = EVERY_TENANT
 
     @property
     def settled_totals(self) -> ControlTotals:

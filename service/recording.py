@@ -26,6 +26,7 @@ from service import signals
 from service.decks import Decks
 from service.errors import NotFound, Reason
 from service.model import Call
+from service.request import Scope
 from service.storage import cdrs, ledger
 from service.storage.cdrs import CONTENT_FIELDS, Content, Key, Recorded
 from service.storage.engine import Connection
@@ -90,13 +91,16 @@ class Recorder:
         self._decks = decks
         self._clock_ns = clock_ns
 
-    def record(self, connection: Connection, records: Records, upload_id: int) -> Recording:
-        """Rate and write the calls that break no rule and are not recorded yet.
+    def record(
+        self, connection: Connection, records: Records, upload_id: int, scope: Scope
+    ) -> Recording:
+        """Rate and write the calls that break no rule and are not recorded yet. Tenants that
+        ``scope``, which must be within the caller's, does not cover are not there.
 
         ``connection`` is in a writing transaction; nothing is durable before it commits, and
         ``enter`` must be the last that is done in it.
         """
-        decks, owners = self._hold_parties(connection, records)
+        decks, owners = self._hold_parties(connection, records, scope)
         refusals = _unknown_parties(records, decks.keys(), owners)
         order = in_key_order(records, {_party(records, one.position) for one in refusals})
         rate_records(records, order, decks)
@@ -125,7 +129,7 @@ class Recorder:
         )
 
     def _hold_parties(
-        self, connection: Connection, records: Records
+        self, connection: Connection, records: Records, scope: Scope
     ) -> tuple[dict[int, ratingcore.Deck], dict[int, int]]:
         """The decks of the tenants that exist and the owners of the extensions that do.
 
@@ -133,9 +137,11 @@ class Recorder:
         committed when they are written.
         """
         parties = records.parties()
-        present, owners = cdrs.hold_parties(
-            connection, {tenant_id for tenant_id, _ in parties}, {one for _, one in parties} - {0}
-        )
+        tenant_ids = {tenant_id for tenant_id, _ in parties}
+        if scope.tenant_ids is not None:
+            tenant_ids &= scope.tenant_ids
+        extension_ids = {one for tenant_id, one in parties if tenant_id in tenant_ids}
+        present, owners = cdrs.hold_parties(connection, tenant_ids, extension_ids - {0})
         self._decks.catch_up(connection)
         return known_decks(self._decks, present), owners
 

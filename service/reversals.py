@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
-from service import paging
+from service import paging, scopes
 from service.cdrs import check_period, most_bytes, unknown_cdr
 from service.checks import check_id, check_text, refuse
 from service.digests import digest_of_reversals
@@ -24,12 +25,12 @@ from service.model import (
     Page,
     ReversalRequest,
 )
-from service.record_model import ReversalFilter, Upload, UploadReversal
+from service.record_model import ReversalFilter, UploadReversal
 from service.storage import cdr_lists, ledger, reversals, uploads
 from service.storage.engine import Connection, Database
 from service.storage.ledger import EntryKind
 from service.storage.reversals import IdRange
-from service.uploads import unknown_upload
+from service.uploads import is_visible, visible_upload
 
 # What one transaction of ``reverse_upload`` takes of an upload: whole chunks, one at least.
 PART_CDRS = MAX_BATCH_CALLS
@@ -47,7 +48,7 @@ class Reversals:
         """Reverse one CDR, unless it is; answers it with the reversal that is stored."""
         refuse([*check_id("id", cdr_id), *_check_request(request)])
         with self._database.write() as connection:
-            if not reversals.hold_cdr(connection, cdr_id):
+            if not reversals.hold_cdr(connection, cdr_id, scopes.within()):
                 raise unknown_cdr(cdr_id)
             self._reverse(connection, [IdRange(cdr_id, cdr_id)], request)
         with self._database.read() as connection:
@@ -63,13 +64,13 @@ class Reversals:
         """
         refuse([*check_id("upload_id", upload_id), *_check_request(request)])
         with self._database.write() as connection:
-            upload = _hold(connection, upload_id)
+            upload = visible_upload(connection, upload_id, hold=True)
             reversals.mark_upload(connection, upload_id, self._clock_ns())
         reversed_now, last_chunk = 0, -1
         while True:
             with self._database.write() as connection:
                 # Another that reverses this upload waits here, and not half-way through a part.
-                _hold(connection, upload_id)
+                visible_upload(connection, upload_id, hold=True)
                 part = _part(reversals.made_by(connection, upload_id, last_chunk, PART_CHUNKS))
                 if not part:
                     break
@@ -91,9 +92,12 @@ class Reversals:
     def list(self, wanted: ReversalFilter, page_size: int, page_token: str) -> Page[Cdr]:
         """One page of reversed CDRs, the newest reversal first."""
         refuse(_check_filter(wanted))
+        wanted = replace(wanted, within=scopes.within())
         size = paging.page_size(page_size)
         after = paging.decode_token(page_token, wanted, (int, int))
         with self._database.read() as connection:
+            if not _is_shown(connection, wanted):
+                return Page([])
             found = cdr_lists.page_of_reversed(connection, wanted, after, size + 1)
         shown = paging.fitting(found, size, most_bytes)
         if len(shown) == len(found):
@@ -114,11 +118,11 @@ def _check_filter(wanted: ReversalFilter) -> Iterator[FieldViolation]:
     yield from check_period(wanted.created_after_ns, wanted.created_before_ns, "created")
 
 
-def _hold(connection: Connection, upload_id: int) -> Upload:
-    upload = uploads.get(connection, upload_id, hold=True)
-    if upload is None:
-        raise unknown_upload(upload_id)
-    return upload
+def _is_shown(connection: Connection, wanted: ReversalFilter) -> bool:
+    """Of an upload that the caller may not see nothing is, as of one that is not there."""
+    if wanted.within is None or not wanted.upload_id:
+        return True
+    return is_visible(uploads.get(connection, wanted.upload_id))
 
 
 def _part(chunks: Sequence[tuple[int, IdRange]]) -> Sequence[tuple[int, IdRange]]:

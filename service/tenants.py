@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from service import paging
+from service import paging, scopes
 from service.checks import check_id, check_text, refuse
 from service.decks import Decks, tenant_not_found
 from service.errors import (
@@ -107,20 +107,21 @@ class Tenants:
         refuse(check_id("id", tenant_id))
         with self._database.read() as connection:
             tenant = storage.get(connection, tenant_id)
-        if tenant is None:
+        if tenant is None or not scopes.covers(tenant_id):
             raise tenant_not_found(tenant_id)
         return tenant
 
     def list(self, page_size: int, page_token: str) -> Page[Tenant]:
-        """One page, by rising id."""
+        """One page of those that the caller may see, by rising id."""
         size = paging.page_size(page_size)
-        (after_id,) = paging.decode_token(page_token, "tenants", (int,)) or (0,)
+        wanted = ("tenants", scopes.within())
+        (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         with self._database.read() as connection:
-            found = storage.page(connection, after_id, size + 1)
+            found = storage.page(connection, after_id, size + 1, scopes.within())
         if len(found) <= size:
             return Page(found)
         shown = found[:size]
-        return Page(shown, paging.encode_token("tenants", (shown[-1].id,)))
+        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
 
     def update(self, tenant: Tenant, fields: frozenset[str]) -> Tenant:
         """Take over ``fields`` from ``tenant``. Holds for calls rated from then on.
@@ -165,10 +166,12 @@ class Tenants:
         self._decks.refresh_after_commit()
 
     def create_extension(self, extension: Extension) -> Extension:
-        """AlreadyExists EXTENSION_EXISTS where the extension brings an id and it is taken."""
-        refuse(check_extension(extension), "extension.")
+        """AlreadyExists EXTENSION_EXISTS where the extension brings an id and it is taken, which
+        only who may see every tenant can: whether it is taken tells of all of them."""
+        refuse([*check_extension(extension), *_check_chosen(extension.id)], "extension.")
+        owner_id = extension.tenant_id
         with self._database.write() as connection:
-            if not storage.keep(connection, extension.tenant_id):
+            if not (scopes.covers(owner_id) and storage.keep(connection, owner_id)):
                 raise tenant_not_found(extension.tenant_id)
             if extension.id:
                 ids.move_past(connection, "extensions", extension.id)
@@ -186,7 +189,7 @@ class Tenants:
         refuse(check_id("id", extension_id))
         with self._database.read() as connection:
             extension = storage.get_extension(connection, extension_id)
-        if extension is None:
+        if extension is None or not scopes.covers(extension.tenant_id):
             raise _extension_not_found(extension_id)
         return extension
 
@@ -194,10 +197,12 @@ class Tenants:
         """One page, by rising id. ``tenant_id`` 0: of all tenants."""
         refuse(check_id("tenant_id", tenant_id, required=False))
         size = paging.page_size(page_size)
-        wanted = ("extensions", tenant_id)
+        wanted = ("extensions", tenant_id, scopes.within())
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         with self._database.read() as connection:
-            found = storage.page_extensions(connection, tenant_id, after_id, size + 1)
+            found = storage.page_extensions(
+                connection, tenant_id, after_id, size + 1, scopes.within()
+            )
         if len(found) <= size:
             return Page(found)
         shown = found[:size]
@@ -207,7 +212,7 @@ class Tenants:
         """Take over ``fields`` from ``extension``, whose tenant_id must be 0 or the owner's."""
         refuse(check_id("id", extension.id), "extension.")
         with self._database.write() as connection:
-            present = storage.lock_extension(connection, extension.id)
+            present = storage.lock_extension(connection, extension.id, scopes.within())
             if present is None:
                 raise _extension_not_found(extension.id)
             if extension.tenant_id not in (0, present.tenant_id):
@@ -225,7 +230,7 @@ class Tenants:
         """FailedPrecondition EXTENSION_IN_USE while CDRs refer to it."""
         refuse(check_id("id", extension_id))
         with self._database.write() as connection:
-            if storage.lock_extension(connection, extension_id) is None:
+            if storage.lock_extension(connection, extension_id, scopes.within()) is None:
                 raise _extension_not_found(extension_id)
             if _extension_has_cdrs(connection, extension_id):
                 raise FailedPrecondition(
@@ -237,11 +242,23 @@ class Tenants:
 
     def _hold(self, connection: Connection, tenant_id: int) -> tuple[int, Tenant]:
         """The revision of a tenant's deck and the tenant, both locked."""
+        if not scopes.covers(tenant_id):
+            raise tenant_not_found(tenant_id)
         revision = stored_decks.lock(connection, tenant_id)
         tenant = storage.lock(connection, tenant_id)
         if revision is None or tenant is None:
             raise tenant_not_found(tenant_id)
         return revision, tenant
+
+
+def is_there(connection: Connection, tenant_id: int) -> bool:
+    """Whether there is such a tenant, for the caller."""
+    return storage.get(connection, tenant_id) is not None and scopes.covers(tenant_id)
+
+
+def _check_chosen(extension_id: int) -> Iterator[FieldViolation]:
+    if extension_id and scopes.within() is not None:
+        yield FieldViolation("id", "must be 0, unless the caller's scope is every tenant")
 
 
 def _has_cdrs(connection: Connection, tenant_id: int) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 
 from ratingcore.records import Records
-from service import paging, retention
+from service import paging, retention, scopes
 from service.checks import check_id, check_number, refuse
 from service.decks import Decks
 from service.errors import (
@@ -127,21 +127,20 @@ class Uploads:
     def get(self, upload_id: int) -> Upload:
         refuse(check_id("upload_id", upload_id))
         with self._database.read() as connection:
-            upload = uploads.get(connection, upload_id)
-        if upload is None:
-            raise unknown_upload(upload_id)
-        return upload
+            return visible_upload(connection, upload_id)
 
     def list(self, page_size: int, page_token: str) -> Page[Upload]:
-        """One page, the newest upload first."""
+        """One page of those that the caller may see, the newest upload first."""
         size = paging.page_size(page_size)
-        before = paging.decode_token(page_token, "uploads", (int,))
+        wanted = ("uploads", scopes.within())
+        before = paging.decode_token(page_token, wanted, (int,))
+        before_id = before[0] if before else None
         with self._database.read() as connection:
-            found = uploads.page(connection, before[0] if before else None, size + 1)
+            found = uploads.page(connection, before_id, size + 1, scopes.within())
         if len(found) <= size:
             return Page(found)
         shown = found[:size]
-        return Page(shown, paging.encode_token("uploads", (shown[-1].id,)))
+        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
 
     def list_failures(
         self, upload_id: int, reason: str, page_size: int, page_token: str
@@ -150,12 +149,12 @@ class Uploads:
         "": with any. A page ends early where the records are long."""
         refuse([*check_id("upload_id", upload_id), *_check_reason(reason)])
         size = paging.page_size(page_size)
-        after = paging.decode_token(page_token, (upload_id, reason), (int,))
+        listed = (upload_id, reason, scopes.within())
+        after = paging.decode_token(page_token, listed, (int,))
         kept_since_ns = retention.kept_since_ns(self._failure_retention_days, self._clock_ns())
         wanted = upload_failures.Wanted(upload_id, reason, kept_since_ns)
         with self._database.read(work=Work.LONG) as connection:
-            if uploads.get(connection, upload_id) is None:
-                raise unknown_upload(upload_id)
+            visible_upload(connection, upload_id)
             found = upload_failures.outlines(
                 connection, wanted, after[0] if after else -1, size + 1
             )
@@ -166,7 +165,7 @@ class Uploads:
             failed = upload_failures.between(connection, wanted, shown[0].record_index, last)
         if len(shown) == len(found):
             return Page(failed)
-        return Page(failed, paging.encode_token((upload_id, reason), (last,)))
+        return Page(failed, paging.encode_token(listed, (last,)))
 
     def commit(
         self, upload_id: int, offset: int, chunk: Chunk, new: NewUpload | None = None
@@ -189,13 +188,13 @@ class Uploads:
         began = time.perf_counter()
         with self._decks.writing() as connection:
             if starts and not (tried and uploads.get(connection, upload_id)):
-                uploads.create(connection, upload_id, self._clock_ns())
-            upload = self._hold(connection, upload_id)
+                uploads.create(connection, upload_id, self._clock_ns(), scopes.scope())
+            upload = visible_upload(connection, upload_id, hold=True)
             if chunk.control_totals is not None:
                 uploads.state_totals(connection, upload_id, chunk.control_totals)
             result, recording = self._commit(connection, upload, offset, chunk)
             if chunk.control_totals is not None:
-                upload = self._hold(connection, upload_id)
+                upload = visible_upload(connection, upload_id, hold=True)
         if recording is not None:
             CHUNK_SECONDS.observe(time.perf_counter() - began)
             count_recorded(_METHOD, recording)
@@ -213,13 +212,6 @@ class Uploads:
         # start at once would wait for each other's first chunk.
         with self._database.write() as connection:
             return ids.take(connection, "uploads")
-
-    def _hold(self, connection: Connection, upload_id: int) -> Upload:
-        """The upload as it stands. Nobody else changes it before this transaction ends."""
-        upload = uploads.get(connection, upload_id, hold=True)
-        if upload is None:
-            raise unknown_upload(upload_id)
-        return upload
 
     def _commit(
         self, connection: Connection, upload: Upload, offset: int, chunk: Chunk
@@ -250,7 +242,7 @@ class Uploads:
         if upload.duration_seconds + duration_seconds > MAX_ID:
             raise invalid_field("calls", f"durations may add up to {MAX_ID}; start another upload")
         first_index = upload.committed_offset
-        recording = self._recorder.record(connection, chunk.records, upload.id)
+        recording = self._recorder.record(connection, chunk.records, upload.id, upload.scope)
         now_ns = self._clock_ns()
         failures = chunk.failures(first_index, recording)
         settled = StoredChunk(
@@ -358,7 +350,23 @@ def _reversed(upload_id: int) -> FailedPrecondition:
     )
 
 
-def unknown_upload(upload_id: int) -> NotFound:
+def visible_upload(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload:
+    """The upload as it stands. With ``hold`` nobody else changes it before this transaction ends.
+    NotFound UPLOAD_NOT_FOUND, also where the caller may not see all tenants that may be in it."""
+    if hold and scopes.within() is not None:
+        visible_upload(connection, upload_id)  # one that is not is not waited for
+    upload = uploads.get(connection, upload_id, hold=hold)
+    if upload is None or not is_visible(upload):
+        raise _unknown_upload(upload_id)
+    return upload
+
+
+def is_visible(upload: Upload | None) -> bool:
+    """Whether it is there, for the caller."""
+    return upload is not None and scopes.scope().covers_all_of(upload.scope)
+
+
+def _unknown_upload(upload_id: int) -> NotFound:
     return NotFound(
         Reason.UPLOAD_NOT_FOUND,
         f"upload_id: there is no upload {upload_id}",

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
+from service import scopes
 from service.cdrs import check_period
 from service.checks import check_id, refuse
 from service.errors import FieldViolation
@@ -50,19 +51,20 @@ class Usage:
         the keys' text, then of the currency. Without ``group_by`` there is always a row."""
         _check(query)
         chosen = (query.tenant_id, query.started_after_ns, query.started_before_ns)
+        within = scopes.within()
         with self._database.read(work=Work.LONG) as connection:
             usage.hold_snapshot(connection)
             offsets = [OffsetFrom(0, 0)]
             if query.time_zone and _TIMES & set(query.group_by):
-                span = usage.first_and_last_start_ns(connection, *chosen)
+                span = usage.first_and_last_start_ns(connection, *chosen, within)
                 if span is None:
                     return []
                 offsets = _offsets(ZoneInfo(query.time_zone), span[0] // _NS, span[1] // _NS)
-            asked = (connection, *chosen, query.group_by, offsets)
+            asked = (connection, *chosen, query.group_by, offsets, within)
             groups = usage.add_up(*asked)
             taken_back = usage.add_up(*asked, only_reversed=True)
             if not groups and not query.group_by:
-                currency = usage.currency(connection, query.tenant_id) or ""
+                currency = usage.currency(connection, query.tenant_id, within) or ""
                 groups = [Group({}, currency, UsageTotals())]
         billed = _merged(query.group_by, groups)
         reversed_ = _merged(query.group_by, taken_back)

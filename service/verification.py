@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ratingcore.keptrates import KeptRates
 from ratingcore.storedrows import StoredRows, read_copy, read_tuples
 from ratingcore.verification import Finding, recompute
+from service import scopes
 from service.cdrs import check_period
 from service.checks import check_id, refuse
 from service.decks import tenant_not_found
-from service.errors import NotFound, Reason
 from service.model import RatingStatus, UnratedReason
 from service.money import format_e4
 from service.record_model import CdrDifference, VerificationFilter, VerificationProgress
-from service.storage import kept_rates, stored_rows, tenants, uploads
+from service.storage import kept_rates, stored_rows
 from service.storage.engine import Connection, Database
+from service.tenants import is_there
+from service.uploads import visible_upload
 
 # Ids that one part looks at. Larger ones take more memory and are hardly faster.
 PART_IDS = 20_000
@@ -93,6 +96,7 @@ class Verification:
                 *check_period(wanted.started_after_ns, wanted.started_before_ns),
             ]
         )
+        wanted = replace(wanted, within=scopes.within())
         with self._database.read() as connection:
             ids = _ids(connection, wanted)
         return self._progress(wanted, ids)
@@ -142,17 +146,12 @@ class Verification:
 
 def _ids(connection: Connection, wanted: VerificationFilter) -> tuple[int | None, int]:
     """Behind which id to begin, None for the lowest, and with which to end."""
-    if wanted.tenant_id and tenants.get(connection, wanted.tenant_id) is None:
+    if wanted.tenant_id and not is_there(connection, wanted.tenant_id):
         raise tenant_not_found(wanted.tenant_id)
     last_id = stored_rows.last_id(connection) or 0
     if not wanted.upload_id:
         return None, last_id
-    if uploads.get(connection, wanted.upload_id) is None:
-        raise NotFound(
-            Reason.UPLOAD_NOT_FOUND,
-            f"there is no upload {wanted.upload_id}",
-            metadata={"upload_id": str(wanted.upload_id)},
-        )
+    visible_upload(connection, wanted.upload_id)
     created = stored_rows.of_upload(connection, wanted.upload_id)
     return (created[0] - 1, created[1]) if created else (last_id, last_id)
 

@@ -28,6 +28,7 @@ from service.model import (
 )
 from service.record_model import ReversalFilter
 from service.storage.cdrs import IS_UNRATED, Key, among, in_period
+from service.storage.owners import Within, of_tenants
 from service.storage.rates import rate_from_row
 from service.storage.record_tables import CdrReversalRow, CdrRow
 from service.storage.search import contains
@@ -69,8 +70,8 @@ def page_of_reversed(
         .order_by(*(column.desc() for column in order))
         .limit(limit)
     )
-    if wanted.tenant_id:
-        query = query.where(CdrReversalRow.tenant_id == wanted.tenant_id)
+    owner = CdrReversalRow.__table__.c.tenant_id
+    query = query.where(*of_tenants(connection, owner, wanted.tenant_id, wanted.within))
     if wanted.upload_id:
         query = query.where(CdrReversalRow.upload_id == wanted.upload_id)
     if after is not None:
@@ -84,8 +85,10 @@ def page_of_reversed(
     return [found[cdr_id] for cdr_id in ids]
 
 
-def by_id(connection: Connection, cdr_id: int) -> Cdr | None:
-    return _one(connection, CdrRow.id == cdr_id)
+def by_id(connection: Connection, cdr_id: int, within: Within = None) -> Cdr | None:
+    """The CDR, if it is of one of these tenants."""
+    owned = of_tenants(connection, CdrRow.__table__.c.tenant_id, 0, within)
+    return _one(connection, CdrRow.id == cdr_id, *owned)
 
 
 def by_key(connection: Connection, key: Key) -> Cdr | None:
@@ -100,8 +103,8 @@ def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Cdr | None
 
 def _conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
     conditions = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
-    if wanted.tenant_id:
-        conditions.append(CdrRow.tenant_id == wanted.tenant_id)
+    owner = CdrRow.__table__.c.tenant_id
+    conditions += of_tenants(connection, owner, wanted.tenant_id, wanted.within)
     if wanted.extension_id:
         conditions.append(CdrRow.extension_id == wanted.extension_id)
     if wanted.status is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, tuple_, update
 
 from service.model import Interval, Rate
+from service.storage.owners import Within, of_tenants
 from service.storage.search import contains
 from service.storage.tables import OPEN_FROM_S, OPEN_TO_S, RateChangeRow, RateVersionRow
 
@@ -168,12 +169,16 @@ def retire_all(connection: Connection, tenant_id: int, revision: int) -> None:
 
 
 def page(
-    connection: Connection, tenant_id: int, search: str, after: Position | None, size: int
+    connection: Connection,
+    tenant_id: int,
+    search: str,
+    after: Position | None,
+    size: int,
+    within: Within = None,
 ) -> list[Rate]:
-    """Present rates in the order of their positions. ``tenant_id`` 0: of all tenants."""
-    query = select(_TABLE).where(_IS_PRESENT)
-    if tenant_id:
-        query = query.where(RateVersionRow.tenant_id == tenant_id)
+    """Present rates in the order of their positions. ``tenant_id`` 0: of all tenants ``within``."""
+    owned = of_tenants(connection, _TABLE.c.tenant_id, tenant_id, within)
+    query = select(_TABLE).where(_IS_PRESENT, *owned)
     if search:
         query = query.where(
             or_(

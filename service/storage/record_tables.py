@@ -25,6 +25,8 @@ from service.storage.tables import Base, RowId
 # this many (service.storage.ids). SQLite has no sequences and needs none.
 ID_BLOCK_SIZE = 1_000_000
 
+# Of an upload.
+SHORT_SCOPE = "length(scope_tenant_ids) <= 100"
 
 ID_BLOCKS = {
     name: Sequence(f"{name}_id_blocks", start=1, increment=ID_BLOCK_SIZE, metadata=Base.metadata)
@@ -53,6 +55,20 @@ class UploadRow(Base):
     updated_at_ns: Mapped[int] = mapped_column(BigInteger)
     # When it was asked to be reversed: from then on no further chunk gets in.
     reversed_at_ns: Mapped[int | None] = mapped_column(BigInteger)
+    # The tenants that whoever started it might see, as JSON by rising id; NULL for every tenant.
+    scope_tenant_ids: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        # The uploads of callers with one tenant, and with few. PostgreSQL has no place in an index
+        # for thousands.
+        Index(
+            "ix_uploads_scope",
+            "scope_tenant_ids",
+            "id",
+            sqlite_where=text(SHORT_SCOPE),
+            postgresql_where=text(SHORT_SCOPE),
+        ),
+    )
 
 
 class UploadChunkRow(Base):

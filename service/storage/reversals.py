@@ -32,6 +32,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from service.model import ReversalRequest
 from service.storage import ids
 from service.storage.cdrs import IS_UNRATED
+from service.storage.owners import Within, of_tenants
 from service.storage.record_tables import CdrReversalRow, CdrRow, UploadChunkRow, UploadRow
 
 _TABLE = "cdr_reversals"
@@ -61,9 +62,11 @@ class IdRange(NamedTuple):
         return self.last - self.first + 1
 
 
-def hold_cdr(connection: Connection, cdr_id: int) -> bool:
-    """Whether the CDR is there. Nobody else reverses or prices it before this transaction ends."""
-    query = select(CdrRow.id).where(CdrRow.id == cdr_id).with_for_update()
+def hold_cdr(connection: Connection, cdr_id: int, within: Within = None) -> bool:
+    """Whether the CDR is there and of one of those tenants; one of another is not waited for.
+    Nobody else reverses or prices it before this transaction ends."""
+    owned = of_tenants(connection, CdrRow.__table__.c.tenant_id, 0, within)
+    query = select(CdrRow.id).where(CdrRow.id == cdr_id, *owned).with_for_update()
     return connection.execute(query).first() is not None
 
 

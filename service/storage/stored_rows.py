@@ -139,6 +139,8 @@ def _conditions(connection: Connection, wanted: VerificationFilter) -> str:
     conditions = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
     if wanted.tenant_id:
         conditions.append(CdrRow.tenant_id == wanted.tenant_id)
+    if wanted.within is not None:
+        conditions.append(CdrRow.tenant_id.in_(wanted.within))
     if wanted.upload_id:
         conditions.append(CdrRow.upload_id == wanted.upload_id)
     compiled = [

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.model import Extension, Rounding, Tenant
+from service.storage.owners import Within, of_tenants
 from service.storage.record_tables import CdrRow
 from service.storage.tables import ExtensionRow, TenantRow, TenantVersionRow
 
@@ -65,8 +66,10 @@ def keep(connection: Connection, tenant_id: int) -> bool:
     return connection.execute(query.with_for_update(read=True, key_share=True)).first() is not None
 
 
-def page(connection: Connection, after_id: int, size: int) -> list[Tenant]:
-    query = select(TenantRow.__table__).where(TenantRow.id > after_id).order_by(TenantRow.id)
+def page(connection: Connection, after_id: int, size: int, within: Within = None) -> list[Tenant]:
+    owned = of_tenants(connection, TenantRow.__table__.c.id, 0, within)
+    query = select(TenantRow.__table__).where(TenantRow.id > after_id, *owned)
+    query = query.order_by(TenantRow.id)
     return [tenant_from_row(row) for row in connection.execute(query.limit(size))]
 
 
@@ -97,21 +100,22 @@ def get_extension(connection: Connection, extension_id: int) -> Extension | None
 
 
 def lock_extension(
-    connection: Connection, extension_id: int, *, from_calls: bool = False
+    connection: Connection, extension_id: int, within: Within = None, *, from_calls: bool = False
 ) -> Extension | None:
-    """The extension, held as ``lock`` holds a tenant."""
-    query = select(ExtensionRow.__table__).where(ExtensionRow.id == extension_id)
+    """The extension, held as ``lock`` holds a tenant, if it is of one of those ``within``; one of
+    another tenant is not waited for."""
+    owned = of_tenants(connection, ExtensionRow.__table__.c.tenant_id, 0, within)
+    query = select(ExtensionRow.__table__).where(ExtensionRow.id == extension_id, *owned)
     row = connection.execute(query.with_for_update(key_share=not from_calls)).first()
     return None if row is None else extension_from_row(row)
 
 
 def page_extensions(
-    connection: Connection, tenant_id: int, after_id: int, size: int
+    connection: Connection, tenant_id: int, after_id: int, size: int, within: Within = None
 ) -> list[Extension]:
-    """``tenant_id`` 0: of all tenants."""
-    query = select(ExtensionRow.__table__).where(ExtensionRow.id > after_id)
-    if tenant_id:
-        query = query.where(ExtensionRow.tenant_id == tenant_id)
+    """``tenant_id`` 0: of all tenants ``within``."""
+    owned = of_tenants(connection, ExtensionRow.__table__.c.tenant_id, tenant_id, within)
+    query = select(ExtensionRow.__table__).where(ExtensionRow.id > after_id, *owned)
     rows = connection.execute(query.order_by(ExtensionRow.id).limit(size))
     return [extension_from_row(row) for row in rows]
 

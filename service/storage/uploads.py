@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    cast,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from service.record_model import ControlTotals, Upload
-from service.storage.record_tables import UploadChunkRow, UploadRow
+from service.request import EVERY_TENANT, Scope
+from service.storage.owners import Within
+from service.storage.record_tables import SHORT_SCOPE, UploadChunkRow, UploadRow
+
+# As a literal: only so do the databases see that the index of short scopes will do.
+HAS_SHORT_SCOPE: ColumnElement[bool] = literal_column(SHORT_SCOPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +49,10 @@ class StoredChunk:
     first_cdr_id: int = 0
 
 
-def create(connection: Connection, upload_id: int, now_ns: int) -> None:
+def create(
+    connection: Connection, upload_id: int, now_ns: int, scope: Scope = EVERY_TENANT
+) -> None:
+    """``scope``: of whoever starts it."""
     connection.execute(
         insert(UploadRow).values(
             id=upload_id,
@@ -42,6 +65,7 @@ def create(connection: Connection, upload_id: int, now_ns: int) -> None:
             duration_seconds=0,
             created_at_ns=now_ns,
             updated_at_ns=now_ns,
+            scope_tenant_ids=_scope_text(scope.tenant_ids),
         )
     )
 
@@ -50,15 +74,46 @@ def get(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload
     """The upload. With ``hold`` no other transaction may change it before this one ends."""
     query = select(UploadRow.__table__).where(UploadRow.id == upload_id)
     row = connection.execute(query.with_for_update() if hold else query).one_or_none()
-    return None if row is None else Upload(**row._mapping)
+    return None if row is None else _upload(row)
 
 
-def page(connection: Connection, before_id: int | None, limit: int) -> list[Upload]:
-    """Uploads, the highest id first: those below ``before_id``, where it is given."""
+def page(
+    connection: Connection, before_id: int | None, limit: int, within: Within = None
+) -> list[Upload]:
+    """Uploads, the highest id first: those below ``before_id``, where it is given, and those that
+    may hold nothing but calls of tenants ``within``."""
     query = select(UploadRow.__table__).order_by(UploadRow.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(UploadRow.id < before_id)
-    return [Upload(**row._mapping) for row in connection.execute(query)]
+    query = query.where(*_is_visible(connection, within))
+    return [_upload(row) for row in connection.execute(query)]
+
+
+def _is_visible(connection: Connection, within: Within) -> list[ColumnElement[bool]]:
+    if within is None:
+        return []
+    allowed = _scope_text(within)
+    if len(within) == 1:
+        return [UploadRow.scope_tenant_ids == allowed, HAS_SHORT_SCOPE]
+    if connection.dialect.name == "postgresql":
+        scope = cast(UploadRow.scope_tenant_ids, JSONB)
+        return [scope.contained_by(cast(literal(allowed), JSONB))]
+    of_upload = func.json_each(UploadRow.scope_tenant_ids).table_valued("value")
+    listed = func.json_each(allowed).table_valued("value")
+    others = select(of_upload.c.value).where(of_upload.c.value.not_in(select(listed.c.value)))
+    return [UploadRow.scope_tenant_ids.is_not(None), ~others.exists()]
+
+
+def _scope_text(tenant_ids: Collection[int] | None) -> str | None:
+    return None if tenant_ids is None else json.dumps(sorted(tenant_ids), separators=(",", ":"))
+
+
+def _upload(row: Row[Any]) -> Upload:
+    values = dict(row._mapping)
+    scope = values.pop("scope_tenant_ids")
+    if scope is not None:
+        values["scope"] = Scope(frozenset(json.loads(scope)))
+    return Upload(**values)
 
 
 def chunks(

@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from service.model import Disposition, RatingStatus, UsageDimension, UsageTotals
 from service.storage.cdrs import in_period
+from service.storage.owners import Within, of_tenants
 from service.storage.record_tables import CdrReversalRow, CdrRow
 from service.storage.tables import RateVersionRow, TenantRow
 
@@ -75,11 +76,15 @@ def hold_snapshot(connection: Connection) -> None:
 
 
 def first_and_last_start_ns(
-    connection: Connection, tenant_id: int, after_ns: int | None, before_ns: int | None
+    connection: Connection,
+    tenant_id: int,
+    after_ns: int | None,
+    before_ns: int | None,
+    within: Within = None,
 ) -> tuple[int, int] | None:
     """The least and the greatest started_at of the calls to add up; None where there are none.
-    ``tenant_id`` 0: of all tenants."""
-    conditions = _conditions(CdrRow, tenant_id, after_ns, before_ns)
+    ``tenant_id`` 0: of all tenants ``within``."""
+    conditions = _conditions(connection, CdrRow, tenant_id, after_ns, before_ns, within)
     # Two queries, because each of them is answered from the index alone.
     first, last = (
         connection.execute(select(end(CdrRow.started_at_ns)).where(*conditions)).scalar()
@@ -88,10 +93,12 @@ def first_and_last_start_ns(
     return None if first is None or last is None else (first, last)
 
 
-def currency(connection: Connection, tenant_id: int) -> str | None:
-    """The currency of the tenant, None where there is no such tenant."""
-    query = select(TenantRow.currency).where(TenantRow.id == tenant_id)
-    return connection.execute(query).scalar()
+def currency(connection: Connection, tenant_id: int, within: Within = None) -> str | None:
+    """The currency of the tenant, None where there is none among those ``within``."""
+    if not tenant_id:
+        return None
+    is_it = of_tenants(connection, TenantRow.__table__.c.id, tenant_id, within)
+    return connection.execute(select(TenantRow.currency).where(*is_it)).scalar()
 
 
 def add_up(
@@ -101,16 +108,18 @@ def add_up(
     before_ns: int | None,
     dimensions: Sequence[UsageDimension],
     offsets: Sequence[OffsetFrom],
+    within: Within = None,
     *,
     only_reversed: bool = False,
 ) -> list[Group]:
-    """The sums by these dimensions and by currency, in no order. ``tenant_id`` 0: all tenants.
+    """The sums by these dimensions and by currency, in no order. ``tenant_id`` 0: all tenants
+    ``within``.
 
     ``offsets``, by rising start, are those of the time zone over all of these calls. With
     ``only_reversed`` the calls are found by their reversals, at the price of those alone.
     """
     source: type[CdrRow] | type[CdrReversalRow] = CdrReversalRow if only_reversed else CdrRow
-    conditions = _conditions(source, tenant_id, after_ns, before_ns)
+    conditions = _conditions(connection, source, tenant_id, after_ns, before_ns, within)
     if only_reversed:
         conditions = [CdrRow.id.in_(select(CdrReversalRow.cdr_id).where(*conditions))]
     calls = _calls(conditions, dimensions, offsets)
@@ -127,16 +136,18 @@ def _group(values: dict[str, Any]) -> Group:
 
 
 def _conditions(
+    connection: Connection,
     source: type[CdrRow] | type[CdrReversalRow],
     tenant_id: int,
     after_ns: int | None,
     before_ns: int | None,
+    within: Within,
 ) -> list[ColumnElement[bool]]:
     """The calls to add up, by the columns that CDRs and their reversals share."""
-    conditions = in_period(source.started_at_ns, after_ns, before_ns)
-    if tenant_id:
-        conditions.append(source.tenant_id == tenant_id)
-    return conditions
+    return [
+        *in_period(source.started_at_ns, after_ns, before_ns),
+        *of_tenants(connection, source.__table__.c.tenant_id, tenant_id, within),
+    ]
 
 
 def _calls(

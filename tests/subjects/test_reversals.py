@@ -217,7 +217,7 @@ def test_a_token_is_good_for_its_own_list(world: World, payer: int) -> None:
     for row in world.rows():
         world.reversals.reverse_cdr(row.id, WHY)
     token = world.reversals.list(ReversalFilter(), 1, "").next_page_token
-    with pytest.raises(InvalidInput, match="other filters"):
+    with pytest.raises(InvalidInput, match="with these filters"):
         world.reversals.list(ReversalFilter(tenant_id=payer), 1, token)
 
 

@@ -21,6 +21,7 @@ from service.errors import (
 from service.model import BadCall, Call, CdrFilter, Extension, RatingStatus, Tenant
 from service.record_model import ChunkResult, Upload
 from service.recording import Recorder
+from service.request import EVERY_TENANT
 from service.storage.engine import Database
 from tests.subjects.world import (
     NOON_NS,
@@ -444,7 +445,9 @@ def test_one_upload_from_several_sides_at_once(world: World, other: World, payer
 def uncommitted(world: World, sent: Sequence[Call]) -> Iterator[None]:
     """Within the block, these calls are written but not yet committed."""
     with world.database.write() as connection:
-        recording = Recorder(world.decks).record(connection, chunk_of(sent).records, 0)
+        recording = Recorder(world.decks).record(
+            connection, chunk_of(sent).records, 0, EVERY_TENANT
+        )
         assert recording.created == len(sent)
         yield
 

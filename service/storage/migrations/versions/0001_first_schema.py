@@ -200,7 +200,15 @@ def _create_uploads() -> None:
         sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("updated_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("reversed_at_ns", sa.BigInteger(), nullable=True),
+        sa.Column("scope_tenant_ids", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_uploads"),
+    )
+    op.create_index(
+        "ix_uploads_scope",
+        "uploads",
+        ["scope_tenant_ids", "id"],
+        sqlite_where=sa.text("length(scope_tenant_ids) <= 100"),
+        postgresql_where=sa.text("length(scope_tenant_ids) <= 100"),
     )
     op.create_table(
         "upload_chunks",
