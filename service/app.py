@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -161,7 +161,7 @@ def _supervise(settings: Settings) -> None:
 
         Supervisor(
             [sys.executable, "-m", "service.app"],
-            asdict(settings) | {"listen": listen},
+            settings.model_copy(update={"listen": listen}).model_dump(mode="json"),
             settings.workers,
             stop_seconds=settings.grace_seconds + STOP_MARGIN_SECONDS,
             on_serving=announce,
@@ -249,7 +249,7 @@ def _work() -> int:
     stop = _stop_on_signals()
     with open(0, "rb", buffering=0, closefd=False) as parent:
         given = json.loads(parent.readline())
-    settings = Settings(**given | {"listen": Listen(*given["listen"])})
+    settings = Settings(**given)
     _log_to_stderr(settings.log_level)
 
     def wait_for_the_parents_end() -> None:

@@ -1,32 +1,39 @@
-"""The settings of a server, validated.
+"""The settings of a server: each with its name, type, default and reason, in this one place.
 
-Knows nothing of command lines or of the environment (service/cli reads those), nor whether a
-database answers: it only refuses what cannot work, in one sentence that names the option.
+Options of the command line, variables of the environment, keys of the file and the reference in
+docs/configuration.md are made of these fields. Whatever cannot work is refused in one sentence that
+names the option. Knows nothing of where values come from (service.config_sources), nor whether a
+database answers or a file can be read.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
 DEFAULT_DATABASE = "sqlite:///tollwire.db"
 DEFAULT_MAX_STREAMS = 32
 # Far more than a worker does at one time, and what it does in a tenth of a second.
 DEFAULT_MAX_RPCS = 256
 DEFAULT_MAX_REQUEST_BYTES_IN_WORK = 256 * 1024 * 1024
-DEFAULT_GRACE_SECONDS = 20.0
-# Long for a commit or a look-up, even on a disk that is busy; short for a client's patience.
 DEFAULT_DATABASE_WAIT_SECONDS = 10.0
-
-# Far more than a machine has cores, and than a process should have threads.
-MAX_WORKERS = 256
-MAX_MAX_STREAMS = 4096
-MAX_GRACE_SECONDS = 3600.0
-MAX_FAILURE_RETENTION_DAYS = 36_500
-MAX_DATABASE_WAIT_SECONDS = 200.0
 
 _LISTEN = re.compile(
     r"(?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ (?: %\w+ )? ) \] | (?P<host> [^\[\]:\s/]+ ) )"
@@ -38,6 +45,11 @@ _SQLITE_FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<file>[^?]*)(?:\?.*)?")
 
 class ConfigError(ValueError):
     """A setting that cannot work; the text names the option and says how to mend it."""
+
+    def __init__(self, text: str, field: str = "") -> None:
+        """``field``: the one whose value is wrong, where it is one alone."""
+        super().__init__(text)
+        self.field = field
 
 
 class Listen(NamedTuple):
@@ -53,61 +65,38 @@ class Listen(NamedTuple):
 DEFAULT_LISTEN = Listen("127.0.0.1", 50051)
 
 
-def parse_listen(text: str) -> Listen:
+def parse_listen(text: str, option: str = "--listen") -> Listen:
     """The address in "127.0.0.1:50051" or "[::1]:50051". ConfigError where it is none."""
     match = _LISTEN.fullmatch(text)
     if match is None:
         raise ConfigError(
-            f"--listen: must be HOST:PORT such as {DEFAULT_LISTEN} or [::1]:50051, got {text!r}"
+            f"{option}: must be HOST:PORT such as {DEFAULT_LISTEN} or [::1]:50051, got {text!r}"
         )
     port = int(match["port"])
     if port > 65_535:
-        raise ConfigError(f"--listen: the port must be 0 to 65535, got {port}")
+        raise ConfigError(f"{option}: the port must be 0 to 65535, got {port}")
     return Listen(match["ipv6"] or match["host"], port)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What ``tollwire serve`` runs with. Making one raises ConfigError where a value cannot work.
-
-    ``max_streams`` bounds the streaming RPCs of each worker at one time. ``grace_seconds`` is how
-    long RPCs in flight may go on after SIGTERM. ``database_wait_seconds`` is how long the database
-    may take for the usual answer, and a stream waits for one that is away.
-    ``failure_retention_days`` is how long the failed records of uploads are kept; 0: for ever.
-    """
-
-    listen: Listen = DEFAULT_LISTEN
-    database: str = DEFAULT_DATABASE
-    workers: int = 1
-    max_streams: int = DEFAULT_MAX_STREAMS
-    grace_seconds: float = DEFAULT_GRACE_SECONDS
-    failure_retention_days: int = 0
-    database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS
-    log_level: str = "INFO"
-
-    def __post_init__(self) -> None:
-        _check_database(self.database)
-        _check_range("--workers", self.workers, 1, MAX_WORKERS)
-        _check_range("--max-streams", self.max_streams, 1, MAX_MAX_STREAMS)
-        _check_range("--grace-seconds", self.grace_seconds, 0, MAX_GRACE_SECONDS)
-        _check_range(
-            "--failure-retention-days", self.failure_retention_days, 0, MAX_FAILURE_RETENTION_DAYS
-        )
-        _check_range(
-            "--database-wait-seconds", self.database_wait_seconds, 0.5, MAX_DATABASE_WAIT_SECONDS
-        )
-        if self.log_level not in LOG_LEVELS:
-            raise ConfigError(
-                f"--log-level: must be one of {', '.join(LOG_LEVELS)}, got {self.log_level!r}"
-            )
+def _listen(value: Any) -> Any:
+    return value if isinstance(value, Listen) else parse_listen(str(value))
 
 
-def _check_range(option: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{option}: must be {low:g} to {high:g}, got {value:g}")
+def _metrics_listen(value: Any) -> Any:
+    if value in ("", None) or isinstance(value, Listen):
+        return value or None
+    return parse_listen(str(value), "--metrics-listen")
 
 
-def _check_database(url: str) -> None:
+def _nothing_for_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _check_database(url: str) -> str:
     # The URL may hold a password: it is not repeated.
     scheme, separator, _ = url.partition("://")
     backend = scheme.partition("+")[0] if separator else ""
@@ -124,6 +113,7 @@ def _check_database(url: str) -> None:
         raise ConfigError(
             "--database: must be sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
         )
+    return url
 
 
 def _check_port(url: str) -> None:
@@ -131,3 +121,256 @@ def _check_port(url: str) -> None:
         _ = urlsplit(url).port
     except ValueError:
         raise ConfigError("--database: the port must be a number up to 65535") from None
+
+
+_File = Annotated[Path | None, BeforeValidator(_nothing_for_empty)]
+_AsText = PlainSerializer(lambda value: "" if value is None else str(value), return_type=str)
+
+
+class Settings(BaseModel):
+    """What ``tollwire serve`` runs with. Making one raises ConfigError where a value cannot work.
+
+    Only what is handed in counts, and the defaults. ``model_dump(mode="json")`` is what a worker
+    process makes the same settings of.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False
+    )
+
+    listen: Annotated[Listen, BeforeValidator(_listen), _AsText] = Field(
+        DEFAULT_LISTEN,
+        description="Where to serve; port 0: any. By default whoever is on this machine, and"
+        " nobody else, can reach it.",
+    )
+    database: Annotated[str, AfterValidator(_check_database)] = Field(
+        DEFAULT_DATABASE,
+        description="sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME. A file needs"
+        " no preparation; several machines need PostgreSQL.",
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,  # far more than a machine has cores
+        description="Processes that share the port. One process uses little more than one core;"
+        " each has all rates in memory.",
+    )
+    access: Literal["auto", "open", "tokens"] = Field(
+        "auto",
+        description="Who may call: open takes whoever sends no token for one who may do"
+        " everything, tokens demands one. auto is open on a loopback address without TLS, and"
+        " tokens everywhere else.",
+    )
+    insecure: bool = Field(
+        False,
+        description="Serve plain text, and where --access open says so everybody, on an address"
+        " that others can reach. For networks that something else protects.",
+    )
+    tls_cert_file: _File = Field(
+        None,
+        description="The server's certificate and those between it and the authority, PEM. Read"
+        " again when it changes.",
+    )
+    tls_key_file: _File = Field(None, description="The certificate's private key, PEM.")
+    tls_client_ca_file: _File = Field(
+        None,
+        description="Certificates of the authorities whose clients are let in, PEM: mutual TLS."
+        " None: clients need no certificate.",
+    )
+    tls_client_optional: bool = Field(
+        False,
+        description="Let clients without a certificate in as well, with a token. For the time in"
+        " which certificates are handed out.",
+    )
+    max_connections: int = Field(
+        1_000,
+        ge=1,
+        le=1_000_000,
+        description="Connections of each worker at one time. Each needs a file descriptor, and"
+        " systems often allow 1,024.",
+    )
+    max_rpcs: int = Field(
+        DEFAULT_MAX_RPCS,
+        ge=1,
+        le=100_000,
+        description="Requests, streams apart, that each worker has in work at one time. One more"
+        " is refused at once rather than left to wait.",
+    )
+    max_streams: int = Field(
+        DEFAULT_MAX_STREAMS,
+        ge=1,
+        le=4096,  # far more threads than a process should have
+        description="Streaming requests that each worker serves at one time. Each holds a thread"
+        " for as long as it lives.",
+    )
+    max_request_bytes_in_work: int = Field(
+        DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
+        ge=32 * 1024 * 1024,  # one message of the largest size
+        le=1 << 40,
+        description="Bytes of request messages that each worker has in work at one time. It"
+        " bounds the memory that requests take together.",
+    )
+    tenant_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="The part of --max-rpcs and --max-streams that one tenant or one token may"
+        " take; 1: all. Below 1 nobody can crowd out the others.",
+    )
+    max_connection_age_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=31_536_000,
+        description="How long a connection may live before its client is asked to open another;"
+        " 0: for ever. Balancers reach new servers only by new connections.",
+    )
+    grace_seconds: float = Field(
+        20.0,
+        ge=0,
+        le=3600,
+        description="How long requests in flight may go on after SIGTERM. Most supervisors kill"
+        " after 30 seconds.",
+    )
+    database_wait_seconds: float = Field(
+        DEFAULT_DATABASE_WAIT_SECONDS,
+        ge=0.5,
+        le=200,
+        description="How long the database may take, or be away, before requests fail. Long for a"
+        " commit or a look-up, even on a disk that is busy; short for a client's patience.",
+    )
+    failure_retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="How long records that uploads could not record are kept; 0: for ever. They"
+        " hold telephone numbers.",
+    )
+    metrics_listen: Annotated[Listen | None, BeforeValidator(_metrics_listen), _AsText] = Field(
+        None,
+        description="Where Prometheus finds the metrics of all workers, HOST:PORT. None: nowhere."
+        " They are served to whoever asks.",
+    )
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
+        Field("INFO", description="Of the log on stderr. DEBUG has a line for each request.")
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console",
+        description="Lines to read, or one JSON object a line for what gathers logs.",
+    )
+    log_full_numbers: bool = Field(
+        False,
+        description="Write telephone numbers to the log in full. They are personal data, and"
+        " masked otherwise.",
+    )
+    traces: bool = Field(
+        False,
+        description="Send OpenTelemetry traces to where the OTEL_* variables say. Needs"
+        " tollwire[otel].",
+    )
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise _in_one_sentence(error) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: Any) -> Any:
+        # Otherwise true would count as 1.
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError
+        return value
+
+    @model_validator(mode="after")
+    def _files_of_tls_belong_together(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            lone, missing = "--tls-cert-file", "--tls-key-file"
+            if self.tls_cert_file is None:
+                lone, missing = missing, lone
+            raise ConfigError(f"{lone}: needs {missing} beside it")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ConfigError("--tls-client-ca-file: needs --tls-cert-file and --tls-key-file too")
+        if self.tls_client_optional and self.tls_client_ca_file is None:
+            raise ConfigError("--tls-client-optional: needs --tls-client-ca-file beside it")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A field of Settings as the outside knows it. ``kind`` goes on after "must be"."""
+
+    field: str
+    kind: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    is_switch: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.field.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return f"TOLLWIRE_{self.field.upper()}"
+
+
+def _option(name: str, field: FieldInfo) -> Option:
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return Option(
+        name,
+        _kind(field, choices),
+        as_text(field.default),
+        field.description or "",
+        choices,
+        field.annotation is bool,
+    )
+
+
+def _kind(field: FieldInfo, choices: tuple[str, ...]) -> str:
+    if choices:
+        return f"one of {', '.join(choices)}"
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation in (int, float):
+        noun = "a whole number" if field.annotation is int else "a number"
+        low, above = _bound(field, "ge"), _bound(field, "gt")
+        start = f"above {above:,} and up" if low is None else f"from {low:,}"
+        return f"{noun} {start} to {_bound(field, 'le'):,}"
+    if field.annotation in (Listen, Listen | None):
+        return "HOST:PORT"
+    return "a path" if field.annotation == (Path | None) else "a text"
+
+
+def _bound(field: FieldInfo, name: str) -> Any:
+    return next((getattr(m, name) for m in field.metadata if hasattr(m, name)), None)
+
+
+def as_text(value: Any) -> str:
+    """A setting's value as one would write it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
+
+
+OPTIONS: Mapping[str, Option] = {
+    name: _option(name, field) for name, field in Settings.model_fields.items()
+}
+
+
+def _in_one_sentence(error: ValidationError) -> ConfigError:
+    """The first of what is wrong."""
+    first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else ""
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return ConfigError(str(cause), field)
+    option = OPTIONS.get(field)
+    if option is None:
+        return ConfigError(f"{field}: there is no such setting", field)
+    given = first["input"]
+    shown = as_text(given) if isinstance(given, (bool, int, float)) else repr(given)
+    return ConfigError(f"{option.flag}: must be {option.kind}, got {shown}", field)

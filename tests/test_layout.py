@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 GROUND = {
     f"service.{name}"
-    for name in ("model", "record_model", "errors", "money", "config", "request", "signals")
+    for name in (
+        *("model", "record_model", "errors", "money", "request", "signals"),
+        *("config", "config_sources"),
+    )
 }
 
 # What each part may import of the project; itself always.
@@ -49,6 +52,8 @@ BELONGS_TO = {
     "google": {"rpc", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
+    "pydantic": {"ground"},
+    "pydantic_settings": {"ground"},
 }
 
 

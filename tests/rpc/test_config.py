@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.config import ConfigError, Listen, Settings, parse_listen
+from service.config import OPTIONS, ConfigError, Listen, Settings, parse_listen
 
 
 @pytest.mark.parametrize(
@@ -71,31 +73,123 @@ def test_a_refused_url_is_not_repeated() -> None:
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("fields", "option"),
-    [
-        ({"workers": 0}, "--workers"),
-        ({"workers": 257}, "--workers"),
-        ({"max_streams": 0}, "--max-streams"),
-        ({"max_streams": 4097}, "--max-streams"),
-        ({"grace_seconds": -1}, "--grace-seconds"),
-        ({"grace_seconds": float("nan")}, "--grace-seconds"),
-        ({"grace_seconds": float("inf")}, "--grace-seconds"),
-        ({"failure_retention_days": -1}, "--failure-retention-days"),
-        ({"failure_retention_days": 36_501}, "--failure-retention-days"),
-        ({"database_wait_seconds": 0.4}, "--database-wait-seconds"),
-        ({"database_wait_seconds": 201}, "--database-wait-seconds"),
-        ({"log_level": "debug"}, "--log-level"),
-    ],
-)
-def test_a_setting_out_of_range_is_refused(fields: dict[str, Any], option: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{option}: must be "):
-        Settings(**fields)
+OUT_OF_RANGE: list[tuple[str, object]] = [
+    *[("workers", 0), ("workers", 257), ("max_connections", 0), ("max_connections", 1_000_001)],
+    *[("max_rpcs", 0), ("max_rpcs", 100_001), ("max_streams", 0), ("max_streams", 4097)],
+    *[("max_request_bytes_in_work", (32 << 20) - 1), ("max_request_bytes_in_work", (1 << 40) + 1)],
+    *[("tenant_share", 0), ("tenant_share", 1.1), ("max_connection_age_seconds", -1)],
+    *[("max_connection_age_seconds", 31_536_001), ("grace_seconds", -1), ("grace_seconds", 3601)],
+    *[("grace_seconds", float("nan")), ("grace_seconds", float("inf"))],
+    *[("failure_retention_days", -1), ("failure_retention_days", 36_501)],
+    *[("database_wait_seconds", 0.4), ("database_wait_seconds", 201)],
+]
+OF_ANOTHER_TYPE: list[tuple[str, object]] = [
+    *[("workers", "many"), ("workers", "1.5"), ("workers", True), ("workers", [2])],
+    *[("grace_seconds", ""), ("grace_seconds", False), ("insecure", "maybe"), ("traces", 2)],
+    *[("tls_client_optional", "x"), ("log_full_numbers", {}), ("log_level", "loud")],
+    *[("log_format", "xml"), ("access", "all"), ("log_level", 3), ("database", 5)],
+    *[("tls_cert_file", 5), ("tls_key_file", []), ("tls_client_ca_file", {})],
+    *[("listen", 50051), ("metrics_listen", "9000"), ("metrics_listen", "a:65536")],
+]
+
+
+@pytest.mark.parametrize(("field", "value"), OUT_OF_RANGE + OF_ANOTHER_TYPE)
+def test_a_setting_that_cannot_be_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"^{OPTIONS[field].flag}: [^\n]*must be ") as refused:
+        Settings(**{field: value})
+    assert refused.value.field == field
+
+
+def test_each_field_is_refused_somewhere_above() -> None:
+    refused = {field for field, _ in OUT_OF_RANGE + OF_ANOTHER_TYPE}
+    assert refused == set(Settings.model_fields)
+
+
+def test_a_refusal_says_what_may_be_and_what_was_given() -> None:
+    for value, words in (
+        ({"workers": "x"}, "--workers: must be a whole number from 1 to 256, got 'x'"),
+        ({"tenant_share": 2}, "--tenant-share: must be a number above 0 and up to 1, got 2"),
+        ({"insecure": "x"}, "--insecure: must be true or false, got 'x'"),
+        ({"access": "all"}, "--access: must be one of auto, open, tokens, got 'all'"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            Settings(**value)
+        assert str(refused.value) == words
 
 
 def test_the_edges_are_allowed() -> None:
-    Settings(workers=256, max_streams=4096, grace_seconds=0, log_level="ERROR")
-    Settings(workers=1, max_streams=1, grace_seconds=3600, log_level="DEBUG")
-    Settings(failure_retention_days=36_500)
-    Settings(database_wait_seconds=0.5)
-    Settings(database_wait_seconds=200)
+    Settings(workers=256, max_streams=4096, grace_seconds=0, log_level="ERROR", tenant_share=1)
+    Settings(workers=1, max_streams=1, grace_seconds=3600, log_level="DEBUG", max_rpcs=1)
+    Settings(failure_retention_days=36_500, max_rpcs=100_000, max_connections=1_000_000)
+    Settings(database_wait_seconds=0.5, max_connections=1, max_request_bytes_in_work=32 << 20)
+    Settings(database_wait_seconds=200, max_connection_age_seconds=31_536_000)
+
+
+@pytest.mark.parametrize(
+    ("files", "option"),
+    [
+        ({"tls_cert_file": "c"}, "--tls-cert-file"),
+        ({"tls_key_file": "k"}, "--tls-key-file"),
+        ({"tls_client_ca_file": "a"}, "--tls-client-ca-file"),
+        ({"tls_client_optional": True}, "--tls-client-optional"),
+        ({"tls_cert_file": "c", "tls_key_file": "k", "tls_client_optional": True}, "--tls-client-"),
+    ],
+)
+def test_files_of_tls_are_needed_together(files: dict[str, Any], option: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{option}.*: needs "):
+        Settings(**files)
+
+
+def test_all_files_of_tls_together() -> None:
+    settings = Settings(
+        tls_cert_file="c", tls_key_file="k", tls_client_ca_file="a", tls_client_optional=True
+    )
+    assert settings.tls_cert_file == Path("c")
+
+
+def test_an_empty_text_is_none_where_there_may_be_none() -> None:
+    settings = Settings(metrics_listen="", tls_cert_file="", tls_key_file="", tls_client_ca_file="")
+    assert settings == Settings()
+    assert settings.metrics_listen is None
+
+
+def test_texts_become_what_they_stand_for() -> None:
+    settings = Settings(listen="[::1]:0", workers="3", insecure="yes", log_level="debug")
+    assert settings.listen == Listen("::1", 0)
+    assert (settings.workers, settings.insecure, settings.log_level) == (3, True, "DEBUG")
+    assert Settings(metrics_listen="[::1]:9100").metrics_listen == Listen("::1", 9100)
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^wrokers: there is no such setting"):
+        Settings(wrokers=3)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().workers = 2
+
+
+def test_a_worker_makes_the_same_settings_of_their_json() -> None:
+    settings = Settings(
+        listen="[::1]:7",
+        database="postgresql+psycopg://u:p@h/n",
+        metrics_listen="127.0.0.1:0",
+        tls_cert_file="certs/c.pem",
+        tls_key_file="certs/k.pem",
+        tenant_share=0.25,
+        log_full_numbers=True,
+    )
+    assert Settings(**json.loads(json.dumps(settings.model_dump(mode="json")))) == settings
+    assert Settings(**json.loads(json.dumps(Settings().model_dump(mode="json")))) == Settings()
+
+
+def test_the_environment_is_not_looked_at_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLWIRE_WORKERS", "7")
+    assert Settings().workers == 1
+
+
+def test_every_field_has_a_reason_and_a_default_that_works() -> None:
+    for field, option in OPTIONS.items():
+        assert option.description.endswith("."), field
+    Settings(**{field: option.default for field, option in OPTIONS.items()})

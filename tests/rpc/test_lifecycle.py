@@ -32,10 +32,9 @@ from tollwire.v1 import types_pb2
 PROGRAM = """
 import sys
 from service.app import serve
-from service.config import Settings, parse_listen
-listen, database, workers, grace_seconds, log_level = sys.argv[1:]
-sys.exit(serve(Settings(parse_listen(listen), database, int(workers),
-                        grace_seconds=float(grace_seconds), log_level=log_level)))
+from service.config import Settings
+names = ("listen", "database", "workers", "grace_seconds", "log_level")
+sys.exit(serve(Settings(**dict(zip(names, sys.argv[1:])))))
 """
 LINE = re.compile(
     r"tollwire: serving on (127\.0\.0\.1:\d+) \(sqlite, (\d+) workers?, (\d+) tenants? and"
