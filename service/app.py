@@ -36,7 +36,7 @@ from service.reversals import Reversals
 from service.rpc.entrance import Entrance, log_end
 from service.rpc.error_map import cause_of
 from service.rpc.ports import CannotListen, Reservation, probe
-from service.rpc.rooms import Capacity
+from service.rpc.rooms import Capacity, chunks_at_once
 from service.rpc.server import RpcServer, Subjects
 from service.rpc.workers import Supervisor, WorkersFailed
 from service.storage import migrate
@@ -182,7 +182,9 @@ def _run(
             return
         server = RpcServer(
             everything.subjects,
-            capacity=Capacity(max_streams=settings.max_streams),
+            capacity=Capacity(
+                max_streams=settings.max_streams, chunks=chunks_at_once(settings.workers)
+            ),
             entrance=Entrance(observers=[log_end]),
             share_port=share_port,
             database_wait_seconds=settings.database_wait_seconds,

@@ -9,7 +9,6 @@ import grpc
 
 from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
-from service.config import DEFAULT_DATABASE_WAIT_SECONDS
 from service.ledger import Ledger
 from service.record_model import ChunkResult
 from service.reversals import Reversals
@@ -24,10 +23,6 @@ from tollwire.v1 import cdr_service_pb2_grpc, types_pb2
 
 Context = grpc.ServicerContext
 
-# Chunks that are in work at one time, in memory several times over; one waits for the database
-# while the other is rated. More would only take the processors from RateCall.
-UPLOADS_AT_ONCE = 2
-
 
 class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
     def __init__(
@@ -38,16 +33,16 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         reversals: Reversals,
         verification: Verification,
         ledger: Ledger,
-        database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
+        turns: Turns,
     ) -> None:
-        """``database_wait_seconds``: how long a chunk waits for a database that is away."""
+        """``turns``: those that chunks of uploads take."""
         self._cdrs = cdrs
         self._uploads = uploads
         self._usage = usage
         self._reversals = reversals
         self._verification = verification
         self._ledger = ledger
-        self._turns = Turns(UPLOADS_AT_ONCE, database_wait_seconds)
+        self._turns = turns
 
     def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
         call = calls.required_call(request.call, present=request.HasField("call"), now_ns=None)

@@ -24,6 +24,15 @@ from service.rpc.pools import Arrivals, Kind, Pools
 SMALL_BYTES = 4096
 _LOOK_SECONDS = 0.1
 
+# Chunks of uploads that a machine has in work: one waits for the database while the other is rated.
+# More would only take the processors from RateCall.
+CHUNKS_AT_ONCE = 2
+
+
+def chunks_at_once(workers: int) -> int:
+    """How many of them each of so many workers has."""
+    return max(1, CHUNKS_AT_ONCE // workers)
+
 
 class RequestBytes:
     """The bytes of the requests in work, up to ``most``. Thread-safe.
@@ -128,8 +137,11 @@ class Capacity:
         max_rpcs: int = DEFAULT_MAX_RPCS,
         max_streams: int = DEFAULT_MAX_STREAMS,
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
+        chunks: int = CHUNKS_AT_ONCE,
     ) -> None:
+        """``chunks`` of uploads are in work at one time, each in memory several times over."""
         self.max_streams = max_streams
+        self.chunks = chunks
         self.pools = Pools(max_rpcs, max_streams)
         self.arrivals = Arrivals()
         self.request_bytes = RequestBytes(max_request_bytes)

@@ -31,6 +31,7 @@ from service.rpc.streams import Streams
 from service.rpc.symbols import Symbols
 from service.rpc.tenant_service import TenantServicer
 from service.tenants import Tenants
+from service.turns import Turns
 from service.uploads import Uploads
 from service.usage import Usage
 from service.verification import Verification
@@ -137,7 +138,7 @@ class RpcServer:
             subjects.reversals,
             subjects.verification,
             subjects.ledger,
-            database_wait_seconds,
+            Turns(self._capacity.chunks, database_wait_seconds),
         )
         tenant = TenantServicer(subjects.tenants)
         for service, servicer, streams in (

@@ -14,16 +14,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service.config import Listen
 from service.record_model import ChunkResult
 from service.rpc import server as rpc_server
-from service.rpc.cdr_service import UPLOADS_AT_ONCE
 from service.rpc.entrance import Entrance
-from service.rpc.rooms import Capacity
+from service.rpc.rooms import CHUNKS_AT_ONCE, Capacity, chunks_at_once
 from service.rpc.server import RpcServer, Subjects
 from tests.rpc.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
 
-UPLOADS = 3 * UPLOADS_AT_ONCE
+UPLOADS = 3 * CHUNKS_AT_ONCE
 
 
 class Uploads:
@@ -72,14 +71,14 @@ def test_few_chunks_are_in_work_at_one_time() -> None:
             return len(list(stub.UploadCdrs(requests, timeout=DEADLINE_SECONDS)))
 
         answers = [pool.submit(upload) for _ in range(UPLOADS)]
-        wait_until(lambda: uploads.in_work == UPLOADS_AT_ONCE)
+        wait_until(lambda: uploads.in_work == CHUNKS_AT_ONCE)
         uploads.go_on.set()
         assert [answer.result() for answer in answers] == [5] * UPLOADS
         assert [len([next(stream)]) for stream in waiting] == [1] * UPLOADS
         silence.set()
         for stream in waiting:
             assert list(stream) == []
-    assert uploads.most_in_work == UPLOADS_AT_ONCE
+    assert uploads.most_in_work == CHUNKS_AT_ONCE
     assert server.stop(0)
 
 
@@ -114,3 +113,7 @@ def test_rpcs_of_one_connection_beyond_the_limit_stay_with_the_client(
         for open_watch in (*watches, other):
             open_watch.cancel()
     assert server.stop(0)
+
+
+def test_a_machine_has_two_chunks_in_work_and_each_worker_one_at_least() -> None:
+    assert [chunks_at_once(workers) for workers in (1, 2, 3, 16)] == [2, 1, 1, 1]

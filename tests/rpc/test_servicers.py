@@ -60,6 +60,7 @@ from service.recording import content_of
 from service.rpc.cdr_service import CdrServicer
 from service.rpc.rating_service import RatingServicer
 from service.rpc.tenant_service import TenantServicer
+from service.turns import Turns
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import tenant_service_pb2 as tenant_pb
@@ -121,7 +122,7 @@ def server(subject: Fake) -> Any:
     return grpc_testing.server_from_dictionary(
         {
             SERVICES["RatingService"]: RatingServicer(fake, fake),
-            SERVICES["CdrService"]: CdrServicer(*[fake] * 6),
+            SERVICES["CdrService"]: CdrServicer(*[fake] * 6, Turns(1, patience_seconds=1)),
             SERVICES["TenantService"]: TenantServicer(fake),
         },
         grpc_testing.strict_real_time(),
