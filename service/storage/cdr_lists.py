@@ -28,7 +28,7 @@ from service.model import (
 )
 from service.record_model import ReversalFilter
 from service.storage.cdrs import IS_UNRATED, Key, among, in_period
-from service.storage.owners import Within, of_tenants
+from service.storage.owners import Within, newest_of, of_tenants
 from service.storage.rates import rate_from_row
 from service.storage.record_tables import CdrReversalRow, CdrRow
 from service.storage.search import contains
@@ -45,14 +45,13 @@ def page(
 
     ``after`` is the (started_at_ns, id) of the last one already shown.
     """
-    query = (
-        select(CdrRow.__table__)
-        .where(*_conditions(connection, wanted))
-        .order_by(CdrRow.started_at_ns.desc(), CdrRow.id.desc())
-        .limit(limit)
-    )
+    table = CdrRow.__table__
+    order = (table.c.started_at_ns, table.c.id)
+    query = select(table).where(*_conditions(connection, wanted))
     if after is not None:
-        query = query.where(tuple_(CdrRow.started_at_ns, CdrRow.id) < tuple_(*after))
+        query = query.where(tuple_(*order) < tuple_(*after))
+    asked = (table.c.tenant_id, wanted.tenant_id, wanted.within, order, limit)
+    query = newest_of(connection, query, *asked)
     return _complete(connection, list(connection.execute(query)))
 
 
@@ -63,20 +62,17 @@ def page_of_reversed(
 
     ``after`` is the (created_at_ns, id) of the last reversal already shown.
     """
-    order = (CdrReversalRow.created_at_ns, CdrReversalRow.id)
-    query = (
-        select(CdrReversalRow.cdr_id)
-        .where(*in_period(order[0], wanted.created_after_ns, wanted.created_before_ns))
-        .order_by(*(column.desc() for column in order))
-        .limit(limit)
+    reversal = CdrReversalRow.__table__.c
+    order = (reversal.created_at_ns, reversal.id)
+    query = select(reversal.cdr_id, *order).where(
+        *in_period(CdrReversalRow.created_at_ns, wanted.created_after_ns, wanted.created_before_ns)
     )
-    owner = CdrReversalRow.__table__.c.tenant_id
-    query = query.where(*of_tenants(connection, owner, wanted.tenant_id, wanted.within))
     if wanted.upload_id:
         query = query.where(CdrReversalRow.upload_id == wanted.upload_id)
     if after is not None:
         query = query.where(tuple_(*order) < tuple_(*after))
-    ids = list(connection.execute(query).scalars())
+    asked = (reversal.tenant_id, wanted.tenant_id, wanted.within, order, limit)
+    ids = list(connection.execute(newest_of(connection, query, *asked)).scalars())
     if not ids:
         return []
     table = CdrRow.__table__
@@ -103,8 +99,6 @@ def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Cdr | None
 
 def _conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
     conditions = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
-    owner = CdrRow.__table__.c.tenant_id
-    conditions += of_tenants(connection, owner, wanted.tenant_id, wanted.within)
     if wanted.extension_id:
         conditions.append(CdrRow.extension_id == wanted.extension_id)
     if wanted.status is not None:

@@ -7,7 +7,7 @@ ten thousand of them pass 64 bits.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from service.model import Disposition, RatingStatus, UsageDimension, UsageTotals
 from service.storage.cdrs import in_period
-from service.storage.owners import Within, of_tenants
+from service.storage.owners import Within, listed, of_tenants
 from service.storage.record_tables import CdrReversalRow, CdrRow
 from service.storage.tables import RateVersionRow, TenantRow
 
@@ -84,13 +84,33 @@ def first_and_last_start_ns(
 ) -> tuple[int, int] | None:
     """The least and the greatest started_at of the calls to add up; None where there are none.
     ``tenant_id`` 0: of all tenants ``within``."""
-    conditions = _conditions(connection, CdrRow, tenant_id, after_ns, before_ns, within)
     # Two queries, because each of them is answered from the index alone.
     first, last = (
-        connection.execute(select(end(CdrRow.started_at_ns)).where(*conditions)).scalar()
+        connection.execute(_end(connection, end, tenant_id, after_ns, before_ns, within)).scalar()
         for end in (func.min, func.max)
     )
     return None if first is None or last is None else (first, last)
+
+
+def _end(
+    connection: Connection,
+    end: Callable[[Any], Any],
+    tenant_id: int,
+    after_ns: int | None,
+    before_ns: int | None,
+    within: Within,
+) -> Select[Any]:
+    """The least or the greatest started_at. Of several tenants it is that of theirs: the index has
+    it for each, and for none of them all."""
+    query = select(end(CdrRow.started_at_ns))
+    if tenant_id or within is None or len(within) == 1:
+        return query.where(*_conditions(connection, CdrRow, tenant_id, after_ns, before_ns, within))
+    tenants = listed(connection, within)
+    own = query.where(
+        CdrRow.tenant_id == tenants.c.value,
+        *in_period(CdrRow.started_at_ns, after_ns, before_ns),
+    )
+    return select(end(own.scalar_subquery())).select_from(tenants)
 
 
 def currency(connection: Connection, tenant_id: int, within: Within = None) -> str | None:
