@@ -20,18 +20,16 @@ from operator import itemgetter
 import ratingcore
 from service import scopes
 from service.errors import FailedPrecondition, NotFound, Reason, Unavailable
+from service.following import Follower
 from service.model import Tenant
 from service.storage import decks as storage
-from service.storage.decks import ChangeWatch, DeckState
+from service.storage.decks import DeckState
 from service.storage.engine import Connection, Database
 from service.storage.failures import unavailable
 from service.storage.limits import Work
 
 _LOG = logging.getLogger("tollwire.decks")
 
-# While the database is away, asking many times a second would only add to its trouble.
-_RETRY_SECONDS = 0.5
-_CLOSE_SECONDS = 5.0
 _TRIES_OUTSIDE = 3
 # From when a commit shows to others until its own thread has heard of it.
 _SETTLE_SECONDS = 1.0
@@ -85,8 +83,11 @@ class Decks:
         # Held while decks are built. Whoever waits for it has its connection already, and whoever
         # holds it needs no further one, so a full pool cannot lock both up.
         self._building = threading.Lock()
-        self._stop = threading.Event()
-        self._follower: threading.Thread | None = None
+        self._follower = Follower(
+            *(database, storage.CLOCK, "changes of rates", _LOG),
+            known_seq=lambda: self._known_seq,
+            refresh=self.refresh,
+        )
 
     def load(self) -> None:
         """Read everything that is committed, in one go. One deck is built at a time, so that no
@@ -239,14 +240,11 @@ class Decks:
 
     def follow(self) -> None:
         """Start to watch for the changes of other workers, in a thread of its own."""
-        self._follower = threading.Thread(target=self._follow, name="decks", daemon=True)
         self._follower.start()
 
     def close(self) -> None:
         """Stop to follow. A database that does not answer delays it by seconds at most."""
-        self._stop.set()
-        if self._follower is not None:
-            self._follower.join(_CLOSE_SECONDS)
+        self._follower.close()
 
     def _apply(self, connection: Connection, state: DeckState) -> None:
         if state.tenant is None:
@@ -270,32 +268,6 @@ class Decks:
         """Rate with what was built from now on. The tenant of ``state`` is there."""
         assert state.tenant is not None
         self._decks[state.tenant_id] = built(builder, state.tenant, state.revision)
-
-    def _follow(self) -> None:
-        watch: ChangeWatch | None = None
-        failing = False
-        while not self._stop.is_set():
-            try:
-                if watch is None:
-                    watch = ChangeWatch(self._database)
-                if watch.has_moved(self._known_seq):
-                    self.refresh()
-                if failing:
-                    _LOG.warning("following the changes of rates again")
-                failing = False
-                watch.wait(self._stop, watch.poll_seconds)
-            except Exception:
-                # Whatever it is, the worker goes on with the decks that it has, and this thread
-                # must not end.
-                if not failing:
-                    _LOG.warning("cannot follow the changes of rates for now", exc_info=True)
-                failing = True
-                if watch is not None:
-                    watch.close()
-                    watch = None
-                self._stop.wait(_RETRY_SECONDS)
-        if watch is not None:
-            watch.close()
 
 
 def built(builder: ratingcore.DeckBuilder, tenant: Tenant, revision: int) -> TenantDeck:

@@ -14,20 +14,18 @@ The protocol that keeps all workers on the committed rates:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.model import Tenant
-from service.storage.engine import Database
-from service.storage.limits import Work, doing
+from service.storage.changes import Clock
 from service.storage.rates import from_ns, intervals_from_text, to_ns
 from service.storage.tables import (
     OPEN_FROM_S,
@@ -43,10 +41,8 @@ from service.storage.tenants import tenant_from_row
 _PART_ROWS = 10_000
 _PART_CHANGES = 10
 _FEW_ROWS = 100
-# PostgreSQL tells of each commit that changed a deck. SQLite cannot, but asking it takes
-# microseconds. On PostgreSQL asking is for what was not told: poolers may lose it.
-_CHANNEL = "tollwire_decks"
-_POLL_SECONDS = {"sqlite": 0.005, "postgresql": 0.02}
+# A change of a rate counts from its commit on, in every worker.
+CLOCK = Clock("deck_clock", "tollwire_decks", {"sqlite": 0.005, "postgresql": 0.02})
 
 # A rate's columns in DeckBuilder's order; from which on nearly all rates have which values.
 _PUT = (
@@ -116,8 +112,7 @@ def advance(connection: Connection, tenant_id: int, to_revision: int) -> None:
         .where(DeckRow.tenant_id == tenant_id)
         .values(revision=to_revision, change_seq=clock)
     )
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")
+    CLOCK.tell(connection)
 
 
 def change_seq(connection: Connection) -> int:
@@ -238,63 +233,3 @@ def _arguments(row: Sequence[Any]) -> tuple[Any, ...]:
         to_ns(to_s, to_nanos),
         blocked,
     )
-
-
-class ChangeWatch:
-    """Sees whether any deck has changed, many times a second, on a connection of its own.
-
-    Belongs to one thread. After an exception it is of no more use: close it and open another.
-    """
-
-    def __init__(self, database: Database) -> None:
-        with doing(Work.LOOK):
-            self._connection = database.engine.connect()
-        self._is_sqlite = database.is_sqlite
-        self._data_version: int | None = None
-        self.poll_seconds = _POLL_SECONDS[database.engine.dialect.name]
-        if not self._is_sqlite:
-            self._connection.execution_options(isolation_level="AUTOCOMMIT")
-        # The driver's own connection: it asks in microseconds, and without a transaction.
-        self._driver = cast(Any, self._connection.connection.driver_connection)
-        # Nobody else may have it later: it would hear what this one has asked to hear.
-        self._connection.detach()
-        try:
-            if not self._is_sqlite:
-                with doing(Work.LOOK):
-                    self._driver.execute(f"LISTEN {_CHANNEL}")
-        except BaseException:
-            self.close()
-            raise
-
-    def wait(self, stop: threading.Event, seconds: float) -> None:
-        """Wait until it is time to look again: at most so long, or until ``stop`` where the
-        database cannot tell of a change."""
-        if self._is_sqlite:
-            stop.wait(seconds)
-        else:
-            for _ in self._driver.notifies(timeout=seconds, stop_after=1):
-                pass
-
-    def has_moved(self, known_seq: int) -> bool:
-        """Whether a change above ``known_seq`` is committed."""
-        if not self._is_sqlite:
-            return self._change_seq() > known_seq
-        # data_version differs as soon as another connection has committed anything.
-        ((data_version,),) = self._driver.execute("PRAGMA data_version").fetchall()
-        if data_version == self._data_version:
-            return False
-        found = self._change_seq()
-        # Remembered only now: a change that could not be looked at is looked at again.
-        self._data_version = data_version
-        return found > known_seq
-
-    def close(self) -> None:
-        self._connection.close()
-        # Where the database is gone, SQLAlchemy leaves a detached connection as it is.
-        self._driver.close()
-
-    def _change_seq(self) -> int:
-        # A connection that says nothing any more must not stop this worker from following.
-        with doing(Work.LOOK):
-            ((found,),) = self._driver.execute("SELECT change_seq FROM deck_clock").fetchall()
-        return int(found)

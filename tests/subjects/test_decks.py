@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -14,9 +15,10 @@ import pytest
 import ratingcore
 from service.decks import Decks, TenantDeck
 from service.errors import NotFound, Reason, Unavailable
+from service.following import Follower
 from service.model import ImportMode, Interval, Rate, Rounding, Tenant
 from service.storage import decks as storage
-from service.storage.decks import ChangeWatch
+from service.storage.changes import ChangeWatch
 from service.storage.engine import Connection, Database
 from tests.subjects.world import NOON_NS, World, call
 
@@ -303,7 +305,7 @@ def test_the_database_tells_of_a_change(writer: World, database_url: str) -> Non
     if writer.database.is_sqlite:
         return
     told = Database(database_url)
-    watch = ChangeWatch(told)
+    watch = ChangeWatch(told, storage.CLOCK)
     waiting = threading.Thread(target=watch.wait, args=(threading.Event(), 1000.0))
     waiting.start()
     writer.rate(1, "44")
@@ -315,15 +317,26 @@ def test_the_database_tells_of_a_change(writer: World, database_url: str) -> Non
     told.close()
 
 
-def test_what_is_not_told_is_found_all_the_same(
-    writer: World, other: Decks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_told_is_found_all_the_same(writer: World, database: Database) -> None:
     """As behind a pooler that hands LISTEN to another connection each time."""
-    monkeypatch.setattr("service.storage.decks._CHANNEL", "another")
-    other.follow()
-    monkeypatch.undo()
+    with database.read() as connection:
+        known_seq = storage.change_seq(connection)
+    seen = threading.Event()
+    follower = Follower(
+        *(
+            database,
+            replace(storage.CLOCK, channel="another"),
+            "changes",
+            logging.getLogger("test"),
+        ),
+        known_seq=lambda: known_seq,
+        refresh=seen.set,
+    )
+    follower.start()
+    assert not seen.wait(0.1)
     writer.rate(1, "44")
-    _wait_for(lambda: len(other.deck(1).deck) == 1, "the change")
+    assert seen.wait(_DEADLINE_SECONDS), "the change"
+    follower.close()
 
 
 def test_a_committed_change_is_a_success_though_it_cannot_be_read_back() -> None:

@@ -1,0 +1,95 @@
+"""How workers see that others have changed what they keep in memory.
+
+Each kind of thing that they keep has a clock: a table of one row, which every change raises within
+its own transaction. Who compares its number with the one they know cannot miss a change.
+PostgreSQL tells of each commit besides (NOTIFY); SQLite cannot, but asking it takes microseconds.
+On PostgreSQL asking is for what was not told: poolers may lose it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Connection
+
+from service.storage.engine import Database
+from service.storage.limits import Work, doing
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The ``table`` with the number, the ``channel`` on which PostgreSQL tells, and how often to
+    ask each database."""
+
+    table: str
+    channel: str
+    poll_seconds: Mapping[str, float]
+
+    def tell(self, connection: Connection) -> None:
+        """Let PostgreSQL tell of this transaction once it is committed."""
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"NOTIFY {self.channel}")
+
+
+class ChangeWatch:
+    """Sees whether a clock has moved, many times a second, on a connection of its own.
+
+    Belongs to one thread. After an exception it is of no more use: close it and open another.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        with doing(Work.LOOK):
+            self._connection = database.engine.connect()
+        self._is_sqlite = database.is_sqlite
+        self._data_version: int | None = None
+        self._query = f"SELECT change_seq FROM {clock.table}"
+        self.poll_seconds = clock.poll_seconds[database.engine.dialect.name]
+        if not self._is_sqlite:
+            self._connection.execution_options(isolation_level="AUTOCOMMIT")
+        # The driver's own connection: it asks in microseconds, and without a transaction.
+        self._driver = cast(Any, self._connection.connection.driver_connection)
+        # Nobody else may have it later: it would hear what this one has asked to hear.
+        self._connection.detach()
+        try:
+            if not self._is_sqlite:
+                with doing(Work.LOOK):
+                    self._driver.execute(f"LISTEN {clock.channel}")
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, stop: threading.Event, seconds: float) -> None:
+        """Wait until it is time to look again: at most so long, or until ``stop`` where the
+        database cannot tell of a change."""
+        if self._is_sqlite:
+            stop.wait(seconds)
+        else:
+            for _ in self._driver.notifies(timeout=seconds, stop_after=1):
+                pass
+
+    def has_moved(self, known_seq: int) -> bool:
+        """Whether a change above ``known_seq`` is committed."""
+        if not self._is_sqlite:
+            return self._change_seq() > known_seq
+        # data_version differs as soon as another connection has committed anything.
+        ((data_version,),) = self._driver.execute("PRAGMA data_version").fetchall()
+        if data_version == self._data_version:
+            return False
+        found = self._change_seq()
+        # Remembered only now: a change that could not be looked at is looked at again.
+        self._data_version = data_version
+        return found > known_seq
+
+    def close(self) -> None:
+        self._connection.close()
+        # Where the database is gone, SQLAlchemy leaves a detached connection as it is.
+        self._driver.close()
+
+    def _change_seq(self) -> int:
+        # A connection that says nothing any more must not stop this worker from following.
+        with doing(Work.LOOK):
+            ((found,),) = self._driver.execute(self._query).fetchall()
+        return int(found)
