@@ -27,12 +27,14 @@ from service import interpreter
 from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import Listen, Settings
+from service.credentials import Credentials
 from service.decks import Decks
 from service.errors import TollwireError
 from service.ledger import Ledger
 from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
+from service.rpc.access_control import AccessControl
 from service.rpc.entrance import Entrance, log_end
 from service.rpc.error_map import cause_of
 from service.rpc.ports import CannotListen, Reservation, probe
@@ -43,6 +45,7 @@ from service.storage import migrate
 from service.storage.engine import Database
 from service.storage.migrate import SchemaError
 from service.tenants import Tenants
+from service.tokens import AdminExists, Tokens
 from service.uploads import Uploads
 from service.usage import Usage
 from service.verification import Verification
@@ -54,7 +57,7 @@ Stop = queue.SimpleQueue[str]
 STOP_MARGIN_SECONDS = 10.0
 
 # Failures whose words are enough: whoever typed the command can mend them.
-_MENDABLE = (CannotListen, SchemaError, TollwireError, WorkersFailed)
+_MENDABLE = (AdminExists, CannotListen, SchemaError, TollwireError, WorkersFailed)
 
 _LOG = logging.getLogger("tollwire")
 
@@ -65,6 +68,7 @@ class Built:
 
     subjects: Subjects
     decks: Decks
+    credentials: Credentials
     load_seconds: float
 
 
@@ -79,7 +83,10 @@ def built(settings: Settings) -> Iterator[Built]:
         began = time.monotonic()
         decks.load()
         load_seconds = time.monotonic() - began
+        credentials = Credentials(database)
+        credentials.load()
         decks.follow()
+        credentials.follow()
         retention = FailureRetention(database, retention_days)
         retention.start()
         try:
@@ -94,12 +101,15 @@ def built(settings: Settings) -> Iterator[Built]:
                     reversals=Reversals(database),
                     verification=Verification(database),
                     ledger=Ledger(database),
+                    tokens=Tokens(database, credentials),
                 ),
                 decks,
+                credentials,
                 load_seconds,
             )
         finally:
             retention.close()
+            credentials.close()
             decks.close()
     finally:
         database.close()
@@ -180,12 +190,13 @@ def _run(
     with built(settings) as everything:
         if not stop.empty():
             return
+        access = AccessControl(everything.credentials, is_open=True)
         server = RpcServer(
             everything.subjects,
             capacity=Capacity(
                 max_streams=settings.max_streams, chunks=chunks_at_once(settings.workers)
             ),
-            entrance=Entrance(observers=[log_end]),
+            entrance=Entrance(access, access.stays, observers=[log_end]),
             share_port=share_port,
             database_wait_seconds=settings.database_wait_seconds,
         )

@@ -16,6 +16,8 @@ from enum import IntEnum
 from operator import add, sub
 from typing import Generic, NamedTuple, TypeVar
 
+from service.request import Role, Scope
+
 T = TypeVar("T")
 
 MAX_PRICE_E4 = 99_999_999_9999
@@ -30,6 +32,8 @@ MAX_EXTENSION_NUMBER_CHARS = 64
 MAX_CALL_ID_CHARS = 255
 MAX_REVERSAL_REASON_CHARS = 1000
 MAX_REQUESTED_BY_CHARS = 200
+MAX_CERTIFICATE_IDENTITY_CHARS = 255
+MAX_TOKEN_TENANTS = 1000
 MAX_BATCH_CALLS = 10_000
 MAX_ID = 2**63 - 1
 # A call's start must fit 64-bit nanoseconds, and telephony is younger than the Unix epoch's start.
@@ -347,6 +351,26 @@ class UsageRow:
     currency: str
     billed: UsageTotals
     corrected: UsageTotals
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What lets a caller in, without its text. ``certificate_identity`` "" stands for none."""
+
+    name: str
+    role: Role
+    scope: Scope
+    id: int = 0
+    certificate_identity: str = ""
+    created_at_ns: int = 0
+    created_by: str = ""
+    expires_at_ns: int | None = None
+    revoked_at_ns: int | None = None
+
+    def is_usable(self, now_ns: int) -> bool:
+        return self.revoked_at_ns is None and (
+            self.expires_at_ns is None or now_ns < self.expires_at_ns
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Caller:
 
 
 LOCAL = Caller("local", Role.ADMIN, EVERY_TENANT)
+# Who asks for what is answered whoever asks.
+NOBODY = Caller("nobody", Role.READER, Scope(frozenset()))
 
 
 def _forever() -> float | None:

@@ -60,6 +60,10 @@ def anybody(visit: Visit) -> Caller:
     return LOCAL
 
 
+def _stays(visit: Visit) -> None:
+    """Whoever was let in stays."""
+
+
 def log_end(visit: Visit) -> None:
     """One line for each RPC, where the log is to be that full."""
     if _LOG.isEnabledFor(logging.DEBUG):
@@ -73,11 +77,14 @@ class Entrance:
     def __init__(
         self,
         identify: Callable[[Visit], Caller] = anybody,
+        stays: Callable[[Visit], None] = _stays,
         rooms: Sequence[Room] = (),
         observers: Sequence[Observer] = (),
     ) -> None:
-        """``identify`` says who asks, and raises where they may not call this method."""
+        """``identify`` says who asks, and raises where they may not call this method; ``stays``
+        raises where they may not any more, and is asked before each message of a stream."""
         self._identify = identify
+        self.stays = stays
         self._rooms = tuple(rooms)
         self._observers = tuple(observers)
 

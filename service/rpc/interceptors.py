@@ -118,7 +118,7 @@ def _handler(
         if not method.server_streaming:
             # On the wire one response is a stream of one; so this too can be ended while it waits.
             behavior = _in_a_list(behavior)
-        read = _each(decode, end_counts=not method.server_streaming)
+        read = _each(decode, way, end_counts=not method.server_streaming)
         stream = _streaming(read, behavior, encode, streams, way)
     stream.experimental_non_blocking = True  # type: ignore[attr-defined]
     stream.experimental_thread_pool = way.pool  # type: ignore[attr-defined]
@@ -166,20 +166,22 @@ def _unary(
 
 
 def _streaming(
-    read: Callable[[Iterator[bytes], Stream, Context], Any],
+    read: Callable[[Iterator[bytes], Stream, Visit], Any],
     behavior: Callable[[Any, Context], Iterable[Any]],
     encode: Encode,
     streams: Streams,
     way: _Way,
 ) -> Callable[[Iterator[bytes], Context, Send], None]:
-    """``read`` makes what the behavior takes of what grpc gives, an iterator of bytes."""
+    """``read`` makes what the behavior takes of what grpc gives, an iterator of bytes. Whether the
+    caller may still do this is asked before each message, in either direction."""
     entrance = way.entrance
 
     def handle(requests: Iterator[bytes], context: Context, send: Send) -> None:
         visit = way.visit(context)
         try:
             with entrance.visit(visit), streams.place(context, send) as stream:
-                for response in behavior(read(requests, stream, context), context):
+                for response in behavior(read(requests, stream, visit), context):
+                    entrance.stays(visit)
                     send(encode(response))
                     if stream.over:
                         raise StreamOver
@@ -196,13 +198,21 @@ def _streaming(
     return handle
 
 
-def _one(decode: Decode, way: _Way) -> Callable[[Iterator[bytes], Stream, Context], Any]:
-    return lambda requests, _stream, context: decode(way.message(requests, context))
+def _one(decode: Decode, way: _Way) -> Callable[[Iterator[bytes], Stream, Visit], Any]:
+    return lambda requests, _stream, visit: decode(way.message(requests, visit.context))
 
 
-def _each(decode: Decode, *, end_counts: bool) -> Callable[[Iterator[bytes], Stream, Context], Any]:
-    def read(requests: Iterator[bytes], stream: Stream, context: Context) -> Requests[Any]:
-        return Requests(stream, requests, decode, end_counts=end_counts)
+def _each(
+    decode: Decode, way: _Way, *, end_counts: bool
+) -> Callable[[Iterator[bytes], Stream, Visit], Any]:
+    stays = way.entrance.stays
+
+    def read(requests: Iterator[bytes], stream: Stream, visit: Visit) -> Requests[Any]:
+        def decode_if_welcome(data: bytes) -> Any:
+            stays(visit)
+            return decode(data)
+
+        return Requests(stream, requests, decode_if_welcome, end_counts=end_counts)
 
     return read
 

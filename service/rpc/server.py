@@ -20,6 +20,7 @@ from service.ledger import Ledger
 from service.rates import Rates
 from service.reversals import Reversals
 from service.rpc import health
+from service.rpc.access_service import AccessServicer
 from service.rpc.cdr_service import CdrServicer
 from service.rpc.entrance import Entrance
 from service.rpc.interceptors import add_service
@@ -31,11 +32,17 @@ from service.rpc.streams import Streams
 from service.rpc.symbols import Symbols
 from service.rpc.tenant_service import TenantServicer
 from service.tenants import Tenants
+from service.tokens import Tokens
 from service.turns import Turns
 from service.uploads import Uploads
 from service.usage import Usage
 from service.verification import Verification
-from tollwire.v1 import cdr_service_pb2, rating_service_pb2, tenant_service_pb2
+from tollwire.v1 import (
+    access_service_pb2,
+    cdr_service_pb2,
+    rating_service_pb2,
+    tenant_service_pb2,
+)
 
 # grpcurl asks by reflection before each of its calls: an operator must get through when all other
 # places are taken.
@@ -76,6 +83,7 @@ _SERVICES = {
     "rating": rating_service_pb2.DESCRIPTOR.services_by_name["RatingService"],
     "cdr": cdr_service_pb2.DESCRIPTOR.services_by_name["CdrService"],
     "tenant": tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"],
+    "access": access_service_pb2.DESCRIPTOR.services_by_name["AccessService"],
 }
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 # The released protocol is the alpha under another name, message for message.
@@ -95,6 +103,7 @@ class Subjects:
     reversals: Reversals
     verification: Verification
     ledger: Ledger
+    tokens: Tokens
 
 
 class RpcServer:
@@ -141,10 +150,12 @@ class RpcServer:
             Turns(self._capacity.chunks, database_wait_seconds),
         )
         tenant = TenantServicer(subjects.tenants)
+        access = AccessServicer(subjects.tokens)
         for service, servicer, streams in (
             (_SERVICES["rating"], rating, self._streams),
             (_SERVICES["cdr"], cdr, self._streams),
             (_SERVICES["tenant"], tenant, self._streams),
+            (_SERVICES["access"], access, self._streams),
             (health.SERVICE, self._health, self._watches),
         ):
             add_service(self._server, service, servicer, streams, entrance, self._capacity)

@@ -3,7 +3,7 @@ imported its module."""
 
 from __future__ import annotations
 
-from service.storage import record_tables  # noqa: F401  its tables are in the metadata then
+from service.storage import access_tables, record_tables  # noqa: F401  fill the metadata
 from service.storage.tables import Base
 
 METADATA = Base.metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import asdict
 from typing import Any
 
@@ -64,6 +65,12 @@ def keep(connection: Connection, tenant_id: int) -> bool:
     """Whether the tenant is there; it cannot be deleted then before this transaction ends."""
     query = select(TenantRow.id).where(TenantRow.id == tenant_id)
     return connection.execute(query.with_for_update(read=True, key_share=True)).first() is not None
+
+
+def present(connection: Connection, tenant_ids: Set[int]) -> set[int]:
+    """Which of these tenants are there."""
+    query = select(TenantRow.id).where(TenantRow.id.in_(tenant_ids))
+    return set(connection.execute(query).scalars())
 
 
 def page(connection: Connection, after_id: int, size: int, within: Within = None) -> list[Tenant]:

@@ -9,6 +9,7 @@ Rating rule 9 as triggers, for both databases:
   are refused.
 - ledger_heads: a chain grows by one entry at a time; DELETE is refused.
 - upload_failures: UPDATE is refused; old ones may be deleted.
+- tokens: a row may be revoked, once; every other UPDATE and each DELETE is refused.
 - tenants, extensions: the identity never changes; DELETE is refused while CDRs refer to the row.
 
 PostgreSQL also has TRUNCATE, which fires no row trigger: refused on all of these. SQLite also has
@@ -111,6 +112,14 @@ _REFUSALS = (
     _Refusal("upload_failures", "UPDATE", "a failed record never changes"),
     _Refusal("cdr_reversals", "UPDATE", "a reversal never changes"),
     _Refusal("cdr_reversals", "DELETE", "a reversal is never deleted"),
+    _Refusal(
+        "tokens",
+        "UPDATE",
+        "a token never changes, but that it is revoked once",
+        when="NOT (OLD.revoked_at_ns IS NULL AND NEW.revoked_at_ns IS NOT NULL"
+        f" AND {_kept('tokens', ('revoked_at_ns', 'change_seq'))})",
+    ),
+    _Refusal("tokens", "DELETE", "a token is never deleted"),
     _Refusal("tenants", "UPDATE", "a tenant keeps its id", when="NOT (NEW.id {is} OLD.id)"),
     _Refusal("tenants", "DELETE", "CDRs refer to this tenant", in_use_by="tenant_id"),
     _Refusal(
@@ -163,6 +172,12 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "upload_id = NEW.upload_id AND record_index = NEW.record_index",
     ),
     "cdr_reversals": ("rowid = NEW.rowid", "cdr_id = NEW.cdr_id"),
+    "tokens": (
+        "rowid = NEW.rowid",
+        "id = NEW.id",
+        "certificate_identity = NEW.certificate_identity AND revoked_at_ns IS NULL"
+        " AND NEW.revoked_at_ns IS NULL",
+    ),
     "tenants": ("rowid = NEW.rowid", "id = NEW.id"),
     "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
 }

@@ -46,7 +46,7 @@ class Uploads:
 
 def server_over(uploads: Any) -> RpcServer:
     nothing: Any = None
-    subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 4)
+    subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 5)
     return RpcServer(subjects, capacity=Capacity(max_streams=2 * UPLOADS), entrance=Entrance())
 
 

@@ -36,7 +36,7 @@ class Uploads:
 def server() -> Iterator[RpcServer]:
     nothing: Any = None
     uploads: Any = Uploads()
-    subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 4)
+    subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 5)
     yield RpcServer(subjects, capacity=Capacity(max_streams=PLACES), entrance=Entrance())
 
 
@@ -71,7 +71,7 @@ def test_operators_get_through_when_all_places_are_taken(channel: grpc.Channel) 
     question = reflection_pb2.ServerReflectionRequest(list_services="")
     reflections = [Open(reflect) for _ in range(REFLECTION_STREAMS)]
     for each in reflections:
-        assert len(each.ask(question).list_services_response.service) == 5
+        assert len(each.ask(question).list_services_response.service) == 6
     assert refusal(lambda: Open(reflect).ask(question)).reason == "TOO_MANY_STREAMS"
 
     # Health watchers take no place, however many they are.

@@ -20,6 +20,7 @@ from service.rpc import streams
 from service.rpc.server import MAX_REQUEST_BYTES
 from tests.rpc.conftest import WholeServer
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
+from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import cdr_service_pb2_grpc as cdr_grpc
 from tollwire.v1 import rating_service_pb2 as rating_pb
@@ -34,6 +35,7 @@ OWN = [
         (rating_pb.DESCRIPTOR, "RatingService"),
         (cdr_pb.DESCRIPTOR, "CdrService"),
         (tenant_pb.DESCRIPTOR, "TenantService"),
+        (access_pb.DESCRIPTOR, "AccessService"),
     )
 ]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]

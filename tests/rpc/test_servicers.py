@@ -35,6 +35,7 @@ from service.model import (
     Reversal,
     ReversalRequest,
     Tenant,
+    Token,
     UsageDimension,
     UsageQuery,
     UsageRow,
@@ -57,10 +58,13 @@ from service.record_model import (
     VerificationProgress,
 )
 from service.recording import content_of
+from service.request import Role, Scope
+from service.rpc.access_service import AccessServicer
 from service.rpc.cdr_service import CdrServicer
 from service.rpc.rating_service import RatingServicer
 from service.rpc.tenant_service import TenantServicer
 from service.turns import Turns
+from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import tenant_service_pb2 as tenant_pb
@@ -72,6 +76,7 @@ SERVICES = {
         (rating_pb.DESCRIPTOR, "RatingService"),
         (cdr_pb.DESCRIPTOR, "CdrService"),
         (tenant_pb.DESCRIPTOR, "TenantService"),
+        (access_pb.DESCRIPTOR, "AccessService"),
     )
 }
 
@@ -88,6 +93,17 @@ CALL_MESSAGE = types_pb2.Call(
     started_at=Timestamp(seconds=10**9),
 )
 CDR = Cdr(1, CALL, TENANT, None, RatingStatus.RATED, None, 66, 1650, RATE, 5, 0, 9)
+TOKEN = Token("A", Role.INGEST, Scope(frozenset({8, 7})), 5, "switch-7", 1, "Ada", 2)
+TOKEN_MESSAGE = access_pb.Token(
+    id=5,
+    name="A",
+    role=access_pb.ROLE_INGEST,
+    tenant_ids=[7, 8],
+    certificate_identity="switch-7",
+    created_at=Timestamp(nanos=1),
+    created_by="Ada",
+    expires_at=Timestamp(nanos=2),
+)
 WHY = ReversalRequest("why", "who")
 REVERSED_CDR = replace(CDR, reversal=Reversal(2, WHY, -1650, 10))
 
@@ -100,8 +116,9 @@ class Fake:
         self.answers: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
-        def method(*arguments: Any) -> Any:
-            self.calls.append((name, *(_taken(argument) for argument in arguments)))
+        def method(*arguments: Any, **named: Any) -> Any:
+            given = (*arguments, *named.values())
+            self.calls.append((name, *(_taken(argument) for argument in given)))
             return self.answers.pop(0)
 
         return method
@@ -124,6 +141,7 @@ def server(subject: Fake) -> Any:
             SERVICES["RatingService"]: RatingServicer(fake, fake),
             SERVICES["CdrService"]: CdrServicer(*[fake] * 6, Turns(1, patience_seconds=1)),
             SERVICES["TenantService"]: TenantServicer(fake),
+            SERVICES["AccessService"]: AccessServicer(fake),
         },
         grpc_testing.strict_real_time(),
     )
@@ -357,6 +375,36 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         ("root",),
         cdr_pb.LedgerRoot(root="3-1:ab", entries=4, created_at=Timestamp(nanos=1)),
     ),
+    (
+        "AccessService/CreateToken",
+        access_pb.CreateTokenRequest(
+            token=access_pb.Token(name="A", role=access_pb.ROLE_INGEST, tenant_ids=[8, 7, 8])
+        ),
+        (TOKEN, "tw_5_secret"),
+        ("create", Token("A", Role.INGEST, Scope(frozenset({7, 8})))),
+        access_pb.CreateTokenResponse(token=TOKEN_MESSAGE, secret="tw_5_secret"),
+    ),
+    (
+        "AccessService/GetToken",
+        access_pb.GetTokenRequest(id=5),
+        TOKEN,
+        ("get", 5),
+        TOKEN_MESSAGE,
+    ),
+    (
+        "AccessService/ListTokens",
+        access_pb.ListTokensRequest(page_size=-5, page_token="t", include_revoked=True),
+        Page([TOKEN], "next"),
+        ("list", -5, "t", True),
+        access_pb.ListTokensResponse(tokens=[TOKEN_MESSAGE], next_page_token="next"),
+    ),
+    (
+        "AccessService/RevokeToken",
+        access_pb.RevokeTokenRequest(id=5),
+        replace(TOKEN, revoked_at_ns=6),
+        ("revoke", 5),
+        None,
+    ),
 ]
 
 
@@ -391,6 +439,7 @@ def test_every_method_is_tried() -> None:
         *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
         "CdrService/VerifyCdrs",
         "CdrService/VerifyLedger",
+        "AccessService/ListAuditEntries",
     }
     everything = {
         f"{service.name}/{method.name}"
@@ -405,6 +454,7 @@ def test_no_method_is_inherited() -> None:
         (RatingServicer, "RatingService"),
         (CdrServicer, "CdrService"),
         (TenantServicer, "TenantService"),
+        (AccessServicer, "AccessService"),
     ):
         assert set(SERVICES[name].methods_by_name) <= set(vars(servicer))
 

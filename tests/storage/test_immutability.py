@@ -15,15 +15,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.model import BadCall, Disposition, ImportMode, Rate, ReversalRequest, Tenant
+from service.credentials import Credentials
+from service.model import BadCall, Disposition, ImportMode, Rate, ReversalRequest, Tenant, Token
+from service.request import Role, Scope
 from service.storage.engine import Database
 from service.storage.schema import METADATA
+from service.tokens import Tokens
 from tests.subjects.world import World, call
 
 _ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
 _HISTORY = (
     *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
-    *("upload_chunks", "ledger_entries"),
+    *("upload_chunks", "ledger_entries", "tokens"),
 )
 _UNCHANGING = (*_HISTORY, "upload_failures")  # of which old ones are deleted
 _OUTCOME = {
@@ -83,7 +86,7 @@ class Attacker:
 def world(database: Database) -> World:
     """Tenant 1 with extension 1 and rate 1; CDRs 1 (rated), 2 (unrated), 3 (not billable, of an
     upload, which has a failed record too; reversed), 4 (priced late) and 5 (unrated, reversed).
-    Tenant 2 with extension 2 and no calls."""
+    Tenant 2 with extension 2 and no calls. Token 1, not revoked."""
     world = World.over(database)
     tenant = world.tenant()
     extension = world.extension(tenant)
@@ -99,6 +102,8 @@ def world(database: Database) -> World:
     for cdr_id in (3, 5):
         world.reversals.reverse_cdr(cdr_id, ReversalRequest("wrong switch", "Anna"))
     world.extension(world.tenant())
+    token = Token("switch", Role.INGEST, Scope(frozenset({1})), certificate_identity="switch-7")
+    Tokens(database, Credentials(database)).create(token)
     return world
 
 
@@ -131,6 +136,8 @@ def _other(value: Any) -> Any:
 def test_no_column_can_be_updated(attacker: Attacker, table: str) -> None:
     if table == "rate_versions":
         attacker.execute("UPDATE rate_versions SET retired_revision = 5")
+    if table == "tokens":
+        attacker.execute("UPDATE tokens SET revoked_at_ns = 5")
     same = "IS" if attacker.is_sqlite else "IS NOT DISTINCT FROM"
     for column in _columns(table):
         for (value,) in attacker.execute(f"SELECT DISTINCT {column} FROM {table}"):
@@ -182,6 +189,7 @@ _UNIQUE: dict[str, list[tuple[str, ...]]] = {
     "ledger_entries": [("chain", "seq"), ("kind", "first_id")],
     "ledger_heads": [("chain",)],
     "cdr_reversals": [("id",), ("cdr_id",)],
+    "tokens": [("id",), ("certificate_identity",)],
     "tenants": [("id",)],
     "extensions": [("id",)],
 }
@@ -216,7 +224,7 @@ def _forged(column: str, value: Any) -> Any:
     """Another value that the CHECKs let pass."""
     if column in ("id", "version_id", "rate_id", "call_id", "tenant_id", "prefix", "revision"):
         return value + 1000 if isinstance(value, int) else value + "9"
-    if column in ("status", "direction", "disposition", "rounding", "currency"):
+    if column in ("status", "direction", "disposition", "rounding", "currency", "role"):
         return value
     return _other(value)
 
@@ -261,6 +269,8 @@ def test_no_row_can_be_changed_by_an_upsert(attacker: Attacker) -> None:
         where = "WHERE retired_revision IS NULL" if key in _UNIQUE["rate_versions"][1:] else ""
         if key == ("rate_id",):
             where += " AND rate_id <> version_id"
+        if key == ("certificate_identity",):
+            where = "WHERE revoked_at_ns IS NULL"
         attacker.changes_nothing(
             f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT ({', '.join(key)})"
             f" {where} DO UPDATE SET {changed} = excluded.{changed}",
@@ -330,6 +340,21 @@ def test_a_rate_version_can_be_retired_once(attacker: Attacker) -> None:
             f"UPDATE rate_versions SET retired_revision = {revision}",
             match="never changes, but that it is retired once",
         )
+
+
+def test_a_token_can_be_revoked_once(attacker: Attacker) -> None:
+    only = "a token never changes, but that it is revoked once"
+    for column in _columns("tokens"):
+        if column in ("revoked_at_ns", "change_seq"):
+            continue
+        ((value,),) = attacker.execute(f"SELECT {column} FROM tokens")
+        changed = "reader" if column == "role" else _other(value)
+        for revoked in ("", ", revoked_at_ns = 5"):
+            attacker.is_refused(f"UPDATE tokens SET {column} = %s{revoked}", changed, match=only)
+    attacker.is_refused("UPDATE tokens SET change_seq = 9", match=only)
+    attacker.execute("UPDATE tokens SET revoked_at_ns = 5, change_seq = 9")
+    for revoked in ("NULL", "5", "6"):
+        attacker.is_refused(f"UPDATE tokens SET revoked_at_ns = {revoked}", match=only)
 
 
 def test_a_chain_only_grows_by_one(attacker: Attacker) -> None:

@@ -18,10 +18,10 @@ from service.storage.migrate import SchemaError, prepare, upgrade
 from service.storage.schema import METADATA
 from tests.subjects.world import at_once
 
-_COUNTERS = {"tenants", "extensions", "rate_versions", "uploads"}
+_COUNTERS = {"tenants", "extensions", "rate_versions", "uploads", "tokens"}
 _GUARDED = (
     *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
-    *("upload_chunks", "ledger_entries", "ledger_heads", "tenants", "extensions"),
+    *("upload_chunks", "ledger_entries", "ledger_heads", "tenants", "extensions", "tokens"),
 )
 
 

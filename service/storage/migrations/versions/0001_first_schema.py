@@ -25,7 +25,7 @@ _ID_BLOCKS = ("cdrs", "cdr_pricings", "cdr_reversals")
 # SQLite has one writer, whose commits wait for each other anyway.
 _LEDGER_CHAINS = {"sqlite": 1, "postgresql": 16}
 
-_COUNTERS = ("tenants", "extensions", "rate_versions", "uploads")
+_COUNTERS = ("tenants", "extensions", "rate_versions", "uploads", "tokens")
 
 
 def upgrade() -> None:
@@ -38,6 +38,7 @@ def upgrade() -> None:
     _create_reversals()
     _create_cdr_pricings()
     _create_ledger()
+    _create_tokens()
     if op.get_bind().dialect.supports_sequences:
         for table in _ID_BLOCKS:
             blocks = sa.Sequence(f"{table}_id_blocks", start=1, increment=_ID_BLOCK_SIZE)
@@ -389,3 +390,43 @@ def _create_reversals() -> None:
         ["upload_id", "created_at_ns", "id"],
         **_where("upload_id IS NOT NULL"),
     )
+
+
+def _create_tokens() -> None:
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("tenant_ids", sa.Text(), nullable=True),
+        sa.Column("secret_sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("certificate_identity", sa.Text(), nullable=True),
+        sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("expires_at_ns", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_at_ns", sa.BigInteger(), nullable=True),
+        sa.Column("change_seq", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("id > 0", name="ck_tokens_id"),
+        sa.CheckConstraint("length(name) BETWEEN 1 AND 200", name="ck_tokens_name"),
+        sa.CheckConstraint("length(secret_sha256) = 32", name="ck_tokens_secret_sha256"),
+        sa.CheckConstraint(
+            "role IN ('rater', 'ingest', 'reader', 'operator', 'admin')", name="ck_tokens_role"
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_tokens"),
+    )
+    op.create_index("ix_tokens_change_seq", "tokens", ["change_seq"])
+    op.create_index(
+        "uq_tokens_certificate_identity",
+        "tokens",
+        ["certificate_identity"],
+        unique=True,
+        **_where("revoked_at_ns IS NULL"),
+    )
+    clock = op.create_table(
+        "token_clock",
+        sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("change_seq", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("id = 1", name="ck_token_clock_one_row"),
+        sa.PrimaryKeyConstraint("id", name="pk_token_clock"),
+    )
+    op.bulk_insert(clock, [{"id": 1, "change_seq": 0}])

@@ -1,0 +1,96 @@
+"""Who asks, and whether they may: what an Entrance calls ``identify``.
+
+A caller is who has sent a token ("authorization: Bearer tw_…"), or has shown a client certificate
+that stands for one; a token that is sent counts before the certificate. Where the server is open,
+whoever sends neither is LOCAL, who may do everything. Health is answered whoever asks.
+
+What a token stands for: service/credentials.py. What a role may call: permissions.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import grpc
+
+from service.credentials import Credentials, token_invalid
+from service.errors import Reason, Unauthenticated
+from service.request import LOCAL, NOBODY, Caller
+from service.rpc.entrance import Visit
+from service.rpc.permissions import PERMISSIONS, Needs, check
+
+_HEADER = "authorization"
+_SCHEME = "bearer "
+_OPEN_METHODS = frozenset(
+    method for method, row in PERMISSIONS.items() if row.needs is Needs.NOTHING
+)
+# Longer than any token; what is longer is not looked at.
+_MAX_HEADER_CHARS = 200
+
+
+class AccessControl:
+    """Knows the callers of one server. Thread-safe."""
+
+    def __init__(
+        self, credentials: Credentials, *, is_open: bool, takes_certificates: bool = False
+    ) -> None:
+        """``is_open``: whoever sends no token may do everything. ``takes_certificates``: clients
+        may have shown a certificate, which the transport has verified."""
+        self._credentials = credentials
+        self._is_open = is_open
+        self._takes_certificates = takes_certificates
+
+    def __call__(self, visit: Visit) -> Caller:
+        """Unauthenticated TOKEN_REQUIRED or TOKEN_INVALID; Forbidden where they may not."""
+        if visit.method in _OPEN_METHODS:
+            return NOBODY
+        caller = self._caller(visit.context)
+        check(caller, visit.method)
+        return caller
+
+    def stays(self, visit: Visit) -> None:
+        """For a stream that goes on: Unauthenticated TOKEN_INVALID where its caller's token was
+        revoked meanwhile, or has expired."""
+        caller = visit.request.caller
+        if caller.token_id and not self._credentials.is_still(caller):
+            raise token_invalid()
+
+    def _caller(self, context: grpc.ServicerContext) -> Caller:
+        sent = [value for key, value in context.invocation_metadata() if key == _HEADER]
+        if sent:
+            return self._credentials.of_token(_token(sent))
+        if self._takes_certificates:
+            caller = self._credentials.of_certificate(identities(context))
+            if caller is not None:
+                return caller
+        if self._is_open:
+            return LOCAL
+        raise Unauthenticated(
+            Reason.TOKEN_REQUIRED,
+            'this server answers only who sends a token: "authorization: Bearer tw_…"',
+        )
+
+
+def _token(sent: Sequence[str | bytes]) -> str:
+    """The token in the headers; "" where there is none, or more than one might be meant."""
+    header = sent[0] if len(sent) == 1 else ""
+    if not isinstance(header, str) or len(header) > _MAX_HEADER_CHARS:
+        return ""
+    is_bearer = header[: len(_SCHEME)].lower() == _SCHEME
+    return header[len(_SCHEME) :].strip() if is_bearer else ""
+
+
+def identities(context: grpc.ServicerContext) -> Iterator[str]:
+    """What a verified client certificate says of its holder, the best first: its URIs, its DNS
+    names; where it has neither, its common name."""
+    # Each property has a list of values, which its type hints leave out.
+    shown = cast(Mapping[str, Sequence[bytes]], context.auth_context())
+    found = False
+    for kind in ("peer_uri", "peer_dns"):
+        for name in shown.get(kind, ()):
+            found = True
+            yield name.decode("utf-8", "replace")
+    if not found:
+        for name in shown.get("x509_common_name", ()):
+            yield name.decode("utf-8", "replace")

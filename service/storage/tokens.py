@@ -1,0 +1,125 @@
+"""Tokens as rows, and how the workers see that they have changed.
+
+Changes come one after the other: who makes one takes the clock first (``begin_change``) and stamps
+the row with its number, so the order of ``change_seq`` is the order of the commits. Tokens are
+changed seldom, and nobody waits for it but who does it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from service.model import Token
+from service.request import Role, Scope
+from service.storage.access_tables import TokenClockRow, TokenRow
+from service.storage.changes import Clock
+
+# Revocation must count within a second everywhere, also where the database's word of it is lost.
+CLOCK = Clock("token_clock", "tollwire_tokens", {"sqlite": 0.1, "postgresql": 0.1})
+
+_SHOWN = tuple(
+    column
+    for column in TokenRow.__table__.columns
+    if column.name not in ("secret_sha256", "change_seq")
+)
+_PART_ROWS = 1000
+
+
+def begin_change(connection: Connection) -> int:
+    """The number of this change. No other token changes before this transaction ends."""
+    seq = connection.execute(
+        update(TokenClockRow)
+        .values(change_seq=TokenClockRow.change_seq + 1)
+        .returning(TokenClockRow.change_seq)
+    ).scalar_one()
+    CLOCK.tell(connection)
+    return seq
+
+
+def change_seq(connection: Connection) -> int:
+    """The number of the last committed change of any token."""
+    return connection.execute(select(TokenClockRow.change_seq)).scalar_one()
+
+
+def add(connection: Connection, token: Token, secret_sha256: bytes, seq: int) -> None:
+    """A new token, within the change of that number."""
+    tenant_ids = token.scope.tenant_ids
+    connection.execute(
+        insert(TokenRow).values(
+            id=token.id,
+            name=token.name,
+            role=token.role.value,
+            tenant_ids=None if tenant_ids is None else json.dumps(sorted(tenant_ids)),
+            secret_sha256=secret_sha256,
+            certificate_identity=token.certificate_identity or None,
+            created_at_ns=token.created_at_ns,
+            created_by=token.created_by,
+            expires_at_ns=token.expires_at_ns,
+            change_seq=seq,
+        )
+    )
+
+
+def revoke(connection: Connection, token_id: int, now_ns: int, seq: int) -> None:
+    """Ends a token that is not revoked, within the change of that number."""
+    connection.execute(
+        update(TokenRow).where(TokenRow.id == token_id).values(revoked_at_ns=now_ns, change_seq=seq)
+    )
+
+
+def get(connection: Connection, token_id: int) -> Token | None:
+    row = connection.execute(select(*_SHOWN).where(TokenRow.id == token_id)).first()
+    return None if row is None else _token(row)
+
+
+def with_identity(connection: Connection, certificate_identity: str) -> Token | None:
+    """The token, not revoked, that stands for certificates of that identity."""
+    query = select(*_SHOWN).where(
+        TokenRow.certificate_identity == certificate_identity, TokenRow.revoked_at_ns.is_(None)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else _token(row)
+
+
+def after(connection: Connection, after_id: int, *, include_revoked: bool) -> Iterator[Token]:
+    """All tokens with ids above that one, by rising id, read as far as they are taken."""
+    while True:
+        query = select(*_SHOWN).where(TokenRow.id > after_id).order_by(TokenRow.id)
+        if not include_revoked:
+            query = query.where(TokenRow.revoked_at_ns.is_(None))
+        rows = connection.execute(query.limit(_PART_ROWS)).all()
+        yield from map(_token, rows)
+        if len(rows) < _PART_ROWS:
+            return
+        after_id = rows[-1].id
+
+
+def changed_since(connection: Connection, known_seq: int) -> Iterator[tuple[Token, bytes]]:
+    """The tokens that changed after ``known_seq``, each with the digest of its secret, in the order
+    of their last changes."""
+    query = (
+        select(*_SHOWN, TokenRow.secret_sha256)
+        .where(TokenRow.change_seq > known_seq)
+        .order_by(TokenRow.change_seq)
+    )
+    for row in connection.execute(query).all():
+        yield _token(row), bytes(row.secret_sha256)
+
+
+def _token(row: Any) -> Token:
+    every = row.tenant_ids is None
+    return Token(
+        id=row.id,
+        name=row.name,
+        role=Role(row.role),
+        scope=Scope(None if every else frozenset(json.loads(row.tenant_ids))),
+        certificate_identity=row.certificate_identity or "",
+        created_at_ns=row.created_at_ns,
+        created_by=row.created_by,
+        expires_at_ns=row.expires_at_ns,
+        revoked_at_ns=row.revoked_at_ns,
+    )
