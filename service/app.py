@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service import interpreter
 from service.calls import Calls
@@ -31,6 +31,7 @@ from service.credentials import Credentials
 from service.decks import Decks
 from service.errors import TollwireError
 from service.ledger import Ledger
+from service.pem_files import BadCertificate, server_files
 from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
@@ -50,6 +51,9 @@ from service.uploads import Uploads
 from service.usage import Usage
 from service.verification import Verification
 
+if TYPE_CHECKING:
+    from service.rpc.tls import ServerTls
+
 # What ends a server puts its reason here.
 Stop = queue.SimpleQueue[str]
 
@@ -57,7 +61,9 @@ Stop = queue.SimpleQueue[str]
 STOP_MARGIN_SECONDS = 10.0
 
 # Failures whose words are enough: whoever typed the command can mend them.
-_MENDABLE = (AdminExists, CannotListen, SchemaError, TollwireError, WorkersFailed)
+_MENDABLE = (
+    *(AdminExists, BadCertificate, CannotListen, SchemaError, TollwireError, WorkersFailed),
+)
 
 _LOG = logging.getLogger("tollwire")
 
@@ -120,6 +126,8 @@ def serve(settings: Settings) -> int:
     on standard error that says why the server cannot run. Belongs to the main thread."""
     _log_to_stderr(settings.log_level)
     try:
+        if settings.uses_tls:
+            _check_certificates(settings)
         if settings.workers > 1:
             _supervise(settings)
         else:
@@ -187,10 +195,14 @@ def _run(
 ) -> None:
     """The life of one server in this process."""
     interpreter.favour_short_waits()
-    with built(settings) as everything:
+    with _tls(settings) as tls, built(settings) as everything:
         if not stop.empty():
             return
-        access = AccessControl(everything.credentials, is_open=True)
+        access = AccessControl(
+            everything.credentials,
+            is_open=settings.is_open,
+            takes_certificates=settings.tls_client_ca_file is not None,
+        )
         server = RpcServer(
             everything.subjects,
             capacity=Capacity(
@@ -201,7 +213,7 @@ def _run(
             database_wait_seconds=settings.database_wait_seconds,
         )
         interpreter.keep_what_is_there()
-        listen = server.bind(settings.listen)
+        listen = server.bind(settings.listen, tls.credentials if tls else None)
         server.start()
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
@@ -216,6 +228,30 @@ def _run(
             os._exit(0)
 
 
+@contextmanager
+def _tls(settings: Settings) -> Iterator[ServerTls | None]:
+    """What the server proves itself with, while it follows its files; None: plain text."""
+    if not settings.uses_tls:
+        yield None
+        return
+    # Not above, as in the next function: what serves plain text does not load what reads these.
+    from service.rpc.tls import ServerTls
+
+    tls = ServerTls(server_files(settings))
+    tls.follow()
+    try:
+        yield tls
+    finally:
+        tls.close()
+
+
+def _check_certificates(settings: Settings) -> None:
+    """BadCertificate: said once, not by each worker, and before anything is prepared."""
+    from service import certificates
+
+    certificates.load(server_files(settings))
+
+
 def _failed(error: Exception) -> int:
     cause = cause_of(error) if isinstance(error, TollwireError) else ""
     # In one piece: workers that fail together share the terminal.
@@ -225,8 +261,9 @@ def _failed(error: Exception) -> int:
 
 def _serving_line(settings: Settings, listen: Listen, loaded: Mapping[str, Any]) -> str:
     database = settings.database.partition(":")[0].partition("+")[0]
+    tls = "mutual TLS, " if settings.tls_client_ca_file else "TLS, " if settings.uses_tls else ""
     return (
-        f"tollwire: serving on {listen} ({database}, {_count(settings.workers, 'worker')},"
+        f"tollwire: serving on {listen} ({tls}{database}, {_count(settings.workers, 'worker')},"
         f" {_count(loaded['tenants'], 'tenant')} and {_count(loaded['rates'], 'rate')} loaded in"
         f" {loaded['seconds']:.1f} s, pid {os.getpid()})"
     )

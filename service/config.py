@@ -28,6 +28,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from service.loopback import is_loopback
+
 DEFAULT_DATABASE = "sqlite:///tollwire.db"
 DEFAULT_MAX_STREAMS = 32
 # Far more than a worker does at one time, and what it does in a tenth of a second.
@@ -174,13 +176,8 @@ class Settings(BaseModel):
     tls_key_file: _File = Field(None, description="The certificate's private key, PEM.")
     tls_client_ca_file: _File = Field(
         None,
-        description="Certificates of the authorities whose clients are let in, PEM: mutual TLS."
-        " None: clients need no certificate.",
-    )
-    tls_client_optional: bool = Field(
-        False,
-        description="Let clients without a certificate in as well, with a token. For the time in"
-        " which certificates are handed out.",
+        description="Certificates of the authorities whose clients are let in, PEM: mutual TLS, in"
+        " which every client needs a certificate. None: clients need none.",
     )
     max_connections: int = Field(
         1_000,
@@ -291,9 +288,35 @@ class Settings(BaseModel):
             raise ConfigError(f"{lone}: needs {missing} beside it")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ConfigError("--tls-client-ca-file: needs --tls-cert-file and --tls-key-file too")
-        if self.tls_client_optional and self.tls_client_ca_file is None:
-            raise ConfigError("--tls-client-optional: needs --tls-client-ca-file beside it")
         return self
+
+    @model_validator(mode="after")
+    def _what_others_can_reach_is_guarded(self) -> Self:
+        if self.insecure or is_loopback(self.listen.host):
+            return self
+        if not self.uses_tls:
+            raise ConfigError(
+                f"--listen: others than this machine can reach {self.listen}, and what they send"
+                " would be in plain text; give --tls-cert-file and --tls-key-file, or --insecure"
+                " where something else protects the network"
+            )
+        if self.access == "open":
+            raise ConfigError(
+                f"--access: open lets everybody do everything who can reach {self.listen}; take"
+                " tokens, or give --insecure where something else keeps others out"
+            )
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.tls_cert_file is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether those who send no token may do everything."""
+        if self.access == "auto":
+            return is_loopback(self.listen.host) and not self.uses_tls
+        return self.access == "open"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ GROUND = {
     f"service.{name}"
     for name in (
         *("model", "record_model", "errors", "money", "request", "signals"),
-        *("config", "config_sources"),
+        *("config", "config_sources", "loopback", "pem_files", "certificates"),
     )
 }
 
@@ -52,6 +52,7 @@ BELONGS_TO = {
     "google": {"rpc", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
+    "cryptography": {"ground"},
     "pydantic": {"ground"},
     "pydantic_settings": {"ground"},
 }

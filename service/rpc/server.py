@@ -169,10 +169,15 @@ class RpcServer:
                 name=name,
             )
 
-    def bind(self, listen: Listen) -> Listen:
-        """Where the server will listen: the port is picked now where it is 0."""
+    def bind(self, listen: Listen, credentials: grpc.ServerCredentials | None = None) -> Listen:
+        """Where the server will listen: the port is picked now where it is 0. Without credentials
+        it speaks plain text."""
         try:
-            return Listen(listen.host, self._server.add_insecure_port(str(listen)))
+            if credentials is None:
+                port = self._server.add_insecure_port(str(listen))
+            else:
+                port = self._server.add_secure_port(str(listen), credentials)
+            return Listen(listen.host, port)
         except RuntimeError as error:
             raise CannotListen(f"cannot listen on {listen}: the port is in use") from error
 

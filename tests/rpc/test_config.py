@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.config import OPTIONS, ConfigError, Listen, Settings, parse_listen
+from service.loopback import is_loopback_target
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ OUT_OF_RANGE: list[tuple[str, object]] = [
 OF_ANOTHER_TYPE: list[tuple[str, object]] = [
     *[("workers", "many"), ("workers", "1.5"), ("workers", True), ("workers", [2])],
     *[("grace_seconds", ""), ("grace_seconds", False), ("insecure", "maybe"), ("traces", 2)],
-    *[("tls_client_optional", "x"), ("log_full_numbers", {}), ("log_level", "loud")],
+    *[("log_full_numbers", {}), ("log_level", "loud")],
     *[("log_format", "xml"), ("access", "all"), ("log_level", 3), ("database", 5)],
     *[("tls_cert_file", 5), ("tls_key_file", []), ("tls_client_ca_file", {})],
     *[("listen", 50051), ("metrics_listen", "9000"), ("metrics_listen", "a:65536")],
@@ -131,8 +132,6 @@ def test_the_edges_are_allowed() -> None:
         ({"tls_cert_file": "c"}, "--tls-cert-file"),
         ({"tls_key_file": "k"}, "--tls-key-file"),
         ({"tls_client_ca_file": "a"}, "--tls-client-ca-file"),
-        ({"tls_client_optional": True}, "--tls-client-optional"),
-        ({"tls_cert_file": "c", "tls_key_file": "k", "tls_client_optional": True}, "--tls-client-"),
     ],
 )
 def test_files_of_tls_are_needed_together(files: dict[str, Any], option: str) -> None:
@@ -141,10 +140,69 @@ def test_files_of_tls_are_needed_together(files: dict[str, Any], option: str) ->
 
 
 def test_all_files_of_tls_together() -> None:
-    settings = Settings(
-        tls_cert_file="c", tls_key_file="k", tls_client_ca_file="a", tls_client_optional=True
-    )
+    settings = Settings(tls_cert_file="c", tls_key_file="k", tls_client_ca_file="a")
     assert settings.tls_cert_file == Path("c")
+    assert settings.uses_tls
+
+
+OTHERS_REACH = ["0.0.0.0", "[::]", "192.0.2.1", "example.com", "[::ffff:8.8.8.8]"]
+PAIR = {"tls_cert_file": "c", "tls_key_file": "k"}
+
+
+@pytest.mark.parametrize("host", OTHERS_REACH)
+def test_an_address_that_others_reach_needs_tls_and_tokens(host: str) -> None:
+    listen = f"{host}:50051"
+    with pytest.raises(ConfigError, match=r"^--listen: .*--tls-cert-file.*--insecure") as refused:
+        Settings(listen=listen)
+    assert listen in str(refused.value)
+    with pytest.raises(ConfigError, match=r"^--listen: "):
+        Settings(listen=listen, access="tokens")
+    with pytest.raises(ConfigError, match=r"^--access: open .*--insecure"):
+        Settings(listen=listen, access="open", **PAIR)
+    assert not Settings(listen=listen, **PAIR).is_open
+    assert not Settings(listen=listen, insecure=True).is_open
+    assert Settings(listen=listen, insecure=True, access="open").is_open
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "[::1]", "localhost", "LOCALHOST"])
+def test_a_loopback_address_is_open_as_long_as_nothing_is_asked_for(host: str) -> None:
+    listen = f"{host}:50051"
+    assert Settings(listen=listen).is_open
+    assert not Settings(listen=listen, access="tokens").is_open
+    assert not Settings(listen=listen, **PAIR).is_open
+    assert Settings(listen=listen, access="open", **PAIR).is_open
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("127.0.0.1:50051", "localhost:1", "[::1]:1", "::1", "localhost", "dns:localhost:1"),
+        *("dns:///localhost:1", "unix:/run/tollwire.sock", "unix-abstract:tollwire"),
+        *("ipv4:127.0.0.1:1,127.0.0.2:1", "ipv6:[::1]:1", "[::ffff:127.0.0.1]:1", "localhost.:1"),
+    ],
+)
+def test_servers_that_only_this_machine_reaches(target: str) -> None:
+    assert is_loopback_target(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "",
+            ":1",
+            "example.com:1",
+            "localhost.example.com:1",
+            "127.0.0.1.example.com:1",
+            "1.1.1.1",
+        ),
+        *("127.0.0.1@example.com:1", "dns://192.0.2.1/localhost:1", "ipv4:127.0.0.1:1,192.0.2.1:1"),
+        *("xds:///localhost", "localhost:example.com:1", "[2001:db8::1]:1", "2130706433:1"),
+        "127.0.0.1.example.com:1",
+    ],
+)
+def test_servers_that_others_may_answer_for(target: str) -> None:
+    assert not is_loopback_target(target)
 
 
 def test_an_empty_text_is_none_where_there_may_be_none() -> None:

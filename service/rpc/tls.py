@@ -1,0 +1,126 @@
+"""The server's side of TLS: grpc's credentials, which follow the files that they are made of.
+
+grpc asks before each handshake whether there are new certificates, and holds a lock while it asks.
+So a thread looks at the files, and what grpc gets is ready. Connections that exist live on with
+what they began with.
+
+TLS 1.2 is the least that grpc's core takes, without an option for less; tests/rpc/test_tls.py shows
+it. What is in a file and whether it is fit is service/certificates.py's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import grpc
+
+from service.certificates import Material, check
+from service.pem_files import BadCertificate, TlsFiles
+
+# Read as often as this; they are small, and times of files say less than what is in them.
+LOOK_SECONDS = 1.0
+
+_LOG = logging.getLogger("tollwire.tls")
+
+_Contents = tuple[bytes | None, ...]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class ServerTls:
+    """What a server proves itself with. ``credentials`` are for one server; ``follow``, ``close``.
+
+    With authorities in the files every client needs a certificate that one of them has signed:
+    grpc cannot ask for one and go on without.
+    """
+
+    def __init__(
+        self,
+        files: TlsFiles,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        """BadCertificate where the files cannot serve."""
+        self._files = files
+        self._look_seconds = look_seconds
+        self._now = now
+        contents = files.read()
+        material = check(files, contents, now())
+        self._in_use: _Contents = contents
+        # What was wrong at the last look, and what was complained about.
+        self._suspect: object = None
+        self._told: object = None
+        # At most one, which whoever takes it takes at once: no lock that grpc could wait for.
+        self._offered: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(material),
+            self._take,  # type: ignore[arg-type]  # may return None, which its type hints leave out
+            require_client_authentication=material.authorities is not None,
+        )
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="certificates", daemon=True)
+
+    def follow(self) -> None:
+        """From now on the files are looked at."""
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _take(self) -> grpc.ServerCertificateConfiguration | None:
+        """What grpc asks before each handshake; None: nothing new."""
+        try:
+            return self._offered.pop()
+        except IndexError:
+            return None
+
+    def _follow(self) -> None:
+        while not self._closing.wait(self._look_seconds):
+            self.look()
+
+    def look(self) -> None:
+        """Takes what is new in the files, where it is fit."""
+        state: object = None
+        try:
+            state = contents = self._files.read()
+            if contents == self._in_use:
+                self._suspect = self._told = None
+                return
+            material = check(self._files, contents, self._now())
+        except BadCertificate as error:
+            self._complain(state or str(error), error)
+            return
+        self._in_use = contents
+        self._suspect = self._told = None
+        self._offered.append(_configuration(material))
+        assert material.pair is not None
+        _LOG.info("new certificates are in use; the server's is valid until %s", _until(material))
+
+    def _complain(self, state: object, error: BadCertificate) -> None:
+        """Once for each state of the files, and only of one that lasts: between the first and the
+        last of several files that are replaced, they do not fit each other."""
+        if state == self._suspect and state != self._told:
+            self._told = state
+            _LOG.error("the certificates in use are kept: %s", error)
+        self._suspect = state
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    assert material.pair is not None
+    return grpc.ssl_server_certificate_configuration(
+        [(material.pair.key, material.pair.chain)], material.authorities
+    )
+
+
+def _until(material: Material) -> str:
+    assert material.pair is not None
+    return f"{material.pair.valid_until:%Y-%m-%d %H:%M:%S} UTC"
