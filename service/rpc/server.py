@@ -73,6 +73,8 @@ OPTIONS = (
     ("grpc.max_concurrent_streams", MAX_RPCS_A_CONNECTION),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    # Each ping has a limit of its own, of 60 seconds, and the longer one holds.
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.http2.bdp_probe", 0),

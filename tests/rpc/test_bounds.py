@@ -19,6 +19,7 @@ from service.rpc.rooms import CHUNKS_AT_ONCE, Capacity, chunks_at_once
 from service.rpc.server import RpcServer, Subjects
 from tests.rpc.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected
+from tests.torture.badline import BadLine
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
 
@@ -44,10 +45,10 @@ class Uploads:
         return ChunkResult(upload_id or 1, offset, 0, 0, 0, 0, 0, ())
 
 
-def server_over(uploads: Any) -> RpcServer:
+def server_over(uploads: Any, max_streams: int = 2 * UPLOADS) -> RpcServer:
     nothing: Any = None
     subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 5)
-    return RpcServer(subjects, capacity=Capacity(max_streams=2 * UPLOADS), entrance=Entrance())
+    return RpcServer(subjects, capacity=Capacity(max_streams=max_streams), entrance=Entrance())
 
 
 def test_few_chunks_are_in_work_at_one_time() -> None:
@@ -112,6 +113,48 @@ def test_rpcs_of_one_connection_beyond_the_limit_stay_with_the_client(
         assert beyond.result(DEADLINE_SECONDS).status == health_pb2.HealthCheckResponse.SERVING
         for open_watch in (*watches, other):
             open_watch.cancel()
+    assert server.stop(0)
+
+
+def test_a_client_that_vanishes_without_a_word_leaves_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No FIN, no RST, only silence: the server asks, and gives up what does not answer. Here in a
+    twentieth of the usual time, which is a minute and 20 seconds."""
+    times = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms")
+    hurried = [
+        (name, value // 20 if name in times else value) for name, value in rpc_server.OPTIONS
+    ]
+    monkeypatch.setattr("service.rpc.server.OPTIONS", tuple(hurried))
+    uploads = Uploads()
+    uploads.go_on.set()
+    server = server_over(uploads, max_streams=1)
+    address = str(server.bind(Listen("127.0.0.1", 0)))
+    server.start()
+    silence = threading.Event()
+
+    def silent() -> Iterator[pb.UploadCdrsRequest]:
+        yield pb.UploadCdrsRequest()
+        silence.wait()
+
+    line = BadLine(address)
+    with connected(line.address) as gone, connected(address) as other:
+        next(cdr_service_pb2_grpc.CdrServiceStub(gone).UploadCdrs(silent()))
+        line.spoil("gone")
+
+        def has_a_place() -> bool:
+            requests = iter([pb.UploadCdrsRequest()])
+            stub = cdr_service_pb2_grpc.CdrServiceStub(other)
+            try:
+                return len(list(stub.UploadCdrs(requests, timeout=DEADLINE_SECONDS))) == 1
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                return False
+
+        assert not has_a_place()
+        wait_until(has_a_place)
+        silence.set()
+    line.close()
     assert server.stop(0)
 
 
