@@ -154,6 +154,24 @@ def upgrade_database(url: str) -> int:
     return 0
 
 
+def first_token(url: str, name: str) -> int:
+    """Print the first administrator's token, straight from the database: this once, and only where
+    there is none. The exit code: 0, or 1 after one line on standard error that says why not."""
+    _log_to_stderr("WARNING")
+    try:
+        database = Database(url)
+        try:
+            migrate.prepare(database)
+            token, text = Tokens(database, Credentials(database)).create_first(name)
+        finally:
+            database.close()
+    except _MENDABLE as error:
+        return _failed(error)
+    sys.stderr.write(f"tollwire: token {token.id} ({token.name}), shown this once:\n")
+    print(text)
+    return 0
+
+
 def _serve_here(settings: Settings) -> None:
     stop = _stop_on_signals()
     probe(settings.listen)

@@ -31,6 +31,7 @@ from service.model import (
     Token,
 )
 from service.request import EVERY_TENANT, Role, Scope, present
+from service.scopes import scope as callers_scope
 from service.storage import ids, tenants
 from service.storage import tokens as storage
 from service.storage.engine import Connection, Database
@@ -124,7 +125,7 @@ class Tokens:
         size = paging.page_size(page_size)
         wanted = ("tokens", include_revoked)
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
-        scope = present().caller.scope
+        scope = callers_scope()
         shown: list[Token] = []
         with self._database.read() as connection:
             for token in storage.after(connection, after_id, include_revoked=include_revoked):
@@ -173,7 +174,7 @@ class Tokens:
 
 def _check_reach(token: Token) -> None:
     """Nobody makes a token that reaches further than their own."""
-    scope = present().caller.scope
+    scope = callers_scope()
     if scope.tenant_ids is None:
         return
     if token.scope.tenant_ids is None:
@@ -186,7 +187,7 @@ def _check_reach(token: Token) -> None:
 
 
 def _within_reach(token: Token | None, token_id: int) -> Token:
-    if token is None or not present().caller.scope.covers_all_of(token.scope):
+    if token is None or not callers_scope().covers_all_of(token.scope):
         raise NotFound(
             Reason.TOKEN_NOT_FOUND,
             f"there is no token {token_id}",

@@ -14,7 +14,9 @@ from typing import Any
 import click
 import grpc
 
+from service.cli.credentials import take_token, token_options, with_token
 from service.cli.failures import INTERRUPTED, Failure, failure_of
+from tollwire.v1.access_service_pb2_grpc import AccessServiceStub
 from tollwire.v1.cdr_service_pb2_grpc import CdrServiceStub
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
 from tollwire.v1.tenant_service_pb2_grpc import TenantServiceStub
@@ -37,17 +39,26 @@ CHANNEL_OPTIONS = [
 
 class Client:
     """The stubs on one channel. ``timeout`` bounds short RPCs; ``long_timeout`` those whose length
-    depends on the data, and is None (no bound) unless the user gave one."""
+    depends on the data, and is None (no bound) unless the user gave one. ``token`` goes with each
+    RPC; "": none does."""
 
-    def __init__(self, server: str, timeout: float | None = None, as_json: bool = False) -> None:
+    def __init__(
+        self,
+        server: str,
+        timeout: float | None = None,
+        as_json: bool = False,
+        token: str = "",
+    ) -> None:
         self.server = server
         self.timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
         self.long_timeout = timeout
         self.as_json = as_json
         self._channel = grpc.insecure_channel(server, options=CHANNEL_OPTIONS)
-        self.tenants = TenantServiceStub(self._channel)
-        self.rating = RatingServiceStub(self._channel)
-        self.cdrs = CdrServiceStub(self._channel)
+        channel = with_token(self._channel, token)
+        self.tenants = TenantServiceStub(channel)
+        self.rating = RatingServiceStub(channel)
+        self.cdrs = CdrServiceStub(channel)
+        self.access = AccessServiceStub(channel)
 
     def __enter__(self) -> Client:
         return self
@@ -62,7 +73,8 @@ class Client:
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives the command --server, --timeout and --json, and turns failed RPCs into one line."""
+    """Gives the command --server, --timeout, --json and what a token needs, and turns failed RPCs
+    into one line."""
 
     @click.option(
         "--server",
@@ -80,14 +92,16 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         help=f"How long to wait for an answer. Default {DEFAULT_TIMEOUT_SECONDS:g}; without end"
         " for imports, uploads, exports and usage.  [env: TOLLWIRE_TIMEOUT]",
     )
+    @token_options
     @click.option("--json", "as_json", is_flag=True, help="Print protobuf JSON.")
     @functools.wraps(command)
     def with_client(*args: Any, **kwargs: Any) -> None:
         server: str = kwargs.pop("server")
         timeout: float | None = kwargs.pop("timeout")
         as_json: bool = kwargs.pop("as_json")
+        token = take_token(kwargs, server)
         try:
-            with Client(server, timeout, as_json) as client:
+            with Client(server, timeout, as_json, token) as client:
                 command(client, *args, **kwargs)
         except grpc.RpcError as error:
             raise failure_of(error, server) from None

@@ -19,6 +19,7 @@ from service.cli.rates_import import export_rates, import_rates
 from service.cli.rating import rate
 from service.cli.serve import migrate, serve
 from service.cli.tenants import extensions, tenants
+from service.cli.tokens import tokens
 from service.cli.usage import usage
 
 EPILOG = (
@@ -36,7 +37,7 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage, ledger):
+for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage, ledger, tokens):
     main.add_command(command)
 
 rates.add_command(import_rates)

@@ -28,8 +28,8 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or leaves notes about uploads in the user's own folder."""
     folder = tmp_path / "state"
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
-    for name in ("TOLLWIRE_SERVER", "TOLLWIRE_TIMEOUT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("SERVER", "TIMEOUT", "TOKEN", "TOKEN_FILE", "INSECURE"):
+        monkeypatch.delenv(f"TOLLWIRE_{name}", raising=False)
     return folder
 
 

@@ -17,6 +17,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from tollwire.v1 import (
+    access_service_pb2,
+    access_service_pb2_grpc,
     cdr_service_pb2,
     cdr_service_pb2_grpc,
     rating_service_pb2,
@@ -231,18 +233,34 @@ class FakeRating(rating_service_pb2_grpc.RatingServiceServicer):
             yield rating_service_pb2.ExportRatesResponse(rates=deck)
 
 
+@dataclass
+class FakeTokens(access_service_pb2_grpc.AccessServiceServicer):
+    """Notes the token of who asks, and knows none."""
+
+    headers: list[str] = field(default_factory=list)
+
+    def GetToken(
+        self, request: access_service_pb2.GetTokenRequest, context: grpc.ServicerContext
+    ) -> access_service_pb2.Token:
+        sent = dict(context.invocation_metadata())
+        self.headers.append(str(sent.get("authorization")))
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+
+
 class FakeServer:
     """The fake services on a port of their own."""
 
     def __init__(self) -> None:
         self.cdrs = FakeCdrs()
         self.rating = FakeRating()
+        self.tokens = FakeTokens()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=4))
         cdr_service_pb2_grpc.add_CdrServiceServicer_to_server(self.cdrs, self._server)
         rating_service_pb2_grpc.add_RatingServiceServicer_to_server(self.rating, self._server)
         tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
             tenant_service_pb2_grpc.TenantServiceServicer(), self._server
         )
+        access_service_pb2_grpc.add_AccessServiceServicer_to_server(self.tokens, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 

@@ -1,0 +1,124 @@
+"""The token of a client command: where it comes from, and how it goes with each request.
+
+A token lets in whoever reads it on its way. So it is sent in plain text to this machine only, and
+elsewhere where the user says that something else protects the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import grpc
+
+from service.loopback import is_loopback_target
+
+# More is no token, but some other file.
+_MAX_FILE_BYTES = 1000
+
+
+def token_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command --token, --token-file and --insecure; ``take_token`` reads them."""
+    for option in (
+        click.option(
+            "--insecure",
+            envvar="TOLLWIRE_INSECURE",
+            is_flag=True,
+            help="Send the token in plain text also to another machine.  [env: TOLLWIRE_INSECURE]",
+        ),
+        click.option(
+            "--token-file",
+            envvar="TOLLWIRE_TOKEN_FILE",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A file with the token and nothing else.  [env: TOLLWIRE_TOKEN_FILE]",
+        ),
+        click.option(
+            "--token",
+            envvar="TOLLWIRE_TOKEN",
+            metavar="TEXT",
+            help="The token to send. Others on this machine can read it in the list of processes,"
+            " but not where it comes from the environment or a file.  [env: TOLLWIRE_TOKEN]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def take_token(options: dict[str, Any], server: str, *, encrypted: bool = False) -> str:
+    """Takes the options of ``token_options`` out of a command's, and answers the token to send to
+    ``server``, or "". UsageError where it must not be sent there."""
+    token: str = options.pop("token") or ""
+    file: Path | None = options.pop("token_file")
+    insecure: bool = options.pop("insecure")
+    if token and file is not None:
+        raise click.UsageError("give the token itself or the file that has it, not both")
+    if file is not None:
+        token = _read(file)
+    # Whatever else it is, it could not be sent as a header.
+    if not (token.isascii() and token.isprintable()):
+        raise click.UsageError("the token has characters that no token has")
+    if token and not encrypted and not insecure and not is_loopback_target(server):
+        raise click.UsageError(
+            f"the token would go to {server} in plain text, for all on the way to read; give"
+            " --insecure where something else protects the network"
+        )
+    return token.strip()
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_MAX_FILE_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        words = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise click.UsageError(f"--token-file: cannot read {file}: {words}") from None
+
+
+class _Details(NamedTuple):
+    """What grpc asks of an interceptor to hand on."""
+
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _Bearer(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Adds the token to the metadata of each RPC."""
+
+    def __init__(self, token: str) -> None:
+        self._header = ("authorization", f"Bearer {token}")
+
+    def _add(self, proceed: Callable[..., Any], details: Any, request: Any) -> Any:
+        metadata = (*(details.metadata or ()), self._header)
+        return proceed(
+            _Details(
+                details.method,
+                details.timeout,
+                metadata,
+                details.credentials,
+                details.wait_for_ready,
+                details.compression,
+            ),
+            request,
+        )
+
+    intercept_unary_unary: Any = _add
+    intercept_unary_stream: Any = _add
+    intercept_stream_unary: Any = _add
+    intercept_stream_stream: Any = _add
+
+
+def with_token(channel: grpc.Channel, token: str) -> grpc.Channel:
+    """The channel, on which each RPC carries the token; as it is for none."""
+    return grpc.intercept_channel(channel, _Bearer(token)) if token else channel

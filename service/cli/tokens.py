@@ -1,0 +1,152 @@
+"""``tollwire tokens``: who is let in."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.cli.connection import Client, connected
+from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.output import note, print_fields, print_json
+from service.cli.settings import with_settings
+from service.cli.values import ID, TIME, EnumParameter, enum_name, write_time
+from tollwire.v1 import access_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from service.config_sources import Loaded
+
+ROLE: EnumDescriptor = pb.Role.DESCRIPTOR
+
+
+@click.group()
+def tokens() -> None:
+    """What lets callers in: each token has a role and the tenants that it reaches."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option(
+    "--role",
+    type=EnumParameter(ROLE),
+    required=True,
+    help="rater, ingest, reader, operator or admin.",
+)
+@click.option("--tenant", "tenant_ids", type=ID, multiple=True, help="May be given several times.")
+@click.option("--every-tenant", is_flag=True, help="All tenants, also those to come.")
+@click.option("--expires", "expires_at", type=TIME, help="When it ends. Default: never.")
+@click.option(
+    "--certificate-identity",
+    metavar="TEXT",
+    default="",
+    help="A client certificate that carries it stands for the token.",
+)
+@connected
+def create_token(client: Client, expires_at: Timestamp | None, **values: Any) -> None:
+    """Make a token for NAME, who or what will hold it. Its text is shown this once."""
+    token = pb.Token(**values, expires_at=expires_at)
+    answer = client.access.CreateToken(pb.CreateTokenRequest(token=token), timeout=client.timeout)
+    if client.as_json:
+        print_json(answer)
+        return
+    _show(answer.token, ("token", answer.secret))
+    note("the token is not shown again: keep it where only its holder can read it")
+
+
+@tokens.command("list")
+@click.option("--revoked", "include_revoked", is_flag=True, help="Revoked ones as well.")
+@limit_option
+@connected
+def list_tokens(client: Client, include_revoked: bool, limit: int) -> None:
+    """List tokens by id, without their texts."""
+
+    def fetch(size: int, page_token: str) -> tuple[Any, str]:
+        request = pb.ListTokensRequest(
+            page_size=size, page_token=page_token, include_revoked=include_revoked
+        )
+        answer = client.access.ListTokens(request, timeout=client.timeout)
+        return answer.tokens, answer.next_page_token
+
+    print_listing(
+        client,
+        Listing(fetch, limit),
+        ("id", "name", "role", "tenants", "certificate", "created", "expires", "revoked"),
+        lambda t: (
+            *(str(t.id), t.name, enum_name(ROLE, t.role), _tenants(t), t.certificate_identity),
+            *(write_time(t.created_at), _expires(t), _revoked(t)),
+        ),
+        right=("id",),
+    )
+
+
+@tokens.command("get")
+@click.argument("token_id", metavar="ID", type=ID)
+@connected
+def get_token(client: Client, token_id: int) -> None:
+    """Show one token, without its text."""
+    _print(client, client.access.GetToken(pb.GetTokenRequest(id=token_id), timeout=client.timeout))
+
+
+@tokens.command("revoke")
+@click.argument("token_id", metavar="ID", type=ID)
+@connected
+def revoke_token(client: Client, token_id: int) -> None:
+    """End a token for good. It lets nobody in any more, within a second on every server."""
+    request = pb.RevokeTokenRequest(id=token_id)
+    _print(client, client.access.RevokeToken(request, timeout=client.timeout))
+
+
+@with_settings("first", ["database"])
+@click.option("--name", default="first administrator", show_default=True, help="Who will hold it.")
+def first_token(loaded: Loaded, name: str) -> None:
+    """Print the first administrator's token.
+
+    It is made straight in the database, with no server in between, and only where no administrator
+    of every tenant has a token that can be used.
+    """
+    # Here, so that the client commands start without loading the server.
+    from service import app
+
+    sys.exit(app.first_token(loaded.settings.database, name))
+
+
+tokens.add_command(first_token)
+
+
+def _print(client: Client, token: pb.Token) -> None:
+    if client.as_json:
+        print_json(token)
+    else:
+        _show(token)
+
+
+def _show(token: pb.Token, *more: tuple[str, str]) -> None:
+    print_fields(
+        [
+            ("id", str(token.id)),
+            ("name", token.name),
+            ("role", enum_name(ROLE, token.role)),
+            ("tenants", _tenants(token)),
+            ("certificate", token.certificate_identity),
+            ("created", write_time(token.created_at)),
+            ("created by", token.created_by),
+            ("expires", _expires(token)),
+            ("revoked", _revoked(token)),
+            *more,
+        ]
+    )
+
+
+def _tenants(token: pb.Token) -> str:
+    return "every tenant" if token.every_tenant else ", ".join(map(str, token.tenant_ids))
+
+
+def _expires(token: pb.Token) -> str:
+    return write_time(token.expires_at) if token.HasField("expires_at") else ""
+
+
+def _revoked(token: pb.Token) -> str:
+    return write_time(token.revoked_at) if token.HasField("revoked_at") else ""
