@@ -18,12 +18,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from service import interpreter
+from service.backlog import Backlog
 from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import Listen, Settings
@@ -31,12 +33,14 @@ from service.credentials import Credentials
 from service.decks import Decks
 from service.errors import TollwireError
 from service.ledger import Ledger
+from service.metrics.shown import alone, shown
+from service.metrics.snapshot import Connections, Sources, take
 from service.pem_files import BadCertificate, server_files
 from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
 from service.rpc.access_control import AccessControl
-from service.rpc.entrance import Entrance, log_end
+from service.rpc.entrance import Entrance, Observer, count_end, log_end
 from service.rpc.error_map import cause_of
 from service.rpc.ports import CannotListen, Reservation, probe
 from service.rpc.rooms import Capacity, chunks_at_once
@@ -52,6 +56,7 @@ from service.usage import Usage
 from service.verification import Verification
 
 if TYPE_CHECKING:
+    from service.metrics.exposition import Heard
     from service.rpc.tls import ServerTls
 
 # What ends a server puts its reason here.
@@ -59,6 +64,8 @@ Stop = queue.SimpleQueue[str]
 
 # What a worker may take, beyond the grace period, to close its database.
 STOP_MARGIN_SECONDS = 10.0
+# What a worker may take to say how it is. One that is stopped, or hangs, is shown as such.
+ANSWER_SECONDS = 2.0
 
 # Failures whose words are enough: whoever typed the command can mend them.
 _MENDABLE = (
@@ -75,6 +82,7 @@ class Built:
     subjects: Subjects
     decks: Decks
     credentials: Credentials
+    database: Database
     load_seconds: float
 
 
@@ -111,6 +119,7 @@ def built(settings: Settings) -> Iterator[Built]:
                 ),
                 decks,
                 credentials,
+                database,
                 load_seconds,
             )
         finally:
@@ -175,11 +184,14 @@ def first_token(url: str, name: str) -> int:
 def _serve_here(settings: Settings) -> None:
     stop = _stop_on_signals()
     probe(settings.listen)
+    with ExitStack() as stack:
 
-    def announce(listen: Listen, loaded: Mapping[str, Any]) -> None:
-        print(_serving_line(settings, listen, loaded), flush=True)
+        def announce(listen: Listen, loaded: Mapping[str, Any], sources: Sources) -> None:
+            if settings.metrics_listen is not None:
+                stack.enter_context(_metrics(settings.metrics_listen, alone(sources)))
+            print(_serving_line(settings, listen, loaded), flush=True)
 
-    _run(settings, stop, announce, share_port=False)
+        _run(settings, stop, announce, share_port=False)
 
 
 def _supervise(settings: Settings) -> None:
@@ -195,19 +207,50 @@ def _supervise(settings: Settings) -> None:
         def announce(report: Mapping[str, Any]) -> None:
             print(_serving_line(settings, listen, report), flush=True)
 
-        Supervisor(
+        supervisor = Supervisor(
             [sys.executable, "-m", "service.app"],
             settings.model_copy(update={"listen": listen}).model_dump(mode="json"),
             settings.workers,
             stop_seconds=settings.grace_seconds + STOP_MARGIN_SECONDS,
             on_serving=announce,
-        ).run()
+        )
+        with ExitStack() as stack:
+            if settings.metrics_listen is not None:
+                ask = partial(_heard, supervisor)
+                stack.enter_context(_metrics(settings.metrics_listen, ask, supervised=True))
+            supervisor.run()
+
+
+@contextmanager
+def _metrics(
+    address: Listen, ask: Callable[[], Mapping[int, Heard]], *, supervised: bool = False
+) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            where = stack.enter_context(shown(address, ask, supervised=supervised))
+        except OSError as error:
+            raise CannotListen(
+                f"--metrics-listen: cannot listen on {address}: {error.strerror}"
+            ) from error
+        _LOG.info("metrics are at http://%s:%d/metrics", *where)
+        yield
+
+
+def _heard(supervisor: Supervisor) -> Mapping[int, Heard]:
+    """What the workers say of themselves; the first of them also what is the same for all."""
+    from service.metrics.exposition import Heard
+
+    answers = supervisor.ask(lambda slot: {"with_record": slot == 0}, ANSWER_SECONDS)
+    return {
+        slot: Heard(answer.content, answer.is_present, answer.starts)
+        for slot, answer in answers.items()
+    }
 
 
 def _run(
     settings: Settings,
     stop: Stop,
-    announce: Callable[[Listen, Mapping[str, Any]], None],
+    announce: Callable[[Listen, Mapping[str, Any], Sources], None],
     *,
     share_port: bool,
 ) -> None:
@@ -226,7 +269,7 @@ def _run(
             capacity=Capacity(
                 max_streams=settings.max_streams, chunks=chunks_at_once(settings.workers)
             ),
-            entrance=Entrance(access, access.stays, observers=[log_end]),
+            entrance=Entrance(access, access.stays, observers=_observers(settings)),
             share_port=share_port,
             database_wait_seconds=settings.database_wait_seconds,
         )
@@ -235,7 +278,7 @@ def _run(
         server.start()
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
-        announce(listen, loaded)
+        announce(listen, loaded, _sources(everything, server))
         why = stop.get()
         _LOG.info("%s: stopping; RPCs in flight have %g s", why, settings.grace_seconds)
         if not server.stop(settings.grace_seconds):
@@ -268,6 +311,20 @@ def _check_certificates(settings: Settings) -> None:
     from service import certificates
 
     certificates.load(server_files(settings))
+
+
+def _observers(settings: Settings) -> list[Observer]:
+    return [log_end] if settings.metrics_listen is None else [log_end, count_end]
+
+
+def _sources(everything: Built, server: RpcServer) -> Sources:
+    """What this process is asked for where metrics are shown."""
+    return Sources(
+        decks=everything.decks,
+        connections=lambda: Connections(*everything.database.connections()),
+        health=server.serving,
+        unrated=Backlog(everything.database).look,
+    )
 
 
 def _failed(error: Exception) -> int:
@@ -320,13 +377,18 @@ def _work() -> int:
     settings = Settings(**given)
     _log_to_stderr(settings.log_level)
 
-    def wait_for_the_parents_end() -> None:
-        os.read(0, 1)
+    asked: list[Sources] = []
+
+    def answer_the_parent() -> None:
+        with open(0, "rb", buffering=0, closefd=False) as parent:
+            for question in parent:
+                print(json.dumps(take(asked[0], **json.loads(question))), flush=True)
         stop.put("the parent is gone")
 
-    threading.Thread(target=wait_for_the_parents_end, daemon=True).start()
+    threading.Thread(target=answer_the_parent, daemon=True).start()
 
-    def report(listen: Listen, loaded: Mapping[str, Any]) -> None:
+    def report(listen: Listen, loaded: Mapping[str, Any], sources: Sources) -> None:
+        asked.append(sources)
         print(json.dumps(loaded), flush=True)
 
     try:

@@ -238,6 +238,14 @@ class Decks:
         decks = list(self._decks.values())
         return len(decks), sum(len(tenant.deck) for tenant in decks)
 
+    def change_number(self) -> int:
+        """The number of the last change of any deck that is in these."""
+        return self._known_seq
+
+    def lag_seconds(self) -> float:
+        """For how long changes may have been missed: since it was last known that none was."""
+        return self._follower.lag_seconds()
+
     def follow(self) -> None:
         """Start to watch for the changes of other workers, in a thread of its own."""
         self._follower.start()

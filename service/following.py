@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from service.storage.changes import ChangeWatch, Clock
@@ -39,10 +40,16 @@ class Follower:
         self._refresh = refresh
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        # When it was last known that nothing is missing.
+        self._knew_all_at = time.monotonic()
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._follow, name=self._clock.table, daemon=True)
         self._thread.start()
+
+    def lag_seconds(self) -> float:
+        """For how long changes may have been missed: since it was last known that none was."""
+        return time.monotonic() - self._knew_all_at
 
     def close(self) -> None:
         """Stop to follow. A database that does not answer delays it by seconds at most."""
@@ -57,8 +64,10 @@ class Follower:
             try:
                 if watch is None:
                     watch = ChangeWatch(self._database, self._clock)
+                asked_at = time.monotonic()
                 if watch.has_moved(self._known_seq()):
                     self._refresh()
+                self._knew_all_at = asked_at
                 if failing:
                     self._log.warning("following the %s again", self._what)
                 failing = False

@@ -35,9 +35,11 @@ MAY_IMPORT = {
     "subjects": {"ground", "storage", "ratingcore"},
     # The bulk path hands bytes to the core and gets bytes back.
     "rpc": {"ground", "subjects", "ratingcore", "stubs"},
+    # What operators see: what the subjects have counted, and what the root hands in.
+    "metrics": {"ground", "subjects"},
     # The command starts a server through the composition root; otherwise it is a client.
     "cli": {"ground", "stubs", "app"},
-    "app": {"ground", "subjects", "storage", "rpc"},
+    "app": {"ground", "subjects", "storage", "rpc", "metrics"},
 }
 # Libraries that belong to some parts only.
 BELONGS_TO = {
@@ -53,6 +55,7 @@ BELONGS_TO = {
     "click": {"cli"},
     "rich": {"cli"},
     "cryptography": {"ground"},
+    "prometheus_client": {"metrics"},
     "pydantic": {"ground"},
     "pydantic_settings": {"ground"},
 }
@@ -67,7 +70,7 @@ def part_of(module: str) -> str | None:
         return "ratingcore"
     if head != "service":
         return None
-    for part in ("storage", "rpc", "cli", "app"):
+    for part in ("storage", "rpc", "cli", "app", "metrics"):
         if rest == part or rest.startswith(f"{part}."):
             return part
     return (
@@ -140,6 +143,8 @@ def test_every_arrow_points_down(module: str) -> None:
         ("service.rpc.server", "from service.storage.engine import Database"),
         ("service.rpc.server", "from ..storage import engine"),
         ("service.rpc.server", "import sqlalchemy.exc"),
+        ("service.rpc.server", "import prometheus_client"),
+        ("service.metrics.shown", "from service.rpc import server"),
         ("service.rpc.server", "from service.cli import main"),
         ("service.cli.main", "from service.rates import Rates"),
         ("service.cli.main", "from service.storage import migrate"),

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import grpc
 
+from service import signals
 from service.errors import Exhausted, Reason
 from service.request import LOCAL, Caller, Request, handling
 from service.rpc.pools import Kind, crowded_out
@@ -69,6 +70,12 @@ def log_end(visit: Visit) -> None:
     if _LOG.isEnabledFor(logging.DEBUG):
         taken_ms = (time.perf_counter() - visit.started_at) * 1000
         _LOG.debug("%s: %s in %.1f ms", visit.method, visit.code.name, taken_ms)
+
+
+def count_end(visit: Visit) -> None:
+    """Counts the RPC for the metrics."""
+    signals.RPCS.add(1, visit.method, visit.code.name)
+    signals.RPC_SECONDS.observe(time.perf_counter() - visit.started_at, visit.method)
 
 
 class Entrance:

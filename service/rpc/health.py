@@ -65,6 +65,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
     def stop(self) -> None:
         self._change(serving=False)
 
+    def serving(self) -> dict[str, bool]:
+        """Whether each service says that it serves, by its full name; "" is the server."""
+        return {name: self.status(name) == _Response.SERVING for name in sorted(self._services)}
+
     def status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
         if service not in self._services:
             return _Response.SERVICE_UNKNOWN

@@ -188,6 +188,12 @@ class RpcServer:
         self._server.start()
         self._health.serve()
 
+    def serving(self) -> dict[str, bool]:
+        """Whether each service says that it serves, by its name; "server" for all together."""
+        return {
+            name.rpartition(".")[2] or "server": on for name, on in self._health.serving().items()
+        }
+
     def stop(self, grace_seconds: float) -> bool:
         """Takes nothing new, lets RPCs in flight finish for ``grace_seconds``, then cancels them.
         Streams of requests end before their next one. Returns whether all handlers have ended: one

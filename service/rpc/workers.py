@@ -6,7 +6,8 @@ It serves nothing itself and knows nothing of what the workers do.
 
 A worker and its parent talk over the worker's standard input and output: in goes one line of JSON,
 its settings, which may hold a password and so are no argument; out comes one line of JSON once it
-serves. That the input ends tells a worker that its parent is gone, however it went.
+serves. From then on each line that goes in is a question, to which one line comes out. That the
+input ends tells a worker that its parent is gone, however it went.
 """
 
 from __future__ import annotations
@@ -38,6 +39,16 @@ class WorkersFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker has last answered, None before it has; whether that is to the last question;
+    how often the worker was started."""
+
+    content: Any
+    is_present: bool
+    starts: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Event:
     kind: Literal["ready", "dead", "restart", "stop"]
     slot: int = -1
@@ -53,6 +64,10 @@ class _Worker:
         self.started_at = time.monotonic()
         self.serves = False
         self._slot = slot
+        self._heard = threading.Condition()
+        self._questions = 0
+        self._answers = 0
+        self._answer: Any = None
         self._events = events
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -70,9 +85,38 @@ class _Worker:
         line = self.process.stdout.readline()
         if line.endswith("\n"):
             self._events.put(_Event("ready", self._slot, json.loads(line)))
+        for line in self.process.stdout:
+            with self._heard:
+                self._answers += 1
+                self._answer = json.loads(line)
+                self._heard.notify_all()
         self.process.wait()
         self.process.stdout.close()
         self._events.put(_Event("dead", self._slot))
+
+    def ask(self, question: str) -> None:
+        """Ask, unless the worker still owes an answer: questions that are not read would fill the
+        pipe."""
+        with self._heard:
+            if self._questions > self._answers or not self.serves:
+                return
+            self._questions += 1
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(question + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it is dead, and will be replaced
+
+    def answer(self, until: float) -> tuple[Any, bool]:
+        """The last answer, None before the first; and whether it is that to the last question,
+        which is waited for until then, by time.monotonic()."""
+        with self._heard:
+            self._heard.wait_for(
+                lambda: self._questions == self._answers, max(0.0, until - time.monotonic())
+            )
+            answered = self._questions == self._answers and self.serves
+            return self._answer, answered and self._answer is not None
 
     def signal(self, number: signal.Signals) -> None:
         if self.process.poll() is None:
@@ -103,6 +147,7 @@ class Supervisor:
         self._count = count
         self._first_backoff_seconds = first_backoff_seconds
         self._quick_deaths = [0] * count
+        self._starts = [0] * count
 
     def run(self) -> None:
         """Returns once SIGTERM or SIGINT came; WorkersFailed where they cannot be kept alive."""
@@ -116,11 +161,24 @@ class Supervisor:
         finally:
             self._stop_all()
 
+    def ask(self, questions: Callable[[int], Any], wait_seconds: float) -> dict[int, Answer]:
+        """Ask every worker the question for its number, and wait for the answers of all, so long at
+        most. For any one thread at a time."""
+        workers = dict(self._workers)
+        for slot, worker in workers.items():
+            worker.ask(json.dumps(questions(slot)))
+        until = time.monotonic() + wait_seconds
+        return {
+            slot: Answer(*worker.answer(until), starts=self._starts[slot])
+            for slot, worker in workers.items()
+        }
+
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # asked again, the process dies at once
         self._events.put(_Event("stop"))
 
     def _start(self, slot: int) -> None:
+        self._starts[slot] += 1
         self._workers[slot] = _Worker(slot, self._command, self._settings, self._events)
 
     def _handle(self, event: _Event) -> None:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 # Connection is also for the subjects, which hand it on from one storage function to the next.
 from sqlalchemy import Connection as Connection
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import QueuePool
 
 from service.storage.failures import Outcome, named_failures, unavailable
 from service.storage.limits import DEFAULT_WAIT_SECONDS, Work, doing, limits
@@ -46,6 +47,8 @@ class Database:
         self._writer_turn = threading.Lock()
         make_engine = sqlite_engine if self.is_sqlite else postgresql_engine
         self.engine = make_engine(parsed, pool_size, wait_seconds)
+        # The engines open as many again where all of the pool are taken.
+        self._most_connections = 2 * pool_size
 
     @contextmanager
     def read(
@@ -115,6 +118,12 @@ class Database:
                 yield connection.execution_options(sqlite_begin=sqlite_begin)
         else:
             yield kept.execution_options(sqlite_begin=sqlite_begin)
+
+    def connections(self) -> tuple[int, int, int]:
+        """How many are in use, how many are open and idle, and how many there may be."""
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool)
+        return pool.checkedout(), pool.checkedin(), self._most_connections
 
     def close(self) -> None:
         self.engine.dispose()

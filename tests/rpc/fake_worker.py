@@ -11,9 +11,15 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
+from dataclasses import asdict
 from typing import Any
 
 from service.rpc.workers import Supervisor, WorkersFailed
+
+# What a worker that is deaf is waited for.
+ANSWER_SECONDS = 0.5
 
 
 def work() -> int:
@@ -30,8 +36,19 @@ def work() -> int:
     print(json.dumps({"settings": settings}), flush=True)
     if settings.get("fail") == "soon":
         return 3
-    os.read(0, 1)
+    with open(0, "rb", buffering=0, closefd=False) as parent:
+        for question in parent:
+            if settings.get("deaf"):
+                time.sleep(1000)
+            print(json.dumps({"pid": os.getpid(), "asked": json.loads(question)}), flush=True)
     return 0
+
+
+def ask(supervisor: Supervisor) -> None:
+    """Ask the workers whenever a line comes in, and print what they answer."""
+    for _ in sys.stdin:
+        answers = supervisor.ask(lambda slot: {"slot": slot}, ANSWER_SECONDS)
+        print(json.dumps({slot: asdict(answer) for slot, answer in answers.items()}), flush=True)
 
 
 def supervise(count: int, settings: dict[str, Any]) -> int:
@@ -44,6 +61,7 @@ def supervise(count: int, settings: dict[str, Any]) -> int:
         on_serving=lambda report: print(f"serving {json.dumps(report)}", flush=True),
         first_backoff_seconds=0.02,
     )
+    threading.Thread(target=ask, args=[supervisor], daemon=True).start()
     try:
         supervisor.run()
     except WorkersFailed as error:

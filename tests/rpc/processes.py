@@ -24,11 +24,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 class Process:
     """A Python module or program with its lines of output; ends with the ``with`` block."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str] | None = None, asked: bool = False
+    ) -> None:
+        """``asked``: its standard input is there to be written to."""
         path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "proto")])
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -46,6 +49,11 @@ class Process:
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.pid).children()
+
+    def ask(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -66,6 +74,8 @@ class Process:
         assert self.process.stderr is not None
         self.process.stdout.close()
         self.process.stderr.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 class Lines:

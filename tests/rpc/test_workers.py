@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from typing import Any
 
 import psutil
 
@@ -17,6 +18,7 @@ def supervised(count: int, **settings: str) -> Process:
         "tests.rpc.fake_worker",
         str(count),
         *(f"{name}={value}" for name, value in settings.items()),
+        asked=True,
     )
 
 
@@ -71,6 +73,47 @@ def test_a_worker_that_is_killed_is_replaced() -> None:
         assert other.is_running()
         assert parent.terminate() == 0
         assert is_gone(new) and is_gone(other)
+
+
+def answers(parent: Process) -> dict[str, dict[str, Any]]:
+    """What the workers answer when they are asked."""
+    parent.ask("how are you")
+    line = parent.output.next()
+    assert line is not None
+    found: dict[str, dict[str, Any]] = json.loads(line)
+    return found
+
+
+def test_each_worker_is_asked_its_own_question() -> None:
+    with supervised(2) as parent:
+        workers = {worker.pid for worker in serving(parent, 2)}
+        for _ in range(2):
+            found = answers(parent)
+            assert all(answer["is_present"] and answer["starts"] == 1 for answer in found.values())
+            assert {answer["content"]["pid"] for answer in found.values()} == workers
+            asked = {slot: answer["content"]["asked"] for slot, answer in found.items()}
+            assert asked == {"0": {"slot": 0}, "1": {"slot": 1}}
+        assert parent.terminate() == 0
+
+
+def test_a_worker_that_is_killed_answers_again_once_it_is_replaced() -> None:
+    with supervised(2) as parent:
+        serving(parent, 2)
+        killed = psutil.Process(answers(parent)["0"]["content"]["pid"])
+        killed.send_signal(signal.SIGKILL)
+        wait_until(lambda: answers(parent)["0"]["starts"] == 2)
+        wait_until(lambda: answers(parent)["0"]["is_present"])
+        found = answers(parent)
+        assert found["0"]["content"]["pid"] != killed.pid
+        assert found["1"]["starts"] == 1 and found["1"]["is_present"]
+        assert parent.terminate() == 0
+
+
+def test_a_worker_that_does_not_answer_holds_up_nobody() -> None:
+    with supervised(1, deaf="yes") as parent:
+        serving(parent, 1)
+        for _ in range(3):
+            assert answers(parent) == {"0": {"content": None, "is_present": False, "starts": 1}}
 
 
 def test_workers_that_cannot_start_end_the_parent() -> None:

@@ -1,0 +1,85 @@
+"""The metrics that are looked up when somebody asks, and not counted along the way.
+
+One table: name, meaning, labels. ``worker`` is the number of a worker from 0 on, or "supervisor"
+for the process above several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SUPERVISOR = "supervisor"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One metric. A counter's samples have "_total" after their name."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    kind: Literal["gauge", "counter"] = "gauge"
+
+
+# What each worker says of itself; its number comes before the labels named here.
+OF_WORKERS = (
+    Definition("tollwire_health", "1 where the service says that it serves, else 0.", ("service",)),
+    Definition("tollwire_tenants_loaded", "Tenants that the worker has in memory."),
+    Definition("tollwire_rates_loaded", "Rates that the worker has in memory, of all tenants."),
+    Definition(
+        "tollwire_rate_change_number",
+        "The number of the last change of any rates that the worker rates with.",
+    ),
+    Definition(
+        "tollwire_rate_lag_seconds",
+        "How long ago the worker last knew that it rates with all that was committed.",
+    ),
+    Definition(
+        "tollwire_database_connections",
+        "Connections to the database: in_use or idle.",
+        ("state",),
+    ),
+    Definition(
+        "tollwire_database_connections_limit", "How many connections the worker opens at most."
+    ),
+    Definition("tollwire_process_resident_bytes", "Memory of the process that is in use."),
+    Definition("tollwire_process_threads", "Threads of the process."),
+    Definition("tollwire_process_open_fds", "Files and connections that the process has open."),
+    Definition(
+        "tollwire_process_open_fds_limit", "How many files and connections it may have open."
+    ),
+    Definition(
+        "tollwire_process_cpu_seconds",
+        "Time that processors worked for the process, also the system on its behalf.",
+        kind="counter",
+    ),
+    Definition("tollwire_process_start_time_seconds", "When it began, in seconds since 1970."),
+)
+
+# What one worker says for all.
+OF_THE_RECORD = (
+    Definition(
+        "tollwire_unrated_cdrs",
+        "Recorded calls without a price, by reason; no more than 50,000 of them are looked at.",
+        ("reason",),
+    ),
+    Definition(
+        "tollwire_unrated_oldest_seconds",
+        "How long ago the first of these calls started; 0 where there is none.",
+        ("reason",),
+    ),
+)
+
+# What the process says that answers on the metrics port.
+OF_THE_SERVER = (
+    Definition("tollwire_worker_up", "1 where the worker answered in time, else 0.", ("worker",)),
+    Definition(
+        "tollwire_worker_starts", "How often the worker was started.", ("worker",), "counter"
+    ),
+    Definition(
+        "tollwire_build_info",
+        "Always 1; what runs is in the labels.",
+        ("version", "python"),
+    ),
+)

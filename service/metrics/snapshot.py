@@ -1,0 +1,107 @@
+"""What one worker has to say, as plain data: it may have to go through a pipe.
+
+A snapshot is taken when somebody asks. It looks into nothing that could keep it waiting: the
+database is asked in the background (service/backlog).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from service import signals, tallies
+from service.backlog import Unrated
+from service.metrics.process import process_gauges
+
+# {"pid", "counters": [[name, labels, amount]], "histograms": [[name, labels, cells]],
+#  "gauges": [[name, labels, value]], "record": [[name, labels, value]]}
+Snapshot = dict[str, Any]
+
+CALLS_RATED = "tollwire_calls_rated"
+
+
+class Loaded(Protocol):
+    """The decks, as far as they are looked at here."""
+
+    def size(self) -> tuple[int, int]: ...
+
+    def change_number(self) -> int: ...
+
+    def lag_seconds(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    in_use: int
+    idle: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a worker is asked for."""
+
+    decks: Loaded
+    connections: Callable[[], Connections]
+    # By the services' names; whether each says that it serves.
+    health: Callable[[], Mapping[str, bool]]
+    unrated: Callable[[], Mapping[str, Unrated] | None]
+
+
+def take(sources: Sources, *, with_record: bool) -> Snapshot:
+    """``with_record``: also what is the same whichever worker says it."""
+    return {
+        "pid": os.getpid(),
+        "counters": _counters(),
+        "histograms": [
+            [histogram.name, list(labels), cells]
+            for histogram in signals.HISTOGRAMS
+            for labels, cells in histogram.cells().items()
+        ],
+        "gauges": [*_gauges(sources), *process_samples()],
+        "record": _record(sources) if with_record else [],
+    }
+
+
+def process_samples() -> list[list[Any]]:
+    return [[f"tollwire_process_{name}", [], value] for name, value in process_gauges().items()]
+
+
+def _counters() -> list[list[Any]]:
+    counted = [
+        [counter.name, list(labels), amount]
+        for counter in signals.COUNTERS
+        for labels, amount in counter.amounts().items()
+    ]
+    for method, tally in tallies.TALLIES.items():
+        for labels, calls in tallies.named(tally).items():
+            counted.append([CALLS_RATED, [method, *labels], calls])
+    return counted
+
+
+def _gauges(sources: Sources) -> list[list[Any]]:
+    tenants, rates = sources.decks.size()
+    connections = sources.connections()
+    return [
+        *(["tollwire_health", [name], int(on)] for name, on in sources.health().items()),
+        ["tollwire_tenants_loaded", [], tenants],
+        ["tollwire_rates_loaded", [], rates],
+        ["tollwire_rate_change_number", [], sources.decks.change_number()],
+        ["tollwire_rate_lag_seconds", [], sources.decks.lag_seconds()],
+        ["tollwire_database_connections", ["in_use"], connections.in_use],
+        ["tollwire_database_connections", ["idle"], connections.idle],
+        ["tollwire_database_connections_limit", [], connections.limit],
+    ]
+
+
+def _record(sources: Sources) -> list[list[Any]]:
+    now_seconds = time.time()
+    samples: list[list[Any]] = []
+    for reason, found in (sources.unrated() or {}).items():
+        age = max(0.0, now_seconds - found.oldest_started_at_ns / 1e9) if found.calls else 0.0
+        samples.append(["tollwire_unrated_cdrs", [reason], found.calls])
+        samples.append(["tollwire_unrated_oldest_seconds", [reason], age])
+    return samples
