@@ -141,7 +141,9 @@ class Recorder:
         if scope.tenant_ids is not None:
             tenant_ids &= scope.tenant_ids
         extension_ids = {one for tenant_id, one in parties if tenant_id in tenant_ids}
-        present, owners = cdrs.hold_parties(connection, tenant_ids, extension_ids - {0})
+        present, owners = cdrs.hold_parties(
+            connection, tenant_ids, extension_ids - {0}, only_theirs=scope.tenant_ids is not None
+        )
         self._decks.catch_up(connection)
         return known_decks(self._decks, present), owners
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from service import paging
+from service import paging, scopes
 from service.checks import check_id, check_text, refuse
 from service.credentials import Credentials, digest, new_secret, text_of
 from service.decks import tenant_not_found
@@ -123,7 +123,7 @@ class Tokens:
     def list(self, page_size: int, page_token: str, *, include_revoked: bool) -> Page[Token]:
         """One page, by rising id."""
         size = paging.page_size(page_size)
-        wanted = ("tokens", include_revoked)
+        wanted = ("tokens", include_revoked, scopes.within())
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         scope = callers_scope()
         shown: list[Token] = []

@@ -199,9 +199,14 @@ def _recorded(row: Any) -> Recorded:
 
 
 def hold_parties(
-    connection: Connection, tenant_ids: Collection[int], extension_ids: Collection[int]
+    connection: Connection,
+    tenant_ids: Collection[int],
+    extension_ids: Collection[int],
+    *,
+    only_theirs: bool = False,
 ) -> tuple[set[int], dict[int, int]]:
-    """Which of the tenants exist, and the owners of those of the extensions that do.
+    """Which of the tenants exist, and the owners of those of the extensions that do;
+    ``only_theirs``: as if there were no extensions but those tenants'.
 
     None of them can be deleted, and no tenant get another currency, before this transaction ends:
     CDRs have no foreign keys, and a currency is free only while there are no CDRs in it. All other
@@ -212,6 +217,9 @@ def hold_parties(
     extensions = select(ExtensionRow.id, ExtensionRow.tenant_id).where(
         among(connection, ExtensionRow.__table__.c.id, extension_ids)
     )
+    if only_theirs:
+        owner = ExtensionRow.__table__.c.tenant_id
+        extensions = extensions.where(among(connection, owner, tenant_ids))
     held = tenants.order_by(TenantRow.id).with_for_update(read=True, key_share=True)
     present = set(connection.execute(held).scalars())
     if not extension_ids:

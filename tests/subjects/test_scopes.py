@@ -442,6 +442,7 @@ def test_what_is_anothers_is_not_waited_for(place: Place) -> None:
     if place.world.database.engine.dialect.name == "sqlite":
         return  # one writer at a time, whatever it writes
     waiting = ("update a rate", "create a rate", "import rates", "reverse a CDR", "create a CDR")
+    waiting += ("create a CDR of an extension",)
     waiting += ("go on with an upload", "reverse an upload", "update a tenant", "delete a tenant")
     waiting += ("create an extension", "update an extension", "delete an extension")
     other = place.other
