@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
-import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from service.pem_files import PemFile, TlsFiles
 from tests.rpc.running import DEADLINE_SECONDS
@@ -19,7 +25,7 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate with those between it and the authority, and its key, both in PEM."""
+    """A certificate and its key, both in PEM."""
 
     chain: bytes
     key: bytes
@@ -36,32 +42,82 @@ class Issued:
     @property
     def der(self) -> bytes:
         """The certificate itself, as it goes over the wire."""
-        first = self.chain.decode().partition("-----END CERTIFICATE-----")
-        return ssl.PEM_cert_to_DER_cert(first[0] + first[1])
+        return ssl.PEM_cert_to_DER_cert(self.chain.decode())
 
 
 class Authority:
+    """Signs certificates for servers and clients alike."""
+
     def __init__(self) -> None:
-        self._ca = trustme.CA()
-        self.pem = self._ca.cert_pem.bytes()
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        # Authorities are told apart by their names as well.
+        self._name = _name(f"Authority {secrets.token_hex(4)}")
+        self._certificate = self._sign(
+            self._name, self._key.public_key(), (NOW - 9 * DAY, NOW + 9 * DAY), authority=True
+        )
+        self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(
         self,
         *names: str,
-        common_name: str | None = None,
+        uri: str = "",
+        common_name: str = "",
         valid_from: datetime = NOW - DAY,
         valid_until: datetime = NOW + DAY,
     ) -> Issued:
-        made = self._ca.issue_cert(
-            *names, common_name=common_name, not_before=valid_from, not_after=valid_until
+        """``names``: DNS names and addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        shown: list[x509.GeneralName] = [_general_name(name) for name in names]
+        if uri:
+            shown.append(x509.UniformResourceIdentifier(uri))
+        certificate = self._sign(
+            _name(common_name), key.public_key(), (valid_from, valid_until), names=shown
         )
-        chain = b"".join(part.bytes() for part in made.cert_chain_pems)
-        return Issued(chain, made.private_key_pem.bytes())
+        return Issued(
+            certificate.public_bytes(serialization.Encoding.PEM),
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        valid: tuple[datetime, datetime],
+        *,
+        names: Sequence[x509.GeneralName] = (),
+        authority: bool = False,
+    ) -> x509.Certificate:
+        builder = (
+            x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
+            .not_valid_before(valid[0])
+            .not_valid_after(valid[1])
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
 
     def write(self, folder: Path) -> Path:
         path = folder / "ca.pem"
         path.write_bytes(self.pem)
         return path
+
+
+def _name(common_name: str) -> x509.Name:
+    if not common_name:
+        return x509.Name([])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def files_of(folder: Path, *, mutual: bool = False) -> TlsFiles:
