@@ -25,6 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from service import interpreter
+from service.audit import AuditLog
 from service.backlog import Backlog
 from service.calls import Calls
 from service.cdrs import Cdrs
@@ -116,6 +117,7 @@ def built(settings: Settings) -> Iterator[Built]:
                     verification=Verification(database),
                     ledger=Ledger(database),
                     tokens=Tokens(database, credentials),
+                    audit_log=AuditLog(database),
                 ),
                 decks,
                 credentials,

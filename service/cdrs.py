@@ -16,9 +16,9 @@ from ratingcore.keyorder import in_key_order
 from ratingcore.recordrating import rate_records
 from ratingcore.records import records_of
 from ratingcore.tally import Tally
-from service import paging, scopes, tallies
+from service import audit, paging, scopes, tallies
 from service.calls import check_call
-from service.checks import check_id, check_text, refuse
+from service.checks import check_id, check_period, check_text, refuse
 from service.decks import Decks
 from service.digests import PricedRow, digest_of_pricings
 from service.errors import (
@@ -189,7 +189,7 @@ class Cdrs:
 
     def _price(self, connection: Connection, tenant_id: int, calls: Sequence[Unrated]) -> Tally:
         """Price those UNRATED calls of one tenant that have a price now, and enter that in the
-        ledger; returns what they came to."""
+        ledger and in the audit log; returns what they came to."""
         self._decks.catch_up(connection)
         decks = known_decks(self._decks, {tenant_id})
         outcomes = Tally()
@@ -206,11 +206,18 @@ class Cdrs:
         if priced:
             changed = cdrs.price(connection, [(call.cdr_id, outcome) for call, outcome in priced])
             assert changed == len(priced), "a call that is held was priced by somebody else"
-            self._enter(connection, priced)
+            now_ns = self._clock_ns()
+            audit.enter(
+                *(connection, "RateUnrated", f"tenant/{tenant_id}", now_ns),
+                tenant_id=tenant_id,
+                after={"examined": len(calls), "rated": len(priced)},
+            )
+            self._enter(connection, priced, now_ns)
         return outcomes
 
-    def _enter(self, connection: Connection, priced: Sequence[tuple[Unrated, Outcome]]) -> None:
-        now_ns = self._clock_ns()
+    def _enter(
+        self, connection: Connection, priced: Sequence[tuple[Unrated, Outcome]], now_ns: int
+    ) -> None:
         first_id = pricings.add(
             connection,
             [Pricing(call.cdr_id, call.unrated_reason, call.rate_revision) for call, _ in priced],
@@ -242,14 +249,6 @@ def check_filter(wanted: CdrFilter) -> None:
             *check_period(wanted.started_after_ns, wanted.started_before_ns),
         ]
     )
-
-
-def check_period(
-    after_ns: int | None, before_ns: int | None, what: str = "started"
-) -> Iterator[FieldViolation]:
-    """What is wrong with a period from ``after_ns`` (inclusive) to ``before_ns`` (exclusive)."""
-    if after_ns is not None and before_ns is not None and after_ns > before_ns:
-        yield FieldViolation(f"{what}_before", f"must not be before {what}_after")
 
 
 def unknown_cdr(cdr_id: int) -> NotFound:

@@ -33,6 +33,14 @@ def check_id(field: str, number: int, *, required: bool = True) -> Iterator[Fiel
         yield FieldViolation(field, f"must be above 0, got {number}")
 
 
+def check_period(
+    after_ns: int | None, before_ns: int | None, what: str = "started"
+) -> Iterator[FieldViolation]:
+    """What is wrong with a period from ``after_ns`` (inclusive) to ``before_ns`` (exclusive)."""
+    if after_ns is not None and before_ns is not None and after_ns > before_ns:
+        yield FieldViolation(f"{what}_before", f"must not be before {what}_after")
+
+
 def refuse(violations: Iterable[FieldViolation], prefix: str = "") -> None:
     """Raise InvalidInput with all that is wrong, if anything. ``prefix`` is the path of the
     resource within the request, such as "rate."."""

@@ -19,6 +19,7 @@ from itertools import chain, islice
 from operator import attrgetter
 
 from ratingcore import DeckBuilder, IncomingDeck
+from service import audit
 from service.decks import Decks, TenantDeck, built, tenant_not_found
 from service.errors import Exhausted, Reason, invalid_field
 from service.model import ImportMode, ImportOutcome, Rate, RateError
@@ -179,9 +180,7 @@ class DeckImports:
                     revision = stored_decks.revision(connection, tenant_id) or 0
                 return ImportOutcome(rejected=rejected, errors=errors, rate_revision=revision)
             accepted = len(intake.deck)
-            changes, revision = self._take_over(
-                tenant_id, intake.deck, mode == ImportMode.REPLACE, dry_run
-            )
+            changes, revision = self._take_over(tenant_id, intake.deck, mode, dry_run)
         return ImportOutcome(
             created=changes.created,
             updated=changes.updated,
@@ -191,7 +190,7 @@ class DeckImports:
         )
 
     def _take_over(
-        self, tenant_id: int, deck: IncomingDeck, replace: bool, dry_run: bool
+        self, tenant_id: int, deck: IncomingDeck, mode: ImportMode, dry_run: bool
     ) -> tuple[_Changes, int]:
         """What the deck changes, and the revision of the tenant's deck with it; ``dry_run``:
         without it."""
@@ -204,14 +203,34 @@ class DeckImports:
             base = self._decks.in_memory(tenant_id)
             if base is None:
                 raise tenant_not_found(tenant_id)
-            updated, gone = deck.compare(base.deck, replace=replace)
+            updated, gone = deck.compare(base.deck, replace=mode == ImportMode.REPLACE)
             changes = _Changes(created=len(deck) - updated, updated=updated, gone=gone)
             if dry_run or not (len(deck) or gone):
                 return changes, base.revision
             made = self._write(connection, base, deck, changes)
             hand_over(made)
+            self._enter(connection, mode, changes, made)
             stored_decks.advance(connection, tenant_id, made.revision)
         return changes, made.revision
+
+    def _enter(
+        self, connection: Connection, mode: ImportMode, changes: _Changes, made: TenantDeck
+    ) -> None:
+        """Into the audit log: what it came to, and not each rate, whose history is kept anyway."""
+        done = {
+            "mode": mode.name,
+            "created": changes.created,
+            "updated": changes.updated,
+            "deleted": changes.deleted,
+            "rate_revision": made.revision,
+        }
+        tenant_id = made.tenant.id
+        resource = f"deck/{tenant_id}"
+        audit.enter(
+            *(connection, "ImportRates", resource, self._clock_ns()),
+            tenant_id=tenant_id,
+            after=done,
+        )
 
     def _write(
         self, connection: Connection, base: TenantDeck, deck: IncomingDeck, changes: _Changes

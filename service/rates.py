@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from service import paging, scopes
+from service import audit, paging, scopes
 from service.checks import check_id, check_text, refuse
 from service.deck_import import DeckImports, Intake
 from service.decks import Decks, tenant_not_found
@@ -52,6 +52,7 @@ class Rates:
             rate_id = ids.take(connection, "rate_versions")
             rate = replace(rate, id=rate_id, version_id=rate_id)
             storage.add(connection, rate, revision)
+            _enter(connection, "CreateRate", now_ns, None, rate)
             stored_decks.advance(connection, rate.tenant_id, revision)
         self._decks.refresh_after_commit()
         return rate
@@ -112,6 +113,7 @@ class Rates:
             )
             storage.retire(connection, present.version_id, revision + 1)
             storage.add(connection, changed, revision + 1)
+            _enter(connection, "UpdateRate", changed.updated_at_ns, present, changed)
             stored_decks.advance(connection, changed.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
         return changed
@@ -122,6 +124,7 @@ class Rates:
         with self._database.write() as connection:
             revision, present = self._hold(connection, rate_id, etag)
             storage.retire(connection, present.version_id, revision + 1)
+            _enter(connection, "DeleteRate", self._clock_ns(), present, None)
             stored_decks.advance(connection, present.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
 
@@ -174,6 +177,20 @@ class Rates:
                 metadata={"rate_id": str(rate_id), "etag": present.etag},
             )
         return revision, present
+
+
+def _enter(
+    connection: Connection, action: str, now_ns: int, before: Rate | None, after: Rate | None
+) -> None:
+    """Into the audit log."""
+    one = after or before
+    assert one is not None
+    audit.enter(
+        *(connection, action, f"rate/{one.id}", now_ns),
+        tenant_id=one.tenant_id,
+        before=before,
+        after=after,
+    )
 
 
 def _lock_deck(connection: Connection, tenant_id: int) -> int:

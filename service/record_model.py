@@ -1,4 +1,5 @@
-"""The plain types around the record of calls: uploads, corrections, and the proof that it is right.
+"""The plain types around the record of calls: uploads, corrections, the proof that it is right, and
+the log of administrative changes.
 
 Those of the calls themselves, of what they cost and of who pays are in service.model, whose
 conventions hold here too. Knows no gRPC, no SQL and no rating core.
@@ -197,3 +198,32 @@ class LedgerProgress:
     rows_per_second: float
     differences: tuple[LedgerDifference, ...]
     done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One administrative change. ``id`` 0: not written yet. ``before`` and ``after`` are JSON; ""
+    where there is nothing to show."""
+
+    id: int = 0
+    created_at_ns: int = 0
+    caller: str = ""
+    token_id: int = 0
+    request_id: str = ""
+    action: str = ""
+    tenant_id: int = 0
+    resource: str = ""
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """All conditions must hold. 0, "" and None mean "any". Times: after <= created_at < before.
+    ``within``: about one of these tenants."""
+
+    tenant_id: int = 0
+    action: str = ""
+    created_after_ns: int | None = None
+    created_before_ns: int | None = None
+    within: tuple[int, ...] | None = None

@@ -8,13 +8,14 @@ it.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from service import paging, scopes
-from service.cdrs import check_period, most_bytes, unknown_cdr
-from service.checks import check_id, check_text, refuse
+from service import audit, paging, scopes
+from service.cdrs import most_bytes, unknown_cdr
+from service.checks import check_id, check_period, check_text, refuse
 from service.digests import digest_of_reversals
 from service.errors import FieldViolation
 from service.model import (
@@ -36,6 +37,8 @@ from service.uploads import is_visible, visible_upload
 PART_CDRS = MAX_BATCH_CALLS
 PART_CHUNKS = 100
 
+_REVERSE_UPLOAD = "ReverseUpload"
+
 
 class Reversals:
     """What clients do with reversals. Thread-safe."""
@@ -50,7 +53,8 @@ class Reversals:
         with self._database.write() as connection:
             if not reversals.hold_cdr(connection, cdr_id, scopes.within()):
                 raise unknown_cdr(cdr_id)
-            self._reverse(connection, [IdRange(cdr_id, cdr_id)], request)
+            just_this = [IdRange(cdr_id, cdr_id)]
+            self._reverse(connection, just_this, request, "ReverseCdr", f"cdr/{cdr_id}")
         with self._database.read() as connection:
             cdr = cdr_lists.by_id(connection, cdr_id)
         assert cdr is not None
@@ -63,9 +67,16 @@ class Reversals:
         at once, and no CDR is reversed twice.
         """
         refuse([*check_id("upload_id", upload_id), *_check_request(request)])
+        resource = f"upload/{upload_id}"
         with self._database.write() as connection:
             upload = visible_upload(connection, upload_id, hold=True)
-            reversals.mark_upload(connection, upload_id, self._clock_ns())
+            now_ns = self._clock_ns()
+            if reversals.mark_upload(connection, upload_id, now_ns):
+                audit.enter(
+                    *(connection, _REVERSE_UPLOAD, resource, now_ns),
+                    tenant_id=audit.sole_tenant(upload.scope),
+                    after={"reversed_at": audit.time_text(now_ns)},
+                )
         reversed_now, last_chunk = 0, -1
         while True:
             with self._database.write() as connection:
@@ -74,16 +85,29 @@ class Reversals:
                 part = _part(reversals.made_by(connection, upload_id, last_chunk, PART_CHUNKS))
                 if not part:
                     break
-                reversed_now += self._reverse(connection, [cdrs for _, cdrs in part], request)
+                made = [cdrs for _, cdrs in part]
+                reversed_now += self._reverse(connection, made, request, _REVERSE_UPLOAD, resource)
             last_chunk = part[-1][0]
         return UploadReversal(upload.created, reversed_now, upload.created - reversed_now)
 
     def _reverse(
-        self, connection: Connection, ranges: Sequence[IdRange], request: ReversalRequest
+        self,
+        connection: Connection,
+        ranges: Sequence[IdRange],
+        request: ReversalRequest,
+        action: str,
+        resource: str,
     ) -> int:
-        """Reverse those CDRs that are not yet, and enter it in the ledger; returns how many."""
+        """Reverse those CDRs that are not yet, and enter it in the ledger and, for each tenant, in
+        the audit log; returns how many. Reasons stand in the reversals themselves."""
         now_ns = self._clock_ns()
         rows = reversals.add(connection, ranges, request, now_ns)
+        for tenant_id, count in sorted(Counter(row.tenant_id for row in rows).items()):
+            audit.enter(
+                *(connection, action, resource, now_ns),
+                tenant_id=tenant_id,
+                after={"reversed": count},
+            )
         if rows:
             digest = digest_of_reversals(rows)
             ledger.append(connection, EntryKind.REVERSED, rows[0].id, len(rows), digest, now_ns)

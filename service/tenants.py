@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from service import paging, scopes
+from service import audit, paging, scopes
 from service.checks import check_id, check_text, refuse
 from service.decks import Decks, tenant_not_found
 from service.errors import (
@@ -97,6 +97,7 @@ class Tenants:
                     f"there is a tenant {tenant.id} already",
                     metadata={"tenant_id": str(tenant.id)},
                 )
+            _enter(connection, "CreateTenant", tenant.created_at_ns, None, tenant)
             revision = stored_decks.create(connection, tenant.id) + 1
             storage.add_version(connection, tenant, revision)
             stored_decks.advance(connection, tenant.id, revision)
@@ -143,6 +144,7 @@ class Tenants:
                     metadata={"tenant_id": str(tenant.id), "currency": present.currency},
                 )
             storage.change(connection, changed)
+            _enter(connection, "UpdateTenant", self._clock_ns(), present, changed)
             storage.add_version(connection, changed, revision + 1)
             stored_decks.advance(connection, tenant.id, revision + 1)
         self._decks.refresh_after_commit()
@@ -153,7 +155,7 @@ class Tenants:
         refer to it."""
         refuse(check_id("id", tenant_id))
         with self._database.write() as connection:
-            revision, _ = self._hold(connection, tenant_id)
+            revision, present = self._hold(connection, tenant_id)
             if _has_cdrs(connection, tenant_id):
                 raise FailedPrecondition(
                     Reason.TENANT_IN_USE,
@@ -162,6 +164,7 @@ class Tenants:
                 )
             rates.retire_all(connection, tenant_id, revision + 1)
             storage.remove(connection, tenant_id)
+            _enter(connection, "DeleteTenant", self._clock_ns(), present, None)
             stored_decks.advance(connection, tenant_id, revision + 1)
         self._decks.refresh_after_commit()
 
@@ -183,6 +186,7 @@ class Tenants:
                     f"there is an extension {extension.id} already",
                     metadata={"extension_id": str(extension.id)},
                 )
+            _enter(connection, "CreateExtension", self._clock_ns(), None, extension)
         return extension
 
     def get_extension(self, extension_id: int) -> Extension:
@@ -224,13 +228,15 @@ class Tenants:
             refuse(check_extension(changed), "extension.")
             if changed != present:
                 storage.change_extension(connection, changed)
+                _enter(connection, "UpdateExtension", self._clock_ns(), present, changed)
         return changed
 
     def delete_extension(self, extension_id: int) -> None:
         """FailedPrecondition EXTENSION_IN_USE while CDRs refer to it."""
         refuse(check_id("id", extension_id))
         with self._database.write() as connection:
-            if storage.lock_extension(connection, extension_id, scopes.within()) is None:
+            present = storage.lock_extension(connection, extension_id, scopes.within())
+            if present is None:
                 raise _extension_not_found(extension_id)
             if _extension_has_cdrs(connection, extension_id):
                 raise FailedPrecondition(
@@ -239,6 +245,7 @@ class Tenants:
                     metadata={"extension_id": str(extension_id)},
                 )
             storage.remove_extension(connection, extension_id)
+            _enter(connection, "DeleteExtension", self._clock_ns(), present, None)
 
     def _hold(self, connection: Connection, tenant_id: int) -> tuple[int, Tenant]:
         """The revision of a tenant's deck and the tenant, both locked."""
@@ -254,6 +261,25 @@ class Tenants:
 def is_there(connection: Connection, tenant_id: int) -> bool:
     """Whether there is such a tenant, for the caller."""
     return storage.get(connection, tenant_id) is not None and scopes.covers(tenant_id)
+
+
+def _enter(
+    connection: Connection,
+    action: str,
+    now_ns: int,
+    before: Tenant | Extension | None,
+    after: Tenant | Extension | None,
+) -> None:
+    """Into the audit log."""
+    one = after or before
+    assert one is not None
+    if isinstance(one, Tenant):
+        resource, tenant_id = f"tenant/{one.id}", one.id
+    else:
+        resource, tenant_id = f"extension/{one.id}", one.tenant_id
+    audit.enter(
+        *(connection, action, resource, now_ns), tenant_id=tenant_id, before=before, after=after
+    )
 
 
 def _check_chosen(extension_id: int) -> Iterator[FieldViolation]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from service import paging, scopes
+from service import audit, paging, scopes
 from service.checks import check_id, check_text, refuse
 from service.credentials import Credentials, digest, new_secret, text_of
 from service.decks import tenant_not_found
@@ -146,8 +146,10 @@ class Tokens:
                 return token
             now_ns = self._clock_ns()
             storage.revoke(connection, token_id, now_ns, seq)
+            revoked = replace(token, revoked_at_ns=now_ns)
+            _enter(connection, "RevokeToken", now_ns, token, revoked)
         self._credentials.load_after_commit()
-        return replace(token, revoked_at_ns=now_ns)
+        return revoked
 
     def _add(
         self, connection: Connection, token: Token, now_ns: int, seq: int = 0
@@ -169,7 +171,20 @@ class Tokens:
         )
         secret = new_secret()
         storage.add(connection, token, digest(secret), seq)
+        _enter(connection, "CreateToken", now_ns, None, token)
         return token, text_of(token.id, secret)
+
+
+def _enter(
+    connection: Connection, action: str, now_ns: int, before: Token | None, after: Token
+) -> None:
+    """Into the audit log."""
+    audit.enter(
+        *(connection, action, f"token/{after.id}", now_ns),
+        tenant_id=audit.sole_tenant(after.scope),
+        before=before,
+        after=after,
+    )
 
 
 def _check_reach(token: Token) -> None:

@@ -17,8 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from service import scopes
-from service.cdrs import check_period
-from service.checks import check_id, refuse
+from service.checks import check_id, check_period, refuse
 from service.errors import FieldViolation
 from service.model import (
     Direction,

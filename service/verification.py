@@ -19,8 +19,7 @@ from ratingcore.keptrates import KeptRates
 from ratingcore.storedrows import StoredRows, read_copy, read_tuples
 from ratingcore.verification import Finding, recompute
 from service import scopes
-from service.cdrs import check_period
-from service.checks import check_id, refuse
+from service.checks import check_id, check_period, refuse
 from service.decks import tenant_not_found
 from service.model import RatingStatus, UnratedReason
 from service.money import format_e4

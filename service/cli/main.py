@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from service.cli.audit import audit
 from service.cli.cdrs import cdrs
 from service.cli.cdrs_reversals import list_reversals, reverse_cdr, reverse_upload
 from service.cli.cdrs_upload import upload_cdrs
@@ -37,7 +38,9 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage, ledger, tokens):
+for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage, ledger):
+    main.add_command(command)
+for command in (tokens, audit):
     main.add_command(command)
 
 rates.add_command(import_rates)

@@ -1,4 +1,4 @@
-"""AccessService: tokens. Each method parses, calls one thing, answers."""
+"""AccessService: tokens, and the audit log. Each method parses, calls one thing, answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 
 import grpc
 
-from service.rpc.conversion import fields, tokens
+from service.audit import AuditLog
+from service.rpc.conversion import audit, fields, tokens
 from service.tokens import Tokens
 from tollwire.v1 import access_service_pb2 as pb
 from tollwire.v1 import access_service_pb2_grpc
@@ -15,8 +16,9 @@ Context = grpc.ServicerContext
 
 
 class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, audit_log: AuditLog) -> None:
         self._tokens = tokens
+        self._audit_log = audit_log
 
     def CreateToken(
         self, request: pb.CreateTokenRequest, context: Context
@@ -41,5 +43,9 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
     def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, context: Context
     ) -> pb.ListAuditEntriesResponse:
-        """Nothing is written down yet, so there is nothing to show."""
-        return pb.ListAuditEntriesResponse()
+        page = self._audit_log.list(
+            audit.audit_filter(request), request.page_size, request.page_token
+        )
+        return pb.ListAuditEntriesResponse(
+            entries=map(audit.audit_entry, page.items), next_page_token=page.next_page_token
+        )

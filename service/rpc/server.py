@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from service.audit import AuditLog
 from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import DEFAULT_DATABASE_WAIT_SECONDS, Listen
@@ -106,6 +107,7 @@ class Subjects:
     verification: Verification
     ledger: Ledger
     tokens: Tokens
+    audit_log: AuditLog
 
 
 class RpcServer:
@@ -152,7 +154,7 @@ class RpcServer:
             Turns(self._capacity.chunks, database_wait_seconds),
         )
         tenant = TenantServicer(subjects.tenants)
-        access = AccessServicer(subjects.tokens)
+        access = AccessServicer(subjects.tokens, subjects.audit_log)
         for service, servicer, streams in (
             (_SERVICES["rating"], rating, self._streams),
             (_SERVICES["cdr"], cdr, self._streams),

@@ -1,4 +1,4 @@
-"""The tables of access: who is let in.
+"""The tables of access: who is let in, and what they have changed.
 
 The conventions are those of ``tables``, but that roles stand by their names: nobody reads them in
 bulk. ``schema`` has all tables.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, SmallInteger, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.storage.tables import Base
+from service.storage.tables import Base, RowId
 
 
 class TokenRow(Base):
@@ -56,3 +56,24 @@ class TokenClockRow(Base):
     change_seq: Mapped[int] = mapped_column(BigInteger)
 
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
+class AuditEntryRow(Base):
+    """One administrative change. ``tenant_id`` 0: about several tenants, or none. ``before`` and
+    ``after`` are JSON, or empty. An entry is written once and stays."""
+
+    __tablename__ = "audit_entries"
+
+    # The database counts: a counter of ids would be locked until the end of each change.
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    token_id: Mapped[int] = mapped_column(BigInteger)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    caller: Mapped[str] = mapped_column(Text)
+    request_id: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
+    resource: Mapped[str] = mapped_column(Text)
+    before: Mapped[str] = mapped_column(Text)
+    after: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_audit_entries_tenant_id_id", "tenant_id", "id"),)

@@ -161,13 +161,15 @@ def stored(connection: Connection, first_id: int, count: int) -> Sequence[Any]:
     return connection.execute(query).all()
 
 
-def mark_upload(connection: Connection, upload_id: int, now_ns: int) -> None:
-    """From now on no chunk of the upload gets in. The transaction holds the upload."""
-    connection.execute(
+def mark_upload(connection: Connection, upload_id: int, now_ns: int) -> bool:
+    """From now on no chunk of the upload gets in. Whether that was not so before. The transaction
+    holds the upload."""
+    marked = connection.execute(
         update(UploadRow)
         .where(UploadRow.id == upload_id, UploadRow.reversed_at_ns.is_(None))
         .values(reversed_at_ns=now_ns)
     )
+    return marked.rowcount > 0
 
 
 def made_by(

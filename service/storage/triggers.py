@@ -5,8 +5,8 @@ Rating rule 9 as triggers, for both databases:
 - cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, and nothing but its outcome changes;
   every other UPDATE and each DELETE is refused, and so is that one where the CDR is reversed.
 - rate_versions: a row may be retired, once; every other UPDATE and each DELETE is refused.
-- tenant_versions, upload_chunks, cdr_pricings, cdr_reversals, ledger_entries: UPDATE and DELETE
-  are refused.
+- tenant_versions, upload_chunks, cdr_pricings, cdr_reversals, ledger_entries, audit_entries: UPDATE
+  and DELETE are refused.
 - ledger_heads: a chain grows by one entry at a time; DELETE is refused.
 - upload_failures: UPDATE is refused; old ones may be deleted.
 - tokens: a row may be revoked, once; every other UPDATE and each DELETE is refused.
@@ -120,6 +120,8 @@ _REFUSALS = (
         f" AND {_kept('tokens', ('revoked_at_ns', 'change_seq'))})",
     ),
     _Refusal("tokens", "DELETE", "a token is never deleted"),
+    _Refusal("audit_entries", "UPDATE", "an entry of the audit log never changes"),
+    _Refusal("audit_entries", "DELETE", "an entry of the audit log is never deleted"),
     _Refusal("tenants", "UPDATE", "a tenant keeps its id", when="NOT (NEW.id {is} OLD.id)"),
     _Refusal("tenants", "DELETE", "CDRs refer to this tenant", in_use_by="tenant_id"),
     _Refusal(
@@ -178,6 +180,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "certificate_identity = NEW.certificate_identity AND revoked_at_ns IS NULL"
         " AND NEW.revoked_at_ns IS NULL",
     ),
+    "audit_entries": ("NEW.rowid <> -1 AND rowid = NEW.rowid",),
     "tenants": ("rowid = NEW.rowid", "id = NEW.id"),
     "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
 }

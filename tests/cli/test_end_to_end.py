@@ -492,3 +492,20 @@ def test_an_interrupted_upload_says_how_to_go_on(tmp_path: Path) -> None:
             client.wait()
         assert client.returncode == 130
         assert stderr == ("tollwire: interrupted; run the same command again to go on (upload 1)\n")
+
+
+def test_audit(run: Run, tenant: str) -> None:
+    run("tenants", "update", tenant, "--name", "Acme Ltd")
+    newest, imported, created = as_json_lines(run, "audit", "--tenant", tenant)
+    assert newest["action"] == "UpdateTenant"
+    assert newest["resource"] == f"tenant/{tenant}"
+    before, after = json.loads(newest["before"]), json.loads(newest["after"])
+    assert (before["name"], after["name"]) == ("Acme", "Acme Ltd")
+    assert (imported["action"], created["action"]) == ("ImportRates", "CreateTenant")
+    header, line = run("audit", "--tenant", tenant, "--action", "ImportRates").splitlines()
+    assert header.split() == [
+        *("id", "time", "caller", "action", "tenant", "resource", "before", "after")
+    ]
+    assert f"deck/{tenant}" in line and "local" in line
+    past = ("audit", "--tenant", tenant, "--to", "2020-01-01")
+    assert as_json_lines(run, *past) == []

@@ -42,6 +42,8 @@ from service.model import (
     UsageTotals,
 )
 from service.record_model import (
+    AuditEntry,
+    AuditFilter,
     CdrDifference,
     ChunkResult,
     FailedRecord,
@@ -141,7 +143,7 @@ def server(subject: Fake) -> Any:
             SERVICES["RatingService"]: RatingServicer(fake, fake),
             SERVICES["CdrService"]: CdrServicer(*[fake] * 6, Turns(1, patience_seconds=1)),
             SERVICES["TenantService"]: TenantServicer(fake),
-            SERVICES["AccessService"]: AccessServicer(fake),
+            SERVICES["AccessService"]: AccessServicer(fake, fake),
         },
         grpc_testing.strict_real_time(),
     )
@@ -399,6 +401,36 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         access_pb.ListTokensResponse(tokens=[TOKEN_MESSAGE], next_page_token="next"),
     ),
     (
+        "AccessService/ListAuditEntries",
+        access_pb.ListAuditEntriesRequest(
+            tenant_id=7,
+            action="UpdateRate",
+            created_after=Timestamp(nanos=1),
+            created_before=Timestamp(nanos=2),
+            page_size=-5,
+            page_token="t",
+        ),
+        Page([AuditEntry(5, 6, "Ada", 2, "r-1", "UpdateRate", 7, "rate/9", "{}", "[]")], "next"),
+        ("list", AuditFilter(7, "UpdateRate", 1, 2), -5, "t"),
+        access_pb.ListAuditEntriesResponse(
+            entries=[
+                access_pb.AuditEntry(
+                    id=5,
+                    created_at=Timestamp(nanos=6),
+                    caller="Ada",
+                    token_id=2,
+                    request_id="r-1",
+                    action="UpdateRate",
+                    tenant_id=7,
+                    resource="rate/9",
+                    before="{}",
+                    after="[]",
+                )
+            ],
+            next_page_token="next",
+        ),
+    ),
+    (
         "AccessService/RevokeToken",
         access_pb.RevokeTokenRequest(id=5),
         replace(TOKEN, revoked_at_ns=6),
@@ -439,7 +471,6 @@ def test_every_method_is_tried() -> None:
         *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
         "CdrService/VerifyCdrs",
         "CdrService/VerifyLedger",
-        "AccessService/ListAuditEntries",
     }
     everything = {
         f"{service.name}/{method.name}"

@@ -26,7 +26,7 @@ from tests.subjects.world import World, call
 _ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
 _HISTORY = (
     *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
-    *("upload_chunks", "ledger_entries", "tokens"),
+    *("upload_chunks", "ledger_entries", "tokens", "audit_entries"),
 )
 _UNCHANGING = (*_HISTORY, "upload_failures")  # of which old ones are deleted
 _OUTCOME = {
@@ -190,6 +190,7 @@ _UNIQUE: dict[str, list[tuple[str, ...]]] = {
     "ledger_heads": [("chain",)],
     "cdr_reversals": [("id",), ("cdr_id",)],
     "tokens": [("id",), ("certificate_identity",)],
+    "audit_entries": [("id",)],
     "tenants": [("id",)],
     "extensions": [("id",)],
 }
@@ -246,7 +247,7 @@ def test_no_row_can_be_replaced_by_its_hidden_rowid(attacker: Attacker) -> None:
     if not attacker.is_sqlite:
         return
     for table, key, forged in _colliding_rows(attacker):
-        if table in ("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions"):
+        if table in ("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "audit_entries"):
             continue  # there it is not hidden: it is the id
         new = forged | {name: _forged("id", forged[name]) for name in key}
         columns = ", ".join(new)

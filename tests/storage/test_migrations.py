@@ -22,6 +22,7 @@ _COUNTERS = {"tenants", "extensions", "rate_versions", "uploads", "tokens"}
 _GUARDED = (
     *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
     *("upload_chunks", "ledger_entries", "ledger_heads", "tenants", "extensions", "tokens"),
+    "audit_entries",
 )
 
 

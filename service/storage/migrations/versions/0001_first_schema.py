@@ -39,6 +39,7 @@ def upgrade() -> None:
     _create_cdr_pricings()
     _create_ledger()
     _create_tokens()
+    _create_audit_entries()
     if op.get_bind().dialect.supports_sequences:
         for table in _ID_BLOCKS:
             blocks = sa.Sequence(f"{table}_id_blocks", start=1, increment=_ID_BLOCK_SIZE)
@@ -430,3 +431,21 @@ def _create_tokens() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_token_clock"),
     )
     op.bulk_insert(clock, [{"id": 1, "change_seq": 0}])
+
+
+def _create_audit_entries() -> None:
+    op.create_table(
+        "audit_entries",
+        sa.Column("id", _ROW_ID, nullable=False),
+        sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
+        sa.Column("token_id", sa.BigInteger(), nullable=False),
+        sa.Column("tenant_id", sa.BigInteger(), nullable=False),
+        sa.Column("caller", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("resource", sa.Text(), nullable=False),
+        sa.Column("before", sa.Text(), nullable=False),
+        sa.Column("after", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_audit_entries"),
+    )
+    op.create_index("ix_audit_entries_tenant_id_id", "audit_entries", ["tenant_id", "id"])

@@ -1,0 +1,48 @@
+"""``tollwire audit``: who changed what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from service.cli.connection import Client, connected
+from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.tenants import given
+from service.cli.values import ID, TIME, write_time
+from tollwire.v1.access_service_pb2 import ListAuditEntriesRequest
+
+
+@click.command()
+@click.option("--tenant", "tenant_id", type=ID, help="Changes about this tenant only.")
+@click.option("--action", metavar="METHOD", help="Of this method only, such as UpdateRate.")
+@click.option(
+    "--from", "created_after", type=TIME, help="Made at this time, or date (UTC), or later."
+)
+@click.option("--to", "created_before", type=TIME, help="Made before this time, or date (UTC).")
+@limit_option
+@connected
+def audit(client: Client, limit: int, **filters: Any) -> None:
+    """Administrative changes, the newest first: who, what, before and after."""
+
+    def fetch(size: int, token: str) -> tuple[Any, str]:
+        request = ListAuditEntriesRequest(**given(filters), page_size=size, page_token=token)
+        answer = client.access.ListAuditEntries(request, timeout=client.timeout)
+        return answer.entries, answer.next_page_token
+
+    print_listing(
+        client,
+        Listing(fetch, limit),
+        ("id", "time", "caller", "action", "tenant", "resource", "before", "after"),
+        lambda e: (
+            str(e.id),
+            write_time(e.created_at),
+            e.caller,
+            e.action,
+            str(e.tenant_id or ""),
+            e.resource,
+            e.before,
+            e.after,
+        ),
+        right=("id", "tenant"),
+    )

@@ -1,0 +1,42 @@
+"""Entries of the audit log, as rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from service.record_model import AuditEntry, AuditFilter
+from service.storage.access_tables import AuditEntryRow
+from service.storage.owners import of_tenants
+
+_TABLE = AuditEntryRow.__table__
+
+
+def add(connection: Connection, entry: AuditEntry) -> None:
+    """The database picks the id."""
+    values = asdict(entry)
+    del values["id"]
+    connection.execute(insert(AuditEntryRow).values(values))
+
+
+def page(
+    connection: Connection, wanted: AuditFilter, before_id: int | None, size: int
+) -> list[AuditEntry]:
+    """The newest first, from below ``before_id`` on."""
+    conditions = of_tenants(connection, _TABLE.c.tenant_id, wanted.tenant_id, wanted.within)
+    if wanted.action:
+        conditions.append(_TABLE.c.action == wanted.action)
+    if wanted.created_after_ns is not None:
+        conditions.append(_TABLE.c.created_at_ns >= wanted.created_after_ns)
+    if wanted.created_before_ns is not None:
+        conditions.append(_TABLE.c.created_at_ns < wanted.created_before_ns)
+    if before_id is not None:
+        conditions.append(_TABLE.c.id < before_id)
+    query = select(_TABLE).where(*conditions).order_by(_TABLE.c.id.desc()).limit(size)
+    return [_from_row(row) for row in connection.execute(query)]
+
+
+def _from_row(row: Any) -> AuditEntry:
+    return AuditEntry(**row._mapping)
