@@ -37,6 +37,7 @@ SUBJECTS = (
     "instructions",
     "stream",
     "unary",
+    "access",
     "contention",
     "imports",
     "change",

@@ -76,7 +76,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def wrong_texts(token_id: int, text: str) -> dict[str, str]:
     """Each a text that must let nobody in."""
-    secret = text.rpartition("_")[2]
+    secret = text.removeprefix(f"tw_{token_id}_")
     swapped = ("B" if secret[0] == "A" else "A") + secret[1:]
     return {
         "wrong": f"tw_{token_id}_{swapped}",

@@ -1,0 +1,196 @@
+"""What knowing the caller costs, and what the time that a wrong token takes tells whoever sent it.
+
+Both are measured in this process, around the handler: over the wire a microsecond is lost in the
+noise, which would make the second result better than it is.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from benchmarks import databases
+from benchmarks.harness import (
+    Row,
+    Spread,
+    agreed,
+    at_most,
+    compared,
+    digest,
+    in_turns,
+    over_baseline,
+    timed,
+)
+from benchmarks.workbench import TENANT_ID, Workbench
+from service.app import Built, built
+from service.config import Settings
+from service.errors import Unauthenticated
+from service.model import Rate, Tenant, Token
+from service.request import EVERY_TENANT, Role
+from service.rpc.access_control import AccessControl
+from service.rpc.entrance import Entrance, Visit
+from service.rpc.rating_service import RatingServicer
+from tollwire.v1 import rating_service_pb2, types_pb2
+
+METHOD = "RatingService/RateCall"
+CALLS = 20_000
+TOKENS = 1_000
+SAMPLES = 10_000
+
+
+class Context:
+    """As much of grpc's context as is asked before a message is read."""
+
+    def __init__(self, *authorization: str) -> None:
+        # What grpc's own client sends, and the token behind it.
+        self._metadata = (
+            ("user-agent", "grpc-python/1.85.1 grpc-c/53.0.0 (linux; chttp2)"),
+            *(("authorization", text) for text in authorization),
+        )
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def is_active(self) -> bool:
+        return True
+
+
+def run(bench: Workbench) -> Iterator[Row]:
+    url, _ = bench.databases.keep("sqlite")
+    databases.prepare(url)
+    with built(Settings(database=url)) as everything:
+        subjects = everything.subjects
+        subjects.tenants.create(Tenant(name="Bench"))
+        subjects.rates.create(Rate(tenant_id=TENANT_ID, prefix="44", cost_per_minute_e4=200))
+        made = [
+            subjects.tokens.create(Token("bench", Role.RATER, EVERY_TENANT))
+            for _ in range(bench.size(TOKENS, 5))
+        ]
+        (gone, _), (known, text) = made[-3:-1]
+        # Its id is as long as that of the one that is known.
+        subjects.tokens.revoke(gone.id)
+        secret = text.removeprefix(f"tw_{known.id}_")
+        yield from _costs(bench, everything, text)
+        yield _what_time_tells(bench, everything, known.id, gone.id, secret)
+
+
+def _costs(bench: Workbench, everything: Built, text: str) -> Iterator[Row]:
+    """RateCall between the transport and the core, by how its caller is known."""
+    servicer = RatingServicer(everything.subjects.calls, everything.subjects.rates)
+    access = AccessControl(everything.credentials, is_open=True)
+    request = rating_service_pb2.RateCallRequest(
+        call=types_pb2.Call(
+            tenant_id=TENANT_ID,
+            destination_number="442079460000",
+            direction=types_pb2.DIRECTION_OUTBOUND,
+            disposition=types_pb2.DISPOSITION_ANSWERED,
+            duration_seconds=63,
+        )
+    )
+    request.call.started_at.seconds = 1_772_445_600
+    data = request.SerializeToString()
+    count = bench.size(CALLS, 100)
+    answers: list[str] = []
+
+    def rating(entrance: Entrance, context: Any) -> Callable[[], float]:
+        def work() -> None:
+            for _ in range(count):
+                visit = Visit(METHOD, context)
+                with entrance.visit(visit):
+                    answer = servicer.RateCall(data, context)
+                entrance.ended(visit)
+            answers.append(digest(answer))
+
+        return timed(work, per=count)
+
+    contestants = {
+        "nobody is asked": rating(Entrance(), Context()),
+        "no token": rating(Entrance(access, access.stays), Context()),
+        "token": rating(Entrance(access, access.stays), Context(f"Bearer {text}")),
+    }
+    in_turns(contestants, 1)  # warming up
+    taken = in_turns(contestants, bench.size(9, 1))
+    same = agreed("RateCall", *answers)
+    for name, words in (("no token", "an open server, no token"), ("token", "a token")):
+        yield compared(
+            f"RateCall's handler, {words}",
+            "ns",
+            taken[name],
+            "nobody is asked who they are",
+            taken["nobody is asked"],
+            over_baseline,
+            "times that",
+            digest=same,
+            note="from the transport's call to the answer's bytes, in one thread",
+        )
+
+
+def _what_time_tells(
+    bench: Workbench, everything: Built, known_id: int, unknown_id: int, secret: str
+) -> Row:
+    """How much surer the time makes whoever guesses whether a token's id is known: 0 is not at all,
+    1 is certain. Beside it, the same of two lots of tokens that are wrong in the same way."""
+    wrong_secret = ("A" if secret[0] != "A" else "B") + secret[1:]
+    wrong = f"tw_{known_id}_{wrong_secret}"
+    lots = {"unknown": f"tw_{unknown_id}_{secret}", "wrong": wrong, "wrong as well": wrong}
+    refusals = {name: _refusal(everything, token) for name, token in lots.items()}
+    same = agreed("what is refused", *map(digest, refusals.values()))
+    told, noise, times = [], [], []
+    for round_number in range(bench.size(9, 1)):
+        taken = _timed_in_a_mix(everything, lots, bench.size(SAMPLES, 50), round_number)
+        told.append(_advantage(taken["unknown"], taken["wrong"]))
+        noise.append(_advantage(taken["wrong as well"], taken["wrong"]))
+        times.append(Spread.of(taken["unknown"]).median / Spread.of(taken["wrong"]).median)
+    return Row(
+        "what time tells of a token's id",
+        "of certainty",
+        Spread.of(told),
+        "two lots of wrong secrets",
+        Spread.of(noise),
+        Spread.of(times),
+        "times the median time",
+        budget=at_most(1.02),
+        digest=same,
+        note="0 is nothing, 1 certainty: by how much an unknown id takes longer, or shorter, than a"
+        " wrong secret more often than not",
+    )
+
+
+def _refusal(everything: Built, token: str) -> str:
+    try:
+        everything.credentials.of_token(token)
+    except Unauthenticated as error:
+        return error.message
+    raise AssertionError("a wrong token was let in")
+
+
+def _timed_in_a_mix(
+    everything: Built, lots: dict[str, str], count: int, seed: int
+) -> dict[str, list[float]]:
+    """How long each of the lots takes to be refused, ``count`` times, in an order by chance."""
+    order = list(lots) * count
+    random.Random(seed).shuffle(order)
+    taken: dict[str, list[float]] = {name: [] for name in lots}
+    of_token = everything.credentials.of_token
+    for name in order:
+        token = lots[name]
+        started = time.perf_counter_ns()
+        try:
+            of_token(token)
+        except Unauthenticated:
+            taken[name].append(time.perf_counter_ns() - started)
+    return taken
+
+
+def _advantage(one: Sequence[float], other: Sequence[float]) -> float:
+    """How far one of each is from being the greater one half of the time, ties halved: of 0 to 1.
+    It asks for the order alone, so no outlier counts more than any other."""
+    ordered = sorted(other)
+    beaten = sum(bisect_left(ordered, value) + bisect_right(ordered, value) for value in one)
+    return abs(beaten / (len(one) * len(other)) - 1)
