@@ -16,6 +16,7 @@ import grpc
 
 from service.cli.credentials import take_token, token_options, with_token
 from service.cli.failures import INTERRUPTED, Failure, failure_of
+from service.cli.transport import PLAIN_TEXT, Transport, take_transport, transport_options
 from tollwire.v1.access_service_pb2_grpc import AccessServiceStub
 from tollwire.v1.cdr_service_pb2_grpc import CdrServiceStub
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
@@ -48,12 +49,13 @@ class Client:
         timeout: float | None = None,
         as_json: bool = False,
         token: str = "",
+        transport: Transport = PLAIN_TEXT,
     ) -> None:
         self.server = server
         self.timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
         self.long_timeout = timeout
         self.as_json = as_json
-        self._channel = grpc.insecure_channel(server, options=CHANNEL_OPTIONS)
+        self._channel = transport.channel(server, CHANNEL_OPTIONS)
         channel = with_token(self._channel, token)
         self.tenants = TenantServiceStub(channel)
         self.rating = RatingServiceStub(channel)
@@ -73,8 +75,8 @@ class Client:
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives the command --server, --timeout, --json and what a token needs, and turns failed RPCs
-    into one line."""
+    """Gives the command --server, --timeout, --json and what TLS and a token need, and turns failed
+    RPCs into one line."""
 
     @click.option(
         "--server",
@@ -92,6 +94,7 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         help=f"How long to wait for an answer. Default {DEFAULT_TIMEOUT_SECONDS:g}; without end"
         " for imports, uploads, exports and usage.  [env: TOLLWIRE_TIMEOUT]",
     )
+    @transport_options
     @token_options
     @click.option("--json", "as_json", is_flag=True, help="Print protobuf JSON.")
     @functools.wraps(command)
@@ -99,9 +102,10 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         server: str = kwargs.pop("server")
         timeout: float | None = kwargs.pop("timeout")
         as_json: bool = kwargs.pop("as_json")
-        token = take_token(kwargs, server)
+        transport = take_transport(kwargs)
+        token = take_token(kwargs, server, encrypted=transport.is_encrypted)
         try:
-            with Client(server, timeout, as_json, token) as client:
+            with Client(server, timeout, as_json, token, transport) as client:
                 command(client, *args, **kwargs)
         except grpc.RpcError as error:
             raise failure_of(error, server) from None

@@ -29,6 +29,15 @@ _EXIT_CODES = {
     grpc.StatusCode.DATA_LOSS: DEFECT,
 }
 
+# What grpc says where no connection comes about, and what that means to whoever typed the command.
+_NOT_CONNECTED = "failed to connect"
+_TLS_ADVICE = {
+    "Hostname Verification": "its certificate is for another name (--server-name)",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not to be trusted (--ca-file)",
+    "WRONG_VERSION_NUMBER": "it speaks plain text, not TLS",
+    "Socket closed": "it hung up; it may want --tls, or a certificate (--cert-file)",
+}
+
 
 class Failure(click.ClickException):
     """Ends the command with one line on stderr and an exit code."""
@@ -52,12 +61,19 @@ def failure_of(error: grpc.RpcError, server: str) -> Failure:
     reason, violations = _details(error)
     message = error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE and not reason:
-        message = f"no answer from {server}: {message}"
+        message = f"no answer from {server}: {_explained(message)}"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not reason:
         message = f"no answer from {server} in time (--timeout)"
     fields = [text for text in violations if text not in message]
     head = f"{code.name} ({reason})" if reason else code.name
     return Failure("; ".join([f"{head}: {message}", *fields]), _EXIT_CODES.get(code, REFUSED))
+
+
+def _explained(message: str) -> str:
+    for words, advice in _TLS_ADVICE.items():
+        if message.startswith(_NOT_CONNECTED) and words in message:
+            return f"{advice}: {message}"
+    return message
 
 
 def reason_of(error: grpc.RpcError) -> str:

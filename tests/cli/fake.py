@@ -248,9 +248,9 @@ class FakeTokens(access_service_pb2_grpc.AccessServiceServicer):
 
 
 class FakeServer:
-    """The fake services on a port of their own."""
+    """The fake services on a port of their own; without credentials in plain text."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.cdrs = FakeCdrs()
         self.rating = FakeRating()
         self.tokens = FakeTokens()
@@ -261,7 +261,12 @@ class FakeServer:
             tenant_service_pb2_grpc.TenantServiceServicer(), self._server
         )
         access_service_pb2_grpc.add_AccessServiceServicer_to_server(self.tokens, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        any_port = "127.0.0.1:0"
+        if credentials is None:
+            port = self._server.add_insecure_port(any_port)
+        else:
+            port = self._server.add_secure_port(any_port, credentials)
+        self.address = f"127.0.0.1:{port}"
         self._server.start()
 
     def stop(self) -> None:

@@ -98,6 +98,12 @@ def test_the_common_name_counts_where_there_is_no_other(mutual: Mutual) -> None:
     assert mutual.reason(named) == "TOKEN_REQUIRED"
 
 
+def test_a_uniform_identifier_counts_as_a_name_does(mutual: Mutual) -> None:
+    mutual.token("spiffe://example/desk", 2)
+    desk = AUTHORITY.issue("desk-6.example", uri="spiffe://example/desk")
+    assert mutual.tenants(desk) == [2]
+
+
 def test_a_token_that_is_sent_counts_before_the_certificate(mutual: Mutual) -> None:
     desk = AUTHORITY.issue("desk-5.example")
     mutual.token("desk-5.example", 1)

@@ -19,16 +19,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.app import Built, built
 from service.config import Listen, Settings
-from service.model import Token
-from service.request import EVERY_TENANT, Caller, Role
-from service.rpc.access_control import AccessControl
-from service.rpc.entrance import Entrance, Visit, anybody
+from service.rpc.entrance import Entrance
 from service.rpc.rooms import Capacity
 from service.rpc.server import RpcServer
 from service.rpc.tls import ServerTls
 from tests.rpc.authority import DAY, NOW, Authority, Issued, files_of, shown_by
 from tests.rpc.running import DEADLINE_SECONDS
-from tollwire.v1 import tenant_service_pb2, tenant_service_pb2_grpc
 
 AUTHORITY, STRANGER = Authority(), Authority()
 PAIR = AUTHORITY.issue("localhost", "tollwire.example")
@@ -57,14 +53,8 @@ def serving(
 
 
 @contextmanager
-def plain(
-    everything: Built,
-    credentials: grpc.ServerCredentials | None = None,
-    identify: Callable[[Visit], Caller] = anybody,
-) -> Iterator[str]:
-    server = RpcServer(
-        everything.subjects, capacity=Capacity(max_streams=2), entrance=Entrance(identify)
-    )
+def plain(everything: Built, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
+    server = RpcServer(everything.subjects, capacity=Capacity(max_streams=2), entrance=Entrance())
     listen = server.bind(Listen("127.0.0.1", 0), credentials)
     server.start()
     try:
@@ -264,6 +254,7 @@ def test_files_that_cannot_serve_change_nothing_and_are_told_of_once(
         rotated.write(folder)
         tls.look()
         assert shown_by(address) == rotated.der
+        tls.look()
         assert [r.levelno for r in caplog.records[told:]] == [logging.ERROR, logging.INFO]
 
 
@@ -279,77 +270,3 @@ def test_the_files_are_looked_at_again_and_again(everything: Built, folder: Path
                 assert datetime.now().timestamp() < deadline
     finally:
         tls.close()
-
-
-@contextmanager
-def tenants(
-    address: str, shows: Issued, token: str = ""
-) -> Iterator[Callable[[], grpc.StatusCode]]:
-    """Asks for the tenants, on a connection of its own, and says what came of it."""
-    credentials = grpc.ssl_channel_credentials(AUTHORITY.pem, shows.key, shows.chain)
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    metadata = [("authorization", f"Bearer {token}")] if token else None
-    with grpc.secure_channel(address, credentials, options) as channel:
-        stub = tenant_service_pb2_grpc.TenantServiceStub(channel)
-        request = tenant_service_pb2.ListTenantsRequest()
-
-        def ask() -> grpc.StatusCode:
-            try:
-                stub.ListTenants(request, metadata=metadata, timeout=DEADLINE_SECONDS)
-            except grpc.RpcError as error:
-                code: grpc.StatusCode = error.code()
-                return code
-            return grpc.StatusCode.OK
-
-        yield ask
-
-
-# What a certificate says of its holder, and whom that is: its URIs come first, then its DNS names;
-# the common name counts where it has neither.
-IDENTITIES: list[tuple[dict[str, str], list[str], str]] = [
-    ({"uri": "spiffe://example/switch"}, ["a.example"], "spiffe://example/switch"),
-    ({"common_name": "of no weight"}, ["switch-1.example"], "switch-1.example"),
-    ({}, ["a.example", "switch-2.example"], "switch-2.example"),
-    ({"common_name": "switch 3"}, [], "switch 3"),
-]
-
-
-@pytest.mark.parametrize(("shown", "names", "identity"), IDENTITIES)
-def test_a_certificate_stands_for_a_token(
-    everything: Built, folder: Path, shown: dict[str, str], names: list[str], identity: str
-) -> None:
-    made = everything.subjects.tokens
-    kept, text = made.create(
-        Token(name=identity, role=Role.READER, scope=EVERY_TENANT, certificate_identity=identity)
-    )
-    control = AccessControl(everything.credentials, is_open=False, takes_certificates=True)
-    tls = ServerTls(files_of(folder, mutual=True))
-    holder = AUTHORITY.issue(*names, **shown)  # type: ignore[arg-type]
-    other = AUTHORITY.issue("other.example", common_name=identity)
-    with (
-        plain(everything, tls.credentials, control) as address,
-        tenants(address, holder) as with_certificate,
-        tenants(address, other) as with_another,
-        tenants(address, other, text) as with_token,
-        tenants(address, holder, text[:-1] + "!") as with_wrong_token,
-    ):
-        assert with_certificate() is grpc.StatusCode.OK
-        assert with_another() is grpc.StatusCode.UNAUTHENTICATED
-        assert with_token() is grpc.StatusCode.OK
-        # A token that is sent counts, whatever the certificate says.
-        assert with_wrong_token() is grpc.StatusCode.UNAUTHENTICATED
-        made.revoke(kept.id)
-        assert with_certificate() is grpc.StatusCode.UNAUTHENTICATED
-
-
-def test_a_certificate_is_its_role_and_no_more(everything: Built, folder: Path) -> None:
-    everything.subjects.tokens.create(
-        Token(name="r", role=Role.RATER, scope=EVERY_TENANT, certificate_identity="rater.example")
-    )
-    control = AccessControl(everything.credentials, is_open=False, takes_certificates=True)
-    tls = ServerTls(files_of(folder, mutual=True))
-    with (
-        plain(everything, tls.credentials, control) as address,
-        tenants(address, AUTHORITY.issue("rater.example")) as ask,
-    ):
-        assert ask() is grpc.StatusCode.PERMISSION_DENIED

@@ -1,0 +1,118 @@
+"""How a client command reaches its server: in plain text, or over TLS, with a certificate of its
+own where the server wants one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import grpc
+
+from service.pem_files import BadCertificate, PemFile, TlsFiles
+
+_PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """``credentials`` None: plain text. ``server_name``: whom the server's certificate must name;
+    "": the host that is called."""
+
+    credentials: grpc.ChannelCredentials | None = None
+    server_name: str = ""
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.credentials is not None
+
+    def channel(self, server: str, options: Sequence[tuple[str, Any]]) -> grpc.Channel:
+        if self.credentials is None:
+            return grpc.insecure_channel(server, options)
+        if self.server_name:
+            options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
+        return grpc.secure_channel(server, self.credentials, options)
+
+
+PLAIN_TEXT = Transport()
+
+
+def transport_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command --tls and what belongs to it; ``take_transport`` reads them."""
+    for option in (
+        click.option(
+            "--server-name",
+            envvar="TOLLWIRE_SERVER_NAME",
+            metavar="NAME",
+            help="The name in the server's certificate, where it is not the host of --server."
+            "  [env: TOLLWIRE_SERVER_NAME]",
+        ),
+        click.option(
+            "--key-file",
+            envvar="TOLLWIRE_KEY_FILE",
+            type=_PATH,
+            metavar="FILE",
+            help="The key of --cert-file, PEM.  [env: TOLLWIRE_KEY_FILE]",
+        ),
+        click.option(
+            "--cert-file",
+            envvar="TOLLWIRE_CERT_FILE",
+            type=_PATH,
+            metavar="FILE",
+            help="A certificate to show to the server, PEM.  [env: TOLLWIRE_CERT_FILE]",
+        ),
+        click.option(
+            "--ca-file",
+            envvar="TOLLWIRE_CA_FILE",
+            type=_PATH,
+            metavar="FILE",
+            help="The authorities that may have signed the server's certificate, PEM; without it"
+            " those that the web knows.  [env: TOLLWIRE_CA_FILE]",
+        ),
+        click.option(
+            "--tls",
+            envvar="TOLLWIRE_TLS",
+            is_flag=True,
+            help="Speak TLS; the four options after this one say so too.  [env: TOLLWIRE_TLS]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def take_transport(options: dict[str, Any]) -> Transport:
+    """Takes the options of ``transport_options`` out of a command's. UsageError where the files
+    cannot serve."""
+    tls: bool = options.pop("tls")
+    named: dict[str, Path | None] = {
+        f"--{name}-file": options.pop(f"{name}_file") for name in ("ca", "cert", "key")
+    }
+    server_name: str = options.pop("server_name") or ""
+    ca, cert, key = (
+        None if path is None else PemFile(option, path) for option, path in named.items()
+    )
+    if (cert is None) != (key is None):
+        raise click.UsageError("--cert-file and --key-file belong together")
+    if not (tls or ca or cert or server_name):
+        return PLAIN_TEXT
+    return Transport(_credentials(TlsFiles(cert, key, ca)), server_name)
+
+
+def _credentials(files: TlsFiles) -> grpc.ChannelCredentials:
+    if files == TlsFiles():
+        return grpc.ssl_channel_credentials()
+    # Not above: commands that speak plain text start without what reads certificates.
+    from service import certificates
+
+    try:
+        material = certificates.load(files)
+    except BadCertificate as error:
+        raise click.UsageError(str(error)) from None
+    if material.pair is None:
+        return grpc.ssl_channel_credentials(material.authorities)
+    return grpc.ssl_channel_credentials(
+        material.authorities, material.pair.key, material.pair.chain
+    )
