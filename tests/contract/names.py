@@ -79,6 +79,16 @@ METHODS = {
         "UpdateExtension": ("extension update_mask", "Extension"),
         "DeleteExtension": ("id", "Empty"),
     },
+    "AccessService": {
+        "CreateToken": ("token", "token secret"),
+        "GetToken": ("id", "Token"),
+        "ListTokens": ("page_size page_token include_revoked", "tokens next_page_token"),
+        "RevokeToken": ("id", "Token"),
+        "ListAuditEntries": (
+            "tenant_id action created_after created_before page_size page_token",
+            "entries next_page_token",
+        ),
+    },
 }
 
 _CALL = (
@@ -89,6 +99,9 @@ MESSAGES = {
     "Tenant": "id name currency rounding country_code national_prefix international_prefix"
     " created_at",
     "Extension": "id tenant_id number name",
+    "Token": "id name role tenant_ids every_tenant certificate_identity created_at created_by"
+    " expires_at revoked_at",
+    "AuditEntry": "id created_at caller token_id request_id action tenant_id resource before after",
     "Interval": "start_seconds cost_per_minute billing_increment",
     "Rate": "id tenant_id prefix destination cost_per_minute billing_increment connect_fee"
     " minimum_seconds intervals effective_from effective_to blocked etag created_at updated_at",
@@ -117,5 +130,6 @@ ENUMS = {
     "ImportMode": "MERGE REPLACE",
     "UsageDimension": "TENANT EXTENSION DESTINATION DIRECTION DISPOSITION DAY HOUR MONTH"
     " UNRATED_REASON",
+    "Role": "RATER INGEST READER OPERATOR ADMIN",
     "LedgerDifferenceKind": "CHAIN ROWS NOT_ENTERED ROOT",
 }

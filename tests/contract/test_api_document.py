@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 
 from tests.contract.curl import REPOSITORY
-from tollwire.v1 import cdr_service_pb2, error_reason_pb2, rating_service_pb2, tenant_service_pb2
+from tollwire.v1 import (
+    access_service_pb2,
+    cdr_service_pb2,
+    error_reason_pb2,
+    rating_service_pb2,
+    tenant_service_pb2,
+)
 
 DOCUMENT = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
 PROTOS = REPOSITORY / "proto" / "tollwire" / "v1"
@@ -15,6 +21,7 @@ SERVICES = [
         (rating_service_pb2, "RatingService"),
         (cdr_service_pb2, "CdrService"),
         (tenant_service_pb2, "TenantService"),
+        (access_service_pb2, "AccessService"),
     ]
 ]
 REASONS = [name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()[1:]]
