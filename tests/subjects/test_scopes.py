@@ -308,7 +308,7 @@ def test_0_means_all_that_the_caller_may_see(place: Place) -> None:
     tenants = [own.tenant_id, other.tenant_id, third.tenant_id]
     for name, list_page in LISTS.items():
         everywhere = walk(lambda token, ask=list_page: ask(world, token))
-        for scope in ([], tenants[:1], tenants[::2], tenants):
+        for scope in ([], tenants[:1], tenants[::2], tenants, [*range(1, 99), *tenants[1:]]):
             with seen_by(*scope):
                 found = walk(lambda token, ask=list_page: ask(world, token))
             if name == "uploads":
