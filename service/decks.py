@@ -26,7 +26,7 @@ from service.storage import decks as storage
 from service.storage.decks import DeckState
 from service.storage.engine import Connection, Database
 from service.storage.failures import unavailable
-from service.storage.limits import Work
+from service.storage.limits import Work, regardless
 
 _LOG = logging.getLogger("tollwire.decks")
 
@@ -116,7 +116,8 @@ class Decks:
         """As ``refresh``, for who has just committed a change: that it is written is true even if
         it cannot be read back now, and the follower will."""
         try:
-            self.refresh()
+            with regardless():
+                self.refresh()
         except Unavailable:
             _LOG.warning("a change is committed, but cannot be read back yet")
 

@@ -127,16 +127,19 @@ class Exhausted(TollwireError):
 
 
 class TooLate(TollwireError):
-    """DEADLINE_EXCEEDED: the client's time is over; nothing was changed."""
+    """DEADLINE_EXCEEDED: the client's time is over; what was not committed is taken back."""
 
 
 class Unwanted(TollwireError):
-    """CANCELLED: the client does not wait any more; nothing was changed."""
+    """CANCELLED: the client does not wait any more; what was not committed is taken back."""
 
 
 def unwanted() -> Unwanted:
     """For work that nobody waits for any more."""
-    return Unwanted(Reason.CANCELLED, "the client has ended the request; nothing was changed")
+    return Unwanted(
+        Reason.CANCELLED,
+        "the client has ended the request; what was not committed by then is taken back",
+    )
 
 
 def invalid_field(field: str, description: str) -> InvalidInput:

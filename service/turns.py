@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from service.errors import Reason, Unavailable
+from service.errors import Reason, Unavailable, unwanted
 
 T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
+# How often who waits for a turn looks whether the client still does.
+_LOOK_SECONDS = 0.25
 
 
 class Turns:
@@ -34,12 +36,13 @@ class Turns:
 
     def work(self, attempt: Callable[[], T], is_wanted: Callable[[], bool]) -> T:
         """What ``attempt`` returns or raises. Unavailable DATABASE_UNAVAILABLE only after patience,
-        or once ``is_wanted`` says that nobody waits for it any more."""
+        or once ``is_wanted`` says that nobody waits for it any more; Unwanted where that is so
+        before its turn comes."""
         until = time.monotonic() + self._patience_seconds
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                with self._turn():
+                with self._turn(is_wanted):
                     return attempt()
             except Unavailable as error:
                 if error.reason != Reason.DATABASE_UNAVAILABLE or not is_wanted():
@@ -52,15 +55,20 @@ class Turns:
             pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, is_wanted: Callable[[], bool]) -> Iterator[None]:
         seen = self._done
-        while not self._free.acquire(timeout=self._patience_seconds):
-            if self._done == seen:
+        until = time.monotonic() + self._patience_seconds
+        while not self._free.acquire(timeout=_LOOK_SECONDS):
+            if not is_wanted():
+                raise unwanted()
+            if self._done != seen:
+                seen = self._done
+                until = time.monotonic() + self._patience_seconds
+            elif time.monotonic() > until:
                 raise Unavailable(
                     Reason.DATABASE_UNAVAILABLE,
                     "the database takes nothing from anybody; nothing was changed, try again later",
                 )
-            seen = self._done
         try:
             yield
             self._done += 1

@@ -3,7 +3,7 @@
 A unit of work is ``with database.read() as connection:`` or ``with database.write() as
 connection:``. A write commits at the end of the block and rolls back on any exception. Nothing
 outside keeps a connection. No unit waits for the database without end: what kind of work it is says
-how long (service.storage.limits).
+how long, and none goes on for a client that has gone (service.storage.limits).
 
 SQLite has one writer at a time. Within a process a lock hands the writers their turn, which is
 fair where SQLite's own busy handler polls. PostgreSQL: READ COMMITTED; every invariant that spans
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 # Connection is also for the subjects, which hand it on from one storage function to the next.
 from sqlalchemy import Connection as Connection
@@ -22,7 +22,16 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
 from service.storage.failures import Outcome, named_failures, unavailable
-from service.storage.limits import DEFAULT_WAIT_SECONDS, Work, doing, limits
+from service.storage.limits import (
+    DEFAULT_WAIT_SECONDS,
+    Work,
+    acquired,
+    doing,
+    limits,
+    present_work,
+    regardless,
+    stop_if_over,
+)
 from service.storage.postgresql import postgresql_engine
 from service.storage.sqlite import sqlite_engine
 
@@ -45,6 +54,10 @@ class Database:
         self.is_sqlite = backend == "sqlite"
         self.wait_seconds = wait_seconds
         self._writer_turn = threading.Lock()
+        most = 2 * pool_size
+        self._places = threading.Semaphore(most)
+        # What goes through whole tables leaves connections to what takes a few rows.
+        self._long_places = threading.Semaphore(max(1, most * 3 // 4))
         make_engine = sqlite_engine if self.is_sqlite else postgresql_engine
         self.engine = make_engine(parsed, pool_size, wait_seconds)
         # The engines open as many again where all of the pool are taken.
@@ -55,6 +68,7 @@ class Database:
         self, kept: Connection | None = None, work: Work = Work.ORDINARY
     ) -> Iterator[Connection]:
         """A transaction for reading: on SQLite one consistent snapshot."""
+        stop_if_over()
         with (
             named_failures(),
             doing(work),
@@ -78,6 +92,7 @@ class Database:
         self, kept: Connection | None = None, work: Work = Work.ORDINARY
     ) -> Iterator[Connection]:
         """A transaction for writing. Commits at the block's end, rolls back on an exception."""
+        stop_if_over()
         outcome = Outcome()
         with (
             named_failures(outcome),
@@ -88,15 +103,28 @@ class Database:
         ):
             yield connection
             if transaction.is_active:
+                stop_if_over()
                 outcome.is_known = False
-                transaction.commit()
+                with regardless():
+                    transaction.commit()
 
     @contextmanager
     def keep(self) -> Iterator[Connection]:
         """One connection for several ``read`` and ``write`` in a row, which share its temporary
         tables. Outside of them it is in no transaction."""
-        with named_failures(), self.engine.connect() as connection:
+        with named_failures(), self._place(), self.engine.connect() as connection:
             yield connection
+
+    def ping(self) -> None:
+        """Asks the database for next to nothing. Unavailable or FailedPrecondition where it does
+        not answer; never because all connections are in use."""
+        with (
+            named_failures(),
+            doing(Work.PING),
+            self.engine.connect() as connection,
+            connection.begin(),
+        ):
+            connection.exec_driver_sql("SELECT change_seq FROM deck_clock")
 
     @contextmanager
     def _turn(self, work: Work) -> Iterator[None]:
@@ -104,7 +132,7 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        if not self._writer_turn.acquire(timeout=limits(work, self.wait_seconds).lock_seconds):
+        if not acquired(self._writer_turn, limits(work, self.wait_seconds).lock_seconds):
             raise unavailable("the database is busy with other writes")
         try:
             yield
@@ -114,7 +142,7 @@ class Database:
     @contextmanager
     def _connected(self, kept: Connection | None, sqlite_begin: str) -> Iterator[Connection]:
         if kept is None:
-            with self.engine.connect() as connection:
+            with self._place(), self.engine.connect() as connection:
                 yield connection.execution_options(sqlite_begin=sqlite_begin)
         else:
             yield kept.execution_options(sqlite_begin=sqlite_begin)
@@ -124,6 +152,22 @@ class Database:
         pool = self.engine.pool
         assert isinstance(pool, QueuePool)
         return pool.checkedout(), pool.checkedin(), self._most_connections
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the connections that there may be; the pool itself would wait for one however long
+        the client still does."""
+        with ExitStack() as taken:
+            if present_work() is Work.LONG:
+                self._take(self._long_places)
+                taken.callback(self._long_places.release)
+            self._take(self._places)
+            taken.callback(self._places.release)
+            yield
+
+    def _take(self, places: threading.Semaphore) -> None:
+        if not acquired(places, self.wait_seconds):
+            raise unavailable("all connections to the database are taken")
 
     def close(self) -> None:
         self.engine.dispose()

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.errors import FailedPrecondition, Reason, TollwireError, Unavailable
+from service.storage.limits import over
 
 # Of a change whose commit was asked for and not answered.
 UNKNOWN_OUTCOME = "whether it was changed is not known, look before you try again"
@@ -74,6 +75,9 @@ def named_failures(outcome: Outcome | None = None) -> Iterator[None]:
         failure = _failure(error, _NOTHING_CHANGED if is_known else UNKNOWN_OUTCOME)
         if failure is None:
             raise
+        if is_known and isinstance(failure, Unavailable):
+            # What was broken off because nobody waits for it any more fails in the same way.
+            failure = over() or failure
         raise failure from error
 
 

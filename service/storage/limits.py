@@ -7,22 +7,30 @@ that takes everything and forwards nothing) the waiting thread gives up a little
 the connection (service.storage.postgresql).
 
 The limits of a piece of work hold for the thread that does it, so nothing on the way needs to hand
-them on. Knows no database.
+them on. Nobody's work outlives its client either: what is done for a request whose deadline has
+passed, or whose client is gone, ends at its next step (``stop_if_over``), in the database too. Only
+what settles a transaction is done ``regardless``. Knows no database.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from service.config import DEFAULT_DATABASE_WAIT_SECONDS
+from service.errors import Reason, TollwireError, TooLate, unwanted
+from service.request import present
 
 DEFAULT_WAIT_SECONDS = DEFAULT_DATABASE_WAIT_SECONDS
 # libpq's least.
 _LEAST_CONNECT_SECONDS = 2
+# How often whoever waits looks whether the client still does.
+LOOK_SECONDS = 0.25
 
 
 class Work(Enum):
@@ -75,6 +83,7 @@ def connect_seconds(wait_seconds: float) -> int:
 
 class _Present(threading.local):
     work = Work.ORDINARY
+    regardless = False
 
 
 _PRESENT = _Present()
@@ -94,3 +103,58 @@ def doing(work: Work) -> Iterator[None]:
         yield
     finally:
         _PRESENT.work = before
+
+
+@contextmanager
+def regardless() -> Iterator[None]:
+    """The block is done whether or not anybody waits for it."""
+    before = _PRESENT.regardless
+    _PRESENT.regardless = True
+    try:
+        yield
+    finally:
+        _PRESENT.regardless = before
+
+
+def seconds_left(seconds: float) -> float:
+    """``seconds``, or less where the client of the present request waits less."""
+    remaining = None if _PRESENT.regardless else present().remaining_seconds()
+    return seconds if remaining is None else min(seconds, remaining)
+
+
+def over() -> TollwireError | None:
+    """What has ended the present request; None while somebody waits for it."""
+    if _PRESENT.regardless:
+        return None
+    request = present()
+    remaining = request.remaining_seconds()
+    if remaining is not None and remaining <= 0:
+        return TooLate(
+            Reason.DEADLINE_EXCEEDED,
+            "the client's deadline has passed; what was not committed by then is taken back",
+        )
+    return None if request.is_wanted() else unwanted()
+
+
+def stop_if_over() -> None:
+    """TooLate or Unwanted where nobody waits for the present request any more."""
+    failure = over()
+    if failure is not None:
+        raise failure
+
+
+class _Acquirable(Protocol):
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
+
+
+def acquired(lock: _Acquirable, seconds: float) -> bool:
+    """Waits for the lock, for so long at most; TooLate or Unwanted as soon as nobody waits for the
+    present request any more. Whether it is had."""
+    if lock.acquire(False):
+        return True
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if lock.acquire(True, min(left, seconds_left(LOOK_SECONDS))):
+            return True
+        stop_if_over()
+    return False

@@ -5,7 +5,8 @@ hold behind a pooler too. They cannot help where the server is not heard: a conn
 gone without a word, or a proxy that takes all and forwards nothing. Keepalives find the first; the
 second looks like a server that thinks. psycopg waits in slices of a tenth of a second in the thread
 that asked, so that thread itself looks at the clock, gives up and closes the connection. No other
-thread is needed that would shut down a socket which may be another's by then.
+thread is needed that would shut down a socket which may be another's by then. The same thread sees
+there that its client is gone, and asks the server to break the statement off.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from service.storage.limits import (
     connect_seconds,
     doing,
     limits,
+    over,
     present_work,
+    regardless,
+    seconds_left,
 )
 
 T = TypeVar("T")
@@ -39,12 +43,17 @@ _KEEPALIVE = {
     "tcp_user_timeout": 15_000,
 }
 
+_AFTER_DEADLINE_SECONDS = 0.05
+# For the server to hear that a statement is to be broken off, and then to do so.
+_END_SECONDS = 2.0
+
 
 def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
-        max_overflow=pool_size,
+        # And one to see whether the database answers.
+        max_overflow=pool_size + 1,
         pool_timeout=wait_seconds,
         # Transactions begin in the listener below, and with them their limits.
         isolation_level="AUTOCOMMIT",
@@ -56,7 +65,9 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         hide_parameters=True,
     )
     answers = {work: limits(work, wait_seconds) for work in Work}
-    begins = {work: _begin_statement(limit) for work, limit in answers.items()}
+    begins = {
+        work: _begin_statement(limit, limit.answer_seconds) for work, limit in answers.items()
+    }
 
     class Bounded(BoundedConnection):
         limits_of = answers
@@ -68,14 +79,22 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     @event.listens_for(engine, "checkout")
     def _ping(driver: Any, _record: Any, _fairy: Any) -> None:
         try:
-            with doing(Work.PING):
+            with doing(Work.PING), regardless():
                 driver.execute(";")
         except psycopg.Error as error:
             raise InvalidatePoolError from error
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begins[present_work()])
+        work = present_work()
+        limit = answers[work]
+        left = seconds_left(limit.answer_seconds)
+        if left < limit.answer_seconds:
+            # A little longer, so that what it ends has come too late by then.
+            statement = _begin_statement(limit, left + _AFTER_DEADLINE_SECONDS)
+        else:
+            statement = begins[work]
+        connection.exec_driver_sql(statement)
 
     return engine
 
@@ -94,6 +113,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         there, or after a tenth of a second that nothing has."""
         limit = self.limits_of[present_work()].silence_seconds
         until = monotonic() + limit
+        is_ending = False
         try:
             wanted = next(gen)
             while True:
@@ -102,15 +122,37 @@ class BoundedConnection(psycopg.Connection[Any]):
                     # Whatever comes after all would be taken for the answer to the next question.
                     self.close()
                     raise psycopg.OperationalError(f"no answer within {limit:g} s")
+                if not happened and not is_ending and over() is not None:
+                    is_ending = True
+                    until = monotonic() + _END_SECONDS
+                    self._break_off()
                 wanted = gen.send(happened)
         except StopIteration as end:
             answer: T = end.value
             return answer
 
+    def _break_off(self) -> None:
+        """The server answers a statement that it breaks off with an error, which is waited for."""
+        try:
+            self.cancel_safe(timeout=_END_SECONDS)
+        except psycopg.Error:
+            self.close()
+            raise
 
-def _begin_statement(limit: Limits) -> str:
+    # What settles a transaction is not broken off: its outcome would not be known.
+
+    def commit(self) -> None:
+        with regardless():
+            super().commit()
+
+    def rollback(self) -> None:
+        with regardless():
+            super().rollback()
+
+
+def _begin_statement(limit: Limits, answer_seconds: float) -> str:
     settings = {
-        "statement_timeout": limit.answer_seconds,
+        "statement_timeout": answer_seconds,
         "lock_timeout": limit.lock_seconds,
         "idle_in_transaction_session_timeout": limit.idle_seconds,
     }

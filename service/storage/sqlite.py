@@ -21,12 +21,14 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
 from service.errors import FailedPrecondition, Reason, Unavailable
-from service.storage.limits import limits, present_work
+from service.storage.limits import limits, over, present_work, stop_if_over
 
 # A URI may name what is no file of this machine: whoever writes one looks after it.
 _URI = "file:"
 # While another process writes. Shorter takes more of a core: this is a twentieth of one.
 _LOOK_AGAIN_SECONDS = 0.001
+# Of its virtual machine, some milliseconds of work: whoever looks needs Python's lock.
+_STEPS_BETWEEN_LOOKS = 100_000
 
 
 class DatabaseFile:
@@ -63,7 +65,8 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     engine = create_engine(
         url,
         pool_size=pool_size,
-        max_overflow=pool_size,
+        # And one to see whether the database answers.
+        max_overflow=pool_size + 1,
         pool_timeout=wait_seconds,
         connect_args={"timeout": wait_seconds, "check_same_thread": False},
         # The values of a failed statement would stand in the log, and callers' numbers are
@@ -87,6 +90,8 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         cursor.execute("PRAGMA recursive_triggers = ON")
         cursor.execute("PRAGMA cache_size = -65536")
         cursor.close()
+        # Within a statement: SQLite asks the thread that waits for it.
+        driver.set_progress_handler(_is_over, _STEPS_BETWEEN_LOOKS)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -96,6 +101,11 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         _begin_in_turn(connection.connection.driver_connection, mode, lock_seconds)
 
     return engine
+
+
+def _is_over() -> int:
+    """1 ends the statement."""
+    return int(over() is not None)
 
 
 def _begin_in_turn(driver: Any, mode: str, lock_seconds: float) -> None:
@@ -109,6 +119,7 @@ def _begin_in_turn(driver: Any, mode: str, lock_seconds: float) -> None:
     driver.execute("PRAGMA busy_timeout = 0")
     try:
         while not _begun(driver, mode, deadline):
+            stop_if_over()
             time.sleep(_LOOK_AGAIN_SECONDS)
     finally:
         driver.execute(f"PRAGMA busy_timeout = {round(lock_seconds * 1000)}")
