@@ -37,6 +37,7 @@ from service.ledger import Ledger
 from service.metrics.shown import alone, shown
 from service.metrics.snapshot import Connections, Sources, take
 from service.pem_files import BadCertificate, server_files
+from service.presence import DatabasePresence
 from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
@@ -84,6 +85,7 @@ class Built:
     decks: Decks
     credentials: Credentials
     database: Database
+    presence: DatabasePresence
     load_seconds: float
 
 
@@ -104,6 +106,7 @@ def built(settings: Settings) -> Iterator[Built]:
         credentials.follow()
         retention = FailureRetention(database, retention_days)
         retention.start()
+        presence = DatabasePresence(database)
         try:
             yield Built(
                 Subjects(
@@ -122,9 +125,11 @@ def built(settings: Settings) -> Iterator[Built]:
                 decks,
                 credentials,
                 database,
+                presence,
                 load_seconds,
             )
         finally:
+            presence.close()
             retention.close()
             credentials.close()
             decks.close()
@@ -278,6 +283,7 @@ def _run(
         interpreter.keep_what_is_there()
         listen = server.bind(settings.listen, tls.credentials if tls else None)
         server.start()
+        everything.presence.follow(server.database_answers)
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
         announce(listen, loaded, _sources(everything, server))

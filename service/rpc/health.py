@@ -1,19 +1,28 @@
 """grpc.health.v1: whether the server, and each of its services, serves.
 
-Watch holds no thread: its messages are sent by whatever thread changes the status. grpcio brings a
+A service that needs the database serves while that answers. RatingService does without it for what
+counts, and so does the server as a whole ("").
+
+Watch holds no thread: its messages are sent by a few threads of the servicer's own. grpcio brings a
 servicer that does so as well, but it sends under a lock that grpc's own thread wants when a watcher
 leaves. Sending waits for that thread, so the whole server stands still. Here no lock under which
-something is sent is asked for when an RPC ends.
+something is sent is asked for when an RPC ends. A watcher that reads nothing holds up one of the
+threads, until it is sent away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+# So many watchers that read nothing may be waited for at one time.
+TELLERS = 16
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
@@ -24,10 +33,14 @@ Send = Callable[[_Response], None]
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no type hints
     """Nothing serves until ``serve``, and nothing after ``stop``. Thread-safe."""
 
-    def __init__(self, services: Sequence[str]) -> None:
-        """``services``: full names; the server as a whole ("") is always one."""
+    def __init__(self, services: Sequence[str], need_database: Collection[str] = ()) -> None:
+        """``services``: full names; the server as a whole ("") is always one. ``need_database``:
+        those of them that do not serve without it."""
         self._services = frozenset(("", *services))
+        self._need_database = frozenset(need_database)
         self._serving = False
+        self._database_answers = True
+        self._tellers = ThreadPoolExecutor(TELLERS, thread_name_prefix="health-tell")
         self._lock = threading.Lock()
         self._watchers: set[_Watcher] = set()
 
@@ -60,10 +73,23 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
 
     def serve(self) -> None:
-        self._change(serving=True)
+        self._serving = True
+        self._tell()
 
     def stop(self) -> None:
-        self._change(serving=False)
+        """Says so at once to who asks; watchers are told meanwhile."""
+        self._serving = False
+        self._tell()
+
+    def told(self) -> None:
+        """Waits until all watchers have been told, after ``stop``."""
+        self._tellers.shutdown()
+
+    def database_answers(self, answers: bool) -> None:
+        """Whether the database answers by now."""
+        if answers != self._database_answers:
+            self._database_answers = answers
+            self._tell()
 
     def serving(self) -> dict[str, bool]:
         """Whether each service says that it serves, by its full name; "" is the server."""
@@ -72,14 +98,16 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
     def status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
         if service not in self._services:
             return _Response.SERVICE_UNKNOWN
-        return _Response.SERVING if self._serving else _Response.NOT_SERVING
+        serves = self._serving and (self._database_answers or service not in self._need_database)
+        return _Response.SERVING if serves else _Response.NOT_SERVING
 
-    def _change(self, *, serving: bool) -> None:
+    def _tell(self) -> None:
         with self._lock:
-            self._serving = serving
             watchers = list(self._watchers)
         for watcher in watchers:
-            watcher.update()
+            # Refused after the end: the watchers' RPCs are over as well.
+            with contextlib.suppress(RuntimeError):
+                self._tellers.submit(watcher.update)
 
     def _forget(self, watcher: _Watcher) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ in, or finds no room, is told without that anything was read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -93,6 +94,14 @@ class _Way:
             raise unwanted() from error
         except StopIteration as error:
             raise (malformed_request() if context.is_active() else unwanted()) from error
+        finally:
+            self._arrivals.came(context)
+
+    def tell(self, stream: Stream, context: Context, encode: Encode, response: Any) -> None:
+        """Sends to a client that only listens; one that does not is sent away."""
+        self._arrivals.expect(context, self.kind)
+        try:
+            stream.send(encode(response))
         finally:
             self._arrivals.came(context)
 
@@ -241,7 +250,7 @@ def _watching(
                 if not context.add_callback(lambda: streams.close(stream)):
                     streams.close(stream)
 
-                behavior(request, context, lambda response: stream.send(encode(response)))
+                behavior(request, context, partial(way.tell, stream, context, encode))
         except Exception as error:
             _refuse(visit, error)
         finally:

@@ -133,7 +133,7 @@ class RpcServer:
             options=(*OPTIONS, ("grpc.so_reuseport", int(share_port))),
         )
         names = [service.full_name for service in _SERVICES.values()]
-        self._health = health.HealthServicer(names)
+        self._health = health.HealthServicer(names, set(names) - {_SERVICES["rating"].full_name})
         self._add_services(subjects, names, entrance, database_wait_seconds)
 
     def _add_services(
@@ -196,15 +196,20 @@ class RpcServer:
             name.rpartition(".")[2] or "server": on for name, on in self._health.serving().items()
         }
 
+    def database_answers(self, answers: bool) -> None:
+        """For the health of the services that need the database: whether it answers by now."""
+        self._health.database_answers(answers)
+
     def stop(self, grace_seconds: float) -> bool:
-        """Takes nothing new, lets RPCs in flight finish for ``grace_seconds``, then cancels them.
-        Streams of requests end before their next one. Returns whether all handlers have ended: one
-        that waits for the database may go on although its RPC is cancelled."""
+        """Says that nothing serves any more, takes nothing new, lets RPCs in flight finish for
+        ``grace_seconds``, then cancels them. Streams of requests end before their next one. Returns
+        whether all handlers have ended: one that does not look may go on although its RPC is
+        cancelled."""
+        self._health.stop()
         stopped = self._server.stop(grace_seconds)
         self._streams.stop()
         self._reflections.stop()
-        # Last: a client that reads nothing holds this up, until the grace period ends that too.
-        self._health.stop()
+        self._health.told()
         self._watches.stop()
         stopped.wait()
         closing = threading.Thread(target=self._capacity.close, daemon=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import psycopg
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.integration.client import Client, Refusal, chunk, make_call, make_rate, refusal_of
 from tests.integration.conftest import BACKENDS
@@ -104,6 +107,72 @@ def test_the_server_outlives_an_outage(outage: Outage) -> None:
         assert client.create_cdr(call) == before
         client.import_rates(tenant.id, [make_rate("44", "9", 6)])
         assert client.rate(call).cost == "1.8000"
+
+
+SERVING, NOT_SERVING = 1, 2
+NEED_DATABASE = ("tollwire.v1.CdrService", "tollwire.v1.TenantService")
+DO_WITHOUT = ("", "tollwire.v1.RatingService")
+
+
+def await_health(channels: list[grpc.Channel], expected: int) -> None:
+    """Of what needs the database, in each worker; all else serves throughout."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    stubs = [health_pb2_grpc.HealthStub(channel) for channel in channels]
+    while True:
+        found = set()
+        for stub in stubs:
+            for name in (*NEED_DATABASE, *DO_WITHOUT):
+                answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+                if name in DO_WITHOUT:
+                    assert answer.status == SERVING, name
+                else:
+                    found.add(answer.status)
+        if found == {expected}:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def is_told_by_health(server: ServerProcess, begin: Any, end: Any) -> None:
+    """``begin`` and ``end`` are those of an outage."""
+    with Client(server.address) as client, contextlib.ExitStack() as stack:
+        tenant = client.new_tenant()
+        client.new_rate(tenant.id, "44", "0.0200", 6)
+        call = make_call(tenant.id, "4420", 7)
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        # Each is with one of the workers.
+        channels = [
+            stack.enter_context(grpc.insecure_channel(server.address, options=own))
+            for _ in range(8)
+        ]
+        await_health(channels, SERVING)
+        for _ in range(2):
+            begin()
+            try:
+                await_health(channels, NOT_SERVING)
+                assert client.rate(call).cost == "0.0040"
+            finally:
+                end()
+            await_health(channels, SERVING)
+        assert client.create_cdr(call).cost == "0.0040"
+
+
+def test_health_says_that_postgresql_is_away(outage: Outage) -> None:
+    with serving(outage.url, workers=2) as server:
+        is_told_by_health(server, outage.begin, outage.end)
+
+
+def test_health_says_that_the_file_is_away(tmp_path: Path) -> None:
+    path = tmp_path / "tollwire.db"
+
+    def begin() -> None:
+        path.rename(tmp_path / "elsewhere")
+
+    def end() -> None:
+        (tmp_path / "elsewhere").rename(path)
+
+    with serving(f"sqlite:///{path}", workers=2) as server:
+        is_told_by_health(server, begin, end)
 
 
 def test_an_upload_survives_lost_connections(outage: Outage) -> None:

@@ -122,3 +122,29 @@ def test_nothing_serves_before_the_start_and_after_the_stop(
     # Watchers do not hold up the stop.
     stopping.join(DEADLINE_SECONDS / 2)
     assert not stopping.is_alive()
+
+
+def test_what_needs_the_database_serves_while_it_answers(
+    server: RpcServer, channel: grpc.Channel
+) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    names = ("", "tollwire.v1.RatingService", "tollwire.v1.CdrService", "tollwire.v1.TenantService")
+    watches = [
+        health.Watch(health_pb2.HealthCheckRequest(service=name), timeout=DEADLINE_SECONDS)
+        for name in names
+    ]
+
+    def checked() -> list[int]:
+        return [health.Check(health_pb2.HealthCheckRequest(service=name)).status for name in names]
+
+    assert [next(watch).status for watch in watches] == [SERVING] * 4
+    for _ in range(3):
+        server.database_answers(False)
+        server.database_answers(False)
+        assert checked() == [SERVING, SERVING, NOT_SERVING, NOT_SERVING]
+        assert [next(watch).status for watch in watches[2:]] == [NOT_SERVING] * 2
+        server.database_answers(True)
+        assert checked() == [SERVING] * 4
+        assert [next(watch).status for watch in watches[2:]] == [SERVING] * 2
+    for watch in watches:
+        watch.cancel()
