@@ -42,6 +42,7 @@ from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
 from service.rpc.access_control import AccessControl
+from service.rpc.connections import connection_options
 from service.rpc.entrance import Entrance, Observer, count_end, log_end
 from service.rpc.error_map import cause_of
 from service.rpc.ports import CannotListen, Reservation, probe
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
 
 # What ends a server puts its reason here.
 Stop = queue.SimpleQueue[str]
+
+# What a worker has open besides connections: the database's, logs, libraries.
+OTHER_FILES = 256
 
 # What a worker may take, beyond the grace period, to close its database.
 STOP_MARGIN_SECONDS = 10.0
@@ -271,12 +275,25 @@ def _run(
             is_open=settings.is_open,
             takes_certificates=settings.tls_client_ca_file is not None,
         )
+        interpreter.allow_files(settings.max_connections + OTHER_FILES)
+        capacity = Capacity(
+            settings.max_rpcs,
+            settings.max_streams,
+            settings.max_request_bytes_in_work,
+            chunks=chunks_at_once(settings.workers),
+        )
         server = RpcServer(
             everything.subjects,
-            capacity=Capacity(
-                max_streams=settings.max_streams, chunks=chunks_at_once(settings.workers)
+            capacity=capacity,
+            entrance=Entrance(
+                access,
+                access.stays,
+                rooms=[capacity.shares(settings.tenant_share)],
+                observers=_observers(settings),
             ),
-            entrance=Entrance(access, access.stays, observers=_observers(settings)),
+            connections=connection_options(
+                settings.max_connections, settings.max_connection_age_seconds
+            ),
             share_port=share_port,
             database_wait_seconds=settings.database_wait_seconds,
         )

@@ -183,15 +183,16 @@ class Settings(BaseModel):
         1_000,
         ge=1,
         le=1_000_000,
-        description="Connections of each worker at one time. Each needs a file descriptor, and"
-        " systems often allow 1,024.",
+        description="Connections of each worker at one time. Each needs a file descriptor; the"
+        " system's limit is raised as far as it may be.",
     )
     max_rpcs: int = Field(
         DEFAULT_MAX_RPCS,
         ge=1,
         le=100_000,
-        description="Requests, streams apart, that each worker has in work at one time. One more"
-        " is refused at once rather than left to wait.",
+        description="Requests, streams apart, that each worker has in work at one time: so many to"
+        " rate a call, so many to rate a batch, so many others. One more is refused at once rather"
+        " than left to wait.",
     )
     max_streams: int = Field(
         DEFAULT_MAX_STREAMS,
@@ -208,11 +209,12 @@ class Settings(BaseModel):
         " bounds the memory that requests take together.",
     )
     tenant_share: float = Field(
-        1.0,
+        0.5,
         gt=0,
         le=1,
         description="The part of --max-rpcs and --max-streams that one tenant or one token may"
-        " take; 1: all. Below 1 nobody can crowd out the others.",
+        " take; 1: all. Below 1 nobody can crowd out the others. Without tokens callers cannot be"
+        " told apart, and each may take all.",
     )
     max_connection_age_seconds: float = Field(
         0.0,

@@ -1,4 +1,5 @@
-"""The Python interpreter as a server wants it: threads wait shortly for each other and for garbage.
+"""The process as a server wants it: threads wait shortly for each other and for garbage, and there
+are files enough.
 
 For processes that serve; it knows nothing of what they serve.
 """
@@ -6,7 +7,11 @@ For processes that serve; it knows nothing of what they serve.
 from __future__ import annotations
 
 import gc
+import logging
+import resource
 import sys
+
+_LOG = logging.getLogger("tollwire")
 
 # How long a thread may keep the interpreter's lock while others wait for it. An RPC changes threads
 # a few times, and with Python's own 5 ms each change may wait so long behind a bulk request.
@@ -28,3 +33,14 @@ def keep_what_is_there() -> None:
     """After everything is loaded: what is there now is never again searched for garbage."""
     gc.collect()
     gc.freeze()
+
+
+def allow_files(count: int) -> None:
+    """Lets this process have so many files and connections open, as far as the system lets it: the
+    limit that it starts with is often 1,024, and the one that it may choose far higher."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < count:
+            _LOG.warning("only %d files may be open, and %d may be needed", allowed, count)

@@ -8,6 +8,7 @@ handlers, and processes add up where threads do not: see ``workers``.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -119,18 +120,19 @@ class RpcServer:
         *,
         capacity: Capacity,
         entrance: Entrance,
+        connections: Sequence[tuple[str, int]] = (),
         share_port: bool = False,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
     ) -> None:
         """``capacity`` is what the server takes on at one time; it ends with the server.
-        ``share_port``: other processes listen on the same port."""
+        ``connections``: their options. ``share_port``: other processes listen on the same port."""
         self._capacity = capacity
         self._streams = Streams(capacity.max_streams, capacity.request_bytes)
         self._reflections = Streams(REFLECTION_STREAMS, capacity.request_bytes)
         self._watches = Streams(HEALTH_WATCHES, capacity.request_bytes)
         self._server = grpc.server(
             capacity.pools[Kind.ORDINARY],
-            options=(*OPTIONS, ("grpc.so_reuseport", int(share_port))),
+            options=(*OPTIONS, *connections, ("grpc.so_reuseport", int(share_port))),
         )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names, set(names) - {_SERVICES["rating"].full_name})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
+import resource
 import sys
 from collections.abc import Iterator
 
@@ -34,3 +36,21 @@ def test_what_is_there_is_not_searched_again() -> None:
     interpreter.keep_what_is_there()
     assert gc.get_freeze_count() >= len(kept)
     assert len(gc.get_objects()) < len(kept)
+
+
+def test_a_server_may_open_the_files_that_it_needs(caplog: pytest.LogCaptureFixture) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("there is no limit here")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        interpreter.allow_files(200)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (256, hard)
+        interpreter.allow_files(300)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
+        assert caplog.records == []
+        interpreter.allow_files(hard + 1)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+        assert [line.levelno for line in caplog.records] == [logging.WARNING]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
