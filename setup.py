@@ -178,7 +178,7 @@ setup(
     include_package_data=False,
     package_data={
         "tollwire": ["py.typed"],
-        "tollwire.v1": ["*.proto", "*.pyi"],
+        "tollwire.v1": ["*.proto", "*.pyi", "service_config.json"],
         "ratingcore": ["py.typed", "*.pyi"],
         "service": ["py.typed"],
         "service.storage": ["migrations/**/*.py", "migrations/**/*.mako"],

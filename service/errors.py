@@ -134,6 +134,13 @@ class Unwanted(TollwireError):
     """CANCELLED: the client does not wait any more; what was not committed is taken back."""
 
 
+def shutting_down() -> Unavailable:
+    """For what comes, or goes on, when the server stops."""
+    return Unavailable(
+        Reason.SHUTTING_DOWN, "the server is stopping; what it answered stands, go on elsewhere"
+    )
+
+
 def unwanted() -> Unwanted:
     """For work that nobody waits for any more."""
     return Unwanted(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib.resources import files
 from types import TracebackType
 from typing import Any
 
@@ -27,7 +28,11 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 # Parts of an export, and an upload's failures, may be larger than gRPC's 4 MiB.
 MAX_RECEIVED_BYTES = 64 * 1024 * 1024
 
+# What clients do about a server that is away: the file that comes with the protos, for everybody.
+SERVICE_CONFIG = files("tollwire.v1").joinpath("service_config.json").read_text(encoding="utf-8")
+
 CHANNEL_OPTIONS = [
+    ("grpc.service_config", SERVICE_CONFIG),
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     # The server is one of ours, named by its address: a proxy for the web is not on the way.
     ("grpc.enable_http_proxy", 0),

@@ -16,9 +16,9 @@ from typing import Protocol
 import grpc
 
 from service import signals
-from service.errors import Exhausted, Reason
+from service.errors import Exhausted, Reason, shutting_down
 from service.request import LOCAL, Caller, Request, handling
-from service.rpc.pools import Kind, crowded_out
+from service.rpc.pools import Kind, Place, present_place
 
 Context = grpc.ServicerContext
 
@@ -99,8 +99,9 @@ class Entrance:
     def visit(self, visit: Visit) -> Iterator[None]:
         """The block is the RPC's work. Raises before it what keeps the RPC out."""
         visit.request.caller = self._identify(visit)
-        if crowded_out():
-            raise _no_place(visit.kind)
+        place = present_place()
+        if place is not Place.THREAD:
+            raise shutting_down() if place is Place.CLOSED else _no_place(visit.kind)
         taken: list[Room] = []
         try:
             for room in self._rooms:

@@ -3,8 +3,7 @@
 grpc hands each RPC to a pool of threads, and what finds none there waits in line for as long as it
 takes. Its own limit (``maximum_concurrent_rpcs``) refuses at once, but with a bare status, without
 reason and without a hint when to try again. A ``Pool`` takes a bounded number of RPCs. For one
-more it runs the handler where it is asked to, in grpc's own thread, ``crowded_out``: the entrance
-then refuses it before anything is read, which takes no longer than any other answer and waits for
+more XX before anything is read, which takes no longer than any other answer and waits for
 nobody.
 
 Kinds have pools of their own, so that what is slow cannot take the threads of what is fast. Which
@@ -16,6 +15,7 @@ An RPC has its thread from when it comes, and must not keep it without sending i
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -41,6 +41,8 @@ ARRIVAL_SECONDS = 30.0
 # Anybody may ask for the health, and with a few bytes.
 HEALTH_ARRIVAL_SECONDS = 2.0
 _SWEEP_SECONDS = 0.5
+# Clients that go on have sent something by then.
+QUIET_SECONDS = 0.1
 
 
 class Kind(Enum):
@@ -67,6 +69,8 @@ _KINDS = {
 }
 _SERVICE_KINDS = {"Health": Kind.HEALTH, "ServerReflection": Kind.REFLECTION}
 
+_ALWAYS = frozenset({Kind.HEALTH})
+
 
 def kind_of(method: MethodDescriptor) -> Kind:
     service = method.containing_service.name
@@ -77,16 +81,26 @@ def kind_of(method: MethodDescriptor) -> Kind:
     return _KINDS.get(f"{service}/{method.name}", Kind.ORDINARY)
 
 
-class _Crowd(threading.local):
-    out = False
+class Place(Enum):
+    """What an RPC has found."""
+
+    THREAD = 0
+    # All are taken: it is only to be refused.
+    NONE = 1
+    # The server stops, and takes nobody in any more.
+    CLOSED = 2
 
 
-_CROWD = _Crowd()
+class _Present(threading.local):
+    place = Place.THREAD
 
 
-def crowded_out() -> bool:
-    """Whether the RPC that this thread is at has found no place, and is only to be refused."""
-    return _CROWD.out
+_PRESENT = _Present()
+
+
+def present_place() -> Place:
+    """What the RPC has found that this thread is at."""
+    return _PRESENT.place
 
 
 class Pool(ThreadPoolExecutor):
@@ -95,6 +109,9 @@ class Pool(ThreadPoolExecutor):
     def __init__(self, name: str, threads: int, places: int) -> None:
         super().__init__(threads, thread_name_prefix=name)
         self.places = places
+        self.is_closed = False
+        # When the last RPC came, by time.monotonic().
+        self.last_came_at = -math.inf
         self._lock = threading.Lock()
         self._taken = 0
 
@@ -104,19 +121,21 @@ class Pool(ThreadPoolExecutor):
         return self._taken
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Runs ``fn`` in one of the threads; at once and crowded out where all places are taken."""
+        """Runs ``fn`` in one of the threads; here and at once, without a place, where all of them
+        are taken or the pool is closed."""
+        self.last_came_at = time.monotonic()
         with self._lock:
-            has_place = self._taken < self.places
+            has_place = self._taken < self.places and not self.is_closed
             if has_place:
                 self._taken += 1
         if has_place:
             return super().submit(self._work, fn, args, kwargs)
         refused: Future[Any] = Future()
-        _CROWD.out = True
+        _PRESENT.place = Place.CLOSED if self.is_closed else Place.NONE
         try:
             refused.set_result(fn(*args, **kwargs))
         finally:
-            _CROWD.out = False
+            _PRESENT.place = Place.THREAD
         return refused
 
     def _work(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -148,6 +167,23 @@ class Pools:
 
     def __getitem__(self, kind: Kind) -> Pool:
         return self._pools[kind]
+
+    def await_quiet(self, seconds: float) -> None:
+        """Until no RPC has come for a moment; at most so long. Health does not count."""
+        until = time.monotonic() + seconds
+        while (now := time.monotonic()) < until:
+            quiet_at = self._last_came_at() + QUIET_SECONDS
+            if now >= quiet_at:
+                return
+            time.sleep(min(quiet_at, until) - now)
+
+    def _last_came_at(self) -> float:
+        return max(pool.last_came_at for kind, pool in self._pools.items() if kind not in _ALWAYS)
+
+    def refuse(self) -> None:
+        """From now on nobody is taken in, but who asks for the health."""
+        for kind, pool in self._pools.items():
+            pool.is_closed = kind not in _ALWAYS
 
     def close(self) -> None:
         """Waits for all handlers to end."""

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 import grpc
 
-from service.errors import Exhausted, Reason, Unavailable
+from service.errors import Exhausted, Reason, Unavailable, shutting_down
 from service.rpc import error_map
 from service.rpc.rooms import RequestBytes
 
@@ -121,7 +121,7 @@ class Stream:
     def _end(self) -> None:
         """Tells the client that the server stops. The caller holds the lock."""
         self._ended = True
-        status = error_map.status(error_map.OUTCOMES[Unavailable], _stopping())
+        status = error_map.status(error_map.OUTCOMES[Unavailable], shutting_down())
         self._context.set_code(status.code)
         self._context.set_details(status.details)
         self._context.set_trailing_metadata(status.trailing_metadata)
@@ -181,7 +181,7 @@ class Streams:
     def open(self, context: grpc.ServicerContext, send: Send) -> Stream:
         with self._lock:
             if self.stopping:
-                raise _stopping()
+                raise shutting_down()
             if len(self._open) >= self._places:
                 raise Exhausted(
                     Reason.TOO_MANY_STREAMS,
@@ -203,9 +203,3 @@ class Streams:
             waiting = list(self._open)
         for stream in waiting:
             stream.end_if_idle()
-
-
-def _stopping() -> Unavailable:
-    return Unavailable(
-        Reason.SHUTTING_DOWN, "the server is stopping; what it answered stands, go on elsewhere"
-    )

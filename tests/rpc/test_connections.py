@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from typing import Any
 
 import grpc
@@ -28,7 +29,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 def served(*args: Any) -> Iterator[str]:
     nothing: Any = None
     server = RpcServer(
-        Subjects(*[nothing] * 9),
+        Subjects(*[nothing] * len(fields(Subjects))),
         capacity=Capacity(1, 1),
         entrance=Entrance(),
         connections=connection_options(*args),
