@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from typing import Any
 
 import grpc
@@ -47,7 +48,8 @@ class Uploads:
 
 def server_over(uploads: Any, max_streams: int = 2 * UPLOADS) -> RpcServer:
     nothing: Any = None
-    subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 5)
+    names = [field.name for field in fields(Subjects)]
+    subjects = Subjects(**dict.fromkeys(names, nothing) | {"uploads": uploads})
     return RpcServer(subjects, capacity=Capacity(max_streams=max_streams), entrance=Entrance())
 
 

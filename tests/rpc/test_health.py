@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from typing import Any
 
 import grpc
@@ -36,7 +37,8 @@ class Uploads:
 def server() -> Iterator[RpcServer]:
     nothing: Any = None
     uploads: Any = Uploads()
-    subjects = Subjects(*[nothing] * 4, uploads, *[nothing] * 5)
+    names = [field.name for field in fields(Subjects)]
+    subjects = Subjects(**dict.fromkeys(names, nothing) | {"uploads": uploads})
     yield RpcServer(subjects, capacity=Capacity(max_streams=PLACES), entrance=Entrance())
 
 
