@@ -24,7 +24,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from service import interpreter
+from service import interpreter, logs
 from service.audit import AuditLog
 from service.backlog import Backlog
 from service.calls import Calls
@@ -144,7 +144,7 @@ def built(settings: Settings) -> Iterator[Built]:
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 0 when asked to stop, 1 after one line
     on standard error that says why the server cannot run. Belongs to the main thread."""
-    _log_to_stderr(settings.log_level)
+    logs.set_up(settings.log_level, settings.log_format, full_numbers=settings.log_full_numbers)
     try:
         if settings.uses_tls:
             _check_certificates(settings)
@@ -160,7 +160,7 @@ def serve(settings: Settings) -> int:
 def upgrade_database(url: str) -> int:
     """Bring a database to the schema of this release, and say on standard output what was done. The
     exit code: 0, or 1 after one line on standard error that says why it cannot be."""
-    _log_to_stderr("WARNING")
+    logs.set_up("WARNING", "console", full_numbers=False)
     try:
         database = Database(url)
         try:
@@ -177,7 +177,7 @@ def upgrade_database(url: str) -> int:
 def first_token(url: str, name: str) -> int:
     """Print the first administrator's token, straight from the database: this once, and only where
     there is none. The exit code: 0, or 1 after one line on standard error that says why not."""
-    _log_to_stderr("WARNING")
+    logs.set_up("WARNING", "console", full_numbers=False)
     try:
         database = Database(url)
         try:
@@ -386,13 +386,6 @@ def _stop_on_signals() -> Stop:
     return stop
 
 
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # else it tells of every start
-
-
 def _work() -> int:
     """A worker: settings from standard input, a report to standard output, and an end when the
     input ends, because then the parent is gone."""
@@ -400,7 +393,7 @@ def _work() -> int:
     with open(0, "rb", buffering=0, closefd=False) as parent:
         given = json.loads(parent.readline())
     settings = Settings(**given)
-    _log_to_stderr(settings.log_level)
+    logs.set_up(settings.log_level, settings.log_format, full_numbers=settings.log_full_numbers)
 
     asked: list[Sources] = []
 

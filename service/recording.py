@@ -22,7 +22,7 @@ from ratingcore.records import Records
 from ratingcore.rowdigest import digest_of_new
 from ratingcore.rows import RowTuples, copy_data
 from ratingcore.tally import Tally
-from service import signals
+from service import scopes, signals
 from service.decks import Decks
 from service.errors import NotFound, Reason
 from service.model import Call
@@ -138,6 +138,7 @@ class Recorder:
         """
         parties = records.parties()
         tenant_ids = {tenant_id for tenant_id, _ in parties}
+        scopes.concerns(tenant_ids)
         if scope.tenant_ids is not None:
             tenant_ids &= scope.tenant_ids
         extension_ids = {one for tenant_id, one in parties if tenant_id in tenant_ids}

@@ -59,6 +59,10 @@ LOCAL = Caller("local", Role.ADMIN, EVERY_TENANT)
 NOBODY = Caller("nobody", Role.READER, Scope(frozenset()))
 
 
+# A request's tenant_id where it is about more than one.
+SEVERAL = -1
+
+
 def _forever() -> float | None:
     return None
 
@@ -73,7 +77,8 @@ class Request:
 
     ``remaining_seconds`` says how long its client will wait, None for without end; ``is_wanted``
     whether the client still does. ``tenant_id`` is the tenant whom it is about, as soon as that is
-    known; 0 for none or several.
+    known; 0 for none, SEVERAL for more than one. ``id`` names the request in logs; empty: nobody
+    asked, and the request is the same for all threads of the service itself.
     """
 
     caller: Caller = LOCAL
@@ -81,6 +86,11 @@ class Request:
     remaining_seconds: Callable[[], float | None] = _forever
     is_wanted: Callable[[], bool] = _always
     tenant_id: int = 0
+
+    def concerns(self, tenant_id: int) -> None:
+        """Note down whom it is about."""
+        if self.id and tenant_id != self.tenant_id:
+            self.tenant_id = SEVERAL if self.tenant_id else tenant_id
 
 
 class _Present(threading.local):

@@ -10,6 +10,8 @@ known whose it is, and before it is waited for: a lock that others hold would te
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from service.request import Scope, present
 
 
@@ -20,7 +22,16 @@ def scope() -> Scope:
 
 def covers(tenant_id: int) -> bool:
     """Whether the caller may see the tenant, if it is there."""
-    return present().caller.scope.covers(tenant_id)
+    request = present()
+    request.concerns(tenant_id)
+    return request.caller.scope.covers(tenant_id)
+
+
+def concerns(tenant_ids: Iterable[int]) -> None:
+    """Note down for the log whom the request is about."""
+    request = present()
+    for tenant_id in tenant_ids:
+        request.concerns(tenant_id)
 
 
 def within() -> tuple[int, ...] | None:

@@ -23,6 +23,7 @@ GROUND = {
     f"service.{name}"
     for name in (
         *("model", "record_model", "errors", "money", "request", "signals"),
+        *("logs", "masking", "request_ids"),
         *("config", "config_sources", "loopback", "pem_files", "certificates"),
     )
 }

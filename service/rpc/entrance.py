@@ -15,7 +15,7 @@ from typing import Protocol
 
 import grpc
 
-from service import signals
+from service import request_ids, signals
 from service.errors import Exhausted, Reason, shutting_down
 from service.request import LOCAL, Caller, Request, handling
 from service.rpc.pools import Kind, Place, present_place
@@ -24,11 +24,32 @@ Context = grpc.ServicerContext
 
 _LOG = logging.getLogger("tollwire.rpc")
 
+# What is asked without end, by services and by those that watch them.
+_FREQUENT = frozenset(
+    {
+        *(
+            f"RatingService/{method}"
+            for method in ("RateCall", "BatchRateCalls", "StreamRateCalls")
+        ),
+        *(f"Health/{method}" for method in ("Check", "List", "Watch")),
+        "ServerReflection/ServerReflectionInfo",
+    }
+)
+
 
 class Visit:
     """One RPC between its beginning and its end."""
 
-    __slots__ = ("code", "context", "kind", "method", "request", "started_at")
+    __slots__ = (
+        "code",
+        "context",
+        "is_logged",
+        "kind",
+        "method",
+        "reason",
+        "request",
+        "started_at",
+    )
 
     def __init__(self, method: str, context: Context, kind: Kind = Kind.ORDINARY) -> None:
         """``method``: such as "CdrService/GetCdr"."""
@@ -36,10 +57,37 @@ class Visit:
         self.kind = kind
         self.context = context
         self.request = Request(
-            remaining_seconds=context.time_remaining, is_wanted=context.is_active
+            id=_request_id(context),
+            remaining_seconds=context.time_remaining,
+            is_wanted=context.is_active,
         )
         self.started_at = time.perf_counter()
         self.code = grpc.StatusCode.OK
+        self.reason = ""
+        self.is_logged = False
+
+    def fields(self) -> dict[str, str | int | float]:
+        """What its line of the log says besides its text."""
+        request = self.request
+        fields: dict[str, str | int | float] = {
+            "method": self.method,
+            "ms": round((time.perf_counter() - self.started_at) * 1000, 1),
+            "request_id": request.id,
+        }
+        if self.reason:
+            fields["reason"] = self.reason
+        if request.tenant_id > 0:
+            fields["tenant_id"] = request.tenant_id
+        if request.caller.token_id:
+            fields["caller"] = request.caller.name
+        return fields
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata():
+        if key == request_ids.METADATA_KEY:
+            return request_ids.taken(value)
+    return request_ids.new()
 
 
 class Room(Protocol):
@@ -66,10 +114,13 @@ def _stays(visit: Visit) -> None:
 
 
 def log_end(visit: Visit) -> None:
-    """One line for each RPC, where the log is to be that full."""
-    if _LOG.isEnabledFor(logging.DEBUG):
-        taken_ms = (time.perf_counter() - visit.started_at) * 1000
-        _LOG.debug("%s: %s in %.1f ms", visit.method, visit.code.name, taken_ms)
+    """The RPC's line of the log, unless it was refused with a line of its own. What may come
+    thousands of times a second is only there where the log is to be that full."""
+    if visit.is_logged:
+        return
+    level = logging.DEBUG if visit.method in _FREQUENT else logging.INFO
+    if _LOG.isEnabledFor(level):
+        _LOG.log(level, "%s: %s", visit.method, visit.code.name, extra={"fields": visit.fields()})
 
 
 def count_end(visit: Visit) -> None:

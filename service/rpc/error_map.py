@@ -65,17 +65,32 @@ OUTCOMES: Mapping[type[TollwireError], Outcome] = MappingProxyType(
 DEFECT = Outcome(grpc.StatusCode.INTERNAL, logging.ERROR)
 
 
-def refusal(error: Exception, method: str) -> grpc.Status:
-    """What the client of ``method`` is told of ``error``. Also writes its line of the log."""
+def reason_of(error: Exception) -> Reason:
+    """What the client is told as the reason."""
+    return error.reason if isinstance(error, TollwireError) else Reason.INTERNAL
+
+
+def is_logged(error: Exception) -> bool:
+    """Whether ``refusal`` writes a line of the log about ``error``."""
+    return _LOG.isEnabledFor(_outcome(error).log_level)
+
+
+def refusal(
+    error: Exception, method: str, fields: Mapping[str, str | int | float] | None = None
+) -> grpc.Status:
+    """What the client of ``method`` is told of ``error``. Also writes its line of the log, which
+    says ``fields`` too."""
     outcome = _outcome(error)
+    extra = {"fields": fields or {}}
     if outcome is DEFECT or not isinstance(error, TollwireError):
-        _LOG.log(outcome.log_level, "%s: defect", method, exc_info=error)
+        _LOG.log(outcome.log_level, "%s: defect", method, exc_info=error, extra=extra)
         return status(outcome, TollwireError(Reason.INTERNAL, DEFECT_MESSAGE))
     if _LOG.isEnabledFor(outcome.log_level):
         _LOG.log(
             outcome.log_level,
             "%s: %s %s%s",
             *(method, outcome.code.name, error.reason, cause_of(error)),
+            extra=extra,
         )
     return status(outcome, error)
 

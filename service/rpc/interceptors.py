@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from service import request_ids
 from service.errors import InvalidInput, Reason, unwanted
 from service.rpc import error_map
 from service.rpc.entrance import Entrance, Visit
@@ -260,6 +261,12 @@ def _watching(
 
 
 def _refuse(visit: Visit, error: Exception) -> NoReturn:
-    status = error_map.refusal(error, visit.method)
+    visit.reason = error_map.reason_of(error)
+    status = error_map.refusal(error, visit.method, visit.fields())
     visit.code = status.code
-    visit.context.abort_with_status(status)
+    visit.is_logged = error_map.is_logged(error)
+    name = (request_ids.METADATA_KEY, visit.request.id)
+    visit.context.abort_with_status(
+        # A named tuple, which its type hints leave out.
+        cast(Any, status)._replace(trailing_metadata=(*status.trailing_metadata, name))
+    )

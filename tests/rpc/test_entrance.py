@@ -18,6 +18,9 @@ class FakeContext:
     def time_remaining(self) -> float | None:
         return 5.0
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
     def is_active(self) -> bool:
         return True
 

@@ -235,10 +235,11 @@ def test_each_rpc_is_a_line_at_debug_without_any_number(database: Path) -> None:
         assert server.terminate() == 0
         lines = [line for line in server.errors.rest() if " tollwire.rpc: " in line]
         said = [line.partition(" tollwire.rpc: ")[2] for line in lines]
-        assert re.fullmatch(r"TenantService/CreateTenant: OK in [0-9.]+ ms", said[0])
-        assert "RatingService/RateCall: NOT_FOUND NO_RATE" in said
+        assert re.fullmatch(r"TenantService/CreateTenant: OK .*", said[0])
+        assert any(line.startswith("RatingService/RateCall: NOT_FOUND NO_RATE ") for line in said)
         assert any(line.startswith("CdrService/UploadCdrs: ") for line in said)
-        assert not any("555" in line or "4420" in line for line in lines)
+        assert len(said) == 3  # one for each
+        assert not any("5550001" in line or "442079" in line for line in lines)
 
 
 def serving(address: str, pids: set[int]) -> int:

@@ -1,0 +1,46 @@
+"""The names by which requests are found again in logs: a client's own, or one that is made here.
+
+A client may name its request by the metadata key x-request-id. What it sends may hold a telephone
+number, so logs show it as it is only where it is certain to be none. Knows no gRPC.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from itertools import count
+
+METADATA_KEY = "x-request-id"
+MAX_CHARS = 128
+
+_TAKEN = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{MAX_CHARS}}}")
+# 32 hexadecimal digits, which is also what traces have.
+_UUID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}", re.I)
+_HAS_A_LETTER = re.compile(r"[a-f]", re.I)
+
+# Of this process, and the requests in it.
+_OWN = os.urandom(6).hex() + "-"
+_NUMBERS = count(1)
+
+
+def new() -> str:
+    return f"{_OWN}{next(_NUMBERS):x}"
+
+
+def taken(sent: str | bytes | None) -> str:
+    """The client's name for the request where it has sent one that can be used, else a new one."""
+    if isinstance(sent, str) and _TAKEN.fullmatch(sent) is not None:
+        return sent
+    return new()
+
+
+def shown(request_id: str, mask: Callable[[str], str]) -> str:
+    """The name as logs may show it."""
+    if request_id.startswith(_OWN) or (_UUID.fullmatch(request_id) and _has_letters(request_id)):
+        return request_id
+    return mask(request_id)
+
+
+def _has_letters(request_id: str) -> bool:
+    return _HAS_A_LETTER.search(request_id) is not None

@@ -1,0 +1,131 @@
+"""The log's lines: what is in them, what is not, and how many there are."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.logs import MOST_LINES_A_SECOND, ConsoleLines, JsonLines, Lines, Sampled
+from service.masking import mask
+from service.model import RatingStatus
+from service.request import Request, handling
+
+NUMBER = "447911123456"
+MASKED = "**********56"
+
+
+def record(message: object, *args: object, **more: Any) -> logging.LogRecord:
+    made = logging.LogRecord("tollwire.rpc", logging.INFO, "file", 1, message, args, None)
+    made.__dict__.update(more)
+    return made
+
+
+def failure(words: str) -> Any:
+    try:
+        raise ValueError(words)
+    except ValueError:
+        return sys.exc_info()
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (record("%s: no rate", NUMBER), f"{MASKED}: no rate"),
+        (record("%(number)s", {"number": NUMBER}), MASKED),
+        (record(f"call to {NUMBER}"), f"call to {MASKED}"),
+        (record(ValueError(NUMBER)), MASKED),
+        (record("%r", ValueError(NUMBER)), f"'{MASKED}'"),
+        # What is a number here is no telephone number.
+        (record("upload %d, pid %d", 123_456_789, 54_321), "upload 123456789, pid 54321"),
+        (record("%s in %.1f s", RatingStatus.RATED, 12_345.6), "1 in 12345.6 s"),
+        (record("%d calls", NUMBER), "%d calls (its arguments do not fit)"),
+        (record("100%"), "100%"),
+    ],
+)
+def test_the_text_of_a_line(line: logging.LogRecord, text: str) -> None:
+    assert Lines(mask).message(line) == text
+
+
+@pytest.mark.parametrize("make", [ConsoleLines, JsonLines])
+def test_an_exception_shows_no_number(make: Callable[[Any], Lines]) -> None:
+    line = record("defect", exc_info=failure(f"key ({NUMBER})"), stack_info=f"Stack: {NUMBER}")
+    written = make(mask).format(line)
+    assert "ValueError" in written and MASKED in written and "Stack: " in written
+    assert NUMBER not in written
+    assert NUMBER in make(str).format(line)
+
+
+def test_what_a_line_knows_of_its_request() -> None:
+    with handling(Request(id="order-1", tenant_id=7)):
+        line = JsonLines(mask).format(record("late", fields={"caller": NUMBER, "ms": 1.5}))
+    found = json.loads(line)
+    assert found["time"].endswith("Z") and found["level"] == "INFO"
+    assert {name: found[name] for name in ("request_id", "tenant_id", "caller", "ms")} == {
+        "request_id": "order-1",
+        "tenant_id": 7,
+        "caller": MASKED,
+        "ms": 1.5,
+    }
+    assert "request_id" not in json.loads(JsonLines(mask).format(record("none")))
+    given = record("%s: OK", "CdrService/GetCdr", fields={"method": "m", "request_id": NUMBER})
+    console = ConsoleLines(mask).format(given)
+    assert console.endswith(f" INFO tollwire.rpc: CdrService/GetCdr: OK request_id={MASKED}")
+
+
+def test_many_lines_of_one_kind_are_a_few() -> None:
+    sampled = Sampled()
+
+    def let_through(second: float, *args: object, lines: int = 1) -> list[logging.LogRecord]:
+        made = [record("%s: %s", *args, created=second) for _ in range(lines)]
+        return [line for line in made if sampled.filter(line)]
+
+    flood = let_through(100.0, "CdrService/CreateCdr", "OK", lines=1000)
+    assert len(flood) == MOST_LINES_A_SECOND
+    assert len(let_through(100.5, "CdrService/CreateCdr", "NOT_FOUND")) == 1
+    assert len(let_through(100.9, "CdrService/CreateCdr", "OK")) == 0
+    [after] = let_through(101.0, "CdrService/CreateCdr", "OK")
+    assert after.fields == {"left_out": 1001 - MOST_LINES_A_SECOND}  # type: ignore[attr-defined]
+    [later] = let_through(102.0, "CdrService/CreateCdr", "OK")
+    assert not hasattr(later, "fields")
+
+
+def test_nothing_else_writes_to_standard_error() -> None:
+    """Threads that die, warnings, exceptions of finalisers, and that of the process itself."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"""
+import threading, warnings
+from service import logs
+logs.set_up("INFO", "json", full_numbers=False)
+class Finalised:
+    def __del__(self):
+        raise ValueError("{NUMBER} a")
+def die():
+    raise ValueError("{NUMBER} b")
+Finalised()
+thread = threading.Thread(target=die)
+thread.start()
+thread.join()
+warnings.warn("{NUMBER} c")
+raise ValueError("{NUMBER} d")
+""",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["level"] for line in lines] == ["ERROR", "ERROR", "WARNING", "CRITICAL"]
+    # A traceback shows the lines of the source, and these have the number only where it is made.
+    assert done.stderr.count(MASKED) >= 4
+    assert NUMBER not in done.stderr
