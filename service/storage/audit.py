@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert, select
 
 from service.record_model import AuditEntry, AuditFilter
 from service.storage.access_tables import AuditEntryRow
+from service.storage.cdrs import in_period
 from service.storage.owners import of_tenants
 
 _TABLE = AuditEntryRow.__table__
@@ -28,10 +29,9 @@ def page(
     conditions = of_tenants(connection, _TABLE.c.tenant_id, wanted.tenant_id, wanted.within)
     if wanted.action:
         conditions.append(_TABLE.c.action == wanted.action)
-    if wanted.created_after_ns is not None:
-        conditions.append(_TABLE.c.created_at_ns >= wanted.created_after_ns)
-    if wanted.created_before_ns is not None:
-        conditions.append(_TABLE.c.created_at_ns < wanted.created_before_ns)
+    conditions += in_period(
+        AuditEntryRow.created_at_ns, wanted.created_after_ns, wanted.created_before_ns
+    )
     if before_id is not None:
         conditions.append(_TABLE.c.id < before_id)
     query = select(_TABLE).where(*conditions).order_by(_TABLE.c.id.desc()).limit(size)

@@ -16,6 +16,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from tollwire.v1 import access_service_pb2 as access_pb
+from tollwire.v1 import access_service_pb2_grpc as access_grpc
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import cdr_service_pb2_grpc as cdr_grpc
 from tollwire.v1 import rating_service_pb2 as rating_pb
@@ -65,6 +67,7 @@ class Client:
         self.rating = rating_grpc.RatingServiceStub(self.channel)
         self.cdrs = cdr_grpc.CdrServiceStub(self.channel)
         self.tenants = tenant_grpc.TenantServiceStub(self.channel)
+        self.access = access_grpc.AccessServiceStub(self.channel)
 
     def close(self) -> None:
         self.channel.close()
@@ -76,6 +79,10 @@ class Client:
         self.close()
 
     # Resources.
+
+    def new_token(self, tenant_id: int) -> access_pb.Token:
+        request = access_pb.CreateTokenRequest(token=make_token(tenant_id))
+        return self.access.CreateToken(request).token
 
     def new_tenant(self, **fields: Any) -> types.Tenant:
         fields.setdefault("name", "Acme")
@@ -169,6 +176,15 @@ class Client:
     def export_rates(self, tenant_id: int) -> list[types.Rate]:
         request = rating_pb.ExportRatesRequest(tenant_id=tenant_id)
         return [rate for part in self.rating.ExportRates(request) for rate in part.rates]
+
+
+def make_token(tenant_id: int) -> access_pb.Token:
+    return access_pb.Token(
+        name="desk",
+        role=access_pb.ROLE_READER,
+        tenant_ids=[tenant_id],
+        expires_at=timestamp(NOON_NS + 100 * 365 * 86_400 * 10**9),
+    )
 
 
 def make_rate(

@@ -14,7 +14,16 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from tests.integration.client import NOON_NS, Client, chunk, make_call, make_rate, timestamp
+from tests.integration.client import (
+    NOON_NS,
+    Client,
+    chunk,
+    make_call,
+    make_rate,
+    make_token,
+    timestamp,
+)
+from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import tenant_service_pb2 as tenant_pb
@@ -24,6 +33,7 @@ SERVICES = [
     rating_pb.DESCRIPTOR.services_by_name["RatingService"],
     cdr_pb.DESCRIPTOR.services_by_name["CdrService"],
     tenant_pb.DESCRIPTOR.services_by_name["TenantService"],
+    access_pb.DESCRIPTOR.services_by_name["AccessService"],
 ]
 METHODS: dict[str, MethodDescriptor] = {
     method.name: method for service in SERVICES for method in service.methods
@@ -40,6 +50,7 @@ class Scene:
     cdr_id: int
     upload_id: int
     upload_offset: int
+    token_id: int
 
 
 def set_scene(client: Client) -> Scene:
@@ -54,6 +65,7 @@ def set_scene(client: Client) -> Scene:
         client.list_cdrs(tenant_id=tenant.id)[0].id,
         upload.upload_id,
         upload.committed_offset,
+        client.new_token(tenant.id).id,
     )
 
 
@@ -199,6 +211,16 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
         extension=_extension(s, id=s.extension_id)
     ),
     "DeleteExtension": lambda s: tenant_pb.DeleteExtensionRequest(id=s.extension_id),
+    "CreateToken": lambda s: access_pb.CreateTokenRequest(token=make_token(s.tenant_id)),
+    "GetToken": lambda s: access_pb.GetTokenRequest(id=s.token_id),
+    "ListTokens": lambda s: access_pb.ListTokensRequest(page_size=10, include_revoked=True),
+    "RevokeToken": lambda s: access_pb.RevokeTokenRequest(id=s.token_id),
+    "ListAuditEntries": lambda s: access_pb.ListAuditEntriesRequest(
+        tenant_id=s.tenant_id,
+        action="CreateRate",
+        created_after=timestamp(NOON_NS),
+        created_before=timestamp(NOON_NS + 1),
+    ),
 }
 
 
