@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ from service.rpc.ports import CannotListen, Reservation, probe
 from service.rpc.rooms import Capacity, chunks_at_once
 from service.rpc.server import RpcServer, Subjects
 from service.rpc.workers import Supervisor, WorkersFailed
-from service.storage import migrate
+from service.storage import backup, migrate
+from service.storage.backup import BackupError
 from service.storage.engine import Database
 from service.storage.migrate import SchemaError
 from service.tenants import Tenants
@@ -75,7 +77,8 @@ ANSWER_SECONDS = 2.0
 
 # Failures whose words are enough: whoever typed the command can mend them.
 _MENDABLE = (
-    *(AdminExists, BadCertificate, CannotListen, SchemaError, TollwireError, WorkersFailed),
+    *(AdminExists, BackupError, BadCertificate, CannotListen),
+    *(SchemaError, TollwireError, WorkersFailed),
 )
 
 _LOG = logging.getLogger("tollwire")
@@ -189,6 +192,17 @@ def first_token(url: str, name: str) -> int:
         return _failed(error)
     sys.stderr.write(f"tollwire: token {token.id} ({token.name}), shown this once:\n")
     print(text)
+    return 0
+
+
+def back_up_database(url: str, target: Path) -> int:
+    """Copy an SQLite database that may be in use, and say on standard output where it is now. The
+    exit code: 0, or 1 after one line on standard error that says why it cannot be."""
+    try:
+        size_bytes = backup.copy(url, target)
+    except _MENDABLE as error:
+        return _failed(error)
+    print(f"tollwire: the database was copied to {target} ({size_bytes:,} bytes)")
     return 0
 
 

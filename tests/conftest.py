@@ -56,6 +56,11 @@ class PostgresServer:
     def url(self, name: str) -> str:
         return self._server.get_uri(database=name).replace("postgresql:", "postgresql+psycopg:")
 
+    @property
+    def programs(self) -> Path:
+        """The folder of pg_dump and its like."""
+        return Path(self._server.bin_path)
+
     def create(self, *, migrated: bool = True) -> str:
         """The name of a new database."""
         name = f"test_{next(self._numbers)}"

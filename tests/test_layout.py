@@ -49,7 +49,7 @@ BELONGS_TO = {
     "psycopg": {"storage"},
     "sqlite3": {"storage"},
     "grpc": {"rpc", "cli"},
-    "grpc_health": {"rpc"},
+    "grpc_health": {"rpc", "cli"},
     "grpc_reflection": {"rpc"},
     "grpc_status": {"rpc", "cli"},
     "google": {"rpc", "cli"},

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import grpc
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from service.cli.credentials import take_token, token_options, with_token
 from service.cli.failures import INTERRUPTED, Failure, failure_of
@@ -66,6 +67,8 @@ class Client:
         self.rating = RatingServiceStub(channel)
         self.cdrs = CdrServiceStub(channel)
         self.access = AccessServiceStub(channel)
+        # Health is told without a token.
+        self.health = HealthStub(self._channel)
 
     def __enter__(self) -> Client:
         return self

@@ -14,11 +14,12 @@ from service.cli.cdrs_upload import upload_cdrs
 from service.cli.cdrs_uploads import list_failures, list_uploads, upload_status
 from service.cli.cdrs_verify import verify_cdrs
 from service.cli.failures import INTERRUPTED
+from service.cli.health import health
 from service.cli.ledger import ledger
 from service.cli.rates import rates
 from service.cli.rates_import import export_rates, import_rates
 from service.cli.rating import rate
-from service.cli.serve import migrate, serve
+from service.cli.serve import backup, migrate, serve
 from service.cli.tenants import extensions, tenants
 from service.cli.tokens import tokens
 from service.cli.usage import usage
@@ -38,7 +39,10 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, tenants, extensions, rates, rate, cdrs, usage, ledger):
+for command in (
+    *(serve, migrate, backup, health),
+    *(tenants, extensions, rates, rate, cdrs, usage, ledger),
+):
     main.add_command(command)
 for command in (tokens, audit):
     main.add_command(command)

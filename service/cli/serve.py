@@ -1,9 +1,12 @@
-"""``tollwire serve`` and ``tollwire migrate``: what runs a server or prepares its database."""
+"""``tollwire serve``, ``migrate`` and ``backup``: what runs a server or works on its database."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from service.cli.settings import with_settings
 
@@ -29,3 +32,15 @@ def migrate(loaded: Loaded) -> None:
     from service import app
 
     sys.exit(app.upgrade_database(loaded.settings.database))
+
+
+@with_settings("backup", ["database"])
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup(loaded: Loaded, file: Path) -> None:
+    """Copy an SQLite database to FILE, which must not be there yet, while servers go on.
+
+    The copy has all that was committed when it began. For PostgreSQL: pg_dump, pg_basebackup.
+    """
+    from service import app
+
+    sys.exit(app.back_up_database(loaded.settings.database, file))

@@ -1,0 +1,51 @@
+"""``tollwire health``: whether a server, or one of its services, serves.
+
+Made for supervisors that start a program to ask (a container's health check, an exec probe), and
+for people. It speaks grpc.health.v1 as any balancer does, and needs no token.
+"""
+
+from __future__ import annotations
+
+import click
+from grpc_health.v1.health_pb2 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
+
+from service.cli.connection import Client, connected
+from service.cli.failures import UNREACHABLE, Failure
+from service.cli.output import print_json, print_table
+
+_WHOLE = "(the server)"
+
+
+@click.command()
+@click.argument("service", required=False, default="")
+@connected
+def health(client: Client, service: str) -> None:
+    """Show whether the server serves: all of it, or SERVICE (tollwire.v1.RatingService).
+
+    Exits with 3 where it does not, and says so.
+    """
+    if service:
+        answer = client.health.Check(HealthCheckRequest(service=service), timeout=client.timeout)
+        statuses = {service: answer}
+        document: HealthCheckResponse | HealthListResponse = answer
+    else:
+        document = client.health.List(HealthListRequest(), timeout=client.timeout)
+        statuses = dict(document.statuses)
+    if client.as_json:
+        print_json(document)
+    else:
+        print_table(
+            ("service", "status"),
+            ((name or _WHOLE, _status(statuses[name])) for name in sorted(statuses)),
+        )
+    if statuses[service].status != HealthCheckResponse.SERVING:
+        raise Failure(f"{service or 'the server'} is not serving", UNREACHABLE)
+
+
+def _status(answer: HealthCheckResponse) -> str:
+    return str(HealthCheckResponse.ServingStatus.Name(answer.status)).lower().replace("_", " ")

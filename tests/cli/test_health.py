@@ -1,0 +1,75 @@
+"""``tollwire health`` against a server that says what it is told to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from click.testing import CliRunner, Result
+from grpc_health.v1 import health_pb2_grpc
+
+from service.cli.main import main
+from service.rpc.health import HealthServicer
+from tests.cli.conftest import unused_address
+
+RATING = "tollwire.v1.RatingService"
+Health = Callable[..., Result]
+
+
+@pytest.fixture
+def told() -> HealthServicer:
+    return HealthServicer([RATING])
+
+
+@pytest.fixture
+def health(told: HealthServicer) -> Iterator[Health]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    health_pb2_grpc.add_HealthServicer_to_server(told, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["health", "--server", address, *arguments])
+
+    yield run
+    server.stop(0).wait()
+
+
+def test_all_services_or_one(health: Health, told: HealthServicer) -> None:
+    told.serve()
+    assert health().output.splitlines() == [
+        "service                    status",
+        "(the server)               serving",
+        "tollwire.v1.RatingService  serving",
+    ]
+    result = health(RATING)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[1:] == ["tollwire.v1.RatingService  serving"]
+    assert json.loads(health(RATING, "--json").output) == {"status": "SERVING"}
+    assert json.loads(health("--json").output)["statuses"][RATING] == {"status": "SERVING"}
+
+
+@pytest.mark.parametrize("service", ["", RATING])
+def test_what_does_not_serve_is_not_well(
+    health: Health, told: HealthServicer, service: str
+) -> None:
+    told.serve()
+    told.stop()
+    result = health(*filter(None, [service]))
+    assert result.exit_code == 3
+    assert "not serving" in result.stdout
+    assert result.stderr.startswith(f"tollwire: {service or 'the server'} is not serving")
+
+
+def test_a_service_that_is_not_there(health: Health) -> None:
+    result = health("tollwire.v1.NoService")
+    assert result.exit_code == 1
+    assert "NOT_FOUND" in result.stderr
+
+
+def test_nobody_answers() -> None:
+    result = CliRunner().invoke(main, ["health", "--server", unused_address(), "--timeout", "5"])
+    assert result.exit_code == 3

@@ -1,0 +1,439 @@
+"""What is in deploy/, as far as it can be tried without a machine that runs it: every option, port,
+file and command that it names is one that the server has, and the files are as their readers want.
+
+Where a reader itself is here (systemd-analyze, kubectl), it is asked too. No image is built: that
+takes a container builder and a base image from outside. That the server can be process 1 of a
+namespace is tried without one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from service.app import STOP_MARGIN_SECONDS
+from service.cli.main import main
+from service.config import OPTIONS, Settings
+from service.config_sources import load
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOY = ROOT / "deploy"
+BASE = DEPLOY / "kubernetes" / "base"
+MESH = DEPLOY / "kubernetes" / "mesh"
+# The oldest that has all that the manifests use, and the newest whose schemas are here.
+KUBERNETES = ("1.30", "1.37")
+VARIABLES = {option.variable for option in OPTIONS.values()}
+MAKE_SECONDS = 60
+AWAITED = {"TOLLWIRE_TLS", "TOLLWIRE_CA_FILE", "TOLLWIRE_SERVER_NAME"}
+
+
+def client_variables() -> set[str]:
+    """What the client commands read from the environment."""
+    found: set[str] = set()
+    for parameter in main.commands["health"].params:
+        names = parameter.envvar or ()
+        found |= {names} if isinstance(names, str) else set(names)
+    return found
+
+
+def settings_of(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What ``tollwire serve`` makes of an environment. Nothing in it may be unknown."""
+    for name in [name for name in os.environ if name.startswith("TOLLWIRE_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ours = {name for name in environment if name.startswith("TOLLWIRE_")}
+    assert ours <= VARIABLES | client_variables() | AWAITED
+    return load({}, None).settings
+
+
+def is_command(arguments: list[str]) -> bool:
+    """Whether ``tollwire`` takes this command line, but for what only running it would show."""
+    name, *rest = arguments
+    command = main.commands[name]
+    context = click.Context(command, info_name=name, resilient_parsing=True)
+    _, left, _ = command.make_parser(context).parse_args(list(rest))
+    return not left
+
+
+def assignments(path: Path) -> dict[str, str]:
+    """The lines NAME=VALUE of an environment file."""
+    lines = [line for line in path.read_text("utf-8").splitlines() if line]
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+# The image.
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = (DEPLOY / "Dockerfile").read_text("utf-8")
+    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    return [
+        (word, rest.strip())
+        for word, _, rest in (s.partition(" ") for s in text.splitlines())
+        if word
+    ]
+
+
+def last_stage() -> list[tuple[str, str]]:
+    found = instructions()
+    return found[max(n for n, (word, _) in enumerate(found) if word == "FROM") :]
+
+
+def image_environment() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word, rest in last_stage():
+        if word == "ENV":
+            found |= dict(part.split("=", 1) for part in shlex.split(rest))
+    return found
+
+
+def the(word: str) -> str:
+    (found,) = [rest for name, rest in last_stage() if name == word]
+    return found
+
+
+def test_the_image_runs_without_rights_and_without_what_it_was_built_with() -> None:
+    stages = [rest for word, rest in instructions() if word == "FROM"]
+    assert len(stages) == 2
+    assert all(re.search(r":\S+", stage) and ":latest" not in stage for stage in stages)
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", the("USER"))
+    runs = " ".join(rest for word, rest in last_stage() if word == "RUN")
+    assert "pip uninstall --yes pip" in runs
+    assert not re.search(r"apt-get|pip install|gcc", runs)
+    order = [word for word, _ in last_stage()]
+    assert order.index("USER") > max(n for n, word in enumerate(order) if word == "RUN")
+    copies = [rest for word, rest in last_stage() if word in ("COPY", "ADD")]
+    assert copies == ["--from=build /opt/tollwire /opt/tollwire"]
+
+
+def test_the_image_serves_with_settings_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = image_environment()
+    settings = settings_of(environment, monkeypatch)
+    assert str(settings.listen.port) == the("EXPOSE")
+    assert settings.tls_cert_file is not None, "it is reachable from outside of its container"
+    assert settings.database.removeprefix("sqlite:///").startswith(the("VOLUME"))
+    assert environment["TOLLWIRE_SERVER"] == f"127.0.0.1:{settings.listen.port}"
+    assert the("STOPSIGNAL") == "SIGTERM"
+    # In these forms no shell stands between the server and its signals.
+    assert yaml.safe_load(the("ENTRYPOINT")) == ["tollwire"]
+    assert is_command(yaml.safe_load(the("CMD")))
+    program, *probe = yaml.safe_load(the("HEALTHCHECK").partition("CMD ")[2])
+    assert program == "tollwire"
+    assert is_command(probe)
+
+
+def test_the_image_is_built_of_all_that_the_build_needs_and_nothing_else() -> None:
+    rules = (ROOT / ".dockerignore").read_text("utf-8").split("\n")
+    rules = [rule for rule in rules if rule and not rule.startswith("#")]
+    assert rules[0] == "*", "what is not named stays out"
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert all((ROOT / name).exists() for name in let_in)
+    wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "requirements/dev.txt"}
+    assert wanted | {"proto", "ratingcore", "service"} <= let_in
+    assert not let_in & {".git", "tests", "deploy", "docs", "benchmarks"}
+
+
+UNSHARE = [
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+]
+
+
+def can_unshare() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_server_can_be_process_1(workers: int, tmp_path: Path) -> None:
+    """Of which the kernel takes no signal that is not handled, and whom orphans fall to."""
+    if not can_unshare():
+        pytest.skip("namespaces of processes cannot be made here")
+    server = subprocess.Popen(
+        [
+            *(*UNSHARE, sys.executable, "-m", "service.cli.main", "serve"),
+            *("--listen", "127.0.0.1:0", "--workers", str(workers)),
+            *("--database", f"sqlite:///{tmp_path / 'tollwire.db'}"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])},
+    )
+    try:
+        assert server.stdout is not None
+        assert "pid 1)" in server.stdout.readline()
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGTERM)
+        assert server.wait(MAKE_SECONDS) == 0
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()  # type: ignore[union-attr]
+
+
+# systemd.
+
+UNIT = DEPLOY / "systemd" / "tollwire.service"
+UNIT_ENVIRONMENT = DEPLOY / "systemd" / "tollwire.env"
+
+
+def directives() -> dict[str, str]:
+    lines = [line for line in UNIT.read_text("utf-8").splitlines() if "=" in line]
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def test_the_unit_runs_and_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = directives()
+    settings = settings_of(assignments(UNIT_ENVIRONMENT), monkeypatch)
+    program, *arguments = unit["ExecStart"].split()
+    assert Path(program).name == "tollwire"
+    assert is_command(arguments)
+    assert unit["EnvironmentFile"].endswith(UNIT_ENVIRONMENT.name)
+    assert unit["WorkingDirectory"] == f"/var/lib/{unit['StateDirectory']}"
+    assert settings.database.startswith(f"sqlite:///{unit['WorkingDirectory']}/")
+    # With control-group the workers would hear SIGTERM twice, and die in the middle of their work.
+    assert (unit["KillMode"], unit["KillSignal"]) == ("mixed", "SIGTERM")
+    assert int(unit["TimeoutStopSec"]) > settings.grace_seconds + STOP_MARGIN_SECONDS
+    files = settings.max_connections
+    assert int(unit["LimitNOFILE"]) > files
+    assert settings.tls_cert_file is not None
+
+
+def test_systemd_takes_the_unit_and_finds_it_confined(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here")
+    # It looks for the program, which is not installed here.
+    copy = tmp_path / "tollwire.service"
+    copy.write_text(UNIT.read_text("utf-8").replace("/opt/tollwire/bin/tollwire", sys.executable))
+    found = subprocess.run(
+        ["systemd-analyze", "verify", copy], capture_output=True, text=True, timeout=MAKE_SECONDS
+    )
+    assert (found.returncode, found.stderr) == (0, ""), found.stderr
+    # The exposure from 0.0 (confined) to 10.0: 2.0 is the limit.
+    secure = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", copy]
+    judged = subprocess.run(secure, capture_output=True, text=True, timeout=MAKE_SECONDS)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+
+
+# Kubernetes.
+
+
+def documents(path: Path) -> list[Any]:
+    return list(yaml.safe_load_all(path.read_text("utf-8")))
+
+
+def manifests() -> Iterator[tuple[Path, Any]]:
+    for path in sorted(DEPLOY.glob("kubernetes/**/*.yaml")):
+        for document in documents(path):
+            if not document["apiVersion"].startswith("kustomize"):
+                yield path, document
+
+
+def of_kind(kind: str, folder: Path = BASE) -> Any:
+    (found,) = [d for p, d in manifests() if d["kind"] == kind and p.parent == folder]
+    return found
+
+
+def container(folder: Path = BASE) -> Any:
+    (found,) = of_kind("Deployment", folder)["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def merged(base: list[Any], patch: list[Any], key: str) -> list[Any]:
+    """What kustomize makes of a list whose items are told apart by ``key``."""
+    found = {item[key]: item for item in base}
+    for item in patch:
+        if item.get("$patch") == "delete":
+            del found[item[key]]
+        else:
+            found[item[key]] = item
+    return list(found.values())
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """The environment of the server's container; the secret's value is made up."""
+    variables = container()["env"]
+    if folder == MESH:
+        variables = merged(variables, container(MESH)["env"], "name")
+    found = assignments(BASE / "tollwire.env")
+    for one in variables:
+        secret = "postgresql+psycopg://tollwire@postgresql/tollwire"
+        found[one["name"]] = one.get("value", secret)
+    return found
+
+
+def mounted(pod: Any) -> set[str]:
+    return {mount["mountPath"] for c in pod["containers"] for mount in c.get("volumeMounts", ())}
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_knows_every_field(version: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a library of its own
+        import kubernetes_validate
+
+        checked = 0
+        for path, document in manifests():
+            if path.parent != MESH:  # patches, which are parts
+                kubernetes_validate.validate(document, version, strict=True)
+                checked += 1
+    assert checked == 7
+
+
+@pytest.mark.parametrize("folder", [BASE, MESH], ids=lambda path: path.name)
+def test_kustomize_puts_them_together(folder: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not here")
+    done = subprocess.run(
+        ["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=MAKE_SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    made = list(yaml.safe_load_all(done.stdout))
+    (deployment,) = [one for one in made if one["kind"] == "Deployment"]
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    from_map = server["envFrom"][0]["configMapRef"]["name"]
+    (settings,) = [one for one in made if one["kind"] == "ConfigMap"]
+    assert settings["metadata"]["name"] == from_map
+    names = settings["data"].keys() | {one["name"] for one in server["env"]}
+    assert names == environment_of(folder).keys()
+    probes = [server[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
+    assert all(("grpc" in probe) is (folder == MESH) for probe in probes)
+    assert all(("exec" in probe) is (folder == BASE) for probe in probes)
+    volumes = {one["name"] for one in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert {mount["name"] for mount in server["volumeMounts"]} == volumes
+
+
+def test_every_manifest_is_in_the_kustomization() -> None:
+    for folder in (BASE, MESH):
+        (kustomization,) = documents(folder / "kustomization.yaml")
+        named = kustomization["resources"] + [
+            one["path"] for one in kustomization.get("patches", ())
+        ]
+        there = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+        assert {name for name in named if not name.startswith("../")} == there
+    (kustomization,) = documents(BASE / "kustomization.yaml")
+    (made,) = kustomization["configMapGenerator"]
+    assert made["envs"] == ["tollwire.env"]
+    assert container()["envFrom"] == [{"configMapRef": {"name": made["name"]}}]
+
+
+@pytest.mark.parametrize("folder", [BASE, MESH], ids=lambda path: path.name)
+def test_pods_serve_with_settings_that_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = environment_of(folder)
+    settings = settings_of(environment, monkeypatch)
+    pod = of_kind("Deployment")["spec"]["template"]["spec"]
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    assert settings.metrics_listen is not None
+    assert ports == {"grpc": settings.listen.port, "metrics": settings.metrics_listen.port}
+    assert container()["args"] == ["serve"]
+    assert is_command(container()["args"])
+    pause_seconds = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed_seconds = pause_seconds + settings.grace_seconds + STOP_MARGIN_SECONDS
+    assert pod["terminationGracePeriodSeconds"] > needed_seconds
+    # Plain text only where the environment says so in as many words, and never without tokens.
+    assert settings.insecure is (folder == MESH)
+    assert (settings.tls_cert_file is None) is (folder == MESH)
+    assert settings.access != "open"
+    for name, value in environment.items():
+        if name.endswith("_FILE"):
+            assert str(Path(value).parent) in mounted(pod)
+
+
+def test_probes_ask_for_what_the_server_tells() -> None:
+    from tollwire.v1 import cdr_service_pb2, rating_service_pb2
+
+    services = {
+        one.full_name
+        for module in (cdr_service_pb2, rating_service_pb2)
+        for one in module.DESCRIPTOR.services_by_name.values()
+    }
+    asked = {}
+    for kind in ("startup", "readiness", "liveness"):
+        program, *arguments = container()[f"{kind}Probe"]["exec"]["command"]
+        assert program == "tollwire"
+        assert is_command(arguments)
+        assert container()[f"{kind}Probe"]["timeoutSeconds"] > float(arguments[-1])
+        in_mesh = container(MESH)[f"{kind}Probe"]["grpc"]
+        assert in_mesh["port"] == container()["ports"][0]["containerPort"]
+        asked[kind] = in_mesh.get("service", "")
+        assert arguments[1:-2] == ([asked[kind]] if asked[kind] else [])
+    # A server that has no database goes on rating: it is neither taken out nor killed for it.
+    assert asked == {"startup": "", "readiness": "tollwire.v1.RatingService", "liveness": ""}
+    assert asked["readiness"] in services
+
+
+def test_pods_have_no_rights_and_write_nowhere() -> None:
+    (job,) = documents(DEPLOY / "kubernetes" / "migrate-job.yaml")
+    for pod in (of_kind("Deployment")["spec"]["template"]["spec"], job["spec"]["template"]["spec"]):
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert (
+            f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
+            == the("USER")
+        )
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for one in pod["containers"]:
+            confined = one["securityContext"]
+            assert confined["allowPrivilegeEscalation"] is False
+            assert confined["readOnlyRootFilesystem"] is True
+            assert confined["capabilities"] == {"drop": ["ALL"]}
+            assert one["resources"]["limits"]["memory"]
+            assert one["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert is_command(one["args"])
+
+
+def test_everything_points_at_the_servers_pods() -> None:
+    labels = of_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        of_kind("Deployment")["spec"]["selector"]["matchLabels"],
+        of_kind("Service")["spec"]["selector"],
+        of_kind("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        of_kind("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ]
+    assert all(selector.items() <= labels.items() for selector in selectors)
+    service = of_kind("Service")["spec"]
+    assert service["clusterIP"] == "None", "clients see every server"
+    names = {port["name"] for port in container()["ports"]}
+    assert {port["targetPort"] for port in service["ports"]} <= names
+    rules = of_kind("NetworkPolicy")["spec"]["ingress"]
+    assert {port["port"] for rule in rules for port in rule["ports"]} == names
+    annotations = of_kind("Deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] in {
+        str(p["containerPort"]) for p in container()["ports"]
+    }
+    # One may go while the other serves.
+    assert of_kind("Deployment")["spec"]["replicas"] >= 2
+    assert of_kind("PodDisruptionBudget")["spec"] | {"selector": None} == {
+        "maxUnavailable": 1,
+        "selector": None,
+    }
+
+
+def test_the_images_are_of_this_release() -> None:
+    import tomllib
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    (kustomization,) = documents(BASE / "kustomization.yaml")
+    assert kustomization["images"] == [{"name": "tollwire", "newTag": version}]
+    (job,) = documents(DEPLOY / "kubernetes" / "migrate-job.yaml")
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == f"tollwire:{version}"
