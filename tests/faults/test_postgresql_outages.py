@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from tests.faults.postgres import Postgres
@@ -18,6 +19,8 @@ from tests.faults.serving import (
     served,
 )
 from tests.integration.client import Client, chunk, make_call
+from tollwire.v1 import access_service_pb2 as access_pb
+from tollwire.v1 import rating_service_pb2 as rating_pb
 
 
 @pytest.fixture(scope="module")
@@ -172,5 +175,32 @@ def test_a_worker_that_hears_of_nothing_follows_again(
         proxy.restore()
         deadline = time.monotonic() + 30
         while client.rate(make_call(tenant_id, "4420", 7)).cost != "0.1200":
+            assert time.monotonic() < deadline, "it does not follow the changes any more"
+            time.sleep(0.02)
+
+
+def test_while_the_database_is_silent_the_tokens_are_those_of_before(
+    postgres: Postgres, name: str, proxy: Proxy, client: Client, tenant_id: int
+) -> None:
+    """And a token that was revoked meanwhile is good for nothing as soon as that can be known."""
+    token = access_pb.Token(name="switch", role=access_pb.ROLE_RATER, every_tenant=True)
+    made = client.access.CreateToken(access_pb.CreateTokenRequest(token=token))
+
+    def code(text: str) -> grpc.StatusCode:
+        request = rating_pb.RateCallRequest(call=make_call(tenant_id, "4420", 7))
+        try:
+            client.rating.RateCall(request, metadata=[("authorization", f"Bearer {text}")])
+        except grpc.RpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    with served(postgres.url(name)) as elsewhere:
+        proxy.swallow()
+        elsewhere.access.RevokeToken(access_pb.RevokeTokenRequest(id=made.token.id))
+        assert code(made.secret) is grpc.StatusCode.OK
+        assert code(made.secret + "x") is grpc.StatusCode.UNAUTHENTICATED
+        proxy.restore()
+        deadline = time.monotonic() + 30
+        while code(made.secret) is not grpc.StatusCode.UNAUTHENTICATED:
             assert time.monotonic() < deadline, "it does not follow the changes any more"
             time.sleep(0.02)
