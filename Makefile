@@ -67,7 +67,7 @@ test: setup ## run the tests
 test-large: setup ## the tests of large decks, with five million prefixes: a minute, 1.2 GB
 	TOLLWIRE_TEST_PREFIXES=5000000 $(PY) -m pytest tests/core/test_sizes.py --timeout 600
 
-torture: setup ## kill and stop everything under uploads, then count: some 15 minutes
+torture: setup ## kill and stop everything under uploads, then count: over an hour on two busy cores
 	$(PY) -m tests.torture $(TORTURE_ARGS)
 
 check: lint types proto test ## all that CI runs

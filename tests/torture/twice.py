@@ -9,14 +9,14 @@ from tests.integration.client import Client, chunk
 from tests.torture.callfiles import Prices, Totals, new_tenant, plain_file
 from tests.torture.counting import count, verify
 from tests.torture.kills import settle
-from tests.torture.service import patient
+from tests.torture.service import LONGEST_SECONDS, patient
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
 CHUNK_CALLS = 5_000
 WINDOW = 4
-UPLOAD_SECONDS = 600
+UPLOAD_SECONDS = LONGEST_SECONDS
 
 
 def run(stage: Stage) -> Tally:
