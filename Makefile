@@ -17,7 +17,7 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large check lint format types proto debug sanitize fuzz fuzz-quick bench bench-quick bench-docs torture tools freeze clean
+.PHONY: help setup build run demo test test-large check lint format types proto debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench-quick: setup $(VENV)/.bench ## the same, tiny: all about results, nothing 
 bench-docs: setup ## write docs/performance.md anew from the last results
 	$(PY) -m pip install --disable-pip-version-check -q -r requirements/pictures.txt
 	$(PY) -m benchmarks --write-docs
+
+config-docs: setup ## write the settings in docs/configuration.md anew
+	$(PY) -m tests.cli.test_configuration_document
 
 bench-%: setup $(VENV)/.bench
 	$(PY) -m benchmarks $*

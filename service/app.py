@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from service import interpreter, logs
+from service import doctor, interpreter, logs
 from service.audit import AuditLog
 from service.backlog import Backlog
 from service.calls import Calls
@@ -33,6 +33,7 @@ from service.cdrs import Cdrs
 from service.config import Listen, Settings
 from service.credentials import Credentials
 from service.decks import Decks
+from service.doctor import Finding
 from service.errors import TollwireError
 from service.ledger import Ledger
 from service.metrics.shown import alone, shown
@@ -175,6 +176,19 @@ def upgrade_database(url: str) -> int:
     done = "already there" if before == after else f"it was {before or 'empty'} before"
     print(f"tollwire: the database has schema {after}; {done}")
     return 0
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """What is wrong with what a server with these settings needs: see ``tollwire doctor``."""
+
+    def port_trouble(listen: Listen) -> str:
+        try:
+            probe(listen)
+        except CannotListen as error:
+            return str(error)
+        return ""
+
+    return list(doctor.examine(settings, port_trouble, cause_of))
 
 
 def first_token(url: str, name: str) -> int:

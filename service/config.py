@@ -381,6 +381,14 @@ def as_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+_PASSWORD = re.compile(r"(://[^:@/?]*):.*@|([?&](?:\w*password|passfile)=)[^&]*")
+
+
+def without_secrets(text: str) -> str:
+    """A setting as it may be shown: a URL without the password in it."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
+
+
 OPTIONS: Mapping[str, Option] = {
     name: _option(name, field) for name, field in Settings.model_fields.items()
 }

@@ -15,6 +15,7 @@ from service.cli.cdrs_uploads import list_failures, list_uploads, upload_status
 from service.cli.cdrs_verify import verify_cdrs
 from service.cli.failures import INTERRUPTED
 from service.cli.health import health
+from service.cli.installation import config, doctor
 from service.cli.ledger import ledger
 from service.cli.rates import rates
 from service.cli.rates_import import export_rates, import_rates
@@ -35,16 +36,15 @@ EPILOG = (
 def main() -> None:
     """Rates telephone calls and keeps the record of what each one cost.
 
-    "serve" runs the server; all other commands are clients of one.
+    "serve" runs the server; "migrate", "backup", "config" and "doctor" are for its operator. All
+    other commands are clients of one.
     """
 
 
 for command in (
-    *(serve, migrate, backup, health),
-    *(tenants, extensions, rates, rate, cdrs, usage, ledger),
+    *(serve, migrate, backup, config, doctor, health),
+    *(tenants, extensions, rates, rate, cdrs, usage, ledger, tokens, audit),
 ):
-    main.add_command(command)
-for command in (tokens, audit):
     main.add_command(command)
 
 rates.add_command(import_rates)

@@ -56,6 +56,14 @@ def upgrade(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str
     return found, scripts.head
 
 
+def state(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str]:
+    """The revision of the schema that is there (None: empty), and the one of this release.
+    SchemaError where it is newer or something else."""
+    scripts = _Scripts(folder)
+    with database.read() as connection:
+        return scripts.present_revision(connection), scripts.head
+
+
 def _take_turn(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")

@@ -1,0 +1,91 @@
+"""``tollwire config`` and ``tollwire doctor``: what an installation is, and what ails it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from service.cli.output import note, print_table
+from service.cli.settings import with_settings
+
+if TYPE_CHECKING:
+    from service.config_sources import Loaded
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@with_settings("config")
+@_json_option
+def config(loaded: Loaded, as_json: bool) -> None:
+    """What is in force, and where it is from. Secrets are masked.
+
+    With the options, the environment and the file that tollwire serve is given.
+    """
+    from service.config import OPTIONS, as_text, without_secrets
+
+    shown = {
+        field: {
+            "value": without_secrets(as_text(getattr(loaded.settings, field))),
+            "from": loaded.origins[field],
+        }
+        for field in OPTIONS
+    }
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+    else:
+        print_table(
+            ("setting", "value", "from"),
+            ((field, one["value"], one["from"]) for field, one in shown.items()),
+        )
+    _note_unknown_variables()
+
+
+@with_settings("doctor")
+@_json_option
+def doctor(loaded: Loaded, as_json: bool) -> None:
+    """Check what a server with these settings needs, and say what to do.
+
+    Database, migrations, clocks, certificates, limits and ports. Changes nothing. Exit code 1 where
+    something keeps the server from its work.
+    """
+    # Here, so that the client commands start without loading the server.
+    from service import app
+
+    findings = app.examine(loaded.settings)
+    if as_json:
+        for found in findings:
+            click.echo(json.dumps(asdict(found)))
+    else:
+        for found in findings:
+            click.echo(f"{found.verdict:8} {found.part}: {found.text}")
+            if found.advice:
+                click.echo(f"{'':8} -> {found.advice}")
+    _note_unknown_variables()
+    sys.exit(int(any(found.verdict == "problem" for found in findings)))
+
+
+def _note_unknown_variables() -> None:
+    """A misspelt variable would be passed over in silence."""
+    from service.config import OPTIONS
+
+    known = {option.variable for option in OPTIONS.values()}
+    known |= _variables_of(click.get_current_context().find_root().command)
+    for name in sorted(os.environ):
+        if name.startswith("TOLLWIRE_") and name not in known:
+            note(f"{name} is in the environment, and no option has that name")
+
+
+def _variables_of(command: click.Command) -> set[str]:
+    """The variables of all options of a command, and of those below it."""
+    found = {"TOLLWIRE_CONFIG"}
+    for option in command.params:
+        names = option.envvar or ()
+        found |= {names} if isinstance(names, str) else set(names)
+    for child in getattr(command, "commands", {}).values():
+        found |= _variables_of(child)
+    return found

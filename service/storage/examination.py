@@ -1,0 +1,82 @@
+"""What a database says of itself, for whoever examines an installation. Changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+
+from service.storage import migrate, tokens
+from service.storage.engine import Database
+
+# A connection for each of these threads and some more: see Database.
+CONNECTIONS_A_WORKER = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a database told. ``schema`` None: it is empty. ``clock_ahead_seconds``: by how much its
+    clock is ahead of ours; None where it has none of its own."""
+
+    version: str
+    schema: str | None
+    needed_schema: str
+    clock_ahead_seconds: float | None = None
+    max_connections: int | None = None
+    unsafe_settings: tuple[str, ...] = ()
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite database; None for another."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    return Path((parsed.database or "").removeprefix("file:"))
+
+
+def free_bytes(file: Path) -> int:
+    return shutil.disk_usage(file.absolute().parent).free
+
+
+def ask(database: Database) -> Answers:
+    """SchemaError where it is no database of ours or of a newer release."""
+    schema, needed = migrate.state(database)
+    with database.read() as connection:
+        if database.is_sqlite:
+            (version,) = connection.exec_driver_sql("SELECT sqlite_version()").one()
+            return Answers(f"SQLite {version}", schema, needed)
+        return Answers(
+            f"PostgreSQL {_shown(connection, 'server_version').split()[0]}",
+            schema,
+            needed,
+            _clock_ahead_seconds(connection),
+            int(_shown(connection, "max_connections")),
+            tuple(
+                setting
+                for setting in ("fsync", "full_page_writes", "synchronous_commit")
+                if _shown(connection, setting) == "off"
+            ),
+        )
+
+
+def has_tokens(database: Database, now_ns: int) -> bool:
+    """Whether there is any token that can be used."""
+    with database.read() as connection:
+        found = tokens.after(connection, 0, include_revoked=False)
+        return any(token.is_usable(now_ns) for token in found)
+
+
+def _clock_ahead_seconds(connection: Connection) -> float:
+    before = time.time()
+    (there,) = connection.exec_driver_sql(
+        "SELECT extract(epoch FROM clock_timestamp())::float8"
+    ).one()
+    return float(there) - (before + time.time()) / 2
+
+
+def _shown(connection: Connection, setting: str) -> str:
+    return str(connection.exec_driver_sql(f"SHOW {setting}").scalar_one())

@@ -1,0 +1,46 @@
+"""docs/configuration.md has each setting, as the fields of service.config have it.
+
+As a program, ``make config-docs``, this writes that part of the document anew.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+from service.config import OPTIONS, Option, Settings
+from tests.integration.serving import REPOSITORY
+
+PATH = REPOSITORY / "docs" / "configuration.md"
+DOCUMENT = PATH.read_text("utf-8")
+HEADING = "## Settings\n\n"
+
+
+def section(option: Option) -> str:
+    """What the document must say of a setting."""
+    default = f"`{option.default}`" if option.default else "none"
+    return (
+        f"### {option.field}\n\n"
+        f"`{option.flag}`, `{option.variable}`: {option.kind}. Default: {default}.\n\n"
+        f"{option.description}\n"
+    )
+
+
+def rewritten() -> str:
+    """The document as it should be."""
+    introduction = DOCUMENT.partition(HEADING)[0]
+    return introduction + HEADING + "\n".join(map(section, OPTIONS.values()))
+
+
+def test_the_document_says_what_the_fields_say() -> None:
+    assert rewritten() == DOCUMENT, "make config-docs writes it anew"
+
+
+def test_the_example_is_a_file_that_can_be() -> None:
+    found = re.search(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert found is not None
+    Settings(**tomllib.loads(found[1]))
+
+
+if __name__ == "__main__":
+    PATH.write_text(rewritten(), "utf-8")

@@ -1,0 +1,91 @@
+"""tollwire config and tollwire doctor, as commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from service.cli.main import main
+from service.config import OPTIONS, Settings, without_secrets
+
+
+@pytest.fixture(autouse=True)
+def nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("TOLLWIRE_CONFIG", *(option.variable for option in OPTIONS.values())):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def ran(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_config_says_what_is_in_force_and_where_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.toml").write_text("max_rpcs = 5\n")
+    monkeypatch.setenv("TOLLWIRE_WORKERS", "3")
+    done = ran("config", "--config", "a.toml", "--grace-seconds", "7", "--traces", "--json")
+    assert done.exit_code == 0
+    shown: dict[str, Any] = json.loads(done.stdout)
+    assert list(shown) == list(Settings.model_fields)
+    assert shown["max_rpcs"] == {"value": "5", "from": "a.toml"}
+    assert shown["workers"] == {"value": "3", "from": "TOLLWIRE_WORKERS"}
+    assert shown["grace_seconds"] == {"value": "7", "from": "--grace-seconds"}
+    assert shown["traces"] == {"value": "true", "from": "--traces"}
+    assert shown["listen"] == {"value": "127.0.0.1:50051", "from": "default"}
+    lines = ran("config", "--workers", "4").stdout.splitlines()
+    assert "workers" in " ".join(line for line in lines if line.split()[1:] == ["4", "--workers"])
+    assert len(lines) == 1 + len(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:se@cr:et@h:5/n", "postgresql://u:***@h:5/n"),
+        ("postgresql+psycopg://:secret@h/n", "postgresql+psycopg://:***@h/n"),
+        ("postgresql://u@h/n?password=secret&x=y", "postgresql://u@h/n?password=***&x=y"),
+        ("postgresql://h/n?x=y&sslpassword=secret", "postgresql://h/n?x=y&sslpassword=***"),
+        *[(same, same) for same in ("postgresql://u@h:5/n", "sqlite:///a:b@c.db", "[::1]:5", "")],
+    ],
+)
+def test_secrets_are_masked(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+def test_config_shows_no_password() -> None:
+    done = ran("config", "--database", "postgresql://user:secret@host/name")
+    assert done.exit_code == 0
+    assert "postgresql://user:***@host/name" in done.stdout
+    assert "secret" not in done.output
+
+
+def test_variables_that_name_nothing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLWIRE_WROKERS", "3")
+    monkeypatch.setenv("TOLLWIRE_SERVER", "127.0.0.1:1")
+    monkeypatch.setenv("TOLLWIRE_LISTEN", "127.0.0.1:0")
+    for command in ("config", "doctor"):
+        errors = ran(command).stderr
+        assert "TOLLWIRE_WROKERS" in errors
+        assert "TOLLWIRE_SERVER" not in errors
+        assert "TOLLWIRE_LISTEN" not in errors
+
+
+def test_a_doctor_who_finds_nothing(tmp_path: Path) -> None:
+    done = ran("doctor", "--listen", "127.0.0.1:0", "--json")
+    assert done.exit_code == 0
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["part"] for one in found} >= {"database", "certificates", "open files", "port"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_doctor_who_finds_something() -> None:
+    done = ran("doctor", "--listen", "127.0.0.1:0", "--database", "sqlite:///none/x.db")
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("problem  database:"))
+    assert lines[at + 1].strip().startswith("-> make it")
