@@ -106,16 +106,17 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def _check_time(file: PemFile, pair: Pair, now: datetime) -> None:
     if now >= pair.valid_until:
-        raise file.wrong(f"expired at {_shown(pair.valid_until)}")
+        raise file.wrong(f"expired at {shown(pair.valid_until)}")
     if now < pair.valid_from:
-        raise file.wrong(f"is not valid before {_shown(pair.valid_from)}; is the clock right?")
+        raise file.wrong(f"is not valid before {shown(pair.valid_from)}; is the clock right?")
 
 
 def _check_authorities(file: PemFile, contents: bytes, now: datetime) -> None:
     latest = max(c.not_valid_after_utc for c in _certificates(file, contents))
     if now >= latest:
-        raise file.wrong(f"holds only certificates that have expired, the last at {_shown(latest)}")
+        raise file.wrong(f"holds only certificates that have expired, the last at {shown(latest)}")
 
 
-def _shown(moment: datetime) -> str:
+def shown(moment: datetime) -> str:
+    """As texts show a time."""
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -190,7 +190,10 @@ class RpcServer:
                 port = self._server.add_secure_port(str(listen), credentials)
             return Listen(listen.host, port)
         except RuntimeError as error:
-            raise CannotListen(f"cannot listen on {listen}: the port is in use") from error
+            why = "the port is in use"
+            if credentials is not None:
+                why += ", or grpc cannot use a certificate in the chain (GRPC_VERBOSITY=DEBUG)"
+            raise CannotListen(f"cannot listen on {listen}: {why}") from error
 
     def start(self) -> None:
         """From now on requests are answered; the health service says so."""

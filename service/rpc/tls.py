@@ -14,19 +14,23 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import grpc
 
-from service.certificates import Material, check
+from service.certificates import Material, check, shown
 from service.pem_files import BadCertificate, TlsFiles
 
 # Read as often as this; they are small, and times of files say less than what is in them.
 LOOK_SECONDS = 1.0
+# What renews certificates by itself does so some weeks before their end.
+WARN_BEFORE = timedelta(days=14)
+WARN_AGAIN_AFTER = timedelta(days=1)
 
 _LOG = logging.getLogger("tollwire.tls")
 
-_Contents = tuple[bytes | None, ...]
+# What the files hold, or why they cannot be read.
+_State = tuple[bytes | None, ...] | str
 
 
 def _now() -> datetime:
@@ -53,10 +57,11 @@ class ServerTls:
         self._now = now
         contents = files.read()
         material = check(files, contents, now())
-        self._in_use: _Contents = contents
-        # What was wrong at the last look, and what was complained about.
-        self._suspect: object = None
-        self._told: object = None
+        self._in_use: _State = contents
+        self._valid_until = _end(material)
+        self._seen: _State = contents  # at the last look
+        self._told: _State | None = None  # what was complained about
+        self._warn_at = now()
         # At most one, which whoever takes it takes at once: no lock that grpc could wait for.
         self._offered: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
         self.credentials = grpc.dynamic_ssl_server_credentials(
@@ -88,30 +93,47 @@ class ServerTls:
             self.look()
 
     def look(self) -> None:
-        """Takes what is new in the files, where it is fit."""
-        state: object = None
+        """Takes what is new in the files, where it is fit, and says so where it is not. Only what
+        was there at the last look as well: a file may be half written, and between the first and
+        the last of several that are replaced they do not fit each other."""
+        state: _State
         try:
-            state = contents = self._files.read()
-            if contents == self._in_use:
-                self._suspect = self._told = None
-                return
-            material = check(self._files, contents, self._now())
+            state = self._files.read()
         except BadCertificate as error:
-            self._complain(state or str(error), error)
-            return
-        self._in_use = contents
-        self._suspect = self._told = None
-        self._offered.append(_configuration(material))
-        assert material.pair is not None
-        _LOG.info("new certificates are in use; the server's is valid until %s", _until(material))
+            state = str(error)
+        if state == self._in_use:
+            self._told = None
+        elif state == self._seen:
+            self._take_over(state)
+        self._seen = state
+        self._warn_of_the_end()
 
-    def _complain(self, state: object, error: BadCertificate) -> None:
-        """Once for each state of the files, and only of one that lasts: between the first and the
-        last of several files that are replaced, they do not fit each other."""
-        if state == self._suspect and state != self._told:
-            self._told = state
-            _LOG.error("the certificates in use are kept: %s", error)
-        self._suspect = state
+    def _take_over(self, state: _State) -> None:
+        try:
+            if isinstance(state, str):
+                raise BadCertificate(state)
+            material = check(self._files, state, self._now())
+        except BadCertificate as error:
+            # Once for each state of the files.
+            if state != self._told:
+                self._told = state
+                _LOG.error("the certificates in use are kept: %s", error)
+            return
+        self._in_use = state
+        self._valid_until = _end(material)
+        self._told = None
+        self._warn_at = self._now()
+        self._offered.append(_configuration(material))
+        _LOG.info("new certificates are in use, valid until %s", shown(self._valid_until))
+
+    def _warn_of_the_end(self) -> None:
+        now = self._now()
+        if now >= max(self._warn_at, self._valid_until - WARN_BEFORE):
+            self._warn_at = now + WARN_AGAIN_AFTER
+            _LOG.warning(
+                "the certificate in use is valid until %s, and nothing has taken its place",
+                shown(self._valid_until),
+            )
 
 
 def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
@@ -121,6 +143,6 @@ def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
     )
 
 
-def _until(material: Material) -> str:
+def _end(material: Material) -> datetime:
     assert material.pair is not None
-    return f"{material.pair.valid_until:%Y-%m-%d %H:%M:%S} UTC"
+    return material.pair.valid_until

@@ -53,7 +53,7 @@ class Authority:
         # Authorities are told apart by their names as well.
         self._name = _name(f"Authority {secrets.token_hex(4)}")
         self._certificate = self._sign(
-            self._name, self._key.public_key(), (NOW - 9 * DAY, NOW + 9 * DAY), authority=True
+            self._name, self._key.public_key(), (NOW - 90 * DAY, NOW + 90 * DAY), authority=True
         )
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
@@ -63,7 +63,7 @@ class Authority:
         uri: str = "",
         common_name: str = "",
         valid_from: datetime = NOW - DAY,
-        valid_until: datetime = NOW + DAY,
+        valid_until: datetime = NOW + 60 * DAY,
     ) -> Issued:
         """``names``: DNS names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())

@@ -186,12 +186,18 @@ def test_no_version_before_1_2_is_spoken(everything: Built, folder: Path) -> Non
     with serving(everything, folder) as (address, tls):
         for pair in (PAIR, AUTHORITY.issue("localhost")):
             pair.write(folder)
-            tls.look()
+            look_twice(tls)
             answer = answer_to(address, hello(0x0303))
             # A server's hello, in the version that was asked for.
             assert (answer[0], answer[5], answer[9:11]) == (HANDSHAKE, SERVER_HELLO, b"\3\3")
             for old in (0x0300, 0x0301, 0x0302):
                 assert answer_to(address, hello(old)) == b""
+
+
+def look_twice(tls: ServerTls) -> None:
+    """What is there only once may be half written."""
+    tls.look()
+    tls.look()
 
 
 def test_new_files_hold_for_new_connections_and_old_ones_live_on(
@@ -200,10 +206,11 @@ def test_new_files_hold_for_new_connections_and_old_ones_live_on(
     with serving(everything, folder) as (address, tls), client(address) as before:
         assert before()
         assert shown_by(address) == PAIR.der
-        tls.look()
+        look_twice(tls)
         assert shown_by(address) == PAIR.der
         rotated = STRANGER.issue("localhost")
         rotated.write(folder)
+        tls.look()
         assert shown_by(address) == PAIR.der
         tls.look()
         assert shown_by(address) == rotated.der
@@ -218,7 +225,7 @@ def test_new_authorities_hold_for_new_clients(everything: Built, folder: Path) -
         with client(address, shows=CLIENT) as serves:
             assert serves()
         STRANGER.write(folder)
-        tls.look()
+        look_twice(tls)
         refused(address, shows=CLIENT)
         with client(address, shows=STRANGER.issue("b.example")) as serves:
             assert serves()
@@ -248,14 +255,67 @@ def test_files_that_cannot_serve_change_nothing_and_are_told_of_once(
             assert caplog.records[-1].levelno == logging.ERROR
             assert shown_by(address) == PAIR.der
         (folder / "key.pem").unlink()
-        for _ in range(3):
-            tls.look()
+        look_twice(tls)
         assert "--tls-key-file: " in caplog.messages[-1]
         rotated.write(folder)
+        look_twice(tls)
+        assert shown_by(address) == rotated.der
+        look_twice(tls)
+        assert [r.levelno for r in caplog.records[told:]] == [logging.ERROR, logging.INFO]
+
+
+def test_a_file_that_is_being_written_is_waited_for(everything: Built, folder: Path) -> None:
+    rotated = AUTHORITY.issue("localhost")
+    with serving(everything, folder) as (address, tls):
+        (folder / "key.pem").write_bytes(rotated.key)
+        for end in range(0, len(rotated.chain), 100):
+            (folder / "cert.pem").write_bytes(rotated.chain[:end])
+            tls.look()
+        # The certificate is whole, what comes after it is not there yet.
+        (folder / "cert.pem").write_bytes(rotated.chain)
+        tls.look()
+        (folder / "cert.pem").write_bytes(rotated.chain + AUTHORITY.pem)
+        tls.look()
+        assert shown_by(address) == PAIR.der
         tls.look()
         assert shown_by(address) == rotated.der
+
+
+def test_a_certificate_that_nobody_renews_is_warned_of_each_day(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    end = NOW + 60 * DAY
+    now = NOW
+    tls = ServerTls(files_of(folder), now=lambda: now)
+
+    def warnings_at(when: datetime) -> int:
+        nonlocal now
+        now = when
+        look_twice(tls)
+        return len(caplog.messages)
+
+    assert warnings_at(end - 15 * DAY) == 0
+    assert warnings_at(end - 13.5 * DAY) == 1
+    assert f"until {end:%Y-%m-%d}" in caplog.messages[0]
+    assert warnings_at(end - 13 * DAY) == 1
+    assert warnings_at(end - 12.4 * DAY) == 2
+    AUTHORITY.issue("localhost", valid_until=end + 30 * DAY).write(folder)
+    assert warnings_at(end - 12.4 * DAY) == 2
+    assert warnings_at(end - 10 * DAY) == 2
+    assert warnings_at(end + 17 * DAY) == 3
+
+
+def test_a_pair_counts_from_when_it_is_valid(everything: Built, folder: Path) -> None:
+    early = AUTHORITY.issue("localhost", valid_from=NOW + DAY)
+    now = NOW
+    tls = ServerTls(files_of(folder), now=lambda: now)
+    with plain(everything, tls.credentials) as address:
+        early.write(folder)
+        look_twice(tls)
+        assert shown_by(address) == PAIR.der
+        now = NOW + 2 * DAY
         tls.look()
-        assert [r.levelno for r in caplog.records[told:]] == [logging.ERROR, logging.INFO]
+        assert shown_by(address) == early.der
 
 
 def test_the_files_are_looked_at_again_and_again(everything: Built, folder: Path) -> None:
