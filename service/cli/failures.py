@@ -30,7 +30,7 @@ _EXIT_CODES = {
 }
 
 # What grpc says where no connection comes about, and what that means to whoever typed the command.
-_NOT_CONNECTED = "failed to connect"
+_NOT_CONNECTED = "; last error: "
 _TLS_ADVICE = {
     "Hostname Verification": "its certificate is for another name (--server-name)",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not to be trusted (--ca-file)",
@@ -71,7 +71,7 @@ def failure_of(error: grpc.RpcError, server: str) -> Failure:
 
 def _explained(message: str) -> str:
     for words, advice in _TLS_ADVICE.items():
-        if message.startswith(_NOT_CONNECTED) and words in message:
+        if words in message.partition(_NOT_CONNECTED)[2]:
             return f"{advice}: {message}"
     return message
 

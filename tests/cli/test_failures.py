@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import click
+import grpc
 import pytest
 from google.rpc import code_pb2
 
+from service.cli.failures import failure_of
 from service.cli.main import main
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
@@ -70,6 +72,40 @@ def test_a_refusal_is_one_line(
         "",
         f"tollwire: {line}\n",
     )
+
+
+class NotConnected(grpc.RpcError):
+    """What grpc raises where it finds no server, or none that it may believe."""
+
+    def __init__(self, cause: str) -> None:
+        self.words = f"connections to all backends failing; last error: UNKNOWN: ipv4:1: {cause}"
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return self.words
+
+    def trailing_metadata(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("cause", "advice"),
+    [
+        ("Hostname Verification Check failed.", "its certificate is for another name (--server-"),
+        ("SSL: CERTIFICATE_VERIFY_FAILED: expired", "its certificate is not to be trusted (--ca-"),
+        ("SSL: WRONG_VERSION_NUMBER", "it speaks plain text, not TLS: "),
+        ("Socket closed", "it hung up; it may want --tls, or a certificate (--cert-file): "),
+        ("Connection refused", "connections to all backends failing"),
+    ],
+)
+def test_a_handshake_that_failed_is_explained(cause: str, advice: str) -> None:
+    error = NotConnected(cause)
+    failure = failure_of(error, "a.example:1")
+    assert failure.exit_code == 3
+    assert failure.message.startswith(f"UNAVAILABLE: no answer from a.example:1: {advice}")
+    assert failure.message.endswith(error.words)
 
 
 def test_a_method_that_the_server_does_not_have(tollwire: Tollwire) -> None:
