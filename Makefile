@@ -17,7 +17,7 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large check lint format types proto debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture tools freeze clean
+.PHONY: help setup build run demo test test-large check lint format types proto debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ test-large: setup ## the tests of large decks, with five million prefixes: a min
 
 torture: setup ## kill and stop everything under uploads, then count: over an hour on two busy cores
 	$(PY) -m tests.torture $(TORTURE_ARGS)
+
+rolling: setup ## restart two servers in turn under clients: no call may be lost (ENDURANCE_ARGS)
+	$(PY) -m tests.endurance rolling $(ENDURANCE_ARGS)
+
+overload: setup ## ten times what a server takes on, for a minute (ENDURANCE_ARGS="--seconds 300")
+	$(PY) -m tests.endurance overload $(ENDURANCE_ARGS)
 
 check: lint types proto test ## all that CI runs
 

@@ -308,6 +308,8 @@ def _run(
             settings.max_rpcs,
             settings.max_streams,
             settings.max_request_bytes_in_work,
+            # Where nobody needs a token, callers cannot be told apart.
+            1.0 if settings.is_open else settings.tenant_share,
             chunks=chunks_at_once(settings.workers),
         )
         server = RpcServer(
@@ -316,7 +318,7 @@ def _run(
             entrance=Entrance(
                 access,
                 access.stays,
-                rooms=[capacity.shares(settings.tenant_share)],
+                rooms=[capacity.shares()],
                 observers=_observers(settings),
             ),
             connections=connection_options(

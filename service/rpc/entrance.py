@@ -16,7 +16,7 @@ from typing import Protocol
 import grpc
 
 from service import request_ids, signals
-from service.errors import Exhausted, Reason, shutting_down
+from service.errors import Exhausted, Reason, TollwireError, shutting_down
 from service.request import LOCAL, Caller, Request, handling
 from service.rpc.pools import Kind, Place, present_place
 
@@ -152,7 +152,7 @@ class Entrance:
         visit.request.caller = self._identify(visit)
         place = present_place()
         if place is not Place.THREAD:
-            raise shutting_down() if place is Place.CLOSED else _no_place(visit.kind)
+            raise _no_place(place, visit.kind)
         taken: list[Room] = []
         try:
             for room in self._rooms:
@@ -170,8 +170,20 @@ class Entrance:
             observe(visit)
 
 
-def _no_place(kind: Kind) -> Exhausted:
+def _no_place(place: Place, kind: Kind) -> TollwireError:
+    if place is Place.CLOSED:
+        return shutting_down()
+    if place is Place.NOT_FOR_CALLER:
+        return share_taken(kind)
     return Exhausted(
         Reason.TOO_MANY_STREAMS if kind is Kind.STREAM else Reason.TOO_MANY_RPCS,
         f"the server has as many {kind.value} in work as it can carry; try again later",
+    )
+
+
+def share_taken(kind: Kind) -> Exhausted:
+    """For a caller that has its share of the places already."""
+    return Exhausted(
+        Reason.SHARE_TAKEN,
+        f"this caller has its share of the places for {kind.value} in work; try again later",
     )

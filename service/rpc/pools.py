@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
@@ -41,6 +42,7 @@ ARRIVAL_SECONDS = 30.0
 # Anybody may ask for the health, and with a few bytes.
 HEALTH_ARRIVAL_SECONDS = 2.0
 _SWEEP_SECONDS = 0.5
+_SAID = "authorization"
 # Clients that go on have sent something by then.
 QUIET_SECONDS = 0.1
 
@@ -89,10 +91,14 @@ class Place(Enum):
     NONE = 1
     # The server stops, and takes nobody in any more.
     CLOSED = 2
+    # There are some, but the caller has its share of them.
+    NOT_FOR_CALLER = 3
 
 
 class _Present(threading.local):
     place = Place.THREAD
+    # What the RPC that is being handed over says of its caller.
+    authorization: str | bytes = ""
 
 
 _PRESENT = _Present()
@@ -103,12 +109,28 @@ def present_place() -> Place:
     return _PRESENT.place
 
 
-class Pool(ThreadPoolExecutor):
-    """At most ``places`` RPCs at one time, of which ``threads`` are in work."""
+class Authorizations(grpc.ServerInterceptor):
+    """Lets the pools see who says to be asking, before anything waits in line. What is said may be
+    wrong: it serves to keep those apart who ask often, and is looked into by the entrance."""
 
-    def __init__(self, name: str, threads: int, places: int) -> None:
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        _PRESENT.authorization = next(
+            (value for key, value in handler_call_details.invocation_metadata if key == _SAID), ""
+        )
+        return continuation(handler_call_details)
+
+
+class Pool(ThreadPoolExecutor):
+    """At most ``places`` RPCs at one time, of which ``threads`` are in work; of one caller that
+    says who it is at most ``share`` of the places."""
+
+    def __init__(self, name: str, threads: int, places: int, share: float = 1.0) -> None:
         super().__init__(threads, thread_name_prefix=name)
         self.places = places
+        self._places_of_one = max(1, int(places * share))
+        self._taken_by: Counter[str | bytes] = Counter()
         self.is_closed = False
         # When the last RPC came, by time.monotonic().
         self.last_came_at = -math.inf
@@ -124,42 +146,59 @@ class Pool(ThreadPoolExecutor):
         """Runs ``fn`` in one of the threads; here and at once, without a place, where all of them
         are taken or the pool is closed."""
         self.last_came_at = time.monotonic()
+        who = _PRESENT.authorization
         with self._lock:
-            has_place = self._taken < self.places and not self.is_closed
-            if has_place:
+            place = self._place(who)
+            if place is Place.THREAD:
                 self._taken += 1
-        if has_place:
-            return super().submit(self._work, fn, args, kwargs)
+                if who:
+                    self._taken_by[who] += 1
+        if place is Place.THREAD:
+            return super().submit(self._work, who, fn, args, kwargs)
         refused: Future[Any] = Future()
-        _PRESENT.place = Place.CLOSED if self.is_closed else Place.NONE
+        _PRESENT.place = place
         try:
             refused.set_result(fn(*args, **kwargs))
         finally:
             _PRESENT.place = Place.THREAD
         return refused
 
-    def _work(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _place(self, who: str | bytes) -> Place:
+        if self.is_closed:
+            return Place.CLOSED
+        if self._taken >= self.places:
+            return Place.NONE
+        if who and self._taken_by[who] >= self._places_of_one:
+            return Place.NOT_FOR_CALLER
+        return Place.THREAD
+
+    def _work(self, who: str | bytes, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         try:
             return fn(*args, **kwargs)
         finally:
             with self._lock:
                 self._taken -= 1
+                if who:
+                    self._taken_by[who] -= 1
+                    if not self._taken_by[who]:
+                        del self._taken_by[who]
 
 
 class Pools:
     """The pools of one server, by kind. Close them once no RPC comes any more."""
 
-    def __init__(self, max_rpcs: int, max_streams: int) -> None:
+    def __init__(self, max_rpcs: int, max_streams: int, share: float = 1.0) -> None:
+        """``share`` is the part of the places for unary RPCs of a kind that one caller may have."""
         long = max(1, max_rpcs // LONG_SHARE)
         # More than there are places for streams: who finds none must have a thread to hear it from,
         # and one that ends frees its place a moment before its thread.
         streams = 2 * max_streams + 2
         self._pools: Mapping[Kind, Pool] = {
-            Kind.RATING: Pool("rating", min(RATING_THREADS, max_rpcs), max_rpcs),
-            Kind.BATCH: Pool("batch", min(BATCH_THREADS, max_rpcs), max_rpcs),
+            Kind.RATING: Pool("rating", min(RATING_THREADS, max_rpcs), max_rpcs, share),
+            Kind.BATCH: Pool("batch", min(BATCH_THREADS, max_rpcs), max_rpcs, share),
             # These wait for the database more than they work.
-            Kind.ORDINARY: Pool("rpc", max_rpcs, max_rpcs),
-            Kind.LONG: Pool("long", long, long),
+            Kind.ORDINARY: Pool("rpc", max_rpcs, max_rpcs, share),
+            Kind.LONG: Pool("long", long, long, share),
             Kind.STREAM: Pool("stream", streams, streams),
             Kind.HEALTH: Pool("health", HEALTH_THREADS, HEALTH_THREADS),
             Kind.REFLECTION: Pool("reflection", REFLECTION_THREADS, REFLECTION_THREADS),

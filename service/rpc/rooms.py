@@ -17,7 +17,7 @@ from service.config import (
 )
 from service.errors import Exhausted, Reason
 from service.request import Caller
-from service.rpc.entrance import Visit
+from service.rpc.entrance import Visit, share_taken
 from service.rpc.pools import Arrivals, Kind, Pools
 
 # So many of these fit into what a server has for its threads: not worth counting.
@@ -105,11 +105,7 @@ class Shares:
             if self._taken[key] < most:
                 self._taken[key] += 1
                 return
-        raise Exhausted(
-            Reason.SHARE_TAKEN,
-            f"this caller has {most} {visit.kind.value} in work, its share of the server; try again"
-            " later",
-        )
+        raise share_taken(visit.kind)
 
     def give_back(self, visit: Visit) -> None:
         caller = visit.request.caller
@@ -137,20 +133,23 @@ class Capacity:
         max_rpcs: int = DEFAULT_MAX_RPCS,
         max_streams: int = DEFAULT_MAX_STREAMS,
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
+        share: float = 1.0,
         chunks: int = CHUNKS_AT_ONCE,
     ) -> None:
-        """``chunks`` of uploads are in work at one time, each in memory several times over."""
+        """``share`` is the part of all places that one caller with a token may have. ``chunks`` of
+        uploads are in work at one time, each in memory several times over."""
+        self.share = share
         self.max_streams = max_streams
         self.chunks = chunks
-        self.pools = Pools(max_rpcs, max_streams)
+        self.pools = Pools(max_rpcs, max_streams, share)
         self.arrivals = Arrivals()
         self.request_bytes = RequestBytes(max_request_bytes)
 
-    def shares(self, share: float) -> Shares:
+    def shares(self) -> Shares:
         """The room that gives each caller a share of the places for its tenants' work."""
         kinds = (Kind.RATING, Kind.BATCH, Kind.ORDINARY, Kind.LONG)
         places = {kind: self.pools[kind].places for kind in kinds}
-        return Shares(share, places | {Kind.STREAM: self.max_streams})
+        return Shares(self.share, places | {Kind.STREAM: self.max_streams})
 
     def close(self) -> None:
         self.arrivals.close()

@@ -26,7 +26,7 @@ from service.rpc.access_service import AccessServicer
 from service.rpc.cdr_service import CdrServicer
 from service.rpc.entrance import Entrance
 from service.rpc.interceptors import add_service
-from service.rpc.pools import Kind
+from service.rpc.pools import Authorizations, Kind
 from service.rpc.ports import CannotListen
 from service.rpc.rating_service import RatingServicer
 from service.rpc.rooms import Capacity
@@ -137,6 +137,7 @@ class RpcServer:
         self._watches = Streams(HEALTH_WATCHES, capacity.request_bytes)
         self._server = grpc.server(
             capacity.pools[Kind.ORDINARY],
+            interceptors=[Authorizations()] if capacity.share < 1 else [],
             options=(*OPTIONS, *connections, ("grpc.so_reuseport", int(share_port))),
         )
         names = [service.full_name for service in _SERVICES.values()]

@@ -8,7 +8,6 @@ answered as recorded must be there once.
 from __future__ import annotations
 
 import itertools
-import os
 import socket
 import threading
 import time
@@ -79,12 +78,13 @@ class Site:
         return ServerProcess(self._database_url, workers=self._workers, listen=listen)
 
     def restart(self, at: int) -> int:
-        """The exit code of the one that was told to stop. Returns once clients have found the new
-        one, as who restarts a fleet waits until one is ready before going on to the next."""
+        """The exit code of the one that was told to stop. Returns once all clients have found the
+        new one, as who restarts a fleet waits a while for that before going on to the next."""
         with self._servers[at] as old:
             code = old.terminate()
         self._servers[at] = self._start(at)
-        wait_until(lambda: _connections(self._servers[at].process.pid) > 0)
+        pid, port = self._servers[at].process.pid, self.ports[at]
+        wait_until(lambda: _connections(pid, port) >= CLIENTS)
         return code
 
     def close(self) -> list[int]:
@@ -209,16 +209,11 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _connections(pid: int) -> int:
+def _connections(server_pid: int, port: int) -> int:
     """Of the clients, to the server or one of its workers."""
-    process = psutil.Process(pid)
-    listening = set()
-    found = 0
-    for each in [process, *process.children()]:
-        for connection in each.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN:
-                listening.add(connection.laddr.port)
-            elif connection.status == psutil.CONN_ESTABLISHED:
-                found += connection.laddr.port in listening
-    assert os.getpid() != pid
-    return found
+    server = psutil.Process(server_pid)
+    return sum(
+        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
+        for process in [server, *server.children()]
+        for connection in process.net_connections("tcp")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -17,7 +18,15 @@ from service.rpc.entrance import Entrance, Visit
 from service.rpc.health import SERVICE as HEALTH
 from service.rpc.health import HealthServicer
 from service.rpc.interceptors import add_service
-from service.rpc.pools import Arrivals, Kind, kind_of
+from service.rpc.pools import (
+    Arrivals,
+    Authorizations,
+    Kind,
+    Place,
+    Pool,
+    kind_of,
+    present_place,
+)
 from service.rpc.rooms import Capacity, RequestBytes
 from service.rpc.server import _SERVICES
 from service.rpc.streams import Streams
@@ -125,8 +134,8 @@ def identify(visit: Visit) -> Caller:
 @pytest.fixture
 def crowd() -> Iterator[Crowd]:
     servicer = Servicer()
-    capacity = Capacity(RPCS, STREAMS, BYTES)
-    entrance = Entrance(identify, rooms=[capacity.shares(0.5)])
+    capacity = Capacity(RPCS, STREAMS, BYTES, 0.5)
+    entrance = Entrance(identify, rooms=[capacity.shares()])
     with running(RATING, servicer, places=STREAMS, entrance=entrance, capacity=capacity) as server:
         yield Crowd(servicer, capacity, server)
         servicer.go.set()
@@ -208,6 +217,37 @@ def test_one_caller_has_a_share_and_another_has_room(crowd: Crowd) -> None:
     # All is given back, by those who were refused too.
     crowd.servicer.go.clear()
     crowd.finish(crowd.fill("GetRate", request, RPCS // 2, caller="a"))
+
+
+def test_a_share_is_kept_before_anybody_waits_in_line() -> None:
+    """Else one caller's requests would fill the line before it is known whose they are."""
+    pool = Pool("test", 1, 4, share=0.5)
+    details = SimpleNamespace(method="", invocation_metadata=[("authorization", "Bearer a")])
+    go, seen = threading.Event(), []
+
+    def work(name: str) -> None:
+        seen.append((name, present_place()))
+        assert present_place() is not Place.THREAD or go.wait(DEADLINE_SECONDS)
+
+    def submit(name: str, said: str) -> Any:
+        details.invocation_metadata = [("other", "x"), ("authorization", said)]
+        details.invocation_metadata = details.invocation_metadata[: 2 if said else 1]
+        hand_over: Any = Authorizations().intercept_service
+        return hand_over(lambda _: pool.submit(work, name), details)
+
+    taken = [submit(name, "Bearer a") for name in ("a1", "a2")]
+    submit("a3", "Bearer a")
+    assert seen[-1] == ("a3", Place.NOT_FOR_CALLER)
+    taken += [submit("b1", "Bearer b"), submit("nobody", "")]
+    submit("c1", "Bearer c")
+    assert seen[-1] == ("c1", Place.NONE)
+    go.set()
+    for future in taken:
+        future.result(DEADLINE_SECONDS)
+    assert submit("a4", "Bearer a").result(DEADLINE_SECONDS) is None
+    assert seen[-1] == ("a4", Place.THREAD)
+    pool.shutdown()
+    assert (pool.taken, pool._taken_by) == (0, {})
 
 
 def test_the_tokens_of_one_tenant_share(crowd: Crowd) -> None:

@@ -1,0 +1,20 @@
+"""Short forms of what ``make rolling`` and ``make overload`` do at length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.endurance.overload import overload
+from tests.endurance.rolling import roll
+from tests.endurance.tokens import first_token
+
+
+def test_a_rolling_restart_loses_no_call(tmp_path: Path) -> None:
+    totals = roll(f"sqlite:///{tmp_path / 'tollwire.db'}", restarts=2)
+    assert totals.passed, totals
+
+
+def test_overload_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'tollwire.db'}"
+    figures = overload(url, seconds=3, first_token=first_token(url))
+    assert figures.passed, figures
