@@ -133,7 +133,7 @@ fuzz: $(STAMP) ## fuzz the codecs under the sanitizers (FUZZ_ARGS="read --second
 fuzz-quick: setup ## the same for seconds, by chance alone, on the core as it is
 	$(PY) -m tests.fuzz --seconds 5
 
-tools: ## grpcurl and ghz into .tools/bin, where Go is there to build them
+tools: ## grpcurl, ghz and Prometheus into .tools/bin, where they can be had
 	.ci/tools
 
 freeze: ## write requirements/dev.txt anew, from dev.in and pyproject.toml

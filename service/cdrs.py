@@ -38,6 +38,7 @@ from service.recording import (
     count_recorded,
     count_refused,
     enter,
+    expect_records,
     known_decks,
 )
 from service.storage import cdr_lists, cdrs, ledger, pricings
@@ -76,6 +77,7 @@ class Cdrs:
         self._database = database
         self._decks = decks
         self._recorder = Recorder(decks, clock_ns)
+        expect_records(_CREATE)
         self._clock_ns = clock_ns
 
     def create(self, call: Call) -> Cdr:

@@ -163,6 +163,13 @@ def enter(connection: Connection, recording: Recording) -> None:
         )
 
 
+def expect_records(method: str) -> None:
+    """That ``method`` will bring some: counters that begin with their first record would hide it
+    from whoever looks at how they grow."""
+    for outcome in ("created", "duplicate", "conflict", "rejected"):
+        signals.RECORDS.add(0, method, outcome)
+
+
 def count_recorded(method: str, recording: Recording) -> None:
     """For operators: what came of a batch that ``method`` brought and that is committed."""
     TALLIES[method].add_all(recording.outcomes)

@@ -28,6 +28,11 @@ TALLIES: Mapping[str, Tally] = {
 }
 
 
+_NAMES = {
+    (RatingStatus.RATED.value, 0): ("RATED", ""),
+    (RatingStatus.NOT_BILLABLE.value, 0): ("NOT_BILLABLE", ""),
+    **{(RatingStatus.UNRATED.value, one.value): ("UNRATED", one.name) for one in UnratedReason},
+}
 _UNRATED: Mapping[str, UnratedReason] = UnratedReason.__members__
 
 
@@ -39,7 +44,5 @@ def count_unrated(tally: Tally, reason: str) -> None:
 
 def named(tally: Tally) -> dict[tuple[str, str], int]:
     """The counts by the names of status and reason; the reason is empty unless UNRATED."""
-    return {
-        (RatingStatus(status).name, UnratedReason(reason).name if reason else ""): calls
-        for (status, reason), calls in tally.counts().items()
-    }
+    counts = tally.counts()
+    return {names: counts.get(outcome, 0) for outcome, names in _NAMES.items()}

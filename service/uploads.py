@@ -29,7 +29,14 @@ from service.errors import (
 )
 from service.model import MAX_BATCH_CALLS, MAX_ID, BadCall, Page
 from service.record_model import ChunkResult, ControlTotals, FailedRecord, Upload, UploadFailure
-from service.recording import Recorder, Recording, count_recorded, count_refused, enter
+from service.recording import (
+    Recorder,
+    Recording,
+    count_recorded,
+    count_refused,
+    enter,
+    expect_records,
+)
 from service.signals import CHUNK_SECONDS
 from service.storage import ids, upload_failures, uploads
 from service.storage.engine import Connection, Database
@@ -121,6 +128,7 @@ class Uploads:
         self._database = database
         self._decks = decks
         self._recorder = Recorder(decks, clock_ns)
+        expect_records(_METHOD)
         self._clock_ns = clock_ns
         self._failure_retention_days = failure_retention_days
 

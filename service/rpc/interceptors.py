@@ -28,7 +28,7 @@ from google.protobuf.message_factory import GetMessageClass
 from service import request_ids
 from service.errors import InvalidInput, Reason, unwanted
 from service.rpc import error_map
-from service.rpc.entrance import Entrance, Visit
+from service.rpc.entrance import Entrance, Visit, expect
 from service.rpc.permissions import permission
 from service.rpc.pools import kind_of
 from service.rpc.rooms import Capacity
@@ -81,6 +81,7 @@ class _Way:
         self.pool = capacity.pools[self.kind]
         self.request_bytes = capacity.request_bytes
         self._arrivals = capacity.arrivals
+        expect(self.name)
 
     def visit(self, context: Context) -> Visit:
         return Visit(self.name, context, self.kind)

@@ -1,4 +1,4 @@
-"""One server of two workers that has been given some work, for all tests that only look."""
+"""One server of two workers that has been given some work, for the tests of one module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.integration.serving import ServerProcess
 from tests.metrics.scraping import some_work
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder: Path = tmp_path_factory.mktemp("observed")
     with ServerProcess(

@@ -1,0 +1,225 @@
+"""Every query of the alert rules and of the dashboard has data of a server that has worked.
+
+Once with the expressions taken apart, against a scrape; and, where a Prometheus can be had, by
+Prometheus itself. An alert that fires has data and one that does not has none, so what an alert
+compares is asked for, and not whether it is too much.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser as promql
+import pytest
+import yaml
+
+from tests.integration.client import Client
+from tests.integration.serving import ServerProcess
+from tests.metrics.scraping import SECONDS, Scrape, metrics_address, some_work, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
+SCRAPES = ROOT / "deploy" / "prometheus" / "prometheus.yml"
+DASHBOARD = ROOT / "deploy" / "grafana" / "tollwire.json"
+COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
+# Metrics that are Prometheus' own.
+OWN = {"up"}
+
+RULES: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]
+]
+
+
+def compared(expression: str) -> str:
+    """What an alert compares with its limit."""
+    parsed = promql.parse(expression)
+    assert isinstance(parsed, promql.BinaryExpr), expression
+    assert str(parsed.op) in COMPARISONS, f"{expression}: {parsed.op}"
+    return str(parsed.lhs)
+
+
+def queries() -> dict[str, str]:
+    """All expressions, by where they stand."""
+    found = {rule["alert"]: compared(rule["expr"]) for rule in RULES}
+    for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:
+        for target in panel.get("targets", []):
+            expression = target["expr"].replace("$instance", ".*")
+            expression = expression.replace("$__rate_interval", "1m")
+            assert "$" not in expression, expression
+            found[f"{panel['title']} {target['refId']}"] = expression
+    return found
+
+
+QUERIES = queries()
+
+
+def selectors(expression: str) -> Iterator[Any]:
+    """The parts of an expression that choose series."""
+    found: list[Any] = []
+
+    def visit(node: Any) -> bool:
+        if isinstance(node, promql.VectorSelector):
+            found.append(node)
+        elif isinstance(node, promql.MatrixSelector):
+            found.append(node.vector_selector)
+        return True
+
+    promql.walk(promql.parse(expression), visit)
+    return iter(found)
+
+
+def matches(matcher: Any, labels: dict[str, str]) -> bool:
+    value = labels.get(matcher.name, "")
+    operator = str(matcher.op)
+    if "Re" in operator or "~" in operator:
+        is_match = re.fullmatch(matcher.value, value) is not None
+    else:
+        is_match = matcher.value == value
+    return is_match != ("Not" in operator or operator.startswith("!"))
+
+
+@pytest.fixture(scope="module")
+def scrape(observed: ServerProcess) -> Scrape:
+    address = metrics_address(observed)
+    wait_until(lambda: Scrape(address).all("tollwire_unrated_cdrs") != [])
+    return Scrape(address)
+
+
+@pytest.mark.parametrize("where", QUERIES)
+def test_what_a_query_chooses_is_there(scrape: Scrape, where: str) -> None:
+    chosen = list(selectors(QUERIES[where]))
+    assert chosen, "nothing is chosen"
+    for selector in chosen:
+        if selector.name not in OWN:
+            series = [labels for labels, _ in scrape.all(selector.name)]
+            wanted = selector.matchers.matchers
+            assert any(all(matches(one, labels) for one in wanted) for labels in series), selector
+
+
+def test_a_query_of_what_is_not_there_is_seen(scrape: Scrape) -> None:
+    for expression in ("tollwire_unheard_of", 'tollwire_health{service="NoService"}'):
+        selector, *_ = selectors(f"sum(rate({expression}[5m]))")
+        series = [labels for labels, _ in scrape.all(selector.name)]
+        wanted = selector.matchers.matchers
+        assert not any(all(matches(one, labels) for one in wanted) for labels in series)
+
+
+def test_alerts_say_what_they_are_about() -> None:
+    names = [rule["alert"] for rule in RULES]
+    assert len(set(names)) == len(names)
+    for rule in RULES:
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+
+
+def test_the_dashboard_can_be_loaded() -> None:
+    dashboard = json.loads(DASHBOARD.read_text("utf-8"))
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    places = set()
+    for panel in dashboard["panels"]:
+        grid = panel["gridPos"]
+        for x in range(grid["x"], grid["x"] + grid["w"]):
+            for y in range(grid["y"], grid["y"] + grid["h"]):
+                assert x < 24 and (x, y) not in places, panel["title"]
+                places.add((x, y))
+
+
+PROMETHEUS = shutil.which("prometheus", path=f"{ROOT / '.tools' / 'bin'}:/usr/bin:/usr/local/bin")
+
+
+class Prometheus:
+    """A Prometheus that scrapes one server each second."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        config = yaml.safe_load(SCRAPES.read_text("utf-8"))
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(ALERTS)]
+        config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config), "utf-8")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        assert PROMETHEUS is not None
+        self._log = (folder / "log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                PROMETHEUS,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={self.address}",
+            ],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def get(self, path: str, **parameters: str) -> Any:
+        url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=SECONDS) as response:
+            return json.load(response)["data"]
+
+    def answers(self, query: str) -> list[Any]:
+        try:
+            found: list[Any] = self.get("query", query=query)["result"]
+        except OSError:
+            return []  # it has only just begun
+        return found
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(SECONDS)
+        self._log.close()
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    observed: ServerProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    if PROMETHEUS is None:
+        pytest.skip("there is no Prometheus here: .ci/tools prometheus")
+    running = Prometheus(tmp_path_factory.mktemp("prometheus"), metrics_address(observed))
+    try:
+        wait_until(lambda: running.answers("tollwire_unrated_cdrs") != [])
+        with Client(observed.address) as client:
+            some_work(client)
+        # Twice after the work: what grew since shows, and rates need two samples.
+        scraped = "count_over_time(tollwire_build_info[1h])"
+        before = time.time()
+        wait_until(lambda: _newest(running, scraped) >= 3 and time.time() > before + 3)
+        yield running
+    finally:
+        running.close()
+
+
+def _newest(prometheus: Prometheus, query: str) -> float:
+    return max((float(one["value"][1]) for one in prometheus.answers(query)), default=0)
+
+
+@pytest.mark.timeout(300)
+def test_prometheus_has_data_for_each_query(prometheus: Prometheus) -> None:
+    ask: Callable[[str], list[Any]] = prometheus.answers
+    without = {where: query for where, query in QUERIES.items() if not ask(query)}
+    assert without == {}
+    assert not ask("tollwire_unheard_of")
+
+
+def test_prometheus_takes_the_rules(prometheus: Prometheus) -> None:
+    rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["name"] for rule in rules} == {rule["alert"] for rule in RULES}
+    wait_until(
+        lambda: all(
+            rule["health"] == "ok"
+            for group in prometheus.get("rules")["groups"]
+            for rule in group["rules"]
+        )
+    )
