@@ -17,10 +17,10 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large check lint format types proto debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload tools freeze clean
+.PHONY: help setup build run demo test test-large check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload tools freeze clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) build ## set up .venv with everything pinned, and Tollwire itself in it
 
@@ -79,7 +79,7 @@ rolling: setup ## restart two servers in turn under clients: no call may be lost
 overload: setup ## ten times what a server takes on, for a minute (ENDURANCE_ARGS="--seconds 300")
 	$(PY) -m tests.endurance overload $(ENDURANCE_ARGS)
 
-check: lint types proto test ## all that CI runs
+check: lint types proto audit secrets test ## all that CI runs
 
 lint: $(STAMP) ## ruff: rules and formatting
 	ruff check .
@@ -101,6 +101,15 @@ proto: $(STAMP) ## buf: lint the protos, find breaking changes
 	echo "buf breaking: against $$(git log -1 --format='%h, %s' $$base)"; \
 	old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
 	git archive "$$base" proto buf.yaml | tar -x -C "$$old" && buf breaking --against "$$old"
+
+audit: $(STAMP) ## pip-audit: known holes in what is pinned, where its database can be reached
+	@.ci/audit $(PYTHON) $(VENV)
+
+secrets: $(STAMP) ## detect-secrets: what looks like a secret, and was not looked at yet
+	@$(PY) .ci/secrets
+
+secrets-accept: $(STAMP) ## take what "make secrets" finds now as looked at
+	@$(PY) .ci/secrets --accept
 
 debug: $(STAMP) ## build the core with its checks on, test it; "make build" goes back
 	TOLLWIRE_DEBUG=1 $(PY) setup.py -q build_protos build_ext --inplace
