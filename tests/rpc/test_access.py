@@ -21,16 +21,17 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from service.app import built
 from service.config import Listen, Settings
+from service.credentials import token_invalid
 from service.errors import Unauthenticated
 from service.model import Tenant, Token
 from service.request import EVERY_TENANT, Role, Scope
 from service.rpc.access_control import AccessControl
-from service.rpc.entrance import Entrance
+from service.rpc.entrance import Entrance, Visit
 from service.rpc.permissions import PERMISSIONS, Needs
 from service.rpc.rooms import Capacity
 from service.rpc.server import RpcServer
 from service.tokens import Tokens
-from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
+from tests.rpc.running import DEADLINE_SECONDS, connected, refusal, running
 from tollwire.v1 import (
     access_service_pb2,
     cdr_service_pb2,
@@ -97,7 +98,7 @@ def wrong_texts(tokens: Tokens) -> dict[str, str]:
     tokens.revoke(revoked.id)
     return {
         "wrong": text[:-1] + ("A" if text[-1] != "A" else "B"),
-        "unknown": text.replace("tw_", "tw_9"),
+        "unknown": text.replace("tw_", "tw_9", 1),
         "revoked": revoked_text,
         "expired": expired_text(tokens),
         "no token": "Zm9vOmJhcg==",
@@ -214,3 +215,56 @@ def test_a_stream_that_is_open_ends_once_its_token_is_revoked(guarded: Guarded) 
     guarded.tokens.revoke(made.id)
     found = refusal(talk.ask)
     assert (found.code, found.reason) == TOKEN_INVALID
+
+
+class Noting:
+    """Streams that note what they were handed; the caller's token is revoked after the first
+    response of an export."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        self.is_revoked = False
+
+    def stays(self, visit: Visit) -> None:
+        if self.is_revoked:
+            raise token_invalid()
+
+    def StreamRateCalls(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        for request in requests:
+            self.seen.append(request)
+            yield rating_service_pb2.StreamRateCallsResponse()
+
+    def ExportRates(self, request: Any, context: Any) -> Iterator[Any]:
+        yield rating_service_pb2.ExportRatesResponse()
+        self.is_revoked = True
+        yield rating_service_pb2.ExportRatesResponse()
+
+    def __getattr__(self, name: str) -> Any:
+        return self.ExportRates
+
+
+@pytest.fixture
+def noting() -> Iterator[tuple[Noting, grpc.Channel]]:
+    noting = Noting()
+    entrance = Entrance(stays=noting.stays)
+    with running(SERVICES["RatingService"], noting, entrance=entrance) as server:
+        yield noting, server.channel
+
+
+def test_what_comes_after_the_revocation_is_not_handed_on(
+    noting: tuple[Noting, grpc.Channel],
+) -> None:
+    servicer, channel = noting
+    talk = Talk(channel, "any")
+    talk.ask()
+    servicer.is_revoked = True
+    assert refusal(talk.ask).reason == "TOKEN_INVALID"
+    assert len(servicer.seen) == 1
+
+
+def test_nothing_is_sent_after_the_revocation(noting: tuple[Noting, grpc.Channel]) -> None:
+    _, channel = noting
+    stub = channel.unary_stream("/tollwire.v1.RatingService/ExportRates")
+    responses = stub(b"", timeout=DEADLINE_SECONDS)
+    assert next(responses) == b""
+    assert refusal(lambda: next(responses)).reason == "TOKEN_INVALID"
