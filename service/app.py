@@ -43,6 +43,7 @@ from service.presence import DatabasePresence
 from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
+from service.rpc import traces
 from service.rpc.access_control import AccessControl
 from service.rpc.connections import connection_options
 from service.rpc.entrance import Entrance, Observer, count_end, log_end
@@ -79,7 +80,7 @@ ANSWER_SECONDS = 2.0
 # Failures whose words are enough: whoever typed the command can mend them.
 _MENDABLE = (
     *(AdminExists, BackupError, BadCertificate, CannotListen),
-    *(SchemaError, TollwireError, WorkersFailed),
+    *(traces.NoTraces, SchemaError, TollwireError, WorkersFailed),
 )
 
 _LOG = logging.getLogger("tollwire")
@@ -295,7 +296,7 @@ def _run(
 ) -> None:
     """The life of one server in this process."""
     interpreter.favour_short_waits()
-    with _tls(settings) as tls, built(settings) as everything:
+    with _observers(settings) as observers, _tls(settings) as tls, built(settings) as everything:
         if not stop.empty():
             return
         access = AccessControl(
@@ -319,7 +320,7 @@ def _run(
                 access,
                 access.stays,
                 rooms=[capacity.shares()],
-                observers=_observers(settings),
+                observers=observers,
             ),
             connections=connection_options(
                 settings.max_connections, settings.max_connection_age_seconds
@@ -368,8 +369,20 @@ def _check_certificates(settings: Settings) -> None:
     certificates.load(server_files(settings))
 
 
-def _observers(settings: Settings) -> list[Observer]:
-    return [log_end] if settings.metrics_listen is None else [log_end, count_end]
+@contextmanager
+def _observers(settings: Settings) -> Iterator[list[Observer]]:
+    """Who is told of each RPC's end."""
+    observers: list[Observer] = [log_end]
+    if settings.metrics_listen is not None:
+        observers.append(count_end)
+    if not settings.traces:
+        yield observers
+        return
+    provider = traces.exporting()
+    try:
+        yield [*observers, traces.observer(provider)]
+    finally:
+        provider.shutdown()
 
 
 def _sources(everything: Built, server: RpcServer) -> Sources:

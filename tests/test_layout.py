@@ -56,6 +56,7 @@ BELONGS_TO = {
     "click": {"cli"},
     "rich": {"cli"},
     "cryptography": {"ground"},
+    "opentelemetry": {"rpc"},
     "prometheus_client": {"metrics"},
     "pydantic": {"ground"},
     "pydantic_settings": {"ground"},

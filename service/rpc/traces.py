@@ -1,0 +1,91 @@
+"""OpenTelemetry traces: a span for each RPC, within the trace that its client is in.
+
+The optional extra tollwire[otel] brings the library, which is loaded only where traces are asked
+for. Where spans go, and how many of them, the OTEL_* variables say. A span is made when its RPC has
+ended, so an RPC waits for none of it; it holds the method, the code, the reason and the tenant, and
+nothing of what was asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import grpc
+
+from service.rpc.entrance import Visit
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+# What is the server's own fault, as OpenTelemetry has it for servers.
+_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+_PACKAGE = "tollwire.v1."
+
+
+class NoTraces(Exception):
+    """Traces are asked for and the library is not there."""
+
+
+def exporting() -> TracerProvider:
+    """Sends spans by OTLP in the background; ``shutdown`` sends what is left. NoTraces."""
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise NoTraces(
+            "--traces: needs the extra tollwire[otel]: pip install 'tollwire[otel]'"
+        ) from error
+    own = Resource.create({SERVICE_NAME: "tollwire"})
+    provider = TracerProvider(resource=own.merge(OTELResourceDetector().detect()))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+def observer(provider: TracerProvider) -> Callable[[Visit], None]:
+    """Makes the span of an RPC that has ended."""
+    from opentelemetry.propagators.textmap import DefaultGetter
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    tracer = provider.get_tracer("tollwire")
+    propagator, getter = TraceContextTextMapPropagator(), DefaultGetter()
+
+    def observe(visit: Visit) -> None:
+        ended_at_ns = time.time_ns()
+        took_ns = int((time.perf_counter() - visit.started_at) * 1e9)
+        metadata = {key: str(value) for key, value in visit.context.invocation_metadata()}
+        service, _, method = visit.method.partition("/")
+        span = tracer.start_span(
+            f"{_PACKAGE}{visit.method}",
+            context=propagator.extract(metadata, getter=getter),
+            kind=SpanKind.SERVER,
+            start_time=ended_at_ns - took_ns,
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": f"{_PACKAGE}{service}",
+                "rpc.method": method,
+                "rpc.grpc.status_code": visit.code.value[0],
+            },
+        )
+        if visit.request.tenant_id > 0:
+            span.set_attribute("tollwire.tenant_id", visit.request.tenant_id)
+        if visit.reason:
+            span.set_attribute("tollwire.reason", visit.reason)
+        if visit.code in _FAULTS:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(ended_at_ns)
+
+    return observe

@@ -1,0 +1,124 @@
+"""Spans of RPCs: in their client's trace, with what they came to, and nothing of what was asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from service.errors import NotFound, Reason
+from service.rpc import traces
+from service.rpc.entrance import Visit
+
+pytest.importorskip("opentelemetry.sdk", reason="the extra tollwire[otel] is not installed")
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+
+
+class Context:
+    def __init__(self, *metadata: tuple[str, str | bytes]) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def is_active(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def exported() -> Iterator[tuple[InMemorySpanExporter, TracerProvider]]:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield exporter, provider
+    provider.shutdown()
+
+
+def visit(method: str, *metadata: tuple[str, str | bytes]) -> Visit:
+    context: Any = Context(*metadata)
+    return Visit(method, context)
+
+
+def test_a_span_in_the_clients_trace(exported: Any) -> None:
+    exporter, provider = exported
+    seen = visit(
+        "CdrService/GetCdr", ("traceparent", f"00-{TRACE}-{PARENT}-01"), ("b-bin", b"\xff")
+    )
+    seen.request.concerns(7)
+    traces.observer(provider)(seen)
+    [span] = exporter.get_finished_spans()
+    assert span.name == "tollwire.v1.CdrService/GetCdr"
+    assert span.kind is SpanKind.SERVER
+    assert f"{span.context.trace_id:032x}" == TRACE
+    assert span.parent is not None and f"{span.parent.span_id:016x}" == PARENT
+    assert dict(span.attributes) == {
+        "rpc.system": "grpc",
+        "rpc.service": "tollwire.v1.CdrService",
+        "rpc.method": "GetCdr",
+        "rpc.grpc.status_code": 0,
+        "tollwire.tenant_id": 7,
+    }
+    assert span.status.status_code is StatusCode.UNSET
+    assert 0 <= span.end_time - span.start_time < 60 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (grpc.StatusCode.NOT_FOUND, StatusCode.UNSET),
+        (grpc.StatusCode.UNAVAILABLE, StatusCode.ERROR),
+        (grpc.StatusCode.INTERNAL, StatusCode.ERROR),
+    ],
+)
+def test_a_refusal(exported: Any, code: grpc.StatusCode, status: StatusCode) -> None:
+    exporter, provider = exported
+    seen = visit("RatingService/RateCall", ("traceparent", "no trace"))
+    seen.code = code
+    seen.reason = NotFound(Reason.NO_RATE, "no rate for 447911123456").reason
+    traces.observer(provider)(seen)
+    [span] = exporter.get_finished_spans()
+    assert span.parent is None
+    assert span.attributes["rpc.grpc.status_code"] == code.value[0]
+    assert span.attributes["tollwire.reason"] == "NO_RATE"
+    assert span.status.status_code is status
+    assert "4479" not in span.to_json()
+
+
+def test_what_traces_are_sent_as(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    provider = traces.exporting()
+    assert provider.resource.attributes["service.name"] == "tollwire"
+    provider.shutdown()
+
+
+def test_without_the_library_a_sentence_says_so() -> None:
+    code = """
+import sys
+sys.modules["opentelemetry"] = None
+from service.rpc import traces
+try:
+    traces.exporting()
+except traces.NoTraces as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("--traces: needs the extra tollwire[otel]"), done.stderr
+
+
+def test_a_server_without_traces_does_not_load_the_library() -> None:
+    code = "import sys, service.app; print('opentelemetry' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n", done.stderr
