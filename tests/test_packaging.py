@@ -74,6 +74,7 @@ def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
     for proto in PROTOS:
         for suffix in (".proto", "_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi"):
             assert f"tollwire/v1/{proto}{suffix}" in names
+    assert "tollwire/v1/service_config.json" in names
     for package in ("tollwire", "service", "ratingcore"):
         assert f"{package}/py.typed" in names
     # Each module of the service; each of the core, compiled, with its type hints where it has any.
