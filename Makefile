@@ -17,7 +17,7 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload tools freeze clean
+.PHONY: help setup build run demo test test-large check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload fuzz-rpc tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -141,6 +141,9 @@ fuzz: $(STAMP) ## fuzz the codecs under the sanitizers (FUZZ_ARGS="read --second
 
 fuzz-quick: setup ## the same for seconds, by chance alone, on the core as it is
 	$(PY) -m tests.fuzz --seconds 5
+
+fuzz-rpc: setup ## ask every RPC of real servers what nobody should (FUZZ_RPC_ARGS="60 --seed 1")
+	$(PY) -m tests.hostile.fuzzing $(FUZZ_RPC_ARGS)
 
 tools: ## grpcurl, ghz and Prometheus into .tools/bin, where they can be had
 	.ci/tools

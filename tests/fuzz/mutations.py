@@ -71,7 +71,7 @@ def _insert(
     level: list[Field], message: Descriptor | None, grammar: Grammar, draw: random.Random
 ) -> None:
     """A field that the message knows, once more, or one that it does not."""
-    if message is not None and draw.random() < 0.6:
+    if message is not None and message.fields and draw.random() < 0.6:
         made = grammar.field(draw.choice(list(message.fields)), draw)
     else:
         wire_type = draw.randrange(8)

@@ -38,7 +38,7 @@ class ServerProcess:
             ],
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=_environment() | env,
+            env=environment() | env,
             text=True,
             start_new_session=True,
         )
@@ -105,7 +105,7 @@ class ServerProcess:
         self._errors.close()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The caller's environment without settings of the service, with the repository importable."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWIRE_")}
     paths = [str(REPOSITORY), str(REPOSITORY / "proto"), env.get("PYTHONPATH", "")]

@@ -1,0 +1,211 @@
+"""Asks a server what nobody in their right mind would, and counts what it answers.
+
+Each input is an RPC: a method, the bytes of its messages, metadata. It holds whatever it asks for:
+the server answers with a code of the contract, in time, and not with INTERNAL or UNKNOWN.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from tests.hostile.drawing import Drawer, Known
+from tests.hostile.reflected import Method
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+# A server that has not answered by then is taken to hang.
+PATIENCE_SECONDS = 60
+# Answers that are read, and those of them that are learnt from.
+_READ = 200
+_LEARNT = 3
+# What goes on for as long as its client wants.
+_ENDLESS = frozenset({"Watch"})
+NEVER = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
+
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One RPC to be asked. ``deadline_seconds`` 0: PATIENCE_SECONDS. ``cancel``: its client leaves
+    after the first answer."""
+
+    method: Method
+    messages: tuple[bytes, ...]
+    metadata: Metadata = ()
+    deadline_seconds: float = 0
+    compression: grpc.Compression = grpc.Compression.NoCompression
+    cancel: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "method": self.method.path,
+            "messages": [data.hex() for data in self.messages],
+            "metadata": [[key, repr(value)] for key, value in self.metadata],
+            "deadline_seconds": self.deadline_seconds,
+            "compression": self.compression.name,
+            "cancel": self.cancel,
+        }
+
+
+@dataclass
+class Counts:
+    """What came of the inputs. Thread-safe."""
+
+    codes: Counter[str] = field(default_factory=Counter)
+    methods: Counter[str] = field(default_factory=Counter)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def inputs(self) -> int:
+        return self.codes.total()
+
+    def add(self, asked: Input, code: grpc.StatusCode, details: str) -> None:
+        with self.lock:
+            self.codes[code.name] += 1
+            self.methods[asked.method.path] += 1
+            hangs = code is grpc.StatusCode.DEADLINE_EXCEEDED and not asked.deadline_seconds
+            if code in NEVER or hangs:
+                self.findings.append(
+                    {"code": code.name, "details": details[:1000], **asked.as_json()}
+                )
+
+
+def draw_input(
+    methods: Sequence[Method], drawer: Drawer, tokens: Sequence[str], draw: random.Random
+) -> Input:
+    method = draw.choice(methods)
+    number = draw.choice((0, 1, 1, 2, 3, 8)) if method.client_streaming else 1
+    if not method.client_streaming and draw.random() < 0.02:
+        number = draw.choice((0, 2))
+    return Input(
+        method,
+        tuple(drawer.request(method.input_type, draw) for _ in range(number)),
+        _metadata(tokens, draw),
+        draw.choice((0.0001, 0.005, 0.05)) if draw.random() < 0.02 else 0,
+        draw.choice((grpc.Compression.Gzip, grpc.Compression.Deflate))
+        if draw.random() < 0.05
+        else grpc.Compression.NoCompression,
+        draw.random() < 0.02,
+    )
+
+
+_ODD_METADATA: tuple[tuple[str, str | bytes], ...] = (
+    ("x-request-id", ""),
+    ("x-request-id", "x" * 3000),
+    ("x-request-id", " a  b "),
+    ("x-request-id", "~!@#$%^&*()"),
+    ("x-request-id-bin", b"\x00\xff\n"),
+    ("x-nobody-bin", b"\xff" * 2000),
+    ("x-nobody", ""),
+    ("traceparent", "00-" + "f" * 32 + "-" + "0" * 16 + "-ff"),
+    ("traceparent", "not-one"),
+    ("tracestate", "=,=,="),
+    ("baggage", "a=%ff,b"),
+    ("grpc-previous-rpc-attempts", "-1"),
+    ("cookie", "a=b"),
+    ("content-length", "-1"),
+    ("x-forwarded-for", "127.0.0.1"),
+)
+_ODD_CREDENTIALS = (
+    *("", "Bearer", "Bearer ", "bearer x", "Basic YTpi", "Bearer tw_", "Bearer tw_1_", "tw_1_x"),
+    *("Bearer tw_0_" + "A" * 43, "Bearer tw_" + "9" * 40 + "_" + "A" * 43, "Bearer tw_-1_x"),
+    *("Bearer " + "x" * 4000, "Bearer tw_1_" + "A" * 43, "Bearer tw_1_A Bearer tw_1_B"),
+)
+
+
+def _metadata(tokens: Sequence[str], draw: random.Random) -> Metadata:
+    items: list[tuple[str, str | bytes]] = []
+    if draw.random() < 0.1:
+        items += draw.choices(_ODD_METADATA, k=draw.choice((1, 1, 2, 5)))
+    way = draw.random()
+    if tokens and way < 0.95:
+        # The first one may do everything.
+        token = tokens[0] if way < 0.7 else draw.choice(tokens)
+        items.append(("authorization", f"Bearer {token}"))
+    if draw.random() < 0.03:
+        items.append(("authorization", draw.choice(_ODD_CREDENTIALS)))
+    return tuple(items)
+
+
+def ask(channel: grpc.Channel, asked: Input, known: Known | None = None) -> tuple[Any, str]:
+    """The code and details of the answer. Everything goes as a stream: on the wire it looks the
+    same, and may have no message or too many."""
+    call = channel.stream_stream(asked.method.path)(
+        iter(asked.messages),
+        timeout=asked.deadline_seconds or PATIENCE_SECONDS,
+        metadata=asked.metadata,
+        compression=asked.compression,
+    )
+    most = 1 if asked.cancel or asked.method.name in _ENDLESS else _READ
+    try:
+        answers = list(islice(call, most))
+        if len(answers) == most:
+            call.cancel()
+        code, details = call.code(), call.details() or ""
+    except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call)
+        answers, code, details = [], error.code(), error.details() or ""
+    if known is not None:
+        kind = GetMessageClass(asked.method.output_type)
+        for data in answers[:_LEARNT]:
+            with contextlib.suppress(DecodeError):
+                known.learn(kind.FromString(data))
+    return code, details
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long is tried, by so many clients at one time: until the first of both has come."""
+
+    seconds: float
+    inputs: int = 2**62
+    clients: int = 4
+
+
+def ask_at_random(
+    address: str,
+    methods: Sequence[Method],
+    known: Known,
+    tokens: Sequence[str],
+    spares: Callable[[Input], bool],
+    effort: Effort,
+    seed: str,
+) -> Counts:
+    """``spares``: whether an input is left out, because it would end the run itself."""
+    counts = Counts()
+    drawer = Drawer(known)
+    until = time.monotonic() + effort.seconds
+
+    def client(number: int) -> None:
+        draw = random.Random(f"{seed}/{number}")
+        with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+            for _ in range(-(-effort.inputs // effort.clients)):
+                if time.monotonic() > until:
+                    return
+                asked = draw_input(methods, drawer, tokens, draw)
+                if not spares(asked):
+                    counts.add(asked, *ask(channel, asked, known))
+
+    with ThreadPoolExecutor(effort.clients) as pool:
+        list(pool.map(client, range(effort.clients)))
+    return counts

@@ -1,0 +1,97 @@
+"""The short form of "make fuzz-rpc": each database once, one open to all, one with tokens.
+
+Also whether it would tell of what it looks for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from tests.conftest import PostgresServer
+from tests.hostile.asking import Counts, Effort, Input, ask
+from tests.hostile.fuzzing import played
+from tests.hostile.reflected import Method
+
+# By number and not by time: a busy machine tries the same.
+EFFORT = Effort(seconds=60, inputs=500)
+SEED = "1"
+
+
+def test_no_request_makes_an_open_server_fail(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'tollwire.db'}"
+    _holds(played(url, "sqlite", "open", EFFORT, SEED, workers=1))
+
+
+@pytest.mark.skipif(
+    os.environ.get("TOLLWIRE_TEST_POSTGRES", "1") == "0", reason="TOLLWIRE_TEST_POSTGRES=0"
+)
+def test_no_request_makes_a_server_with_tokens_fail(request: pytest.FixtureRequest) -> None:
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    url = postgres.url(postgres.create(migrated=False))
+    _holds(played(url, "postgresql", "tokens", EFFORT, SEED, workers=2))
+
+
+def _holds(outcome: Any) -> None:
+    assert outcome.counts.findings == []
+    assert outcome.problems == []
+    assert outcome.counts.inputs > EFFORT.inputs * 0.9
+    # Far from everything is refused as malformed: requests come through to the database.
+    assert outcome.counts.codes["OK"] > outcome.counts.inputs / 10
+    assert outcome.counts.codes["NOT_FOUND"] > 0
+
+
+class _Broken(grpc.GenericRpcHandler):
+    """A service that fails as Tollwire must not."""
+
+    def service(self, details: Any) -> Any:
+        if details.method == "/broken/Raise":
+            return grpc.stream_stream_rpc_method_handler(_raise)
+        if details.method == "/broken/Internal":
+            return grpc.stream_stream_rpc_method_handler(_internal)
+        return None
+
+
+def _raise(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    raise ValueError("nobody has thought of this")
+
+
+def _internal(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    context.abort(grpc.StatusCode.INTERNAL, "a defect")
+    yield b""
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "findings"),
+    [("Raise", "UNKNOWN", 1), ("Internal", "INTERNAL", 1), ("Nothing", "UNIMPLEMENTED", 0)],
+)
+def test_what_never_may_be_answered_is_a_finding(method: str, code: str, findings: int) -> None:
+    asked = Input(Method(f"/broken/{method}", Empty.DESCRIPTOR, Empty.DESCRIPTOR, True, True), ())
+    counts = Counts()
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        server.add_generic_rpc_handlers((_Broken(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            counts.add(asked, *ask(channel, asked))
+        server.stop(None).wait()
+    assert counts.codes == {code: 1}
+    assert [one["method"] for one in counts.findings] == [asked.method.path] * findings
+
+
+def test_an_answer_that_never_comes_is_a_finding() -> None:
+    counts = Counts()
+    kind = Method("/x/Y", Empty.DESCRIPTOR, Empty.DESCRIPTOR, True, True)
+    late = grpc.StatusCode.DEADLINE_EXCEEDED
+    counts.add(Input(kind, (), deadline_seconds=0.1), late, "")
+    assert counts.findings == []
+    counts.add(Input(kind, ()), late, "")
+    assert len(counts.findings) == 1
