@@ -23,11 +23,14 @@ from typing import Any
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from service.app import STOP_MARGIN_SECONDS
 from service.cli.main import main
 from service.config import OPTIONS, Settings
 from service.config_sources import load
+from tests.integration.serving import ServerProcess
+from tests.rpc.authority import Authority
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -37,7 +40,6 @@ MESH = DEPLOY / "kubernetes" / "mesh"
 KUBERNETES = ("1.30", "1.37")
 VARIABLES = {option.variable for option in OPTIONS.values()}
 MAKE_SECONDS = 60
-AWAITED = {"TOLLWIRE_TLS", "TOLLWIRE_CA_FILE", "TOLLWIRE_SERVER_NAME"}
 
 
 def client_variables() -> set[str]:
@@ -56,7 +58,7 @@ def settings_of(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     ours = {name for name in environment if name.startswith("TOLLWIRE_")}
-    assert ours <= VARIABLES | client_variables() | AWAITED
+    assert ours <= VARIABLES | client_variables()
     return load({}, None).settings
 
 
@@ -380,6 +382,31 @@ def test_probes_ask_for_what_the_server_tells() -> None:
     # A server that has no database goes on rating: it is neither taken out nor killed for it.
     assert asked == {"startup": "", "readiness": "tollwire.v1.RatingService", "liveness": ""}
     assert asked["readiness"] in services
+
+
+def test_the_probe_of_a_pod_gets_through_its_tls(tmp_path: Path) -> None:
+    authority = Authority()
+    issued = authority.issue("tollwire.tollwire.svc")
+    for name, contents in (
+        ("tls.crt", issued.chain),
+        ("tls.key", issued.key),
+        ("ca.crt", authority.pem),
+    ):
+        (tmp_path / name).write_bytes(contents)
+    environment = {
+        name: value.replace("/etc/tollwire/tls", str(tmp_path))
+        for name, value in environment_of(BASE).items()
+        # The test's own: where it serves, and beside which database.
+        if name not in ("TOLLWIRE_LISTEN", "TOLLWIRE_METRICS_LISTEN", "TOLLWIRE_DATABASE")
+    }
+    environment["TOLLWIRE_SERVER"] = ""
+    with ServerProcess(f"sqlite:///{tmp_path / 'tollwire.db'}", **environment) as server:
+        environment["TOLLWIRE_SERVER"] = server.address
+        _, *arguments = container()["readinessProbe"]["exec"]["command"]
+        assert CliRunner().invoke(main, arguments, env=environment).exit_code == 0
+        # The certificate is looked at.
+        del environment["TOLLWIRE_SERVER_NAME"]
+        assert CliRunner().invoke(main, arguments, env=environment).exit_code == 3
 
 
 def test_pods_have_no_rights_and_write_nowhere() -> None:
