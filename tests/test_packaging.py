@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,7 +178,7 @@ def test_the_stubs_run_with_the_least_versions_that_users_may_have() -> None:
 
 def test_development_builds_with_what_users_build_with() -> None:
     pinned = {
-        requirement.name.lower(): requirement.specifier
+        canonicalize_name(requirement.name): requirement.specifier
         for line in (ROOT / "requirements" / "dev.txt").read_text("utf-8").splitlines()
         if line and not line.startswith("#")
         for requirement in [Requirement(line)]
@@ -185,7 +186,7 @@ def test_development_builds_with_what_users_build_with() -> None:
     assert all(re.fullmatch(r"==\S+", str(s)) for s in pinned.values())
     wanted = PROJECT["build-system"]["requires"] + PROJECT["project"]["dependencies"]
     for requirement in map(Requirement, wanted):
-        version = str(pinned[requirement.name.lower()]).removeprefix("==")
+        version = str(pinned[canonicalize_name(requirement.name)]).removeprefix("==")
         assert requirement.specifier.contains(version), requirement
 
 
