@@ -35,7 +35,7 @@ from service.metrics.gauges import (
 )
 from service.metrics.snapshot import CALLS_RATED, Snapshot, process_samples
 
-_COUNTERS = (
+COUNTERS = (
     *(Definition(one.name, one.help, one.labels, "counter") for one in signals.COUNTERS),
     Definition(
         CALLS_RATED,
@@ -171,7 +171,7 @@ def _family(
 
 
 def _counters(sums: Mapping[_Key, list[float]]) -> Iterator[Metric]:
-    for definition in _COUNTERS:
+    for definition in COUNTERS:
         samples = [
             (list(labels), cells[0])
             for (name, labels), cells in sums.items()

@@ -116,10 +116,12 @@ def test_a_query_of_what_is_not_there_is_seen(scrape: Scrape) -> None:
 
 def test_alerts_say_what_they_are_about() -> None:
     names = [rule["alert"] for rule in RULES]
+    handbook = (ROOT / "docs" / "operations.md").read_text("utf-8").splitlines()
     assert len(set(names)) == len(names)
     for rule in RULES:
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["annotations"]["summary"]
+        assert f"### {rule['alert']}" in handbook
         assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
 
 

@@ -1,0 +1,33 @@
+"""docs/observability.md against the metrics that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service import signals
+from service.metrics.exposition import COUNTERS
+from service.metrics.gauges import OF_THE_RECORD, OF_THE_SERVER, OF_WORKERS
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "observability.md"
+
+
+def row(name: str, kind: str, labels: tuple[str, ...], meaning: str) -> str:
+    shown = ", ".join(f"`{label}`" for label in labels)
+    return f"| `{name}` | {kind} | {shown} | {meaning} |"
+
+
+def rows() -> list[str]:
+    found = [
+        *(row(f"{one.name}_total", "counter", one.labels, one.help) for one in COUNTERS),
+        *(row(one.name, "histogram", one.labels, one.help) for one in signals.HISTOGRAMS),
+    ]
+    for definitions, before in ((OF_WORKERS, ("worker",)), (OF_THE_RECORD + OF_THE_SERVER, ())):
+        for one in definitions:
+            name = f"{one.name}_total" if one.kind == "counter" else one.name
+            found.append(row(name, one.kind, (*before, *one.labels), one.help))
+    return found
+
+
+def test_the_table_has_each_metric() -> None:
+    document = DOCUMENT.read_text("utf-8").splitlines()
+    assert [line for line in document if line.startswith("| `tollwire_")] == rows()

@@ -1,0 +1,71 @@
+"""The unrated calls as operators see them: which count, since when, and that nobody waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from service.backlog import Backlog, Unrated
+from service.storage import unrated
+from service.storage.engine import Database
+from tests.subjects.world import NOON_NS, World, call
+
+DEADLINE_SECONDS = 60
+
+
+def looked(backlog: Backlog) -> dict[str, Unrated]:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while (found := backlog.look()) is None:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    return dict(found)
+
+
+def test_what_waits_for_a_price_and_since_when(database: Database) -> None:
+    world = World.over(database)
+    assert looked(Backlog(database)) == {
+        reason: Unrated(0, 0) for reason in ("NO_RATE", "BLOCKED", "INVALID_NUMBER")
+    }
+    first, second = world.tenant(), world.tenant()
+    world.rate(first, "49", blocked=True)
+    for at, (tenant_id, number) in enumerate(
+        [(second, "4420"), (first, "4420"), (first, "4930"), (first, "none")]
+    ):
+        world.cdrs.create(call(tenant_id, number, call_id=f"c{at}", started_at_ns=NOON_NS - at))
+    assert looked(Backlog(database)) == {
+        "NO_RATE": Unrated(2, NOON_NS - 1),
+        "BLOCKED": Unrated(1, NOON_NS - 2),
+        "INVALID_NUMBER": Unrated(1, NOON_NS - 3),
+    }
+    with database.read() as connection:
+        assert sum(calls for _, calls, _ in unrated.summary(connection, 3)) == 3
+
+
+def test_a_look_is_good_for_a_while(database: Database) -> None:
+    world = World.over(database)
+    backlog = Backlog(database)
+    before = looked(backlog)
+    world.cdrs.create(call(world.tenant(), call_id="a"))
+    assert backlog.look() == before
+
+
+def test_a_database_that_is_away_is_one_line(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(unrated, "summary", away)
+    backlog = Backlog(database)
+    assert backlog.look() is None
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not caplog.records:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    assert [(line.name, line.levelno) for line in caplog.records] == [
+        ("tollwire.backlog", logging.ERROR)
+    ]
+    assert backlog.look() is None
