@@ -60,7 +60,7 @@ def test_what_does_not_serve_is_not_well(
     told.stop()
     result = health(*filter(None, [service]))
     assert result.exit_code == 3
-    assert "not serving" in result.stdout
+    assert "not serving" in result.stdout, result.stderr
     assert result.stderr.startswith(f"tollwire: {service or 'the server'} is not serving")
 
 
