@@ -158,6 +158,8 @@ def _set_scene(made: Target, channel: grpc.Channel) -> None:
         return rating.CreateRate(request)
 
     made.known.spare([tenant(id=SPARED_TENANT_ID).id])
+    # Ids go on from the highest; what is told to the clients must not be one beside the spared.
+    tenant(id=SPARED_TENANT_ID + 10**9)
     spared = rate(SPARED_TENANT_ID, SPARED_PREFIX)
     for method in ("UpdateRate", "DeleteRate"):
         made.spared[method].add(spared.id)

@@ -1,0 +1,241 @@
+"""What may arrive on the port besides RPCs: one function for each kind, none of them a client.
+
+Each takes where to connect and how much of it there is to be, and returns once all was sent or the
+server has hung up. It says nothing of what the server should do: that is for who calls it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+
+import grpc
+
+from tests.hostile import frames
+from tests.hostile.frames import (
+    CONTINUATION,
+    END_HEADERS,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    block,
+    data_frames,
+    frame,
+    headers,
+    message,
+    opening,
+    request_headers,
+)
+
+# (host, port) and how much.
+Attack = Callable[[tuple[str, int], int], None]
+_PATIENCE_SECONDS = 20
+_CLIENT_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(32) + bytes(150)
+
+
+@contextmanager
+def _connected(address: tuple[str, int]) -> Iterator[socket.socket]:
+    """A connection whose server may hang up at any time."""
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(address, _PATIENCE_SECONDS) as line,
+    ):
+        yield line
+
+
+def _send(address: tuple[str, int], *parts: bytes, listen_seconds: float = 0.2) -> None:
+    with _connected(address) as line:
+        for part in parts:
+            line.sendall(part)
+        line.settimeout(listen_seconds)
+        while line.recv(65_536):
+            pass
+
+
+def other_protocols(address: tuple[str, int], much: int) -> None:
+    draw = random.Random("other protocols")
+    said = [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /tollwire.v1.RatingService/RateCall HTTP/1.1\r\nContent-Length: 9\r\n\r\nxxxxxxxxx",
+        b"GET / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n",
+        _CLIENT_HELLO,
+        b"SSH-2.0-x\r\n",
+        bytes(5000),
+        b"\xff" * 5000,
+        frames.PREFACE[:10],
+    ]
+    for _ in range(much):
+        said_now = draw.choice([*said, draw.randbytes(draw.randrange(1, 5000))])
+        _send(address, said_now, listen_seconds=0.01)
+
+
+def garbage_frames(address: tuple[str, int], much: int) -> None:
+    draw = random.Random("garbage frames")
+    for _ in range(much):
+        parts = []
+        for _ in range(draw.randrange(1, 20)):
+            size = draw.choice((0, 1, 4, 5, 6, 8, 100))
+            stream = draw.choice((0, 1, 2, 3, 2**31 - 1, 2**31))
+            parts.append(
+                frame(draw.randrange(12), draw.randrange(256), stream, draw.randbytes(size))
+            )
+        hello = draw.choice((opening(), frames.PREFACE))
+        _send(address, hello, *parts, draw.randbytes(20), listen_seconds=0.01)
+
+
+def continuation_flood(address: tuple[str, int], much: int) -> None:
+    """Headers without an end, of fields that are all small."""
+    start = frame(frames.HEADERS, 0, 1, block(request_headers()))
+    part = frame(CONTINUATION, 0, 1, block([("x-nobody", b"x" * 100)] * 100))
+    empty = frame(CONTINUATION, 0, 1)
+    _send(address, opening(), start, *[part, empty] * much)
+
+
+def large_metadata(address: tuple[str, int], much: int) -> None:
+    """One field of so many KiB, over many frames."""
+    fields = block(request_headers(("x-nobody", b"x" * 1024 * much)))
+    parts = [fields[at : at + 16_384] for at in range(0, len(fields), 16_384)]
+    sent = [frame(frames.HEADERS, 0, 1, parts[0])]
+    sent += [frame(CONTINUATION, 0, 1, part) for part in parts[1:-1]]
+    sent.append(frame(CONTINUATION, END_HEADERS, 1, parts[-1]))
+    _send(address, opening(), *sent)
+
+
+def reset_flood(address: tuple[str, int], much: int) -> None:
+    """Requests that are taken back as soon as they were made."""
+    fields = block(request_headers())
+    taken_back = struct.pack(">I", 8)
+    parts = [
+        frame(frames.HEADERS, END_HEADERS, stream, fields)
+        + frame(RST_STREAM, 0, stream, taken_back)
+        for stream in range(1, 2 * much, 2)
+    ]
+    _send(address, opening(), *parts)
+
+
+def control_flood(address: tuple[str, int], much: int) -> None:
+    """Settings, pings and windows without end, whose acknowledgements nobody reads."""
+    part = frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 65_535))
+    part += frame(PING, 0, 0, bytes(8)) + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1))
+    with _connected(address) as line:
+        line.settimeout(2)
+        line.sendall(opening())
+        for _ in range(much):
+            line.sendall(part)
+
+
+def wrong_content_types(address: tuple[str, int], much: int) -> None:
+    for number in range(much):
+        kind = (b"application/json", b"text/html", b"application/grpc+nobody", b"", b"\xff")
+        fields = request_headers(content_type=kind[number % len(kind)])
+        _send(
+            address,
+            opening(),
+            headers(1, fields),
+            data_frames(1, message(b"")),
+            listen_seconds=0.05,
+        )
+
+
+def wrong_requests(address: tuple[str, int], much: int) -> None:
+    """Requests of HTTP/2 that are none of gRPC, and messages that are not as long as they say."""
+    right = request_headers()
+    said = [
+        headers(1, right[2:]),
+        headers(1, [(":method", b"GET"), *right[1:]]),
+        headers(1, [*right, (":path", b"/x")]),
+        headers(1, [*right, ("grpc-timeout", b"-1S")]),
+        headers(1, [*right, ("grpc-timeout", b"99999999999999H")]),
+        headers(1, [*right, ("grpc-encoding", b"nobody")]) + data_frames(1, message(b"x")),
+        headers(1, [*right, ("x-nobody-bin", b"!!!")]),
+        headers(1, [*right, ("UPPER", b"\x00\r\n")]),
+        headers(2, right),
+        headers(1, right) + data_frames(1, message(b"x", length=2**32 - 1)),
+        headers(1, right) + data_frames(1, message(b"", length=100)),
+        headers(1, right) + data_frames(1, b"\x00"),
+        headers(1, right) + data_frames(1, b"\x07\x00\x00\x00\x01x"),
+        headers(1, right) + data_frames(1, message(b"x", compressed=True)),
+        headers(1, right) + headers(1, right),
+    ]
+    for number in range(much):
+        _send(address, opening(), said[number % len(said)], listen_seconds=0.02)
+
+
+def large_message(address: tuple[str, int], much: int) -> None:
+    """One message of so many MiB."""
+    _say_at_once(address, bytes(much * 2**20), grpc.Compression.NoCompression, times=1)
+
+
+def compressed_bombs(address: tuple[str, int], much: int) -> None:
+    """A few messages that are so many MiB once they are unpacked, and a thousandth before."""
+    _say_at_once(address, bytes(much * 2**20), grpc.Compression.Gzip, times=4)
+
+
+def _say_at_once(
+    address: tuple[str, int], data: bytes, compression: grpc.Compression, times: int
+) -> None:
+    """By a client that keeps to all rules of HTTP/2: else the server hangs up before it has read
+    much."""
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(f"{address[0]}:{address[1]}", options) as channel:
+        method = channel.unary_unary(frames.RATE_CALL)
+        asked = [
+            method.future(data, timeout=5 * _PATIENCE_SECONDS, compression=compression)
+            for _ in range(times)
+        ]
+        for call in asked:
+            with contextlib.suppress(grpc.RpcError):
+                call.result()
+
+
+def slow_headers(address: tuple[str, int], much: int) -> None:
+    """So many connections that say a byte now and then."""
+    _hold(address, much, opening()[:30] + headers(1, request_headers()), seconds=3)
+
+
+def idle_connections(address: tuple[str, int], much: int) -> None:
+    """So many connections that say nothing at all."""
+    _hold(address, much, b"", seconds=1)
+
+
+def _hold(address: tuple[str, int], much: int, said: bytes, seconds: float) -> None:
+    with contextlib.ExitStack() as stack:
+        lines = []
+        for _ in range(much):
+            with contextlib.suppress(OSError):
+                line = socket.create_connection(address, _PATIENCE_SECONDS)
+                lines.append(stack.enter_context(line))
+        until, at = time.monotonic() + seconds, 0
+        while time.monotonic() < until:
+            for line in lines:
+                with contextlib.suppress(OSError):
+                    line.sendall(said[at : at + 1])
+            at += 1
+            threading.Event().wait(0.05)
+
+
+# What there is: how much of it in the short form, and in the long one.
+ATTACKS: Mapping[str, tuple[Attack, int, int]] = MappingProxyType(
+    {
+        "other protocols": (other_protocols, 30, 2_000),
+        "garbage frames": (garbage_frames, 30, 2_000),
+        "CONTINUATION flood": (continuation_flood, 500, 10_000),
+        "metadata, KiB": (large_metadata, 1024, 65_536),
+        "RST_STREAM flood": (reset_flood, 2_000, 100_000),
+        "SETTINGS and PING flood": (control_flood, 5_000, 500_000),
+        "wrong content types": (wrong_content_types, 5, 100),
+        "wrong requests": (wrong_requests, 15, 600),
+        "a message, MiB": (large_message, 40, 1_000),
+        "compressed bombs, MiB": (compressed_bombs, 40, 1_000),
+        "slow headers": (slow_headers, 100, 1_000),
+        "connections": (idle_connections, 300, 10_000),
+    }
+)

@@ -1,0 +1,74 @@
+"""HTTP/2 by hand, right or wrong: what no library would write is written here."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
+WINDOW_UPDATE, CONTINUATION = 8, 9
+END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
+
+RATE_CALL = "/tollwire.v1.RatingService/RateCall"
+Header = tuple[str, bytes]
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def opening() -> bytes:
+    """What a client says first."""
+    return PREFACE + frame(SETTINGS, 0, 0)
+
+
+def block(headers: Iterable[Header]) -> bytes:
+    """Header fields, none of them indexed or compressed."""
+    return b"".join(
+        b"\x00" + _length(len(name)) + name.encode() + _length(len(value)) + value
+        for name, value in headers
+    )
+
+
+def _length(value: int) -> bytes:
+    if value < 127:
+        return bytes([value])
+    out, value = bytearray([127]), value - 127
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def request_headers(
+    *more: Header, path: str = RATE_CALL, content_type: bytes = b"application/grpc"
+) -> list[Header]:
+    return [
+        (":method", b"POST"),
+        (":scheme", b"http"),
+        (":path", path.encode()),
+        (":authority", b"localhost"),
+        ("te", b"trailers"),
+        ("content-type", content_type),
+        *more,
+    ]
+
+
+def headers(stream: int, fields: Sequence[Header], flags: int = END_HEADERS) -> bytes:
+    return frame(HEADERS, flags, stream, block(fields))
+
+
+def message(data: bytes, *, compressed: bool = False, length: int | None = None) -> bytes:
+    """A gRPC message; ``length``: what it says that it has."""
+    return struct.pack(">BI", compressed, len(data) if length is None else length) + data
+
+
+def data_frames(stream: int, data: bytes, *, end: bool = True) -> bytes:
+    """In frames of the least size that every server takes."""
+    parts = [data[at : at + 16_384] for at in range(0, len(data), 16_384)] or [b""]
+    last = len(parts) - 1
+    return b"".join(
+        frame(DATA, END_STREAM if end and number == last else 0, stream, part)
+        for number, part in enumerate(parts)
+    )
