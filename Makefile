@@ -17,7 +17,7 @@ export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload fuzz-rpc hostile-port tools freeze clean
+.PHONY: help setup build run demo test test-large check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload fuzz-rpc hostile-port soak tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -147,6 +147,9 @@ fuzz-rpc: setup ## ask every RPC of real servers what nobody should (FUZZ_RPC_AR
 
 hostile-port: setup ## everything malformed on the port, ten thousand connections, while calls are rated
 	$(PY) -m tests.hostile.port $(HOSTILE_PORT_ARGS)
+
+soak: setup ## ten minutes of mixed work: do memory, descriptors or threads grow? (SOAK_ARGS=3600)
+	$(PY) -m tests.hostile.soak $(SOAK_ARGS)
 
 tools: ## grpcurl, ghz and Prometheus into .tools/bin, where they can be had
 	.ci/tools

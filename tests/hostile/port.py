@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tests.hostile.targets import Target, target
 MOST_BYTES = 320 * 2**20
 # So often RateCall is asked meanwhile: it is to be answered, not to be fast.
 _PAUSE_SECONDS = 0.02
+_CONNECTIONS = 4
 
 
 @dataclass
@@ -69,12 +71,21 @@ def attacked(asked: Target, name: str, attack: Attack, much: int) -> Row:
     began = time.monotonic()
     before = sum(process.memory_info().rss for process in asked.processes())
     attacker = threading.Thread(target=_quietly, args=(attack, (host, int(port)), much))
-    with _peak(asked.processes()) as peak:
+    peak = _Peak(asked.processes())
+    with contextlib.ExitStack() as stack:
+        # Several, so that they are of both workers. They are there before: a connection beyond
+        # the limit is refused, as it should be, and who has one is served.
+        channels = [stack.enter_context(asked.channel()) for _ in range(_CONNECTIONS)]
+        for channel in channels:
+            _ask(asked, channel, row)
         attacker.start()
-        while attacker.is_alive():
-            _ask(asked, row)
+        for channel in itertools.cycle(channels):
+            _ask(asked, channel, row)
             attacker.join(_PAUSE_SECONDS)
-        _ask(asked, row)
+            if not attacker.is_alive():
+                break
+        for channel in channels:
+            _ask(asked, channel, row)
     row.seconds = round(time.monotonic() - began, 1)
     row.growth_bytes = max(0, peak() - before)
     if row.growth_bytes > MOST_BYTES:
@@ -89,11 +100,11 @@ def _quietly(attack: Attack, address: tuple[str, int], much: int) -> None:
         attack(address, much)
 
 
-def _ask(asked: Target, row: Row) -> None:
+def _ask(asked: Target, channel: grpc.Channel, row: Row) -> None:
     began = time.monotonic()
     row.asked += 1
     try:
-        row.failed += not asked.rates()
+        row.failed += not asked.rates_on(channel)
     except grpc.RpcError:
         row.failed += 1
     row.slowest_seconds = max(row.slowest_seconds, round(time.monotonic() - began, 3))
@@ -118,11 +129,6 @@ def _high_water(process: psutil.Process) -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return 0
-
-
-@contextlib.contextmanager
-def _peak(processes: Sequence[psutil.Process]) -> Iterator[_Peak]:
-    yield _Peak(processes)
 
 
 def main() -> int:

@@ -83,10 +83,14 @@ class Target:
     def rates(self) -> bool:
         """Whether RateCall answers as it did at the beginning."""
         with self.channel() as channel:
-            call = make_call(SPARED_TENANT_ID, SPARED_PREFIX + "79460000")
-            answer = RatingServiceStub(channel).RateCall(
-                rating_pb.RateCallRequest(call=call), timeout=PATIENCE_SECONDS
-            )
+            return self.rates_on(channel)
+
+    def rates_on(self, channel: grpc.Channel) -> bool:
+        """The same, on a connection that there is."""
+        call = make_call(SPARED_TENANT_ID, SPARED_PREFIX + "79460000")
+        answer = RatingServiceStub(channel).RateCall(
+            rating_pb.RateCallRequest(call=call), timeout=PATIENCE_SECONDS
+        )
         return bool(answer.rated.cost == "0.0600")
 
     def problems(self) -> list[str]:
