@@ -101,7 +101,7 @@ class Known:
                 elif isinstance(one, str):
                     self._add(field, one.encode())
                 elif isinstance(one, int) and field.enum_type is None:
-                    self._add(field, one)
+                    self._add(field, one % 2**64)  # as a varint carries it
 
     def _add(self, field: FieldDescriptor, value: int | bytes) -> None:
         if value in self._spared or (isinstance(value, bytes) and len(value) > 4096):
@@ -158,7 +158,8 @@ class Drawer:
             times = draw.choice(_FEW) if field.is_repeated else draw.random() < likely
             if field.is_repeated and draw.random() < oddness / 8:
                 drawn = self._field(field, draw, oddness, depth)
-                yield from [drawn] * draw.choice(_MANY)
+                most = _MOST_BYTES // max(1, len(write([drawn])))
+                yield from [drawn] * min(draw.choice(_MANY), most)
             for _ in range(times):
                 yield self._field(field, draw, oddness, depth)
 

@@ -6,6 +6,7 @@ Also whether it would tell of what it looks for.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,14 +15,20 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.conftest import PostgresServer
 from tests.hostile.asking import Counts, Effort, Input, ask
+from tests.hostile.drawing import Drawer, Known
 from tests.hostile.fuzzing import played
 from tests.hostile.reflected import Method
 
+# Servers take long to start where others are tested beside them.
+pytestmark = pytest.mark.timeout(300)
+
 # By number and not by time: a busy machine tries the same.
-EFFORT = Effort(seconds=60, inputs=500)
+EFFORT = Effort(seconds=200, inputs=500)
 SEED = "1"
 
 
@@ -95,3 +102,16 @@ def test_an_answer_that_never_comes_is_a_finding() -> None:
     assert counts.findings == []
     counts.add(Input(kind, ()), late, "")
     assert len(counts.findings) == 1
+
+
+def test_whatever_a_server_answers_can_be_asked_again() -> None:
+    """Also what is below 0, and what is too long to be repeated often."""
+    known = Known()
+    known.learn(Timestamp(seconds=-500, nanos=-500))
+    drawer = Drawer(known)
+    sizes = [
+        len(drawer.request(kind, random.Random(seed)))
+        for seed in range(300)
+        for kind in (Timestamp.DESCRIPTOR, FieldMask.DESCRIPTOR)
+    ]
+    assert 0 < max(sizes) <= 4_000_000

@@ -11,6 +11,9 @@ from tests.hostile.attacks import ATTACKS
 from tests.hostile.port import attacked
 from tests.hostile.targets import Target, target
 
+# Servers take long to start where others are tested beside them.
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:

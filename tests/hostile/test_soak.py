@@ -9,6 +9,9 @@ import pytest
 from tests.hostile.soak import MOST, WORK, Outcome, Sample, soaked
 from tests.hostile.targets import target
 
+# Servers take long to start where others are tested beside them.
+pytestmark = pytest.mark.timeout(300)
+
 SECONDS = 8
 
 
