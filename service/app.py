@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from service import doctor, interpreter, logs
+from service import interpreter, logs
 from service.audit import AuditLog
 from service.backlog import Backlog
 from service.calls import Calls
@@ -33,7 +32,6 @@ from service.cdrs import Cdrs
 from service.config import Listen, Settings
 from service.credentials import Credentials
 from service.decks import Decks
-from service.doctor import Finding
 from service.errors import TollwireError
 from service.ledger import Ledger
 from service.metrics.shown import alone, shown
@@ -52,12 +50,11 @@ from service.rpc.ports import CannotListen, Reservation, probe
 from service.rpc.rooms import Capacity, chunks_at_once
 from service.rpc.server import RpcServer, Subjects
 from service.rpc.workers import Supervisor, WorkersFailed
-from service.storage import backup, migrate
-from service.storage.backup import BackupError
+from service.storage import migrate
 from service.storage.engine import Database
 from service.storage.migrate import SchemaError
 from service.tenants import Tenants
-from service.tokens import AdminExists, Tokens
+from service.tokens import Tokens
 from service.uploads import Uploads
 from service.usage import Usage
 from service.verification import Verification
@@ -78,9 +75,9 @@ STOP_MARGIN_SECONDS = 10.0
 ANSWER_SECONDS = 2.0
 
 # Failures whose words are enough: whoever typed the command can mend them.
-_MENDABLE = (
-    *(AdminExists, BackupError, BadCertificate, CannotListen),
-    *(traces.NoTraces, SchemaError, TollwireError, WorkersFailed),
+MENDABLE = (
+    *(BadCertificate, CannotListen, SchemaError),
+    *(traces.NoTraces, TollwireError, WorkersFailed),
 )
 
 _LOG = logging.getLogger("tollwire")
@@ -157,67 +154,8 @@ def serve(settings: Settings) -> int:
             _supervise(settings)
         else:
             _serve_here(settings)
-    except _MENDABLE as error:
-        return _failed(error)
-    return 0
-
-
-def upgrade_database(url: str) -> int:
-    """Bring a database to the schema of this release, and say on standard output what was done. The
-    exit code: 0, or 1 after one line on standard error that says why it cannot be."""
-    logs.set_up("WARNING", "console", full_numbers=False)
-    try:
-        database = Database(url)
-        try:
-            before, after = migrate.upgrade(database)
-        finally:
-            database.close()
-    except _MENDABLE as error:
-        return _failed(error)
-    done = "already there" if before == after else f"it was {before or 'empty'} before"
-    print(f"tollwire: the database has schema {after}; {done}")
-    return 0
-
-
-def examine(settings: Settings) -> list[Finding]:
-    """What is wrong with what a server with these settings needs: see ``tollwire doctor``."""
-
-    def port_trouble(listen: Listen) -> str:
-        try:
-            probe(listen)
-        except CannotListen as error:
-            return str(error)
-        return ""
-
-    return list(doctor.examine(settings, port_trouble, cause_of))
-
-
-def first_token(url: str, name: str) -> int:
-    """Print the first administrator's token, straight from the database: this once, and only where
-    there is none. The exit code: 0, or 1 after one line on standard error that says why not."""
-    logs.set_up("WARNING", "console", full_numbers=False)
-    try:
-        database = Database(url)
-        try:
-            migrate.prepare(database)
-            token, text = Tokens(database, Credentials(database)).create_first(name)
-        finally:
-            database.close()
-    except _MENDABLE as error:
-        return _failed(error)
-    sys.stderr.write(f"tollwire: token {token.id} ({token.name}), shown this once:\n")
-    print(text)
-    return 0
-
-
-def back_up_database(url: str, target: Path) -> int:
-    """Copy an SQLite database that may be in use, and say on standard output where it is now. The
-    exit code: 0, or 1 after one line on standard error that says why it cannot be."""
-    try:
-        size_bytes = backup.copy(url, target)
-    except _MENDABLE as error:
-        return _failed(error)
-    print(f"tollwire: the database was copied to {target} ({size_bytes:,} bytes)")
+    except MENDABLE as error:
+        return failed(error)
     return 0
 
 
@@ -395,7 +333,8 @@ def _sources(everything: Built, server: RpcServer) -> Sources:
     )
 
 
-def _failed(error: Exception) -> int:
+def failed(error: Exception) -> int:
+    """Says why on standard error, in one line; the exit code."""
     cause = cause_of(error) if isinstance(error, TollwireError) else ""
     # In one piece: workers that fail together share the terminal.
     sys.stderr.write(f"tollwire: {error}{cause}\n")
@@ -454,8 +393,8 @@ def _work() -> int:
 
     try:
         _run(settings, stop, report, share_port=True)
-    except _MENDABLE as error:
-        return _failed(error)
+    except MENDABLE as error:
+        return failed(error)
     return 0
 
 

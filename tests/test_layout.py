@@ -75,6 +75,8 @@ def part_of(module: str) -> str | None:
     for part in ("storage", "rpc", "cli", "app", "metrics"):
         if rest == part or rest.startswith(f"{part}."):
             return part
+    if rest == "upkeep":
+        return "app"
     return (
         "ground" if any(module == g or module.startswith(f"{g}.") for g in GROUND) else "subjects"
     )

@@ -54,9 +54,9 @@ def doctor(loaded: Loaded, as_json: bool) -> None:
     something keeps the server from its work.
     """
     # Here, so that the client commands start without loading the server.
-    from service import app
+    from service import upkeep
 
-    findings = app.examine(loaded.settings)
+    findings = upkeep.examine(loaded.settings)
     if as_json:
         for found in findings:
             click.echo(json.dumps(asdict(found)))

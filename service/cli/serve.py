@@ -29,9 +29,9 @@ def serve(loaded: Loaded) -> None:
 @with_settings("migrate", ["database"])
 def migrate(loaded: Loaded) -> None:
     """Bring a database to the schema of this release. Stop all servers and make a backup first."""
-    from service import app
+    from service import upkeep
 
-    sys.exit(app.upgrade_database(loaded.settings.database))
+    sys.exit(upkeep.upgrade_database(loaded.settings.database))
 
 
 @with_settings("backup", ["database"])
@@ -41,6 +41,6 @@ def backup(loaded: Loaded, file: Path) -> None:
 
     The copy has all that was committed when it began. For PostgreSQL: pg_dump, pg_basebackup.
     """
-    from service import app
+    from service import upkeep
 
-    sys.exit(app.back_up_database(loaded.settings.database, file))
+    sys.exit(upkeep.back_up_database(loaded.settings.database, file))

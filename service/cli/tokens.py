@@ -108,9 +108,9 @@ def first_token(loaded: Loaded, name: str) -> None:
     of every tenant has a token that can be used.
     """
     # Here, so that the client commands start without loading the server.
-    from service import app
+    from service import upkeep
 
-    sys.exit(app.first_token(loaded.settings.database, name))
+    sys.exit(upkeep.first_token(loaded.settings.database, name))
 
 
 tokens.add_command(first_token)
