@@ -482,7 +482,7 @@ def test_reversals_are_in_it(audit: Audit, name: str) -> None:
     request = ReversalRequest(reason="twice", requested_by="Ada")
     with audit.world.database.write() as connection:
         ranges = [IdRange(3, 3), IdRange(7, 7)]
-        audit.world.reversals._reverse(connection, ranges, request)
+        audit.world.reversals._reverse(connection, ranges, request, "ReverseUpload", "upload 1")
     assert audit.entries()[-1][2:5] == (EntryKind.REVERSED, 1, 2)
     assert audit.verify().rows_checked == 13
     statement, expected = ATTACKS_ON_REVERSALS.get(name, ("", []))
