@@ -8,8 +8,8 @@ DATABASE ?= sqlite:///tollwire.db
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-# The files of tests are spread over up to four processors.
-PYTEST := $(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+# Three files of tests at a time: many tests wait, and two processors would wait with them.
+PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile
 STAMP := $(VENV)/.set-up
 CORE_SOURCES := $(wildcard ratingcore/*.pyx ratingcore/*.pxd ratingcore/*.pxi ratingcore/*.h)
 PROTOS := $(shell find proto -name '*.proto')
