@@ -49,6 +49,13 @@ _WATCHED = (
 )
 
 
+def _countdown(context: Context) -> Callable[[], float]:
+    """How long the client will wait, by a clock that nobody sets: grpc compares the deadline with
+    the time of day, and where that is set forward every client would be thought to be gone."""
+    until = time.monotonic() + context.time_remaining()
+    return lambda: max(0.0, until - time.monotonic())
+
+
 class Visit:
     """One RPC between its beginning and its end."""
 
@@ -70,7 +77,7 @@ class Visit:
         self.context = context
         self.request = Request(
             id=_request_id(context),
-            remaining_seconds=context.time_remaining,
+            remaining_seconds=_countdown(context),
             is_wanted=context.is_active,
         )
         self.started_at = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from service.rpc.entrance import Entrance, Visit
 
 
 class FakeContext:
-    def time_remaining(self) -> float | None:
+    def time_remaining(self) -> float:
         return 5.0
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -54,8 +55,21 @@ def test_the_block_works_on_the_request_of_the_visit(visit: Visit) -> None:
     with Entrance(identify=lambda _: caller).visit(visit):
         assert present() is visit.request
         assert present().caller is caller
-        assert present().remaining_seconds() == 5.0
+        assert 4.0 < (present().remaining_seconds() or 0) <= 5.0
     assert present().caller is LOCAL
+
+
+def test_a_clock_that_is_set_takes_no_time_from_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clocked(FakeContext):
+        def time_remaining(self) -> float:
+            return deadline - time.time()  # as grpc's
+
+    deadline = time.time() + 5
+    context: Any = Clocked()
+    request = Visit("CdrService/GetCdr", context).request
+    for set_to in (deadline + 10**9, 0.0):
+        monkeypatch.setattr(time, "time", lambda now=set_to: now)
+        assert 4.0 < (request.remaining_seconds() or 0) <= 5.0
 
 
 def test_rooms_are_given_back_however_the_visit_ends(visit: Visit) -> None:
