@@ -9,7 +9,7 @@ DATABASE ?= sqlite:///tollwire.db
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 # Three files of tests at a time: many tests wait, and two processors would wait with them.
-PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile
+PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.set-up
 CORE_SOURCES := $(wildcard ratingcore/*.pyx ratingcore/*.pxd ratingcore/*.pxi ratingcore/*.h)
 PROTOS := $(shell find proto -name '*.proto')

@@ -144,7 +144,9 @@ class BuildCore(build_ext):
 
 def core_extensions() -> list[Extension]:
     """One extension for each .pyx file of the core."""
-    compile_args = ["-O1", "-g", "-fno-omit-frame-pointer"] if DEBUG else ["-O3"]
+    compile_args = ["-O1", "-g", "-fno-omit-frame-pointer"] if DEBUG else []
+    if not DEBUG and "-O" not in os.environ.get("CFLAGS", ""):
+        compile_args.append("-O3")
     compile_args.append("-Wno-unused-but-set-variable")  # Cython's own; ours it would report itself
     link_args = ["-g"] if DEBUG else []
     if SANITIZERS:

@@ -139,6 +139,17 @@ def database(database_url: str) -> Iterator[Database]:
     database.close()
 
 
+# Files that take longest, each on one processor: begun last, they would leave the others idle.
+_LONG_FILES = {
+    *("test_packaging.py", "test_torture.py", "test_backup.py", "test_endurance.py"),
+    *("test_fuzzing.py", "test_stateful.py", "test_reversals.py", "test_scrape.py"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What tests have to say of themselves (``record_property``), a line each."""
     for report in terminalreporter.getreports("passed"):

@@ -68,7 +68,7 @@ REQUESTS = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(REQUESTS, st.data())
 def test_the_same_is_accepted_and_read(request_bytes: bytes, data: st.DataObject) -> None:
     assert by_core(request_bytes) == by_library(request_bytes)

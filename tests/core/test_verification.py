@@ -196,7 +196,7 @@ FIELDS = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, min_size=1, max_size=3))
 def test_rates_of_any_values_do_no_harm(changed: dict[str, Any]) -> None:
     deck: Deck = ([PlainRate("44")], 1, ("", "", ""))
@@ -212,7 +212,7 @@ WRONG_RULES = st.tuples(
 ).map(list)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.lists(ANYTHING, max_size=6) | WRONG_RULES, max_size=3))
 def test_rules_of_any_values_do_no_harm(rules: list[list[Any]]) -> None:
     deck: Deck = ([PlainRate("44")], 1, ("", "", ""))

@@ -28,7 +28,7 @@ from tests.hostile.reflected import Method
 pytestmark = pytest.mark.timeout(300)
 
 # By number and not by time: a busy machine tries the same.
-EFFORT = Effort(seconds=200, inputs=500)
+EFFORT = Effort(seconds=200, inputs=250)
 SEED = "1"
 
 

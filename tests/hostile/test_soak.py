@@ -12,7 +12,7 @@ from tests.hostile.targets import target
 # Servers take long to start where others are tested beside them.
 pytestmark = pytest.mark.timeout(300)
 
-SECONDS = 8
+SECONDS = 6
 
 
 def test_mixed_work_leaves_nothing_behind(tmp_path: Path) -> None:

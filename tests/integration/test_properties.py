@@ -35,7 +35,7 @@ from tollwire.v1 import tenant_service_pb2 as tenant_pb
 from tollwire.v1 import types_pb2 as types
 
 EXAMPLES = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

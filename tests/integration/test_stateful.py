@@ -192,7 +192,7 @@ def test_random_histories(client: Client) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=10,
+            max_examples=6,
             stateful_step_count=20,
             deadline=None,
             database=None,

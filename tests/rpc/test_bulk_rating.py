@@ -72,7 +72,7 @@ def frozen_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.rpc.bulk_rating.time.time_ns", lambda: NOW_NS)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(BATCHES)
 def test_the_bulk_path_answers_what_message_objects_would(batch: list[types_pb2.Call]) -> None:
     request = pb.StreamRateCallsRequest(calls=batch).SerializeToString()

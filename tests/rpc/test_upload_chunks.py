@@ -48,7 +48,7 @@ STAMPS = st.none() | st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.builds(
         types_pb2.Call,
