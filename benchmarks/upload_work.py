@@ -6,7 +6,7 @@ import csv
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import load, serving, workload
 from benchmarks.databases import BareTable
 from benchmarks.filling import Tenant
-from benchmarks.harness import Row, Spread, batches, timed
+from benchmarks.harness import Row, Spread, at_least, batches, over_baseline, timed
 from benchmarks.machine import REPOSITORY
 from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
@@ -23,6 +23,7 @@ from service.storage.record_tables import CdrRow
 
 CHUNK_CALLS = 10_000
 WINDOW = 4
+DRIVERS = {"sqlite": "executemany", "postgresql": "binary COPY"}
 IDS: dict[str, Callable[[int, int], list[str]]] = {
     "random ids": workload.random_ids,
     "time-ordered ids": workload.ordered_ids,
@@ -125,6 +126,37 @@ def upload(bench: Workbench, server: serving.Server, work: UploadWork) -> float:
     if done["created"] != len(work):
         raise AssertionError(f"not all calls were recorded: {done}")
     return float(done["seconds"])
+
+
+def compared(
+    bench: Workbench,
+    kind: str,
+    taken: Mapping[str, Sequence[float]],
+    *,
+    where: str,
+    calls: int,
+    same: str,
+    indexed: tuple[str, str],
+) -> Iterator[Row]:
+    """The rows a second of "upload" beside those of "indexed" and of "bare" (all in ``taken``).
+
+    ``indexed`` is what to call the baseline with indexes, and its table."""
+    for contestant, (baseline, table), budget in (
+        ("indexed", indexed, 0.7),
+        ("bare", ("ascending key alone", "a bare table"), 0.3),
+    ):
+        yield Row(
+            f"UploadCdrs, {where}, against {table}",
+            "rows/s",
+            Spread.of(taken["upload"]),
+            f"{DRIVERS[kind]}, {baseline}",
+            Spread.of(taken[contestant]),
+            Spread.of(map(over_baseline, taken["upload"], taken[contestant])),
+            "of it",
+            at_least(budget),
+            same,
+            f"{calls:,} rows a turn, {chunk_calls(bench):,} a chunk, {WINDOW} in flight",
+        )
 
 
 def peak_memory(

@@ -16,8 +16,7 @@ from dataclasses import replace
 from benchmarks import databases, filling, serving, upload_work, workload
 from benchmarks.databases import table_of
 from benchmarks.filling import FilledDatabase, Tenant
-from benchmarks.harness import Row, Spread, agreed, at_least, digest, in_turns, over_baseline
-from benchmarks.subjects.uploads import DRIVERS
+from benchmarks.harness import Row, agreed, digest, in_turns
 from benchmarks.upload_work import IDS, UploadWork
 from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
@@ -49,23 +48,15 @@ def _on(contest: _Contest, ids_name: str, tenant: Tenant) -> Iterator[Row]:
         bench.size(3, 1),
     )
     where = f"{ids_name}, {kind}, at {contest.filled.rows:,} rows"
-    for name, baseline, table, budget in (
-        (f"{DRIVERS[kind]}, the same table", "indexed", "the table itself", 0.7),
-        (f"{DRIVERS[kind]}, ascending key alone", "bare", "a bare table", 0.3),
-    ):
-        yield Row(
-            f"UploadCdrs, {where}, against {table}",
-            "rows/s",
-            Spread.of(taken["upload"]),
-            name,
-            Spread.of(taken[baseline]),
-            Spread.of(map(over_baseline, taken["upload"], taken[baseline])),
-            "of it",
-            at_least(budget),
-            digest(*contest.costs),
-            f"{contest.calls:,} rows a turn, {upload_work.chunk_calls(bench):,} a chunk,"
-            f" {upload_work.WINDOW} in flight",
-        )
+    yield from upload_work.compared(
+        bench,
+        kind,
+        taken,
+        where=where,
+        calls=contest.calls,
+        same=digest(*contest.costs),
+        indexed=("the same table", "the table itself"),
+    )
     yield from contest.peak_memory(ids_name, tenant, where)
 
 

@@ -8,22 +8,13 @@ from collections.abc import Iterator
 from benchmarks import databases, serving, upload_work, workload
 from benchmarks.databases import table_of
 from benchmarks.filling import Tenant
-from benchmarks.harness import (
-    Row,
-    Spread,
-    agreed,
-    at_least,
-    digest,
-    in_turns,
-    over_baseline,
-)
+from benchmarks.harness import Row, agreed, digest, in_turns
 from benchmarks.upload_work import IDS, UploadWork
 from benchmarks.workbench import TENANT_ID, Workbench
 from service.cli.connection import Client
 from service.storage.record_tables import CdrRow
 from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest
 
-DRIVERS = {"sqlite": "executemany", "postgresql": "binary COPY"}
 _SUM = "SELECT sum(cost_units * 10000 + cost_fraction_e4) FROM cdrs"
 
 
@@ -47,23 +38,15 @@ def _on(bench: Workbench, kind: str, ids_name: str, work: UploadWork) -> Iterato
         bench.size(3, 1),
     )
     same = digest(agreed("the sum of all costs", str(work.cost_e4), *costs))
-    for name, baseline, table, budget in (
-        (f"{DRIVERS[kind]}, same columns and indexes", "indexed", "a table alike", 0.7),
-        (f"{DRIVERS[kind]}, ascending key alone", "bare", "a bare table", 0.3),
-    ):
-        yield Row(
-            f"UploadCdrs, {ids_name}, {kind}, against {table}",
-            "rows/s",
-            Spread.of(taken["upload"]),
-            name,
-            Spread.of(taken[baseline]),
-            Spread.of(map(over_baseline, taken["upload"], taken[baseline])),
-            "of it",
-            at_least(budget),
-            same,
-            f"{len(work):,} rows, {upload_work.chunk_calls(bench):,} a chunk,"
-            f" {upload_work.WINDOW} in flight",
-        )
+    yield from upload_work.compared(
+        bench,
+        kind,
+        taken,
+        where=f"{ids_name}, {kind}",
+        calls=len(work),
+        same=same,
+        indexed=("same columns and indexes", "a table alike"),
+    )
     with bench.loaded(kind) as server:
         yield from upload_work.peak_memory(bench, server, work, f"{ids_name}, {kind}")
 
