@@ -38,13 +38,13 @@ def set_up(level: str, style: str, *, full_numbers: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     clean: Callable[[str], str] = str if full_numbers else mask
     handler.setFormatter(JsonLines(clean) if style == "json" else ConsoleLines(clean))
+    if level != "DEBUG":
+        handler.addFilter(Sampled())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    if level != "DEBUG":
-        logging.getLogger("tollwire.rpc").addFilter(Sampled())
     logging.getLogger("alembic").setLevel(logging.WARNING)  # else it tells of every start
     logging.captureWarnings(True)
     sys.excepthook = _died
@@ -53,8 +53,8 @@ def set_up(level: str, style: str, *, full_numbers: bool) -> None:
 
 
 class Sampled(logging.Filter):
-    """Lets through so many lines a second of each kind: of one level, about one method with one
-    code. The next line that comes through says how many were left out."""
+    """Lets through so many lines a second of each kind about RPCs: of one level, about one method
+    with one code. The next line that comes through says how many were left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,6 +63,8 @@ class Sampled(logging.Filter):
         self._kinds: dict[tuple[Any, ...], list[int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != "tollwire.rpc":
+            return True
         args = record.args[:2] if isinstance(record.args, tuple) else ()
         with self._lock:
             kind = self._kinds.setdefault((record.levelno, record.msg, *args), [0, 0, 0])

@@ -8,9 +8,12 @@ them out by an explicit choice.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from service.logs import Lines
 from service.storage.engine import Database
 from service.storage.migrate import prepare
 
@@ -137,6 +141,20 @@ def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
     database.close()
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """What a test makes of the log (a command in this process does) ends with the test."""
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, Lines):
+            root.removeHandler(handler)
+            root.setLevel(logging.WARNING)
+            logging.captureWarnings(False)
+            sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
 
 # Files that take longest, each on one processor: begun last, they would leave the others idle.

@@ -11,7 +11,6 @@ Log lines hold no message: messages may quote a caller's number, and numbers are
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -34,11 +33,6 @@ _MAX_MESSAGE_BYTES = 1200
 _MAX_TEXT_CHARS = 300
 # What google.protobuf.Any and the tags around a detail take, rounded up.
 _WRAPPING_BYTES = 100
-
-# For each method and reason, one line of the log about RESOURCE_EXHAUSTED in so long.
-EXHAUSTED_LINES_SECONDS = 1.0
-# By time.monotonic().
-_NEXT_LINES: dict[tuple[str, Reason], float] = {}
 
 _LOG = logging.getLogger("tollwire.rpc")
 
@@ -91,26 +85,13 @@ def refusal(
     if outcome is DEFECT or not isinstance(error, TollwireError):
         _LOG.log(outcome.log_level, "%s: defect", method, exc_info=error, extra=extra)
         return status(outcome, TollwireError(Reason.INTERNAL, DEFECT_MESSAGE))
-    if _LOG.isEnabledFor(outcome.log_level) and _is_due(error, method):
-        _LOG.log(
-            outcome.log_level,
-            "%s: %s %s%s",
-            *(method, outcome.code.name, error.reason, cause_of(error)),
-            extra=extra,
-        )
+    _LOG.log(
+        outcome.log_level,
+        "%s: %s %s%s",
+        *(method, outcome.code.name, error.reason, cause_of(error)),
+        extra=extra,
+    )
     return status(outcome, error)
-
-
-def _is_due(error: TollwireError, method: str) -> bool:
-    """Whether a line about it is due. What is refused because it is too much comes in thousands a
-    second, and lines about each would add to it."""
-    if not isinstance(error, errors.Exhausted):
-        return True
-    now = time.monotonic()
-    is_due = now >= _NEXT_LINES.get((method, error.reason), 0.0)
-    if is_due:
-        _NEXT_LINES[method, error.reason] = now + EXHAUSTED_LINES_SECONDS
-    return is_due
 
 
 def _outcome(error: Exception) -> Outcome:

@@ -117,26 +117,6 @@ def test_each_kind_of_failure(
     ]
 
 
-def test_what_is_too_much_is_not_too_much_for_the_log(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caplog.set_level(logging.DEBUG, "tollwire.rpc")
-
-    def refuse(reason: Reason, method: str) -> None:
-        for _ in range(1_000):
-            told = error_map.refusal(errors.Exhausted(reason, "too much"), method)
-            assert told.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-    monkeypatch.setattr(error_map, "EXHAUSTED_LINES_SECONDS", 1_000.0)
-    refuse(Reason.TOO_MANY_RPCS, "A/Method")
-    refuse(Reason.TOO_MANY_BYTES, "A/Method")
-    refuse(Reason.TOO_MANY_RPCS, "B/Method")
-    assert len(caplog.records) == 3
-    monkeypatch.setattr(error_map, "EXHAUSTED_LINES_SECONDS", 0.0)
-    refuse(Reason.TOO_MANY_RPCS, "C/Method")
-    assert len(caplog.records) == 1_003
-
-
 class SubjectsOwn(errors.NotFound):
     pass
 

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from service import errors, logs
+from service.errors import Reason
 from service.logs import MOST_LINES_A_SECOND, ConsoleLines, JsonLines, Lines, Sampled
 from service.masking import mask
 from service.model import RatingStatus
 from service.request import Request, handling
+from service.rpc import error_map
 
 NUMBER = "447911123456"
 MASKED = "**********56"
@@ -93,6 +96,19 @@ def test_many_lines_of_one_kind_are_a_few() -> None:
     assert after.fields == {"left_out": 1001 - MOST_LINES_A_SECOND}  # type: ignore[attr-defined]
     [later] = let_through(102.0, "CdrService/CreateCdr", "OK")
     assert not hasattr(later, "fields")
+
+
+def test_a_flood_of_refusals_is_no_flood_of_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("INFO", "json", full_numbers=False)
+    for _ in range(1_000):
+        error_map.refusal(errors.Exhausted(Reason.TOO_MANY_RPCS, "too much"), "A/Method")
+    logs.set_up("DEBUG", "json", full_numbers=False)
+    for _ in range(100):
+        error_map.refusal(errors.Exhausted(Reason.TOO_MANY_RPCS, "too much"), "B/Method")
+    lines = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    # More than one second may pass.
+    assert MOST_LINES_A_SECOND <= sum("A/Method" in line for line in lines) < 500
+    assert sum("B/Method" in line for line in lines) == 100
 
 
 def test_nothing_else_writes_to_standard_error() -> None:
