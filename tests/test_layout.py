@@ -1,7 +1,7 @@
 """The arrows of the layout: who may import whom. Every import in every module is looked at, also
 those inside functions.
 
-    rpc, cli -> subjects -> storage, ratingcore -> model, errors, money, config
+    rpc, cli -> subjects -> storage, ratingcore -> model, record_model, errors, money, config
 
 SQLAlchemy belongs to service/storage, gRPC and the stubs to service/rpc and service/cli.
 """
