@@ -273,7 +273,7 @@ def _run(
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
         announce(listen, loaded, _sources(everything, server))
-        why = stop.get()
+        why = interpreter.next_event(stop)
         _LOG.info("%s: stopping; RPCs in flight have %g s", why, settings.grace_seconds)
         if not server.stop(settings.grace_seconds):
             # Their clients were told, and what they have not committed rolls back. Python would

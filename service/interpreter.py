@@ -1,5 +1,5 @@
-"""The process as a server wants it: threads wait shortly for each other and for garbage, and there
-are files enough.
+"""The process as a server wants it: threads wait shortly for each other and for garbage, signals
+are heeded, and there are files enough.
 
 For processes that serve; it knows nothing of what they serve.
 """
@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import queue
 import resource
 import sys
+from typing import TypeVar
+
+_Event = TypeVar("_Event")
 
 _LOG = logging.getLogger("tollwire")
 
@@ -22,6 +26,9 @@ SWITCH_SECONDS = 0.0005
 # take less than a millisecond, all of them with their decks and bulk requests near 100 ms.
 _SEARCHES = (10_000, 10, 1_000)
 
+# The longest that the main thread sleeps in one piece.
+SIGNAL_SECONDS = 0.5
+
 
 def favour_short_waits() -> None:
     """Before anything is loaded."""
@@ -33,6 +40,20 @@ def keep_what_is_there() -> None:
     """After everything is loaded: what is there now is never again searched for garbage."""
     gc.collect()
     gc.freeze()
+
+
+def next_event(events: queue.SimpleQueue[_Event]) -> _Event:
+    """Waits in the main thread for what signal handlers, among others, put into a queue.
+
+    Python runs a handler in the main thread, once that wakes up. A signal that comes while it is on
+    its way into the wait, or that the system hands to another thread, does not wake it: a plain
+    get() then never returns.
+    """
+    while True:
+        try:
+            return events.get(timeout=SIGNAL_SECONDS)
+        except queue.Empty:
+            continue
 
 
 def allow_files(count: int) -> None:

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal
 
+from service.interpreter import next_event
+
 # A worker that lives shorter than this has failed to start, or as good as.
 SETTLED_SECONDS = 10.0
 # So many times in a row, and with no other worker that serves, there is no hope.
@@ -156,7 +158,7 @@ class Supervisor:
         try:
             for slot in range(self._count):
                 self._start(slot)
-            while (event := self._events.get()).kind != "stop":
+            while (event := next_event(self._events)).kind != "stop":
                 self._handle(event)
         finally:
             self._stop_all()

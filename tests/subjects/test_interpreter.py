@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -54,3 +55,29 @@ def test_a_server_may_open_the_files_that_it_needs(caplog: pytest.LogCaptureFixt
         assert [line.levelno for line in caplog.records] == [logging.WARNING]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_signal_that_does_not_wake_the_main_thread_is_heeded() -> None:
+    """It is handed to another thread, as one is lost that comes in a bad moment."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            """
+import os, queue, signal, threading, time
+from service import interpreter
+stop = queue.SimpleQueue()
+signal.signal(signal.SIGTERM, lambda number, frame: stop.put(number))
+def send():
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+threading.Thread(target=send).start()
+assert interpreter.next_event(stop) == signal.SIGTERM
+""",
+        ],
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
