@@ -131,12 +131,14 @@ class Tenants:
         """
         refuse(check_id("id", tenant.id), "tenant.")
         with self._database.write() as connection:
-            revision, present = self._hold(connection, tenant.id)
+            # Only who is likely to succeed waits for the calls that are being recorded.
+            from_calls = "currency" in fields and not storage.has_cdrs(connection, tenant.id)
+            revision, present = self._hold(connection, tenant.id, from_calls=from_calls)
             changed = replace(present, **{name: getattr(tenant, name) for name in fields})
             refuse(check_tenant(changed), "tenant.")
             if changed == present:
                 return present
-            if changed.currency != present.currency and _has_cdrs(connection, tenant.id):
+            if changed.currency != present.currency and storage.has_cdrs(connection, tenant.id):
                 raise FailedPrecondition(
                     Reason.CURRENCY_IN_USE,
                     f"tenant {tenant.id} has CDRs in {present.currency}; create another tenant for"
@@ -155,15 +157,15 @@ class Tenants:
         refer to it."""
         refuse(check_id("id", tenant_id))
         with self._database.write() as connection:
-            revision, present = self._hold(connection, tenant_id)
-            if _has_cdrs(connection, tenant_id):
+            from_calls = not storage.has_cdrs(connection, tenant_id)
+            revision, present = self._hold(connection, tenant_id, from_calls=from_calls)
+            if storage.has_cdrs(connection, tenant_id) or not storage.remove(connection, tenant_id):
                 raise FailedPrecondition(
                     Reason.TENANT_IN_USE,
                     f"CDRs refer to tenant {tenant_id}, so it stays",
                     metadata={"tenant_id": str(tenant_id)},
                 )
             rates.retire_all(connection, tenant_id, revision + 1)
-            storage.remove(connection, tenant_id)
             _enter(connection, "DeleteTenant", self._clock_ns(), present, None)
             stored_decks.advance(connection, tenant_id, revision + 1)
         self._decks.refresh_after_commit()
@@ -235,24 +237,30 @@ class Tenants:
         """FailedPrecondition EXTENSION_IN_USE while CDRs refer to it."""
         refuse(check_id("id", extension_id))
         with self._database.write() as connection:
-            present = storage.lock_extension(connection, extension_id, scopes.within())
+            present = storage.lock_extension(
+                *(connection, extension_id, scopes.within()),
+                from_calls=not storage.extension_has_cdrs(connection, extension_id),
+            )
             if present is None:
                 raise _extension_not_found(extension_id)
-            if _extension_has_cdrs(connection, extension_id):
+            if storage.extension_has_cdrs(connection, extension_id) or not storage.remove_extension(
+                connection, extension_id
+            ):
                 raise FailedPrecondition(
                     Reason.EXTENSION_IN_USE,
                     f"CDRs refer to extension {extension_id}, so it stays",
                     metadata={"extension_id": str(extension_id)},
                 )
-            storage.remove_extension(connection, extension_id)
             _enter(connection, "DeleteExtension", self._clock_ns(), present, None)
 
-    def _hold(self, connection: Connection, tenant_id: int) -> tuple[int, Tenant]:
+    def _hold(
+        self, connection: Connection, tenant_id: int, *, from_calls: bool
+    ) -> tuple[int, Tenant]:
         """The revision of a tenant's deck and the tenant, both locked."""
         if not scopes.covers(tenant_id):
             raise tenant_not_found(tenant_id)
         revision = stored_decks.lock(connection, tenant_id)
-        tenant = storage.lock(connection, tenant_id)
+        tenant = storage.lock(connection, tenant_id, from_calls=from_calls)
         if revision is None or tenant is None:
             raise tenant_not_found(tenant_id)
         return revision, tenant
@@ -285,23 +293,6 @@ def _enter(
 def _check_chosen(extension_id: int) -> Iterator[FieldViolation]:
     if extension_id and scopes.within() is not None:
         yield FieldViolation("id", "must be 0, unless the caller's scope is every tenant")
-
-
-def _has_cdrs(connection: Connection, tenant_id: int) -> bool:
-    """Whether there are calls of the tenant; where not, none comes before this transaction ends.
-    Asked twice, so that only who is likely to succeed waits for those that are being recorded."""
-    if storage.has_cdrs(connection, tenant_id):
-        return True
-    storage.lock(connection, tenant_id, from_calls=True)
-    return storage.has_cdrs(connection, tenant_id)
-
-
-def _extension_has_cdrs(connection: Connection, extension_id: int) -> bool:
-    """As ``_has_cdrs``, for an extension."""
-    if storage.extension_has_cdrs(connection, extension_id):
-        return True
-    storage.lock_extension(connection, extension_id, from_calls=True)
-    return storage.extension_has_cdrs(connection, extension_id)
 
 
 def _extension_not_found(extension_id: int) -> NotFound:

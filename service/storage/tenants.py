@@ -6,8 +6,9 @@ from collections.abc import Set
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import Connection, Delete, delete, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 
 from service.model import Extension, Rounding, Tenant
 from service.storage.owners import Within, of_tenants
@@ -50,11 +51,14 @@ def get(connection: Connection, tenant_id: int) -> Tenant | None:
     return None if row is None else tenant_from_row(row)
 
 
-def lock(connection: Connection, tenant_id: int, *, from_calls: bool = False) -> Tenant | None:
+def lock(connection: Connection, tenant_id: int, *, from_calls: bool) -> Tenant | None:
     """The tenant, held so that nobody else changes it before this transaction ends.
 
     ``from_calls``: nor records a call of it. That waits for a moment in which nobody does, which
-    under steady uploads is long in coming.
+    under steady uploads is long in coming. It must be the first lock that the transaction has on
+    the tenant: where a weaker one is raised, PostgreSQL (18) at times lets in who records a call,
+    because it looks whether there is a lock in its way, lets go of the row, and then no longer
+    minds one that was only raised meanwhile.
     """
     query = select(TenantRow.__table__).where(TenantRow.id == tenant_id)
     row = connection.execute(query.with_for_update(key_share=not from_calls)).first()
@@ -86,9 +90,10 @@ def change(connection: Connection, tenant: Tenant) -> None:
     connection.execute(update(TenantRow).where(TenantRow.id == tenant.id).values(values))
 
 
-def remove(connection: Connection, tenant_id: int) -> None:
-    """Removes its extensions as well; its history stays."""
-    connection.execute(delete(TenantRow).where(TenantRow.id == tenant_id))
+def remove(connection: Connection, tenant_id: int) -> bool:
+    """Removes its extensions as well; its history stays. False where a trigger has refused it,
+    because CDRs refer to it; the transaction can then only be rolled back."""
+    return _is_removed(connection, delete(TenantRow).where(TenantRow.id == tenant_id))
 
 
 def has_cdrs(connection: Connection, tenant_id: int) -> bool:
@@ -107,7 +112,7 @@ def get_extension(connection: Connection, extension_id: int) -> Extension | None
 
 
 def lock_extension(
-    connection: Connection, extension_id: int, within: Within = None, *, from_calls: bool = False
+    connection: Connection, extension_id: int, within: Within, *, from_calls: bool = False
 ) -> Extension | None:
     """The extension, held as ``lock`` holds a tenant, if it is of one of those ``within``; one of
     another tenant is not waited for."""
@@ -135,12 +140,21 @@ def change_extension(connection: Connection, extension: Extension) -> None:
     )
 
 
-def remove_extension(connection: Connection, extension_id: int) -> None:
-    connection.execute(delete(ExtensionRow).where(ExtensionRow.id == extension_id))
+def remove_extension(connection: Connection, extension_id: int) -> bool:
+    """False as ``remove``."""
+    return _is_removed(connection, delete(ExtensionRow).where(ExtensionRow.id == extension_id))
 
 
 def extension_has_cdrs(connection: Connection, extension_id: int) -> bool:
     return _is_there(connection, CdrRow.extension_id == extension_id)
+
+
+def _is_removed(connection: Connection, statement: Delete) -> bool:
+    try:
+        connection.execute(statement)
+    except IntegrityError:
+        return False
+    return True
 
 
 def _add(

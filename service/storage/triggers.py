@@ -273,8 +273,11 @@ def _for_postgresql() -> Iterator[str]:
             call = f"refuse_in_use('{refusal.message}', {rows})"
         else:
             call = f"refuse('{refusal.message}')"
+        # By what is there once the row's deletion has waited for everybody who holds the row, and
+        # nobody else can any more.
+        time = "AFTER" if refusal.in_use_by and refusal.event == "DELETE" else "BEFORE"
         yield (
-            f"CREATE TRIGGER {refusal.name} BEFORE {refusal.event} ON {refusal.table}"
+            f"CREATE TRIGGER {refusal.name} {time} {refusal.event} ON {refusal.table}"
             f" FOR EACH ROW {f'WHEN ({when})' if when else ''}"
             f" EXECUTE FUNCTION {_NAME}{call}"
         )

@@ -17,6 +17,7 @@ from service.errors import (
     TollwireError,
 )
 from service.model import MAX_ID, Extension, Rounding, Tenant
+from service.storage import tenants as storage
 from service.storage.engine import Database
 from service.tenants import check_extension, check_tenant
 from tests.subjects.world import World, at_once, call
@@ -367,3 +368,20 @@ def test_calls_and_deletions_at_once_leave_no_orphan(database: Database, databas
                 assert recorder.cdrs.get(recorded.id).extension is not None
     finally:
         other.close()
+
+
+def test_a_call_that_comes_behind_every_look_keeps_its_tenant_and_its_extension(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database itself has the last word."""
+    tenant_id = world.tenant()
+    extension_id = world.extension(tenant_id)
+    world.cdrs.create(call(tenant_id, extension_id=extension_id))
+    monkeypatch.setattr(storage, "has_cdrs", lambda *_: False)
+    monkeypatch.setattr(storage, "extension_has_cdrs", lambda *_: False)
+    _failure(
+        *(FailedPrecondition, Reason.EXTENSION_IN_USE),
+        *(world.tenants.delete_extension, extension_id),
+    )
+    _failure(FailedPrecondition, Reason.TENANT_IN_USE, world.tenants.delete, tenant_id)
+    assert world.tenants.get_extension(extension_id).tenant_id == tenant_id
