@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache, partial
 
 import pytest
 
@@ -28,26 +30,37 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def new_database(
-    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> NewDatabase:
-    """Makes an empty database, without any table, and returns its SQLAlchemy URL."""
+def databases(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """Makes an empty database of a kind, without any table, and returns its SQLAlchemy URL."""
+    # Now, so that it ends after the servers.
+    postgres = request.getfixturevalue("postgres") if "postgresql" in BACKENDS else None
 
-    def sqlite() -> str:
-        return f"sqlite:///{tmp_path_factory.mktemp('database') / 'tollwire.db'}"
-
-    def postgresql() -> str:
-        postgres = request.getfixturevalue("postgres")
+    def make(backend: str) -> str:
+        if backend == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('database') / 'tollwire.db'}"
         return str(postgres.url(postgres.create(migrated=False)))
 
-    return sqlite if backend == "sqlite" else postgresql
+    return make
 
 
 @pytest.fixture(scope="session")
-def server(new_database: NewDatabase) -> Iterator[ServerProcess]:
+def new_database(backend: str, databases: Callable[[str], str]) -> NewDatabase:
+    return partial(databases, backend)
+
+
+@pytest.fixture(scope="session")
+def servers(databases: Callable[[str], str]) -> Iterator[Callable[[str], ServerProcess]]:
+    """The server of a kind of database. It goes on while tests with the other kind run."""
+    with ExitStack() as running:
+        yield cache(lambda backend: running.enter_context(serving(databases(backend))))
+
+
+@pytest.fixture(scope="session")
+def server(backend: str, servers: Callable[[str], ServerProcess]) -> ServerProcess:
     """The server that the tests share."""
-    with serving(new_database()) as running:
-        yield running
+    return servers(backend)
 
 
 @pytest.fixture(scope="session")

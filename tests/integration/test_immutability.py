@@ -24,7 +24,8 @@ from tests.integration.client import (
     make_rate,
     timestamp,
 )
-from tests.integration.serving import ServerProcess
+from tests.integration.conftest import NewDatabase
+from tests.integration.serving import ServerProcess, serving
 from tests.integration.wire_oracle import assert_recomputes
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
@@ -32,6 +33,19 @@ from tollwire.v1 import tenant_service_pb2 as tenant_pb
 from tollwire.v1 import types_pb2 as types
 
 DAY_NS = 86_400 * SECOND_NS
+
+
+@pytest.fixture(scope="module")
+def server(new_database: NewDatabase) -> Iterator[ServerProcess]:
+    """Of its own: it is written to past it, and what that leaves does not verify."""
+    with serving(new_database()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerProcess) -> Iterator[Client]:
+    with Client(server.address) as connected:
+        yield connected
 
 
 @pytest.fixture
