@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from service.storage import migrate, triggers
@@ -50,6 +54,31 @@ def next_release(tmp_path: Path) -> Path:
         "    op.execute('DELETE FROM cdrs')\n"
     )
     return folder
+
+
+def test_files_are_named_after_their_revisions_which_rise(next_release: Path) -> None:
+    for folder, last in (
+        (Path(migrate.__file__).with_name("migrations"), None),
+        (next_release, "0002"),
+    ):
+        config = Config()
+        config.set_main_option("script_location", str(folder))
+        config.set_main_option("path_separator", "os")
+        head = ScriptDirectory.from_config(config).get_current_head()
+        assert migrate.newest(folder) == head == (last or head)
+
+
+def test_a_server_on_a_database_as_it_should_be_does_not_load_alembic(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/tollwire.db"
+    script = (
+        "import sys; from service.storage.engine import Database; from service import app\n"
+        f"with app.built(app.Settings(database={url!r})): print('alembic' in sys.modules)"
+    )
+    for loads in ("True", "False"):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert (done.stdout.strip(), done.stderr) == (loads, "")
 
 
 def _run(database: Database, *statements: str) -> None:
