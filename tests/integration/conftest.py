@@ -7,9 +7,11 @@ One server a database lives for the whole run; each test works in tenants of its
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache, partial
+from pathlib import Path
 
 import pytest
 
@@ -31,16 +33,20 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def databases(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    sqlite_template: Path,
 ) -> Callable[[str], str]:
-    """Makes an empty database of a kind, without any table, and returns its SQLAlchemy URL."""
+    """Makes a new database of a kind, with the schema of this release; its SQLAlchemy URL."""
     # Now, so that it ends after the servers.
     postgres = request.getfixturevalue("postgres") if "postgresql" in BACKENDS else None
 
     def make(backend: str) -> str:
         if backend == "sqlite":
-            return f"sqlite:///{tmp_path_factory.mktemp('database') / 'tollwire.db'}"
-        return str(postgres.url(postgres.create(migrated=False)))
+            path = tmp_path_factory.mktemp("database") / "tollwire.db"
+            shutil.copy(sqlite_template, path)
+            return f"sqlite:///{path}"
+        return str(postgres.url(postgres.create()))
 
     return make
 
