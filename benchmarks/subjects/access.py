@@ -6,6 +6,7 @@ noise, which would make the second result better than it is.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from bisect import bisect_left, bisect_right
@@ -54,8 +55,8 @@ class Context:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
-    def time_remaining(self) -> float | None:
-        return None
+    def time_remaining(self) -> float:
+        return math.inf  # what a client without a deadline has
 
     def is_active(self) -> bool:
         return True
