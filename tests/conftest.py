@@ -15,12 +15,13 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import make_url
 
 from service.logs import Lines
 from service.storage.engine import Database
@@ -60,15 +61,21 @@ class PostgresServer:
     def url(self, name: str) -> str:
         return self._server.get_uri(database=name).replace("postgresql:", "postgresql+psycopg:")
 
+    @staticmethod
+    def name(url: str) -> str:
+        """Of the database at ``url``."""
+        return str(make_url(url).database)
+
     @property
     def programs(self) -> Path:
         """The folder of pg_dump and its like."""
         return Path(self._server.bin_path)
 
-    def create(self, *, migrated: bool = True) -> str:
-        """The name of a new database."""
+    def create(self, *, migrated: bool = True, template: str = _TEMPLATE) -> str:
+        """The name of a new database; ``template``: of the one that it is a copy of, which nobody
+        may be using."""
         name = f"test_{next(self._numbers)}"
-        self._create(name, self._TEMPLATE if migrated else "template0")
+        self._create(name, template if migrated else "template0")
         return name
 
     def drop(self, name: str) -> None:
@@ -110,29 +117,77 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _fresh_url(request: pytest.FixtureRequest, *, migrated: bool) -> Iterator[str]:
+Fill = Callable[[Database], object]
+
+
+@pytest.fixture
+def fill() -> Fill | None:
+    """What fresh databases have besides the schema: nothing. A module whose tests all begin with
+    the same overrides this: it is filled in once a run, and copied."""
+    return None
+
+
+class Copies:
+    """Databases with the schema of this release, and of those that were filled."""
+
+    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
+        self._request = request
+        self._folder = folder
+        # By kind and what they were filled with, the files and the names of what is copied.
+        self._filled: dict[tuple[str, Fill], str] = {}
+        self._postgres: PostgresServer | None = None
+
+    def url(self, kind: str, fill: Fill | None, path: Path) -> str:
+        """Of a new one; on SQLite, ``path`` is its file."""
+        template = self._template(kind, fill) if fill else None
+        if kind == "sqlite":
+            shutil.copy(template or self._request.getfixturevalue("sqlite_template"), path)
+            return f"sqlite:///{path}"
+        postgres: PostgresServer = self._request.getfixturevalue("postgres")
+        self._postgres = postgres
+        return postgres.url(postgres.create(template=template) if template else postgres.create())
+
+    def drop(self, url: str) -> None:
+        if self._postgres is not None and not url.startswith("sqlite"):
+            self._postgres.drop(PostgresServer.name(url))
+
+    def _template(self, kind: str, fill: Fill) -> str:
+        if (kind, fill) not in self._filled:
+            path = self._folder / f"{len(self._filled)}.db"
+            url = self.url(kind, None, path)
+            database = Database(url)
+            fill(database)
+            database.close()
+            name = str(path) if kind == "sqlite" else PostgresServer.name(url)
+            self._filled[kind, fill] = name
+        return self._filled[kind, fill]
+
+
+@pytest.fixture(scope="session")
+def copies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    return Copies(request, tmp_path_factory.mktemp("filled"))
+
+
+@pytest.fixture(params=_DATABASES)
+def database_url(
+    request: pytest.FixtureRequest, copies: Copies, fill: Fill | None, tmp_path: Path
+) -> Iterator[str]:
+    """The URL of a fresh database with the schema of this release."""
+    url = copies.url(request.param, fill, tmp_path / "tollwire.db")
+    yield url
+    copies.drop(url)
+
+
+@pytest.fixture(params=_DATABASES)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a fresh database without any table."""
     if request.param == "sqlite":
-        path = request.getfixturevalue("tmp_path") / "tollwire.db"
-        if migrated:
-            shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
+        yield f"sqlite:///{tmp_path / 'tollwire.db'}"
     else:
         postgres: PostgresServer = request.getfixturevalue("postgres")
-        name = postgres.create(migrated=migrated)
+        name = postgres.create(migrated=False)
         yield postgres.url(name)
         postgres.drop(name)
-
-
-@pytest.fixture(params=_DATABASES)
-def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a fresh database with the schema of this release."""
-    yield from _fresh_url(request, migrated=True)
-
-
-@pytest.fixture(params=_DATABASES)
-def empty_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a fresh database without any table."""
-    yield from _fresh_url(request, migrated=False)
 
 
 @pytest.fixture

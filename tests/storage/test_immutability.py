@@ -21,6 +21,7 @@ from service.request import Role, Scope
 from service.storage.engine import Database
 from service.storage.schema import METADATA
 from service.tokens import Tokens
+from tests.conftest import Fill
 from tests.subjects.world import World, call
 
 _ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
@@ -82,8 +83,7 @@ class Attacker:
         assert self.content() == before
 
 
-@pytest.fixture
-def world(database: Database) -> World:
+def all_that_is_kept(database: Database) -> None:
     """Tenant 1 with extension 1 and rate 1; CDRs 1 (rated), 2 (unrated), 3 (not billable, of an
     upload, which has a failed record too; reversed), 4 (priced late) and 5 (unrated, reversed).
     Tenant 2 with extension 2 and no calls. Token 1, not revoked."""
@@ -104,7 +104,17 @@ def world(database: Database) -> World:
     world.extension(world.tenant())
     token = Token("switch", Role.INGEST, Scope(frozenset({1})), certificate_identity="switch-7")
     Tokens(database, Credentials(database)).create(token)
-    return world
+
+
+@pytest.fixture
+def fill() -> Fill:
+    return all_that_is_kept
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    """Over ``all_that_is_kept``."""
+    return World.over(database)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from service.storage import triggers
 from service.storage.engine import Database
 from service.storage.ledger import EntryKind
 from service.storage.reversals import IdRange
+from tests.conftest import Fill
 from tests.subjects.world import World, at_once, call, calls
 
 CHAIN, ROWS, NOT_ENTERED, ROOT = LedgerDifferenceKind
@@ -66,8 +67,7 @@ class Audit:
             return storage.entries(connection, chain, 1, 1000, 1000)
 
 
-@pytest.fixture
-def audit(database: Database) -> Audit:
+def entries_of_all_kinds(database: Database) -> None:
     """Entries 1 to 6 of chain 0: CDR 1; 2 to 4, an upload's; 5 and 6, of which 5 has no price;
     the pricing of 5; CDR 7; 8 to 10."""
     world = World.over(database)
@@ -80,7 +80,17 @@ def audit(database: Database) -> Audit:
     assert world.cdrs.rate_unrated(0, None, None).rated == 1
     world.cdrs.create(call(payer, "99", call_id="unrated"))
     world.commit(upload_id, 5, calls(payer, 3, 3, caller_number="é"))
-    return Audit(world, Ledger(database, lambda: 77))
+
+
+@pytest.fixture
+def fill(request: pytest.FixtureRequest) -> Fill | None:
+    return entries_of_all_kinds if "audit" in request.fixturenames else None
+
+
+@pytest.fixture
+def audit(database: Database) -> Audit:
+    """Of ``entries_of_all_kinds``."""
+    return Audit(World.over(database), Ledger(database, lambda: 77))
 
 
 def test_an_empty_ledger(database: Database) -> None:
