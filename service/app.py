@@ -1,7 +1,7 @@
 """The composition root: the one place that builds everything and hands it on.
 
 ``serve`` is what ``tollwire serve`` runs. With one worker the server runs in this process; with
-more, ``python -m service.app`` is what each of them runs (service/rpc/workers.py).
+more, ``work`` is what each of them runs (service/worker.py, service/rpc/workers.py).
 
 Order of start: schema prepared, decks loaded (which reaches the database), port bound, serving.
 Order of stop: serving no more, RPCs in flight finished, decks followed no more, database closed.
@@ -186,7 +186,7 @@ def _supervise(settings: Settings) -> None:
             print(_serving_line(settings, listen, report), flush=True)
 
         supervisor = Supervisor(
-            [sys.executable, "-m", "service.app"],
+            [sys.executable, "-m", "service.worker"],
             settings.model_copy(update={"listen": listen}).model_dump(mode="json"),
             settings.workers,
             stop_seconds=settings.grace_seconds + STOP_MARGIN_SECONDS,
@@ -368,7 +368,7 @@ def _stop_on_signals() -> Stop:
     return stop
 
 
-def _work() -> int:
+def work() -> int:
     """A worker: settings from standard input, a report to standard output, and an end when the
     input ends, because then the parent is gone."""
     stop = _stop_on_signals()
@@ -396,7 +396,3 @@ def _work() -> int:
     except MENDABLE as error:
         return failed(error)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_work())

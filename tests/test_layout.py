@@ -75,7 +75,7 @@ def part_of(module: str) -> str | None:
     for part in ("storage", "rpc", "cli", "app", "metrics"):
         if rest == part or rest.startswith(f"{part}."):
             return part
-    if rest == "upkeep":
+    if rest in ("upkeep", "worker"):
         return "app"
     return (
         "ground" if any(module == g or module.startswith(f"{g}.") for g in GROUND) else "subjects"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,12 @@ def serve(loaded: Loaded) -> None:
 
     Prints one line when it serves. SIGTERM stops it after what is in flight.
     """
-    # Here, so that the client commands start without loading the server.
+    # Here, so that the client commands start without loading the server. What is loaded stays: to
+    # search it for garbage meanwhile takes an eighth of the time.
+    gc.disable()
     from service import app
 
+    gc.enable()
     sys.exit(app.serve(loaded.settings))
 
 

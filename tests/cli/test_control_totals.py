@@ -20,7 +20,7 @@ STAMPS = st.none() | st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.builds(
         Call,

@@ -58,7 +58,7 @@ def test_any_way_leads_to_the_same_deck(rates: list[PlainRate], random_: Any) ->
 
 
 TestChanges = Changes.TestCase
-TestChanges.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestChanges.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
 @settings(max_examples=30)

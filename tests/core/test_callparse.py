@@ -37,7 +37,7 @@ CALLS = message_bytes(TAGS, NESTED)
 REQUESTS = st.lists(CALLS.map(framed) | FIELDS, max_size=3).map(b"".join)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(REQUESTS, st.data())
 def test_the_same_is_accepted_and_read(request_bytes: bytes, data: st.DataObject) -> None:
     assert by_core(request_bytes) == by_library(request_bytes)
@@ -45,7 +45,7 @@ def test_the_same_is_accepted_and_read(request_bytes: bytes, data: st.DataObject
         assert by_core(other) == by_library(other)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.binary(max_size=64))
 @example(b"")
 def test_any_bytes(request_bytes: bytes) -> None:

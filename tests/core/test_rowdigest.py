@@ -65,7 +65,7 @@ def read(rows: list[Row]) -> StoredRows:
     return read_tuples(tuple(row.values()) for row in rows)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(LISTS, FIRST_IDS, UPLOAD_IDS)
 def test_new_rows(contents: list[Content | None], first_id: int, upload_id: int) -> None:
     records, order = rated(contents)
@@ -76,7 +76,7 @@ def test_new_rows(contents: list[Content | None], first_id: int, upload_id: int)
     assert digest_of_stored(copied, 0, len(copied)) == digest
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(LISTS, FIRST_IDS, UPLOAD_IDS, st.data())
 def test_stored_rows(
     contents: list[Content | None], first_id: int, upload_id: int, data: st.DataObject

@@ -251,7 +251,7 @@ def test_other_widths_are_damaged() -> None:
                 read_copy(copied([tuple(row)]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     LISTS,
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4),

@@ -196,7 +196,7 @@ FIELDS = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, min_size=1, max_size=3))
 def test_rates_of_any_values_do_no_harm(changed: dict[str, Any]) -> None:
     deck: Deck = ([PlainRate("44")], 1, ("", "", ""))

@@ -66,7 +66,7 @@ def _frozen_time() -> object:
         yield
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(REQUESTS)
 def test_it_answers_and_refuses_what_message_objects_would(request: pb.RateCallRequest) -> None:
     data = request.SerializeToString()

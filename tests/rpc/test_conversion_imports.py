@@ -154,7 +154,7 @@ MESSAGES = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(MESSAGES)
 @example(message())
 @example(message(destination="x" * 200, connect_fee="0.0001", minimum_seconds=1, blocked=True))

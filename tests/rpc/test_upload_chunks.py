@@ -28,7 +28,7 @@ CHUNKS = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(CHUNKS.map(b"".join), st.data())
 def test_the_same_is_accepted_and_read(request_bytes: bytes, data: st.DataObject) -> None:
     compared(request_bytes)
@@ -48,7 +48,7 @@ STAMPS = st.none() | st.builds(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.builds(
         types_pb2.Call,
