@@ -14,6 +14,9 @@ STAMP := $(VENV)/.set-up
 CORE_SOURCES := $(wildcard ratingcore/*.pyx ratingcore/*.pxd ratingcore/*.pxi ratingcore/*.h)
 PROTOS := $(shell find proto -name '*.proto')
 export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
+# Where it is set, as in images for containers, each of the many processes that the tests start would
+# compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

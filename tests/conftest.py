@@ -46,8 +46,8 @@ class PostgresServer:
         self._server = get_server(folder, cleanup_mode="stop")
         self._numbers = itertools.count(1)
         self._admin = psycopg.connect(self._server.get_uri(), autocommit=True)
-        # Nothing in here must survive a power cut.
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        # Nothing in here must survive a power cut, or grows old.
+        for setting in ("fsync", "full_page_writes", "synchronous_commit", "autovacuum"):
             self._admin.execute(f"ALTER SYSTEM SET {setting} = off")
         self._admin.execute("SELECT pg_reload_conf()")
 
