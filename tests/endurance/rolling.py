@@ -34,6 +34,8 @@ from tollwire.v1.tenant_service_pb2_grpc import TenantServiceStub
 CLIENTS = 6
 SERVERS = 2
 DEADLINE_SECONDS = 30
+# Who is connected still has to hear that the server serves.
+SETTLED_SECONDS = 1
 COST = "0.0040"
 
 
@@ -85,6 +87,7 @@ class Site:
         self._servers[at] = self._start(at)
         pid, port = self._servers[at].process.pid, self.ports[at]
         wait_until(lambda: _connections(pid, port) >= CLIENTS)
+        time.sleep(SETTLED_SECONDS)
         return code
 
     def close(self) -> list[int]:
