@@ -20,5 +20,5 @@ cdef int set_dialling(
 cdef int normalize(
     const uint8_t* text, size_t size, const dialling_t* rules, uint8_t* digits
 ) noexcept nogil
-cdef int normalize_plain(const uint8_t* text, size_t size, uint8_t* digits) noexcept nogil
+cdef int read_prefix(const uint8_t* text, size_t size, uint8_t* digits) noexcept nogil
 cdef int normalize_text(str number, const dialling_t* rules, uint8_t* digits) except -1

@@ -90,18 +90,19 @@ cdef int normalize(
     return added + count
 
 
-cdef int normalize_plain(const uint8_t* text, size_t size, uint8_t* digits) noexcept nogil:
-    """The same for the prefix of a rate: no dialling rules, and it may be empty. -1: no prefix."""
-    cdef uint8_t stripped[MAX_STRIPPED]
-    cdef int count = _strip(text, size, stripped)
-    cdef int skip = 0
-    if count > 0 and stripped[0] == c'+':
-        skip = 1
-    count -= skip
-    if count < 0 or count > MAX_DIGITS or (count == 0 and size > 0):
+cdef int read_prefix(const uint8_t* text, size_t size, uint8_t* digits) noexcept nogil:
+    """The prefix of a rate: up to MAX_DIGITS ASCII digits, perhaps after one "+", and nothing else.
+    Returns the count of its digits; -1: no prefix."""
+    cdef size_t skip = 1 if size > 0 and text[0] == c'+' else 0
+    cdef size_t count = size - skip
+    cdef size_t i
+    if count > MAX_DIGITS or (count == 0 and size > 0):
         return -1
-    memcpy(digits, stripped + skip, count)
-    return count
+    for i in range(count):
+        if not c'0' <= text[skip + i] <= c'9':
+            return -1
+        digits[i] = text[skip + i]
+    return <int> count
 
 
 cdef int normalize_text(str number, const dialling_t* rules, uint8_t* digits) except -1:
@@ -168,9 +169,10 @@ def normalize_number(
 def normalize_prefix(str prefix not None):
     """The 0 to 32 digits of a rate's prefix, or None where the text is no prefix.
 
-    Only the empty text is the empty prefix: a catch-all must not come about by accident.
+    One leading "+" is removed, and no other character: a range, a list or a decimal in a prefix cell
+    must not become another prefix. Only the empty text is the empty prefix.
     """
     cdef uint8_t digits[MAX_DIGITS]
     cdef bytes encoded = prefix.encode("utf-8", "surrogatepass")
-    cdef int count = normalize_plain(encoded, len(encoded), digits)
+    cdef int count = read_prefix(encoded, len(encoded), digits)
     return digits[:count].decode("ascii") if count >= 0 else None

@@ -14,7 +14,7 @@ from .callparse cimport stamp_t, text_t
 from .changes cimport change_t, set_key
 from .memory cimport allocate, release, reserve
 from .money cimport BLOCKED_BIT, MAX_BILLING_INCREMENT, interval_t, terms_t
-from .number cimport MAX_DIGITS, normalize_plain
+from .number cimport MAX_DIGITS, read_prefix
 from .pool cimport pool_free, pool_init, pool_intern, pool_item, pool_nbytes
 from .tables cimport (
     MAX_ROWS,
@@ -170,7 +170,7 @@ cdef int intake_take(
     cdef int length
     if not _read_terms(wire, &quote) or not (wire.tenant_id == 0 or wire.tenant_id == tenant_id):
         return 0
-    length = normalize_plain(wire.prefix.data, wire.prefix.size, digits)
+    length = read_prefix(wire.prefix.data, wire.prefix.size, digits)
     if length < 0:
         return 0
     rate = intake_add(intake)

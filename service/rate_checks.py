@@ -27,8 +27,8 @@ from service.money import format_e4
 
 
 def check_rate(rate: Rate) -> list[FieldViolation]:
-    """What is wrong with a rate, with field paths from it; [] if nothing. The prefix may still be
-    as a person writes it."""
+    """What is wrong with a rate, with field paths from it; [] if nothing. The prefix may still have
+    its leading +."""
     return [*check_id("tenant_id", rate.tenant_id), *check_terms(rate)]
 
 
@@ -68,16 +68,12 @@ def normalized(rate: Rate) -> Rate:
 
 
 def _check_prefix(prefix: str) -> Iterator[FieldViolation]:
-    digits = ratingcore.normalize_prefix(prefix)
-    if digits is None:
+    if ratingcore.normalize_prefix(prefix) is None:
+        hint = "; leave it empty for the catch-all" if prefix.strip() in ("", "+") else ""
         yield FieldViolation(
             "prefix",
-            f"must be 0 to {MAX_PREFIX_DIGITS} digits, apart from separators and a leading +;"
-            f" got {prefix[:40]!r}",
-        )
-    elif prefix and not digits:
-        yield FieldViolation(
-            "prefix", f"has no digit: {prefix[:40]!r}; leave it empty for the catch-all"
+            f"must be 0 to {MAX_PREFIX_DIGITS} ASCII digits with one optional leading +, without"
+            f" spaces, separators, ranges or lists; got {prefix[:40]!r}{hint}",
         )
 
 

@@ -68,8 +68,7 @@ def normalize(
 
 def normalize_prefix(prefix: str) -> str | None:
     """Rule 2 for the prefix of a rate. A text that is not empty must not become the catch-all."""
-    text = _strip(prefix)
-    text = text.removeprefix("+")
+    text = prefix.removeprefix("+")
     if len(text) > 32 or not _is_digits(text) or (prefix and not text):
         return None
     return text

@@ -126,6 +126,23 @@ def test_rates(run: Run, server: ServerProcess, tenant: str) -> None:
     assert "there are more: --limit 0 shows all" in listed.stderr
 
 
+@pytest.mark.parametrize("cell", ["79298 3-9", "4470-4479", "44/45", "447.0", " 33"])
+def test_a_cell_of_a_deck_does_not_become_another_prefix(
+    run: Run, server: ServerProcess, tenant: str, cell: str
+) -> None:
+    before = run("rates", "export", "--tenant", tenant)
+    refused = CliRunner().invoke(
+        main,
+        ["rates", "import", "-", "--tenant", tenant],
+        env={"TOLLWIRE_SERVER": server.address},
+        input=f"{HEADER}\n33,France,0.1,60\n{cell},x,0.1,60\n",
+    )
+    assert refused.exit_code == 1
+    assert "line 3: prefix: must be 0 to 32 ASCII digits" in refused.stdout
+    assert repr(cell) in refused.stdout
+    assert run("rates", "export", "--tenant", tenant) == before
+
+
 def test_a_deck_comes_back_as_it_was_exported(run: Run, tenant: str, tmp_path: Path) -> None:
     intervals = '"[{""start_seconds"":60,""cost_per_minute"":""0.0100"",""billing_increment"":1}]"'
     rows = [

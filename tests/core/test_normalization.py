@@ -99,9 +99,19 @@ def test_dialling_rules_are_digits(position: int, rule: str) -> None:
     [
         ("", ""),
         ("44", "44"),
-        ("+44 (20)", "4420"),
-        ("tel:44", "44"),
-        ("44;x", "44"),
+        ("+44", "44"),
+        ("0044", "0044"),
+        ("+" + "4" * 32, "4" * 32),
+        ("+" + "4" * 33, None),
+        # A cell that is not one prefix must not become another.
+        *[
+            (text, None)
+            for text in (
+                *("79298 3-9", "4470-4479", "44/45", "447.0", "44,45", "44;45", "44;x", "+44 (20)"),
+                *("tel:44", "sip:44", "44@x", " 44", "44 ", "+ 44", "44+", "4+4", "-44", "44\0"),
+                *("44\n", "\t44", "44\u00a0", "４４", "٤٤", "44x", "4e1", "0x44", "'44", "4_4"),
+            )
+        ],
         ("+", None),  # a catch-all must be meant
         (" ", None),
         ("sip:", None),
@@ -109,6 +119,7 @@ def test_dialling_rules_are_digits(position: int, rule: str) -> None:
         ("4" * 32, "4" * 32),
         ("4" * 33, None),
         ("++4", None),
+        ("++", None),
         ("x", None),
         ("é", None),
         ("\ud800", None),

@@ -18,7 +18,7 @@ _VALUES: Values = {
     "mode": [1, 2],
     "dry_run": [0],
     "rate_count": [0, 1, 2],
-    "prefix": b"1 12 44 +44 20 tel:44 4420".split(),
+    "prefix": b"1 12 44 +44 20 0044 4420".split(),
     "destination": [b"", b"UK", "Österreich".encode(), "é".encode() * 200],
     "cost_per_minute": b"0 0.15 1.5 .5 99999999.9999 00000001.5 1.2345".split(),
     "connect_fee": [b"", b"0", b"0.1", b"99999999.9999"],
@@ -31,7 +31,18 @@ _VALUES: Values = {
 }
 _ODD: Values = {
     "tenant_id": [8, 2**64 - 1],
-    "prefix": [b"", b"4x", b"4" * 32, b"4" * 33, b"+", b"\0", "٤".encode()],
+    "prefix": [
+        b"",
+        b"4x",
+        b"4" * 32,
+        b"4" * 33,
+        b"+",
+        b"\0",
+        b"44-5",
+        b" 44",
+        b"tel:44",
+        "٤".encode(),
+    ],
     "destination": ["é".encode() * 201, b"x" * 201, b"a\0"],
     "cost_per_minute": b"1.00001 100000000 -1 +1 1e3 1. . 1,5 \xd9\xa1 99999999.99999".split(),
     "connect_fee": [b"-0", b"0.", b" 1", b"1.23456"],

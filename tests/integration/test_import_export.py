@@ -162,6 +162,8 @@ def test_an_empty_deck(client: Client, tenant: types.Tenant) -> None:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"prefix": "4x"}, "prefix"),
     ({"prefix": "+"}, "prefix"),
+    ({"prefix": "79298 3-9"}, "prefix"),
+    ({"prefix": "4470-4479"}, "prefix"),
     ({"cost_per_minute": "1,000.00"}, "cost_per_minute"),
     ({"cost_per_minute": ""}, "cost_per_minute"),
     ({"cost_per_minute": "0.00001"}, "cost_per_minute"),

@@ -85,7 +85,7 @@ def rates(draw: st.DrawFn) -> types.Rate:
         start, end = (end, start) if end < start else (start, None)
     prefix = draw(digits)
     if prefix:
-        prefix = draw(st.sampled_from(["{}", "+{}", " {}-", "({})", "tel:+{}"])).format(prefix)
+        prefix = draw(st.sampled_from(["{}", "+{}"])).format(prefix)
     return make_rate(
         prefix,
         draw(money),

@@ -85,12 +85,37 @@ def test_what_the_server_sets_is_ignored_on_create(client: Client, tenant: types
 
 @pytest.mark.parametrize(
     ("text", "prefix"),
-    [("+44", "44"), ("", ""), ("(0)4-4 .", "044"), ("tel:44", "44"), ("4" * 32, "4" * 32)],
+    [("+44", "44"), ("", ""), ("0044", "0044"), ("4" * 32, "4" * 32), ("+" + "4" * 32, "4" * 32)],
 )
-def test_a_prefix_is_normalised(
+def test_a_prefix_is_digits_after_an_optional_plus(
     client: Client, tenant: types.Tenant, text: str, prefix: str
 ) -> None:
     assert client.new_rate(tenant.id, text).prefix == prefix
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("79298 3-9", "4470-4479", "44/45", "44,45", "447.0", "(44)", "tel:44", "44;x", "44@x"),
+        *(" 44", "44 ", " ", "+ 44", "++44", "44+", "４４", "+" + "4" * 33),
+    ],
+)
+def test_a_cell_does_not_become_another_prefix(
+    client: Client, tenant: types.Tenant, text: str
+) -> None:
+    kept = client.new_rate(tenant.id, "1")
+    said = "ASCII digits with one optional leading +, without spaces, separators, ranges or lists;"
+    with invalid("rate.prefix") as refusal:
+        client.new_rate(tenant.id, text)
+    assert said in refusal.message and repr(text) in refusal.message
+    for paths in ([], ["prefix"]):
+        with invalid("rate.prefix"):
+            client.update_rate(make_rate(text, id=kept.id), *paths)
+    outcome = client.import_rates(tenant.id, [make_rate("2"), make_rate(text)])
+    [error] = outcome.errors
+    assert (error.index, error.field) == (1, "prefix")
+    assert said in error.message and repr(text) in error.message
+    assert [rate.prefix for rate in client.export_rates(tenant.id)] == ["1"]
 
 
 def test_the_tenants_dialling_rules_do_not_touch_prefixes(client: Client) -> None:
@@ -180,7 +205,7 @@ def test_one_prefix_and_one_start_is_one_rate(client: Client, tenant: types.Tena
     client.new_rate(tenant.id, "44", effective_from=FIRST_NS)
     for start in (None, NOON_NS, NOON_NS + 1, FIRST_NS):
         with refused(ALREADY_EXISTS, "RATE_EXISTS"):
-            client.new_rate(tenant.id, "+4-4", effective_from=start, effective_to=LAST_NS)
+            client.new_rate(tenant.id, "+44", effective_from=start, effective_to=LAST_NS)
     other = client.new_tenant()
     client.new_rate(other.id, "44")
 

@@ -172,7 +172,7 @@ def test_a_rate_of_a_deck_is_read_as_a_single_one(rate: types_pb2.Rate) -> None:
     [
         ({}, True),
         ({"tenant_id": 7, "connect_fee": "99999999.9999", "minimum_seconds": 2**31 - 1}, True),
-        ({"prefix": "+44 20", "destination": "Ö" * 200, "blocked": True}, True),
+        ({"prefix": "+4420", "destination": "Ö" * 200, "blocked": True}, True),
         ({"effective_from": Timestamp(seconds=-5, nanos=3), "effective_to": Timestamp()}, True),
         ({"intervals": [types_pb2.Interval()]}, False),
         ({"cost_per_minute": "1.00001"}, False),

@@ -37,7 +37,7 @@ def message(**changes: Any) -> types_pb2.Rate:
     fields: dict[str, Any] = {
         "id": 3,
         "tenant_id": 7,
-        "prefix": "+44 7",
+        "prefix": "+447",
         "destination": "UK mobile",
         "cost_per_minute": "0.15",
         "billing_increment": 6,
@@ -117,7 +117,7 @@ def test_defaults() -> None:
     assert rate == Rate(
         id=3,
         tenant_id=7,
-        prefix="+44 7",
+        prefix="+447",
         destination="UK mobile",
         cost_per_minute_e4=1500,
         billing_increment=6,

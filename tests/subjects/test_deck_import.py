@@ -276,7 +276,7 @@ class TestRejection:
             Rate(prefix="44"),
             Rate(prefix="49"),
             Rate(prefix="44", effective_from_ns=5),
-            Rate(prefix="+4 4", destination="other"),
+            Rate(prefix="+44", destination="other"),
             Rate(prefix="44"),
         ]
         outcome = _import(world, deck)

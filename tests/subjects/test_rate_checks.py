@@ -30,8 +30,8 @@ def _wrong(rate: Rate) -> list[str]:
         {},
         {"prefix": ""},
         {"prefix": "0" * 32},
-        {"prefix": "+44 (0) 20-79.46/1"},
-        {"prefix": "tel:+44"},
+        {"prefix": "+44020"},
+        {"prefix": "0044"},
         {"destination": "x" * 200},
         {"destination": ""},
         {"cost_per_minute_e4": 0},
@@ -66,6 +66,10 @@ def test_good_rates(fields: dict[str, Any]) -> None:
         ({"prefix": " "}, "prefix"),
         ({"prefix": "tel:"}, "prefix"),
         ({"prefix": ";44"}, "prefix"),
+        ({"prefix": "tel:+44"}, "prefix"),
+        # Would become another prefix.
+        ({"prefix": "79298 3-9"}, "prefix"),
+        ({"prefix": "44/45"}, "prefix"),
         ({"destination": "x" * 201}, "destination"),
         ({"destination": "a\0"}, "destination"),
         ({"cost_per_minute_e4": -1}, "cost_per_minute"),
@@ -125,10 +129,17 @@ def test_messages_name_the_limits_and_the_value() -> None:
     assert wrong.description == "must be 0 to 99999999.9999, got 100000000.0000"
     (wrong,) = check_terms(replace(_GOOD, billing_increment=0))
     assert wrong.description == "must be 1 to 86400, got 0"
+    (wrong,) = check_terms(replace(_GOOD, prefix="4470-4479"))
+    assert wrong.description == (
+        "must be 0 to 32 ASCII digits with one optional leading +, without spaces, separators,"
+        " ranges or lists; got '4470-4479'"
+    )
+    (wrong,) = check_terms(replace(_GOOD, prefix="+"))
+    assert wrong.description.endswith("got '+'; leave it empty for the catch-all")
 
 
 @pytest.mark.parametrize(
-    ("prefix", "digits"), [("", ""), ("44", "44"), ("+44 20", "4420"), ("(0)1", "01")]
+    ("prefix", "digits"), [("", ""), ("44", "44"), ("+4420", "4420"), ("0044", "0044")]
 )
 def test_prefixes_are_kept_as_digits(prefix: str, digits: str) -> None:
     rate = replace(_GOOD, prefix=prefix)
