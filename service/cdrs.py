@@ -29,7 +29,15 @@ from service.errors import (
     Reason,
     TollwireError,
 )
-from service.model import Call, Cdr, CdrFilter, Page
+from service.model import (
+    MAX_CALL_ID_CHARS,
+    MAX_EXTENSION_NUMBER_CHARS,
+    MAX_PREFIX_DIGITS,
+    Call,
+    Cdr,
+    CdrFilter,
+    Page,
+)
 from service.record_model import UnratedOutcome
 from service.recording import (
     Recorder,
@@ -41,7 +49,7 @@ from service.recording import (
     expect_records,
     known_decks,
 )
-from service.storage import cdr_lists, cdrs, ledger, pricings
+from service.storage import cdr_lists, cdrs, ledger, pricings, tenants
 from service.storage.cdrs import Unrated
 from service.storage.engine import Connection, Database
 from service.storage.ledger import EntryKind
@@ -111,6 +119,7 @@ class Cdrs:
         size = paging.page_size(page_size)
         after = paging.decode_token(page_token, wanted, (int, int))
         with self._database.read(work=Work.LONG) as connection:
+            check_extension_number(connection, wanted)
             found = cdr_lists.page(connection, wanted, after, size + 1)
         shown = paging.fitting(found, size, most_bytes)
         if len(shown) == len(found):
@@ -121,7 +130,11 @@ class Cdrs:
         """All that match, in the order of ``list``. Each part is read when it is asked for, so a
         slow reader holds no transaction open; what is recorded meanwhile may be among them."""
         check_filter(wanted)
-        return self._parts(replace(wanted, within=scopes.within()))
+        wanted = replace(wanted, within=scopes.within())
+        if wanted.extension_number:
+            with self._database.read() as connection:
+                check_extension_number(connection, wanted)
+        return self._parts(wanted)
 
     def _parts(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
         after: tuple[int, int] | None = None
@@ -249,8 +262,37 @@ def check_filter(wanted: CdrFilter) -> None:
             *check_id("extension_id", wanted.extension_id, required=False),
             *check_text("search", wanted.search, MAX_SEARCH_CHARS),
             *check_period(wanted.started_after_ns, wanted.started_before_ns),
+            *check_text("call_id", wanted.call_id, MAX_CALL_ID_CHARS),
+            *check_text("extension_number", wanted.extension_number, MAX_EXTENSION_NUMBER_CHARS),
+            *check_id("rate_id", wanted.rate_id, required=False),
+            *_check_prefix(wanted.matched_prefix),
+            *check_id("upload_id", wanted.upload_id, required=False),
         ]
     )
+
+
+def _check_prefix(prefix: str) -> Iterator[FieldViolation]:
+    if prefix and not (
+        prefix.isascii() and prefix.isdecimal() and len(prefix) <= MAX_PREFIX_DIGITS
+    ):
+        yield FieldViolation(
+            "matched_prefix",
+            f"must be 1 to {MAX_PREFIX_DIGITS} digits, got {prefix[:MAX_PREFIX_DIGITS]!r}",
+        )
+
+
+def check_extension_number(connection: Connection, wanted: CdrFilter) -> None:
+    """NotFound where no extension that the filter can mean has the number that it names."""
+    number = wanted.extension_number
+    if number and not tenants.is_extension_number(
+        connection, number, wanted.tenant_id, wanted.within
+    ):
+        of_tenant = f"tenant {wanted.tenant_id} has" if wanted.tenant_id else "there is"
+        raise NotFound(
+            Reason.EXTENSION_NOT_FOUND,
+            f"extension_number: {of_tenant} no extension with the number {number!r}",
+            metadata={"extension_number": number},
+        )
 
 
 def unknown_cdr(cdr_id: int) -> NotFound:

@@ -284,7 +284,8 @@ class Cdr:
 @dataclass(frozen=True, slots=True)
 class CdrFilter:
     """All conditions must hold. 0, "" and None mean "any". Times: after <= started_at < before.
-    ``within``: of one of these tenants."""
+    ``within``: of one of these tenants. ``rate_id`` and ``matched_prefix`` are those of the rate
+    that priced the call. ``ids`` and ``call_ids``: one of these."""
 
     tenant_id: int = 0
     search: str = ""
@@ -294,6 +295,16 @@ class CdrFilter:
     started_after_ns: int | None = None
     started_before_ns: int | None = None
     within: tuple[int, ...] | None = None
+    call_id: str = ""
+    direction: Direction | None = None
+    disposition: Disposition | None = None
+    extension_number: str = ""
+    is_reversed: bool | None = None
+    rate_id: int = 0
+    matched_prefix: str = ""
+    upload_id: int = 0
+    ids: tuple[int, ...] = ()
+    call_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

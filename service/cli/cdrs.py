@@ -98,11 +98,28 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
         [
             click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only."),
             click.option("--extension", "extension_id", type=ID, help="Of this one only."),
+            click.option(
+                "--extension-number", metavar="NUMBER", help="Of extensions with this number only."
+            ),
+            click.option("--call-id", metavar="TEXT", help="With exactly this call_id."),
             click.option("--search", help="Part of a number, the direction or disposition."),
+            click.option("--direction", type=EnumParameter(DIRECTION), help="Only these."),
+            click.option("--disposition", type=EnumParameter(DISPOSITION), help="Only these."),
             click.option("--status", type=EnumParameter(RATING_STATUS), help="Only these."),
             click.option(
                 "--unrated-reason", type=EnumParameter(UNRATED_REASON), help="Unrated, and why."
             ),
+            click.option(
+                "--reversed/--not-reversed", default=None, help="Only these. Default: both."
+            ),
+            click.option("--rate", "rate_id", type=ID, help="Priced by this rate."),
+            click.option(
+                "--prefix",
+                "matched_prefix",
+                metavar="DIGITS",
+                help="Priced by a rate with exactly this prefix.",
+            ),
+            click.option("--upload", "upload_id", type=ID, help="Created by this upload."),
             _since_option,
             _until_option,
         ]

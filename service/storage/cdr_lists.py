@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
 
 from service.model import (
     Call,
@@ -27,12 +27,12 @@ from service.model import (
     UnratedReason,
 )
 from service.record_model import ReversalFilter
-from service.storage.cdrs import IS_UNRATED, Key, among, in_period
+from service.storage.cdrs import IS_REVERSED, IS_UNRATED, Key, among, in_period
 from service.storage.owners import Within, newest_of, of_tenants
 from service.storage.rates import rate_from_row
-from service.storage.record_tables import CdrReversalRow, CdrRow
+from service.storage.record_tables import CdrReversalRow, CdrRow, UploadChunkRow
 from service.storage.search import contains
-from service.storage.tables import ExtensionRow, RateVersionRow, TenantVersionRow
+from service.storage.tables import ExtensionRow, RateVersionRow, TenantRow, TenantVersionRow
 from service.storage.tenants import tenant_from_row
 
 _E4 = 10_000
@@ -47,7 +47,7 @@ def page(
     """
     table = CdrRow.__table__
     order = (table.c.started_at_ns, table.c.id)
-    query = select(table).where(*_conditions(connection, wanted))
+    query = select(table).where(*conditions(connection, wanted))
     if after is not None:
         query = query.where(tuple_(*order) < tuple_(*after))
     asked = (table.c.tenant_id, wanted.tenant_id, wanted.within, order, limit)
@@ -97,18 +97,78 @@ def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Cdr | None
     return found[0] if found else None
 
 
-def _conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
-    conditions = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
+def conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
+    """What the filter says of a CDR, but for the tenants that it may be of."""
+    found = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
+    if wanted.ids:
+        found.append(among(connection, CdrRow.__table__.c.id, wanted.ids))
+    if wanted.call_id or wanted.call_ids:
+        found.append(_has_call_id(connection, wanted))
     if wanted.extension_id:
-        conditions.append(CdrRow.extension_id == wanted.extension_id)
+        found.append(CdrRow.extension_id == wanted.extension_id)
+    if wanted.extension_number:
+        owned = of_tenants(
+            connection, ExtensionRow.__table__.c.tenant_id, wanted.tenant_id, wanted.within
+        )
+        numbered = select(ExtensionRow.id).where(
+            ExtensionRow.number == wanted.extension_number, *owned
+        )
+        found.append(CdrRow.extension_id.in_(numbered))
+    if wanted.direction is not None:
+        found.append(CdrRow.direction == int(wanted.direction))
+    if wanted.disposition is not None:
+        found.append(CdrRow.disposition == int(wanted.disposition))
     if wanted.status is not None:
         is_unrated = wanted.status == RatingStatus.UNRATED
-        conditions.append(IS_UNRATED if is_unrated else CdrRow.status == int(wanted.status))
+        found.append(IS_UNRATED if is_unrated else CdrRow.status == int(wanted.status))
     if wanted.unrated_reason is not None:
-        conditions += [IS_UNRATED, CdrRow.unrated_reason == int(wanted.unrated_reason)]
+        found += [IS_UNRATED, CdrRow.unrated_reason == int(wanted.unrated_reason)]
+    if wanted.is_reversed is not None:
+        found.append(IS_REVERSED if wanted.is_reversed else ~IS_REVERSED)
+    if wanted.rate_id or wanted.matched_prefix:
+        found.append(_is_priced_by(wanted.rate_id, wanted.matched_prefix))
+    if wanted.upload_id:
+        found += _is_of_upload(wanted.upload_id)
     if wanted.search:
-        conditions.append(_search(connection, wanted.search))
-    return conditions
+        found.append(_search(connection, wanted.search))
+    return found
+
+
+def _has_call_id(connection: Connection, wanted: CdrFilter) -> ColumnElement[bool]:
+    """That a CDR has the call_id, or one of several. The index has call_ids behind their tenants,
+    so where no tenant is named each is asked for it."""
+    call_id = CdrRow.__table__.c.call_id
+    has_it = call_id == wanted.call_id
+    if wanted.call_ids:
+        has_it = among(connection, call_id, wanted.call_ids)
+    if wanted.tenant_id:
+        return has_it
+    owned = of_tenants(connection, TenantRow.__table__.c.id, 0, wanted.within)
+    return and_(CdrRow.tenant_id.in_(select(TenantRow.id).where(*owned)), has_it)
+
+
+def _is_priced_by(rate_id: int, matched_prefix: str) -> ColumnElement[bool]:
+    version = select(RateVersionRow.version_id).where(
+        RateVersionRow.version_id == CdrRow.rate_version_id
+    )
+    if rate_id:
+        version = version.where(RateVersionRow.rate_id == rate_id)
+    if matched_prefix:
+        version = version.where(RateVersionRow.prefix == matched_prefix)
+    return version.exists()
+
+
+def _is_of_upload(upload_id: int) -> list[ColumnElement[bool]]:
+    """That the upload created the CDR, whose id is then among those of the upload's chunks."""
+    created = (UploadChunkRow.upload_id == upload_id, UploadChunkRow.created > 0)
+    first = select(func.min(UploadChunkRow.first_cdr_id)).where(*created)
+    last = select(func.max(UploadChunkRow.first_cdr_id + UploadChunkRow.created - 1)).where(
+        *created
+    )
+    return [
+        CdrRow.upload_id == upload_id,
+        CdrRow.id.between(first.scalar_subquery(), last.scalar_subquery()),
+    ]
 
 
 def _search(connection: Connection, term: str) -> ColumnElement[bool]:

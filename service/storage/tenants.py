@@ -111,6 +111,15 @@ def get_extension(connection: Connection, extension_id: int) -> Extension | None
     return None if row is None else extension_from_row(row)
 
 
+def is_extension_number(
+    connection: Connection, number: str, tenant_id: int, within: Within = None
+) -> bool:
+    """Whether an extension of the tenant (0: of any of those ``within``) has that number."""
+    owned = of_tenants(connection, ExtensionRow.__table__.c.tenant_id, tenant_id, within)
+    query = select(ExtensionRow.id).where(ExtensionRow.number == number, *owned)
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def lock_extension(
     connection: Connection, extension_id: int, within: Within, *, from_calls: bool = False
 ) -> Extension | None:

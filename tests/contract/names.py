@@ -27,7 +27,8 @@ METHODS = {
         "GetCdr": ("id", "Cdr"),
         "ListCdrs": (
             "tenant_id search extension_id status started_after started_before page_size"
-            " page_token unrated_reason",
+            " page_token unrated_reason call_id direction disposition extension_number reversed"
+            " rate_id matched_prefix upload_id",
             "cdrs next_page_token",
         ),
         "UploadCdrs": (
@@ -51,7 +52,9 @@ METHODS = {
             "stream checked checked_per_second differences done different",
         ),
         "ExportCdrs": (
-            "tenant_id search extension_id status started_after started_before unrated_reason",
+            "tenant_id search extension_id status started_after started_before unrated_reason"
+            " call_id direction disposition extension_number reversed rate_id matched_prefix"
+            " upload_id",
             "stream cdrs",
         ),
         "SummarizeUsage": ("tenant_id started_after started_before group_by time_zone", "rows"),

@@ -126,6 +126,13 @@ def _cdr_filters(scene: Scene) -> dict[str, Any]:
         "extension_id": scene.extension_id,
         "status": types.RATING_STATUS_UNRATED,
         "unrated_reason": types.UNRATED_REASON_NO_RATE,
+        "call_id": "first",
+        "direction": types.DIRECTION_OUTBOUND,
+        "disposition": types.DISPOSITION_ANSWERED,
+        "reversed": False,
+        "rate_id": scene.rate_id,
+        "matched_prefix": "44",
+        "upload_id": scene.upload_id,
         **_window(),
     }
 

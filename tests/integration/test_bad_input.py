@@ -89,6 +89,17 @@ WRONG: dict[str, list[Any]] = {
     "UploadCdrsRequest.offset": [-1, -(2**63)],
     "UploadCdrsRequest.upload_id": BAD_IDS,
     "GetUploadRequest.upload_id": [0, *BAD_IDS],
+    **{
+        f"{request}.{field}": values
+        for request in ("ListCdrsRequest", "ExportCdrsRequest")
+        for field, values in {
+            "call_id": ["c" * 256],
+            "extension_number": ["1" * 65],
+            "rate_id": BAD_IDS,
+            "upload_id": BAD_IDS,
+            "matched_prefix": ["x", "+44", "4" * 33, "٤", " "],
+        }.items()
+    },
     "ControlTotals.calls": [-1, -(2**63)],
     "ControlTotals.duration_seconds": [-1, -(2**63)],
     "ListUploadFailuresRequest.upload_id": [0, *BAD_IDS],

@@ -21,6 +21,7 @@ from tests.integration.client import (
     chunk,
     invalid,
     make_call,
+    not_found,
     timestamp,
 )
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
@@ -100,6 +101,25 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"search": "bound", "status": NOT_BILLABLE, "started_after": timestamp(NOON_NS)}, "dc"),
     ({"extension_id": "own"}, "ef"),
     ({"extension_id": "own", "status": RATED}, "e"),
+    ({"extension_number": "101"}, "ef"),
+    ({"extension_number": "101", "direction": INTERNAL}, "f"),
+    ({"call_id": "c"}, "c"),
+    ({"call_id": "C"}, ""),
+    ({"call_id": "c", "status": RATED}, ""),
+    ({"direction": INBOUND}, "c"),
+    ({"direction": types.DIRECTION_OUTBOUND}, "edbag"),
+    ({"disposition": NO_ANSWER}, "d"),
+    ({"disposition": types.DISPOSITION_BUSY}, ""),
+    ({"reversed": True}, "dg"),
+    ({"reversed": False}, "ecbfa"),
+    ({"reversed": False, "call_id": "g"}, ""),
+    ({"matched_prefix": "44"}, "eg"),
+    ({"matched_prefix": "447"}, "a"),
+    ({"matched_prefix": "4"}, ""),
+    ({"rate_id": "44"}, "eg"),
+    ({"rate_id": "44", "matched_prefix": "447"}, ""),
+    ({"rate_id": MAX_ID}, ""),
+    ({"upload_id": MAX_ID}, ""),
 ]
 
 
@@ -110,10 +130,17 @@ def test_lists_and_exports_take_the_same_filters(
     filters: dict[str, Any],
     expected: str,
 ) -> None:
-    tenant_id, extension_id, _ = listed
+    tenant_id, extension_id, cdrs = listed
     filters = filters | {"tenant_id": tenant_id}
     if "extension_id" in filters:
         filters["extension_id"] = extension_id
+    if filters.get("rate_id") == "44":
+        filters["rate_id"] = cdrs[0].rate.id
+    if "reversed" in filters:
+        for cdr in (cdrs[1], cdrs[6]):
+            client.cdrs.ReverseCdr(
+                cdr_pb.ReverseCdrRequest(id=cdr.id, reason="why", requested_by="who")
+            )
     found = client.list_cdrs(page_size=2, **filters)
     assert "".join(cdr.call_id for cdr in found) == expected
     stream = client.cdrs.ExportCdrs(cdr_pb.ExportCdrsRequest(**filters))
@@ -127,6 +154,44 @@ def test_an_extension_is_a_filter_without_its_tenant(
     assert client.list_cdrs(extension_id=extension_id) == [cdrs[0], cdrs[4]]
 
 
+def test_a_rate_is_a_filter_in_all_its_versions(client: Client, rated_tenant: int) -> None:
+    first = client.create_cdr(make_call(rated_tenant, "4420", call_id="1"))
+    rate = first.rate
+    rate.cost_per_minute = "7.0000"
+    client.update_rate(rate, "cost_per_minute")
+    second = client.create_cdr(make_call(rated_tenant, "4420", call_id="2"))
+    assert second.cost != first.cost
+    found = client.list_cdrs(tenant_id=rated_tenant, rate_id=rate.id)
+    assert [cdr.call_id for cdr in found] == ["2", "1"]
+
+
+def test_an_upload_is_a_filter(client: Client, rated_tenant: int) -> None:
+    client.create_cdr(make_call(rated_tenant, call_id="before"))
+    [answer] = client.upload(chunk([make_call(rated_tenant, call_id=one) for one in "abc"]))
+    client.upload(chunk([make_call(rated_tenant, call_id=one) for one in "cd"]))
+    found = client.list_cdrs(upload_id=answer.upload_id)
+    assert sorted(cdr.call_id for cdr in found) == ["a", "b", "c"]
+
+
+def test_a_call_id_is_a_filter_without_its_tenant(client: Client, rated_tenant: int) -> None:
+    name = f"call of {rated_tenant}"
+    cdr = client.create_cdr(make_call(rated_tenant, call_id=name))
+    assert client.list_cdrs(call_id=name) == [cdr]
+
+
+def test_an_extension_number_must_exist(
+    client: Client, listed: tuple[int, int, list[types.Cdr]]
+) -> None:
+    tenant_id, _, cdrs = listed
+    found = client.list_cdrs(extension_number="101")
+    assert {cdrs[0].id, cdrs[4].id} <= {cdr.id for cdr in found}
+    for filters in ({"tenant_id": tenant_id, "extension_number": "1"}, {"extension_number": "?"}):
+        with not_found("EXTENSION_NOT_FOUND"):
+            client.cdrs.ListCdrs(cdr_pb.ListCdrsRequest(**filters))
+        with not_found("EXTENSION_NOT_FOUND"):
+            list(client.cdrs.ExportCdrs(cdr_pb.ExportCdrsRequest(**filters)))
+
+
 def test_filters_that_are_refused(client: Client, tenant: types.Tenant) -> None:
     bad: list[tuple[dict[str, Any], str]] = [
         ({"tenant_id": -1}, "tenant_id"),
@@ -136,6 +201,15 @@ def test_filters_that_are_refused(client: Client, tenant: types.Tenant) -> None:
         ({"unrated_reason": 4}, "unrated_reason"),
         ({"unrated_reason": -1}, "unrated_reason"),
         ({"search": "\x00"}, "search"),
+        ({"call_id": "c" * 256}, "call_id"),
+        ({"call_id": "\x00"}, "call_id"),
+        ({"direction": 4}, "direction"),
+        ({"disposition": 7}, "disposition"),
+        ({"extension_number": "1" * 65}, "extension_number"),
+        ({"rate_id": -1}, "rate_id"),
+        ({"matched_prefix": "+44"}, "matched_prefix"),
+        ({"matched_prefix": "4" * 33}, "matched_prefix"),
+        ({"upload_id": -1}, "upload_id"),
     ]
     for filters, field in bad:
         with invalid(field):

@@ -184,6 +184,19 @@ def test_no_tenant_is_read_whole_for_the_first_rows_of_several(
         # SQLite says that it sorts. It leaves each tenant's rows at the first that comes too late.
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        CdrFilter(tenant_id=1, call_id="a"),
+        CdrFilter(call_id="a"),
+        CdrFilter(call_id="a", within=(1, 2, 5)),
+    ],
+)
+def test_a_call_id_is_looked_up(database: Database, wanted: CdrFilter) -> None:
+    for found in plans(database, lambda c: cdr_lists.page(c, wanted, None, 50)):
+        assert "uq_cdrs_call" in found, found
+
+
 def plans(database: Database, ask: Callable[[Connection], object]) -> list[str]:
     """How the database would go about what ``ask`` sends."""
     with database.write() as connection:

@@ -8,6 +8,8 @@ from typing import Any
 from service.model import (
     Cdr,
     CdrFilter,
+    Direction,
+    Disposition,
     RatingStatus,
     Reversal,
     UnratedReason,
@@ -23,38 +25,49 @@ from service.rpc.conversion.rates import rate
 from service.rpc.conversion.tenants import extension, tenant
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
-_STATUSES = fields.members(RatingStatus)
-_REASONS = fields.members(UnratedReason)
 _DIMENSIONS = fields.members(UsageDimension)
+_ENUM_FILTERS: dict[str, tuple[str, dict[int, Any]]] = {
+    "direction": ("direction", fields.members(Direction)),
+    "disposition": ("disposition", fields.members(Disposition)),
+    "status": ("status", fields.members(RatingStatus)),
+    "unrated_reason": ("unrated reason", fields.members(UnratedReason)),
+}
 
 
 def cdr_filter(
     request: cdr_service_pb2.ListCdrsRequest | cdr_service_pb2.ExportCdrsRequest,
 ) -> CdrFilter:
     wrong = Wrong()
-    status = None
-    if request.status:
-        status = fields.enum(
-            request.status, _STATUSES, "status", "status", wrong, RatingStatus.RATED
-        )
-    reason = None
-    if request.unrated_reason:
-        reason = fields.enum(
-            *(request.unrated_reason, _REASONS, "unrated reason", "unrated_reason", wrong),
-            UnratedReason.NO_RATE,
-        )
     after_ns, before_ns = time_bounds(request, wrong)
     found = CdrFilter(
         tenant_id=request.tenant_id,
         search=request.search,
         extension_id=request.extension_id,
-        status=status,
-        unrated_reason=reason,
         started_after_ns=after_ns,
         started_before_ns=before_ns,
+        call_id=request.call_id,
+        extension_number=request.extension_number,
+        is_reversed=request.reversed if request.HasField("reversed") else None,
+        rate_id=request.rate_id,
+        matched_prefix=request.matched_prefix,
+        upload_id=request.upload_id,
+        **enum_filters(request, wrong),
     )
     wrong.refuse()
     return found
+
+
+def enum_filters(
+    request: cdr_service_pb2.ListCdrsRequest | cdr_service_pb2.ExportCdrsRequest, wrong: Wrong
+) -> dict[str, Any]:
+    """direction, disposition, status and unrated_reason, as far as they are set."""
+    return {
+        field: fields.enum(
+            getattr(request, field), known, what, field, wrong, next(iter(known.values()))
+        )
+        for field, (what, known) in _ENUM_FILTERS.items()
+        if getattr(request, field)
+    }
 
 
 def unrated_filter(
