@@ -1,7 +1,7 @@
 """Files of calls: CSV whose header has Call's field names, or JSON lines, protobuf JSON of Call.
 
-A record that cannot be read is reported with its line and stops nothing. Whether a call makes sense
-is for the server to say.
+A line is a record. One that cannot be read is reported with its line and its bytes, and stops
+nothing. Whether a call makes sense is for the server to say.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import Parse, ParseError
 
-from service.cli.csv_file import MAX_LINE_BYTES, CsvFile, check_text
+from service.cli.csv_file import CsvFile
+from service.cli.lines import BadLine, read_lines
 from service.cli.values import DIRECTION, DISPOSITION, read_enum, read_integer, read_time
 from tollwire.v1.types_pb2 import Call
 
@@ -29,36 +30,50 @@ OPTIONAL = (
     "call_id",
 )
 
-# The line that a record starts on, and the call, or a sentence that says why it cannot be read.
-Record = tuple[int, Call | str]
+_WITH_TENANT = (("tenant_id", *REQUIRED), OPTIONAL)
+
+_GZIP_SUFFIX = ".gz"
+
+# The line that a record starts on, and the call, or why it cannot be read.
+Record = tuple[int, Call | BadLine]
 
 
 def format_of(name: str) -> str | None:
     """The format that a file's name tells, or None."""
-    return next((f for suffix, f in _SUFFIXES.items() if name.lower().endswith(suffix)), None)
+    name = name.lower().removesuffix(_GZIP_SUFFIX)
+    return next((f for suffix, f in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def read_calls(stream: BinaryIO, format_name: str, tenant_id: int) -> Iterator[Record]:
-    """The records of a file. ``tenant_id`` (0: none) is for calls that name no tenant. BadFile
-    where the file as a whole cannot be read."""
-    if format_name == CSV:
-        return _csv_calls(stream, tenant_id)
-    return _json_calls(stream, tenant_id)
+class CallFile:
+    """The records of a file. ``tenant_id`` (0: none) is for calls that name no tenant;
+    ``multiline`` allows line breaks within the quoted fields of CSV. ``header`` is the header of a
+    CSV file as it is, and empty for JSON lines. BadFile where the file as a whole cannot be read.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, format_name: str, tenant_id: int, *, multiline: bool = False
+    ) -> None:
+        self._tenant_id = tenant_id
+        self._stream = stream
+        self._rows: CsvFile | None = None
+        self.header = b""
+        if format_name == CSV:
+            columns = (REQUIRED, ("tenant_id", *OPTIONAL)) if tenant_id else _WITH_TENANT
+            self._rows = CsvFile(stream, *columns, multiline=multiline)
+            self.header = self._rows.header
+
+    def __iter__(self) -> Iterator[Record]:
+        if self._rows is not None:
+            return _csv_calls(self._rows, self._tenant_id)
+        return _json_calls(self._stream, self._tenant_id)
 
 
-def _csv_calls(stream: BinaryIO, tenant_id: int) -> Iterator[Record]:
-    if tenant_id:
-        rows = CsvFile(stream, REQUIRED, ("tenant_id", *OPTIONAL))
-    else:
-        rows = CsvFile(stream, ("tenant_id", *REQUIRED), OPTIONAL)
+def _csv_calls(rows: CsvFile, tenant_id: int) -> Iterator[Record]:
     readers = _readers()
     columns = [(name, readers[name]) for name in rows.columns]
-
-    def calls() -> Iterator[Record]:
-        for line, row in rows:
-            yield line, row if isinstance(row, str) else _read_call(columns, row, tenant_id)
-
-    return calls()
+    for line, content, row in rows:
+        call = row if isinstance(row, str) else _read_call(columns, row, tenant_id)
+        yield line, BadLine(call, content) if isinstance(call, str) else call
 
 
 def _read_call(
@@ -78,14 +93,14 @@ def _readers() -> dict[str, Callable[[str], Any]]:
     return {
         "tenant_id": lambda text: read_integer(text, 64),
         "extension_id": lambda text: read_integer(text, 64),
-        "caller_number": check_text,
-        "destination_number": check_text,
+        "caller_number": str,
+        "destination_number": str,
         "direction": _remembering(DIRECTION),
         "disposition": _remembering(DISPOSITION),
         "duration_seconds": lambda text: read_integer(text, 64),
         "started_at": read_time,
         "ended_at": read_time,
-        "call_id": check_text,
+        "call_id": str,
     }
 
 
@@ -103,21 +118,16 @@ def _remembering(enum: EnumDescriptor) -> Callable[[str], int]:
 
 
 def _json_calls(stream: BinaryIO, tenant_id: int) -> Iterator[Record]:
-    number = 0
-    while data := stream.readline(MAX_LINE_BYTES):
-        number += 1
-        if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
-            while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-                pass
-            yield number, f"longer than {MAX_LINE_BYTES} bytes"
-        elif data.strip():
-            yield number, _parse_call(data, tenant_id)
+    for number, line, wrong in read_lines(stream):
+        if line and not line.isspace():
+            call = wrong or _parse_call(line, tenant_id)
+            yield number, BadLine(call, line) if isinstance(call, str) else call
 
 
-def _parse_call(data: bytes, tenant_id: int) -> Call | str:
+def _parse_call(line: bytes, tenant_id: int) -> Call | str:
     call = Call()
     try:
-        text = data.decode("utf-8-sig").strip()
+        text = line.decode().strip()
         if not text.startswith("{"):
             raise ParseError(f"must be an object, got {text[:80]!r}")
         Parse(text, call)

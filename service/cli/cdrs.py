@@ -208,6 +208,7 @@ def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
         for cdr in found:
             writer.write(_export_row(cdr))
             count += 1
+        writer.note_line_breaks()
         return count
 
     export(write, output)

@@ -15,10 +15,9 @@ import click
 import grpc
 from rich.progress import Progress, TaskID
 
-from service.cli.call_files import CSV, JSON_LINES, Record, format_of, read_calls
+from service.cli.call_files import CSV, JSON_LINES, CallFile, Record, format_of
 from service.cli.connection import Client, connected
 from service.cli.control_totals import Tally
-from service.cli.csv_file import BadFile
 from service.cli.failures import (
     INTERRUPTED,
     REFUSED,
@@ -27,7 +26,9 @@ from service.cli.failures import (
     failure_of,
     reason_of,
 )
+from service.cli.files import multiline_option
 from service.cli.interrupts import Interrupts
+from service.cli.lines import BadFile, BadLine
 from service.cli.output import byte_progress, json_document, note, print_fields, printable
 from service.cli.upload import (
     DEFAULT_CHUNK_CALLS,
@@ -98,8 +99,9 @@ class Report:
     "--format",
     "format_name",
     type=click.Choice([CSV, JSON_LINES]),
-    help="Default: by the file's name, .csv or .jsonl.",
+    help="Default: by the file's name, .csv or .jsonl, or these with .gz.",
 )
+@multiline_option
 @click.option(
     "--chunk",
     type=click.IntRange(1, 10_000),
@@ -134,6 +136,7 @@ def upload_cdrs(
     file: str,
     tenant_id: int | None,
     format_name: str | None,
+    multiline: bool,
     chunk: int,
     window: int,
     retries: int,
@@ -143,7 +146,8 @@ def upload_cdrs(
 ) -> None:
     """Upload a file of calls ("-": standard input), rate them and record them.
 
-    CSV with Call's field names in the header, or JSON lines. A bad record stops no other. A broken
+    CSV with Call's field names in the header, or JSON lines. A line is a record, and a bad one
+    stops no other. A gzip file is read as it is. A broken
     connection is resumed; so is a run that was killed, by the same command again. A record that is
     sent twice is there once. In the end the server must have as many records as the file has, and
     of the same duration.
@@ -153,7 +157,9 @@ def upload_cdrs(
         raise click.UsageError("--format is needed: the file's name does not tell it")
     state = None
     if file != "-":
-        state = UploadState.of(Path(file), client.server, format_name, tenant_id or 0)
+        reading: dict[str, str | int] = {"format": format_name, "tenant_id": tenant_id or 0}
+        reading["multiline"] = multiline
+        state = UploadState.of(Path(file), client.server, reading)
     report = Report(failures)
     with (
         click.open_file(file, "rb") as opened,
@@ -162,7 +168,7 @@ def upload_cdrs(
     ):
         stream = cast(BinaryIO, opened)
         try:
-            records = read_calls(stream, format_name, tenant_id or 0)
+            records = CallFile(stream, format_name, tenant_id or 0, multiline=multiline)
         except BadFile as error:
             raise Failure(f"{file}: {error}", USAGE) from None
         bar = _Bar(progress, stream, None if file == "-" else Path(file).stat().st_size)
@@ -179,7 +185,7 @@ def upload_cdrs(
         upload = Upload(client, upload_id or 0, settled, broken, window, retries)
         settled_before = _begin(upload, state, no_resume)
         tally = Tally()
-        calls = tally.count(_readable(records, report))
+        calls = tally.count(_readable(iter(records), report))
         with _says_how_to_resume(client, upload, state):
             _pass_by(calls, settled_before, upload, report)
             upload.send(chunked(calls, chunk, settled_before), tally.totals)
@@ -213,8 +219,8 @@ def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
 
 def _readable(records: Iterator[Record], report: Report) -> Iterator[tuple[int, Call]]:
     for line, call in records:
-        if isinstance(call, str):
-            report.cannot_read(line, call)
+        if isinstance(call, BadLine):
+            report.cannot_read(line, call.message)
         else:
             yield line, call
 
@@ -265,6 +271,12 @@ def _says_how_to_resume(
         failure = failure_of(error, client.server)
         message = f"{failure.message}; {how} (upload {upload.id})"
         raise Failure(message, failure.exit_code) from None
+    except BadFile as error:
+        message = (
+            f"{error}; mend the file and upload it again: what is recorded already is not recorded"
+            f" twice (upload {upload.id})"
+        )
+        raise Failure(message, USAGE) from None
     except KeyboardInterrupt:
         message = f"interrupted; {how} (upload {upload.id})"
         raise Failure(message, INTERRUPTED) from None

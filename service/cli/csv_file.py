@@ -1,93 +1,182 @@
 """CSV files with a header of known columns: what decks of rates and lists of calls have in common.
 
-UTF-8, with or without a byte order mark; lines end as they like; fields may be quoted. A row that
-cannot be read is reported with its line, and the rows after it are read.
+UTF-8, with or without a byte order mark. A line is a record, so a stray quote damages its own line
+and no other; within a line fields may be quoted as RFC 4180 says. ``multiline`` also allows line
+breaks within quotes. A record that cannot be read is reported with its line, and those after it are
+read.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TextIO
 
-MAX_LINE_BYTES = 1024 * 1024
+from service.cli.lines import MAX_LINE_BYTES, BadFile, Line, read_lines
+from service.cli.output import note
 
+# The line that a record starts on, its bytes, and its fields or why it cannot be read.
+_Row = tuple[int, bytes, list[str] | str]
 
-class BadFile(ValueError):
-    """The file as a whole cannot be what it should be."""
+_FIELD = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^",]*+)'
+_WELL_QUOTED = re.compile(f"{_FIELD}(?:,{_FIELD})*+")
+_NUL = "has a NUL byte (0x00), which no text may have"
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 class CsvFile:
-    """The rows of a CSV file: pairs of the line it starts on, and its fields in the order of
-    ``columns``, or a sentence that says why it cannot be read. Empty lines are no rows."""
+    """The rows of a CSV file: the line it starts on, its bytes without the line end, and its
+    fields in the order of ``columns`` or a sentence that says why it cannot be read. Blank lines
+    are no rows. ``header`` is the header as it stands in the file."""
 
     def __init__(
-        self, stream: BinaryIO, required: Sequence[str], optional: Sequence[str] = ()
+        self,
+        stream: BinaryIO,
+        required: Sequence[str],
+        optional: Sequence[str] = (),
+        *,
+        multiline: bool = False,
     ) -> None:
-        self._reader = csv.reader(_lines(stream), strict=True)
-        self.columns = self._header(required, optional)
+        self._rows = _multiline_rows(stream) if multiline else _rows(stream)
+        number, self.header, fields = next(self._rows, (1, b"", []))
+        if isinstance(fields, str):
+            raise BadFile(f"line {number}: the header cannot be read: {fields}")
+        self.columns = [name.strip().lower() for name in fields]
+        self._check(number, required, optional)
 
-    def _header(self, required: Sequence[str], optional: Sequence[str]) -> list[str]:
-        try:
-            columns = [name.strip().lower() for name in next(self._reader, [])]
-        except csv.Error as error:
-            raise BadFile(f"the header cannot be read: {error}") from None
+    def _check(self, number: int, required: Sequence[str], optional: Sequence[str]) -> None:
         known = [*required, *optional]
-        unknown = [name for name in columns if name not in known]
+        unknown = [name for name in self.columns if name not in known]
         if unknown:
             raise BadFile(
-                f"line 1: no column is called {', '.join(map(repr, unknown))};"
-                f" there are: {', '.join(known)}"
+                f"line {number}: no column is called {', '.join(map(repr, unknown))};"
+                f" there are: {', '.join(known)}{_separator_advice(self.columns)}"
             )
-        missing = [name for name in required if name not in columns]
+        missing = [name for name in required if name not in self.columns]
         if missing:
-            raise BadFile(f"line 1: the header lacks {', '.join(missing)}")
-        twice = sorted({name for name in columns if columns.count(name) > 1})
+            raise BadFile(f"line {number}: the header lacks {', '.join(missing)}")
+        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
-            raise BadFile(f"line 1: the header has {', '.join(twice)} twice")
-        return columns
+            raise BadFile(f"line {number}: the header has {', '.join(twice)} twice")
 
-    def __iter__(self) -> Iterator[tuple[int, list[str] | str]]:
+    def __iter__(self) -> Iterator[_Row]:
         width = len(self.columns)
-        while True:
-            line = self._reader.line_num + 1
-            try:
-                row = next(self._reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, f"not CSV: {error}"
-                continue
-            if len(row) == width:
-                yield line, row
-            elif row:
-                yield line, f"has {len(row)} fields where the header has {width}"
+        for row in self._rows:
+            fields = row[2]
+            if len(fields) == width or isinstance(fields, str):
+                yield row
+            else:
+                wrong = f"has {len(fields)} fields where the header has {width}"
+                yield row[0], row[1], wrong
 
 
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    """The lines as text. Bytes that are no UTF-8 become lone surrogates, which no field is let
-    through with. A line that is too long comes in pieces, which are no rows either."""
-    encoding = "utf-8-sig"
-    while line := stream.readline(MAX_LINE_BYTES):
-        yield line.decode(encoding, "surrogateescape")
-        encoding = "utf-8"
+def _separator_advice(columns: Sequence[str]) -> str:
+    for separator, name in _SEPARATORS.items():
+        if len(columns) == 1 and separator in columns[0]:
+            return f" (the columns are separated by {name}; they must be separated by commas)"
+    return ""
+
+
+def _rows(stream: BinaryIO) -> Iterator[_Row]:
+    """Each line that is not blank as a row."""
+    for number, line, wrong in read_lines(stream):
+        if line and not line.isspace():
+            yield number, line, wrong or _fields(line)
+
+
+def _fields(line: bytes) -> list[str] | str:
+    """The fields of a line, or why they cannot be read."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return _not_utf8(error)
+    if "\0" in text:
+        return _NUL
+    if '"' not in text:
+        return text.split(",")
+    if _WELL_QUOTED.fullmatch(text) is None:
+        return _misquoted(text)
+    try:
+        return next(csv.reader([text], strict=True))
+    except csv.Error as error:
+        return f"not CSV: {error}"
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"is not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
+
+
+def _misquoted(text: str) -> str:
+    """What is wrong with the quotes of a line."""
+    if text.count('"') % 2:
+        return (
+            'not CSV: a quote (") is opened and not closed on this line; a quote within a field is'
+            ' written "" in a quoted field; --multiline reads fields with line breaks in them'
+        )
+    return (
+        'not CSV: a quote (") stands in a field that is not quoted, or behind the end of a quoted'
+        ' field; a quote within a field is written "" in a quoted field'
+    )
+
+
+def _multiline_rows(stream: BinaryIO) -> Iterator[_Row]:
+    """Rows whose quoted fields may contain line breaks."""
+    taken: list[Line] = []  # the lines of the row that is being read
+
+    def texts() -> Iterator[str]:
+        for line in read_lines(stream, keep_ends=True):
+            taken.append(line)
+            yield line[1].decode(errors="surrogateescape")
+
+    reader = csv.reader(texts(), strict=True)
+    while True:
+        taken.clear()
+        fields: list[str] | str
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fields = f"not CSV: {error}"
+        content = b"".join(line for _, line, _ in taken)
+        if not content.strip():
+            continue
+        first, last = taken[0][0], taken[-1][0]
+        wrong = next((wrong for *_, wrong in taken if wrong), "") or _wrong_text(content)
+        if wrong:
+            fields = wrong
+        if isinstance(fields, str) and last > first:
+            fields = f"{fields} (lines {first} to {last})"
+        yield first, content.rstrip(b"\r\n")[:MAX_LINE_BYTES], fields
+
+
+def _wrong_text(content: bytes) -> str:
+    try:
+        return _NUL if "\0" in content.decode() else ""
+    except UnicodeDecodeError as error:
+        return _not_utf8(error)
 
 
 class CsvWriter:
-    """Writes rows that ``CsvFile`` reads back the same."""
+    """Writes rows that ``CsvFile`` reads back the same; where a field has a line break, only with
+    ``multiline``."""
 
     def __init__(self, out: TextIO) -> None:
         self._plain = csv.writer(out, lineterminator="\n")
         # A carriage return alone ends a line for readers, but is no reason for a writer to quote.
         self._quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        self._broken_rows = 0
 
     def write(self, row: Sequence[str]) -> None:
-        writer = self._quoting if any("\r" in field for field in row) else self._plain
-        writer.writerow(row)
+        broken = any("\n" in field or "\r" in field for field in row)
+        self._broken_rows += broken
+        (self._quoting if broken else self._plain).writerow(row)
 
-
-def check_text(text: str) -> str:
-    """The text itself; ValueError where its bytes were no UTF-8."""
-    if any("\udc80" <= c <= "\udcff" for c in text):
-        raise ValueError("is not UTF-8")
-    return text
+    def note_line_breaks(self) -> None:
+        """Says on stderr that the file needs --multiline, if it does."""
+        if self._broken_rows:
+            note(
+                f"{self._broken_rows:,} records have a line break in a field;"
+                " the file is read back with --multiline"
+            )

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
-from service.cli.csv_file import CsvFile, CsvWriter, check_text
+from service.cli.csv_file import CsvFile, CsvWriter
 from service.cli.values import read_boolean, read_integer, read_time_or_date, write_time
 from tollwire.v1.types_pb2 import Interval, Rate
 
@@ -31,12 +31,12 @@ class DeckFile:
     """The rates of a CSV file: pairs of a line and the rate on it, or a sentence that says why it
     cannot be read."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._file = CsvFile(stream, REQUIRED, OPTIONAL)
+    def __init__(self, stream: BinaryIO, *, multiline: bool = False) -> None:
+        self._file = CsvFile(stream, REQUIRED, OPTIONAL, multiline=multiline)
 
     def __iter__(self) -> Iterator[tuple[int, Rate | str]]:
         columns = [(name, _READERS[name]) for name in self._file.columns]
-        for line, row in self._file:
+        for line, _, row in self._file:
             yield line, row if isinstance(row, str) else _read_rate(columns, row)
 
 
@@ -62,11 +62,11 @@ def _read_intervals(text: str) -> list[Interval]:
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    "prefix": check_text,
-    "destination": check_text,
+    "prefix": str,
+    "destination": str,
     # Money stays text all the way: the server reads it, exactly.
-    "cost_per_minute": lambda text: check_text(text.strip()),
-    "connect_fee": lambda text: check_text(text.strip()),
+    "cost_per_minute": str.strip,
+    "connect_fee": str.strip,
     "billing_increment": lambda text: read_integer(text, 32),
     "minimum_seconds": lambda text: read_integer(text, 32),
     "effective_from": read_time_or_date,
@@ -85,6 +85,7 @@ def write_deck(parts: Iterable[Iterable[Rate]], out: TextIO) -> int:
         for rate in part:
             writer.write(_row(rate))
             count += 1
+    writer.note_line_breaks()
     return count
 
 

@@ -1,4 +1,4 @@
-"""Files that the commands write."""
+"""Files that the commands read and write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+import click
+
 from service.cli.output import note
+
+multiline_option = click.option(
+    "--multiline",
+    is_flag=True,
+    help="Read CSV in which quoted fields contain line breaks. A stray quote then damages more than"
+    " its own line.",
+)
 
 
 def export(write: Callable[[TextIO], int], output: Path | None) -> None:

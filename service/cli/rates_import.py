@@ -21,10 +21,10 @@ import click
 from rich.progress import Progress
 
 from service.cli.connection import Client, connected
-from service.cli.csv_file import BadFile
 from service.cli.deck_csv import DeckFile, write_deck
 from service.cli.failures import REFUSED, USAGE, Failure
-from service.cli.files import export
+from service.cli.files import export, multiline_option
+from service.cli.lines import BadFile
 from service.cli.output import (
     byte_progress,
     json_document,
@@ -103,7 +103,9 @@ class SpooledDeck:
             yield request
 
 
-def read_deck(stream: BinaryIO, spool: IO[bytes], progress: Progress) -> SpooledDeck:
+def read_deck(
+    stream: BinaryIO, spool: IO[bytes], progress: Progress, *, multiline: bool = False
+) -> SpooledDeck:
     """Reads a whole file, and writes what is to be sent of it to ``spool``."""
     task = progress.add_task("reading", total=_size(stream), records="")
     deck = SpooledDeck(spool)
@@ -114,7 +116,7 @@ def read_deck(stream: BinaryIO, spool: IO[bytes], progress: Progress) -> Spooled
         spool.write(_SIZE.pack(len(data)) + data)
         part.Clear()
 
-    for line, rate in DeckFile(stream):
+    for line, rate in DeckFile(stream, multiline=multiline):
         if isinstance(rate, str):
             deck.unreadable += 1
             if len(deck.problems) < KEPT_PROBLEMS:
@@ -167,6 +169,7 @@ def send_deck(
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 @click.option("--allow-empty", is_flag=True, help="With --mode replace: delete all rates.")
+@multiline_option
 @connected
 def import_rates(
     client: Client,
@@ -175,17 +178,19 @@ def import_rates(
     mode: ImportMode.ValueType,
     dry_run: bool,
     allow_empty: bool,
+    multiline: bool,
 ) -> None:
     """Import a deck of rates from a CSV file ("-": standard input): all of it or none.
 
     Columns: prefix, destination, cost_per_minute, billing_increment; optional: connect_fee,
-    minimum_seconds, effective_from, effective_to, blocked, intervals.
+    minimum_seconds, effective_from, effective_to, blocked, intervals. A line is a rate. A gzip file
+    is read as it is. Where a line cannot be read, nothing is imported.
     """
     may_be_empty = allow_empty and mode == IMPORT_MODE_REPLACE
     # In memory, and on disk where it is much.
     with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as spool, byte_progress() as progress:
         try:
-            deck = read_deck(file, spool, progress)
+            deck = read_deck(file, spool, progress, multiline=multiline)
         except BadFile as error:
             raise Failure(f"{file.name}: {error}", USAGE) from None
         if not deck.lines and not deck.unreadable and not may_be_empty:

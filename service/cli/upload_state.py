@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +29,16 @@ class UploadState:
     about: dict[str, str | int]
 
     @classmethod
-    def of(cls, file: Path, server: str, format_name: str, tenant_id: int) -> UploadState:
-        """The note about the upload of a file as it is now."""
+    def of(cls, file: Path, server: str, reading: Mapping[str, str | int]) -> UploadState:
+        """The note about the upload of a file as it is now; ``reading`` is what decides how it is
+        read."""
         status = file.stat()
         about: dict[str, str | int] = {
             "file": str(file.resolve()),
             "size": status.st_size,
             "changed_ns": status.st_mtime_ns,
             "server": server,
-            "format": format_name,
-            "tenant_id": tenant_id,
+            **reading,
         }
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
         return cls(state_folder() / f"{name}.json", about)

@@ -8,8 +8,8 @@ import json
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from service.cli.call_files import CSV, JSON_LINES, Record, format_of, read_calls
-from service.cli.csv_file import MAX_LINE_BYTES, BadFile
+from service.cli.call_files import CSV, JSON_LINES, CallFile, Record, format_of
+from service.cli.lines import MAX_LINE_BYTES, BadFile, BadLine
 from tollwire.v1.types_pb2 import Call
 
 CALL = Call(
@@ -28,7 +28,7 @@ CALL.ended_at.FromJsonString("2026-03-01T08:31:00Z")
 
 def read(text: str | bytes, format_name: str, tenant_id: int = 0) -> list[Record]:
     data = text.encode() if isinstance(text, str) else text
-    return list(read_calls(io.BytesIO(data), format_name, tenant_id))
+    return list(CallFile(io.BytesIO(data), format_name, tenant_id))
 
 
 def test_csv() -> None:
@@ -81,8 +81,9 @@ def test_csv_records_that_cannot_be_read(value: str, message: str) -> None:
         CSV,
     )
     assert bad[0] == 2
-    assert isinstance(bad[1], str)
-    assert message in bad[1]
+    assert isinstance(bad[1], BadLine)
+    assert message in bad[1].message
+    assert bad[1].content == f"1,{value}".encode()
     assert isinstance(good[1], Call)
 
 
@@ -124,19 +125,21 @@ def test_json_lines() -> None:
 def test_json_records_that_cannot_be_read(line: bytes) -> None:
     bad, good = read(line + b'\n{"tenantId": 1}\n', JSON_LINES)
     assert bad[0] == 1
-    assert isinstance(bad[1], str)
-    assert bad[1].startswith("not a call in protobuf JSON: ")
+    assert isinstance(bad[1], BadLine)
+    assert bad[1].message.startswith("not a call in protobuf JSON: ")
+    assert bad[1].content == line
     assert good == (2, Call(tenant_id=1))
 
 
 def test_a_line_without_end_is_not_read_into_memory() -> None:
     text = b'{"callId": "' + b"x" * (2 * MAX_LINE_BYTES) + b'"}\n{"tenantId": 1}\n'
     bad, good = read(text, JSON_LINES)
-    assert bad == (1, f"longer than {MAX_LINE_BYTES} bytes")
+    kept = text[:MAX_LINE_BYTES]
+    assert bad == (1, BadLine(f"is longer than {MAX_LINE_BYTES:,} bytes", kept))
     assert good == (2, Call(tenant_id=1))
 
 
 def test_formats_by_name() -> None:
     names = ("calls.csv", "CALLS.CSV", "c.jsonl", "c.ndjson", "c.json", "calls", "calls.csv.gz")
     found = [format_of(name) for name in names]
-    assert found == [CSV, CSV, JSON_LINES, JSON_LINES, JSON_LINES, None, None]
+    assert found == [CSV, CSV, JSON_LINES, JSON_LINES, JSON_LINES, None, CSV]

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cli.csv_file import BadFile
 from service.cli.deck_csv import DeckFile, write_deck
+from service.cli.lines import BadFile
 from tollwire.v1.types_pb2 import Interval, Rate
 
 HEADER = "prefix,destination,cost_per_minute,billing_increment"
 
 
-def read(text: str | bytes) -> list[tuple[int, Rate | str]]:
+def read(text: str | bytes, *, multiline: bool = False) -> list[tuple[int, Rate | str]]:
     data = text.encode() if isinstance(text, str) else text
-    return list(DeckFile(io.BytesIO(data)))
+    return list(DeckFile(io.BytesIO(data), multiline=multiline))
 
 
 def test_the_four_columns_that_every_deck_has() -> None:
@@ -64,10 +64,29 @@ def test_files_as_they_come(data: bytes) -> None:
     assert record[1].destination == "UK"
 
 
-def test_a_quoted_field_keeps_its_commas_quotes_and_lines() -> None:
-    records = read(f'{HEADER}\n44,"UK, ""mobile""\nand more",0.02,6\n33,France,0.01,6\n')
-    assert [line for line, _ in records] == [2, 4]
-    assert records[0][1].destination == 'UK, "mobile"\nand more'  # type: ignore[union-attr]
+def test_a_quoted_field_keeps_its_commas_and_quotes() -> None:
+    ((_, rate),) = read(f'{HEADER}\n44,"UK, ""mobile""",0.02,6\n')
+    assert isinstance(rate, Rate)
+    assert rate.destination == 'UK, "mobile"'
+
+
+def test_a_line_break_in_a_field_must_be_asked_for() -> None:
+    text = f'{HEADER}\n44,"UK\r\n\nand more",0.02,6\n33,France,0.01,6\n'
+    records = read(text, multiline=True)
+    assert [line for line, _ in records] == [2, 5]
+    assert records[0][1].destination == "UK\r\n\nand more"  # type: ignore[union-attr]
+    first, second, good = read(text)
+    assert [first[0], second[0], good[0]] == [2, 4, 5]
+    assert isinstance(first[1], str) and "--multiline" in first[1]
+    assert isinstance(second[1], str)
+    assert isinstance(good[1], Rate)
+
+
+def test_a_quote_that_is_not_closed_is_told_with_its_lines() -> None:
+    text = f'{HEADER}\n44,"UK,0.02,6\n33,France,0.01,6\n'
+    ((line, message),) = read(text, multiline=True)
+    assert line == 2
+    assert message == "not CSV: unexpected end of data (lines 2 to 3)"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +95,7 @@ def test_a_quoted_field_keeps_its_commas_quotes_and_lines() -> None:
         ("", "lacks prefix, destination, cost_per_minute, billing_increment"),
         ("prefix,destination,cost_per_minute\n", "lacks billing_increment"),
         (HEADER + ",price\n", "'price'"),
-        (HEADER.replace(",", ";") + "\n", "'prefix;destination"),
+        (HEADER.replace(",", ";") + "\n", "must be separated by commas"),
         (HEADER + ",prefix\n", "prefix twice"),
         ('"prefix', "header cannot be read"),
     ],
@@ -93,12 +112,18 @@ def test_headers_that_are_refused(text: str, message: str) -> None:
         (b"44,UK,0,02,6", "has 5 fields where the header has 4"),
         (b"44,UK,0.02,six", "billing_increment: must be a whole number, got 'six'"),
         (b"44,UK,0.02,2147483648", "billing_increment: does not fit 32 bits"),
-        (b"44,\xff,0.02,6", "destination: is not UTF-8"),
-        (b'44,"UK" ,0.02,6', "not CSV"),
+        (b"44,\xff,0.02,6", "is not UTF-8: byte 0xff at position 4"),
+        (b"44,U\0K,0.02,6", "has a NUL byte"),
+        (b'44,"UK" ,0.02,6', 'not CSV: a quote (") stands in a field that is not quoted'),
+        (b'44,U"K"0,0.02,6', 'not CSV: a quote (") stands in a field that is not quoted'),
+        (b'44,"UK,0.02,6', 'not CSV: a quote (") is opened and not closed on this line'),
     ],
 )
-def test_rows_that_cannot_be_read_do_not_hide_the_next(row: bytes, message: str) -> None:
-    bad, good = read(HEADER.encode() + b"\n" + row + b"\n33,France,0.01,6\n")
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_rows_that_cannot_be_read_do_not_hide_the_next(
+    row: bytes, message: str, end: bytes
+) -> None:
+    bad, good = read(HEADER.encode() + end + row + end + b"33,France,0.01,6" + end)
     assert bad[0] == 2
     assert isinstance(bad[1], str)
     assert message in bad[1]
@@ -164,4 +189,4 @@ def test_what_is_written_is_read_back(
         deck.append(rate)
     out = io.StringIO()
     assert write_deck([deck], out) == len(deck)
-    assert [rate for _, rate in read(out.getvalue())] == deck
+    assert [rate for _, rate in read(out.getvalue(), multiline=True)] == deck

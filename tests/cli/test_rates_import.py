@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -70,7 +71,7 @@ def test_what_the_server_rejects_is_named_by_its_line(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path
 ) -> None:
     path = deck(tmp_path, '44,"UK\nand more",0.02,6', "", "33,France,bad,6", "34,Spain,bad,6")
-    result = tollwire("rates", "import", path, "--tenant", "1")
+    result = tollwire("rates", "import", path, "--tenant", "1", "--multiline")
     assert result.exit_code == 1
     assert not fake.rating.taken
     assert "line 5: cost_per_minute: is bad\nline 6: cost_per_minute: is bad" in result.stdout
@@ -94,6 +95,29 @@ def test_rows_that_cannot_be_read_change_nothing_and_are_reported_with_the_other
     assert f"line {line + 1}: cost_per_minute: is bad" in result.stdout
     assert "rejected       2" in result.stdout
     assert "created        0" in result.stdout
+
+
+def test_a_stray_quote_refuses_the_deck_and_names_its_line(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    path = deck(tmp_path, "44,UK,0.02,6", '33,"France,0.01,6', "34,Spain,0.01,6")
+    result = tollwire("rates", "import", path, "--tenant", "1")
+    assert result.exit_code == 1
+    assert not fake.rating.taken
+    assert 'line 3: not CSV: a quote (") is opened and not closed' in result.stdout
+    assert result.stderr == "tollwire: 1 rate rejected; nothing was changed\n"
+
+
+def test_a_deck_is_read_from_gzip(tollwire: Tollwire, fake: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "deck.csv.gz"
+    path.write_bytes(gzip.compress(f"{HEADER}\n44,UK,0.02,6\n".encode()))
+    result = tollwire("rates", "import", str(path), "--tenant", "1")
+    assert result.exit_code == 0, result.output
+    assert [rate.prefix for rate in fake.rating.taken[0]] == ["44"]
+    path.write_bytes(path.read_bytes()[:-4])
+    damaged = tollwire("rates", "import", str(path), "--tenant", "1")
+    assert damaged.exit_code == 2
+    assert "the gzip file ends early" in damaged.stderr
 
 
 @pytest.mark.parametrize("parts_sent", [1, 3])

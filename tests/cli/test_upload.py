@@ -3,6 +3,7 @@ record."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,6 +274,31 @@ def test_files_that_are_refused_as_a_whole(
     assert result.exit_code == 2
     assert message in result.stderr
     assert not fake.cdrs.uploads
+
+
+def test_a_gzip_file_is_read_and_a_damaged_one_named(
+    tollwire: Tollwire, fake: FakeServer, calls_csv: Path
+) -> None:
+    packed = calls_csv.with_suffix(".csv.gz")
+    packed.write_bytes(gzip.compress(calls_csv.read_bytes()))
+    assert tollwire("cdrs", "upload", str(packed)).exit_code == 0
+    assert stored_ids(fake) == ALL_IDS
+    packed.write_bytes(packed.read_bytes()[:-4])
+    damaged = tollwire("cdrs", "upload", str(packed))
+    assert damaged.exit_code == 2
+    assert "the gzip file ends early: a part of it is missing; mend the file" in damaged.stderr
+
+
+def test_line_breaks_within_quotes_must_be_asked_for(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text(f"{HEADER}\n{row(0, chr(34) + '44' + chr(10) + '20' + chr(34))}\n{row(1)}\n")
+    assert tollwire("cdrs", "upload", str(path)).exit_code == 1
+    assert stored_ids(fake) == ["c1"]
+    result = tollwire("cdrs", "upload", str(path), "--multiline")
+    assert result.exit_code == 0, result.output
+    assert stored_ids(fake, 2) == ["c0", "c1"]
 
 
 def test_an_empty_file_is_an_empty_upload(tollwire: Tollwire, tmp_path: Path) -> None:

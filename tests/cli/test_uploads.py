@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.call_files import JSON_LINES, read_calls
+from service.cli.call_files import JSON_LINES, CallFile
 from tests.cli.conftest import Tollwire
 from tests.cli.fake import FakeServer
 from tollwire.v1.cdr_service_pb2 import ControlTotals
@@ -87,6 +87,6 @@ def test_a_file_of_failures_is_one_of_calls(
     assert result.exit_code == 0, result.output
     assert "record 2: started_at is no time, and is left out" in result.stderr
     assert "3 records written" in result.stderr
-    read = [call for _, call in read_calls(io.BytesIO(path.read_bytes()), JSON_LINES, 0)]
+    read = [call for _, call in CallFile(io.BytesIO(path.read_bytes()), JSON_LINES, 0)]
     failed[1].ClearField("started_at")
     assert read == failed
