@@ -11,7 +11,7 @@ epoch (``…_ns``), durations are whole seconds (``…_seconds``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import add, sub
 from typing import Generic, NamedTuple, TypeVar
@@ -151,6 +151,8 @@ class Rate:
     created_at_ns: int = 0
     updated_at_ns: int = 0
     version_id: int = 0
+    # Of the tenant's deck that brought this state; not compared.
+    rate_revision: int = field(default=0, compare=False)
 
     @property
     def etag(self) -> str:

@@ -18,6 +18,7 @@ from service.decks import Decks, tenant_not_found
 from service.errors import Aborted, AlreadyExists, NotFound, Reason, invalid_field
 from service.model import ImportMode, ImportOutcome, Page, Rate
 from service.rate_checks import check_rate, normalized
+from service.request import present
 from service.storage import decks as stored_decks
 from service.storage import ids
 from service.storage import rates as storage
@@ -50,11 +51,12 @@ class Rates:
             revision = _lock_deck(connection, rate.tenant_id) + 1
             _refuse_taken(connection, rate)
             rate_id = ids.take(connection, "rate_versions")
-            rate = replace(rate, id=rate_id, version_id=rate_id)
+            rate = replace(rate, id=rate_id, version_id=rate_id, rate_revision=revision)
             storage.add(connection, rate, revision)
             _enter(connection, "CreateRate", now_ns, None, rate)
             stored_decks.advance(connection, rate.tenant_id, revision)
         self._decks.refresh_after_commit()
+        present().leaves_rates_at(revision)
         return rate
 
     def get(self, rate_id: int) -> Rate:
@@ -93,40 +95,44 @@ class Rates:
         """
         refuse(check_id("id", rate.id), "rate.")
         with self._database.write() as connection:
-            revision, present = self._hold(connection, rate.id, etag)
-            if rate.tenant_id not in (0, present.tenant_id):
+            revision, stored = self._hold(connection, rate.id, etag)
+            if rate.tenant_id not in (0, stored.tenant_id):
                 raise invalid_field(
                     "rate.tenant_id",
-                    f"must be 0 or the owner's, {present.tenant_id}; got {rate.tenant_id}",
+                    f"must be 0 or the owner's, {stored.tenant_id}; got {rate.tenant_id}",
                 )
-            changed = replace(present, **{name: getattr(rate, name) for name in fields})
+            changed = replace(stored, **{name: getattr(rate, name) for name in fields})
             refuse(check_rate(changed), "rate.")
             changed = normalized(changed)
-            if changed == present:
-                return present
-            if storage.position(changed) != storage.position(present):
+            if changed == stored:
+                present().leaves_rates_at(revision)
+                return stored
+            if storage.position(changed) != storage.position(stored):
                 _refuse_taken(connection, changed)
             changed = replace(
                 changed,
                 version_id=ids.take(connection, "rate_versions"),
                 updated_at_ns=self._clock_ns(),
+                rate_revision=revision + 1,
             )
-            storage.retire(connection, present.version_id, revision + 1)
+            storage.retire(connection, stored.version_id, revision + 1)
             storage.add(connection, changed, revision + 1)
-            _enter(connection, "UpdateRate", changed.updated_at_ns, present, changed)
+            _enter(connection, "UpdateRate", changed.updated_at_ns, stored, changed)
             stored_decks.advance(connection, changed.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
+        present().leaves_rates_at(revision + 1)
         return changed
 
     def delete(self, rate_id: int, etag: str) -> None:
         """Aborted ETAG_MISMATCH where ``etag`` is not empty and not the present one."""
         refuse(check_id("id", rate_id))
         with self._database.write() as connection:
-            revision, present = self._hold(connection, rate_id, etag)
-            storage.retire(connection, present.version_id, revision + 1)
-            _enter(connection, "DeleteRate", self._clock_ns(), present, None)
-            stored_decks.advance(connection, present.tenant_id, revision + 1)
+            revision, stored = self._hold(connection, rate_id, etag)
+            storage.retire(connection, stored.version_id, revision + 1)
+            _enter(connection, "DeleteRate", self._clock_ns(), stored, None)
+            stored_decks.advance(connection, stored.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
+        present().leaves_rates_at(revision + 1)
 
     def export(self, tenant_id: int) -> Iterator[Sequence[Rate]]:
         """All rates of a tenant as they are now, by prefix and effective_from, in parts. What
@@ -145,7 +151,9 @@ class Rates:
         the intake that it is given, as they come. NotFound TENANT_NOT_FOUND; Exhausted
         TOO_MANY_STREAMS where the imports under way fill the memory that there is for them."""
         refuse(check_id("tenant_id", tenant_id))
-        return self._imports.run(tenant_id, mode, dry_run, fill)
+        outcome = self._imports.run(tenant_id, mode, dry_run, fill)
+        present().leaves_rates_at(outcome.rate_revision)
+        return outcome
 
     def _export(self, tenant_id: int, revision: int) -> Iterator[Sequence[Rate]]:
         after = None
@@ -167,16 +175,16 @@ class Rates:
             raise _rate_not_found(rate_id)
         revision = _lock_deck(connection, found.tenant_id)
         # Once more: it may have changed before the lock was there.
-        present = storage.get(connection, rate_id)
-        if present is None:
+        stored = storage.get(connection, rate_id)
+        if stored is None:
             raise _rate_not_found(rate_id)
-        if etag and etag != present.etag:
+        if etag and etag != stored.etag:
             raise Aborted(
                 Reason.ETAG_MISMATCH,
                 f"rate {rate_id} has changed since it was read; read it again",
-                metadata={"rate_id": str(rate_id), "etag": present.etag},
+                metadata={"rate_id": str(rate_id), "etag": stored.etag},
             )
-        return revision, present
+        return revision, stored
 
 
 def _enter(

@@ -77,8 +77,9 @@ class Request:
 
     ``remaining_seconds`` says how long its client will wait, None for without end; ``is_wanted``
     whether the client still does. ``tenant_id`` is the tenant whom it is about, as soon as that is
-    known; 0 for none, SEVERAL for more than one. ``id`` names the request in logs; empty: nobody
-    asked, and the request is the same for all threads of the service itself.
+    known; 0 for none, SEVERAL for more than one. ``rate_revision`` is that of a tenant's deck after
+    what the request has changed in it; 0: the request has changed none. ``id`` names the request
+    in logs; empty: nobody asked, and the request is the same for all threads of the service itself.
     """
 
     caller: Caller = LOCAL
@@ -86,11 +87,17 @@ class Request:
     remaining_seconds: Callable[[], float | None] = _forever
     is_wanted: Callable[[], bool] = _always
     tenant_id: int = 0
+    rate_revision: int = 0
 
     def concerns(self, tenant_id: int) -> None:
         """Note down whom it is about."""
         if self.id and tenant_id != self.tenant_id:
             self.tenant_id = SEVERAL if self.tenant_id else tenant_id
+
+    def leaves_rates_at(self, revision: int) -> None:
+        """Note down the revision of the deck that the request is about, for the client."""
+        if self.id:
+            self.rate_revision = revision
 
 
 class _Present(threading.local):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from service import audit, paging, scopes
+from service import audit, paging, request, scopes
 from service.checks import check_id, check_text, refuse
 from service.decks import Decks, tenant_not_found
 from service.errors import (
@@ -102,6 +102,7 @@ class Tenants:
             storage.add_version(connection, tenant, revision)
             stored_decks.advance(connection, tenant.id, revision)
         self._decks.refresh_after_commit()
+        request.present().leaves_rates_at(revision)
         return tenant
 
     def get(self, tenant_id: int) -> Tenant:
@@ -137,6 +138,7 @@ class Tenants:
             changed = replace(present, **{name: getattr(tenant, name) for name in fields})
             refuse(check_tenant(changed), "tenant.")
             if changed == present:
+                request.present().leaves_rates_at(revision)
                 return present
             if changed.currency != present.currency and storage.has_cdrs(connection, tenant.id):
                 raise FailedPrecondition(
@@ -150,6 +152,7 @@ class Tenants:
             storage.add_version(connection, changed, revision + 1)
             stored_decks.advance(connection, tenant.id, revision + 1)
         self._decks.refresh_after_commit()
+        request.present().leaves_rates_at(revision + 1)
         return changed
 
     def delete(self, tenant_id: int) -> None:
@@ -169,6 +172,7 @@ class Tenants:
             _enter(connection, "DeleteTenant", self._clock_ns(), present, None)
             stored_decks.advance(connection, tenant_id, revision + 1)
         self._decks.refresh_after_commit()
+        request.present().leaves_rates_at(revision + 1)
 
     def create_extension(self, extension: Extension) -> Extension:
         """AlreadyExists EXTENSION_EXISTS where the extension brings an id and it is taken, which

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from service.cli.connection import Client, connected
 from service.cli.listing import Listing, limit_option, print_listing
 from service.cli.output import note, print_fields, print_json
-from service.cli.tenants import changes, given
+from service.cli.tenants import changes, given, rate_revision_of
 from service.cli.values import ID, INT32, TimeParameter, write_time
 from tollwire.v1.rating_service_pb2 import (
     CreateRateRequest,
@@ -196,8 +197,11 @@ def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **v
 def delete_rate(client: Client, rate_id: int, etag: str) -> None:
     """Delete a rate. Costs already recorded stay, and their CDRs still show it."""
     request = DeleteRateRequest(id=rate_id, etag=etag)
-    client.rating.DeleteRate(request, timeout=client.timeout)
-    note(f"rate {rate_id} deleted")
+    _, call = client.rating.DeleteRate.with_call(request, timeout=client.timeout)
+    revision = rate_revision_of(call)
+    if client.as_json:
+        click.echo(json.dumps({"id": str(rate_id), "rate_revision": revision}, indent=2))
+    note(f"rate {rate_id} deleted; the tenant's rates are at rate revision {revision}")
 
 
 def _end(rate: Rate, field: Literal["effective_from", "effective_to"]) -> str:
@@ -237,5 +241,6 @@ def _show_rate(client: Client, rate: Rate) -> None:
             ("etag", rate.etag),
             ("created", write_time(rate.created_at)),
             ("updated", write_time(rate.updated_at)),
+            ("rate revision", str(rate.rate_revision or "")),
         ]
     )

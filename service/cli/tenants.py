@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
+import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from service.cli.connection import Client, connected
 from service.cli.listing import Listing, limit_option, print_listing
-from service.cli.output import note, print_fields, print_json
+from service.cli.output import json_document, note, print_fields, print_json
 from service.cli.values import ID, ROUNDING, EnumParameter, enum_name, write_time
 from tollwire.v1.tenant_service_pb2 import (
     CreateExtensionRequest,
@@ -39,6 +41,11 @@ def changes(values: dict[str, Any]) -> tuple[dict[str, Any], FieldMask]:
     if not chosen:
         raise click.UsageError("nothing to change: give at least one option")
     return chosen, FieldMask(paths=sorted(chosen))
+
+
+def rate_revision_of(call: grpc.Call) -> str:
+    """The revision of a tenant's rates after the change that this RPC has made."""
+    return str(dict(call.trailing_metadata() or ()).get("tollwire-rate-revision", ""))
 
 
 # --- tenants ---------------------------------------------------------------------------------
@@ -126,7 +133,8 @@ def update_tenant(client: Client, tenant_id: int, **values: Any) -> None:
     """Change a tenant. Costs already recorded stay as they are."""
     chosen, mask = changes(values)
     request = UpdateTenantRequest(tenant=Tenant(id=tenant_id, **chosen), update_mask=mask)
-    _show_tenant(client, client.tenants.UpdateTenant(request, timeout=client.timeout))
+    tenant, call = client.tenants.UpdateTenant.with_call(request, timeout=client.timeout)
+    _show_tenant(client, tenant, rate_revision_of(call))
 
 
 @tenants.command("delete")
@@ -142,9 +150,12 @@ def delete_tenant(client: Client, tenant_id: int, yes: bool) -> None:
     note(f"tenant {tenant_id} deleted")
 
 
-def _show_tenant(client: Client, tenant: Tenant) -> None:
+def _show_tenant(client: Client, tenant: Tenant, rate_revision: str = "") -> None:
     if client.as_json:
-        print_json(tenant)
+        document = json_document(tenant)
+        if rate_revision:
+            document["rate_revision"] = rate_revision
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     print_fields(
         [
@@ -156,6 +167,7 @@ def _show_tenant(client: Client, tenant: Tenant) -> None:
             ("national prefix", tenant.national_prefix),
             ("international prefix", tenant.international_prefix),
             ("created", write_time(tenant.created_at)),
+            ("rate revision", rate_revision),
         ]
     )
 

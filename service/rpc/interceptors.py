@@ -34,6 +34,10 @@ from service.rpc.pools import kind_of
 from service.rpc.rooms import Capacity
 from service.rpc.streams import Requests, Send, Stream, StreamOver, Streams
 
+# Trailing metadata: the revision of a tenant's rates after a change. Clients send it back as
+# min_rate_revision.
+RATE_REVISION_KEY = "tollwire-rate-revision"
+
 Context = grpc.ServicerContext
 Decode = Callable[[bytes], Any]
 Encode = Callable[[Any], bytes]
@@ -166,7 +170,9 @@ def _unary(
             with entrance.visit(visit):
                 request = way.message(requests, context)
                 held = request_bytes.hold(request)
-                return encode(behavior(decode(request), context))
+                response = encode(behavior(decode(request), context))
+                _add_rate_revision(visit)
+                return response
         except Exception as error:
             _refuse(visit, error)
         finally:
@@ -196,6 +202,7 @@ def _streaming(
                     send(encode(response))
                     if stream.over:
                         raise StreamOver
+                _add_rate_revision(visit)
         except StreamOver:
             visit.code = grpc.StatusCode.CANCELLED
             return
@@ -259,6 +266,14 @@ def _watching(
             entrance.ended(visit)
 
     return handle
+
+
+def _add_rate_revision(visit: Visit) -> None:
+    """Tell the client the revision of the rates that its request has changed."""
+    if visit.request.rate_revision:
+        visit.context.set_trailing_metadata(
+            ((RATE_REVISION_KEY, str(visit.request.rate_revision)),)
+        )
 
 
 def _refuse(visit: Visit, error: Exception) -> NoReturn:

@@ -49,6 +49,7 @@ def rate_from_row(row: Any) -> Rate:
         created_at_ns=row.created_at_ns,
         updated_at_ns=row.updated_at_ns,
         version_id=row.version_id,
+        rate_revision=row.created_revision,
     )
 
 

@@ -118,7 +118,12 @@ def test_rates(run: Run, server: ServerProcess, tenant: str) -> None:
     assert stale.startswith("tollwire: ABORTED (ETAG_MISMATCH): ")
     found = as_json_lines(run, "rates", "list", "--tenant", tenant, "--search", "FRAN")
     assert [r["id"] for r in found] == [made["id"]]
-    run("rates", "delete", made["id"], "--etag", changed["etag"])
+    deleted = as_json(run, "rates", "delete", made["id"], "--etag", changed["etag"])
+    revisions = [int(one["rate_revision"]) for one in (made, changed, deleted)]
+    assert revisions == [revisions[0], revisions[0] + 1, revisions[0] + 2]
+    renamed = as_json(run, "tenants", "update", tenant, "--name", "Other")
+    assert int(renamed["rate_revision"]) == revisions[2] + 1
+    run("tenants", "update", tenant, "--name", "Acme")
     assert "there are more" not in run("rates", "list", "--tenant", tenant, "--limit", "3")
     listed = CliRunner().invoke(
         main, ["rates", "list", "--limit", "2"], env={"TOLLWIRE_SERVER": server.address}

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import grpc
 import psutil
 
-from tests.integration.client import Client, make_call, make_rate
+from tests.integration.client import Client, make_call, make_rate, refused
 from tests.integration.conftest import NewDatabase
 from tests.integration.serving import ServerProcess, serving
 from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import tenant_service_pb2 as tenant_pb
 from tollwire.v1 import types_pb2 as types
 
 PATIENCE_SECONDS = 20
@@ -175,3 +176,80 @@ def test_a_worker_that_is_killed_fails_only_its_own_connections(new_database: Ne
         died = [line for line in server.log().splitlines() if "ended with code -9" in line]
         assert len(died) == 1 and f"(pid {victim.process.pid})" in died[0]
         assert server.terminate() == 0, server.log()
+
+
+def revision_of(call: grpc.Call) -> int:
+    return int(dict(call.trailing_metadata())["tollwire-rate-revision"])
+
+
+def test_every_change_returns_the_revision_that_another_worker_rates_with(
+    new_database: NewDatabase,
+) -> None:
+    """The change goes to one worker; each connection demands it, and both workers have some."""
+    with serving(new_database(), workers=2) as server, connections(server) as clients:
+        client = clients[0]
+        tenant, created = client.tenants.CreateTenant.with_call(
+            tenant_pb.CreateTenantRequest(tenant=types.Tenant(name="Acme"))
+        )
+        revision = revision_of(created)
+        assert revision > 0
+        call = make_call(tenant.id, "0044", 60)
+
+        def costs(least: int) -> set[str]:
+            """What the call costs on every connection; "-" where no rate matches."""
+            found = set()
+            for other in clients:
+                one = pb.BatchRateCallsRequest(calls=[call], min_rate_revision=least)
+                (rated,) = other.rating.BatchRateCalls(one).rated
+                assert rated.rate_revision >= least
+                found.add(rated.cost or "-")
+            return found
+
+        def next_of(call: grpc.Call) -> int:
+            nonlocal revision
+            assert revision_of(call) == revision + 1
+            revision += 1
+            return revision
+
+        rate = make_rate("0044", "1", 60, tenant_id=tenant.id)
+        made, answer = client.rating.CreateRate.with_call(pb.CreateRateRequest(rate=rate))
+        assert made.rate_revision == revision + 1
+        assert costs(next_of(answer)) == {"1.0000"}
+
+        made.cost_per_minute = "2"
+        changed, answer = client.rating.UpdateRate.with_call(pb.UpdateRateRequest(rate=made))
+        assert changed.rate_revision == revision + 1
+        assert costs(next_of(answer)) == {"2.0000"}
+        # What changes nothing returns the revision that the rates are at.
+        same, answer = client.rating.UpdateRate.with_call(pb.UpdateRateRequest(rate=changed))
+        assert same == changed
+        assert revision_of(answer) == revision
+
+        wanted = pb.ImportRatesRequest(tenant_id=tenant.id, mode=types.IMPORT_MODE_MERGE)
+        wanted.rates.append(make_rate("0044", "3", 60))
+        imported, answer = client.rating.ImportRates.with_call(iter([wanted]))
+        assert imported.rate_revision == revision + 1
+        assert costs(next_of(answer)) == {"3.0000"}
+
+        # The rules change what the number is, so that no rate is its prefix any more.
+        rules = tenant_pb.UpdateTenantRequest(
+            tenant=types.Tenant(id=tenant.id, international_prefix="00")
+        )
+        rules.update_mask.paths.append("international_prefix")
+        _, answer = client.tenants.UpdateTenant.with_call(rules)
+        assert costs(next_of(answer)) == {"-"}
+        rules.tenant.international_prefix = ""
+        _, answer = client.tenants.UpdateTenant.with_call(rules)
+        assert costs(next_of(answer)) == {"3.0000"}
+
+        _, answer = client.rating.DeleteRate.with_call(pb.DeleteRateRequest(id=made.id))
+        assert costs(next_of(answer)) == {"-"}
+
+        ahead = pb.RateCallRequest(call=call, min_rate_revision=revision + 1)
+        for other in clients:
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "RATE_REVISION_AHEAD"):
+                other.rating.RateCall(ahead)
+        _, answer = client.tenants.DeleteTenant.with_call(
+            tenant_pb.DeleteTenantRequest(id=tenant.id)
+        )
+        assert next_of(answer) == revision

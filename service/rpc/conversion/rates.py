@@ -50,6 +50,7 @@ def rate(rate: Rate) -> types_pb2.Rate:
         etag=rate.etag,
         created_at=fields.timestamp(rate.created_at_ns),
         updated_at=fields.timestamp(rate.updated_at_ns),
+        rate_revision=rate.rate_revision,
     )
 
 
