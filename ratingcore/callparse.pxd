@@ -21,6 +21,7 @@ cdef enum:
     TAG_STARTED_AT = 8 << 3 | 2
     TAG_ENDED_AT = 9 << 3 | 2
     TAG_CALL_ID = 10 << 3 | 2
+    TAG_OCCURRENCE = 11 << 3 | 0
     TAG_SECONDS = 1 << 3 | 0             # google.protobuf.Timestamp
     TAG_NANOS = 2 << 3 | 0
 
@@ -56,6 +57,7 @@ cdef struct wire_call_t:
     text_t call_id
     int32_t direction
     int32_t disposition
+    int32_t occurrence      # among calls of equal content without a call_id
     uint8_t has_duration    # 1: duration_seconds was there
     uint8_t had_nul         # 1: a text holds a NUL, or one did that came again later
 

@@ -172,6 +172,8 @@ cdef const uint8_t* _parse_in_any_order(
             at = read_stamp(at, end, &call.ended_at, depth - 1)
         elif tag == TAG_CALL_ID:
             at = _text(at, end, &call.call_id, call)
+        elif tag == TAG_OCCURRENCE:
+            at = read_int32(at, end, &call.occurrence)
         elif tag >> 3 == 0:
             return NULL
         else:
@@ -229,6 +231,7 @@ def parse_calls(bytes request not None):
             _stamp_value(&call.started_at),
             _stamp_value(&call.ended_at),
             call.call_id.data[:call.call_id.size],
+            call.occurrence,
         ))
     return calls
 
@@ -246,4 +249,5 @@ def call_tags():
         "started_at": TAG_STARTED_AT,
         "ended_at": TAG_ENDED_AT,
         "call_id": TAG_CALL_ID,
+        "occurrence": TAG_OCCURRENCE,
     }

@@ -4,7 +4,7 @@ digests are of (rating rule 10). Both are stored in databases and must never cha
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from hashlib import sha256
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .callparse cimport text_t
@@ -14,6 +14,7 @@ from .records cimport NO_PARTY, record_t
 
 cdef enum:
     DERIVED_SIZE = 37            # "auto-" and 32 hexadecimal digits
+    MAX_SUFFIX_SIZE = 11         # "-" and an occurrence
     DERIVED_HEAD_SIZE = 66       # what is hashed before the two numbers
     TURN = 256                   # calls without a call_id that are hashed in one go
 
@@ -21,37 +22,61 @@ cdef const char* HEXADECIMAL = b"0123456789abcdef"
 
 
 cdef int derive_call_ids(record_t* records, uint32_t count, list owners) except -1:
-    """Give a call_id to every call that came without: the same for the same content, for ever.
-    ``owners`` keeps its bytes.
+    """Give a call_id to every call that came without: the same for the same content and
+    occurrence, for ever. ``owners`` keeps its bytes.
 
     SHA-256, cut to 128 bits, over a fixed layout in which no two calls look alike: little-endian
-    integers of fixed width, and the texts behind their lengths.
+    integers of fixed width, and the texts behind their lengths. From the second occurrence on its
+    number follows.
     """
     cdef uint32_t missing = 0
+    cdef uint32_t numbered = 0
     cdef uint32_t i
     cdef record_t* record
     cdef bytes made
     cdef char* at
     for i in range(count):
         record = &records[i]
-        missing += record.party != NO_PARTY and record.call_id.size == 0
+        record.is_derived = record.party != NO_PARTY and record.call_id.size == 0
+        missing += record.is_derived
+        numbered += record.is_derived and record.occurrence > 1
     if not missing:
         return 0
-    made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> missing * DERIVED_SIZE)
+    made = PyBytes_FromStringAndSize(
+        NULL,
+        <Py_ssize_t> missing * DERIVED_SIZE + <Py_ssize_t> numbered * MAX_SUFFIX_SIZE,
+    )
     owners.append(made)
     at = PyBytes_AS_STRING(made)
     for i in range(count):
         record = &records[i]
-        if record.party != NO_PARTY and record.call_id.size == 0:
+        if record.is_derived:
             memcpy(at, b"auto-", 5)
             _hash_content(record, at + 5)
             record.call_id.data = <const uint8_t*> at
             record.call_id.size = DERIVED_SIZE
-            at += DERIVED_SIZE
+            if record.occurrence > 1:
+                record.call_id.size += _write_suffix(at + DERIVED_SIZE, record.occurrence)
+            at += record.call_id.size
             if not i % TURN:
                 with nogil:
                     pass  # others wait for the GIL, which hashing so little does not give up
     return 0
+
+
+cdef uint32_t _write_suffix(char* at, int32_t occurrence) noexcept nogil:
+    """Write "-" and the number, which is above 0; its size."""
+    cdef char digits[10]
+    cdef uint32_t count = 0
+    cdef uint32_t i
+    while occurrence:
+        digits[count] = <char> (c'0' + occurrence % 10)
+        occurrence //= 10
+        count += 1
+    at[0] = c'-'
+    for i in range(count):
+        at[1 + i] = digits[count - 1 - i]
+    return 1 + count
 
 
 cdef int _hash_content(const record_t* record, char* digits) except -1:

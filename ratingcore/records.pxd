@@ -23,11 +23,13 @@ cdef struct record_t:
     int64_t version_id           # of the rate that priced the call; 0: none did
     int64_t rate_revision
     int32_t duration_seconds     # 0 to MAX_SECONDS
+    int32_t occurrence           # among calls of equal content; 0 and 1: the first
     uint32_t party               # which of the list's parties; NO_PARTY: the call breaks a rule
     uint8_t direction
     uint8_t disposition
     uint8_t status               # as in outcome_t; REFUSED also before it is rated
     uint8_t unrated_reason       # 0: none
+    uint8_t is_derived           # 1: the call came without a call_id
 
 cdef struct party_t:             # whom a call concerns
     int64_t tenant_id

@@ -11,7 +11,7 @@ from cpython.array cimport array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cython cimport final
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .batch cimport REFUSED, UNRATED
@@ -228,10 +228,10 @@ cdef class Records:
         return &self.items[i]
 
 
-def records_of(contents):
+def records_of(contents, int32_t occurrence=0):
     """A list of calls, each given as ``Records.content`` gives it; they are held to no rule here.
 
-    An empty call_id is derived. None stands for a call that breaks a rule. OverflowError or
+    An empty call_id is derived, with this ``occurrence``. None stands for a call that breaks a rule. OverflowError or
     ValueError: a number is outside what its field can hold.
     """
     cdef Records records = Records.__new__(Records)
@@ -241,6 +241,7 @@ def records_of(contents):
         record.party = NO_PARTY
         if content is not None:
             _set_content(&record, content, records.owners)
+            record.occurrence = occurrence
         records.add(&record)
     records.complete()
     return records

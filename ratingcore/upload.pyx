@@ -71,6 +71,7 @@ cdef const uint8_t* _read_call(
     record.duration_seconds = <int32_t> call.duration_seconds
     record.direction = <uint8_t> call.direction
     record.disposition = <uint8_t> call.disposition
+    record.occurrence = call.occurrence
     return at
 
 

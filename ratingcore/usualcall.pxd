@@ -88,6 +88,7 @@ cdef inline void clear_call(wire_call_t* call) noexcept nogil:
     call.call_id.size = 0
     call.direction = 0
     call.disposition = 0
+    call.occurrence = 0
     call.has_duration = 0
     call.had_nul = 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import ratingcore
@@ -26,6 +26,7 @@ from service.model import (
     MAX_CALL_ID_CHARS,
     MAX_DURATION_SECONDS,
     MAX_NUMBER_CHARS,
+    MAX_OCCURRENCE,
     MAX_STARTED_AT_NS,
     MIN_STARTED_AT_NS,
     BadCall,
@@ -72,6 +73,7 @@ def check_call(call: Call) -> list[FieldViolation]:
         and "\0" not in call.caller_number
         and "\0" not in call.destination_number
         and "\0" not in call.call_id
+        and 0 <= call.occurrence <= (1 if call.call_id else MAX_OCCURRENCE)
     ):
         return []
     return [
@@ -80,6 +82,7 @@ def check_call(call: Call) -> list[FieldViolation]:
         *check_text("destination_number", call.destination_number, MAX_NUMBER_CHARS),
         *_check_times(call),
         *check_text("call_id", call.call_id, MAX_CALL_ID_CHARS),
+        *_check_occurrence(call),
     ]
 
 
@@ -100,6 +103,16 @@ def _check_times(call: Call) -> list[FieldViolation]:
         elif call.ended_at_ns > MAX_STARTED_AT_NS:
             found.append(FieldViolation("ended_at", f"must be {_PERIOD}"))
     return found
+
+
+def _check_occurrence(call: Call) -> Iterator[FieldViolation]:
+    yield from check_number("occurrence", call.occurrence, 0, MAX_OCCURRENCE)
+    if call.occurrence > 1 and call.call_id:
+        yield FieldViolation(
+            "occurrence",
+            f"must be 0 or 1 where call_id is set, got {call.occurrence}; another call needs"
+            " another call_id, or none",
+        )
 
 
 class Calls:

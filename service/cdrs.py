@@ -91,7 +91,7 @@ class Cdrs:
     def create(self, call: Call) -> Cdr:
         """Rate and record one call; of a duplicate, the CDR that is recorded."""
         refuse(check_call(call), "call.")
-        records = records_of([content_of(call)])
+        records = records_of([content_of(call)], call.occurrence)
         with self._decks.writing() as connection:
             recording = self._recorder.record(connection, records, 0, scopes.scope())
             if recording.refusals:

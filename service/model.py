@@ -30,6 +30,7 @@ MAX_NAME_CHARS = 200
 MAX_NUMBER_CHARS = 256
 MAX_EXTENSION_NUMBER_CHARS = 64
 MAX_CALL_ID_CHARS = 255
+MAX_OCCURRENCE = 2_147_483_647
 MAX_REVERSAL_REASON_CHARS = 1000
 MAX_REQUESTED_BY_CHARS = 200
 MAX_CERTIFICATE_IDENTITY_CHARS = 255
@@ -164,7 +165,8 @@ class Call:
     """A finished call, valid in itself: ``duration_seconds`` is resolved, the enums are known.
 
     ``extension_id`` 0 means none; ``ended_at_ns`` None means that it was not sent; ``call_id`` ""
-    means that the sender gave none.
+    means that the sender gave none; then ``occurrence`` numbers calls of equal content, 0 and 1
+    both for the first.
     """
 
     tenant_id: int
@@ -177,6 +179,7 @@ class Call:
     extension_id: int = 0
     caller_number: str = ""
     call_id: str = ""
+    occurrence: int = 0
 
     @property
     def billable(self) -> bool:

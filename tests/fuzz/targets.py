@@ -132,6 +132,7 @@ def fields_of(call: types_pb2.Call) -> tuple[object, ...]:
         stamp("started_at"),
         stamp("ended_at"),
         call.call_id.encode(),
+        call.occurrence,
     )
 
 
@@ -176,6 +177,7 @@ _CALL: Values = {
     "seconds": [1_762_999_999, 1_763_000_000, 1_763_000_060],
     "nanos": [0, 0, 0, 1, 999_999_999],
     "call_id": [b"", b"a", b"0123456789abcdef", "é".encode() * 100],
+    "occurrence": [0, 1, 1, 2, 2**31 - 1],
     "explain": [1],
     "min_rate_revision": [0, 1, 300, 900],
 }
@@ -188,15 +190,17 @@ _ODD: Values = {
     "duration_seconds": [2**31, 2**64 - 1],
     "seconds": [0, 2**64 - 1, 9_223_372_036],
     "nanos": [10**9, 2**64 - 1],
+    "occurrence": [2**31, 2**64 - 1],
     "min_rate_revision": [2**63 - 1, 2**64 - 1],
 }
-_CALLS = Grammar(pb.StreamRateCallsRequest.DESCRIPTOR, _CALL, _ODD, frozenset({"ended_at"}))
-_CHUNKS = Grammar(cdr_pb.UploadCdrsRequest.DESCRIPTOR, _CALL, _ODD, frozenset({"ended_at"}))
+_RARE = frozenset({"ended_at", "occurrence"})
+_CALLS = Grammar(pb.StreamRateCallsRequest.DESCRIPTOR, _CALL, _ODD, _RARE)
+_CHUNKS = Grammar(cdr_pb.UploadCdrsRequest.DESCRIPTOR, _CALL, _ODD, _RARE)
 _LONE = Grammar(
     pb.RateCallRequest.DESCRIPTOR,
     _CALL,
     _ODD,
-    frozenset({"ended_at", "explain", "min_rate_revision"}),
+    _RARE | {"explain", "min_rate_revision"},
 )
 
 TARGETS = {

@@ -62,6 +62,7 @@ STAMPS = st.none() | st.builds(
         started_at=STAMPS,
         ended_at=STAMPS,
         call_id=CALL_IDS,
+        occurrence=st.sampled_from([0, 0, 1, 2, 2**31 - 1, -1]),
     )
 )
 def test_the_same_breaks_the_rules(call: types_pb2.Call) -> None:

@@ -214,6 +214,31 @@ def test_a_derived_call_id_stays_the_same_for_ever() -> None:
     )
 
 
+def test_calls_of_equal_content_differ_by_their_occurrence(world: World, payer: int) -> None:
+    first = call(payer)
+    second, third = (replace(first, occurrence=number) for number in (2, 3))
+    cdrs = [world.cdrs.create(one) for one in (first, second, third)]
+    ids = [cdr.call.call_id for cdr in cdrs]
+    assert ids == [ids[0], f"{ids[0]}-2", f"{ids[0]}-3"]
+    assert [cdr.cost_e4 for cdr in cdrs] == [cdrs[0].cost_e4] * 3
+    for again, cdr in zip((replace(first, occurrence=1), second, third), cdrs, strict=True):
+        assert world.cdrs.create(again) == cdr
+    greatest = replace(first, occurrence=2**31 - 1)
+    assert world.cdrs.create(greatest).call.call_id == f"{ids[0]}-2147483647"
+
+
+@pytest.mark.parametrize(
+    ("occurrence", "call_id"), [(-1, ""), (2**31, ""), (2, "a"), (-1, "a"), (2**31 - 1, "a")]
+)
+def test_an_occurrence_that_cannot_be_is_refused(
+    world: World, payer: int, occurrence: int, call_id: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        world.cdrs.create(call(payer, occurrence=occurrence, call_id=call_id))
+    assert refused.value.violations[0].field == "call.occurrence"
+    assert world.rows() == []
+
+
 @pytest.mark.parametrize(
     "call_id", ["'; --", "%s %(x)s ?", '"', "\\", "é☎\U0001f600", "\x01\x1f\x7f\u2028", "x" * 255]
 )

@@ -148,6 +148,7 @@ def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequen
         extension_id=message.extension_id,
         caller_number=message.caller_number,
         call_id=message.call_id,
+        occurrence=message.occurrence,
     )
     found = check_call(call)
     if not wrong:
