@@ -7,10 +7,22 @@ from typing import Any
 import click
 
 from service.cli.connection import Client, connected
-from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.listing import Listing, limit_option, print_listing, table_options
+from service.cli.tables import exact, number, text, time
 from service.cli.tenants import given
 from service.cli.values import ID, TIME, write_time
 from tollwire.v1.access_service_pb2 import ListAuditEntriesRequest
+
+COLUMNS = (
+    number("id", lambda e: str(e.id)),
+    time("time", lambda e: write_time(e.created_at)),
+    text("caller", lambda e: e.caller, 1),
+    exact("action", lambda e: e.action),
+    number("tenant", lambda e: str(e.tenant_id or ""), 2),
+    exact("resource", lambda e: e.resource, 3),
+    text("before", lambda e: e.before, 4),
+    text("after", lambda e: e.after, 5),
+)
 
 
 @click.command()
@@ -20,6 +32,7 @@ from tollwire.v1.access_service_pb2 import ListAuditEntriesRequest
     "--from", "created_after", type=TIME, help="Made at this time, or date (UTC), or later."
 )
 @click.option("--to", "created_before", type=TIME, help="Made before this time, or date (UTC).")
+@table_options(COLUMNS)
 @limit_option
 @connected
 def audit(client: Client, limit: int, **filters: Any) -> None:
@@ -30,19 +43,4 @@ def audit(client: Client, limit: int, **filters: Any) -> None:
         answer = client.access.ListAuditEntries(request, timeout=client.timeout)
         return answer.entries, answer.next_page_token
 
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        ("id", "time", "caller", "action", "tenant", "resource", "before", "after"),
-        lambda e: (
-            str(e.id),
-            write_time(e.created_at),
-            e.caller,
-            e.action,
-            str(e.tenant_id or ""),
-            e.resource,
-            e.before,
-            e.after,
-        ),
-        right=("id", "tenant"),
-    )
+    print_listing(client, Listing(fetch, limit), COLUMNS, "no administrative changes")

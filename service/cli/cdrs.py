@@ -11,8 +11,9 @@ import click
 from service.cli.connection import Client, connected
 from service.cli.csv_file import CsvWriter
 from service.cli.files import export
-from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import print_fields, print_json, print_json_lines
+from service.cli.tables import exact, grouped, number, text, time
 from service.cli.tenants import given
 from service.cli.values import (
     DIRECTION,
@@ -136,8 +137,38 @@ _until_option = click.option(
 )
 
 
+LIST_COLUMNS = (
+    number("id", lambda c: str(c.id)),
+    number("tenant", lambda c: str(c.tenant_id), 8),
+    text("tenant-name", lambda c: c.tenant.name, 9),
+    exact("extension", lambda c: c.extension.number, 10),
+    time("started", lambda c: write_time(c.started_at)),
+    exact("direction", lambda c: enum_name(DIRECTION, c.direction), 6),
+    exact("caller", lambda c: c.caller_number, 3),
+    exact("destination", lambda c: c.destination_number),
+    exact("disposition", lambda c: enum_name(DISPOSITION, c.disposition), 7),
+    number("seconds", lambda c: grouped(c.duration_seconds)),
+    number("billed", lambda c: grouped(_optional(c, "bill_seconds")), 4),
+    number("cost", lambda c: grouped(_optional(c, "cost"))),
+    exact("currency", lambda c: c.tenant.currency if c.HasField("cost") else "", 2),
+    text("reaches", lambda c: c.rate.destination, 5),
+    exact("call-id", lambda c: c.call_id, is_default=False),
+    number("extension-id", lambda c: str(c.extension_id or ""), is_default=False),
+    time(
+        "ended",
+        lambda c: write_time(c.ended_at) if c.HasField("ended_at") else "",
+        is_default=False,
+    ),
+    number("rate", lambda c: str(c.rate.id or ""), is_default=False),
+    number("upload", lambda c: str(c.upload_id or ""), is_default=False),
+    time("recorded", lambda c: write_time(c.created_at), is_default=False),
+    exact("status", lambda c: _status(c), 1),
+)
+
+
 @cdrs.command("list")
 @_filter_options
+@table_options(LIST_COLUMNS)
 @limit_option
 @connected
 def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
@@ -148,39 +179,7 @@ def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
         answer = client.cdrs.ListCdrs(request, timeout=client.timeout)
         return answer.cdrs, answer.next_page_token
 
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        (
-            "id",
-            "tenant",
-            "started",
-            "direction",
-            "caller",
-            "destination",
-            "disposition",
-            "seconds",
-            "billed",
-            "cost",
-            "reaches",
-            "status",
-        ),
-        lambda c: (
-            str(c.id),
-            str(c.tenant_id),
-            write_time(c.started_at),
-            enum_name(DIRECTION, c.direction),
-            c.caller_number,
-            c.destination_number,
-            enum_name(DISPOSITION, c.disposition),
-            str(c.duration_seconds),
-            _optional(c, "bill_seconds"),
-            _optional(c, "cost"),
-            c.rate.destination,
-            _status(c),
-        ),
-        right=("id", "tenant", "seconds", "billed", "cost"),
-    )
+    print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no CDRs")
 
 
 @cdrs.command("export")

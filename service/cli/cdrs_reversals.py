@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from service.cli.connection import Client, connected
-from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import print_fields, print_json
+from service.cli.tables import exact, grouped, number, text, time
 from service.cli.tenants import given
 from service.cli.values import ID, TIME, write_time
 from tollwire.v1.cdr_service_pb2 import (
@@ -89,6 +90,21 @@ def reverse_upload(client: Client, upload_id: int, reason: str, requested_by: st
     )
 
 
+LIST_COLUMNS = (
+    number("id", lambda r: str(r.id)),
+    number("cdr", lambda r: str(r.cdr.id)),
+    number("tenant", lambda r: str(r.cdr.tenant_id), 4),
+    text("tenant-name", lambda r: r.cdr.tenant.name, 5),
+    time("started", lambda r: write_time(r.cdr.started_at), 3),
+    number("cost", lambda r: grouped(r.cost) if r.HasField("cost") else ""),
+    exact("currency", lambda r: r.cdr.tenant.currency if r.HasField("cost") else "", 1),
+    time("recorded", lambda r: write_time(r.created_at)),
+    text("requested-by", lambda r: r.requested_by, 6),
+    exact("call-id", lambda r: r.cdr.call_id, is_default=False),
+    text("reason", lambda r: r.reason, 2),
+)
+
+
 @click.command("reversals")
 @click.option("--tenant", "tenant_id", type=ID, help="Of this tenant's CDRs only.")
 @click.option("--upload", "upload_id", type=ID, help="Of this upload's CDRs only.")
@@ -96,6 +112,7 @@ def reverse_upload(client: Client, upload_id: int, reason: str, requested_by: st
     "--from", "created_after", type=TIME, help="Recorded at this time, or date (UTC), or later."
 )
 @click.option("--to", "created_before", type=TIME, help="Recorded before this time, or date (UTC).")
+@table_options(LIST_COLUMNS)
 @limit_option
 @connected
 def list_reversals(client: Client, limit: int, **filters: Any) -> None:
@@ -106,22 +123,7 @@ def list_reversals(client: Client, limit: int, **filters: Any) -> None:
         answer = client.cdrs.ListReversals(request, timeout=client.timeout)
         return answer.reversals, answer.next_page_token
 
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        ("id", "CDR", "tenant", "started", "cost", "recorded", "requested by", "reason"),
-        lambda r: (
-            str(r.id),
-            str(r.cdr.id),
-            str(r.cdr.tenant_id),
-            write_time(r.cdr.started_at),
-            _cost(r),
-            write_time(r.created_at),
-            r.requested_by,
-            r.reason,
-        ),
-        right=("id", "CDR", "tenant", "cost"),
-    )
+    print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no reversals")
 
 
 def _cost(reversal: Reversal) -> str:

@@ -11,8 +11,9 @@ import click
 from service.cli.connection import Client, connected
 from service.cli.control_totals import is_time
 from service.cli.files import export
-from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import note, print_fields, print_json, print_json_lines
+from service.cli.tables import exact, grouped, number, text, time
 from service.cli.values import ID, write_time
 from tollwire.v1.cdr_service_pb2 import (
     FailedRecord,
@@ -23,8 +24,23 @@ from tollwire.v1.cdr_service_pb2 import (
 )
 from tollwire.v1.types_pb2 import Call
 
+UPLOAD_COLUMNS = (
+    number("upload", lambda u: str(u.upload_id)),
+    number("settled", lambda u: grouped(u.committed_offset), 2),
+    number("created", lambda u: grouped(u.created)),
+    number("duplicates", lambda u: grouped(u.duplicates), 4),
+    number("conflicts", lambda u: grouped(u.conflicts), 3),
+    number("rejected", lambda u: grouped(u.rejected)),
+    number("unrated", lambda u: grouped(u.unrated), 1),
+    number("seconds", lambda u: grouped(u.duration_seconds), 6),
+    exact("complete", lambda u: _complete(u), 1),
+    time("begun", lambda u: write_time(u.created_at)),
+    time("changed", lambda u: write_time(u.updated_at), 5),
+)
+
 
 @click.command("uploads")
+@table_options(UPLOAD_COLUMNS)
 @limit_option
 @connected
 def list_uploads(client: Client, limit: int) -> None:
@@ -35,26 +51,7 @@ def list_uploads(client: Client, limit: int) -> None:
         answer = client.cdrs.ListUploads(request, timeout=client.timeout)
         return answer.uploads, answer.next_page_token
 
-    numbers = ("upload", "settled", "created", "duplicates", "conflicts", "rejected", "unrated")
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        (*numbers, "seconds", "complete", "begun", "changed"),
-        lambda u: (
-            str(u.upload_id),
-            str(u.committed_offset),
-            str(u.created),
-            str(u.duplicates),
-            str(u.conflicts),
-            str(u.rejected),
-            str(u.unrated),
-            str(u.duration_seconds),
-            _complete(u),
-            write_time(u.created_at),
-            write_time(u.updated_at),
-        ),
-        right=(*numbers, "seconds"),
-    )
+    print_listing(client, Listing(fetch, limit), UPLOAD_COLUMNS, "no uploads")
 
 
 @click.command("upload-status")
@@ -68,17 +65,17 @@ def upload_status(client: Client, upload_id: int) -> None:
         print_json(answer)
         return
     totals = answer.control_totals
-    stated = f"{totals.calls} of {totals.duration_seconds} s" if _complete(answer) else ""
+    stated = f"{totals.calls:,} of {totals.duration_seconds:,} s" if _complete(answer) else ""
     print_fields(
         [
             ("upload", str(answer.upload_id)),
-            ("settled", str(answer.committed_offset)),
-            ("created", str(answer.created)),
-            ("duplicates", str(answer.duplicates)),
-            ("conflicts", str(answer.conflicts)),
-            ("rejected", str(answer.rejected)),
-            ("unrated", str(answer.unrated)),
-            ("seconds", str(answer.duration_seconds)),
+            ("settled", grouped(answer.committed_offset)),
+            ("created", grouped(answer.created)),
+            ("duplicates", grouped(answer.duplicates)),
+            ("conflicts", grouped(answer.conflicts)),
+            ("rejected", grouped(answer.rejected)),
+            ("unrated", grouped(answer.unrated)),
+            ("seconds", grouped(answer.duration_seconds)),
             ("stated", stated),
             ("complete", _complete(answer)),
             ("begun", write_time(answer.created_at)),
@@ -95,6 +92,21 @@ def _complete(upload: GetUploadResponse) -> str:
     return "yes" if upload.control_totals_match else "no"
 
 
+FAILURE_COLUMNS = (
+    number("index", lambda f: grouped(f.index)),
+    exact("reason", lambda f: f.reason),
+    exact("call-id", lambda f: f.call_id, 3),
+    number("tenant", lambda f: str(f.call.tenant_id), 5),
+    time(
+        "started",
+        lambda f: write_time(f.call.started_at) if f.call.HasField("started_at") else "",
+        2,
+    ),
+    exact("destination", lambda f: f.call.destination_number, 4),
+    text("message", lambda f: f.message, 1),
+)
+
+
 @click.command("failures")
 @click.argument("upload_id", metavar="ID", type=ID)
 @click.option("--reason", default="", help="Of this reason only, such as CDR_CONFLICT.")
@@ -104,6 +116,7 @@ def _complete(upload: GetUploadResponse) -> str:
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write the calls themselves, all of them, to this file, as JSON lines.",
 )
+@table_options(FAILURE_COLUMNS)
 @limit_option
 @connected
 def list_failures(
@@ -132,21 +145,7 @@ def list_failures(
 
         export(write, output)
         return
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        ("index", "reason", "call id", "tenant", "started", "destination", "message"),
-        lambda one: (
-            str(one.index),
-            one.reason,
-            one.call_id,
-            str(one.call.tenant_id),
-            write_time(one.call.started_at) if one.call.HasField("started_at") else "",
-            one.call.destination_number,
-            one.message,
-        ),
-        right=("index", "tenant"),
-    )
+    print_listing(client, Listing(fetch, limit), FAILURE_COLUMNS, "no failed records")
 
 
 def _writable(failed: FailedRecord) -> FailedRecord:

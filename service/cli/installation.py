@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.output import note, print_table
+from service.cli.listing import print_rows, table_options
+from service.cli.output import note
 from service.cli.settings import with_settings
+from service.cli.tables import exact, text
 
 if TYPE_CHECKING:
     from service.config_sources import Loaded
@@ -19,7 +21,15 @@ if TYPE_CHECKING:
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+CONFIG_COLUMNS = (
+    exact("setting", lambda one: one[0]),
+    text("value", lambda one: one[1]["value"]),
+    exact("from", lambda one: one[1]["from"]),
+)
+
+
 @with_settings("config")
+@table_options(CONFIG_COLUMNS)
 @_json_option
 def config(loaded: Loaded, as_json: bool) -> None:
     """What is in force, and where it is from. Secrets are masked.
@@ -38,10 +48,7 @@ def config(loaded: Loaded, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(shown, indent=2))
     else:
-        print_table(
-            ("setting", "value", "from"),
-            ((field, one["value"], one["from"]) for field, one in shown.items()),
-        )
+        print_rows([shown.items()], CONFIG_COLUMNS, "no settings")
     _note_unknown_variables()
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
 
 from service.cli.connection import Client
-from service.cli.output import note, print_json_lines, print_table
+from service.cli.output import note, print_json_lines
+from service.cli.tables import Column, Table, terminal_width
 
 DEFAULT_LIMIT = 50
 _LARGEST_PAGE = 1000
+_COLUMNS, _WIDE = "tollwire.columns", "tollwire.wide"
 
 
 def limit_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -21,8 +23,56 @@ def limit_option(command: Callable[..., None]) -> Callable[..., None]:
         type=click.IntRange(min=0),
         default=DEFAULT_LIMIT,
         show_default=True,
-        help="Show at most so many; 0 for all.",
+        help="Show at most this many; 0 shows all.",
     )(command)
+
+
+def table_options(
+    columns: Sequence[Column],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command --columns and --wide for a table of ``columns``. ``print_rows`` reads
+    them; the command's function gets no argument for them."""
+    names = [column.name for column in columns]
+
+    def read_columns(
+        ctx: click.Context, param: click.Parameter, value: str | None
+    ) -> list[str] | None:
+        if value is None:
+            return None
+        known = {name.lower(): name for name in names}
+        chosen = []
+        for word in filter(None, map(str.strip, value.split(","))):
+            name = known.get(word.lower().replace("_", "-").replace(" ", "-"))
+            if name is None:
+                raise click.BadParameter(
+                    f"no column is called {word!r}; the columns are: {', '.join(names)}"
+                )
+            chosen.append(name)
+        if not chosen:
+            raise click.BadParameter(f"name at least one of: {', '.join(names)}")
+        ctx.meta[_COLUMNS] = list(dict.fromkeys(chosen))
+        return None
+
+    def read_wide(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        ctx.meta[_WIDE] = value
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        command = click.option(
+            "--wide",
+            is_flag=True,
+            expose_value=False,
+            callback=read_wide,
+            help="Show all columns, however wide the terminal is.",
+        )(command)
+        return click.option(
+            "--columns",
+            metavar="NAME,...",
+            expose_value=False,
+            callback=read_columns,
+            help=f"Show these columns, in this order, of: {', '.join(names)}.",
+        )(command)
+
+    return decorate
 
 
 class Listing:
@@ -38,12 +88,13 @@ class Listing:
         self._limit = limit
         self.more = False
 
-    def __iter__(self) -> Iterator[Any]:
+    def pages(self) -> Iterator[Sequence[Any]]:
+        """The items as they come, a response at a time."""
         left, token = self._limit, ""
         while True:
             size = min(left, _LARGEST_PAGE) if self._limit else _LARGEST_PAGE
             items, token = self._fetch(size, token)
-            yield from items
+            yield items
             left -= len(items)
             if not token:
                 return
@@ -51,18 +102,43 @@ class Listing:
                 self.more = True
                 return
 
+    def __iter__(self) -> Iterator[Any]:
+        for items in self.pages():
+            yield from items
+
 
 def print_listing(
-    client: Client,
-    listing: Listing,
-    headers: Sequence[str],
-    cells: Callable[[Any], Sequence[str]],
-    right: Sequence[str] = (),
+    client: Client, listing: Listing, columns: Sequence[Column], nothing: str
 ) -> None:
-    """Prints the list, and on stderr whether it goes on."""
+    """Prints the list as it comes, and on stderr whether it goes on. ``nothing`` is what stderr
+    says of an empty list, such as "no rates"."""
     if client.as_json:
         print_json_lines(listing)
     else:
-        print_table(headers, (cells(item) for item in listing), right)
+        print_rows(listing.pages(), columns, nothing)
     if listing.more:
         note("there are more: --limit 0 shows all")
+
+
+def print_rows(pages: Iterable[Iterable[Any]], columns: Sequence[Column], nothing: str) -> None:
+    """Prints a table of items that come in pages, in the columns that ``table_options`` has read.
+    Says on stderr which columns the terminal has no room for."""
+    options = click.get_current_context().meta
+    chosen = options.get(_COLUMNS)
+    names = [column.name for column in columns]
+    if absent := [name for name in chosen or () if name not in names]:
+        raise click.BadParameter(
+            f"this table has no column {absent[0]!r}; its columns are: {', '.join(names)}",
+            param_hint="--columns",
+        )
+    table = Table(columns, chosen, wide=options.get(_WIDE, False), width=terminal_width())
+    is_empty = True
+    for page in pages:
+        if lines := list(table.page(page)):
+            is_empty = False
+            click.echo("\n".join(lines))
+    if is_empty:
+        note(nothing)
+    elif table.left_out:
+        left_out = ",".join(table.left_out)
+        note(f"columns not shown: {left_out} (--wide shows all, --columns NAME,... chooses)")

@@ -1,20 +1,21 @@
 """What the commands print: tables for people, protobuf JSON for programs, progress on stderr.
 
-Only data goes to stdout. On a terminal a table has colours and fits its width; elsewhere it is
-plain columns of full width, so that other programs can cut them.
+Only data goes to stdout. On a terminal a table fits its width; elsewhere it has all its columns,
+whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any, TextIO
 
 import click
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
-from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,11 +24,9 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
-from rich.text import Text
 
-# Wide enough that no column is ever cut where nobody looks at it.
-_PLAIN_WIDTH = 100_000
+from service.cli.tables import Column, Kind, Table, bold, terminal_width
+from service.cli.tables import printable as printable
 
 
 def json_text(message: Message, indent: int | None = None) -> str:
@@ -61,33 +60,25 @@ def print_json_lines(messages: Iterable[Message], out: TextIO | None = None) -> 
 
 
 def print_table(
-    headers: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Sequence[str] = (),
+    free: Sequence[str] = (),
 ) -> None:
-    """A table on stdout. ``right`` names the headers of the columns of numbers."""
-    on_terminal = sys.stdout.isatty()
-    table = Table(
-        box=box.SIMPLE_HEAD if on_terminal else None,
-        pad_edge=False,
-        header_style="bold" if on_terminal else "",
-        show_edge=False,
-    )
-    for header in headers:
-        table.add_column(
-            header,
-            justify="right" if header in right else "left",
-            no_wrap=not on_terminal,
-        )
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console(file=sys.stdout, highlight=False, width=None if on_terminal else _PLAIN_WIDTH)
-    if on_terminal:
-        console.print(table)
-        return
-    # Rich pads the last column too; nobody needs those spaces.
-    with console.capture() as capture:
-        console.print(table)
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip())
+    """A small table on stdout, all of whose columns matter. ``right`` names the columns of numbers,
+    ``free`` those of free text, which may be shortened. A table that a terminal is too narrow for
+    is printed as records, one line a field."""
+
+    def kind(header: str) -> Kind:
+        if header in right:
+            return Kind.NUMBER
+        return Kind.TEXT if header in free else Kind.EXACT
+
+    columns = [
+        Column(header, itemgetter(place), kind(header)) for place, header in enumerate(headers)
+    ]
+    for line in Table(columns, width=terminal_width()).page(rows):
+        click.echo(line)
 
 
 def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
@@ -95,17 +86,13 @@ def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
     shown = [(name, printable(value)) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {value}")
-
-
-def printable(text: str) -> str:
-    """The text without control characters, which could command a terminal."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+        click.echo(f"{bold(name.ljust(width))}  {value}")
 
 
 def note(text: str) -> None:
-    """A remark for people, on stderr."""
-    click.echo(f"tollwire: {text}", err=True)
+    """A remark for people, on stderr. It is lost where stderr cannot be written."""
+    with contextlib.suppress(OSError):
+        click.echo(f"tollwire: {printable(text)}", err=True)
 
 
 def byte_progress() -> Progress:

@@ -10,8 +10,9 @@ import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.cli.connection import Client, connected
-from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import note, print_fields, print_json
+from service.cli.tables import exact, grouped, number, text, time
 from service.cli.tenants import changes, given, rate_revision_of
 from service.cli.values import ID, INT32, TimeParameter, write_time
 from tollwire.v1.rating_service_pb2 import (
@@ -113,7 +114,26 @@ def add_rate(client: Client, **values: Any) -> None:
     _show_rate(client, client.rating.CreateRate(request, timeout=client.timeout))
 
 
+LIST_COLUMNS = (
+    number("id", lambda r: str(r.id), 1),
+    number("tenant", lambda r: str(r.tenant_id), 6),
+    exact("prefix", lambda r: r.prefix),
+    text("destination", lambda r: r.destination),
+    number("cost/min", lambda r: grouped(r.cost_per_minute)),
+    number("incr", lambda r: grouped(r.billing_increment)),
+    number("fee", lambda r: grouped(r.connect_fee), 5),
+    number("min", lambda r: grouped(r.minimum_seconds), 5),
+    time("effective-from", lambda r: _end(r, "effective_from"), 2),
+    time("effective-to", lambda r: _end(r, "effective_to"), 3),
+    exact("remarks", lambda r: _remarks(r), 4),
+    exact("etag", lambda r: r.etag, is_default=False),
+    time("created", lambda r: write_time(r.created_at), is_default=False),
+    time("updated", lambda r: write_time(r.updated_at), is_default=False),
+)
+
+
 @rates.command("list")
+@table_options(LIST_COLUMNS)
 @click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
 @click.option("--search", default="", help="Part of the prefix or the destination.")
 @limit_option
@@ -128,37 +148,7 @@ def list_rates(client: Client, tenant_id: int | None, search: str, limit: int) -
         answer = client.rating.ListRates(request, timeout=client.timeout)
         return answer.rates, answer.next_page_token
 
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        (
-            "id",
-            "tenant",
-            "prefix",
-            "destination",
-            "cost/min",
-            "incr",
-            "fee",
-            "min",
-            "effective from",
-            "effective to",
-            "remarks",
-        ),
-        lambda r: (
-            str(r.id),
-            str(r.tenant_id),
-            r.prefix,
-            r.destination,
-            r.cost_per_minute,
-            str(r.billing_increment),
-            r.connect_fee,
-            str(r.minimum_seconds),
-            _end(r, "effective_from"),
-            _end(r, "effective_to"),
-            _remarks(r),
-        ),
-        right=("id", "tenant", "cost/min", "incr", "fee", "min"),
-    )
+    print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no rates")
 
 
 @rates.command("show")

@@ -12,8 +12,9 @@ import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from service.cli.connection import Client, connected
-from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import json_document, note, print_fields, print_json
+from service.cli.tables import exact, number, text, time
 from service.cli.values import ID, ROUNDING, EnumParameter, enum_name, write_time
 from tollwire.v1.tenant_service_pb2 import (
     CreateExtensionRequest,
@@ -87,7 +88,20 @@ def add_tenant(client: Client, **values: Any) -> None:
     _show_tenant(client, client.tenants.CreateTenant(request, timeout=client.timeout))
 
 
+TENANT_COLUMNS = (
+    number("id", lambda t: str(t.id)),
+    text("name", lambda t: t.name),
+    exact("currency", lambda t: t.currency, 1),
+    exact("rounding", lambda t: enum_name(ROUNDING, t.rounding), 2),
+    exact("country", lambda t: t.country_code, 3),
+    exact("national", lambda t: t.national_prefix, 4),
+    exact("international", lambda t: t.international_prefix, 5),
+    time("created", lambda t: write_time(t.created_at), is_default=False),
+)
+
+
 @tenants.command("list")
+@table_options(TENANT_COLUMNS)
 @limit_option
 @connected
 def list_tenants(client: Client, limit: int) -> None:
@@ -98,21 +112,7 @@ def list_tenants(client: Client, limit: int) -> None:
         answer = client.tenants.ListTenants(request, timeout=client.timeout)
         return answer.tenants, answer.next_page_token
 
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        ("id", "name", "currency", "rounding", "country", "national", "international"),
-        lambda t: (
-            str(t.id),
-            t.name,
-            t.currency,
-            enum_name(ROUNDING, t.rounding),
-            t.country_code,
-            t.national_prefix,
-            t.international_prefix,
-        ),
-        right=("id",),
-    )
+    print_listing(client, Listing(fetch, limit), TENANT_COLUMNS, "no tenants")
 
 
 @tenants.command("show")
@@ -192,7 +192,16 @@ def add_extension(client: Client, **values: Any) -> None:
     _show_extension(client, client.tenants.CreateExtension(request, timeout=client.timeout))
 
 
+EXTENSION_COLUMNS = (
+    number("id", lambda e: str(e.id)),
+    number("tenant", lambda e: str(e.tenant_id)),
+    exact("number", lambda e: e.number),
+    text("name", lambda e: e.name, 1),
+)
+
+
 @extensions.command("list")
+@table_options(EXTENSION_COLUMNS)
 @click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
 @limit_option
 @connected
@@ -204,13 +213,7 @@ def list_extensions(client: Client, tenant_id: int | None, limit: int) -> None:
         answer = client.tenants.ListExtensions(request, timeout=client.timeout)
         return answer.extensions, answer.next_page_token
 
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        ("id", "tenant", "number", "name"),
-        lambda e: (str(e.id), str(e.tenant_id), e.number, e.name),
-        right=("id", "tenant"),
-    )
+    print_listing(client, Listing(fetch, limit), EXTENSION_COLUMNS, "no extensions")
 
 
 @extensions.command("show")

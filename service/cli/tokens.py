@@ -10,9 +10,10 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.cli.connection import Client, connected
-from service.cli.listing import Listing, limit_option, print_listing
+from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import note, print_fields, print_json
 from service.cli.settings import with_settings
+from service.cli.tables import exact, number, text, time
 from service.cli.values import ID, TIME, EnumParameter, enum_name, write_time
 from tollwire.v1 import access_service_pb2 as pb
 
@@ -56,7 +57,20 @@ def create_token(client: Client, expires_at: Timestamp | None, **values: Any) ->
     note("the token is not shown again: keep it where only its holder can read it")
 
 
+LIST_COLUMNS = (
+    number("id", lambda t: str(t.id)),
+    text("name", lambda t: t.name),
+    exact("role", lambda t: enum_name(ROLE, t.role)),
+    exact("tenants", lambda t: _tenants(t), 1),
+    text("certificate", lambda t: t.certificate_identity, 4),
+    time("created", lambda t: write_time(t.created_at), 5),
+    time("expires", lambda t: _expires(t), 2),
+    time("revoked", lambda t: _revoked(t), 3),
+)
+
+
 @tokens.command("list")
+@table_options(LIST_COLUMNS)
 @click.option("--revoked", "include_revoked", is_flag=True, help="Revoked ones as well.")
 @limit_option
 @connected
@@ -70,16 +84,7 @@ def list_tokens(client: Client, include_revoked: bool, limit: int) -> None:
         answer = client.access.ListTokens(request, timeout=client.timeout)
         return answer.tokens, answer.next_page_token
 
-    print_listing(
-        client,
-        Listing(fetch, limit),
-        ("id", "name", "role", "tenants", "certificate", "created", "expires", "revoked"),
-        lambda t: (
-            *(str(t.id), t.name, enum_name(ROLE, t.role), _tenants(t), t.certificate_identity),
-            *(write_time(t.created_at), _expires(t), _revoked(t)),
-        ),
-        right=("id",),
-    )
+    print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no tokens")
 
 
 @tokens.command("get")

@@ -10,9 +10,24 @@ import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.cli.connection import Client, connected
-from service.cli.output import print_json, print_table
-from service.cli.values import ID, USAGE_DIMENSION, enum_names, read_enum, read_time_or_date
-from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest, SummarizeUsageResponse, UsageRow
+from service.cli.listing import print_rows, table_options
+from service.cli.output import note, print_json
+from service.cli.tables import Column, Kind, grouped
+from service.cli.values import (
+    ID,
+    USAGE_DIMENSION,
+    add_money,
+    enum_names,
+    read_enum,
+    read_time_or_date,
+    scaled,
+)
+from tollwire.v1.cdr_service_pb2 import (
+    SummarizeUsageRequest,
+    SummarizeUsageResponse,
+    UsageRow,
+    UsageTotals,
+)
 from tollwire.v1.types_pb2 import UsageDimension
 
 _NUMBERS = {
@@ -24,6 +39,27 @@ _NUMBERS = {
     "unrated": "unrated",
 }
 SORTS = ("keys", *_NUMBERS)
+
+Row = dict[str, str]
+_DIMENSIONS = [name.lower() for name in enum_names(USAGE_DIMENSION)]
+
+
+def _column(name: str, kind: Kind = Kind.NUMBER, rank: int = 0) -> Column:
+    return Column(name, lambda row: row.get(name, ""), kind, rank)
+
+
+COLUMNS = (
+    *(_column(n, Kind.TEXT if n == "destination" else Kind.EXACT) for n in _DIMENSIONS),
+    *(_column("calls"), _column("calls-corrected", rank=3)),
+    *(_column("answered", rank=5), _column("answered-corrected", rank=9)),
+    _column("ASR", rank=6),
+    *(_column("duration", rank=8), _column("duration-corrected", rank=9)),
+    *(_column("billed", rank=4), _column("minutes", rank=2), _column("billed-corrected", rank=9)),
+    *(_column("cost"), _column("cost-corrected", rank=1)),
+    *(_column("unrated", rank=7), _column("unrated-corrected", rank=9)),
+    _column("currency", Kind.EXACT, 1),
+)
+_BY_NAME = {column.name: column for column in COLUMNS}
 
 
 class _DimensionsParameter(click.ParamType[list[UsageDimension.ValueType]]):
@@ -62,6 +98,7 @@ class _DimensionsParameter(click.ParamType[list[UsageDimension.ValueType]]):
 )
 @click.option("--sort", type=click.Choice(SORTS), default="keys", help="Others: largest first.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The first N rows only.")
+@table_options(COLUMNS)
 @connected
 def usage(
     client: Client,
@@ -82,36 +119,57 @@ def usage(
         time_zone=time_zone,
     )
     answer = client.cdrs.SummarizeUsage(request, timeout=client.long_timeout)
-    rows = list(answer.rows)
+    found = list(answer.rows)
     if sort != "keys":
-        rows.sort(key=lambda row: _amount(row, sort), reverse=True)
-    rows = rows[:top]
+        found.sort(key=lambda row: _amount(row, sort), reverse=True)
+    rows = found[:top]
     if client.as_json:
         print_json(SummarizeUsageResponse(rows=rows))
         return
-    columns = _columns(rows)
-    print_table(
-        (*(_dimension_name(d) for d in group_by), *columns, "currency"),
-        (
-            (*row.keys, *(cells[at] for cells in columns.values()), row.currency)
-            for at, row in enumerate(rows)
-        ),
-        right=list(columns),
-    )
+    names = [_dimension_name(dimension) for dimension in group_by]
+    cells = [_cells(dict(zip(names, row.keys, strict=True)), row, row.corrected) for row in rows]
+    if names and len(found) > 1:
+        cells += _totals(names, found)
+    hidden = {
+        f"{name}-corrected"
+        for name in _NUMBERS
+        if all(row[name] == row[f"{name}-corrected"] for row in cells)
+    }
+    columns = [_BY_NAME[name] for name in names]
+    columns += [c for c in COLUMNS if c.name not in _DIMENSIONS and c.name not in hidden]
+    print_rows([cells], columns, "no CDRs")
+    if len(rows) < len(found):
+        note(f"{len(found) - len(rows):,} more rows are not shown; the total includes them")
 
 
-def _columns(rows: Sequence[UsageRow]) -> dict[str, list[str]]:
-    """The columns of numbers by their headers: what was billed, and beside it what is corrected
-    where that is another number in some row."""
-    columns: dict[str, list[str]] = {}
-    for header, field in _NUMBERS.items():
-        if header == "duration":
-            columns["ASR"] = [f"{r.answered / r.calls:.0%}" if r.calls else "" for r in rows]
-        columns[header] = [str(getattr(row, field)) for row in rows]
-        corrected = [str(getattr(row.corrected, field)) for row in rows]
-        if corrected != columns[header]:
-            columns[f"{header} corrected"] = corrected
-    return columns
+def _cells(keys: dict[str, str], billed: UsageRow, corrected: UsageTotals) -> Row:
+    """One row of the table: what was billed, and what is corrected."""
+    cells = dict(keys)
+    cells["ASR"] = f"{billed.answered / billed.calls:.0%}" if billed.calls else ""
+    cells["currency"] = billed.currency
+    for name, field in _NUMBERS.items():
+        cells[name] = grouped(getattr(billed, field))
+        cells[f"{name}-corrected"] = grouped(getattr(corrected, field))
+    cells["minutes"] = _minutes(billed.bill_seconds)
+    return cells
+
+
+def _totals(names: Sequence[str], rows: Sequence[UsageRow]) -> list[Row]:
+    """A row for each currency: the sums over all rows."""
+    totals: dict[str, UsageRow] = {}
+    for row in rows:
+        total = totals.setdefault(row.currency, UsageRow(currency=row.currency))
+        for field in _NUMBERS.values():
+            for into, one in ((total, row), (total.corrected, row.corrected)):
+                before, more = getattr(into, field), getattr(one, field)
+                setattr(into, field, add_money(before, more) if field == "cost" else before + more)
+    return [_cells({names[0]: "total"}, total, total.corrected) for total in totals.values()]
+
+
+def _minutes(seconds: int) -> str:
+    """Minutes with two decimals, rounded half up."""
+    hundredths = (seconds * 100 + 30) // 60
+    return f"{hundredths // 100:,}.{hundredths % 100:02}"
 
 
 def _time(option: str, text: str | None, time_zone: str) -> Timestamp | None:
@@ -134,7 +192,6 @@ def _dimension_name(number: int) -> str:
 
 def _amount(row: UsageRow, sort: str) -> int:
     if sort == "cost":
-        # Cost is exact and has exactly 4 decimals: without the point it is a whole number.
-        return int(row.cost.replace(".", "") or "0")
+        return scaled(row.cost)
     amount: int = getattr(row, _NUMBERS[sort])
     return amount

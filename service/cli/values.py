@@ -92,6 +92,25 @@ def write_time(moment: Timestamp) -> str:
     return moment.ToJsonString()
 
 
+# Costs have 4 to 8 decimals, by their tenant.
+_SCALE = 8
+
+
+def scaled(money: str) -> int:
+    """An amount of money in 10^-8 of its currency, to compare amounts of any number of decimals."""
+    whole, _, decimals = money.partition(".")
+    return int(f"{whole or 0}{decimals.ljust(_SCALE, '0')}")
+
+
+def add_money(one: str, other: str) -> str:
+    """The exact sum of two amounts, with the decimals of the one that has more of them."""
+    decimals = max(len(amount.partition(".")[2]) for amount in (one, other))
+    total = (scaled(one) + scaled(other)) // 10 ** (_SCALE - decimals)
+    digits = str(abs(total)).rjust(decimals + 1, "0")
+    sign = "-" if total < 0 else ""
+    return f"{sign}{digits[:-decimals]}.{digits[-decimals:]}" if decimals else f"{sign}{digits}"
+
+
 @cache
 def enum_names(enum: EnumDescriptor) -> dict[str, int]:
     """The names of an enum's values without their common prefix, but for UNSPECIFIED."""

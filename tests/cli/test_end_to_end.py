@@ -82,15 +82,17 @@ def test_tenants(run: Run) -> None:
     assert refused.startswith("tollwire: NOT_FOUND (TENANT_NOT_FOUND): ")
 
 
-def test_extensions(run: Run, tenant: str) -> None:
+def test_extensions(run: Run, server: ServerProcess, tenant: str) -> None:
     made = as_json(run, "extensions", "add", "--tenant", tenant, "--number", "101")
     run("extensions", "update", made["id"], "--name", "Front desk")
     assert "Front desk" in run("extensions", "show", made["id"])
     assert "Front desk" in run("extensions", "list", "--tenant", tenant)
     run("extensions", "delete", made["id"])
-    assert run("extensions", "list", "--tenant", tenant).splitlines() == [
-        "id  tenant  number  name"
-    ]
+    empty = CliRunner().invoke(
+        main, ["extensions", "list", "--tenant", tenant, "--server", server.address]
+    )
+    assert (empty.stdout, empty.stderr) == ("", "tollwire: no extensions\n")
+    assert run("extensions", "list", "--tenant", tenant, "--json") == ""
 
 
 def test_rates(run: Run, server: ServerProcess, tenant: str) -> None:
@@ -237,6 +239,7 @@ def test_calls_from_a_file_to_a_summary(
         ["2026-03-01", "UK"],
         ["2026-03-02", "2"],
         ["2026-03-02", "UK"],
+        ["total", "4"],
     ]
     in_berlin = as_json(run, *by_day, "--time-zone", "Europe/Berlin", "--from", "2026-03-02")
     assert {row["keys"][0] for row in in_berlin["rows"]} == {"2026-03-02"}
@@ -359,7 +362,7 @@ def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
     assert header.split("  ")[0] == "calls"
     assert [name.strip() for name in re.split(r"  +", header)] == [
         *("calls", "calls corrected", "answered", "answered corrected", "ASR"),
-        *("duration", "duration corrected", "billed", "billed corrected"),
+        *("duration", "duration corrected", "billed", "minutes", "billed corrected"),
         *("cost", "cost corrected", "unrated", "currency"),
     ]
     assert row.split()[:2] == ["4", "3"]
@@ -376,7 +379,7 @@ def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
     assert "@" in who_asks()
     table = run("cdrs", "reversals", "--tenant", tenant, "--limit", "2").splitlines()
     assert [line.split()[-1] for line in table] == ["reason", "switch", "switch"]
-    assert run("cdrs", "reversals", "--tenant", tenant, "--to", "2020-01-01").count("\n") == 1
+    assert run("cdrs", "reversals", "--tenant", tenant, "--to", "2020-01-01") == ""
     run("cdrs", "export", "--tenant", tenant, "-o", str(tmp_path / "cdrs.csv"))
     with (tmp_path / "cdrs.csv").open(newline="") as file:
         assert all(row["reversed_at"] for row in csv.DictReader(file))

@@ -1,0 +1,69 @@
+"""The real command on a terminal of a given width, as a person sees it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from dataclasses import dataclass
+
+from tests.integration.serving import environment
+
+STYLES = re.compile(r"\x1b\[[0-9;]*m")
+_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a command wrote: ``screen`` on the terminal, without its styles; ``errors`` to stderr,
+    which is no terminal."""
+
+    screen: str
+    errors: str
+    exit_code: int
+
+    @property
+    def lines(self) -> list[str]:
+        return self.screen.splitlines()
+
+
+def on_terminal(arguments: list[str], width: int, **settings: str) -> Seen:
+    """Runs ``tollwire`` with its stdout on a terminal that is ``width`` columns wide."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    env = {k: v for k, v in environment().items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli.main", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=env | {"TERM": "xterm", "PYTHONUTF8": "1"} | settings,
+    )
+    os.close(theirs)
+    parts: list[bytes] = []
+
+    def read() -> None:
+        # Linux ends a terminal that nobody writes to any more with EIO.
+        try:
+            while part := os.read(ours, 65536):
+                parts.append(part)
+        except OSError:
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        _, errors = process.communicate(timeout=_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        os.close(ours)
+    screen = STYLES.sub("", b"".join(parts).decode()).replace("\r\n", "\n")
+    return Seen(screen, errors.decode(), process.returncode)
