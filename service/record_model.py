@@ -35,6 +35,29 @@ class UploadReversal:
 
 
 @dataclass(frozen=True, slots=True)
+class ReversedCost:
+    """CDRs of one currency that are taken back, and what they cost. ``unrated`` of them have no
+    cost."""
+
+    currency: str
+    cdrs: int
+    cost_e4: int
+    unrated: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReversalProgress:
+    """How far a reversal is: CDRs that match, reversed now, and reversed before, since its
+    beginning. ``cdrs`` = reversed + reversed_before."""
+
+    cdrs: int
+    reversed: int
+    reversed_before: int
+    costs: tuple[ReversedCost, ...]
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ControlTotals:
     """What an upload has, by its sender's count or by ours."""
 

@@ -11,31 +11,39 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from functools import partial
+from typing import Any
 
 from service import audit, paging, scopes
-from service.cdrs import most_bytes, unknown_cdr
+from service.cdrs import check_filter, most_bytes, unknown_cdr
 from service.checks import check_id, check_period, check_text, refuse
 from service.digests import digest_of_reversals
 from service.errors import FieldViolation
 from service.model import (
-    MAX_BATCH_CALLS,
     MAX_REQUESTED_BY_CHARS,
     MAX_REVERSAL_REASON_CHARS,
     Cdr,
+    CdrFilter,
     Page,
     ReversalRequest,
 )
-from service.record_model import ReversalFilter, UploadReversal
+from service.record_model import ReversalFilter, ReversalProgress, UploadReversal
+from service.reversal_parts import (
+    Parts,
+    Totals,
+    check_chosen,
+    check_present,
+    chunks_of_a_part,
+    cost_taken_back,
+)
 from service.storage import cdr_lists, ledger, reversals, uploads
 from service.storage.engine import Connection, Database
 from service.storage.ledger import EntryKind
-from service.storage.reversals import IdRange
+from service.storage.limits import Work
+from service.storage.reversals import Chosen, Conditions, IdRange
 from service.uploads import is_visible, visible_upload
 
-# What one transaction of ``reverse_upload`` takes of an upload: whole chunks, one at least.
-PART_CDRS = MAX_BATCH_CALLS
-PART_CHUNKS = 100
+PROGRESS_SECONDS = 1.0
 
 _REVERSE_UPLOAD = "ReverseUpload"
 
@@ -43,9 +51,15 @@ _REVERSE_UPLOAD = "ReverseUpload"
 class Reversals:
     """What clients do with reversals. Thread-safe."""
 
-    def __init__(self, database: Database, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock_ns: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._clock_ns = clock_ns
+        self._clock = clock
 
     def reverse_cdr(self, cdr_id: int, request: ReversalRequest) -> Cdr:
         """Reverse one CDR, unless it is; answers it with the reversal that is stored."""
@@ -63,7 +77,7 @@ class Reversals:
     def reverse_upload(self, upload_id: int, request: ReversalRequest) -> UploadReversal:
         """Reverse all CDRs that an upload created and that are not reversed, and let no more in.
 
-        In transactions of PART_CDRS at most: it may be broken off and started again, or run twice
+        In transactions of about PART_CDRS: it may be broken off and started again, or run twice
         at once, and no CDR is reversed twice.
         """
         refuse([*check_id("upload_id", upload_id), *_check_request(request)])
@@ -82,36 +96,100 @@ class Reversals:
             with self._database.write() as connection:
                 # Another that reverses this upload waits here, and not half-way through a part.
                 visible_upload(connection, upload_id, hold=True)
-                part = _part(reversals.made_by(connection, upload_id, last_chunk, PART_CHUNKS))
+                part = chunks_of_a_part(connection, upload_id, last_chunk)
                 if not part:
                     break
                 made = [cdrs for _, cdrs in part]
-                reversed_now += self._reverse(connection, made, request, _REVERSE_UPLOAD, resource)
+                rows = self._reverse(connection, made, request, _REVERSE_UPLOAD, resource)
+                reversed_now += len(rows)
             last_chunk = part[-1][0]
         return UploadReversal(upload.created, reversed_now, upload.created - reversed_now)
+
+    def reverse_cdrs(
+        self, wanted: CdrFilter, request: ReversalRequest, *, dry_run: bool
+    ) -> Iterator[ReversalProgress]:
+        """Reverse all CDRs that match and are not reversed; ``dry_run``: only count them and their
+        costs. About each second how far it is; what comes last is ``done``.
+
+        In transactions of about PART_CDRS, each with its own entry in the ledger: it may be broken
+        off and started again, or run twice at once, and no CDR is reversed twice.
+
+        NotFound TENANT_NOT_FOUND, UPLOAD_NOT_FOUND, EXTENSION_NOT_FOUND, CDR_NOT_FOUND.
+        """
+        check_filter(wanted)
+        refuse([*check_chosen(wanted), *_check_request(request, required=not dry_run)])
+        wanted = replace(
+            wanted,
+            within=scopes.within(),
+            ids=tuple(sorted(set(wanted.ids))),
+            call_ids=tuple(sorted(set(wanted.call_ids))),
+        )
+        with self._database.read() as connection:
+            check_present(connection, wanted)
+        return self._progress(wanted, request, dry_run)
+
+    def _progress(
+        self, wanted: CdrFilter, request: ReversalRequest, dry_run: bool
+    ) -> Iterator[ReversalProgress]:
+        parts, totals = Parts(wanted), Totals()
+        said = self._clock()
+        work = self._count_part if dry_run else partial(self._reverse_part, request=request)
+        while work(parts, totals):
+            if self._clock() - said >= PROGRESS_SECONDS:
+                said = self._clock()
+                yield totals.progress(done=False)
+        yield totals.progress(done=True)
+
+    def _count_part(self, parts: Parts, totals: Totals) -> bool:
+        """Whether there was one more part."""
+        with self._database.read(work=Work.LONG) as connection:
+            part = parts.next(connection)
+            if part is None:
+                return False
+            for found in reversals.sums(connection, *part):
+                totals.cdrs += found.cdrs
+                totals.add(found.tenant_id, found.standing, found.cost_e4, found.unrated)
+            totals.look_up_currencies(connection)
+        return True
+
+    def _reverse_part(self, parts: Parts, totals: Totals, request: ReversalRequest) -> bool:
+        """Whether there was one more part."""
+        with self._database.write() as connection:
+            part = parts.next(connection)
+            if part is None:
+                return False
+            rows = self._reverse(connection, part[0], request, "ReverseCdrs", "", part[1])
+            cdrs = sum(found.cdrs for found in reversals.sums(connection, *part))
+            totals.look_up_currencies(connection, {row.tenant_id for row in rows})
+        totals.cdrs += cdrs
+        for row in rows:
+            totals.add(row.tenant_id, 1, *cost_taken_back(row))
+        return True
 
     def _reverse(
         self,
         connection: Connection,
-        ranges: Sequence[IdRange],
+        chosen: Chosen,
         request: ReversalRequest,
         action: str,
         resource: str,
-    ) -> int:
+        conditions: Conditions = (),
+    ) -> Sequence[Any]:
         """Reverse those CDRs that are not yet, and enter it in the ledger and, for each tenant, in
-        the audit log; returns how many. Reasons stand in the reversals themselves."""
+        the audit log; returns the new rows. Reasons stand in the reversals themselves.
+        ``resource`` "": the tenant."""
         now_ns = self._clock_ns()
-        rows = reversals.add(connection, ranges, request, now_ns)
+        rows = reversals.add(connection, chosen, request, now_ns, conditions)
         for tenant_id, count in sorted(Counter(row.tenant_id for row in rows).items()):
             audit.enter(
-                *(connection, action, resource, now_ns),
+                *(connection, action, resource or f"tenant/{tenant_id}", now_ns),
                 tenant_id=tenant_id,
                 after={"reversed": count},
             )
         if rows:
             digest = digest_of_reversals(rows)
             ledger.append(connection, EntryKind.REVERSED, rows[0].id, len(rows), digest, now_ns)
-        return len(rows)
+        return rows
 
     def list(self, wanted: ReversalFilter, page_size: int, page_token: str) -> Page[Cdr]:
         """One page of reversed CDRs, the newest reversal first."""
@@ -129,10 +207,10 @@ class Reversals:
         return Page(shown, paging.encode_token(wanted, _position(shown[-1])))
 
 
-def _check_request(request: ReversalRequest) -> Iterator[FieldViolation]:
-    yield from check_text("reason", request.reason, MAX_REVERSAL_REASON_CHARS, required=True)
+def _check_request(request: ReversalRequest, *, required: bool = True) -> Iterator[FieldViolation]:
+    yield from check_text("reason", request.reason, MAX_REVERSAL_REASON_CHARS, required=required)
     yield from check_text(
-        "requested_by", request.requested_by, MAX_REQUESTED_BY_CHARS, required=True
+        "requested_by", request.requested_by, MAX_REQUESTED_BY_CHARS, required=required
     )
 
 
@@ -147,12 +225,6 @@ def _is_shown(connection: Connection, wanted: ReversalFilter) -> bool:
     if wanted.within is None or not wanted.upload_id:
         return True
     return is_visible(uploads.get(connection, wanted.upload_id))
-
-
-def _part(chunks: Sequence[tuple[int, IdRange]]) -> Sequence[tuple[int, IdRange]]:
-    """As many of the first chunks as are one part."""
-    totals = accumulate(cdrs.size for _, cdrs in chunks)
-    return chunks[: max(1, sum(total <= PART_CDRS for total in totals))]
 
 
 def _position(cdr: Cdr) -> tuple[int, int]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import click
 
+from service.cli.cdr_filters import list_filter_options, since_option, until_option
 from service.cli.connection import Client, connected
 from service.cli.csv_file import CsvWriter
 from service.cli.files import export
@@ -94,49 +94,6 @@ def show_cdr(client: Client, cdr_id: int) -> None:
     _show_cdr(client, client.cdrs.GetCdr(GetCdrRequest(id=cdr_id), timeout=client.timeout))
 
 
-def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(
-        [
-            click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only."),
-            click.option("--extension", "extension_id", type=ID, help="Of this one only."),
-            click.option(
-                "--extension-number", metavar="NUMBER", help="Of extensions with this number only."
-            ),
-            click.option("--call-id", metavar="TEXT", help="With exactly this call_id."),
-            click.option("--search", help="Part of a number, the direction or disposition."),
-            click.option("--direction", type=EnumParameter(DIRECTION), help="Only these."),
-            click.option("--disposition", type=EnumParameter(DISPOSITION), help="Only these."),
-            click.option("--status", type=EnumParameter(RATING_STATUS), help="Only these."),
-            click.option(
-                "--unrated-reason", type=EnumParameter(UNRATED_REASON), help="Unrated, and why."
-            ),
-            click.option(
-                "--reversed/--not-reversed", default=None, help="Only these. Default: both."
-            ),
-            click.option("--rate", "rate_id", type=ID, help="Priced by this rate."),
-            click.option(
-                "--prefix",
-                "matched_prefix",
-                metavar="DIGITS",
-                help="Priced by a rate with exactly this prefix.",
-            ),
-            click.option("--upload", "upload_id", type=ID, help="Created by this upload."),
-            _since_option,
-            _until_option,
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-_since_option = click.option(
-    "--from", "started_after", type=TIME, help="Started at this time, or date (UTC), or later."
-)
-_until_option = click.option(
-    "--to", "started_before", type=TIME, help="Started before this time, or date (UTC)."
-)
-
-
 LIST_COLUMNS = (
     number("id", lambda c: str(c.id)),
     number("tenant", lambda c: str(c.tenant_id), 8),
@@ -167,7 +124,7 @@ LIST_COLUMNS = (
 
 
 @cdrs.command("list")
-@_filter_options
+@list_filter_options
 @table_options(LIST_COLUMNS)
 @limit_option
 @connected
@@ -183,7 +140,7 @@ def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
 
 
 @cdrs.command("export")
-@_filter_options
+@list_filter_options
 @click.option(
     "--output",
     "-o",
@@ -215,8 +172,8 @@ def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
 
 @cdrs.command("rate-unrated")
 @click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
-@_since_option
-@_until_option
+@since_option
+@until_option
 @connected
 def rate_unrated(client: Client, **filters: Any) -> None:
     """Rate the UNRATED CDRs again, with the rates of now."""

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import csv
 import getpass
 import socket
+import sys
 from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import click
 
+from service.cli.cdr_filters import filter_options
+from service.cli.confirm import asks, confirm, yes_option
 from service.cli.connection import Client, connected
 from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import print_fields, print_json
+from service.cli.output import note, print_fields, print_json
 from service.cli.tables import exact, grouped, number, text, time
 from service.cli.tenants import given
 from service.cli.values import ID, TIME, write_time
 from tollwire.v1.cdr_service_pb2 import (
     ListReversalsRequest,
     ReverseCdrRequest,
+    ReverseCdrsRequest,
+    ReverseCdrsResponse,
+    ReversedCost,
     ReverseUploadRequest,
 )
 from tollwire.v1.types_pb2 import Reversal
+
+_MOST_IDS = 10_000  # in one request
 
 
 def who_asks() -> str:
@@ -36,18 +47,143 @@ def _why_options(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option(
         "--requested-by", metavar="TEXT", help="Who asks. Default: USER@HOST of this command."
     )(command)
-    return click.option(
-        "--reason", required=True, metavar="TEXT", help="Why, for those who read it later."
-    )(command)
+    return click.option("--reason", metavar="TEXT", help="Why, for those who read it later.")(
+        command
+    )
 
 
 @click.command("reverse")
-@click.argument("cdr_id", metavar="ID", type=ID)
+@click.argument("cdr_ids", metavar="[ID]...", type=ID, nargs=-1)
+@click.option(
+    "--ids-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Reverse the CDRs of this file: an id a line, or CSV with a column id, as exported.",
+)
+@click.option("--call-id", "call_ids", metavar="TEXT", multiple=True, help="With this call_id.")
+@filter_options
 @_why_options
+@click.option("--dry-run", is_flag=True, help="Show how many CDRs match and what they cost.")
+@yes_option
 @connected
-def reverse_cdr(client: Client, cdr_id: int, reason: str, requested_by: str | None) -> None:
-    """Take one CDR back. It stays as it is, and counts no more."""
-    request = ReverseCdrRequest(id=cdr_id, reason=reason, requested_by=requested_by or who_asks())
+def reverse_cdrs(
+    client: Client,
+    cdr_ids: tuple[int, ...],
+    ids_file: Path | None,
+    reason: str | None,
+    requested_by: str | None,
+    dry_run: bool,
+    yes: bool,
+    **filters: Any,
+) -> None:
+    """Reverse CDRs: the ones with these IDs, or all that match the options.
+
+    A reversed CDR stays as it is and no longer counts. Where this is broken off, the same command
+    goes on. On a terminal the command first shows the money and asks.
+    """
+    if not dry_run and not reason:
+        raise click.UsageError("--reason is required: say why, for those who read it later")
+    ids = [*cdr_ids, *(read_ids(ids_file) if ids_file else ())]
+    if ids_file and not ids:
+        raise click.BadParameter(f"{ids_file} has no ids", param_hint="--ids-file")
+    chosen = {name: value for name, value in given(filters).items() if value != ()}
+    if not ids and not chosen:
+        raise click.UsageError("say which CDRs: IDs, --ids-file, --upload, or --tenant and others")
+    if not (ids or chosen.keys() & {"tenant_id", "upload_id"}):
+        raise click.UsageError("--tenant is required, or IDs, --ids-file or --upload")
+    why: dict[str, Any] = {"reason": reason or "", "requested_by": requested_by or who_asks()}
+    requests = [ReverseCdrsRequest(**chosen, **part, **why) for part in _parts(ids, chosen)]
+    # Before anything is reversed, every id is known to exist.
+    found = _send(client, requests, dry_run=True)
+    if not dry_run and found.reversed:
+        confirm(f"Reverse {found.reversed:,} CDRs, {_money(found)}?", yes=yes)
+    if not dry_run and len(cdr_ids) == 1 and not ids_file and not chosen:
+        _reverse_one(client, ReverseCdrRequest(id=cdr_ids[0], **why))
+        return
+    if not dry_run and found.reversed:
+        found = _send(client, requests, dry_run=False)
+    if not found.cdrs:
+        note("no CDR matches")
+    if client.as_json:
+        print_json(found)
+        return
+    print_fields(
+        [
+            ("CDRs", f"{found.cdrs:,}"),
+            ("to reverse" if dry_run else "reversed", f"{found.reversed:,}"),
+            ("reversed before", f"{found.reversed_before:,}"),
+            *((f"cost in {one.currency}", grouped(one.cost)) for one in found.costs),
+            *((f"unrated in {one.currency}", f"{one.unrated:,}") for one in found.costs),
+        ]
+    )
+
+
+def _parts(ids: list[int], chosen: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lists of one request each."""
+    if ids:
+        return [{"ids": ids[at : at + _MOST_IDS]} for at in range(0, len(ids), _MOST_IDS)]
+    call_ids = chosen.pop("call_ids", ())
+    if call_ids:
+        starts = range(0, len(call_ids), _MOST_IDS)
+        return [{"call_ids": call_ids[at : at + _MOST_IDS]} for at in starts]
+    return [{}]
+
+
+def _send(
+    client: Client, requests: list[ReverseCdrsRequest], *, dry_run: bool
+) -> ReverseCdrsResponse:
+    """The sums of the last answers."""
+    total = ReverseCdrsResponse(done=True)
+    costs: dict[str, ReversedCost] = {}
+    for request in requests:
+        request.dry_run = dry_run
+        last = ReverseCdrsResponse()
+        for last in client.cdrs.ReverseCdrs(request, timeout=client.long_timeout):
+            if not last.done and not dry_run and sys.stderr.isatty():
+                note(f"{total.reversed + last.reversed:,} CDRs reversed so far")
+        total.cdrs += last.cdrs
+        total.reversed += last.reversed
+        total.reversed_before += last.reversed_before
+        for one in last.costs:
+            sums = costs.setdefault(one.currency, ReversedCost(currency=one.currency, cost="0"))
+            sums.cost = f"{Decimal(sums.cost) + Decimal(one.cost):f}"
+            sums.cdrs += one.cdrs
+            sums.unrated += one.unrated
+    total.costs.extend(costs[currency] for currency in sorted(costs))
+    return total
+
+
+def _money(found: ReverseCdrsResponse) -> str:
+    return "cost " + " and ".join(f"{grouped(one.cost)} {one.currency}" for one in found.costs)
+
+
+def read_ids(path: Path) -> list[int]:
+    """The ids in a file: one a line, or CSV whose header has a column ``id``."""
+    text = path.read_text(encoding="utf-8-sig")
+    lines = text.splitlines()
+    rows = list(csv.reader(lines))
+    place, first = 0, 0
+    if rows and "id" in rows[0]:
+        place, first = rows[0].index("id"), 1
+    elif any(len(row) > 1 for row in rows):
+        raise click.BadParameter(
+            f"{path}: the first line must name a column id, or every line be one id",
+            param_hint="--ids-file",
+        )
+    found = []
+    for line, row in enumerate(rows[first:], first + 1):
+        cell = row[place].strip() if place < len(row) else ""
+        if not row or (not cell and len(row) <= 1):
+            continue
+        if not (cell.isascii() and cell.isdecimal() and 0 < int(cell) < 2**63):
+            raise click.BadParameter(
+                f"{path}, line {line}: an id is a whole number above 0, got {cell[:40]!r}",
+                param_hint="--ids-file",
+            )
+        found.append(int(cell))
+    return found
+
+
+def _reverse_one(client: Client, request: ReverseCdrRequest) -> None:
     answer = client.cdrs.ReverseCdr(request, timeout=client.timeout)
     if client.as_json:
         print_json(answer)
@@ -68,12 +204,27 @@ def reverse_cdr(client: Client, cdr_id: int, reason: str, requested_by: str | No
 @click.command("reverse-upload")
 @click.argument("upload_id", metavar="UPLOAD_ID", type=ID)
 @_why_options
+@yes_option
 @connected
-def reverse_upload(client: Client, upload_id: int, reason: str, requested_by: str | None) -> None:
-    """Take back every CDR that an upload created, and let no more of it in.
+def reverse_upload(
+    client: Client, upload_id: int, reason: str | None, requested_by: str | None, yes: bool
+) -> None:
+    """Reverse every CDR that an upload created, and let no more of it in.
 
-    Where this is broken off, the same command goes on.
+    The calls of all tenants of the file are reversed; "cdrs reverse --upload ID --tenant ID"
+    reverses those of one. Where this is broken off, the same command goes on.
     """
+    if not reason:
+        raise click.UsageError("--reason is required: say why, for those who read it later")
+    if asks(yes=yes):
+        wanted = ReverseCdrsRequest(upload_id=upload_id)
+        found = _send(client, [wanted], dry_run=True)
+        confirm(
+            f"Reverse {found.reversed:,} CDRs of upload {upload_id}, {_money(found)}, and close it?"
+            if found.reversed
+            else f"Close upload {upload_id}?",
+            yes=yes,
+        )
     request = ReverseUploadRequest(
         upload_id=upload_id, reason=reason, requested_by=requested_by or who_asks()
     )

@@ -138,6 +138,14 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         asked = reversals.reversal_request(request)
         return reversals.upload_reversal(self._reversals.reverse_upload(request.upload_id, asked))
 
+    def ReverseCdrs(
+        self, request: pb.ReverseCdrsRequest, context: Context
+    ) -> Iterator[pb.ReverseCdrsResponse]:
+        wanted = reversals.cdrs_to_reverse(request)
+        asked = reversals.reversal_request(request)
+        found = self._reversals.reverse_cdrs(wanted, asked, dry_run=request.dry_run)
+        return map(reversals.progress, found)
+
     def ListReversals(
         self, request: pb.ListReversalsRequest, context: Context
     ) -> pb.ListReversalsResponse:

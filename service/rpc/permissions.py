@@ -76,7 +76,12 @@ PERMISSIONS: Mapping[str, Permission] = MappingProxyType(
         "CdrService",
         "GetCdr ListCdrs ExportCdrs SummarizeUsage VerifyCdrs ListReversals",
     )
-    | _rows(Needs.TENANTS, _OPERATION, "CdrService", "RateUnrated ReverseCdr ReverseUpload")
+    | _rows(
+        Needs.TENANTS,
+        _OPERATION,
+        "CdrService",
+        "RateUnrated ReverseCdr ReverseCdrs ReverseUpload",
+    )
     # The ledger chains the entries of all tenants; a part of it proves nothing.
     | _rows(Needs.EVERY_TENANT, _READING, "CdrService", "GetLedgerRoot VerifyLedger")
     #

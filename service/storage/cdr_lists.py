@@ -134,6 +134,13 @@ def conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[
     return found
 
 
+def conditions_with_tenants(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
+    """All that the filter says of a CDR."""
+    owner = CdrRow.__table__.c.tenant_id
+    owned = of_tenants(connection, owner, wanted.tenant_id, wanted.within)
+    return [*owned, *conditions(connection, wanted)]
+
+
 def _has_call_id(connection: Connection, wanted: CdrFilter) -> ColumnElement[bool]:
     """That a CDR has the call_id, or one of several. The index has call_ids behind their tenants,
     so where no tenant is named each is asked for it."""

@@ -10,7 +10,7 @@ that reverse the same CDR the unique index lets one through.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -19,11 +19,13 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Text,
+    case,
     func,
     insert,
     literal,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -31,11 +33,14 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from service.model import ReversalRequest
 from service.storage import ids
-from service.storage.cdrs import IS_UNRATED
+from service.storage.cdrs import IS_UNRATED, among
 from service.storage.owners import Within, of_tenants
 from service.storage.record_tables import CdrReversalRow, CdrRow, UploadChunkRow, UploadRow
+from service.storage.tables import TenantRow
 
 _TABLE = "cdr_reversals"
+_E4 = 10_000
+_SPLIT = 10**6
 ROW_FIELDS = (
     "id",
     "cdr_id",
@@ -62,6 +67,29 @@ class IdRange(NamedTuple):
         return self.last - self.first + 1
 
 
+class IdSet(NamedTuple):
+    """The CDRs with these ids."""
+
+    ids: Sequence[int]
+
+
+# Which CDRs a transaction looks at.
+Chosen = Sequence[IdRange] | IdSet
+# What else must hold of them.
+Conditions = Sequence[ColumnElement[bool]]
+
+
+class PartSums(NamedTuple):
+    """CDRs of one tenant: how many there are, how many of these are not reversed, what those cost,
+    and how many of them have no cost."""
+
+    tenant_id: int
+    cdrs: int
+    standing: int
+    cost_e4: int
+    unrated: int
+
+
 def hold_cdr(connection: Connection, cdr_id: int, within: Within = None) -> bool:
     """Whether the CDR is there and of one of those tenants; one of another is not waited for.
     Nobody else reverses or prices it before this transaction ends."""
@@ -71,21 +99,27 @@ def hold_cdr(connection: Connection, cdr_id: int, within: Within = None) -> bool
 
 
 def add(
-    connection: Connection, ranges: Sequence[IdRange], request: ReversalRequest, now_ns: int
+    connection: Connection,
+    chosen: Chosen,
+    request: ReversalRequest,
+    now_ns: int,
+    conditions: Conditions = (),
 ) -> Sequence[Any]:
-    """Reverse those of the CDRs that are not yet. The new rows as they are stored, with ROW_FIELDS,
-    by their consecutive ids."""
-    if connection.dialect.name == "postgresql":
-        _hold_unrated(connection, ranges)
-    first_id, count = _insert(connection, ranges, request, now_ns)
+    """Reverse those of the chosen CDRs that match and are not reversed. The new rows as they are
+    stored, with ROW_FIELDS, by their consecutive ids."""
+    hold_unrated(connection, chosen)
+    first_id, count = _insert(connection, chosen, request, now_ns, conditions)
     return stored(connection, first_id, count) if count else []
 
 
-def _hold_unrated(connection: Connection, ranges: Sequence[IdRange]) -> None:
-    """Lock the UNRATED ones, in the order in which RateUnrated does."""
+def hold_unrated(connection: Connection, chosen: Chosen) -> None:
+    """Lock the UNRATED ones, in the order in which RateUnrated does. (On SQLite a writing
+    transaction is alone anyway.)"""
+    if connection.dialect.name != "postgresql":
+        return
     query = (
         select(CdrRow.id)
-        .where(IS_UNRATED, _among(CdrRow.id, ranges))
+        .where(IS_UNRATED, _among(connection, CdrRow.id, chosen))
         .order_by(CdrRow.tenant_id, CdrRow.started_at_ns, CdrRow.id)
         .with_for_update()
     )
@@ -93,15 +127,19 @@ def _hold_unrated(connection: Connection, ranges: Sequence[IdRange]) -> None:
 
 
 def _insert(
-    connection: Connection, ranges: Sequence[IdRange], request: ReversalRequest, now_ns: int
+    connection: Connection,
+    chosen: Chosen,
+    request: ReversalRequest,
+    now_ns: int,
+    conditions: Conditions,
 ) -> tuple[int, int]:
     """The first id and the number of the rows; their ids are consecutive."""
-    most = sum(one.size for one in ranges)
+    most = len(chosen.ids) if isinstance(chosen, IdSet) else sum(one.size for one in chosen)
     while True:
         first_id = ids.take_rows(connection, _TABLE, most)
         try:
             with connection.begin_nested():
-                query = _insert_query(ranges, request, first_id, now_ns)
+                query = _insert_query(connection, chosen, request, first_id, now_ns, conditions)
                 return first_id, connection.execute(query).rowcount
         except IntegrityError as error:
             # Another transaction has reversed one of them meanwhile; by now that is committed, and
@@ -111,7 +149,12 @@ def _insert(
 
 
 def _insert_query(
-    ranges: Sequence[IdRange], request: ReversalRequest, first_id: int, now_ns: int
+    connection: Connection,
+    chosen: Chosen,
+    request: ReversalRequest,
+    first_id: int,
+    now_ns: int,
+    conditions: Conditions,
 ) -> Any:
     number = func.row_number().over(order_by=CdrRow.id)
     new = select(
@@ -125,7 +168,7 @@ def _insert_query(
         CdrRow.upload_id,
         literal(request.reason, Text),
         literal(request.requested_by, Text),
-    ).where(_among(CdrRow.id, ranges), ~_is_reversed(ranges))
+    ).where(_among(connection, CdrRow.id, chosen), ~_is_reversed(connection, chosen), *conditions)
     query = insert(CdrReversalRow).from_select(ROW_FIELDS, new)
     # Else the number of inserted rows is not kept.
     return query.execution_options(preserve_rowcount=True)
@@ -139,16 +182,96 @@ def _is_reversed_meanwhile(error: IntegrityError) -> bool:
     )
 
 
-def _is_reversed(ranges: Sequence[IdRange]) -> ColumnElement[bool]:
-    """That a CDR of these ranges is reversed. PostgreSQL does not conclude by itself that only
+def _is_reversed(connection: Connection, chosen: Chosen) -> ColumnElement[bool]:
+    """That one of the chosen CDRs is reversed. PostgreSQL does not conclude by itself that only
     their reversals matter, and would read all that there are for each part of an upload."""
     of_it = CdrReversalRow.cdr_id == CdrRow.id
-    among = _among(CdrReversalRow.cdr_id, ranges)
-    return select(CdrReversalRow.id).where(of_it, among).exists()
+    among_them = _among(connection, CdrReversalRow.cdr_id, chosen)
+    return select(CdrReversalRow.id).where(of_it, among_them).exists()
 
 
-def _among(cdr_id: InstrumentedAttribute[int], ranges: Sequence[IdRange]) -> ColumnElement[bool]:
-    return or_(*(cdr_id.between(first, last) for first, last in ranges))
+def _among(
+    connection: Connection, cdr_id: InstrumentedAttribute[int], chosen: Chosen
+) -> ColumnElement[bool]:
+    if isinstance(chosen, IdSet):
+        column: ColumnElement[Any] = cdr_id.expression
+        return among(connection, column, chosen.ids)
+    return or_(*(cdr_id.between(first, last) for first, last in chosen))
+
+
+def sums(connection: Connection, chosen: Chosen, conditions: Conditions) -> list[PartSums]:
+    """The chosen CDRs that match, by tenant. Costs of one part never overflow: they are summed in
+    two integers."""
+    stands = ~_is_reversed(connection, chosen)
+    parts = (
+        select(
+            CdrRow.tenant_id,
+            stands.label("stands"),
+            func.count().label("cdrs"),
+            func.sum(CdrRow.cost_units // _SPLIT).label("high"),
+            func.sum(CdrRow.cost_units % _SPLIT).label("low"),
+            func.sum(CdrRow.cost_fraction_e4).label("fraction"),
+            func.sum(case((IS_UNRATED, 1), else_=0)).label("unrated"),
+        )
+        .where(_among(connection, CdrRow.id, chosen), *conditions)
+        .group_by(CdrRow.tenant_id, "stands")
+    )
+    found: dict[int, PartSums] = {}
+    for row in connection.execute(parts):
+        before = found.get(row.tenant_id, PartSums(row.tenant_id, 0, 0, 0, 0))
+        if row.stands:
+            units = int(row.high or 0) * _SPLIT + int(row.low or 0)
+            cost_e4 = units * _E4 + int(row.fraction or 0)
+            before = before._replace(standing=row.cdrs, cost_e4=cost_e4, unrated=int(row.unrated))
+        found[row.tenant_id] = before._replace(cdrs=before.cdrs + row.cdrs)
+    return [found[tenant_id] for tenant_id in sorted(found)]
+
+
+def matching(
+    connection: Connection,
+    tenant_id: int,
+    conditions: Conditions,
+    after: tuple[int, int] | None,
+    limit: int,
+) -> list[tuple[int, int]]:
+    """started_at_ns and id of the next CDRs of a tenant that match, by that order, behind
+    ``after``."""
+    order = (CdrRow.started_at_ns, CdrRow.id)
+    query = select(*order).where(CdrRow.tenant_id == tenant_id, *conditions)
+    if after is not None:
+        query = query.where(tuple_(*order) > tuple_(*after))
+    found = connection.execute(query.order_by(*order).limit(limit))
+    return [(started_at_ns, cdr_id) for started_at_ns, cdr_id in found]
+
+
+def ids_of(connection: Connection, conditions: Conditions) -> list[int]:
+    """The ids of the CDRs that match, by rising id."""
+    query = select(CdrRow.id).where(*conditions).order_by(CdrRow.id)
+    return list(connection.execute(query).scalars())
+
+
+def present_ids(
+    connection: Connection, wanted: Collection[int], tenant_id: int, within: Within
+) -> set[int]:
+    """Which of these CDRs exist and are of the tenant (0: of any of those ``within``)."""
+    column = CdrRow.__table__.c
+    owned = of_tenants(connection, column.tenant_id, tenant_id, within)
+    query = select(CdrRow.id).where(among(connection, column.id, wanted), *owned)
+    return set(connection.execute(query).scalars())
+
+
+def present_call_ids(connection: Connection, wanted: Collection[str], tenant_id: int) -> set[str]:
+    """Which of these call_ids the tenant has CDRs of."""
+    named = among(connection, CdrRow.__table__.c.call_id, wanted)
+    query = select(CdrRow.call_id).where(CdrRow.tenant_id == tenant_id, named)
+    return set(connection.execute(query).scalars())
+
+
+def currencies(connection: Connection, tenant_ids: Collection[int]) -> dict[int, str]:
+    """The currencies of the tenants. That of a tenant with CDRs never changes."""
+    column = TenantRow.__table__.c.id
+    query = select(TenantRow.id, TenantRow.currency).where(among(connection, column, tenant_ids))
+    return {row.id: row.currency for row in connection.execute(query)}
 
 
 def stored(connection: Connection, first_id: int, count: int) -> Sequence[Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from service.cli.cdrs_reversals import who_asks
+from service.cli.cdrs_reversals import read_ids, who_asks
 from service.cli.main import main
 from tests.integration.serving import REPOSITORY, ServerProcess, serving
 
@@ -383,6 +383,54 @@ def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
     run("cdrs", "export", "--tenant", tenant, "-o", str(tmp_path / "cdrs.csv"))
     with (tmp_path / "cdrs.csv").open(newline="") as file:
         assert all(row["reversed_at"] for row in csv.DictReader(file))
+
+
+def test_a_month_is_taken_back_at_once(run: Run, tenant: str, tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text(CALLS)
+    run("cdrs", "upload", str(path), "--tenant", tenant, exit_code=1)
+    listed = as_json_lines(run, "cdrs", "list", "--tenant", tenant, "--prefix", "447")
+    assert [cdr["matched_prefix"] for cdr in listed] == ["447"]
+    why = ("--reason", "wrong price")
+    chosen = ("--tenant", tenant, "--prefix", "447", "--from", "2026-03-01", "--to", "2026-04-01")
+    shown = run("cdrs", "reverse", *chosen, "--dry-run")
+    assert re.search(r"^to reverse +1$", shown, re.MULTILINE)
+    assert re.search(r"^cost in USD +0\.1650$", shown, re.MULTILINE)
+    assert not as_json_lines(run, "cdrs", "list", "--tenant", tenant, "--reversed")
+    done = as_json(run, "cdrs", "reverse", *chosen, *why)
+    assert (done["cdrs"], done["reversed"], done["done"]) == ("1", "1", True)
+    assert done["costs"] == [{"currency": "USD", "cdrs": "1", "cost": "0.1650", "unrated": "0"}]
+    again = as_json(run, "cdrs", "reverse", *chosen, *why)
+    assert (again["reversed"], again["reversed_before"], again["costs"]) == ("0", "1", [])
+
+    everything = tmp_path / "cdrs.csv"
+    run("cdrs", "export", "--tenant", tenant, "-o", str(everything))
+    all_ids = sorted(row["id"] for row in csv.DictReader(everything.read_text().splitlines()))
+    done = as_json(run, "cdrs", "reverse", "--ids-file", str(everything), *why)
+    assert (done["cdrs"], done["reversed_before"]) == (str(len(all_ids)), "1")
+    plain = tmp_path / "ids"
+    plain.write_text("\n".join(all_ids) + "\n\n")
+    counted = as_json(run, "cdrs", "reverse", "--ids-file", str(plain), "--dry-run")
+    assert counted["reversed_before"] == str(len(all_ids))
+    assert "no CDR 999999999" in run("cdrs", "reverse", *all_ids, "999999999", *why, exit_code=1)
+    assert read_ids(plain) == [int(one) for one in all_ids]
+
+
+def test_what_cdrs_reverse_refuses(run: Run, tenant: str, tmp_path: Path) -> None:
+    why = ("--reason", "wrong price")
+    bad = tmp_path / "ids"
+    for text, words in (
+        ("", "has no ids"),
+        ("1\nx\n", "line 2"),
+        ("a,b\n1,2\n", "column id"),
+        ("id\n0\n", "line 2"),
+    ):
+        bad.write_text(text)
+        assert words in run("cdrs", "reverse", "--ids-file", str(bad), *why, exit_code=2)
+    assert "say which CDRs" in run("cdrs", "reverse", *why, exit_code=2)
+    assert "--tenant is required" in run("cdrs", "reverse", "--prefix", "44", *why, exit_code=2)
+    assert "--reason is required" in run("cdrs", "reverse", "1", exit_code=2)
+    assert "--reason is required" in run("cdrs", "reverse-upload", "1", exit_code=2)
 
 
 @pytest.fixture

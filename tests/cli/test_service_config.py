@@ -25,7 +25,10 @@ METHODS = {
 }
 # Asked twice they change what asking once does, and answer the same: by rule 10, by the entry that
 # is there, by what rates calls and stores nothing.
-HARMLESS = {"RateCall", "BatchRateCalls", "CreateCdr", "ReverseCdr", "ReverseUpload", "RevokeToken"}
+HARMLESS = {
+    *("RateCall", "BatchRateCalls", "CreateCdr", "ReverseCdr", "ReverseCdrs", "ReverseUpload"),
+    "RevokeToken",
+}
 READING = ("Get", "List", "Export", "Summarize", "Verify")
 CONFIG = json.loads(SERVICE_CONFIG)
 

@@ -123,6 +123,14 @@ MORE: dict[str, list[Case]] = {
         lambda own, of: cdr_pb.ListReversalsRequest(tenant_id=of.tenant_id),
         lambda own, of: cdr_pb.ListReversalsRequest(upload_id=of.upload_id),
     ],
+    "CdrService/ReverseCdrs": [
+        lambda own, of: cdr_pb.ReverseCdrsRequest(tenant_id=of.tenant_id, dry_run=True),
+        lambda own, of: cdr_pb.ReverseCdrsRequest(ids=[own.cdr_id, of.cdr_id], dry_run=True),
+        lambda own, of: cdr_pb.ReverseCdrsRequest(upload_id=of.upload_id, dry_run=True),
+        lambda own, of: cdr_pb.ReverseCdrsRequest(
+            tenant_id=own.tenant_id, extension_id=of.extension_id, dry_run=True
+        ),
+    ],
     "CdrService/RateUnrated": [lambda own, of: cdr_pb.RateUnratedRequest()],
     "TenantService/ListExtensions": [lambda own, of: tenant_pb.ListExtensionsRequest()],
     "TenantService/CreateExtension": [

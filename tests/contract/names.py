@@ -60,6 +60,12 @@ METHODS = {
         "SummarizeUsage": ("tenant_id started_after started_before group_by time_zone", "rows"),
         "ReverseCdr": ("id reason requested_by", "Reversal"),
         "ReverseUpload": ("upload_id reason requested_by", "cdrs reversed reversed_before"),
+        "ReverseCdrs": (
+            "tenant_id ids call_ids upload_id started_after started_before extension_id"
+            " extension_number direction disposition status unrated_reason rate_id matched_prefix"
+            " reason requested_by dry_run",
+            "stream cdrs reversed reversed_before costs done",
+        ),
         "ListReversals": (
             "tenant_id created_after created_before upload_id page_size page_token",
             "reversals next_page_token",
@@ -114,6 +120,7 @@ MESSAGES = {
     "Cdr": f"id {_CALL} tenant extension status unrated_reason bill_seconds cost rate"
     " rate_revision upload_id created_at reversal",
     "Reversal": "id cdr cost reason requested_by created_at",
+    "ReversedCost": "currency cdrs cost unrated",
     "ImportError": "index field message",
     "UploadFailure": "index call_id reason message",
     "ControlTotals": "calls duration_seconds",

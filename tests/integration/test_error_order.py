@@ -156,6 +156,19 @@ def test_corrections(client: Client, scene: dict[str, Any]) -> None:
     ]:
         assert reason(client, method, kind(**{name: NOBODY}, reason="r")) == "INVALID_FIELD"
         assert reason(client, method, kind(**{name: NOBODY}, **why)) == missing
+
+    def bulk(**fields: Any) -> str:
+        return reason(client, "ReverseCdrs", cdr_pb.ReverseCdrsRequest(**(why | fields)))
+
+    here = {"tenant_id": scene["tenant"], "upload_id": upload_id}
+    bad = {"tenant_id": NOBODY, "upload_id": NOBODY, "extension_number": "?", "ids": [NOBODY]}
+    assert bulk(**bad, matched_prefix="x") == "INVALID_FIELD"
+    assert bulk(**bad) == "TENANT_NOT_FOUND"
+    assert bulk(**(bad | {"tenant_id": scene["tenant"]})) == "UPLOAD_NOT_FOUND"
+    assert bulk(**(bad | here)) == "EXTENSION_NOT_FOUND"
+    assert bulk(**here, ids=[NOBODY]) == "CDR_NOT_FOUND"
+    assert bulk(**here, call_ids=["?"]) == "CDR_NOT_FOUND"
+    assert bulk(**here, dry_run=True) == "OK"
     reverse = cdr_pb.ReverseUploadRequest(upload_id=upload_id, **why)
     assert reason(client, "ReverseUpload", reverse) == "OK"
 

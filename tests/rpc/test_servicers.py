@@ -36,6 +36,7 @@ from service.model import (
     ReversalRequest,
     Tenant,
     Token,
+    UnratedReason,
     UsageDimension,
     UsageQuery,
     UsageRow,
@@ -52,6 +53,8 @@ from service.record_model import (
     LedgerProgress,
     LedgerRoot,
     ReversalFilter,
+    ReversalProgress,
+    ReversedCost,
     UnratedOutcome,
     Upload,
     UploadFailure,
@@ -471,6 +474,7 @@ def test_every_method_is_tried() -> None:
         *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
         "CdrService/VerifyCdrs",
         "CdrService/VerifyLedger",
+        "CdrService/ReverseCdrs",
     }
     everything = {
         f"{service.name}/{method.name}"
@@ -627,6 +631,64 @@ def test_exports(
     assert [len(getattr(rpc.take_response(), field)) for _ in parts] == [2, 1]
     assert rpc.termination()[1] is grpc.StatusCode.OK
     assert subject.calls == [call]
+
+
+def test_a_bulk_reversal(server: Any, subject: Fake) -> None:
+    subject.answers = [
+        iter(
+            [
+                ReversalProgress(20, 15, 5, (ReversedCost("EUR", 15, 1650, 2),), done=False),
+                ReversalProgress(30, 25, 5, (), done=True),
+            ]
+        )
+    ]
+    request = cdr_pb.ReverseCdrsRequest(
+        tenant_id=7,
+        ids=[3, 4],
+        call_ids=["a"],
+        upload_id=6,
+        started_after=Timestamp(nanos=1),
+        started_before=Timestamp(nanos=2),
+        extension_id=8,
+        extension_number="101",
+        direction=types_pb2.DIRECTION_INBOUND,
+        disposition=types_pb2.DISPOSITION_BUSY,
+        status=types_pb2.RATING_STATUS_UNRATED,
+        unrated_reason=types_pb2.UNRATED_REASON_BLOCKED,
+        rate_id=9,
+        matched_prefix="44",
+        reason="why",
+        requested_by="who",
+        dry_run=True,
+    )
+    assert len(request.ListFields()) == len(request.DESCRIPTOR.fields)
+    rpc = server.invoke_unary_stream(method("CdrService/ReverseCdrs"), (), request, 10)
+    assert rpc.take_response() == cdr_pb.ReverseCdrsResponse(
+        cdrs=20,
+        reversed=15,
+        reversed_before=5,
+        costs=[cdr_pb.ReversedCost(currency="EUR", cdrs=15, cost="0.1650", unrated=2)],
+    )
+    last = cdr_pb.ReverseCdrsResponse(cdrs=30, reversed=25, reversed_before=5, done=True)
+    assert rpc.take_response() == last
+    assert rpc.termination()[1] is grpc.StatusCode.OK
+    wanted = CdrFilter(
+        tenant_id=7,
+        ids=(3, 4),
+        call_ids=("a",),
+        upload_id=6,
+        started_after_ns=1,
+        started_before_ns=2,
+        extension_id=8,
+        extension_number="101",
+        direction=Direction.INBOUND,
+        disposition=Disposition.BUSY,
+        status=RatingStatus.UNRATED,
+        unrated_reason=UnratedReason.BLOCKED,
+        rate_id=9,
+        matched_prefix="44",
+    )
+    assert subject.calls == [("reverse_cdrs", wanted, WHY, True)]
 
 
 def test_verification(server: Any, subject: Fake) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service import reversals
+from service import reversal_parts, reversals
 from service.errors import FailedPrecondition, InvalidInput, NotFound, Reason
 from service.model import BadCall, Call, ReversalRequest
 from service.record_model import UploadReversal
@@ -41,8 +41,8 @@ def other(database: Database) -> Iterator[World]:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reversals, "PART_CDRS", 7)
-    monkeypatch.setattr(reversals, "PART_CHUNKS", 3)
+    monkeypatch.setattr(reversal_parts, "PART_CDRS", 7)
+    monkeypatch.setattr(reversal_parts, "PART_CHUNKS", 3)
 
 
 def uploaded(world: World, records: Sequence[Call], chunk_calls: int = 3) -> int:

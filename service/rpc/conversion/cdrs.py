@@ -58,7 +58,10 @@ def cdr_filter(
 
 
 def enum_filters(
-    request: cdr_service_pb2.ListCdrsRequest | cdr_service_pb2.ExportCdrsRequest, wrong: Wrong
+    request: cdr_service_pb2.ListCdrsRequest
+    | cdr_service_pb2.ExportCdrsRequest
+    | cdr_service_pb2.ReverseCdrsRequest,
+    wrong: Wrong,
 ) -> dict[str, Any]:
     """direction, disposition, status and unrated_reason, as far as they are set."""
     return {
@@ -85,6 +88,7 @@ def time_bounds(
     | cdr_service_pb2.ExportCdrsRequest
     | cdr_service_pb2.RateUnratedRequest
     | cdr_service_pb2.VerifyCdrsRequest
+    | cdr_service_pb2.ReverseCdrsRequest
     | cdr_service_pb2.SummarizeUsageRequest,
     wrong: Wrong,
 ) -> tuple[int | None, int | None]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.model import Cdr, ReversalRequest
-from service.record_model import ReversalFilter, UploadReversal
+from service.model import Cdr, CdrFilter, ReversalRequest
+from service.money import format_e4
+from service.record_model import ReversalFilter, ReversalProgress, UploadReversal
 from service.rpc.conversion import cdrs, fields
 from service.rpc.conversion.fields import Wrong
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 
 def reversal_request(
-    request: cdr_service_pb2.ReverseCdrRequest | cdr_service_pb2.ReverseUploadRequest,
+    request: cdr_service_pb2.ReverseCdrRequest
+    | cdr_service_pb2.ReverseUploadRequest
+    | cdr_service_pb2.ReverseCdrsRequest,
 ) -> ReversalRequest:
     return ReversalRequest(request.reason, request.requested_by)
 
@@ -26,6 +29,44 @@ def reversal_filter(request: cdr_service_pb2.ListReversalsRequest) -> ReversalFi
         before_ns = fields.time_ns(request.created_before, "created_before", wrong)
     wrong.refuse()
     return ReversalFilter(request.tenant_id, after_ns, before_ns, request.upload_id)
+
+
+def cdrs_to_reverse(request: cdr_service_pb2.ReverseCdrsRequest) -> CdrFilter:
+    wrong = Wrong()
+    after_ns, before_ns = cdrs.time_bounds(request, wrong)
+    wanted = CdrFilter(
+        tenant_id=request.tenant_id,
+        extension_id=request.extension_id,
+        started_after_ns=after_ns,
+        started_before_ns=before_ns,
+        extension_number=request.extension_number,
+        rate_id=request.rate_id,
+        matched_prefix=request.matched_prefix,
+        upload_id=request.upload_id,
+        ids=tuple(request.ids),
+        call_ids=tuple(request.call_ids),
+        **cdrs.enum_filters(request, wrong),
+    )
+    wrong.refuse()
+    return wanted
+
+
+def progress(found: ReversalProgress) -> cdr_service_pb2.ReverseCdrsResponse:
+    return cdr_service_pb2.ReverseCdrsResponse(
+        cdrs=found.cdrs,
+        reversed=found.reversed,
+        reversed_before=found.reversed_before,
+        costs=[
+            cdr_service_pb2.ReversedCost(
+                currency=one.currency,
+                cdrs=one.cdrs,
+                cost=format_e4(one.cost_e4),
+                unrated=one.unrated,
+            )
+            for one in found.costs
+        ],
+        done=found.done,
+    )
 
 
 def reversal(taken_back: Cdr) -> types_pb2.Reversal:
