@@ -13,7 +13,9 @@ from .changes cimport change_t, change_digit, set_key
 from .deck cimport Deck
 from .rateintake cimport (
     by_key,
+    effect_t,
     incoming_t,
+    instant_t,
     intake_add,
     intake_compare,
     intake_free,
@@ -39,6 +41,8 @@ from .number cimport MAX_DIGITS
 from .pool cimport pool_intern, pool_item
 from .rateparse cimport next_rate, parse_rate, wire_head_t, wire_rate_t
 from .tables cimport row_count, row_version_id
+
+from .values import InEffect
 
 cdef enum:
     MAX_LEFT = 4096                  # rates of one call to read that are left to the caller
@@ -77,11 +81,17 @@ cdef class IncomingDeck:
     cdef intake_t intake
     cdef int64_t tenant_id
     cdef readonly uint32_t seen      # rates so far, taken or not
+    cdef readonly list closed        # RateInfo, see ``compare``
+    cdef readonly object in_effect   # InEffect, see ``compare``
     cdef bint busy
 
-    def __cinit__(self, tenant_id):
+    def __cinit__(self, tenant_id, effective_from=None):
+        """``effective_from``: of the rates that state none, as (seconds, nanoseconds)."""
         self.tenant_id = whole(tenant_id, "tenant_id")
+        self.closed = []
         intake_init(&self.intake)
+        if effective_from is not None:
+            self.intake.from_default.s, self.intake.from_default.ns = effective_from
 
     def __dealloc__(self):
         intake_free(&self.intake)
@@ -206,23 +216,53 @@ cdef class IncomingDeck:
                 yield self.intake.rates[i].index, self.intake.rates[first].index
             i += 1
 
-    def compare(self, Deck base not None, *, bint replace):
+    def compare(self, Deck base not None, *, bint replace, closing=None, at=(0, 0)):
         """Keep of the sorted rates, none of which is repeated, those that ``base`` has not or has
         otherwise. Returns (updated, gone): how many of the kept ones are in it otherwise, and
         (version_id, prefix) of its rates that are to go: those, and with ``replace`` also the rates
-        whose prefix and effective_from no rate has."""
+        whose prefix and effective_from no rate has.
+
+        With ``closing``, an instant as (seconds, nanoseconds), these go only where they begin at it
+        or later. Those that end after it are in ``closed`` instead, as they are in the base.
+        ``in_effect`` compares, with ``replace``, what is in effect ``at`` an instant."""
         cdef uint32_t gone_count = 0
         cdef uint32_t updated = 0
         cdef uint32_t i
+        cdef uint32_t closed_count = 0
+        cdef uint32_t count = row_count(base.tables)
         cdef uint32_t* gone
+        cdef instant_t now, end
+        cdef instant_t* closing_at = NULL
+        cdef effect_t effect
+        now.s, now.ns = at
+        if closing is not None:
+            end.s, end.ns = closing
+            closing_at = &end
         self._require_idle()
-        gone = <uint32_t*> allocate(row_count(base.tables), 4)
+        gone = <uint32_t*> allocate(<size_t> count * 2, 4)
         self.busy = True
         try:
             with nogil:
                 intake_compare(
-                    &self.intake, base.tables, replace, gone, &gone_count, &updated
+                    &self.intake,
+                    base.tables,
+                    replace,
+                    closing_at,
+                    &now,
+                    gone,
+                    &gone_count,
+                    &updated,
+                    gone + count,
+                    &closed_count,
+                    &effect,
                 )
+            self.closed = [base._info(gone[count + i]) for i in range(closed_count)]
+            self.in_effect = InEffect(
+                effect.before,
+                effect.after,
+                effect.gaps,
+                _nanoseconds(effect.begins_s, effect.begins_ns, INT64_MAX),
+            )
             found = [
                 (row_version_id(base.tables, gone[i]), base._prefix(gone[i]))
                 for i in range(gone_count)

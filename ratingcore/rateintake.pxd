@@ -27,11 +27,23 @@ cdef struct incoming_t:          # 72 bytes
     uint32_t index               # where in the deck, from 0
     uint8_t length               # digits of the prefix
 
+cdef struct instant_t:
+    int64_t s
+    uint32_t ns
+
+cdef struct effect_t:            # which prefixes have a rate in effect at one instant
+    uint32_t before              # in the base
+    uint32_t after               # with the deck taken over
+    uint32_t gaps                # those of before that are not of after, but have a later rate
+    int64_t begins_s             # when the first rate of the deck after that instant begins
+    uint32_t begins_ns           # begins_s is INT64_MAX where none does
+
 cdef struct intake_t:
     incoming_t* rates            # [count]
     pool_t quotes                # of quote_t
     pool_t intervals             # of lists of interval_t; item 0 is the empty list
     pool_t destinations          # of UTF-8
+    instant_t from_default       # the start of a rate that states none
     uint32_t count
     uint32_t capacity
 
@@ -48,7 +60,12 @@ cdef int intake_compare(
     intake_t* intake,
     const tables_t* base,
     bint replace,
+    const instant_t* closing,
+    const instant_t* at,
     uint32_t* gone,
     uint32_t* gone_count,
     uint32_t* updated_count,
+    uint32_t* closed,
+    uint32_t* closed_count,
+    effect_t* effect,
 ) except -1 nogil

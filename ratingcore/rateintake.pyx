@@ -45,6 +45,7 @@ cdef extern from *:
 cdef int intake_init(intake_t* intake) except -1 nogil:
     cdef uint32_t number
     memset(intake, 0, sizeof(intake_t))
+    intake.from_default.s = INT64_MIN
     pool_init(&intake.quotes, sizeof(quote_t))
     pool_init(&intake.intervals, 0)
     pool_init(&intake.destinations, 0)
@@ -70,7 +71,8 @@ cdef size_t intake_nbytes(const intake_t* intake) noexcept nogil:
 
 
 cdef incoming_t* intake_add(intake_t* intake) except NULL nogil:
-    """Room for one more rate, always in effect; it counts once ``count`` is raised."""
+    """Room for one more rate, in effect from the default start on; it counts once ``count`` is
+    raised."""
     cdef incoming_t* rate
     reserve(
         <void**> &intake.rates,
@@ -81,7 +83,8 @@ cdef incoming_t* intake_add(intake_t* intake) except NULL nogil:
     )
     rate = &intake.rates[intake.count]
     memset(rate, 0, sizeof(incoming_t))
-    rate.from_s, rate.to_s = INT64_MIN, INT64_MAX
+    rate.from_s, rate.to_s = intake.from_default.s, INT64_MAX
+    rate.from_ns = intake.from_default.ns
     return rate
 
 
@@ -132,7 +135,7 @@ cdef bint _read_price(const text_t* text, uint64_t* price_e4) noexcept nogil:
 
 
 cdef bint _read_bound(const stamp_t* stamp, int64_t* seconds, uint32_t* nanoseconds) noexcept nogil:
-    """An end of a window; one that is not there stays open."""
+    """An end of a window; one that is not there stays as it is."""
     if not stamp.present:
         return True
     if not (FIRST_SECOND <= stamp.seconds <= LAST_SECOND and 0 <= stamp.nanos < 1_000_000_000):
@@ -293,28 +296,83 @@ cdef bint _is_same(
     )
 
 
+cdef bint _is_before(int64_t s, uint32_t ns, int64_t other_s, uint32_t other_ns) noexcept nogil:
+    return s < other_s or (s == other_s and ns < other_ns)
+
+
+cdef bint _is_in_effect(const incoming_t* rate, const instant_t* at) noexcept nogil:
+    return not _is_before(at.s, at.ns, rate.from_s, rate.from_ns) and _is_before(
+        at.s, at.ns, rate.to_s, rate.to_ns
+    )
+
+
+cdef struct prefix_t:            # what is in effect of one prefix
+    uint64_t key_high
+    uint64_t key_low
+    bint before
+    bint after
+    bint later                   # a rate begins later
+
+
+cdef void _end_prefix(const prefix_t* prefix, effect_t* effect) noexcept nogil:
+    effect.before += prefix.before
+    effect.after += prefix.after
+    effect.gaps += prefix.before and not prefix.after and prefix.later
+
+
+cdef void _count(
+    const incoming_t* rate, bint is_after, const instant_t* at, prefix_t* prefix, effect_t* effect
+) noexcept nogil:
+    """Note a rate of the base, or one that is there with the deck taken over (``is_after``)."""
+    if prefix.key_high != rate.key_high or prefix.key_low != rate.key_low:
+        _end_prefix(prefix, effect)
+        memset(prefix, 0, sizeof(prefix_t))
+        prefix.key_high, prefix.key_low = rate.key_high, rate.key_low
+    if _is_in_effect(rate, at):
+        if is_after:
+            prefix.after = True
+        else:
+            prefix.before = True
+    elif is_after and _is_before(at.s, at.ns, rate.from_s, rate.from_ns):
+        prefix.later = True
+        if _is_before(rate.from_s, rate.from_ns, effect.begins_s, effect.begins_ns):
+            effect.begins_s, effect.begins_ns = rate.from_s, rate.from_ns
+
+
 cdef int intake_compare(
     intake_t* intake,
     const tables_t* base,
     bint replace,
+    const instant_t* closing,
+    const instant_t* at_instant,
     uint32_t* gone,
     uint32_t* gone_count,
     uint32_t* updated_count,
+    uint32_t* closed,
+    uint32_t* closed_count,
+    effect_t* effect,
 ) except -1 nogil:
     """Keep of the sorted rates those that are new or differ from the base's, the latter with the
     ids that they have there.
 
     ``gone`` has room for all rows of the base: those that are to go, because they differ or, with
-    ``replace``, because no rate has their key.
+    ``replace``, because no rate has their key. With ``closing`` (NULL: none) such a rate goes only
+    if it begins at that instant or later; one that ends after it is in ``closed``, which has room
+    for all rows as well; one that ends before it stays. ``effect`` is filled with ``replace``.
     """
     cdef incoming_t present
+    cdef prefix_t prefix
+    cdef bint stays
     cdef uint32_t count = row_count(base)
     cdef uint32_t* rows = <uint32_t*> allocate(count, 4)
     cdef uint32_t at = 0
     cdef uint32_t i = 0
     cdef uint32_t kept = 0
     cdef int order
-    gone_count[0] = updated_count[0] = 0
+    gone_count[0] = updated_count[0] = closed_count[0] = 0
+    memset(&prefix, 0, sizeof(prefix_t))
+    memset(effect, 0, sizeof(effect_t))
+    effect.begins_s = INT64_MAX
     rows_in_order(base, rows)
     if count:
         _load(base, rows[0], &present)
@@ -323,6 +381,11 @@ cdef int intake_compare(
             order = 1
         else:
             order = by_key(&intake.rates[i], &present) if at < count else -1
+        if replace:
+            if order >= 0:
+                _count(&present, False, at_instant, &prefix, effect)
+            if order <= 0:
+                _count(&intake.rates[i], True, at_instant, &prefix, effect)
         if order == 0 and not _is_same(intake, &intake.rates[i], base, rows[at], &present):
             updated_count[0] += 1
             intake.rates[i].version_id = present.version_id
@@ -335,12 +398,23 @@ cdef int intake_compare(
             intake.rates[kept] = intake.rates[i]
             kept += 1
         elif order > 0 and replace:
-            gone[gone_count[0]] = rows[at]
-            gone_count[0] += 1
+            stays = closing != NULL and _is_before(
+                present.from_s, present.from_ns, closing.s, closing.ns
+            )
+            if not stays:
+                gone[gone_count[0]] = rows[at]
+                gone_count[0] += 1
+            else:
+                if _is_before(closing.s, closing.ns, present.to_s, present.to_ns):
+                    closed[closed_count[0]] = rows[at]
+                    closed_count[0] += 1
+                    present.to_s, present.to_ns = closing.s, closing.ns
+                _count(&present, True, at_instant, &prefix, effect)
         i += order <= 0
         at += order >= 0
         if order >= 0 and at < count:
             _load(base, rows[at], &present)
+    _end_prefix(&prefix, effect)
     intake.count = kept
     release(rows)
     return 0

@@ -29,6 +29,8 @@ cdef struct wire_head_t:             # what a message says about its deck
     int32_t mode
     uint8_t dry_run
     uint8_t has_rate_count
+    uint8_t allow_gap
+    stamp_t effective_from
 
 
 cdef const uint8_t* parse_rate(

@@ -29,6 +29,8 @@ cdef enum:
     HEAD_DRY_RUN = 3 << 3 | 0
     HEAD_RATES = 4 << 3 | 2
     HEAD_RATE_COUNT = 5 << 3 | 0
+    HEAD_EFFECTIVE_FROM = 6 << 3 | 2
+    HEAD_ALLOW_GAP = 7 << 3 | 0
     RATE_TENANT_ID = 2 << 3 | 0          # Rate
     RATE_PREFIX = 3 << 3 | 2
     RATE_DESTINATION = 4 << 3 | 2
@@ -160,6 +162,10 @@ cdef const uint8_t* next_rate(
         elif tag == HEAD_RATE_COUNT:
             at = read_int64(at, end, &head.rate_count)
             head.has_rate_count = 1
+        elif tag == HEAD_EFFECTIVE_FROM:
+            at = read_stamp(at, end, &head.effective_from, RATE_DEPTH)
+        elif tag == HEAD_ALLOW_GAP:
+            at = _bool(at, end, &head.allow_gap)
         elif tag >> 3 == 0:
             return NULL
         else:
@@ -184,8 +190,8 @@ cdef bint _is_well_formed(
 
 
 def read_head(bytes request not None):
-    """What one message of an import says besides its rates: (tenant_id, mode, dry_run, rate_count),
-    the last None where it is not there.
+    """What one message of an import says besides its rates: (tenant_id, mode, dry_run, rate_count,
+    effective_from as (seconds, nanoseconds), allow_gap); None where an optional one is unset.
 
     Looks through the whole message, with the GIL released. ValueError: it is malformed.
     """
@@ -203,6 +209,8 @@ def read_head(bytes request not None):
         head.mode,
         bool(head.dry_run),
         head.rate_count if head.has_rate_count else None,
+        _stamp_value(&head.effective_from),
+        bool(head.allow_gap),
     )
 
 
@@ -250,6 +258,8 @@ def import_tags():
             "dry_run": HEAD_DRY_RUN,
             "rates": HEAD_RATES,
             "rate_count": HEAD_RATE_COUNT,
+            "effective_from": HEAD_EFFECTIVE_FROM,
+            "allow_gap": HEAD_ALLOW_GAP,
         },
         "Rate": {
             "tenant_id": RATE_TENANT_ID,

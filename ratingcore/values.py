@@ -25,6 +25,17 @@ class RateInfo(NamedTuple):
     blocked: bool
 
 
+class InEffect(NamedTuple):
+    """How many prefixes have a rate in effect at one instant, before and after a deck is taken
+    over. ``gaps``: those that have one before and none after, but a later rate. ``begins_ns``: when
+    the first rate after that instant begins, or None."""
+
+    before: int
+    after: int
+    gaps: int
+    begins_ns: int | None
+
+
 class Columns(NamedTuple):
     """The outcomes of a batch, one item a call, in the order of the calls.
 

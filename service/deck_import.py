@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import merge, nsmallest
 from itertools import chain, islice
 from operator import attrgetter
 
-from ratingcore import DeckBuilder, IncomingDeck
+from ratingcore import DeckBuilder, IncomingDeck, RateInfo
+from ratingcore.values import InEffect
 from service import audit
 from service.decks import Decks, TenantDeck, built, tenant_not_found
-from service.errors import Exhausted, Reason, invalid_field
-from service.model import ImportMode, ImportOutcome, Rate, RateError
+from service.errors import Exhausted, FailedPrecondition, Reason, invalid_field
+from service.model import ImportMode, ImportOutcome, ImportPlan, Rate, RateError
 from service.rate_checks import check_terms, normalized
 from service.storage import deck_import as storage
 from service.storage import decks as stored_decks
@@ -60,9 +61,11 @@ class Room:
 class Intake:
     """The deck on its way in, and what is wrong with it so far. Used as a context manager."""
 
-    def __init__(self, tenant_id: int, room: Room) -> None:
-        self.deck = IncomingDeck(tenant_id)
+    def __init__(self, tenant_id: int, room: Room, effective_from_ns: int | None = None) -> None:
+        """``effective_from_ns``: of the rates that state none."""
+        self.deck = IncomingDeck(tenant_id, _pair(effective_from_ns))
         self._tenant_id = tenant_id
+        self._effective_from_ns = effective_from_ns
         self._room = room
         self._held_bytes = 0
         self._errors: list[RateError] = []  # the first MAX_ERRORS
@@ -86,6 +89,8 @@ class Intake:
 
     def put(self, index: int, rate: Rate) -> None:
         """Take one rate of the deck, or reject it with all that is wrong with it."""
+        if rate.effective_from_ns is None:
+            rate = replace(rate, effective_from_ns=self._effective_from_ns)
         found = check_terms(rate)
         for violation in found:
             self.reject(RateError(index, violation.field, violation.description))
@@ -131,8 +136,8 @@ class Intake:
                 (part.start_seconds, part.cost_per_minute_e4, part.billing_increment)
                 for part in rate.intervals
             ],
-            None if rate.effective_from_ns is None else divmod(rate.effective_from_ns, _NS),
-            None if rate.effective_to_ns is None else divmod(rate.effective_to_ns, _NS),
+            _pair(rate.effective_from_ns),
+            _pair(rate.effective_to_ns),
             rate.blocked,
         )
 
@@ -146,15 +151,23 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """What the rates that a comparison has kept do to a deck. ``gone``: version_id and prefix."""
+    """What the rates that a comparison has kept do to a deck. ``gone``: version_id and prefix, of
+    those that are updated or deleted. ``closed``: rates as they are, which end at ``closed_at_ns``.
+    """
 
     created: int
     updated: int
     gone: list[tuple[int, str]]
+    closed: list[RateInfo]
+    closed_at_ns: int | None
 
     @property
     def deleted(self) -> int:
         return len(self.gone) - self.updated
+
+    def retired(self) -> list[tuple[int, str]]:
+        """version_id and prefix of all that are present no more as they are."""
+        return self.gone + [(rate.version_id, rate.prefix) for rate in self.closed]
 
 
 class DeckImports:
@@ -166,13 +179,12 @@ class DeckImports:
         self._clock_ns = clock_ns
         self._room = Room(MAX_INTAKE_BYTES)
 
-    def run(
-        self, tenant_id: int, mode: ImportMode, dry_run: bool, fill: Callable[[Intake], None]
-    ) -> ImportOutcome:
+    def run(self, plan: ImportPlan, fill: Callable[[Intake], None]) -> ImportOutcome:
         """See ``Rates.import_deck``."""
+        tenant_id = plan.tenant_id
         with self._database.read() as connection:
             _require(connection, tenant_id)
-        with Intake(tenant_id, self._room) as intake:
+        with Intake(tenant_id, self._room, plan.effective_from_ns) as intake:
             fill(intake)
             rejected, errors = intake.verdict()
             if rejected:
@@ -180,20 +192,20 @@ class DeckImports:
                     revision = stored_decks.revision(connection, tenant_id) or 0
                 return ImportOutcome(rejected=rejected, errors=errors, rate_revision=revision)
             accepted = len(intake.deck)
-            changes, revision = self._take_over(tenant_id, intake.deck, mode, dry_run)
+            changes, revision = self._take_over(plan, intake.deck)
         return ImportOutcome(
             created=changes.created,
             updated=changes.updated,
             deleted=changes.deleted,
             unchanged=accepted - changes.created - changes.updated,
             rate_revision=revision,
+            closed=len(changes.closed),
         )
 
-    def _take_over(
-        self, tenant_id: int, deck: IncomingDeck, mode: ImportMode, dry_run: bool
-    ) -> tuple[_Changes, int]:
-        """What the deck changes, and the revision of the tenant's deck with it; ``dry_run``:
+    def _take_over(self, plan: ImportPlan, deck: IncomingDeck) -> tuple[_Changes, int]:
+        """What the deck changes, and the revision of the tenant's deck with it; of a dry run:
         without it."""
+        tenant_id, dry_run = plan.tenant_id, plan.dry_run
         unit = self._database.read if dry_run else self._decks.writing
         with self._decks.offering() as hand_over, unit(work=Work.LONG) as connection:
             if not dry_run:
@@ -203,15 +215,31 @@ class DeckImports:
             base = self._decks.in_memory(tenant_id)
             if base is None:
                 raise tenant_not_found(tenant_id)
-            updated, gone = deck.compare(base.deck, replace=mode == ImportMode.REPLACE)
-            changes = _Changes(created=len(deck) - updated, updated=updated, gone=gone)
-            if dry_run or not (len(deck) or gone):
+            changes = self._compare(plan, base, deck)
+            if dry_run or not (len(deck) or changes.retired()):
                 return changes, base.revision
             made = self._write(connection, base, deck, changes)
             hand_over(made)
-            self._enter(connection, mode, changes, made)
+            self._enter(connection, plan.mode, changes, made)
             stored_decks.advance(connection, tenant_id, made.revision)
         return changes, made.revision
+
+    def _compare(self, plan: ImportPlan, base: TenantDeck, deck: IncomingDeck) -> _Changes:
+        """What the deck changes. FailedPrecondition IMPORT_GAP where it begins too late."""
+        is_empty = not len(deck)
+        start_ns = plan.effective_from_ns
+        now_ns = self._clock_ns()
+        # The rates that the deck replaces stay in effect until it begins.
+        at_ns = now_ns if start_ns is None else max(now_ns, start_ns)
+        updated, gone = deck.compare(
+            base.deck,
+            replace=plan.mode == ImportMode.REPLACE,
+            closing=_pair(start_ns),
+            at=divmod(at_ns, _NS),
+        )
+        if plan.mode == ImportMode.REPLACE and not is_empty and not plan.allow_gap:
+            _refuse_gap(plan.tenant_id, deck.in_effect, at_ns)
+        return _Changes(len(deck) - updated, updated, gone, deck.closed, start_ns)
 
     def _enter(
         self, connection: Connection, mode: ImportMode, changes: _Changes, made: TenantDeck
@@ -222,6 +250,7 @@ class DeckImports:
             "created": changes.created,
             "updated": changes.updated,
             "deleted": changes.deleted,
+            **({"closed": len(changes.closed)} if changes.closed else {}),
             "rate_revision": made.revision,
         }
         tenant_id = made.tenant.id
@@ -236,20 +265,26 @@ class DeckImports:
         self, connection: Connection, base: TenantDeck, deck: IncomingDeck, changes: _Changes
     ) -> TenantDeck:
         tenant_id, revision = base.tenant.id, base.revision + 1
-        first_version_id = storage.reserve_ids(self._database, connection, len(deck))
+        count = len(deck) + len(changes.closed)
+        first_version_id = storage.reserve_ids(self._database, connection, count)
         deck.number(first_version_id)
         builder = DeckBuilder(base.deck)
-        for version_id, prefix in changes.gone:
+        retired = changes.retired()
+        for version_id, prefix in retired:
             builder.remove(version_id, prefix)
-        gone = [version_id for version_id, _ in changes.gone]
-        known_since_ns = storage.created_at_ns(connection, gone) if changes.updated else {}
+        gone = [version_id for version_id, _ in retired]
+        keep_age = changes.updated or changes.closed
+        known_since_ns = storage.created_at_ns(connection, gone) if keep_age else {}
         storage.retire(connection, gone, revision)
-        rates = chain.from_iterable(_parts(deck, builder))
+        rates = chain(
+            chain.from_iterable(_parts(deck, builder)),
+            _closed(changes, first_version_id + len(deck), builder),
+        )
         storage.add(
             connection,
             tenant_id,
             revision,
-            range(first_version_id, first_version_id + len(deck)),
+            range(first_version_id, first_version_id + count),
             rates,
             known_since_ns,
             self._clock_ns(),
@@ -263,6 +298,50 @@ def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[storag
         part = deck.rows(start, start + _PART_RATES)
         builder.put_many(part)
         yield part
+
+
+def _closed(
+    changes: _Changes, first_version_id: int, builder: DeckBuilder
+) -> Iterator[storage.Row]:
+    """The next versions of the rates that end, which the builder gets as well."""
+    rows = [
+        rate._replace(version_id=version_id, effective_to_ns=changes.closed_at_ns)
+        for version_id, rate in enumerate(changes.closed, first_version_id)
+    ]
+    builder.put_many(rows)
+    yield from rows
+
+
+def _pair(time_ns: int | None) -> tuple[int, int] | None:
+    """Seconds and nanoseconds, as the core takes them."""
+    return None if time_ns is None else divmod(time_ns, _NS)
+
+
+def _refuse_gap(tenant_id: int, effect: InEffect, at_ns: int) -> None:
+    """Where no rate would be in effect although one is, or a prefix of the deck would have none
+    until a later rate begins. A prefix that the deck does not name is meant to go."""
+    if not (effect.gaps or (effect.before and not effect.after)):
+        return
+    lost = effect.before if not effect.after else effect.gaps
+    begins, advice = "", "allow_gap (--allow-gap) takes the deck as it is"
+    message = (
+        f"rates: {lost} of the {effect.before} prefixes of tenant {tenant_id} that have a rate in"
+        f" effect at {audit.time_text(at_ns - at_ns % _NS)} would have none with this deck"
+    )
+    if effect.begins_ns is None:
+        message += ", whose rates have all ended"
+    else:
+        begins = audit.time_text(effect.begins_ns)
+        message += f" until its rates begin, the first at {begins}"
+        advice = (
+            f"effective_from (--effective-from {begins}) keeps the present rates in effect until"
+            f" then; {advice}"
+        )
+    raise FailedPrecondition(
+        Reason.IMPORT_GAP,
+        f"{message}; nothing was changed; {advice}",
+        metadata={"prefixes": str(lost), "begins_at": begins},
+    )
 
 
 def _require(connection: Connection, tenant_id: int) -> None:

@@ -322,6 +322,18 @@ class RateError:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportPlan:
+    """What an import is asked to do. ``effective_from_ns``: from when the deck holds.
+    ``allow_gap``: even if it leaves nothing in effect until it begins."""
+
+    tenant_id: int
+    mode: ImportMode
+    dry_run: bool = False
+    effective_from_ns: int | None = None
+    allow_gap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ImportOutcome:
     created: int = 0
     updated: int = 0
@@ -330,6 +342,7 @@ class ImportOutcome:
     rejected: int = 0
     errors: tuple[RateError, ...] = ()
     rate_revision: int = 0
+    closed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

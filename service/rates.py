@@ -16,7 +16,7 @@ from service.checks import check_id, check_text, refuse
 from service.deck_import import DeckImports, Intake
 from service.decks import Decks, tenant_not_found
 from service.errors import Aborted, AlreadyExists, NotFound, Reason, invalid_field
-from service.model import ImportMode, ImportOutcome, Page, Rate
+from service.model import ImportOutcome, ImportPlan, Page, Rate
 from service.rate_checks import check_rate, normalized
 from service.request import present
 from service.storage import decks as stored_decks
@@ -144,14 +144,13 @@ class Rates:
                 raise tenant_not_found(tenant_id)
         return self._export(tenant_id, revision)
 
-    def import_deck(
-        self, tenant_id: int, mode: ImportMode, dry_run: bool, fill: Callable[[Intake], None]
-    ) -> ImportOutcome:
+    def import_deck(self, plan: ImportPlan, fill: Callable[[Intake], None]) -> ImportOutcome:
         """Take a whole deck, or none of it where any rate is rejected. ``fill`` puts the rates into
         the intake that it is given, as they come. NotFound TENANT_NOT_FOUND; Exhausted
-        TOO_MANY_STREAMS where the imports under way fill the memory that there is for them."""
-        refuse(check_id("tenant_id", tenant_id))
-        outcome = self._imports.run(tenant_id, mode, dry_run, fill)
+        TOO_MANY_STREAMS where the imports under way fill the memory that there is for them;
+        FailedPrecondition IMPORT_GAP where a deck that replaces begins too late."""
+        refuse(check_id("tenant_id", plan.tenant_id))
+        outcome = self._imports.run(plan, fill)
         present().leaves_rates_at(outcome.rate_revision)
         return outcome
 

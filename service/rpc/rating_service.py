@@ -69,7 +69,7 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
             requests.end_counts = False
 
         deck = IncomingRequests(requests, malformed_request, has_all)
-        outcome = self._rates.import_deck(deck.tenant_id, deck.mode, deck.dry_run, deck.fill)
+        outcome = self._rates.import_deck(deck.plan, deck.fill)
         return rates.import_outcome(outcome).SerializeToString()
 
     def ExportRates(

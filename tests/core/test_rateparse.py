@@ -15,8 +15,8 @@ from tollwire.v1 import rating_service_pb2, types_pb2
 Parsed = tuple[object, list[tuple[object, ...]]]
 
 # The tags of the messages, in the wire types that they have there.
-TAGS = [8, 16, 24, 34, 40, 26, 42, 48, 58, 64, 74, 82, 90, 96, 106, 114, 122, 18]
-NESTED = {34, 74, 82, 90, 114, 122}
+TAGS = [8, 16, 24, 34, 40, 26, 42, 48, 58, 64, 74, 82, 90, 96, 106, 114, 122, 18, 50, 56]
+NESTED = {34, 74, 82, 90, 114, 122, 50}
 
 
 def by_library(request: bytes) -> Parsed | None:
@@ -25,7 +25,9 @@ def by_library(request: bytes) -> Parsed | None:
     except DecodeError:
         return None
 
-    def stamp(rate: types_pb2.Rate, name: str) -> tuple[int, int] | None:
+    def stamp(
+        rate: types_pb2.Rate | rating_service_pb2.ImportRatesRequest, name: str
+    ) -> tuple[int, int] | None:
         value: Timestamp = getattr(rate, name)
         return (value.seconds, value.nanos) if rate.HasField(name) else None
 
@@ -34,6 +36,8 @@ def by_library(request: bytes) -> Parsed | None:
         message.mode,
         message.dry_run,
         message.rate_count if message.HasField("rate_count") else None,
+        stamp(message, "effective_from"),
+        message.allow_gap,
     )
     return head, [
         (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from service.deck_import import Intake, Room
 from service.errors import FailedPrecondition, InvalidInput, Reason
-from service.model import ImportMode, Interval, Rate, RateError
+from service.model import ImportMode, ImportPlan, Interval, Rate, RateError
 from service.rate_checks import check_terms, normalized
 from service.rpc.conversion.fields import Wrong
 from service.rpc.conversion.imports import IncomingRequests
@@ -195,8 +195,39 @@ def test_a_deck_over_many_messages() -> None:
         pb.ImportRatesRequest(rates=[message(prefix="3", tenant_id=0)]),
     )
     head = incoming(*requests)
-    assert (head.tenant_id, head.mode, head.dry_run) == (7, ImportMode.REPLACE, True)
+    assert head.plan == ImportPlan(7, ImportMode.REPLACE, dry_run=True)
     assert [rate.prefix for rate in rates_in(deck(*requests))] == ["1", "2", "3"]
+
+
+PART = types_pb2.Interval(start_seconds=60, cost_per_minute="1", billing_increment=1)
+
+
+def test_a_deck_that_holds_from_a_date_on() -> None:
+    start = Timestamp(seconds=86_400, nanos=7)
+    first = pb.ImportRatesRequest(**HEAD, effective_from=start, allow_gap=True)
+    plan = incoming(first).plan
+    assert (plan.effective_from_ns, plan.allow_gap) == (86_400 * 10**9 + 7, True)
+    intake = Intake(7, Room(2**30), plan.effective_from_ns)
+    own = Timestamp(seconds=5)
+    requests = (
+        first,
+        pb.ImportRatesRequest(
+            rates=[
+                message(prefix="1"),
+                message(prefix="2", effective_from=own),
+                message(prefix="3", intervals=[PART]),  # not read by the core
+                message(prefix="4", effective_to=own),
+            ]
+        ),
+    )
+    incoming(*requests).fill(intake)
+    assert [(rate.prefix, rate.effective_from_ns) for rate in rates_in(intake)] == [
+        *(("1", plan.effective_from_ns), ("2", 5 * 10**9), ("3", plan.effective_from_ns))
+    ]
+    rejected, errors = intake.verdict()
+    assert (rejected, [(error.index, error.field) for error in errors]) == (
+        *(1, [(3, "effective_to")]),
+    )
 
 
 def test_errors_of_a_deck_count_over_its_messages() -> None:
@@ -229,6 +260,10 @@ def test_a_message_of_nothing_but_bad_rates() -> None:
         (pb.ImportRatesRequest(), ["mode", "tenant_id"]),
         (pb.ImportRatesRequest(tenant_id=-1, mode=MERGE), ["tenant_id"]),
         (pb.ImportRatesRequest(tenant_id=1, mode=9), ["mode"]),  # type: ignore[arg-type]
+        (
+            pb.ImportRatesRequest(tenant_id=1, mode=MERGE, effective_from=Timestamp(nanos=-1)),
+            ["effective_from"],
+        ),
     ],
 )
 def test_a_first_message_that_does_not_say_what_for(
@@ -247,6 +282,8 @@ def test_a_deck_without_any_message() -> None:
         (pb.ImportRatesRequest(tenant_id=8), "tenant_id"),
         (pb.ImportRatesRequest(mode=REPLACE), "mode"),
         (pb.ImportRatesRequest(dry_run=True), "dry_run"),
+        (pb.ImportRatesRequest(allow_gap=True), "allow_gap"),
+        (pb.ImportRatesRequest(effective_from=Timestamp(seconds=5)), "effective_from"),
     ],
 )
 def test_a_later_message_that_contradicts_the_first(

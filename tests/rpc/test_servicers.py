@@ -28,6 +28,7 @@ from service.model import (
     Extension,
     ImportMode,
     ImportOutcome,
+    ImportPlan,
     Page,
     Rate,
     RatedCall,
@@ -591,7 +592,7 @@ def test_a_deck_is_handed_over_as_it_comes(subject: Fake) -> None:
     response = rating_pb.ImportRatesResponse.FromString(data)
     assert response == rating_pb.ImportRatesResponse(created=2, rate_revision=9)
     ((*call, fill),) = subject.calls
-    assert call == ["import_deck", 7, ImportMode.REPLACE, False]
+    assert call == ["import_deck", ImportPlan(7, ImportMode.REPLACE)]
     requests.append(rating_pb.ImportRatesRequest(rates=[sent]).SerializeToString())
     with Intake(7, Room(2**20)) as intake:
         fill(intake)

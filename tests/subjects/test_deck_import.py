@@ -13,7 +13,7 @@ import pytest
 from service import deck_import
 from service.deck_import import Intake, Room
 from service.errors import Exhausted, InvalidInput, NotFound, Reason
-from service.model import ImportMode, ImportOutcome, Interval, Rate, RateError, Tenant
+from service.model import ImportMode, ImportOutcome, ImportPlan, Interval, Rate, RateError, Tenant
 from service.storage.engine import Database
 from tests.subjects.world import World, at_once
 from tollwire.v1.rating_service_pb2 import ImportRatesRequest
@@ -324,7 +324,7 @@ class TestBounds:
             list(intake.read(request))
 
         with pytest.raises(InvalidInput) as raised:
-            world.rates.import_deck(1, MERGE, False, fill)
+            world.rates.import_deck(ImportPlan(1, MERGE), fill)
         assert [violation.field for violation in raised.value.violations] == ["rates"]
 
     def test_all_decks_that_come_in_share_the_room(self) -> None:

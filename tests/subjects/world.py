@@ -19,6 +19,7 @@ from service.model import (
     Extension,
     ImportMode,
     ImportOutcome,
+    ImportPlan,
     Rate,
     RateError,
     Tenant,
@@ -90,7 +91,12 @@ class World:
         return self.uploads.commit(upload_id, offset, chunk_of(records))
 
     def import_deck(
-        self, tenant_id: int, mode: ImportMode, dry_run: bool, deck: Iterable[Rate | RateError]
+        self,
+        tenant_id: int,
+        mode: ImportMode,
+        dry_run: bool,
+        deck: Iterable[Rate | RateError],
+        **plan: Any,
     ) -> ImportOutcome:
         """A RateError stands for a rate that could not be read."""
 
@@ -104,7 +110,7 @@ class World:
                     index += 1
                     intake.put(index, item)
 
-        return self.rates.import_deck(tenant_id, mode, dry_run, fill)
+        return self.rates.import_deck(ImportPlan(tenant_id, mode, dry_run, **plan), fill)
 
     def rows(self) -> list[Any]:
         """All CDRs as they stand in the table, by id."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 import ratingcore
 from service.deck_import import Intake
 from service.errors import FailedPrecondition, Reason, invalid_field
-from service.model import ImportMode, RateError
+from service.model import ImportMode, ImportPlan, RateError
 from service.rate_checks import check_terms
 from service.rpc.conversion import fields
 from service.rpc.conversion.fields import REQUIRED, Wrong
@@ -24,12 +26,15 @@ _MODES = fields.members(ImportMode)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What one message says besides its rates; ``mode`` is the number on the wire."""
+    """What one message says besides its rates; ``mode`` is the number on the wire, and
+    ``effective_from`` is (seconds, nanoseconds)."""
 
     tenant_id: int
     mode: int
     dry_run: bool
     rate_count: int | None
+    effective_from: tuple[int, int] | None
+    allow_gap: bool
 
 
 class IncomingRequests:
@@ -55,10 +60,16 @@ class IncomingRequests:
         if self._head.tenant_id <= 0:
             wrong.add("tenant_id", f"{REQUIRED} in the first message, and above 0")
         mode = fields.enum(self._head.mode, _MODES, "import mode", "mode", wrong, ImportMode.MERGE)
+        start_ns = None
+        if self._head.effective_from is not None:
+            seconds, nanos = self._head.effective_from
+            start_ns = fields.time_ns(
+                Timestamp(seconds=seconds, nanos=nanos), "effective_from", wrong
+            )
         wrong.refuse()
-        self.tenant_id = self._head.tenant_id
-        self.mode = mode
-        self.dry_run = self._head.dry_run
+        self.plan = ImportPlan(
+            self._head.tenant_id, mode, self._head.dry_run, start_ns, self._head.allow_gap
+        )
 
     def fill(self, intake: Intake) -> None:
         """Put all the rates into an intake, as they come from the client."""
@@ -112,6 +123,10 @@ def _check_head(head: Head, first: Head, stated: int | None) -> int | None:
         wrong.add("mode", "must stay the same for the whole deck")
     if head.dry_run and not first.dry_run:
         wrong.add("dry_run", "must be set in the first message to hold for the deck")
+    if head.effective_from not in (None, first.effective_from):
+        wrong.add("effective_from", "must be set in the first message, and stay the same")
+    if head.allow_gap and not first.allow_gap:
+        wrong.add("allow_gap", "must be set in the first message to hold for the deck")
     wrong.refuse()
     return stated
 

@@ -139,4 +139,5 @@ def import_outcome(outcome: ImportOutcome) -> pb.ImportRatesResponse:
             for error in outcome.errors
         ],
         rate_revision=outcome.rate_revision,
+        closed=outcome.closed,
     )
