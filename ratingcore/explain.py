@@ -6,7 +6,7 @@ takes no part in rating; tests hold it to the same result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_COST_E4 = 9_999_999_999_999_999_999
 ROUNDINGS = {1: "HALF_UP", 2: "HALF_EVEN", 3: "UP", 4: "DOWN"}
+SCHEMES = ("sip:", "sips:", "tel:")
+SEPARATORS = " -.()/"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -34,10 +36,11 @@ def explain(
         nothing = Step("billed seconds", "not billable", "0")
         return Explanation("", (), (not_billable, nothing, Step("cost", "not billable", "0.0000")))
     digits = rating.normalized_number
-    steps = [_normalisation(deck, number, digits)]
+    steps = list(_normalisation(deck, number, digits))
     if not digits:
         return Explanation("", (), tuple(steps))
     candidates = deck.candidates(digits)
+    steps.append(_prefixes(digits, candidates))
     winner = next((rate for rate in candidates if _in_effect(rate, started_at_ns)), None)
     considered = tuple(_considered(rate, winner, started_at_ns) for rate in candidates)
     if winner is None:
@@ -53,7 +56,12 @@ def explain(
     return Explanation(digits, considered, tuple(steps))
 
 
-def _normalisation(deck: Deck, number: str, digits: str) -> Step:
+def _normalisation(deck: Deck, number: str, digits: str) -> Iterator[Step]:
+    """Each step that changes the number, and what is left at the end."""
+    rest = number
+    for name, working, left in _removals(number):
+        yield Step(name, working, left)
+        rest = left
     plain = normalize_number(number)
     international, national = deck.international_prefix, deck.national_prefix
     if plain == (digits or None):
@@ -63,12 +71,43 @@ def _normalisation(deck: Deck, number: str, digits: str) -> Step:
     else:
         rule = f"national prefix {national} replaced by country code {deck.country_code}"
     if not digits:
-        return Step(
+        yield Step(
             "normalisation",
-            f"{number!r} does not leave 1 to 32 digits",
+            f"{number!r} does not leave 1 to 32 digits, but {rest!r}",
             "UNRATED, INVALID_NUMBER",
         )
-    return Step("normalisation", f"{number!r} without scheme, separators and '+'; {rule}", digits)
+        return
+    yield Step("normalisation", f"{number!r} without scheme, separators and '+'; {rule}", digits)
+
+
+def _removals(number: str) -> Iterator[tuple[str, str, str]]:
+    """Name and working of each step before the dialling rules that changes the number, and what it
+    leaves (rating rule 2)."""
+    rest = number
+    scheme = next((s for s in SCHEMES if rest[: len(s)].lower() == s), "")
+    if scheme:
+        rest = rest[len(scheme) :]
+        yield "scheme", f"{scheme!r} is removed", rest
+    ends = [rest.index(mark) for mark in "@;" if mark in rest]
+    if ends:
+        mark, rest = rest[min(ends)], rest[: min(ends)]
+        yield "domain and parameters", f"everything from {mark!r} on is removed", rest
+    if any(character in SEPARATORS for character in rest):
+        found = ", ".join(repr(one) for one in SEPARATORS if one in rest)
+        rest = "".join(one for one in rest if one not in SEPARATORS)
+        yield "separators", f"{found} removed", rest
+    if rest.startswith("+"):
+        rest = rest[1:]
+        yield "plus", "one leading '+' is removed: no dialling rule is tried", rest
+
+
+def _prefixes(digits: str, candidates: Sequence[RateInfo]) -> Step:
+    """Which prefixes of the number have rates."""
+    found = dict.fromkeys(rate.prefix for rate in candidates)
+    longest, *others = (digits[:length] for length in range(len(digits), -1, -1))
+    tried = f"{longest}, {others[0]}, … to the empty prefix" if others[1:] else longest
+    result = ", ".join(repr(prefix) for prefix in found) or "none"
+    return Step("prefixes", f"the tenant's rates with one of the prefixes {tried}", result)
 
 
 def _in_effect(rate: RateInfo, at_ns: int) -> bool:
@@ -78,7 +117,7 @@ def _in_effect(rate: RateInfo, at_ns: int) -> bool:
 
 def _considered(rate: RateInfo, winner: RateInfo | None, at_ns: int) -> ConsideredRate:
     if rate is winner:
-        reason = "won: the longest prefix in effect"
+        reason = "won: the longest prefix in effect" + ("; it is blocked" if rate.blocked else "")
     elif rate.effective_from_ns is not None and at_ns < rate.effective_from_ns:
         reason = f"lost: not in effect before {_time(rate.effective_from_ns)}"
     elif rate.effective_to_ns is not None and at_ns >= rate.effective_to_ns:
@@ -96,6 +135,8 @@ def _considered(rate: RateInfo, winner: RateInfo | None, at_ns: int) -> Consider
         rate.effective_to_ns,
         rate is winner,
         reason,
+        rate.blocked,
+        _in_effect(rate, at_ns),
     )
 
 

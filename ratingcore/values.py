@@ -71,6 +71,8 @@ class ConsideredRate(NamedTuple):
     effective_to_ns: int | None
     won: bool
     reason: str
+    blocked: bool
+    in_effect: bool
 
 
 class Step(NamedTuple):

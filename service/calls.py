@@ -20,6 +20,7 @@ from service.errors import (
     InvalidInput,
     NotFound,
     Reason,
+    TollwireError,
     Unavailable,
 )
 from service.model import (
@@ -132,9 +133,17 @@ class Calls:
 
     def explain(self, call: Call, min_rate_revision: int = 0) -> tuple[RatedCall, Explanation]:
         """As ``rate``, and how it comes to its result, in enough detail to do it again by hand.
-        Both are of one revision of the rates."""
+        Both are of one revision of the rates. What ``rate`` raises has the explanation."""
         tenant = self._decks.at_least(call.tenant_id, min_rate_revision)
-        return _rate(tenant, call), _explain(tenant, call)
+        explained = explain(tenant.deck, call)
+        try:
+            return _rate(tenant, call), explained
+        except TollwireError as error:
+            error.explanation = explained
+            error.metadata["normalized_number"] = explained.normalized_number
+            prefixes = dict.fromkeys(rate.prefix for rate in explained.considered)
+            error.metadata["candidates"] = ",".join(prefixes)
+            raise
 
     def deck(
         self, tenant_id: int, min_rate_revision: int, asked_at: float
@@ -215,8 +224,9 @@ def _rate(tenant: TenantDeck, call: Call) -> RatedCall:
     )
 
 
-def _explain(tenant: TenantDeck, call: Call) -> Explanation:
-    explained = tenant.deck.explain(
+def explain(deck: ratingcore.Deck, call: Call) -> Explanation:
+    """How a deck rates a call."""
+    explained = deck.explain(
         call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
     )
     return Explanation(
@@ -230,6 +240,8 @@ def _explain(tenant: TenantDeck, call: Call) -> Explanation:
                 effective_to_ns=rate.effective_to_ns,
                 won=rate.won,
                 reason=rate.reason,
+                blocked=rate.blocked,
+                in_effect=rate.in_effect,
             )
             for rate in explained.considered
         ),

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from service.model import Explanation
+
 
 class Reason(StrEnum):
     MALFORMED_REQUEST = "MALFORMED_REQUEST"
@@ -69,8 +71,11 @@ class TollwireError(Exception):
     """A failure that the client is told of.
 
     ``metadata`` goes into ErrorInfo: names to short strings, such as the id of the resource.
-    ``violations`` goes into BadRequest.
+    ``violations`` goes into BadRequest. ``explanation``, where it is set, says how a call was rated
+    that has no price.
     """
+
+    explanation: Explanation | None = None
 
     def __init__(
         self,

@@ -231,6 +231,8 @@ class ConsideredRate:
     effective_to_ns: int | None
     won: bool
     reason: str
+    blocked: bool = False
+    in_effect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,15 @@ The codes are part of the command line's interface; README.md lists them.
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import click
 import grpc
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
+Detail = TypeVar("Detail", bound=Message)
 
 REFUSED = 1  # the server refused the request, or some of its records
 USAGE = 2  # the command line or the file is wrong; click's own code for it
@@ -79,6 +82,20 @@ def _explained(message: str) -> str:
 def reason_of(error: grpc.RpcError) -> str:
     """The reason in the error's ErrorInfo, or "" where it has none."""
     return _details(error)[0]
+
+
+def detail_of(error: grpc.RpcError, kind: type[Detail]) -> Detail | None:
+    """The error's detail of this kind of message, or None where it has none."""
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        return None
+    for detail in status.details if status is not None else ():
+        message = kind()
+        if detail.Is(message.DESCRIPTOR):
+            detail.Unpack(message)
+            return message
+    return None
 
 
 def _details(error: grpc.RpcError) -> tuple[str, list[str]]:

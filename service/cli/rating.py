@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import click
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.cli.connection import Client, connected
-from service.cli.output import print_fields, print_json, print_table
+from service.cli.explanation import show_explanation
+from service.cli.failures import detail_of
+from service.cli.output import print_fields, print_json
 from service.cli.values import (
     DIRECTION,
     DISPOSITION,
@@ -16,9 +19,8 @@ from service.cli.values import (
     TIME,
     EnumParameter,
     enum_name,
-    write_time,
 )
-from tollwire.v1.rating_service_pb2 import Explanation, RateCallRequest
+from tollwire.v1.rating_service_pb2 import Explanation, RateCallRequest, RateCallResponse
 from tollwire.v1.types_pb2 import (
     DIRECTION_OUTBOUND,
     DISPOSITION_ANSWERED,
@@ -68,13 +70,21 @@ def rate(
         started_at=at,
     )
     request = RateCallRequest(call=call, explain=explain)
-    answer = client.rating.RateCall(request, timeout=client.timeout)
+    try:
+        answer = client.rating.RateCall(request, timeout=client.timeout)
+    except grpc.RpcError as error:
+        found = detail_of(error, Explanation)
+        if found is not None and client.as_json:
+            print_json(RateCallResponse(explanation=found))
+        elif found is not None:
+            show_explanation(found)
+        raise
     if client.as_json:
         print_json(answer)
         return
     _show(answer.rated)
     if explain:
-        _show_explanation(answer.explanation)
+        show_explanation(answer.explanation)
 
 
 def _show(rated: RatedCall) -> None:
@@ -90,28 +100,4 @@ def _show(rated: RatedCall) -> None:
             ("rate", str(rated.rate_id or "")),
             ("rate revision", str(rated.rate_revision)),
         ]
-    )
-
-
-def _show_explanation(explanation: Explanation) -> None:
-    click.echo()
-    print_table(
-        ("rate", "prefix", "destination", "from", "to", "won", "why"),
-        (
-            (
-                str(c.rate_id),
-                c.prefix,
-                c.destination,
-                write_time(c.effective_from) if c.HasField("effective_from") else "",
-                write_time(c.effective_to) if c.HasField("effective_to") else "",
-                "yes" if c.won else "",
-                c.reason,
-            )
-            for c in explanation.considered
-        ),
-        right=("rate",),
-    )
-    click.echo()
-    print_table(
-        ("step", "working", "result"), ((s.name, s.working, s.result) for s in explanation.steps)
     )

@@ -22,6 +22,7 @@ from grpc_status import rpc_status
 
 from service import errors
 from service.errors import FieldViolation, Reason, TollwireError
+from service.rpc.conversion.calls import short_explanation
 
 DOMAIN = "tollwire"
 DEFECT_MESSAGE = "the server has a defect; its log has the details"
@@ -123,11 +124,19 @@ def status(outcome: Outcome, error: TollwireError) -> grpc.Status:
         retry.retry_delay.seconds = outcome.retry_after_seconds
         _add(answer, retry)
     if error.violations:
-        room = (MAX_TRAILERS_BYTES - _encoded_bytes(message)) * 3 // 4
-        room -= answer.ByteSize() + _WRAPPING_BYTES
-        _add(answer, _bad_request(error.violations, room))
+        _add(answer, _bad_request(error.violations, _room_bytes(answer)))
+    if error.explanation is not None:
+        explanation = short_explanation(error.explanation, _room_bytes(answer))
+        if explanation is not None:
+            _add(answer, explanation)
     trailers: grpc.Status = rpc_status.to_status(answer)
     return trailers
+
+
+def _room_bytes(answer: status_pb2.Status) -> int:
+    """How long the next detail may be."""
+    encoded: int = (MAX_TRAILERS_BYTES - _encoded_bytes(answer.message)) * 3 // 4
+    return encoded - int(answer.ByteSize()) - _WRAPPING_BYTES
 
 
 def _bad_request(

@@ -183,7 +183,7 @@ def test_what_the_server_rejects_is_named_by_line(
     assert len(as_json_lines(run, "rates", "list", "--tenant", tenant)) == 3
 
 
-def test_a_call_is_priced_and_explained(run: Run, tenant: str) -> None:
+def test_a_call_is_priced_and_explained(run: Run, server: ServerProcess, tenant: str) -> None:
     arguments = ("rate", "+44 7911 123456", "--tenant", tenant, "--seconds", "63")
     lines = dict(re.split("  +", line) for line in run(*arguments).splitlines())
     assert (lines["cost"], lines["billed"], lines["prefix"]) == ("0.1650", "66 s", "447")
@@ -193,6 +193,13 @@ def test_a_call_is_priced_and_explained(run: Run, tenant: str) -> None:
     assert document["explanation"]["normalized_number"] == "447911123456"
     no_rate = run("rate", "4930123456", "--tenant", tenant, "--seconds", "10", exit_code=1)
     assert no_rate.startswith("tollwire: NOT_FOUND (NO_RATE): ")
+    asked = ("rate", "+49 30-1", "--tenant", tenant, "--seconds", "10", "--explain")
+    outcome = CliRunner().invoke(main, asked, env={"TOLLWIRE_SERVER": server.address})
+    assert outcome.exit_code == 1
+    assert "number matched: 49301" in outcome.stdout
+    assert "-> UNRATED, NO_RATE" in outcome.stdout
+    outcome = CliRunner().invoke(main, (*asked, "--json"), env={"TOLLWIRE_SERVER": server.address})
+    assert json.loads(outcome.stdout)["explanation"]["normalized_number"] == "49301"
 
 
 CALLS = """\

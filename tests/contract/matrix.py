@@ -257,6 +257,7 @@ def _refusal(error: grpc.RpcError) -> Answer:
             error_details_pb2.ErrorInfo,
             error_details_pb2.BadRequest,
             error_details_pb2.RetryInfo,
+            rating_pb.Explanation,
         )
         [message] = (kind() for kind in kinds if detail.Is(kind.DESCRIPTOR))
         detail.Unpack(message)

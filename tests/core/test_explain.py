@@ -113,6 +113,11 @@ def test_the_arithmetic() -> None:
             "4420",
         ),
         (
+            "prefixes",
+            "the tenant's rates with one of the prefixes 4420, 442, … to the empty prefix",
+            "'44'",
+        ),
+        (
             "match",
             "the longest prefix of 4420 in effect at 1970-01-01T00:00:00Z",
             "'44', rate 1000",
@@ -127,7 +132,7 @@ def test_the_arithmetic() -> None:
 def test_the_arithmetic_of_intervals() -> None:
     deck = deck_of([PlainRate("44", 100, 30, 0, 0, ((60, 50, 6),))], rounding=2)
     explanation = explain(deck, "44", seconds=61)
-    assert [tuple(step) for step in explanation.steps[2:]] == [
+    assert [tuple(step) for step in explanation.steps[3:]] == [
         ("billed seconds from 0", "the call reaches 60: 60 - 0", "60"),
         ("billed seconds from 60", "ceil(1 / 6) * 6", "6"),
         ("billed seconds", "the sum of the parts", "66"),
@@ -148,7 +153,46 @@ def test_the_arithmetic_of_intervals() -> None:
 )
 def test_the_dialling_rule_is_named(number: str, working: str) -> None:
     deck = deck_of([PlainRate("44")], 1, ("44", "0", "00"))
-    assert explain(deck, number).steps[0].working.endswith(working)
+    found = {step.name: step.working for step in explain(deck, number).steps}
+    assert found["normalisation"].endswith(working)
+
+
+def test_each_step_of_the_normalisation_is_shown() -> None:
+    deck = deck_of([PlainRate("44"), PlainRate(""), PlainRate("447", blocked=True)])
+    explanation = explain(deck, "SIP:+44 (791)-1@example.com;user=phone")
+    assert [(step.name, step.result) for step in explanation.steps] == [
+        ("scheme", "+44 (791)-1@example.com;user=phone"),
+        ("domain and parameters", "+44 (791)-1"),
+        ("separators", "+447911"),
+        ("plus", "447911"),
+        ("normalisation", "447911"),
+        ("prefixes", "'447', '44', ''"),
+        ("match", f"'447', rate {explanation.considered[0].rate_id}"),
+        ("blocked", "UNRATED, BLOCKED"),
+    ]
+    assert [(rate.blocked, rate.in_effect) for rate in explanation.considered] == [
+        (True, True),
+        (False, True),
+        (False, True),
+    ]
+    assert explanation.considered[0].reason.endswith("it is blocked")
+
+
+def test_what_an_invalid_number_leaves_is_shown() -> None:
+    explanation = explain(Deck(), "tel:+49 none")
+    assert explanation.steps[-1].working.endswith("but '49none'")
+    assert explanation.steps[-1].result == "UNRATED, INVALID_NUMBER"
+
+
+@given(st.text(" -.()/+@;sipteSIPTEL:0123", max_size=12))
+def test_the_steps_of_the_normalisation_lead_to_its_result(number: str) -> None:
+    deck = Deck()
+    explanation = explain(deck, number)
+    if explanation.normalized_number:
+        before = [one for one in explanation.steps if one.name != "prefixes"][:-1]
+        assert before[-1].result == explanation.normalized_number
+        left = before[-2].result if before[1:] else number
+        assert left == explanation.normalized_number
 
 
 def test_wrong_arguments_are_refused_as_by_the_rating() -> None:

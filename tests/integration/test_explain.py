@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grpc
 import pytest
+from grpc_status import rpc_status
 
 from tests.integration.client import (
     INBOUND,
@@ -11,6 +13,8 @@ from tests.integration.client import (
     Client,
     make_call,
     not_found,
+    refusal_of,
+    timestamp,
 )
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import types_pb2 as types
@@ -95,3 +99,72 @@ def test_a_call_without_a_rate_is_refused_with_words(client: Client, tenant: typ
     with not_found("NO_RATE") as refusal:
         explain(client, make_call(tenant.id, "447911"))
     assert "447911" in refusal.message or "447911" in str(refusal.metadata)
+
+
+def explanation_of(error: grpc.RpcError) -> rating_pb.Explanation:
+    status = rpc_status.from_call(error)
+    [detail] = [one for one in status.details if one.Is(rating_pb.Explanation.DESCRIPTOR)]
+    found = rating_pb.Explanation()
+    detail.Unpack(found)
+    return found
+
+
+def test_a_call_without_a_price_is_explained_too(client: Client, tenant: types.Tenant) -> None:
+    """The candidates that are not in effect, those that block, and what a bad number leaves."""
+    late = client.new_rate(tenant.id, "447", effective_from=NOON_NS + 1)
+    past = client.new_rate(tenant.id, "44", effective_to=NOON_NS)
+    blocked = client.new_rate(tenant.id, "49", blocked=True)
+    with pytest.raises(grpc.RpcError) as refused:
+        explain(client, make_call(tenant.id, "sip:+44 7911@host"))
+    refusal = refusal_of(refused.value)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "NO_RATE")
+    assert refusal.metadata["normalized_number"] == "447911"
+    assert refusal.metadata["candidates"] == "447,44"
+    found = explanation_of(refused.value)
+    assert found.normalized_number == "447911"
+    assert [(one.rate_id, one.in_effect, one.won) for one in found.considered] == [
+        (late.id, False, False),
+        (past.id, False, False),
+    ]
+    assert found.considered[0].effective_from == timestamp(NOON_NS + 1)
+    assert found.steps[-1].result == "UNRATED, NO_RATE"
+
+    with pytest.raises(grpc.RpcError) as refused:
+        explain(client, make_call(tenant.id, "4930"))
+    assert refusal_of(refused.value).reason == "BLOCKED"
+    [considered] = explanation_of(refused.value).considered
+    assert (considered.rate_id, considered.blocked, considered.won) == (blocked.id, True, True)
+
+    with pytest.raises(grpc.RpcError) as refused:
+        explain(client, make_call(tenant.id, "anonymous"))
+    assert refusal_of(refused.value).reason == "INVALID_NUMBER"
+    assert "'anonymous'" in explanation_of(refused.value).steps[-1].working
+
+
+def test_only_who_asks_is_told(client: Client, tenant: types.Tenant) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        client.rate(make_call(tenant.id, "44"))
+    status = rpc_status.from_call(refused.value)
+    assert not any(one.Is(rating_pb.Explanation.DESCRIPTOR) for one in status.details)
+    assert refusal_of(refused.value).metadata == {"tenant_id": str(tenant.id)}
+
+
+def test_an_explanation_in_an_error_is_short(client: Client, tenant: types.Tenant) -> None:
+    """However many rates are considered and however long their texts are, the trailers stay below
+    what every client takes."""
+    for length in range(1, 33):
+        for window in range(3):
+            client.new_rate(
+                tenant.id,
+                "4" * length,
+                destination="\U0001f4de" * 200,
+                effective_from=NOON_NS + 10**9 + window,
+            )
+    with pytest.raises(grpc.RpcError) as refused:
+        explain(client, make_call(tenant.id, "4" * 32 + "@" + "\U0001f4de" * 200))
+    trailers = refused.value.trailing_metadata()
+    assert sum(len(key) + len(value) for key, value in trailers) < 7_000
+    found = explanation_of(refused.value)
+    assert found.omitted + len(found.considered) == 96
+    assert found.omitted > 0
+    assert found.steps[-1].result == "UNRATED, NO_RATE"

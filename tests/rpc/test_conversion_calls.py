@@ -263,7 +263,7 @@ def test_an_explanation() -> None:
             "447",
             (
                 ConsideredRate(1, "447", "mobile", None, 1, False, "expired"),
-                ConsideredRate(2, "44", "UK", -1, None, True, "won"),
+                ConsideredRate(2, "44", "UK", -1, None, True, "won", True, True),
             ),
             (ExplanationStep("cost", "1 + 1", "2"),),
         )
@@ -285,6 +285,8 @@ def test_an_explanation() -> None:
                 effective_from=Timestamp(seconds=-1, nanos=999_999_999),
                 won=True,
                 reason="won",
+                blocked=True,
+                in_effect=True,
             ),
         ],
         steps=[pb.ExplanationStep(name="cost", working="1 + 1", result="2")],

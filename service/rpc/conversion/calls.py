@@ -28,6 +28,10 @@ from service.rpc.conversion.fields import REQUIRED, Wrong
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
+# Of an explanation in an error's details.
+MAX_CONSIDERED = 50
+MAX_STEP_CHARS = 60
+
 UNEXPLAINED = "the record breaks a rule of which this server cannot say which one it is"
 _DIRECTIONS = fields.members(Direction)
 _DISPOSITIONS = fields.members(Disposition)
@@ -194,6 +198,8 @@ def explanation(found: Explanation) -> pb.Explanation:
                 effective_to=fields.timestamp(rate.effective_to_ns),
                 won=rate.won,
                 reason=rate.reason,
+                blocked=rate.blocked,
+                in_effect=rate.in_effect,
             )
             for rate in found.considered
         ],
@@ -202,3 +208,25 @@ def explanation(found: Explanation) -> pb.Explanation:
             for step in found.steps
         ],
     )
+
+
+def short_explanation(found: Explanation, room_bytes: int) -> pb.Explanation | None:
+    """The explanation in at most ``room_bytes``: rates that lost are left out and counted, the
+    shortest prefixes first, then long texts are cut. None where even that is too long."""
+    message = explanation(found)
+    while message.considered and (
+        len(message.considered) > MAX_CONSIDERED or message.ByteSize() > room_bytes
+    ):
+        last = len(message.considered) - 1
+        losers = (at for at in range(last, -1, -1) if not message.considered[at].won)
+        del message.considered[next(losers, last)]
+        message.omitted += 1
+    if message.ByteSize() > room_bytes:
+        for step in message.steps:
+            step.working = _shortened(step.working)
+            step.result = _shortened(step.result)
+    return message if message.ByteSize() <= room_bytes else None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_STEP_CHARS else text[: MAX_STEP_CHARS - 1] + "…"
