@@ -165,6 +165,18 @@ cdef class Records:
                 total += self.items[i].duration_seconds
         return total
 
+    def derived(self, positions=None):
+        """How many calls had no call_id, so that one was derived: of all, or at these positions."""
+        cdef int64_t count = 0
+        cdef uint32_t i
+        if positions is None:
+            for i in range(self.count):
+                count += self.items[i].is_derived
+        else:
+            for position in positions:
+                count += self.at(position).is_derived
+        return count
+
     def packed(self):
         """The calls that break no rule, as bytes that are the same for the same calls for ever:
         seven columns of little-endian 64-bit integers (tenant_id, extension_id, direction,

@@ -121,8 +121,10 @@ class FailedRecord:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What became of one chunk. created + duplicates + conflicts + rejected = its calls. The last
-    two are of the whole upload, where its sender has stated control totals with the chunk."""
+    """What became of one chunk. created + duplicates + conflicts + rejected + already_settled = its
+    calls. ``settled_totals`` and ``control_totals_match`` are of the whole upload, where its sender
+    has stated control totals with the chunk. ``duplicates_of_reversed`` counts calls that were
+    settled before and whose CDR is reversed now."""
 
     upload_id: int
     committed_offset: int
@@ -134,6 +136,11 @@ class ChunkResult:
     failures: tuple[UploadFailure, ...]
     settled_totals: ControlTotals | None = None
     control_totals_match: bool | None = None
+    already_settled: int = 0
+    recorded_again: int = 0
+    duplicates_of_reversed: int = 0
+    derived_call_ids: int = 0
+    derived_duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +163,10 @@ class Upload:
     updated_at_ns: int
     reversed_at_ns: int | None = None
     scope: Scope = EVERY_TENANT
+    recorded_again: int = 0
+    derived_call_ids: int = 0
+    derived_duplicates: int = 0
+    reversed: int = 0  # of created, now
 
     @property
     def settled_totals(self) -> ControlTotals:

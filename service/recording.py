@@ -49,7 +49,9 @@ class Refusal:
 class Recording:
     """What became of a batch. created + duplicates + refusals are its calls; ``outcomes`` is what
     those of created came to; the refusals come by rising position. The CDRs have the ids from
-    ``first_id`` on, and this ``digest``; 0 and empty where none was created."""
+    ``first_id`` on, and this ``digest``; 0 and empty where none was created. ``recorded_again`` of
+    those created follow a reversed CDR of the same call_id; ``derived_duplicates`` of the
+    duplicates have a derived call_id."""
 
     first_id: int
     created: int
@@ -58,6 +60,8 @@ class Recording:
     refusals: tuple[Refusal, ...]
     digest: bytes
     created_at_ns: int
+    recorded_again: int = 0
+    derived_duplicates: int = 0
 
     @property
     def unrated(self) -> int:
@@ -126,6 +130,8 @@ class Recorder:
             refusals=tuple(sorted(refusals, key=attrgetter("position"))),
             digest=rows.digest(inserted.first_id) if len(rows) else b"",
             created_at_ns=rows.created_at_ns,
+            derived_duplicates=records.derived(old)
+            - records.derived(one.position for one in conflicts),
         )
 
     def _hold_parties(

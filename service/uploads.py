@@ -2,22 +2,20 @@
 
 An upload is a sequence of records; a chunk is a part of it, and ``offset`` says where. A chunk that
 comes again, because its answer was lost, is answered from what is stored; what lies past the
-committed records is the only part that is ever processed. Which calls are recorded, duplicates or
-refused is decided in ``recording``.
+committed records is the only part that is ever processed. What comes again is compared in
+``settled``. Which calls are recorded, duplicates or refused is decided in ``recording``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from operator import attrgetter
 
-from ratingcore.records import Records
-from service import paging, retention, scopes
+from service import paging, retention, scopes, settled
 from service.checks import check_id, check_number, refuse
+from service.chunks import Chunk
 from service.decks import Decks
 from service.errors import (
     FailedPrecondition,
@@ -27,8 +25,8 @@ from service.errors import (
     Reason,
     invalid_field,
 )
-from service.model import MAX_BATCH_CALLS, MAX_ID, BadCall, Page
-from service.record_model import ChunkResult, ControlTotals, FailedRecord, Upload, UploadFailure
+from service.model import MAX_BATCH_CALLS, MAX_ID, Page
+from service.record_model import ChunkResult, FailedRecord, Upload, UploadFailure
 from service.recording import (
     Recorder,
     Recording,
@@ -37,6 +35,7 @@ from service.recording import (
     enter,
     expect_records,
 )
+from service.settled import Settled
 from service.signals import CHUNK_SECONDS
 from service.storage import ids, upload_failures, uploads
 from service.storage.engine import Connection, Database
@@ -53,58 +52,6 @@ FAILURE_REASONS = (
     Reason.COST_OVERFLOW,
     Reason.CDR_CONFLICT,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The calls of a chunk. ``bad`` says what is wrong with those that break a rule, by their
-    positions in ``records``. ``control_totals`` are what the sender says that the whole upload has,
-    this chunk included."""
-
-    records: Records
-    bad: Mapping[int, BadCall]
-    control_totals: ControlTotals | None = None
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def part(self, begin: int, end: int) -> Chunk:
-        """The calls from position ``begin`` until before ``end``, or the last one."""
-        end = min(end, len(self))
-        bad = {at - begin: call for at, call in self.bad.items() if begin <= at < end}
-        return Chunk(self.records.part(begin, end), bad, self.control_totals)
-
-    def duration_seconds(self) -> int:
-        """Of all calls, bad ones too as far as they have a duration."""
-        bad = sum(call.duration_seconds for call in self.bad.values())
-        return self.records.duration_seconds() + bad
-
-    def digest(self) -> bytes:
-        """SHA-256, by which the chunk is known again: over the packed form of the good calls, and
-        of each bad one what is wrong, but not the wording, which another release may put
-        differently. It is stored: it must never change."""
-        bad = [(at, call.reason, call.field, call.call_id) for at, call in self.bad.items()]
-        hashed = hashlib.sha256(b"tollwire.chunk.1")
-        hashed.update(json.dumps([len(self) - len(bad), bad]).encode())
-        hashed.update(self.records.packed())
-        return hashed.digest()
-
-    def failures(self, first_index: int, recording: Recording) -> tuple[UploadFailure, ...]:
-        """One for each call that was not recorded and is no duplicate, by rising index."""
-        failures = [
-            _failure(first_index + position, call.call_id, call.reason, _words(call))
-            for position, call in self.bad.items()
-        ]
-        failures += [
-            _failure(
-                first_index + refusal.position,
-                refusal.call_id,
-                refusal.reason.value,
-                refusal.message,
-            )
-            for refusal in recording.refusals
-        ]
-        return tuple(sorted(failures, key=attrgetter("index")))
 
 
 class NewUpload:
@@ -181,9 +128,10 @@ class Uploads:
         """Settle one chunk, durably. ``upload_id`` 0 with ``offset`` 0 starts an upload, which is
         ``new`` for who may have to try again.
 
-        ``offset`` is the index of the first call within the upload. The counts answered are of the
-        part of the chunk that was not settled before; a chunk that comes again as it was is
-        answered as it was. A bad call is a rejected record.
+        ``offset`` is the index of the first call within the upload. A chunk that comes again as it
+        was is answered as it was. In any other cut the calls that were settled before are counted
+        as ``already_settled`` alone, and only the others are processed. A bad call is a rejected
+        record.
         """
         _check_chunk(upload_id, offset, chunk)
         if upload_id == 0 and offset > 0:
@@ -229,18 +177,19 @@ class Uploads:
         committed = upload.committed_offset
         if offset > committed:
             raise _gap(upload.id, offset, expected=committed)
-        if offset < committed and len(chunk):
-            again = _settled_before(connection, upload.id, offset, chunk)
-            if again is not None:
-                end = again.first_index + again.calls
-                stored = upload_failures.of_chunk(connection, upload.id, again.first_index, end)
-                return _answer(upload.id, again, stored), None
-            chunk = chunk.part(min(committed - offset, len(chunk)), len(chunk))
-        if not len(chunk):
-            return _answer(upload.id, StoredChunk(committed, 0, b"")), None
+        old = min(committed - offset, len(chunk))
+        again = None
+        if old:
+            again = settled.compare(connection, upload.id, offset, chunk, old)
+            if again.chunk is not None:
+                return _answered_again(_answer(upload.id, again.chunk), again), None
+        if old == len(chunk):
+            nothing = _answer(upload.id, StoredChunk(committed, 0, b""))
+            return _answered_again(nothing, again), None
         if upload.reversed_at_ns is not None:
             raise _reversed(upload.id)
-        return self._settle(connection, upload, chunk)
+        result, recording = self._settle(connection, upload, chunk.part(old, len(chunk)))
+        return _answered_again(result, again), recording
 
     def _settle(
         self, connection: Connection, upload: Upload, chunk: Chunk
@@ -253,18 +202,22 @@ class Uploads:
         recording = self._recorder.record(connection, chunk.records, upload.id, upload.scope)
         now_ns = self._clock_ns()
         failures = chunk.failures(first_index, recording)
-        settled = StoredChunk(
+        stored = StoredChunk(
             first_index=first_index,
             calls=len(chunk),
             digest=chunk.digest(),
+            record_digests=chunk.record_digests(),
             created=recording.created,
             duplicates=recording.duplicates,
             conflicts=recording.conflicts,
             rejected=len(failures) - recording.conflicts,
             unrated=recording.unrated,
             first_cdr_id=recording.first_id,
+            recorded_again=recording.recorded_again,
+            derived_call_ids=chunk.records.derived(),
+            derived_duplicates=recording.derived_duplicates,
         )
-        uploads.add_chunk(connection, upload.id, settled, duration_seconds, now_ns)
+        uploads.add_chunk(connection, upload.id, stored, duration_seconds, now_ns)
         if failures:
             source = chunk.records.source
             failed = (
@@ -272,7 +225,7 @@ class Uploads:
             )
             upload_failures.add(connection, upload.id, failed)
         enter(connection, recording)
-        return _answer(upload.id, settled, failures), recording
+        return _answer(upload.id, stored, failures), recording
 
 
 def _check_chunk(upload_id: int, offset: int, chunk: Chunk) -> None:
@@ -293,39 +246,6 @@ def _check_reason(reason: str) -> Iterator[FieldViolation]:
         yield FieldViolation("reason", f"must be empty or one of {', '.join(FAILURE_REASONS)}")
 
 
-def _settled_before(
-    connection: Connection, upload_id: int, offset: int, sent: Chunk
-) -> StoredChunk | None:
-    """The stored answer, where exactly this chunk was settled before; None where it was cut
-    otherwise. Every settled chunk that begins where this one does, or lies within it, must be the
-    same as when it was settled."""
-    end = offset + len(sent)
-    for chunk in uploads.chunks(connection, upload_id, offset, end):
-        start = chunk.first_index - offset
-        if chunk.first_index != offset and chunk.first_index + chunk.calls > end:
-            continue  # only its beginning came again: nothing to compare it with
-        if sent.part(start, start + chunk.calls).digest() != chunk.digest:
-            raise FailedPrecondition(
-                Reason.UPLOAD_CHUNK_CHANGED,
-                f"offset: the {chunk.calls} records from {chunk.first_index} on of upload"
-                f" {upload_id} were settled with other content; go on at committed_offset",
-                metadata={"upload_id": str(upload_id), "offset": str(chunk.first_index)},
-            )
-        if chunk.first_index == offset and chunk.calls == len(sent):
-            return chunk
-    return None
-
-
-def _failure(index: int, call_id: str, reason: str, message: str) -> UploadFailure:
-    """What one record is answered with, in texts that every database can keep: a record that is
-    wrong must not stand in the way of the others."""
-    return UploadFailure(index, call_id.replace("\0", ""), reason, message.replace("\0", ""))
-
-
-def _words(call: BadCall) -> str:
-    return f"{call.field}: {call.message}" if call.field else call.message
-
-
 def _answer(
     upload_id: int, chunk: StoredChunk, failures: Sequence[UploadFailure] = ()
 ) -> ChunkResult:
@@ -338,6 +258,21 @@ def _answer(
         rejected=chunk.rejected,
         unrated=chunk.unrated,
         failures=tuple(failures),
+        recorded_again=chunk.recorded_again,
+        derived_call_ids=chunk.derived_call_ids,
+        derived_duplicates=chunk.derived_duplicates,
+    )
+
+
+def _answered_again(result: ChunkResult, again: Settled | None) -> ChunkResult:
+    """With what was settled before: beside the other counts, unless these are the stored ones."""
+    if again is None:
+        return result
+    return replace(
+        result,
+        already_settled=0 if again.chunk is not None else again.calls,
+        failures=again.failures + result.failures,
+        duplicates_of_reversed=again.of_reversed,
     )
 
 

@@ -177,11 +177,8 @@ def _copy(connection: Connection, new: NewRows, first_id: int) -> None:
 
 def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
     """The recorded calls among ``keys``."""
-    call_ids: dict[int, list[str]] = {}
-    for tenant_id, call_id in keys:
-        call_ids.setdefault(tenant_id, []).append(call_id)
     found: dict[Key, Recorded] = {}
-    for tenant_id, wanted in call_ids.items():
+    for tenant_id, wanted in _by_tenant(keys).items():
         query = select(CdrRow.id, *_CONTENT_COLUMNS).where(
             CdrRow.tenant_id == tenant_id,
             among(connection, CdrRow.__table__.c.call_id, wanted),
@@ -190,6 +187,38 @@ def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
             recorded = _recorded(row)
             found[recorded.content[:2]] = recorded
     return found
+
+
+def contents(connection: Connection, keys: Iterable[Key]) -> set[Content]:
+    """What is recorded under these keys, reversed or not."""
+    found: set[Content] = set()
+    for tenant_id, wanted in _by_tenant(keys).items():
+        query = select(CdrRow.id, *_CONTENT_COLUMNS).where(
+            CdrRow.tenant_id == tenant_id,
+            among(connection, CdrRow.__table__.c.call_id, wanted),
+        )
+        found |= {_recorded(row).content for row in connection.execute(query)}
+    return found
+
+
+def reversed_among(connection: Connection, keys: Iterable[Key]) -> set[Key]:
+    """Those of the keys whose CDR is reversed."""
+    found: set[Key] = set()
+    for tenant_id, wanted in _by_tenant(keys).items():
+        query = select(CdrRow.call_id).where(
+            CdrRow.tenant_id == tenant_id,
+            among(connection, CdrRow.__table__.c.call_id, wanted),
+            IS_REVERSED,
+        )
+        found |= {(tenant_id, call_id) for call_id in connection.execute(query).scalars()}
+    return found
+
+
+def _by_tenant(keys: Iterable[Key]) -> dict[int, list[str]]:
+    call_ids: dict[int, list[str]] = {}
+    for tenant_id, call_id in keys:
+        call_ids.setdefault(tenant_id, []).append(call_id)
+    return call_ids
 
 
 def _recorded(row: Any) -> Recorded:

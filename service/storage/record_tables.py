@@ -57,6 +57,11 @@ class UploadRow(Base):
     reversed_at_ns: Mapped[int | None] = mapped_column(BigInteger)
     # The tenants that whoever started it might see, as JSON by rising id; NULL for every tenant.
     scope_tenant_ids: Mapped[str | None] = mapped_column(Text)
+    # Of created: those whose call_id had a reversed CDR.
+    recorded_again: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    # Records whose call_id was derived, and those of them that are duplicates.
+    derived_call_ids: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    derived_duplicates: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
     __table_args__ = (
         # The uploads of callers with one tenant, and with few. PostgreSQL has no place in an index
@@ -90,6 +95,11 @@ class UploadChunkRow(Base):
     unrated: Mapped[int] = mapped_column(Integer)
     # The chunk's CDRs have the ids from this one on, as many as were created; 0 where none was.
     first_cdr_id: Mapped[int] = mapped_column(BigInteger)
+    # 8 bytes for each record: ratingcore/recorddigest.pyx. NULL in chunks of older releases.
+    record_digests: Mapped[bytes | None] = mapped_column(LargeBinary)
+    recorded_again: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    derived_call_ids: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    derived_duplicates: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
 
 class UploadFailureRow(Base):

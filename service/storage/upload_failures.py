@@ -96,6 +96,22 @@ def of_chunk(
     return [UploadFailure(*row) for row in connection.execute(query)]
 
 
+def kept(
+    connection: Connection, upload_id: int, first_index: int, end_index: int
+) -> list[FailedRecord]:
+    """Those from ``first_index`` on and before ``end_index``, with their content."""
+    return between(connection, Wanted(upload_id, "", 0), first_index, end_index - 1)
+
+
+def count(connection: Connection, upload_id: int, first_index: int, records: int) -> int:
+    """How many of so many records from ``first_index`` on are kept as failed ones."""
+    query = select(func.count()).where(
+        UploadFailureRow.upload_id == upload_id,
+        UploadFailureRow.record_index.between(first_index, first_index + records - 1),
+    )
+    return connection.execute(query).scalar_one()
+
+
 def outlines(connection: Connection, wanted: Wanted, after_index: int, limit: int) -> list[Outline]:
     """The next failed records after ``after_index``, by rising index. Their content is measured
     without being read."""

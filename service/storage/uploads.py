@@ -23,8 +23,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from service.record_model import ControlTotals, Upload
 from service.request import EVERY_TENANT, Scope
+from service.storage.cdrs import among
 from service.storage.owners import Within
-from service.storage.record_tables import SHORT_SCOPE, UploadChunkRow, UploadRow
+from service.storage.record_tables import (
+    SHORT_SCOPE,
+    CdrReversalRow,
+    UploadChunkRow,
+    UploadRow,
+)
 
 # As a literal: only so do the databases see that the index of short scopes will do.
 HAS_SHORT_SCOPE: ColumnElement[bool] = literal_column(SHORT_SCOPE)
@@ -47,6 +53,10 @@ class StoredChunk:
     rejected: int = 0
     unrated: int = 0
     first_cdr_id: int = 0
+    record_digests: bytes | None = None  # 8 bytes each; None: of a release that had none
+    recorded_again: int = 0
+    derived_call_ids: int = 0
+    derived_duplicates: int = 0
 
 
 def create(
@@ -66,15 +76,21 @@ def create(
             created_at_ns=now_ns,
             updated_at_ns=now_ns,
             scope_tenant_ids=_scope_text(scope.tenant_ids),
+            recorded_again=0,
+            derived_call_ids=0,
+            derived_duplicates=0,
         )
     )
 
 
 def get(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload | None:
-    """The upload. With ``hold`` no other transaction may change it before this one ends."""
+    """The upload. With ``hold`` no other transaction may change it before this one ends, and its
+    reversed CDRs are not counted."""
     query = select(UploadRow.__table__).where(UploadRow.id == upload_id)
     row = connection.execute(query.with_for_update() if hold else query).one_or_none()
-    return None if row is None else _upload(row)
+    if row is None:
+        return None
+    return _upload(row, 0 if hold else _reversed_of(connection, [upload_id]).get(upload_id, 0))
 
 
 def page(
@@ -86,7 +102,20 @@ def page(
     if before_id is not None:
         query = query.where(UploadRow.id < before_id)
     query = query.where(*_is_visible(connection, within))
-    return [_upload(row) for row in connection.execute(query)]
+    rows = connection.execute(query).all()
+    reversed_of = _reversed_of(connection, [row.id for row in rows])
+    return [_upload(row, reversed_of.get(row.id, 0)) for row in rows]
+
+
+def _reversed_of(connection: Connection, upload_ids: Collection[int]) -> dict[int, int]:
+    """How many CDRs of each upload are reversed; uploads without any are left out."""
+    table = CdrReversalRow.__table__
+    query = (
+        select(table.c.upload_id, func.count())
+        .where(among(connection, table.c.upload_id, upload_ids))
+        .group_by(table.c.upload_id)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _is_visible(connection: Connection, within: Within) -> list[ColumnElement[bool]]:
@@ -108,23 +137,26 @@ def _scope_text(tenant_ids: Collection[int] | None) -> str | None:
     return None if tenant_ids is None else json.dumps(sorted(tenant_ids), separators=(",", ":"))
 
 
-def _upload(row: Row[Any]) -> Upload:
+def _upload(row: Row[Any], reversed_cdrs: int) -> Upload:
     values = dict(row._mapping)
     scope = values.pop("scope_tenant_ids")
     if scope is not None:
         values["scope"] = Scope(frozenset(json.loads(scope)))
-    return Upload(**values)
+    return Upload(**values, reversed=reversed_cdrs)
 
 
 def chunks(
     connection: Connection, upload_id: int, first_index: int, end_index: int
 ) -> list[StoredChunk]:
-    """The settled chunks that begin from ``first_index`` on and before ``end_index``."""
+    """The settled chunks that have records from ``first_index`` on and before ``end_index``."""
+    begins_before = select(func.max(UploadChunkRow.first_index)).where(
+        UploadChunkRow.upload_id == upload_id, UploadChunkRow.first_index <= first_index
+    )
     query = (
         select(UploadChunkRow.__table__)
         .where(
             UploadChunkRow.upload_id == upload_id,
-            UploadChunkRow.first_index >= first_index,
+            UploadChunkRow.first_index >= begins_before.scalar_subquery(),
             UploadChunkRow.first_index < end_index,
         )
         .order_by(UploadChunkRow.first_index)
@@ -140,6 +172,10 @@ def chunks(
             rejected=row.rejected,
             unrated=row.unrated,
             first_cdr_id=row.first_cdr_id,
+            record_digests=row.record_digests,
+            recorded_again=row.recorded_again,
+            derived_call_ids=row.derived_call_ids,
+            derived_duplicates=row.derived_duplicates,
         )
         for row in connection.execute(query)
     ]
@@ -166,6 +202,10 @@ def add_chunk(
             rejected=chunk.rejected,
             unrated=chunk.unrated,
             first_cdr_id=chunk.first_cdr_id,
+            record_digests=chunk.record_digests,
+            recorded_again=chunk.recorded_again,
+            derived_call_ids=chunk.derived_call_ids,
+            derived_duplicates=chunk.derived_duplicates,
         )
     )
     connection.execute(
@@ -178,6 +218,9 @@ def add_chunk(
             conflicts=UploadRow.conflicts + chunk.conflicts,
             rejected=UploadRow.rejected + chunk.rejected,
             unrated=UploadRow.unrated + chunk.unrated,
+            recorded_again=UploadRow.recorded_again + chunk.recorded_again,
+            derived_call_ids=UploadRow.derived_call_ids + chunk.derived_call_ids,
+            derived_duplicates=UploadRow.derived_duplicates + chunk.derived_duplicates,
             duration_seconds=UploadRow.duration_seconds + duration_seconds,
             updated_at_ns=now_ns,
         )

@@ -23,6 +23,8 @@ from service.storage.schema import METADATA
 from tests.subjects.world import at_once
 
 _COUNTERS = {"tenants", "extensions", "rate_versions", "uploads", "tokens"}
+HEAD = migrate.newest()
+NEXT = f"{int(HEAD) + 1:04}"
 _GUARDED = (
     *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
     *("upload_chunks", "ledger_entries", "ledger_heads", "tenants", "extensions", "tokens"),
@@ -42,11 +44,11 @@ def next_release(tmp_path: Path) -> Path:
     """The migrations of a release that has one more."""
     folder = tmp_path / "migrations"
     shutil.copytree(Path(migrate.__file__).with_name("migrations"), folder)
-    (folder / "versions" / "0002_more.py").write_text(
+    (folder / "versions" / f"{NEXT}_more.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        "revision = '0002'\n"
-        "down_revision = '0001'\n"
+        f"revision = '{NEXT}'\n"
+        f"down_revision = '{HEAD}'\n"
         "def upgrade():\n"
         "    op.create_table('more', sa.Column('id', sa.Integer(), primary_key=True))\n"
         # What the triggers would refuse.
@@ -59,7 +61,7 @@ def next_release(tmp_path: Path) -> Path:
 def test_files_are_named_after_their_revisions_which_rise(next_release: Path) -> None:
     for folder, last in (
         (Path(migrate.__file__).with_name("migrations"), None),
-        (next_release, "0002"),
+        (next_release, NEXT),
     ):
         config = Config()
         config.set_main_option("script_location", str(folder))
@@ -114,13 +116,29 @@ def _structure(connection: Connection) -> dict[str, list[str]]:
         """
     found: dict[str, list[str]] = {}
     for table, kind, name, definition in connection.exec_driver_sql(query):
-        words = re.sub(r"\s+", " ", definition or "").strip()
+        # A table that was renamed has its name in quotes.
+        words = re.sub(r"\s+", " ", definition or "").replace('"', "").strip()
         if kind == "table":
-            # SQLite keeps the text of the statement: the order of its constraints means nothing.
-            words = " ".join(sorted(re.split(r", (?=CONSTRAINT)| (?=\)$)", words)))
+            words = _in_order(words)
         found.setdefault(table, []).append(f"{kind} {name} {words}")
     found.pop("alembic_version", None)
     return {table: sorted(lines) for table, lines in found.items()}
+
+
+def _in_order(statement: str) -> str:
+    """SQLite keeps the text of the statement. The order of its constraints means nothing, nor where
+    they stand among the columns: a column that was added later stands behind them."""
+    head, _, body = statement.partition("(")
+    parts, depth = [""], 0
+    for character in body.strip().removesuffix(")"):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    columns = [part.strip() for part in parts if not part.strip().startswith("CONSTRAINT")]
+    constraints = sorted(part.strip() for part in parts if part.strip().startswith("CONSTRAINT"))
+    return "\n".join([head, *columns, *constraints])
 
 
 def _sequences(connection: Connection) -> list[tuple[str, int, int]]:
@@ -172,7 +190,7 @@ def test_an_empty_database_becomes_ready(empty: Database) -> None:
 def test_a_ready_database_stays_as_it_is(database: Database) -> None:
     _run(database, "UPDATE deck_clock SET change_seq = 7")
     prepare(database)
-    assert upgrade(database) == ("0001", "0001")
+    assert upgrade(database) == (HEAD, HEAD)
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT change_seq FROM deck_clock").scalar_one() == 7
 
@@ -189,7 +207,9 @@ def test_servers_that_start_at_once_on_an_empty_database(empty_database_url: str
 
 
 def test_an_older_schema_asks_for_the_migration(database: Database, next_release: Path) -> None:
-    with pytest.raises(SchemaError, match=r"has schema 0001, .* needs 0002; .*: tollwire migrate"):
+    with pytest.raises(
+        SchemaError, match=rf"has schema {HEAD}, .* needs {NEXT}; .*: tollwire migrate"
+    ):
         prepare(database, next_release)
     assert "more" not in _tables(database)
 
@@ -197,7 +217,7 @@ def test_an_older_schema_asks_for_the_migration(database: Database, next_release
 def test_upgrade_brings_an_older_schema_to_the_head(database: Database, next_release: Path) -> None:
     with database.read() as connection:
         before = triggers.installed(connection)
-    assert upgrade(database, next_release) == ("0001", "0002")
+    assert upgrade(database, next_release) == (HEAD, NEXT)
     assert "more" in _tables(database)
     with database.read() as connection:
         assert triggers.installed(connection) == before
@@ -205,14 +225,16 @@ def test_upgrade_brings_an_older_schema_to_the_head(database: Database, next_rel
 
 
 def test_upgrade_creates_the_schema_in_an_empty_database(empty: Database) -> None:
-    assert upgrade(empty) == (None, "0001")
+    assert upgrade(empty) == (None, HEAD)
     prepare(empty)
 
 
 def test_a_newer_schema_is_not_touched(database: Database, next_release: Path) -> None:
     upgrade(database, next_release)
     for start in (prepare, upgrade):
-        with pytest.raises(SchemaError, match="has schema 0002, which this release does not know"):
+        with pytest.raises(
+            SchemaError, match=f"has schema {NEXT}, which this release does not know"
+        ):
             start(database)
 
 
@@ -227,7 +249,7 @@ def test_a_database_of_something_else_is_not_touched(empty: Database) -> None:
 def test_a_migration_that_fails_leaves_nothing_behind(
     database: Database, next_release: Path
 ) -> None:
-    with (next_release / "versions" / "0002_more.py").open("a") as script:
+    with (next_release / "versions" / f"{NEXT}_more.py").open("a") as script:
         script.write("    op.execute('SELECT nothing FROM nowhere')\n")
     with pytest.raises(Exception, match="nowhere"):
         upgrade(database, next_release)

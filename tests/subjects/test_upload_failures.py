@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from ratingcore.records import records_of
+from service.chunks import Chunk
 from service.errors import InvalidInput, NotFound, Reason
 from service.model import BadCall, Call, Page
 from service.paging import MAX_PAGE_BYTES
 from service.record_model import FailedRecord, Upload
 from service.storage import upload_failures
 from service.storage.engine import Database
-from service.uploads import FAILURE_REASONS, Chunk
+from service.uploads import FAILURE_REASONS
 from tests.subjects.world import World, call, calls
 
 BAD = BadCall("direction", "is required", call_id="bad")

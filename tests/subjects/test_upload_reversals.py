@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,9 +136,12 @@ def test_a_reversed_upload_takes_no_more(world: World, payer: int) -> None:
     at_ns = NOON_NS + 7
     Reversals(world.database, lambda: at_ns).reverse_upload(upload_id, WHY)
     assert world.uploads.get(upload_id).reversed_at_ns == at_ns
-    # What was answered is answered again, and where it was cut otherwise nothing is new.
-    assert world.commit(upload_id, 0, first) == answer
-    assert world.commit(upload_id, 1, first[1:3]).created == 0
+    # What was answered is answered again, with a count of what bills nothing now.
+    assert world.commit(upload_id, 0, first) == replace(answer, duplicates_of_reversed=5)
+    part = world.commit(upload_id, 1, first[1:3])
+    assert (part.created, part.already_settled, part.duplicates_of_reversed) == (0, 2, 2)
+    assert world.uploads.get(upload_id).reversed == 5
+    assert [upload.reversed for upload in world.uploads.list(0, "").items] == [5]
     assert world.commit(upload_id, 5, []).committed_offset == 5
     for offset, records in ((5, again), (0, first + again), (3, first[3:] + again)):
         with pytest.raises(FailedPrecondition) as failure:

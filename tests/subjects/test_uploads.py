@@ -224,10 +224,16 @@ def test_a_settled_chunk_with_other_content_is_refused(
     first = world.commit(0, 0, records)
     before = world.rows()
     changed = [records[0], replace(records[1], **change), records[2]]
-    for sent in (changed, records[:2], [*changed, *calls(payer, 3, 1)], [BAD, *records[1:]]):
+    for sent, index in [
+        (changed, 1),
+        (changed[:2], 1),
+        ([*changed, *calls(payer, 3, 1)], 1),
+        ([BAD, *records[1:]], 0),
+    ]:
         with pytest.raises(FailedPrecondition) as failure:
             world.commit(first.upload_id, 0, sent)
         assert failure.value.reason == Reason.UPLOAD_CHUNK_CHANGED
+        assert failure.value.metadata["index"] == str(index)
     assert world.rows() == before
     assert counts(world.uploads.get(first.upload_id)) == (3, 0, 0, 0, 0)
 
@@ -245,6 +251,7 @@ def test_chunks_cut_in_another_way_go_on_where_the_upload_stands(world: World, p
     ]:
         answer = world.commit(upload_id, offset, records[offset:end])
         assert (answer.committed_offset, answer.created) == (committed, created)
+        assert answer.created + answer.already_settled == end - offset
     assert counts(world.uploads.get(upload_id)) == (40, 0, 0, 0, 0)
     assert sorted(row.call_id for row in world.rows()) == sorted(one.call_id for one in records)
 

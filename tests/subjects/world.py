@@ -9,6 +9,7 @@ from typing import Any
 
 from ratingcore.records import records_of
 from service.cdrs import Cdrs
+from service.chunks import Chunk
 from service.deck_import import Intake
 from service.decks import Decks
 from service.model import (
@@ -30,7 +31,7 @@ from service.recording import content_of
 from service.reversals import Reversals
 from service.storage.engine import Database
 from service.tenants import Tenants
-from service.uploads import Chunk, Uploads
+from service.uploads import Uploads
 from service.usage import Usage
 
 SECOND_NS = 10**9

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ratingcore.upload import read_upload
+from service import upload_warnings
+from service.chunks import Chunk
 from service.model import MAX_BATCH_CALLS
 from service.record_model import ChunkResult, ControlTotals, FailedRecord, Upload
 from service.rpc.conversion import calls, fields
-from service.uploads import Chunk
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 
@@ -40,6 +41,12 @@ def chunk_result(result: ChunkResult) -> cdr_service_pb2.UploadCdrsResponse:
         ],
         settled_totals=_control_totals(result.settled_totals),
         control_totals_match=result.control_totals_match,
+        already_settled=result.already_settled,
+        recorded_again=result.recorded_again,
+        duplicates_of_reversed=result.duplicates_of_reversed,
+        derived_call_ids=result.derived_call_ids,
+        derived_duplicates=result.derived_duplicates,
+        warnings=upload_warnings.of_chunk(result),
     )
 
 
@@ -58,6 +65,11 @@ def upload(state: Upload) -> cdr_service_pb2.GetUploadResponse:
         control_totals=_control_totals(state.control_totals),
         control_totals_match=state.control_totals_match,
         reversed_at=fields.timestamp(state.reversed_at_ns),
+        recorded_again=state.recorded_again,
+        derived_call_ids=state.derived_call_ids,
+        derived_duplicates=state.derived_duplicates,
+        reversed=state.reversed,
+        warnings=upload_warnings.of_upload(state),
     )
 
 

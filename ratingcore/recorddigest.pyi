@@ -1,0 +1,6 @@
+from .records import Records
+
+DIGEST_SIZE: int
+
+def digests(records: Records) -> bytes: ...
+def digest_of_bad(source: bytes) -> bytes: ...
