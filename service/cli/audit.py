@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from service.cli.connection import Client, connected
+from service.cli.groups import ListByDefault
 from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.tables import exact, number, text, time
 from service.cli.tenants import given
@@ -25,18 +26,28 @@ COLUMNS = (
 )
 
 
-@click.command()
-@click.option("--tenant", "tenant_id", type=ID, help="Changes about this tenant only.")
-@click.option("--action", metavar="METHOD", help="Of this method only, such as UpdateRate.")
+@click.group(cls=ListByDefault)
+def audit() -> None:
+    """Show administrative changes. "tollwire audit" alone lists them."""
+
+
+@audit.command("list")
+@click.option("--tenant", "tenant_id", type=ID, help="Only changes of this tenant.")
+@click.option("--action", metavar="METHOD", help="Only changes by this method, such as UpdateRate.")
 @click.option(
-    "--from", "created_after", type=TIME, help="Made at this time, or date (UTC), or later."
+    "--from",
+    "created_after",
+    type=TIME,
+    help="Only changes at this time, or date (UTC), or later.",
 )
-@click.option("--to", "created_before", type=TIME, help="Made before this time, or date (UTC).")
+@click.option(
+    "--to", "created_before", type=TIME, help="Only changes before this time, or date (UTC)."
+)
 @table_options(COLUMNS)
 @limit_option
 @connected
-def audit(client: Client, limit: int, **filters: Any) -> None:
-    """Administrative changes, the newest first: who, what, before and after."""
+def list_entries(client: Client, limit: int, **filters: Any) -> None:
+    """List administrative changes, the newest first: caller, action, before and after."""
 
     def fetch(size: int, token: str) -> tuple[Any, str]:
         request = ListAuditEntriesRequest(**given(filters), page_size=size, page_token=token)

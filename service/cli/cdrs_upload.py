@@ -29,7 +29,14 @@ from service.cli.failures import (
 from service.cli.files import multiline_option
 from service.cli.interrupts import Interrupts
 from service.cli.lines import BadFile, BadLine
-from service.cli.output import byte_progress, json_document, note, print_fields, printable
+from service.cli.output import (
+    byte_progress,
+    json_document,
+    note,
+    print_document,
+    print_fields,
+    printable,
+)
 from service.cli.upload import (
     DEFAULT_CHUNK_CALLS,
     DEFAULT_RETRIES,
@@ -288,7 +295,7 @@ def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> N
         document = json_document(totals)
         document["unreadable"] = str(report.unreadable)
         document["failures"] = report.first
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        print_document(document)
     else:
         print_fields(
             [

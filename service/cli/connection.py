@@ -18,6 +18,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from service.cli.credentials import take_token, token_options, with_token
 from service.cli.failures import INTERRUPTED, Failure, failure_of
+from service.cli.shared_options import SharedOption, before_the_command, take_from_before
 from service.cli.transport import PLAIN_TEXT, Transport, take_transport, transport_options
 from tollwire.v1.access_service_pb2_grpc import AccessServiceStub
 from tollwire.v1.cdr_service_pb2_grpc import CdrServiceStub
@@ -91,27 +92,11 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
     """Gives the command --server, --timeout, --json and what TLS and a token need, and turns failed
     RPCs into one line."""
 
-    @click.option(
-        "--server",
-        envvar="TOLLWIRE_SERVER",
-        default=DEFAULT_SERVER,
-        show_default=True,
-        metavar="HOST:PORT",
-        help="The server to ask.  [env: TOLLWIRE_SERVER]",
-    )
-    @click.option(
-        "--timeout",
-        envvar="TOLLWIRE_TIMEOUT",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help=f"How long to wait for an answer. Default {DEFAULT_TIMEOUT_SECONDS:g}; without end"
-        " for imports, uploads, exports and usage.  [env: TOLLWIRE_TIMEOUT]",
-    )
-    @transport_options
-    @token_options
-    @click.option("--json", "as_json", is_flag=True, help="Print protobuf JSON.")
+    @_server_options
+    @click.option("--json", "as_json", is_flag=True, help="Print protobuf JSON, errors as well.")
     @functools.wraps(command)
     def with_client(*args: Any, **kwargs: Any) -> None:
+        take_from_before(click.get_current_context(), kwargs)
         server: str = kwargs.pop("server")
         timeout: float | None = kwargs.pop("timeout")
         as_json: bool = kwargs.pop("as_json")
@@ -126,3 +111,29 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
             raise Failure("interrupted", INTERRUPTED) from None
 
     return with_client
+
+
+def _server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say how to reach a server."""
+
+    server = click.option(
+        "--server",
+        cls=SharedOption,
+        envvar="TOLLWIRE_SERVER",
+        default=DEFAULT_SERVER,
+        metavar="HOST:PORT",
+        help=f"The address of the server. Default {DEFAULT_SERVER}.  [env: TOLLWIRE_SERVER]",
+    )
+    timeout = click.option(
+        "--timeout",
+        cls=SharedOption,
+        envvar="TOLLWIRE_TIMEOUT",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help=f"How long to wait for a response. Default {DEFAULT_TIMEOUT_SECONDS:g}; no limit"
+        " for imports, uploads, exports and usage.  [env: TOLLWIRE_TIMEOUT]",
+    )
+    return server(timeout(transport_options(token_options(command))))
+
+
+CONNECTION_OPTIONS = before_the_command(_server_options)

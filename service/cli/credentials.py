@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import click
 import grpc
 
+from service.cli.shared_options import SharedOption
 from service.loopback import is_loopback_target
 
 # More is no token, but some other file.
@@ -24,23 +25,26 @@ def token_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
             "--insecure",
+            cls=SharedOption,
             envvar="TOLLWIRE_INSECURE",
             is_flag=True,
-            help="Send the token in plain text also to another machine.  [env: TOLLWIRE_INSECURE]",
+            help="Allow the token in plain text to another machine.  [env: TOLLWIRE_INSECURE]",
         ),
         click.option(
             "--token-file",
+            cls=SharedOption,
             envvar="TOLLWIRE_TOKEN_FILE",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="A file with the token and nothing else.  [env: TOLLWIRE_TOKEN_FILE]",
+            help="A file that contains the token only.  [env: TOLLWIRE_TOKEN_FILE]",
         ),
         click.option(
             "--token",
+            cls=SharedOption,
             envvar="TOLLWIRE_TOKEN",
             metavar="TEXT",
-            help="The token to send. Others on this machine can read it in the list of processes,"
-            " but not where it comes from the environment or a file.  [env: TOLLWIRE_TOKEN]",
+            help="The access token. Other users of this machine can read a command line; they"
+            " cannot read an environment variable or a file.  [env: TOLLWIRE_TOKEN]",
         ),
     ):
         command = option(command)

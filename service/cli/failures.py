@@ -5,6 +5,7 @@ The codes are part of the command line's interface; README.md lists them.
 
 from __future__ import annotations
 
+import json
 from typing import IO, Any, TypeVar
 
 import click
@@ -13,6 +14,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from service.cli.shared_options import SharedOption
+
 Detail = TypeVar("Detail", bound=Message)
 
 REFUSED = 1  # the server refused the request, or some of its records
@@ -20,6 +23,16 @@ USAGE = 2  # the command line or the file is wrong; click's own code for it
 UNREACHABLE = 3  # no answer from the server, or it says to try again later
 DEFECT = 4  # a defect: of the server, or two versions that do not fit
 INTERRUPTED = 130  # by ctrl-C, as shells report it
+CLOSED_PIPE = 141  # the reader of stdout is gone, as shells report it
+
+# What JSON errors call failures that the server has no part in.
+_OWN_CODES = {
+    REFUSED: "FAILED",
+    USAGE: "USAGE",
+    UNREACHABLE: "UNREACHABLE",
+    DEFECT: "DEFECT",
+    INTERRUPTED: "INTERRUPTED",
+}
 
 _EXIT_CODES = {
     grpc.StatusCode.UNAVAILABLE: UNREACHABLE,
@@ -32,7 +45,7 @@ _EXIT_CODES = {
     grpc.StatusCode.DATA_LOSS: DEFECT,
 }
 
-# What grpc says where no connection comes about, and what that means to whoever typed the command.
+# What grpc says where no connection comes about, and what that means for the command line.
 _NOT_CONNECTED = "; last error: "
 _TLS_ADVICE = {
     "Hostname Verification": "its certificate is for another name (--server-name)",
@@ -43,14 +56,29 @@ _TLS_ADVICE = {
 
 
 class Failure(click.ClickException):
-    """Ends the command with one line on stderr and an exit code."""
+    """Ends the command with one line on stderr and an exit code.
 
-    def __init__(self, message: str, exit_code: int = REFUSED) -> None:
+    ``error``: what --json prints of the server's error; None for one of the command itself.
+    """
+
+    def __init__(
+        self, message: str, exit_code: int = REFUSED, error: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
+        self.error = error
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"tollwire: {one_line(self.message)}", file=file, err=file is None)
+
+    def report(self, *, as_json: bool) -> None:
+        """Prints the failure on stderr: one line of text, or of JSON."""
+        if not as_json:
+            self.show()
+            return
+        code = _OWN_CODES.get(self.exit_code, "FAILED")
+        error = self.error or {"code": code, "reason": "", "message": self.message, "fields": []}
+        click.echo(json.dumps({"error": error}), err=True)
 
 
 def one_line(text: str) -> str:
@@ -63,13 +91,54 @@ def failure_of(error: grpc.RpcError, server: str) -> Failure:
     code = error.code()
     reason, violations = _details(error)
     message = error.details() or ""
+    fields = []
+    for field, description in violations:
+        option = option_of(field)
+        fields.append({"field": field, "option": option, "message": description})
+        if option:
+            message = message.replace(f"{field}: ", f"{option}: ")
     if code is grpc.StatusCode.UNAVAILABLE and not reason:
         message = f"no answer from {server}: {_explained(message)}"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not reason:
         message = f"no answer from {server} in time (--timeout)"
-    fields = [text for text in violations if text not in message]
+    texts = [f"{one['option'] or one['field']}: {one['message']}" for one in fields]
     head = f"{code.name} ({reason})" if reason else code.name
-    return Failure("; ".join([f"{head}: {message}", *fields]), _EXIT_CODES.get(code, REFUSED))
+    return Failure(
+        "; ".join([f"{head}: {message}", *(text for text in texts if text not in message)]),
+        _EXIT_CODES.get(code, REFUSED),
+        {"code": code.name, "reason": reason, "message": message, "fields": fields},
+    )
+
+
+# Parameters of commands that have another name than the field that they set.
+_PARAMETERS = {
+    "destination_number": "number",
+    "duration_seconds": "seconds",
+    "started_at": "at",
+    "started_after": "since",
+    "started_before": "until",
+}
+
+
+def option_of(field: str) -> str:
+    """The option or argument of the running command that sets a field of a request, such as
+    --cost-per-minute for rate.cost_per_minute; "" where none does."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is None:
+        return ""
+    # No request has the connection options: a token's fields are not those of --token.
+    params = {p.name: p for p in ctx.command.params if not isinstance(p, SharedOption)}
+    segments = field.split(".")
+    for place, segment in enumerate(segments):
+        name, is_item, _ = segment.partition("[")
+        param = params.get(name) or params.get(_PARAMETERS.get(name, ""))
+        if param is not None:
+            label = param.opts[0] if isinstance(param, click.Option) else param.make_metavar(ctx)
+            rest = ".".join([segment.removeprefix(name), *segments[place + 1 :]])
+            return f"{label}{rest}".rstrip(".")
+        if is_item:  # one of many, which no option has set
+            return ""
+    return ""
 
 
 def _explained(message: str) -> str:
@@ -98,13 +167,14 @@ def detail_of(error: grpc.RpcError, kind: type[Detail]) -> Detail | None:
     return None
 
 
-def _details(error: grpc.RpcError) -> tuple[str, list[str]]:
-    """The ErrorInfo's reason and the BadRequest's violations as "field: description"."""
+def _details(error: grpc.RpcError) -> tuple[str, list[tuple[str, str]]]:
+    """The ErrorInfo's reason, and the fields and descriptions of the BadRequest's violations."""
     try:
         status = rpc_status.from_call(error)
     except ValueError:  # a status that contradicts its own details: whoever sent it, it has none
         status = None
-    reason, violations = "", []
+    reason = ""
+    violations: list[tuple[str, str]] = []
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
         bad = error_details_pb2.BadRequest()
@@ -113,5 +183,5 @@ def _details(error: grpc.RpcError) -> tuple[str, list[str]]:
             reason = info.reason
         elif detail.Is(bad.DESCRIPTOR):
             detail.Unpack(bad)
-            violations = [f"{v.field}: {v.description}" for v in bad.field_violations]
+            violations = [(v.field, v.description) for v in bad.field_violations]
     return reason, violations

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from types import TracebackType
+from typing import TextIO, cast
 
 import click
 
-from service.cli.output import note
+from service.cli.failures import USAGE, Failure
+from service.cli.output import note, printable
+
+PROGRESS_SECONDS = 0.2
 
 multiline_option = click.option(
     "--multiline",
@@ -24,16 +31,78 @@ def export(write: Callable[[TextIO], int], output: Path | None) -> None:
     """Lets ``write`` fill the file ``output``, or stdout where that is None.
 
     The file gets its name when it is complete: a failed export leaves none, or the one before.
-    ``write`` returns the number of records.
+    Devices and pipes are written directly. ``write`` returns the number of records. Failure where
+    the file cannot be written.
     """
     if output is None:
-        write(sys.stdout)
+        write(cast(TextIO, _TerminalText(sys.stdout)) if sys.stdout.isatty() else sys.stdout)
         return
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as out:
-            count = write(out)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+        count = _write_file(write, Path(os.path.realpath(output)))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"cannot write {output}: {error.strerror or error}", USAGE) from None
     note(f"{count:,} records written to {output}")
+
+
+def _write_file(write: Callable[[TextIO], int], path: Path) -> int:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("w", encoding="utf-8", newline="") as out:
+            return write(out)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as out, _Progress(out) as counted:
+            count = write(cast(TextIO, counted))
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return count
+
+
+class _TerminalText:
+    """A terminal that gets text without control characters; line ends stay."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        return self._out.write("\n".join(map(printable, text.split("\n"))))
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+class _Progress:
+    """A file that shows on stderr, where that is a terminal, how many lines it has got."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lines = 0
+        self._is_shown = sys.stderr.isatty()
+        self._next_seconds = 0.0
+
+    def write(self, text: str) -> int:
+        self._lines += 1
+        if self._is_shown and (now := time.monotonic()) >= self._next_seconds:
+            self._next_seconds = now + PROGRESS_SECONDS
+            click.echo(f"\r\x1b[K{self._lines:,} lines written", err=True, nl=False)
+        return self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._is_shown and self._next_seconds:
+            click.echo("\r\x1b[K", err=True, nl=False)

@@ -7,7 +7,7 @@ name. What a line means is for the readers of CSV and of JSON lines to say.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -61,8 +61,15 @@ def read_lines(stream: BinaryIO, *, keep_ends: bool = False) -> Iterator[Line]:
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
     # From a pipe it takes what has arrived, and does not wait for a whole block.
     read = getattr(stream, "read1", stream.read)
-    while block := read(_BLOCK_BYTES):
+    while block := _read(read):
         yield block
+
+
+def _read(read: Callable[[int], bytes]) -> bytes:
+    try:
+        return read(_BLOCK_BYTES)
+    except OSError as error:
+        raise BadFile(f"cannot be read: {error.strerror or error}") from None
 
 
 def _text(blocks: Iterator[bytes]) -> Iterator[bytes]:

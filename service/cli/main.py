@@ -13,10 +13,12 @@ from service.cli.cdrs_reversals import list_reversals, reverse_cdrs, reverse_upl
 from service.cli.cdrs_upload import upload_cdrs
 from service.cli.cdrs_uploads import list_failures, list_uploads, upload_status
 from service.cli.cdrs_verify import verify_cdrs
+from service.cli.connection import CONNECTION_OPTIONS
 from service.cli.failures import INTERRUPTED
 from service.cli.health import health
 from service.cli.installation import config, doctor
 from service.cli.ledger import ledger
+from service.cli.program import Program, prepare_streams
 from service.cli.rates import rates
 from service.cli.rates_import import export_rates, import_rates
 from service.cli.rating import rate
@@ -27,17 +29,23 @@ from service.cli.usage import usage
 
 EPILOG = (
     "Exit codes: 0 done; 1 the server refused the request or some records; 2 the command line or"
-    " the file is wrong; 3 the server does not answer; 4 a defect of the server; 130 interrupted."
+    " a file is wrong; 3 the server does not respond; 4 a defect of the server; 130 interrupted;"
+    " 141 the reader of the output closed it."
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.group(
+    cls=Program,
+    params=CONNECTION_OPTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
 @click.version_option(package_name="tollwire")
-def main() -> None:
-    """Rates telephone calls and keeps the record of what each one cost.
+def main(**connection: object) -> None:
+    """Rate telephone calls and keep the record of what each one cost.
 
     "serve" runs the server; "migrate", "backup", "config" and "doctor" are for its operator. All
-    other commands are clients of one.
+    other commands are clients of a running server.
     """
 
 
@@ -62,6 +70,7 @@ def run() -> None:
     An interrupted one ends at once: an interrupt may come at any point of gRPC's code, and its
     threads then cannot always be waited for.
     """
+    prepare_streams()
     try:
         main(prog_name="tollwire")
     except SystemExit as done:

@@ -46,6 +46,11 @@ def json_document(message: Message) -> dict[str, Any]:
     return document
 
 
+def print_document(document: Any) -> None:
+    """JSON of plain values, indented. A terminal gets no control characters."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=sys.stdout.isatty()))
+
+
 def print_json(message: Message) -> None:
     """One message, indented."""
     click.echo(json_text(message, indent=2))

@@ -7,7 +7,6 @@ others go as a dry run, and one report has all that is wrong: here and there.
 
 from __future__ import annotations
 
-import json
 import struct
 import tempfile
 from array import array
@@ -29,6 +28,7 @@ from service.cli.output import (
     byte_progress,
     json_document,
     note,
+    print_document,
     print_fields,
     print_json_lines,
     printable,
@@ -206,7 +206,7 @@ def _report(client: Client, outcome: Outcome, dry_run: bool) -> None:
         for name in ("created", "updated", "deleted", "unchanged"):
             response.ClearField(name)
     if client.as_json:
-        click.echo(json.dumps(_as_json(outcome), indent=2, ensure_ascii=False))
+        print_document(_as_json(outcome))
     else:
         print_fields(
             [
@@ -244,7 +244,10 @@ def _size(stream: BinaryIO) -> int | None:
     if not stream.seekable():
         return None
     here = stream.tell()
-    size = stream.seek(0, 2)
+    try:
+        size = stream.seek(0, 2)
+    except OSError:  # a device
+        return None
     stream.seek(here)
     return size
 

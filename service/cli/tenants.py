@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from service.cli.connection import Client, connected
 from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import json_document, note, print_fields, print_json
+from service.cli.output import json_document, note, print_document, print_fields, print_json
 from service.cli.tables import exact, number, text, time
 from service.cli.values import ID, ROUNDING, EnumParameter, enum_name, write_time
 from tollwire.v1.tenant_service_pb2 import (
@@ -77,9 +76,15 @@ def _tenant_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _check_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("a tenant needs a name")
+    return value
+
+
 @tenants.command("add")
-@click.option("--id", type=ID, help="An id of your own; else the server picks one.")
-@click.option("--name", required=True, help="Up to 200 characters.")
+@click.option("--id", type=ID, help="The id. Default: the server chooses one.")
+@click.option("--name", required=True, callback=_check_name, help="Up to 200 characters.")
 @_tenant_options
 @connected
 def add_tenant(client: Client, **values: Any) -> None:
@@ -126,7 +131,7 @@ def show_tenant(client: Client, tenant_id: int) -> None:
 
 @tenants.command("update")
 @click.argument("tenant_id", metavar="ID", type=ID)
-@click.option("--name", help="Up to 200 characters.")
+@click.option("--name", callback=_check_name, help="Up to 200 characters.")
 @_tenant_options
 @connected
 def update_tenant(client: Client, tenant_id: int, **values: Any) -> None:
@@ -155,7 +160,7 @@ def _show_tenant(client: Client, tenant: Tenant, rate_revision: str = "") -> Non
         document = json_document(tenant)
         if rate_revision:
             document["rate_revision"] = rate_revision
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        print_document(document)
         return
     print_fields(
         [
@@ -184,7 +189,7 @@ def extensions() -> None:
 @click.option("--tenant", "tenant_id", type=ID, required=True, help="Its owner.")
 @click.option("--number", required=True, help="As the tenant writes it.")
 @click.option("--name", help="Up to 200 characters.")
-@click.option("--id", type=ID, help="An id of your own; else the server picks one.")
+@click.option("--id", type=ID, help="The id. Default: the server chooses one.")
 @connected
 def add_extension(client: Client, **values: Any) -> None:
     """Add an extension."""

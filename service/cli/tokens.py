@@ -10,6 +10,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.cli.connection import Client, connected
+from service.cli.groups import add_alias
 from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import note, print_fields, print_json
 from service.cli.settings import with_settings
@@ -25,10 +26,10 @@ ROLE: EnumDescriptor = pb.Role.DESCRIPTOR
 
 @click.group()
 def tokens() -> None:
-    """What lets callers in: each token has a role and the tenants that it reaches."""
+    """Access tokens: each has a role, and the tenants that it gives access to."""
 
 
-@tokens.command("create")
+@tokens.command("add")
 @click.argument("name")
 @click.option(
     "--role",
@@ -36,25 +37,31 @@ def tokens() -> None:
     required=True,
     help="rater, ingest, reader, operator or admin.",
 )
-@click.option("--tenant", "tenant_ids", type=ID, multiple=True, help="May be given several times.")
-@click.option("--every-tenant", is_flag=True, help="All tenants, also those to come.")
-@click.option("--expires", "expires_at", type=TIME, help="When it ends. Default: never.")
+@click.option(
+    "--tenant",
+    "tenant_ids",
+    type=ID,
+    multiple=True,
+    help="A tenant that it gives access to. Repeatable.",
+)
+@click.option("--every-tenant", is_flag=True, help="All tenants, including future ones.")
+@click.option("--expires", "expires_at", type=TIME, help="When it expires. Default: never.")
 @click.option(
     "--certificate-identity",
     metavar="TEXT",
     default="",
-    help="A client certificate that carries it stands for the token.",
+    help="A client certificate with this identity needs no token text.",
 )
 @connected
 def create_token(client: Client, expires_at: Timestamp | None, **values: Any) -> None:
-    """Make a token for NAME, who or what will hold it. Its text is shown this once."""
+    """Create a token for NAME, its future holder. The text of the token is shown once."""
     token = pb.Token(**values, expires_at=expires_at)
     answer = client.access.CreateToken(pb.CreateTokenRequest(token=token), timeout=client.timeout)
     if client.as_json:
         print_json(answer)
         return
     _show(answer.token, ("token", answer.secret))
-    note("the token is not shown again: keep it where only its holder can read it")
+    note("the token is not shown again: store it where only its holder can read it")
 
 
 LIST_COLUMNS = (
@@ -71,7 +78,7 @@ LIST_COLUMNS = (
 
 @tokens.command("list")
 @table_options(LIST_COLUMNS)
-@click.option("--revoked", "include_revoked", is_flag=True, help="Revoked ones as well.")
+@click.option("--revoked", "include_revoked", is_flag=True, help="List revoked tokens too.")
 @limit_option
 @connected
 def list_tokens(client: Client, include_revoked: bool, limit: int) -> None:
@@ -87,7 +94,7 @@ def list_tokens(client: Client, include_revoked: bool, limit: int) -> None:
     print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no tokens")
 
 
-@tokens.command("get")
+@tokens.command("show")
 @click.argument("token_id", metavar="ID", type=ID)
 @connected
 def get_token(client: Client, token_id: int) -> None:
@@ -99,18 +106,20 @@ def get_token(client: Client, token_id: int) -> None:
 @click.argument("token_id", metavar="ID", type=ID)
 @connected
 def revoke_token(client: Client, token_id: int) -> None:
-    """End a token for good. It lets nobody in any more, within a second on every server."""
+    """Revoke a token for good. All servers refuse it within a second."""
     request = pb.RevokeTokenRequest(id=token_id)
     _print(client, client.access.RevokeToken(request, timeout=client.timeout))
 
 
 @with_settings("first", ["database"])
-@click.option("--name", default="first administrator", show_default=True, help="Who will hold it.")
+@click.option(
+    "--name", default="first administrator", show_default=True, help="The holder of the token."
+)
 def first_token(loaded: Loaded, name: str) -> None:
     """Print the first administrator's token.
 
-    It is made straight in the database, with no server in between, and only where no administrator
-    of every tenant has a token that can be used.
+    Writes to the database directly, without a server. Refused if an administrator of every tenant
+    has a valid token already.
     """
     # Here, so that the client commands start without loading the server.
     from service import upkeep
@@ -119,6 +128,8 @@ def first_token(loaded: Loaded, name: str) -> None:
 
 
 tokens.add_command(first_token)
+add_alias(tokens, "create", create_token)
+add_alias(tokens, "get", get_token)
 
 
 def _print(client: Client, token: pb.Token) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import grpc
 
+from service.cli.shared_options import SharedOption
 from service.pem_files import BadCertificate, PemFile, TlsFiles
 
 _PATH = click.Path(path_type=Path)
@@ -45,38 +46,44 @@ def transport_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
             "--server-name",
+            cls=SharedOption,
             envvar="TOLLWIRE_SERVER_NAME",
             metavar="NAME",
-            help="The name in the server's certificate, where it is not the host of --server."
+            help="The name in the server's certificate, if it differs from the host of --server;"
+            " implies --tls."
             "  [env: TOLLWIRE_SERVER_NAME]",
         ),
         click.option(
             "--key-file",
+            cls=SharedOption,
             envvar="TOLLWIRE_KEY_FILE",
             type=_PATH,
             metavar="FILE",
-            help="The key of --cert-file, PEM.  [env: TOLLWIRE_KEY_FILE]",
+            help="The private key of --cert-file, PEM.  [env: TOLLWIRE_KEY_FILE]",
         ),
         click.option(
             "--cert-file",
+            cls=SharedOption,
             envvar="TOLLWIRE_CERT_FILE",
             type=_PATH,
             metavar="FILE",
-            help="A certificate to show to the server, PEM.  [env: TOLLWIRE_CERT_FILE]",
+            help="The client certificate, PEM; implies --tls.  [env: TOLLWIRE_CERT_FILE]",
         ),
         click.option(
             "--ca-file",
+            cls=SharedOption,
             envvar="TOLLWIRE_CA_FILE",
             type=_PATH,
             metavar="FILE",
-            help="The authorities that may have signed the server's certificate, PEM; without it"
-            " those that the web knows.  [env: TOLLWIRE_CA_FILE]",
+            help="The certificate authorities to trust, PEM; implies --tls. Default: the public"
+            " authorities that gRPC comes with.  [env: TOLLWIRE_CA_FILE]",
         ),
         click.option(
             "--tls",
+            cls=SharedOption,
             envvar="TOLLWIRE_TLS",
             is_flag=True,
-            help="Speak TLS; the four options after this one say so too.  [env: TOLLWIRE_TLS]",
+            help="Connect over TLS.  [env: TOLLWIRE_TLS]",
         ),
     ):
         command = option(command)

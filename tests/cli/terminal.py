@@ -21,9 +21,10 @@ _SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a command wrote: ``screen`` on the terminal, without its styles; ``errors`` to stderr,
-    which is no terminal."""
+    """What a command wrote: ``raw`` on the terminal, ``screen`` the same without its styles;
+    ``errors`` to stderr, which is no terminal."""
 
+    raw: str
     screen: str
     errors: str
     exit_code: int
@@ -65,5 +66,5 @@ def on_terminal(arguments: list[str], width: int, **settings: str) -> Seen:
         process.wait()
         reader.join()
         os.close(ours)
-    screen = STYLES.sub("", b"".join(parts).decode()).replace("\r\n", "\n")
-    return Seen(screen, errors.decode(), process.returncode)
+    raw = b"".join(parts).decode().replace("\r\n", "\n")
+    return Seen(raw, STYLES.sub("", raw), errors.decode(), process.returncode)

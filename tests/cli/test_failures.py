@@ -34,7 +34,7 @@ RATE = ("rate", "4420", "--tenant", "1", "--seconds", "7")
             ),
             1,
             "INVALID_ARGUMENT (INVALID_FIELD): two fields are wrong;"
-            " call.direction: is required; call.tenant_id: must be above 0",
+            " --direction: is required; --tenant: must be above 0",
         ),
         (
             (code_pb2.INVALID_ARGUMENT, "INVALID_FIELD", "a: is bad", {"a": "is bad"}),

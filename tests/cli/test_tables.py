@@ -100,7 +100,7 @@ def fill(made: Records, folder: Path) -> None:
         *("cdrs", "reverse", str(first["id"]), "--reason", LONG_TEXT),
         *("--requested-by", LONG_TEXT),
     )
-    made.invoke("tokens", "create", LONG_TEXT, "--role", "reader", "--tenant", TENANT)
+    made.invoke("tokens", "add", LONG_TEXT, "--role", "reader", "--tenant", TENANT)
 
 
 # Each list, the message of an item, and its columns.
@@ -112,7 +112,7 @@ LISTS: dict[str, tuple[type[Message], tuple[Column, ...]]] = {
     "cdrs uploads": (cdr_service_pb2.GetUploadResponse, cdrs_uploads.UPLOAD_COLUMNS),
     "cdrs failures 1": (cdr_service_pb2.FailedRecord, cdrs_uploads.FAILURE_COLUMNS),
     "cdrs reversals": (types_pb2.Reversal, cdrs_reversals.LIST_COLUMNS),
-    "audit": (access_service_pb2.AuditEntry, audit.COLUMNS),
+    "audit list": (access_service_pb2.AuditEntry, audit.COLUMNS),
     "tokens list": (access_service_pb2.Token, tokens.LIST_COLUMNS),
 }
 

@@ -99,7 +99,7 @@ def test_files_that_cannot_serve_are_refused_by_name(tollwire: Tollwire, folder:
     ):
         result = tollwire(*RATE, *arguments)
         assert result.exit_code == 2
-        assert f"Error: {words}" in result.stderr
+        assert f"tollwire: {words}" in result.stderr
     expired.write(folder)
     assert "--cert-file: cert.pem expired at " in tollwire(*RATE, *shows).stderr
 

@@ -64,7 +64,7 @@ def test_what_others_can_reach_is_not_served_unguarded(
     exposed = options(folder) | {"listen": "0.0.0.0:0"} | given
     result = CliRunner().invoke(main, arguments(**exposed))
     assert result.exit_code == 2
-    assert result.output.splitlines()[-1].startswith(f"Error: {option}: ")
+    assert result.output.splitlines()[-1].startswith(f"tollwire: {option}: ")
     assert not (folder / "tollwire.db").exists()
 
 

@@ -1,0 +1,61 @@
+"""Options that every client command has: how to reach a server.
+
+They may stand before the command too (``tollwire --server HOST:PORT rates list``), and help shows
+them once, where it lists the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+
+class SharedOption(click.Option):
+    """A connection option. The help of a command names all of them in one entry, at --server."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        if ctx.parent is None:
+            return super().get_help_record(ctx)
+        if self.name != "server":
+            return None
+        shared = [p for p in ctx.command.params if isinstance(p, SharedOption)]
+        others = ", ".join(option.opts[0] for option in shared if option is not self)
+        return (
+            f"--server {self.make_metavar(ctx)}",
+            f'The server. "tollwire --help" explains this and the other connection options:'
+            f" {others}.",
+        )
+
+
+def before_the_command(decorate: Callable[[Callable[..., None]], Any]) -> list[click.Parameter]:
+    """The options that a decorator gives to commands, for the place before the command. They have
+    no default and no variable there: the command itself has both."""
+
+    def bare() -> None: ...
+
+    params: list[click.Parameter] = []
+    for param in reversed(getattr(decorate(bare), "__click_params__", [])):
+        if isinstance(param, SharedOption):
+            before = copy(param)
+            before.envvar, before.default = None, None
+            params.append(before)
+    return params
+
+
+def take_from_before(ctx: click.Context, values: dict[str, Any]) -> None:
+    """Takes connection options that stand before the command, unless the command has them too."""
+    root = ctx.find_root()
+    if root is ctx:
+        return
+    for param in root.command.params:
+        name = param.name or ""
+        if (
+            isinstance(param, SharedOption)
+            and root.get_parameter_source(name) is ParameterSource.COMMANDLINE
+            and ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE
+        ):
+            values[name] = root.params[name]
