@@ -33,6 +33,7 @@ from service.config import Listen, Settings
 from service.credentials import Credentials
 from service.decks import Decks
 from service.errors import TollwireError
+from service.explanations import Explanations
 from service.ledger import Ledger
 from service.metrics.shown import alone, shown
 from service.metrics.snapshot import Connections, Sources, take
@@ -124,6 +125,7 @@ def built(settings: Settings) -> Iterator[Built]:
                     usage=Usage(database),
                     reversals=Reversals(database),
                     verification=Verification(database),
+                    explanations=Explanations(database),
                     ledger=Ledger(database),
                     tokens=Tokens(database, credentials),
                     audit_log=AuditLog(database),

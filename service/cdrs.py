@@ -281,6 +281,18 @@ def _check_prefix(prefix: str) -> Iterator[FieldViolation]:
         )
 
 
+def check_one(cdr_id: int, tenant_id: int, call_id: str) -> None:
+    """InvalidInput where these do not name one CDR: an id, or a tenant_id and a call_id."""
+    violations = [
+        *check_id("id", cdr_id, required=not call_id),
+        *check_id("tenant_id", tenant_id, required=bool(call_id)),
+        *check_text("call_id", call_id, MAX_CALL_ID_CHARS),
+    ]
+    if cdr_id and call_id:
+        violations.append(FieldViolation("call_id", "must be empty where id is given"))
+    refuse(violations)
+
+
 def check_extension_number(connection: Connection, wanted: CdrFilter) -> None:
     """NotFound where no extension that the filter can mean has the number that it names."""
     number = wanted.extension_number

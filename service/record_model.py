@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from service.model import Cdr, Explanation, UnratedReason
 from service.request import EVERY_TENANT, Scope
 
 
@@ -212,6 +213,55 @@ class LedgerDifference:
     seq: int = 0
     first_id: int = 0
     row_count: int = 0
+
+
+class LedgerEntryKind(IntEnum):
+    """What the rows of an entry are: CDRs, steps of UNRATED ones, reversals."""
+
+    RECORDED = 1
+    PRICED = 2
+    REVERSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """An entry, and the one of its rows that is looked at."""
+
+    kind: LedgerEntryKind
+    chain: int
+    seq: int
+    first_id: int
+    row_count: int
+    row_id: int
+    digest: bytes
+    hash: bytes
+    created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnratedStep:
+    """A change of a CDR that was recorded UNRATED: the reason and the revision before, and the new
+    reason; None where it got its price."""
+
+    id: int
+    unrated_reason: UnratedReason
+    rate_revision: int
+    new_unrated_reason: UnratedReason | None
+    created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedCdr:
+    """Why a CDR costs what it costs, computed once more, and what differs from what is stored.
+    ``replaces_cdr_id`` and ``replaced_by_cdr_id`` are CDRs of the same call_id; 0: none."""
+
+    cdr: Cdr
+    explanation: Explanation
+    differences: tuple[CdrDifference, ...]
+    unrated_steps: tuple[UnratedStep, ...]
+    ledger_entries: tuple[LedgerEntry, ...]
+    replaces_cdr_id: int
+    replaced_by_cdr_id: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,14 @@ def _complete(connection: Connection, rows: StoredRows, kept: KeptRates) -> None
         kept.put_tenant(tenant_id, revisions[tenant_id], rules.get(tenant_id, []))
 
 
+def differences_of(connection: Connection, cdr_id: int) -> list[CdrDifference]:
+    """What is wrong with one CDR."""
+    rows = stored_rows.read(connection, _Reader, cdr_id, cdr_id, VerificationFilter())
+    kept = KeptRates()
+    _complete(connection, rows, kept)
+    return list(differences(rows, kept))
+
+
 def differences(rows: StoredRows, kept: KeptRates) -> Iterator[CdrDifference]:
     """What is wrong with the rows, by rising position of each kind."""
     for position, field, stored in rows.misfits:

@@ -10,6 +10,7 @@ import click
 from service.cli.cdr_filters import list_filter_options, since_option, until_option
 from service.cli.connection import Client, connected
 from service.cli.csv_file import CsvWriter
+from service.cli.explanation import show_explained_cdr
 from service.cli.files import export
 from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import print_fields, print_json, print_json_lines
@@ -21,6 +22,7 @@ from service.cli.values import (
     ID,
     INT64,
     RATING_STATUS,
+    ROUNDING,
     TIME,
     UNRATED_REASON,
     EnumParameter,
@@ -29,12 +31,13 @@ from service.cli.values import (
 )
 from tollwire.v1.cdr_service_pb2 import (
     CreateCdrRequest,
+    ExplainCdrRequest,
     ExportCdrsRequest,
     GetCdrRequest,
     ListCdrsRequest,
     RateUnratedRequest,
 )
-from tollwire.v1.types_pb2 import Call, Cdr
+from tollwire.v1.types_pb2 import Call, Cdr, Rate
 
 EXPORT_COLUMNS = (
     "id",
@@ -87,11 +90,34 @@ def add_cdr(client: Client, **values: Any) -> None:
 
 
 @cdrs.command("show")
-@click.argument("cdr_id", metavar="ID", type=ID)
+@click.argument("cdr_id", metavar="[ID]", type=ID, required=False)
+@click.option("--call-id", metavar="TEXT", help="Show the CDR with this call_id; needs --tenant.")
+@click.option("--tenant", "tenant_id", type=ID, help="The tenant that pays.")
+@click.option("--explain", is_flag=True, help="Show why it costs what it costs, step by step.")
 @connected
-def show_cdr(client: Client, cdr_id: int) -> None:
-    """Show one CDR, with the rate as it was when it priced the call."""
-    _show_cdr(client, client.cdrs.GetCdr(GetCdrRequest(id=cdr_id), timeout=client.timeout))
+def show_cdr(
+    client: Client, cdr_id: int | None, call_id: str | None, tenant_id: int | None, explain: bool
+) -> None:
+    """Show one CDR, with the rate as it was when it priced the call.
+
+    Give an ID, or --call-id and --tenant. With --explain the call is rated once more with the rates
+    and rules of its time, and every difference from what is stored is shown.
+    """
+    if (cdr_id is None) == (call_id is None):
+        raise click.UsageError("give an ID, or --call-id and --tenant")
+    if call_id is not None and tenant_id is None:
+        raise click.UsageError("--call-id needs --tenant: a call_id names a call of one tenant")
+    if cdr_id is not None and tenant_id is None and not explain:
+        _show_cdr(client, client.cdrs.GetCdr(GetCdrRequest(id=cdr_id), timeout=client.timeout))
+        return
+    request = ExplainCdrRequest(id=cdr_id or 0, tenant_id=tenant_id or 0, call_id=call_id or "")
+    found = client.cdrs.ExplainCdr(request, timeout=client.timeout)
+    if client.as_json:
+        print_json(found if explain else found.cdr)
+        return
+    _show_cdr(client, found.cdr)
+    if explain:
+        show_explained_cdr(found)
 
 
 LIST_COLUMNS = (
@@ -252,14 +278,45 @@ def _show_cdr(client: Client, cdr: Cdr) -> None:
             ("billed", f"{cdr.bill_seconds} s" if cdr.HasField("bill_seconds") else ""),
             ("cost", f"{cdr.cost} {cdr.tenant.currency}" if cdr.HasField("cost") else ""),
             ("rate", f"{rate.id}: {rate.prefix} {rate.destination}" if rate.id else ""),
-            ("rate's price", f"{rate.cost_per_minute} per minute" if rate.id else ""),
-            ("rate's increment", f"{rate.billing_increment} s" if rate.id else ""),
+            *(_rate_fields(cdr) if rate.id else ()),
+            ("rounding", _rounding(cdr)),
             ("rate revision", str(cdr.rate_revision)),
             ("upload", str(cdr.upload_id or "")),
             ("recorded", write_time(cdr.created_at)),
             *_reversal_fields(cdr),
         ]
     )
+
+
+def _rounding(cdr: Cdr) -> str:
+    """How the tenant's costs were rounded at the time."""
+    decimals = getattr(cdr.tenant, "cost_decimals", 4) or 4
+    return f"{enum_name(ROUNDING, cdr.tenant.rounding)} to {decimals} decimals"
+
+
+def _rate_fields(cdr: Cdr) -> list[tuple[str, str]]:
+    """All of the rate that explains the bill, as it was."""
+    rate = cdr.rate
+    is_fee = bool(rate.connect_fee.strip("0."))
+    return [
+        ("rate's price", f"{rate.cost_per_minute} per minute"),
+        ("rate's increment", f"{rate.billing_increment} s"),
+        ("rate's minimum", f"{rate.minimum_seconds} s" if rate.minimum_seconds else ""),
+        ("rate's connect fee", rate.connect_fee if is_fee else ""),
+        *(
+            (
+                f"from {part.start_seconds} s on",
+                f"{part.cost_per_minute} per minute, increment {part.billing_increment} s",
+            )
+            for part in rate.intervals
+        ),
+        ("in effect from", _time(rate, "effective_from")),
+        ("in effect until", _time(rate, "effective_to")),
+    ]
+
+
+def _time(rate: Rate, field: Literal["effective_from", "effective_to"]) -> str:
+    return write_time(getattr(rate, field)) if rate.HasField(field) else ""
 
 
 def _reversal_fields(cdr: Cdr) -> list[tuple[str, str]]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import click
 
 from service.cli.output import printable
-from service.cli.values import write_time
+from service.cli.values import LEDGER_ENTRY_KIND, UNRATED_REASON, enum_name, write_time
+from tollwire.v1.cdr_service_pb2 import ExplainCdrResponse
 from tollwire.v1.rating_service_pb2 import ConsideredRate, Explanation
 
 
@@ -29,6 +30,45 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     yield "steps:"
     for step in explanation.steps:
         yield f"  {step.name}: {step.working} -> {step.result}"
+
+
+def show_explained_cdr(found: ExplainCdrResponse) -> None:
+    """Prints the explanation of a stored CDR, its history, and what differs."""
+    click.echo()
+    click.echo(printable(f"number sent: {found.cdr.destination_number}"))
+    for line in (*_lines(found.explanation), *_history(found), *_verdict(found)):
+        click.echo(printable(line))
+
+
+def _history(found: ExplainCdrResponse) -> Iterator[str]:
+    for step in found.unrated_steps:
+        reason = enum_name(UNRATED_REASON, step.unrated_reason)
+        new = enum_name(UNRATED_REASON, step.new_unrated_reason)
+        became = f"became UNRATED ({new})" if new else "was priced"
+        yield (
+            f"{write_time(step.created_at)}: the UNRATED ({reason}) CDR of rate revision"
+            f" {step.rate_revision} {became}"
+        )
+    if found.replaces_cdr_id:
+        yield f"recorded again: replaces the reversed CDR {found.replaces_cdr_id}"
+    if found.replaced_by_cdr_id:
+        yield f"recorded again: replaced by CDR {found.replaced_by_cdr_id}"
+    for entry in found.ledger_entries:
+        yield (
+            f"ledger: {enum_name(LEDGER_ENTRY_KIND, entry.kind)} in chain {entry.chain}, entry"
+            f" {entry.seq}, rows {entry.first_id} to {entry.first_id + entry.row_count - 1},"
+            f" {write_time(entry.created_at)}, hash {entry.hash}"
+        )
+
+
+def _verdict(found: ExplainCdrResponse) -> Iterator[str]:
+    if not found.differences:
+        yield "recomputed: the same as stored"
+    for one in found.differences:
+        yield (
+            f"DIFFERENT: {one.field} is stored as {one.stored or 'nothing'}, recomputed as"
+            f" {one.recomputed or 'nothing'}: {one.message}"
+        )
 
 
 def _considered(rate: ConsideredRate) -> str:

@@ -23,6 +23,7 @@ RATING_STATUS: EnumDescriptor = types_pb2.RatingStatus.DESCRIPTOR
 UNRATED_REASON: EnumDescriptor = types_pb2.UnratedReason.DESCRIPTOR
 ROUNDING: EnumDescriptor = types_pb2.Rounding.DESCRIPTOR
 IMPORT_MODE: EnumDescriptor = types_pb2.ImportMode.DESCRIPTOR
+LEDGER_ENTRY_KIND: EnumDescriptor = types_pb2.LedgerEntryKind.DESCRIPTOR
 USAGE_DIMENSION: EnumDescriptor = types_pb2.UsageDimension.DESCRIPTOR
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")

@@ -9,10 +9,20 @@ import grpc
 
 from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
+from service.explanations import Explanations
 from service.ledger import Ledger
 from service.record_model import ChunkResult
 from service.reversals import Reversals
-from service.rpc.conversion import calls, cdrs, fields, ledger, reversals, uploads, verification
+from service.rpc.conversion import (
+    calls,
+    cdrs,
+    explanations,
+    fields,
+    ledger,
+    reversals,
+    uploads,
+    verification,
+)
 from service.rpc.interceptors import malformed_request, on_bytes
 from service.turns import Turns
 from service.uploads import NewUpload, Uploads
@@ -32,6 +42,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         usage: Usage,
         reversals: Reversals,
         verification: Verification,
+        explanations: Explanations,
         ledger: Ledger,
         turns: Turns,
     ) -> None:
@@ -41,6 +52,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         self._usage = usage
         self._reversals = reversals
         self._verification = verification
+        self._explanations = explanations
         self._ledger = ledger
         self._turns = turns
 
@@ -50,6 +62,10 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
 
     def GetCdr(self, request: pb.GetCdrRequest, context: Context) -> types_pb2.Cdr:
         return cdrs.cdr(self._cdrs.get(fields.required_id(request.id, "id")))
+
+    def ExplainCdr(self, request: pb.ExplainCdrRequest, context: Context) -> pb.ExplainCdrResponse:
+        found = self._explanations.explain_cdr(request.id, request.tenant_id, request.call_id)
+        return explanations.explained_cdr(found)
 
     def ListCdrs(self, request: pb.ListCdrsRequest, context: Context) -> pb.ListCdrsResponse:
         wanted = cdrs.cdr_filter(request)

@@ -63,6 +63,7 @@ _KINDS = {
     "RatingService/RateCall": Kind.RATING,
     "RatingService/BatchRateCalls": Kind.BATCH,
     "RatingService/ListRates": Kind.LONG,
+    "CdrService/ExplainCdr": Kind.LONG,
     "CdrService/ListCdrs": Kind.LONG,
     "CdrService/ListUploadFailures": Kind.LONG,
     "CdrService/RateUnrated": Kind.LONG,

@@ -18,6 +18,7 @@ from service.audit import AuditLog
 from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import DEFAULT_DATABASE_WAIT_SECONDS, Listen
+from service.explanations import Explanations
 from service.ledger import Ledger
 from service.rates import Rates
 from service.reversals import Reversals
@@ -111,6 +112,7 @@ class Subjects:
     usage: Usage
     reversals: Reversals
     verification: Verification
+    explanations: Explanations
     ledger: Ledger
     tokens: Tokens
     audit_log: AuditLog
@@ -158,6 +160,7 @@ class RpcServer:
             subjects.usage,
             subjects.reversals,
             subjects.verification,
+            subjects.explanations,
             subjects.ledger,
             Turns(self._capacity.chunks, database_wait_seconds),
         )

@@ -91,6 +91,16 @@ def by_key(connection: Connection, key: Key) -> Cdr | None:
     return _one(connection, CdrRow.tenant_id == key[0], CdrRow.call_id == key[1])
 
 
+def same_call(connection: Connection, key: Key) -> list[tuple[int, bool]]:
+    """The CDRs of a call in the order of recording: id, and whether it is reversed."""
+    table = CdrRow.__table__.c
+    order = table.get("generation", table.id)
+    query = select(CdrRow.id, IS_REVERSED.label("is_reversed")).where(
+        CdrRow.tenant_id == key[0], CdrRow.call_id == key[1]
+    )
+    return [(row.id, row.is_reversed) for row in connection.execute(query.order_by(order))]
+
+
 def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Cdr | None:
     rows = connection.execute(select(CdrRow.__table__).where(*conditions))
     found = _complete(connection, list(rows))

@@ -194,6 +194,25 @@ def _of_changes(
         yield from map(_arguments, part)
 
 
+def rates_of_prefixes(
+    connection: Connection, tenant_id: int, prefixes: Sequence[str], revision: int
+) -> list[tuple[Any, ...]]:
+    """The tenant's rates with one of these prefixes as they were at ``revision``, each for
+    ``DeckBuilder.put_many``."""
+    retired = RateVersionRow.retired_revision
+    common = (
+        RateVersionRow.tenant_id == tenant_id,
+        RateVersionRow.prefix.in_(prefixes),
+        RateVersionRow.created_revision <= revision,
+    )
+    # Two queries, because each has an index of its own.
+    found: list[tuple[Any, ...]] = []
+    for condition in (retired.is_(None), retired > revision):
+        rows = connection.execute(select(*_PUT).where(*common, condition))
+        found.extend(map(_arguments, rows.all()))
+    return found
+
+
 def one_state(connection: Connection) -> None:
     """Let a reading transaction that has read nothing yet see one state of the database to its end,
     which on SQLite it does anyway."""

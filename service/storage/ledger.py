@@ -168,6 +168,15 @@ def entries_by_rows(
     return _entries(connection, query, {"kind": int(kind), "after": after_first_id, "limit": limit})
 
 
+def entry_of(connection: Connection, kind: EntryKind, row_id: int) -> Entry | None:
+    """The entry of a kind that has the row."""
+    query = text(f"{_ENTRY} WHERE kind = :kind AND first_id <= :row ORDER BY first_id DESC LIMIT 1")
+    for entry in _entries(connection, query, {"kind": int(kind), "row": row_id}):
+        if entry.first_id + entry.row_count > row_id:
+            return entry
+    return None
+
+
 def last_entry_by_rows(connection: Connection, kind: EntryKind) -> Entry | None:
     """The entry of a kind with the highest first_id."""
     query = text(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from service.storage import ids
 from service.storage.record_tables import CdrPricingRow
@@ -28,3 +28,10 @@ def add(connection: Connection, pricings: Sequence[Pricing], now_ns: int) -> int
     ]
     connection.execute(insert(CdrPricingRow), rows)
     return first_id
+
+
+def of_cdr(connection: Connection, cdr_id: int) -> Sequence[Any]:
+    """The rows of a CDR, the oldest first."""
+    table = CdrPricingRow.__table__
+    query = select(table).where(table.c.cdr_id == cdr_id).order_by(table.c.id)
+    return connection.execute(query).all()

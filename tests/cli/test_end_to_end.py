@@ -346,6 +346,45 @@ def test_cdrs_one_by_one_and_exported(run: Run, tenant: str, tmp_path: Path) -> 
     assert line["rate"]["destination"] == "US"
 
 
+def test_why_a_recorded_call_costs_what_it_costs(run: Run, tenant: str, tmp_path: Path) -> None:
+    deck = tmp_path / "deck.csv"
+    deck.write_text(
+        f"{HEADER},connect_fee,minimum_seconds,effective_from\n"
+        "447,UK mobile,0.0075,1,0.01,60,2026-01-01T00:00:00Z\n"
+    )
+    run("rates", "import", str(deck), "--tenant", tenant)
+    made = as_json(
+        run,
+        *("cdrs", "add", "--tenant", tenant, "--destination", "+44 7911-1", "--seconds", "7"),
+        *("--direction", "outbound", "--disposition", "answered", "--started", "2026-03-02"),
+        *("--call-id", "why"),
+    )
+    shown = run("cdrs", "show", made["id"])
+    for line in (
+        "rate's minimum      60 s",
+        "rate's connect fee  0.0100",
+        "in effect from      2026-01-01T00:00:00Z",
+        "rounding            HALF_UP to 4 decimals",
+    ):
+        assert line in shown, shown
+    by_name = ("cdrs", "show", "--call-id", "why", "--tenant", tenant)
+    assert run(*by_name) == shown
+    assert as_json(run, *by_name) == as_json(run, "cdrs", "show", made["id"])
+    explained = run(*by_name, "--explain")
+    for line in (
+        "number sent: +44 7911-1",
+        "separators: ' ', '-' removed -> +4479111",
+        "minimum: 7 s is below the minimum of 60 s -> 60",
+        "ledger: RECORDED in chain ",
+        "recomputed: the same as stored",
+    ):
+        assert line in explained, explained
+    document = as_json(run, "cdrs", "show", made["id"], "--explain")
+    assert (document["cdr"]["id"], document["differences"]) == (made["id"], [])
+    assert "needs --tenant" in run("cdrs", "show", "--call-id", "why", exit_code=2)
+    assert "give an ID" in run("cdrs", "show", exit_code=2)
+
+
 def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
     path = tmp_path / "calls.csv"
     path.write_text(CALLS)

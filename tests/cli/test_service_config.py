@@ -29,7 +29,7 @@ HARMLESS = {
     *("RateCall", "BatchRateCalls", "CreateCdr", "ReverseCdr", "ReverseCdrs", "ReverseUpload"),
     "RevokeToken",
 }
-READING = ("Get", "List", "Export", "Summarize", "Verify")
+READING = ("Get", "List", "Export", "Summarize", "Verify", "Explain")
 CONFIG = json.loads(SERVICE_CONFIG)
 
 

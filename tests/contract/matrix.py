@@ -100,6 +100,11 @@ MORE: dict[str, list[Case]] = {
         ),
         lambda own, of: cdr_pb.CreateCdrRequest(call=make_call(of.tenant_id, call_id="first")),
     ],
+    "CdrService/ExplainCdr": [
+        lambda own, of: cdr_pb.ExplainCdrRequest(id=of.cdr_id),
+        lambda own, of: cdr_pb.ExplainCdrRequest(id=of.cdr_id, tenant_id=own.tenant_id),
+        lambda own, of: cdr_pb.ExplainCdrRequest(id=of.cdr_id, tenant_id=of.tenant_id),
+    ],
     "CdrService/ListCdrs": [
         lambda own, of: cdr_pb.ListCdrsRequest(),
         lambda own, of: cdr_pb.ListCdrsRequest(extension_id=of.extension_id),

@@ -25,6 +25,11 @@ METHODS = {
     "CdrService": {
         "CreateCdr": ("call", "Cdr"),
         "GetCdr": ("id", "Cdr"),
+        "ExplainCdr": (
+            "id tenant_id call_id",
+            "cdr explanation differences unrated_steps ledger_entries replaces_cdr_id"
+            " replaced_by_cdr_id",
+        ),
         "ListCdrs": (
             "tenant_id search extension_id status started_after started_before page_size"
             " page_token unrated_reason call_id direction disposition extension_number reversed"
@@ -128,6 +133,8 @@ MESSAGES = {
     "UsageRow": "keys calls answered duration_seconds bill_seconds cost unrated currency corrected",
     "UsageTotals": "calls answered duration_seconds bill_seconds cost unrated",
     "LedgerRoot": "root entries created_at",
+    "LedgerEntry": "kind chain seq first_id row_count row_id digest hash created_at",
+    "UnratedStep": "id unrated_reason rate_revision new_unrated_reason created_at",
     "LedgerDifference": "kind chain seq first_id row_count message",
 }
 
@@ -141,5 +148,6 @@ ENUMS = {
     "UsageDimension": "TENANT EXTENSION DESTINATION DIRECTION DISPOSITION DAY HOUR MONTH"
     " UNRATED_REASON",
     "Role": "RATER INGEST READER OPERATOR ADMIN",
+    "LedgerEntryKind": "RECORDED PRICED REVERSED",
     "LedgerDifferenceKind": "CHAIN ROWS NOT_ENTERED ROOT",
 }

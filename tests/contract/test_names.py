@@ -135,6 +135,9 @@ def test_the_json_names_of_resources_and_results(buf: BufCurl) -> None:
     has(imported, METHODS["RatingService"]["ImportRates"][1])
     has(imported["errors"][0], MESSAGES["ImportError"])
     why = {"reason": "a test", "requestedBy": "anna"}
+    explained = answer("CdrService/ExplainCdr", {"id": cdr["id"]})
+    has(explained, METHODS["CdrService"]["ExplainCdr"][1])
+    has(explained["ledgerEntries"][0], MESSAGES["LedgerEntry"])
     counted = answer("CdrService/ReverseCdrs", {"tenantId": tenant["id"], "dryRun": True, **why})
     has(counted, METHODS["CdrService"]["ReverseCdrs"][1].removeprefix("stream "))
     has(counted["costs"][0], MESSAGES["ReversedCost"])

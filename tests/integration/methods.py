@@ -175,6 +175,7 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
     "ExportRates": lambda s: rating_pb.ExportRatesRequest(tenant_id=s.tenant_id),
     "CreateCdr": lambda s: cdr_pb.CreateCdrRequest(call=full_call(s)),
     "GetCdr": lambda s: cdr_pb.GetCdrRequest(id=s.cdr_id),
+    "ExplainCdr": lambda s: cdr_pb.ExplainCdrRequest(tenant_id=s.tenant_id, call_id="first"),
     "ListCdrs": lambda s: cdr_pb.ListCdrsRequest(**_cdr_filters(s)),
     "UploadCdrs": lambda s: cdr_pb.UploadCdrsRequest(
         calls=[full_call(s)],

@@ -109,6 +109,8 @@ WRONG: dict[str, list[Any]] = {
     "ReverseUploadRequest.upload_id": [0, *BAD_IDS],
     "ReverseUploadRequest.reason": ["", "r" * 1001],
     "ReverseUploadRequest.requested_by": ["", "r" * 201],
+    "ExplainCdrRequest.tenant_id": [0, *BAD_IDS],
+    "ExplainCdrRequest.call_id": ["", "c" * 256],
     "ReverseCdrsRequest.ids": [0, *BAD_IDS],
     "ReverseCdrsRequest.call_ids": ["", "c" * 256],
     "ReverseCdrsRequest.upload_id": BAD_IDS,

@@ -157,6 +157,13 @@ def test_corrections(client: Client, scene: dict[str, Any]) -> None:
         assert reason(client, method, kind(**{name: NOBODY}, reason="r")) == "INVALID_FIELD"
         assert reason(client, method, kind(**{name: NOBODY}, **why)) == missing
 
+    def explain(**fields: Any) -> str:
+        return reason(client, "ExplainCdr", cdr_pb.ExplainCdrRequest(**fields))
+
+    assert explain(call_id="x" * 256, tenant_id=NOBODY) == "INVALID_FIELD"
+    assert explain(call_id="?", tenant_id=NOBODY) == "TENANT_NOT_FOUND"
+    assert explain(call_id="?", tenant_id=scene["tenant"]) == "CDR_NOT_FOUND"
+
     def bulk(**fields: Any) -> str:
         return reason(client, "ReverseCdrs", cdr_pb.ReverseCdrsRequest(**(why | fields)))
 

@@ -17,6 +17,7 @@ PAIRS = [
     (model.Rounding, "Rounding", "ROUNDING_"),
     (model.ImportMode, "ImportMode", "IMPORT_MODE_"),
     (model.UsageDimension, "UsageDimension", "USAGE_DIMENSION_"),
+    (record_model.LedgerEntryKind, "LedgerEntryKind", "LEDGER_ENTRY_KIND_"),
     (record_model.LedgerDifferenceKind, "LedgerDifferenceKind", "LEDGER_DIFFERENCE_KIND_"),
 ]
 

@@ -25,6 +25,7 @@ from service.model import (
     CdrFilter,
     Direction,
     Disposition,
+    Explanation,
     Extension,
     ImportMode,
     ImportOutcome,
@@ -48,15 +49,19 @@ from service.record_model import (
     AuditFilter,
     CdrDifference,
     ChunkResult,
+    ExplainedCdr,
     FailedRecord,
     LedgerDifference,
     LedgerDifferenceKind,
+    LedgerEntry,
+    LedgerEntryKind,
     LedgerProgress,
     LedgerRoot,
     ReversalFilter,
     ReversalProgress,
     ReversedCost,
     UnratedOutcome,
+    UnratedStep,
     Upload,
     UploadFailure,
     UploadReversal,
@@ -67,6 +72,7 @@ from service.recording import content_of
 from service.request import Role, Scope
 from service.rpc.access_service import AccessServicer
 from service.rpc.cdr_service import CdrServicer
+from service.rpc.conversion import cdrs as conversion
 from service.rpc.rating_service import RatingServicer
 from service.rpc.tenant_service import TenantServicer
 from service.turns import Turns
@@ -99,6 +105,15 @@ CALL_MESSAGE = types_pb2.Call(
     started_at=Timestamp(seconds=10**9),
 )
 CDR = Cdr(1, CALL, TENANT, None, RatingStatus.RATED, None, 66, 1650, RATE, 5, 0, 9)
+EXPLAINED = ExplainedCdr(
+    cdr=CDR,
+    explanation=Explanation("44", (), ()),
+    differences=(CdrDifference(3, 0, "", "cost", "1", "", "no"),),
+    unrated_steps=(UnratedStep(1, UnratedReason.NO_RATE, 2, UnratedReason.BLOCKED, 3),),
+    ledger_entries=(LedgerEntry(LedgerEntryKind.REVERSED, 1, 2, 3, 4, 5, b"\xab", b"\xcd", 6),),
+    replaces_cdr_id=8,
+    replaced_by_cdr_id=9,
+)
 TOKEN = Token("A", Role.INGEST, Scope(frozenset({8, 7})), 5, "switch-7", 1, "Ada", 2)
 TOKEN_MESSAGE = access_pb.Token(
     id=5,
@@ -145,7 +160,7 @@ def server(subject: Fake) -> Any:
     return grpc_testing.server_from_dictionary(
         {
             SERVICES["RatingService"]: RatingServicer(fake, fake),
-            SERVICES["CdrService"]: CdrServicer(*[fake] * 6, Turns(1, patience_seconds=1)),
+            SERVICES["CdrService"]: CdrServicer(*[fake] * 7, Turns(1, patience_seconds=1)),
             SERVICES["TenantService"]: TenantServicer(fake),
             SERVICES["AccessService"]: AccessServicer(fake, fake),
         },
@@ -350,6 +365,41 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         [UsageRow(("2026-01-01",), "USD", UsageTotals(1, 1, 63, 66, 1650, 0), UsageTotals())],
         ("summarize", UsageQuery(group_by=(UsageDimension.DAY,))),
         None,
+    ),
+    (
+        "CdrService/ExplainCdr",
+        cdr_pb.ExplainCdrRequest(id=3, tenant_id=7, call_id="a"),
+        EXPLAINED,
+        ("explain_cdr", 3, 7, "a"),
+        cdr_pb.ExplainCdrResponse(
+            cdr=conversion.cdr(CDR),
+            explanation=rating_pb.Explanation(normalized_number="44"),
+            differences=[cdr_pb.CdrDifference(cdr_id=3, field="cost", stored="1", message="no")],
+            unrated_steps=[
+                cdr_pb.UnratedStep(
+                    id=1,
+                    unrated_reason=types_pb2.UNRATED_REASON_NO_RATE,
+                    rate_revision=2,
+                    new_unrated_reason=types_pb2.UNRATED_REASON_BLOCKED,
+                    created_at=Timestamp(nanos=3),
+                )
+            ],
+            ledger_entries=[
+                cdr_pb.LedgerEntry(
+                    kind=types_pb2.LEDGER_ENTRY_KIND_REVERSED,
+                    chain=1,
+                    seq=2,
+                    first_id=3,
+                    row_count=4,
+                    row_id=5,
+                    digest="ab",
+                    hash="cd",
+                    created_at=Timestamp(nanos=6),
+                )
+            ],
+            replaces_cdr_id=8,
+            replaced_by_cdr_id=9,
+        ),
     ),
     (
         "CdrService/ReverseCdr",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.record_model import VerificationFilter, VerificationProgress
+from service.record_model import CdrDifference, VerificationFilter, VerificationProgress
 from service.rpc.conversion.cdrs import time_bounds
 from service.rpc.conversion.fields import Wrong
 from tollwire.v1 import cdr_service_pb2
@@ -24,18 +24,19 @@ def progress(found: VerificationProgress) -> cdr_service_pb2.VerifyCdrsResponse:
     return cdr_service_pb2.VerifyCdrsResponse(
         checked=found.checked,
         checked_per_second=found.checked_per_second,
-        differences=[
-            cdr_service_pb2.CdrDifference(
-                cdr_id=one.cdr_id,
-                tenant_id=one.tenant_id,
-                call_id=one.call_id,
-                field=one.field,
-                stored=one.stored,
-                recomputed=one.recomputed,
-                message=one.message,
-            )
-            for one in found.differences
-        ],
+        differences=map(difference, found.differences),
         done=found.done,
         different=found.different,
+    )
+
+
+def difference(one: CdrDifference) -> cdr_service_pb2.CdrDifference:
+    return cdr_service_pb2.CdrDifference(
+        cdr_id=one.cdr_id,
+        tenant_id=one.tenant_id,
+        call_id=one.call_id,
+        field=one.field,
+        stored=one.stored,
+        recomputed=one.recomputed,
+        message=one.message,
     )

@@ -1,0 +1,169 @@
+"""ExplainCdr: a stored CDR rated once more, with what held at its revision, and what differs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.errors import InvalidInput, NotFound, Reason
+from service.explanations import Explanations
+from service.model import Direction, ReversalRequest, Rounding, UnratedReason
+from service.record_model import ExplainedCdr, LedgerEntryKind
+from service.request import Caller, Request, Role, Scope, handling
+from service.storage.engine import Database
+from tests.subjects.world import NOON_NS, World, call, calls
+
+WHY = ReversalRequest("wrong price list", "anna@noc-1")
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    return World.over(database)
+
+
+@pytest.fixture
+def payer(world: World) -> int:
+    return world.tenant(country_code="44", national_prefix="0", rounding=Rounding.UP)
+
+
+def explain(world: World, cdr_id: int = 0, tenant_id: int = 0, call_id: str = "") -> ExplainedCdr:
+    return Explanations(world.database).explain_cdr(cdr_id, tenant_id, call_id)
+
+
+def steps(found: ExplainedCdr) -> dict[str, str]:
+    return {step.name: step.result for step in found.explanation.steps}
+
+
+def test_with_the_rates_and_rules_of_its_time(world: World, payer: int) -> None:
+    """Whatever became of them since: changed, deleted, replaced; and of the tenant's rounding."""
+    winner = world.rate(payer, "447", 1500, 6, minimum_seconds=30)
+    short = world.rate(payer, "44", 200, 6)
+    over = world.rate(payer, "4479", 1, 1, effective_to_ns=NOON_NS)
+    cdr = world.cdrs.create(call(payer, "07911-1", 7, call_id="a"))
+    before = explain(world, cdr.id)
+    world.rates.update(replace(winner, minimum_seconds=99), frozenset({"minimum_seconds"}), "")
+    world.rates.delete(short.id, "")
+    world.rate(payer, "44791", 7, 7)
+    world.tenants.update(
+        replace(world.tenants.get(payer), rounding=Rounding.DOWN, country_code="49"),
+        frozenset({"rounding", "country_code"}),
+    )
+    found = explain(world, cdr.id)
+    assert found == before
+    assert found.cdr == cdr
+    assert found.explanation.normalized_number == "4479111"
+    assert [(one.rate_id, one.won, one.in_effect) for one in found.explanation.considered] == [
+        (over.id, False, False),
+        (winner.id, True, True),
+        (short.id, False, True),
+    ]
+    assert steps(found)["minimum"] == "30"
+    assert steps(found)["cost"] == "0.0750"
+    assert found.differences == ()
+    [entry] = found.ledger_entries
+    assert (entry.kind, entry.row_id, entry.row_count) == (LedgerEntryKind.RECORDED, cdr.id, 1)
+
+
+def test_one_that_was_priced_late_and_reversed(world: World, payer: int) -> None:
+    world.commit(0, 0, calls(payer, 0, 3, number="33"))
+    unrated = explain(world, 0, payer, "c1")
+    assert steps(unrated)["match"] == "UNRATED, NO_RATE"
+    assert (unrated.differences, unrated.unrated_steps) == ((), ())
+    world.rate(payer, "33")
+    world.cdrs.rate_unrated(payer, None, None)
+    world.reversals.reverse_cdr(unrated.cdr.id, WHY)
+    found = explain(world, unrated.cdr.id)
+    assert found.differences == ()
+    [step] = found.unrated_steps
+    assert (step.unrated_reason, step.new_unrated_reason) == (UnratedReason.NO_RATE, None)
+    assert step.rate_revision == unrated.cdr.rate_revision < found.cdr.rate_revision
+    kinds = [(entry.kind, entry.row_count) for entry in found.ledger_entries]
+    assert kinds == [
+        (LedgerEntryKind.RECORDED, 3),
+        (LedgerEntryKind.PRICED, 3),
+        (LedgerEntryKind.REVERSED, 1),
+    ]
+    assert found.cdr.reversal is not None
+    assert found.ledger_entries[2].row_id == found.cdr.reversal.id
+    assert len({entry.hash for entry in found.ledger_entries}) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "result"),
+    [
+        ({"direction": Direction.INBOUND}, "billable", "NOT_BILLABLE"),
+        ({"destination_number": "anonymous"}, "normalisation", "UNRATED, INVALID_NUMBER"),
+        ({"destination_number": "+49 1"}, "blocked", "UNRATED, BLOCKED"),
+        ({"duration_seconds": 0, "destination_number": "+44"}, "cost", "0.0000"),
+    ],
+)
+def test_calls_without_a_price(
+    world: World, payer: int, fields: dict[str, Any], name: str, result: str
+) -> None:
+    world.rate(payer, "44")
+    world.rate(payer, "49", blocked=True)
+    cdr = world.cdrs.create(replace(call(payer, call_id="a"), **fields))
+    found = explain(world, cdr.id)
+    assert steps(found)[name] == result
+    assert found.differences == ()
+
+
+def test_what_differs_is_told(world: World, payer: int) -> None:
+    """Also what VerifyCdrs cannot see: another rate ought to have won."""
+    dear = world.rate(payer, "447", 1500, 6)
+    world.rate(payer, "44", 200, 6)
+    cdr = world.cdrs.create(call(payer, "447911", 60, call_id="a"))
+    assert cdr.rate and cdr.rate.id == dear.id
+    with world.database.write() as connection:
+        if world.database.is_sqlite:
+            for (name,) in connection.exec_driver_sql(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            ).all():
+                connection.exec_driver_sql(f"DROP TRIGGER {name}")
+        else:
+            connection.exec_driver_sql("ALTER TABLE rate_versions DISABLE TRIGGER ALL")
+            connection.exec_driver_sql("ALTER TABLE ledger_entries DISABLE TRIGGER ALL")
+        connection.exec_driver_sql(
+            f"UPDATE rate_versions SET prefix = '99' WHERE version_id = {dear.version_id}"
+        )
+        connection.exec_driver_sql("DELETE FROM ledger_entries")
+    found = explain(world, cdr.id)
+    fields = {one.field: (one.stored, one.recomputed) for one in found.differences}
+    assert fields["cost"] == ("0.1500", "0.0200")
+    assert fields["rate"][0] == f"version {dear.version_id}"
+    assert "ledger_entries" in fields
+    assert found.ledger_entries == ()
+
+
+def test_which_cdr_is_meant(world: World, payer: int) -> None:
+    other = world.tenant()
+    cdr = world.cdrs.create(call(payer, call_id="a"))
+    assert explain(world, cdr.id, payer).cdr == explain(world, 0, payer, "a").cdr == cdr
+    bad: list[tuple[tuple[int, int, str], str]] = [
+        ((0, 0, ""), "id"),
+        ((-1, 0, ""), "id"),
+        ((0, 0, "a"), "tenant_id"),
+        ((cdr.id, payer, "a"), "call_id"),
+        ((0, payer, "x" * 256), "call_id"),
+    ]
+    for arguments, field in bad:
+        with pytest.raises(InvalidInput) as wrong:
+            explain(world, *arguments)
+        assert [one.field for one in wrong.value.violations] == [field]
+    absent: list[tuple[tuple[int, int, str], Reason]] = [
+        ((cdr.id + 10**6, 0, ""), Reason.CDR_NOT_FOUND),
+        ((cdr.id, other, ""), Reason.CDR_NOT_FOUND),
+        ((0, other, "a"), Reason.CDR_NOT_FOUND),
+        ((0, 10**9, "a"), Reason.TENANT_NOT_FOUND),
+    ]
+    for arguments, reason in absent:
+        with pytest.raises(NotFound) as missing:
+            explain(world, *arguments)
+        assert missing.value.reason == reason
+    stranger = Caller("ben", Role.READER, Scope(frozenset({other})))
+    with handling(Request(caller=stranger)):
+        for arguments in ((cdr.id, 0, ""), (0, payer, "a")):
+            with pytest.raises(NotFound):
+                explain(world, *arguments)
