@@ -8,6 +8,7 @@ DATABASE ?= sqlite:///tollwire.db
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
+TEST_COSTS ?= 10000000
 # Three files of tests at a time: many tests wait, and two processors would wait with them.
 PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.set-up
@@ -20,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload fuzz-rpc hostile-port soak tools freeze clean
+.PHONY: help setup build run demo test test-large test-costs check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload fuzz-rpc hostile-port soak tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +73,10 @@ test: setup ## run the tests
 
 test-large: setup ## the tests of large decks, with five million prefixes: a minute, 1.2 GB
 	TOLLWIRE_TEST_PREFIXES=5000000 $(PY) -m pytest tests/core/test_sizes.py --timeout 600
+
+test-costs: setup ## ten million random costs against the oracle: an hour (TEST_COSTS=10000000)
+	TOLLWIRE_TEST_COMPARISONS=$(TEST_COSTS) $(PY) -m pytest tests/core/test_random_costs.py \
+		--timeout 36000
 
 torture: setup ## kill and stop everything under uploads, then count: over an hour on two busy cores
 	$(PY) -m tests.torture $(TORTURE_ARGS)

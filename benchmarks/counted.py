@@ -17,7 +17,7 @@ from ratingcore.wire import rate_request
 
 MAX_MESSAGE_CALLS = 1_000_000
 
-# version_id, rate_id, prefix, destination, cost_per_minute_e4, billing_increment
+# version_id, rate_id, prefix, destination, cost_per_minute_e8, billing_increment
 Rate = tuple[int, int, str, str, int, int]
 # numbers, offsets, durations, started_at_ns, billable, as Deck.rate_columns takes them
 Batch = tuple[bytes, "array[int]", "array[int]", "array[int]", bytes]

@@ -40,7 +40,7 @@ _SAMPLE = (
     "unrated_reason",
     "bill_seconds",
     "cost_units",
-    "cost_fraction_e4",
+    "cost_fraction_e8",
     "rate_version_id",
 )
 
@@ -89,14 +89,14 @@ def sample(real: RealCalls, deck: Deck, tenant: Tenant) -> Sample:
         real.numbers,
         real.durations,
         columns.bill_seconds,
-        columns.cost_e4,
+        columns.cost_scaled,
         columns.rate_index,
         strict=True,
     )
     rows: list[tuple[Any, ...]] = []
-    for number, duration, bill, cost_e4, rate in rated:
+    for number, duration, bill, cost_scaled, rate in rated:
         if len(rows) % UNRATED_EVERY:
-            cost = divmod(cost_e4, 10_000)
+            cost = (cost_scaled // 10_000, cost_scaled % 10_000 * 10_000)
             version_id = tenant.version_ids[workload.place(deck, rate)]
             rows.append((number, duration, 1, None, bill, *cost, version_id))
         else:

@@ -157,8 +157,9 @@ def _struct(priced: bool) -> struct.Struct:
         + "ihihiiiq"
         + "i"
         + "ih"
-        + ("i" + "iqiqihiq" if priced else "ih" + "iiii")
+        + ("i" + "iqiqiiiq" if priced else "ih" + "iiii")
         + "iq" * 3
+        + "ih"
     )
 
 
@@ -189,9 +190,10 @@ def _copy_data(rows: Sequence[tuple[Any, ...]]) -> bytes:
             revision,
             upload,
             created,
+            generation,
         ) = row
         begin = (
-            20,
+            21,
             8,
             n,
             8,
@@ -216,9 +218,9 @@ def _copy_data(rows: Sequence[tuple[Any, ...]]) -> bytes:
             2,
             status,
         )
-        end = (8, revision, 8, upload, 8, created)
+        end = (8, revision, 8, upload, 8, created, 2, generation)
         if reason is None:
-            parts.append(_PRICED.pack(*begin, -1, 8, bill, 8, units, 2, fraction, 8, version, *end))
+            parts.append(_PRICED.pack(*begin, -1, 8, bill, 8, units, 4, fraction, 8, version, *end))
         else:
             parts.append(_UNRATED.pack(*begin, 2, reason, -1, -1, -1, -1, *end))
     return b"".join((*parts, b"\xff\xff"))

@@ -24,7 +24,7 @@ from benchmarks.real_deck import real_deck
 from benchmarks.workload import core_deck
 from ratingcore import RATED, Deck
 from service import interpreter
-from service.money import format_e4
+from service.money import cost_e8, format_cost, format_price
 from service.rpc import server as tollwire_server
 from service.rpc.pools import RATING_THREADS
 from tollwire.v1 import rating_service_pb2 as pb
@@ -78,11 +78,11 @@ def objects_handlers(deck: Deck) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
                     call_id=call.call_id,
                     status=RATING_STATUS_RATED,
                     bill_seconds=rating.bill_seconds,
-                    cost=format_e4(rating.cost_e4 or 0),
+                    cost=format_cost(cost_e8(rating.cost_scaled or 0, 4), 4),
                     rate_id=rating.rate_id,
                     matched_prefix=rating.matched_prefix,
                     destination=rating.destination,
-                    cost_per_minute=format_e4(rating.cost_per_minute_e4 or 0),
+                    cost_per_minute=format_price(rating.cost_per_minute_e8 or 0),
                     billing_increment=rating.billing_increment,
                     rate_revision=deck.revision,
                 )

@@ -81,12 +81,12 @@ def _row(countries: dict[int, _Country], prefix: str) -> DeckRow:
     )
     carrier = CARRIER_DATA.get(prefix, {}).get("en", "")
     where = carrier or GEOCODE_DATA.get(prefix, {}).get("en", "")
-    price_e4 = country.mobile_e4 if carrier else country.fixed_e4
+    price_e8 = country.mobile_e4 if carrier else country.fixed_e4
     # Some areas are named by all the towns in them.
     destination = f"{country.name}, {where}" if where not in ("", country.name) else country.name
     return DeckRow(
         prefix=prefix,
         destination=destination[:LONGEST_DESTINATION],
-        cost_per_minute=f"{price_e4 // 10_000}.{price_e4 % 10_000:04d}",
+        cost_per_minute=f"{price_e8 // 10_000}.{price_e8 % 10_000:04d}",
         billing_increment=country.increment,
     )

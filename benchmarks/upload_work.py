@@ -52,7 +52,7 @@ class UploadWork:
 
     messages: Path
     rows: list[tuple[Any, ...]]
-    cost_e4: int
+    cost_scaled: int
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -94,23 +94,23 @@ def prepare(bench: Workbench, real: RealCalls, ids: list[str], tenant: Tenant) -
             "started_at_ns": started_at_ns,
             "status": status,
             "bill_seconds": bill_seconds,
-            "cost_units": cost_e4 // 10_000,
-            "cost_fraction_e4": cost_e4 % 10_000,
+            "cost_units": cost_scaled // 10_000,
+            "cost_fraction_e8": cost_scaled % 10_000 * 10_000,
             "rate_version_id": tenant.version_ids[workload.place(bench.deck, rate_index)],
         }
-        for call, started_at_ns, status, bill_seconds, cost_e4, rate_index in zip(
+        for call, started_at_ns, status, bill_seconds, cost_scaled, rate_index in zip(
             calls,
             real.started_at_ns,
             rated.status,
             rated.bill_seconds,
-            rated.cost_e4,
+            rated.cost_scaled,
             rated.rate_index,
             strict=True,
         )
     )
     names = columns("sqlite")
     return UploadWork(
-        messages, [tuple(row[name] for name in names) for row in rows], sum(rated.cost_e4)
+        messages, [tuple(row[name] for name in names) for row in rows], sum(rated.cost_scaled)
     )
 
 

@@ -81,14 +81,14 @@ def real_calls(prefixes: Sequence[str], count: int, seed: int = SEED) -> RealCal
     )
 
 
-def price_e4(row: DeckRow) -> int:
-    return int(row.cost_per_minute.replace(".", ""))
+def price_e8(row: DeckRow) -> int:
+    return int(row.cost_per_minute.replace(".", "")) * 10_000
 
 
 def core_deck(rows: Iterable[DeckRow]) -> Deck:
     builder = DeckBuilder()
     builder.put_many(
-        (number, number, row.prefix, row.destination, price_e4(row), row.billing_increment)
+        (number, number, row.prefix, row.destination, price_e8(row), row.billing_increment)
         for number, row in enumerate(rows, 1)
     )
     return builder.build(1)

@@ -6,7 +6,8 @@ and a few changes in milliseconds; an ``IncomingDeck`` takes a deck from an impo
 finds what is new in it. It knows no gRPC, no SQL and no service, and imports the standard
 library only. Without the compiled modules the import fails; there is no slow path.
 
-The rules are the rating rules of docs/api.md. Money is in integers scaled by 10^4 (``…_e4``), times
+The rules are the rating rules of docs/api.md. Prices are integers scaled by 10^8 (``…_e8``), a
+cost is one scaled by 10**cost_decimals of its tenant (``cost_scaled``), times
 are integer nanoseconds since 1970 (``…_ns``), durations whole seconds. Two things that the rules
 leave to the reader:
 
@@ -19,7 +20,7 @@ leave to the reader:
 from .builder import DeckBuilder
 from .deck import Deck, Rating
 from .incoming import IncomingDeck
-from .money import charge
+from .money import charge, max_cost
 from .number import normalize_number, normalize_prefix
 from .rateparse import read_head
 from .values import Columns, ConsideredRate, Explanation, Matches, RateInfo, Step
@@ -41,7 +42,6 @@ HALF_EVEN = 2
 UP = 3
 DOWN = 4
 
-MAX_COST_E4 = 9_999_999_999_999_999_999
 
 __all__ = [
     "BLOCKED",
@@ -49,7 +49,6 @@ __all__ = [
     "HALF_EVEN",
     "HALF_UP",
     "INVALID_NUMBER",
-    "MAX_COST_E4",
     "NOT_BILLABLE",
     "NO_RATE",
     "RATED",
@@ -67,6 +66,7 @@ __all__ = [
     "Rating",
     "Step",
     "charge",
+    "max_cost",
     "normalize_number",
     "normalize_prefix",
     "read_head",

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memmove
 from .batch cimport REFUSED, UNRATED, call_t, outcome_t
 from .bulk cimport block_t, job_t
 from .callparse cimport text_t
-from .money cimport BLOCKED_BIT, terms_t
+from .money cimport BLOCKED_BIT, E8, split_cost, terms_t
 from .native cimport all_digits, likely, load8, prefetch, store8, unlikely
 from .number cimport MAX_DIGITS, dialling_t, normalize
 from .tables cimport (
@@ -110,10 +110,12 @@ cdef inline uint8_t* _units(uint8_t* at, uint64_t units) noexcept nogil:
     return end
 
 
-cdef inline uint8_t* _money(uint8_t* at, uint8_t tag, uint64_t amount_e4) noexcept nogil:
-    """A decimal with exactly four digits after the point."""
-    cdef uint64_t units = amount_e4 // 10_000
-    cdef uint32_t fraction = <uint32_t> (amount_e4 - units * 10_000)
+cdef inline uint8_t* _money(
+    uint8_t* at, uint8_t tag, uint64_t units, uint32_t fraction_e8, uint32_t decimals
+) noexcept nogil:
+    """A decimal with 4 to 8 digits after the point. ``decimals`` 0: as many of them as it needs."""
+    cdef uint32_t high = fraction_e8 // 10_000
+    cdef uint32_t low = fraction_e8 - high * 10_000
     cdef uint8_t* text = at + 2
     at[0] = tag
     if likely(units < 10):
@@ -121,10 +123,31 @@ cdef inline uint8_t* _money(uint8_t* at, uint8_t tag, uint64_t amount_e4) noexce
         text += 1
     else:
         text = _units(text, units)
-    store8(text, c'.' | _four_digits(fraction) << 8)
+    store8(text, c'.' | _four_digits(high) << 8)
     text += 5
+    if unlikely(low or decimals > 4):
+        store8(text, _four_digits(low))
+        text += 4
+        if decimals:
+            text -= 8 - decimals
+        else:
+            while (text - 1)[0] == c'0':
+                text -= 1
     at[1] = <uint8_t> (text - at - 2)
     return text
+
+
+cdef inline uint8_t* _price(uint8_t* at, uint8_t tag, uint64_t price_e8) noexcept nogil:
+    cdef uint64_t units = price_e8 // E8
+    return _money(at, tag, units, <uint32_t> (price_e8 - units * E8), 0)
+
+
+cdef inline uint8_t* _cost(
+    uint8_t* at, uint64_t cost_scaled, uint32_t cost_decimals
+) noexcept nogil:
+    cdef uint64_t units
+    cdef uint32_t fraction_e8 = split_cost(cost_scaled, cost_decimals, &units)
+    return _money(at, TAG_COST, units, fraction_e8, cost_decimals)
 
 
 cdef inline bint _may_be_rewritten(const dialling_t* rules, uint8_t first) noexcept nogil:
@@ -200,7 +223,7 @@ cdef inline uint8_t* _rate(
         at = _prefix(at, call, &tables.dialling, outcome.prefix_length, request_end)
     if job.destination.size:
         at = _text(at, TAG_DESTINATION, &job.destination, destinations_end(tables))
-    at = _money(at, TAG_COST_PER_MINUTE, terms.price_e4)
+    at = _price(at, TAG_COST_PER_MINUTE, terms.price_e8)
     at[0] = TAG_BILLING_INCREMENT
     return _varint(at + 1, terms.increment & ~<uint32_t> BLOCKED_BIT)
 
@@ -224,7 +247,7 @@ cdef inline uint8_t* _rated_call(
     else:
         at[2] = TAG_BILL_SECONDS
         at = _short_varint(at + 3, outcome.bill_seconds)
-        at = _money(at, TAG_COST, outcome.cost_e4)
+        at = _cost(at, outcome.cost_scaled, job.tenant.tables.rounding.cost_decimals)
     if job.offer != NULL:
         at = _rate(at, job, call, outcome, request_end)
     at[0] = TAG_RATE_REVISION

@@ -27,7 +27,7 @@ cdef struct call_t:
     uint8_t billable             # 0 or 1
 
 cdef struct outcome_t:
-    uint64_t cost_e4             # 0 unless RATED
+    uint64_t cost_scaled         # in 10^-cost_decimals of the deck; 0 unless RATED
     int64_t bill_seconds         # 0 unless RATED
     int32_t row                  # the rate, or NO_ROW
     uint8_t status

@@ -14,11 +14,9 @@ from libc.string cimport memset
 from .match cimport longest_slot, match_digits, match_slot, match_t
 from .money cimport (
     BLOCKED_BIT,
-    HALF_EVEN,
     charge_any,
     charge_usual,
     interval_t,
-    rounding_bias,
     terms_t,
 )
 from .native cimport (
@@ -299,7 +297,7 @@ cdef void _charge_unusual(
     cdef uint32_t count
     cdef const interval_t* intervals
     outcome.bill_seconds = 0
-    outcome.cost_e4 = 0
+    outcome.cost_scaled = 0
     if (terms.increment & BLOCKED_BIT) != 0:
         outcome.status = UNRATED
         outcome.unrated_reason = BLOCKED
@@ -310,9 +308,9 @@ cdef void _charge_unusual(
         intervals,
         count,
         duration_seconds,
-        tables.rounding,
+        &tables.rounding,
         &outcome.bill_seconds,
-        &outcome.cost_e4,
+        &outcome.cost_scaled,
     ):
         outcome.status = RATED
     else:
@@ -323,7 +321,6 @@ cdef void _charge_unusual(
 cdef inline void _charge(
     const tables_t* tables,
     const terms_t* terms,
-    uint32_t bias,
     int64_t duration_seconds,
     outcome_t* outcome,
 ) noexcept nogil:
@@ -336,10 +333,9 @@ cdef inline void _charge(
     charge_usual(
         terms,
         <uint32_t> duration_seconds,
-        bias,
-        tables.rounding == HALF_EVEN,
+        &tables.rounding,
         &outcome.bill_seconds,
-        &outcome.cost_e4,
+        &outcome.cost_scaled,
     )
 
 
@@ -372,7 +368,6 @@ cdef void rate_digits(
     _charge(
         tables,
         row_terms(tables, match.row),
-        rounding_bias(tables.rounding),
         duration_seconds,
         outcome,
     )
@@ -386,7 +381,6 @@ cdef void rate_block(
     cdef match_t matches[BLOCK]
     cdef const offer_t* offers[BLOCK]
     cdef const terms_t* terms = <const terms_t*> tables.terms.data
-    cdef uint32_t bias = rounding_bias(tables.rounding)
     cdef outcome_t* outcome
     cdef uint32_t i
     _match(tables, calls, count, &lanes, matches)
@@ -402,7 +396,7 @@ cdef void rate_block(
         if likely(offers[i] != NULL):
             outcome.row = matches[i].row
             outcome.prefix_length = <uint8_t> matches[i].length
-            _charge(tables, &terms[offers[i].terms], bias, calls[i].duration_seconds, outcome)
+            _charge(tables, &terms[offers[i].terms], calls[i].duration_seconds, outcome)
         elif not calls[i].billable:
             _leave_unrated(outcome, NOT_BILLABLE, 0)
         elif lanes.lanes[i].count:

@@ -11,9 +11,9 @@ class DeckBuilder:
         rate_id: int,
         prefix: str,
         destination: str,
-        cost_per_minute_e4: int,
+        cost_per_minute_e8: int,
         billing_increment: int,
-        connect_fee_e4: int = 0,
+        connect_fee_e8: int = 0,
         minimum_seconds: int = 0,
         intervals: Sequence[tuple[int, int, int]] = (),
         effective_from_ns: int | None = None,
@@ -29,4 +29,5 @@ class DeckBuilder:
         country_code: str = "",
         national_prefix: str = "",
         international_prefix: str = "",
+        cost_decimals: int = 4,
     ) -> Deck: ...

@@ -17,10 +17,12 @@ from .money cimport (
     MAX_SECONDS,
     check_intervals,
     check_price,
+    check_cost_decimals,
     check_rounding,
     check_seconds,
     complete_terms,
     interval_t,
+    set_rounding,
     terms_t,
     whole,
 )
@@ -134,9 +136,9 @@ cdef class DeckBuilder:
         rate_id,
         str prefix not None,
         str destination not None,
-        cost_per_minute_e4,
+        cost_per_minute_e8,
         billing_increment,
-        connect_fee_e4=0,
+        connect_fee_e8=0,
         minimum_seconds=0,
         intervals=(),
         effective_from_ns=None,
@@ -145,7 +147,7 @@ cdef class DeckBuilder:
     ):
         """Add a rate. ``prefix`` is normalised already (``normalize_prefix``).
 
-        ``intervals`` are (start_seconds, cost_per_minute_e4, billing_increment) in rising order.
+        ``intervals`` are (start_seconds, cost_per_minute_e8, billing_increment) in rising order.
         ValueError for what is out of its range, OverflowError far out of it. That the prefix has
         another rate with the same effective_from, or this version already, comes out when the deck
         is built.
@@ -155,9 +157,9 @@ cdef class DeckBuilder:
             rate_id,
             prefix,
             destination,
-            cost_per_minute_e4,
+            cost_per_minute_e8,
             billing_increment,
-            connect_fee_e4,
+            connect_fee_e8,
             minimum_seconds,
             intervals,
             effective_from_ns,
@@ -226,6 +228,7 @@ cdef class DeckBuilder:
         str country_code not None="",
         str national_prefix not None="",
         str international_prefix not None="",
+        int cost_decimals=4,
     ):
         """The base with the changes, as a new ``Deck``; the builder stays as it is.
 
@@ -235,10 +238,11 @@ cdef class DeckBuilder:
         cdef Deck deck = Deck()
         self._require_idle()
         check_rounding(rounding)
+        check_cost_decimals(cost_decimals)
         set_dialling(
             &deck.tables.dialling, country_code, national_prefix, international_prefix
         )
-        deck.tables.rounding = rounding
+        set_rounding(&deck.tables.rounding, rounding, cost_decimals)
         deck.revision = whole(revision, "revision")
         self.building = True
         try:
@@ -258,9 +262,9 @@ cdef class DeckBuilder:
         rate_id,
         prefix,
         destination,
-        cost_per_minute_e4,
+        cost_per_minute_e8,
         billing_increment,
-        connect_fee_e4,
+        connect_fee_e8,
         minimum_seconds,
         intervals,
         effective_from_ns,
@@ -280,11 +284,11 @@ cdef class DeckBuilder:
         change.version_id = whole(version_id, "version_id")
         change.rate_id = whole(rate_id, "rate_id")
         _set_window(&change, effective_from_ns, effective_to_ns)
-        check_price(cost_per_minute_e4, "cost_per_minute_e4", &terms.price_e4)
+        check_price(cost_per_minute_e8, "cost_per_minute_e8", &terms.price_e8)
         check_seconds(
             billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &terms.increment
         )
-        check_price(connect_fee_e4, "connect_fee_e4", &terms.connect_fee_e4)
+        check_price(connect_fee_e8, "connect_fee_e8", &terms.connect_fee_e8)
         check_seconds(minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &terms.minimum_seconds)
         count = check_intervals(intervals, parts)
         if blocked:

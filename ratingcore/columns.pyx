@@ -39,7 +39,7 @@ cdef struct output_t:
     uint8_t* status                  # [count], as all of these
     uint8_t* unrated_reason
     int64_t* bill_seconds
-    uint64_t* cost_e4
+    uint64_t* cost_scaled
     int32_t* rate_index
     uint8_t* prefix_length
 
@@ -160,12 +160,12 @@ cdef void _scatter(
         out.status[first + i] = outcomes[i].status
         out.unrated_reason[first + i] = outcomes[i].unrated_reason
         out.bill_seconds[first + i] = outcomes[i].bill_seconds
-        out.cost_e4[first + i] = outcomes[i].cost_e4
+        out.cost_scaled[first + i] = outcomes[i].cost_scaled
         out.rate_index[first + i] = outcomes[i].row
         out.prefix_length[first + i] = outcomes[i].prefix_length
     for k in range(0, BLOCK, 8):
         prefetch(&out.bill_seconds[first + AHEAD + k])
-        prefetch(&out.cost_e4[first + AHEAD + k])
+        prefetch(&out.cost_scaled[first + AHEAD + k])
         prefetch(&out.rate_index[first + AHEAD + k])
     prefetch(&out.status[first + AHEAD])
     prefetch(&out.unrated_reason[first + AHEAD])
@@ -262,20 +262,20 @@ cdef object rate_columns(
     batch.billable = <const uint8_t*> billable_buffer.view.buf
     batch.count = count
     if out is None:
-        cost_e4, bill_seconds, rate_index, status, unrated_reason, prefix_length = _new_columns(
+        cost_scaled, bill_seconds, rate_index, status, unrated_reason, prefix_length = _new_columns(
             count, ("Q", "q", "i", "B", "B", "B")
         )
-        out = Columns(status, unrated_reason, bill_seconds, cost_e4, rate_index, prefix_length)
+        out = Columns(status, unrated_reason, bill_seconds, cost_scaled, rate_index, prefix_length)
     cdef _Buffer status_buffer = _output(out, "status", "B", count)
     cdef _Buffer reason_buffer = _output(out, "unrated_reason", "B", count)
     cdef _Buffer bill_buffer = _output(out, "bill_seconds", "q", count)
-    cdef _Buffer cost_buffer = _output(out, "cost_e4", "Q", count)
+    cdef _Buffer cost_buffer = _output(out, "cost_scaled", "Q", count)
     cdef _Buffer index_buffer = _output(out, "rate_index", "i", count)
     cdef _Buffer length_buffer = _output(out, "prefix_length", "B", count)
     output.status = <uint8_t*> status_buffer.view.buf
     output.unrated_reason = <uint8_t*> reason_buffer.view.buf
     output.bill_seconds = <int64_t*> bill_buffer.view.buf
-    output.cost_e4 = <uint64_t*> cost_buffer.view.buf
+    output.cost_scaled = <uint64_t*> cost_buffer.view.buf
     output.rate_index = <int32_t*> index_buffer.view.buf
     output.prefix_length = <uint8_t*> length_buffer.view.buf
     with nogil:

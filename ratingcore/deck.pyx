@@ -88,7 +88,12 @@ cdef class Deck:
 
     @property
     def rounding(self):
-        return self.tables.rounding
+        return self.tables.rounding.mode
+
+    @property
+    def cost_decimals(self):
+        """How many decimals the tenant's costs have."""
+        return self.tables.rounding.cost_decimals
 
     @property
     def country_code(self):
@@ -247,13 +252,13 @@ cdef class Deck:
             row_rate_id(tables, row),
             self._prefix(row),
             _destination(tables, row),
-            terms.price_e4,
+            terms.price_e8,
             terms.increment & ~<uint32_t> BLOCKED_BIT,
-            terms.connect_fee_e4,
+            terms.connect_fee_e8,
             terms.minimum_seconds,
             tuple(
                 [
-                    (intervals[i].start_seconds, intervals[i].price_e4, intervals[i].increment)
+                    (intervals[i].start_seconds, intervals[i].price_e8, intervals[i].increment)
                     for i in range(count)
                 ]
             ),
@@ -291,9 +296,10 @@ cdef class Rating:
         return self.outcome.bill_seconds if self._has_cost() else None
 
     @property
-    def cost_e4(self):
-        """In 10^-4 of the tenant's currency; None where there is no cost: UNRATED and REFUSED."""
-        return self.outcome.cost_e4 if self._has_cost() else None
+    def cost_scaled(self):
+        """In 10^-cost_decimals of the tenant's currency (``Deck.cost_decimals``); None where there is no
+        cost: UNRATED and REFUSED."""
+        return self.outcome.cost_scaled if self._has_cost() else None
 
     @property
     def rate_id(self):
@@ -327,11 +333,11 @@ cdef class Rating:
         return _destination(self.deck.tables, self.outcome.row)
 
     @property
-    def cost_per_minute_e4(self):
+    def cost_per_minute_e8(self):
         """Of that rate, from second 0; None where there is none."""
         if self.outcome.row == NO_ROW:
             return None
-        return row_terms(self.deck.tables, self.outcome.row).price_e4
+        return row_terms(self.deck.tables, self.outcome.row).price_e8
 
     @property
     def billing_increment(self):
@@ -348,7 +354,7 @@ cdef class Rating:
     def __repr__(self):
         return (
             f"<Rating status {self.status}, reason {self.unrated_reason}, bill_seconds "
-            f"{self.bill_seconds}, cost_e4 {self.cost_e4}, prefix {self.matched_prefix!r}>"
+            f"{self.bill_seconds}, cost_scaled {self.cost_scaled}, prefix {self.matched_prefix!r}>"
         )
 
     cdef bint _has_cost(self) noexcept:

@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from .money import max_cost
 from .number import normalize_number
 from .values import ConsideredRate, Explanation, RateInfo, Step
 
 if TYPE_CHECKING:
     from .deck import Deck
 
-MAX_COST_E4 = 9_999_999_999_999_999_999
 ROUNDINGS = {1: "HALF_UP", 2: "HALF_EVEN", 3: "UP", 4: "DOWN"}
 SCHEMES = ("sip:", "sips:", "tel:")
 SEPARATORS = " -.()/"
@@ -34,7 +34,11 @@ def explain(
             "billable", "only outbound calls that were answered cost money", "NOT_BILLABLE"
         )
         nothing = Step("billed seconds", "not billable", "0")
-        return Explanation("", (), (not_billable, nothing, Step("cost", "not billable", "0.0000")))
+        return Explanation(
+            "",
+            (),
+            (not_billable, nothing, Step("cost", "not billable", _cost(0, deck.cost_decimals))),
+        )
     digits = rating.normalized_number
     steps = list(_normalisation(deck, number, digits))
     if not digits:
@@ -52,7 +56,7 @@ def explain(
         if winner.blocked:
             steps.append(Step("blocked", f"rate {winner.rate_id} is blocked", "UNRATED, BLOCKED"))
         else:
-            steps.extend(_arithmetic(winner, duration_seconds, deck.rounding))
+            steps.extend(_arithmetic(winner, duration_seconds, deck))
     return Explanation(digits, considered, tuple(steps))
 
 
@@ -140,65 +144,76 @@ def _considered(rate: RateInfo, winner: RateInfo | None, at_ns: int) -> Consider
     )
 
 
-def _arithmetic(rate: RateInfo, duration_seconds: int, rounding: int) -> Iterator[Step]:
+def _arithmetic(rate: RateInfo, duration_seconds: int, deck: Deck) -> Iterator[Step]:
+    decimals = deck.cost_decimals
     if duration_seconds == 0:
         yield Step("billed seconds", "a call of 0 seconds bills nothing", "0")
-        yield Step("cost", "a call of 0 seconds costs nothing, nor a connect fee", "0.0000")
+        nothing = "a call of 0 seconds costs nothing, nor a connect fee"
+        yield Step("cost", nothing, _cost(0, decimals))
         return
     seconds = max(duration_seconds, rate.minimum_seconds)
     if seconds > duration_seconds:
         working = f"{duration_seconds} s is below the minimum of {rate.minimum_seconds} s"
         yield Step("minimum", working, str(seconds))
     bill_seconds = 0
-    sixtieths = 60 * rate.connect_fee_e4
-    terms = [f"{_money(rate.connect_fee_e4)} connect fee"] if rate.connect_fee_e4 else []
-    for name, billed, price_e4, working in _parts(rate, seconds):
+    sixtieths = 60 * rate.connect_fee_e8
+    terms = [f"{_price(rate.connect_fee_e8)} connect fee"] if rate.connect_fee_e8 else []
+    for name, billed, price_e8, working in _parts(rate, seconds):
         yield Step(name, working, str(billed))
         bill_seconds += billed
-        sixtieths += billed * price_e4
-        terms.append(f"{billed} / 60 * {_money(price_e4)}")
+        sixtieths += billed * price_e8
+        terms.append(f"{billed} / 60 * {_price(price_e8)}")
     if rate.intervals:
         yield Step("billed seconds", "the sum of the parts", str(bill_seconds))
-    yield Step("exact cost", " + ".join(terms), str(Fraction(sixtieths, 600_000)))
-    cost_e4 = _rounded(sixtieths, rounding)
-    working = f"rounded once to 4 decimals, {ROUNDINGS[rounding]}"
-    if cost_e4 > MAX_COST_E4:
-        yield Step("cost", working, "refused: more than 15 digits before the point")
+    yield Step("exact cost", " + ".join(terms), str(Fraction(sixtieths, 60 * 10**8)))
+    cost_scaled = _rounded(sixtieths, 60 * 10 ** (8 - decimals), deck.rounding)
+    working = f"rounded once to {decimals} decimals, {ROUNDINGS[deck.rounding]}"
+    most = max_cost(decimals)
+    if cost_scaled > most:
+        digits = len(str(most)) - decimals
+        yield Step("cost", working, f"refused: more than {digits} digits before the point")
     else:
-        yield Step("cost", working, _money(cost_e4))
+        yield Step("cost", working, _cost(cost_scaled, decimals))
 
 
 def _parts(rate: RateInfo, seconds: int) -> Iterator[tuple[str, int, int, str]]:
     """Name, billed seconds, price and working of each part of the call (rating rule 7)."""
-    parts = [(0, rate.cost_per_minute_e4, rate.billing_increment), *rate.intervals]
-    for index, (start, price_e4, increment) in enumerate(parts):
+    parts = [(0, rate.cost_per_minute_e8, rate.billing_increment), *rate.intervals]
+    for index, (start, price_e8, increment) in enumerate(parts):
         name = f"billed seconds from {start}" if rate.intervals else "billed seconds"
         if index + 1 < len(parts) and seconds >= parts[index + 1][0]:
             end = parts[index + 1][0]
-            yield name, end - start, price_e4, f"the call reaches {end}: {end} - {start}"
+            yield name, end - start, price_e8, f"the call reaches {end}: {end} - {start}"
             continue
         if seconds > start:
             billed = -(-(seconds - start) // increment) * increment
             working = f"ceil({seconds - start} / {increment}) * {increment}"
-            yield name, billed, price_e4, working
+            yield name, billed, price_e8, working
         return
 
 
-def _rounded(sixtieths: int, rounding: int) -> int:
-    whole, rest = divmod(sixtieths, 60)
+def _rounded(sixtieths: int, divisor: int, rounding: int) -> int:
+    whole, rest = divmod(sixtieths, divisor)
     match ROUNDINGS[rounding]:
         case "HALF_UP":
-            return whole + (rest >= 30)
+            return whole + (2 * rest >= divisor)
         case "HALF_EVEN":
-            return whole + (rest > 30 or (rest == 30 and whole % 2 == 1))
+            return whole + (2 * rest > divisor or (2 * rest == divisor and whole % 2 == 1))
         case "UP":
             return whole + (rest > 0)
         case _:
             return whole
 
 
-def _money(e4: int) -> str:
-    return f"{e4 // 10_000}.{e4 % 10_000:04}"
+def _price(price_e8: int) -> str:
+    """With 4 decimals at least."""
+    text = f"{price_e8 // 10**8}.{price_e8 % 10**8:08}"
+    return text[:-4] + text[-4:].rstrip("0")
+
+
+def _cost(cost_scaled: int, decimals: int) -> str:
+    units, rest = divmod(cost_scaled, 10**decimals)
+    return f"{units}.{rest:0{decimals}}"
 
 
 def _time(at_ns: int) -> str:

@@ -4,8 +4,8 @@ from typing import final
 from .deck import Deck
 from .values import InEffect, RateInfo
 
-# As the arguments of DeckBuilder.put: version_id, rate_id, prefix, destination, cost_per_minute_e4,
-# billing_increment, connect_fee_e4, minimum_seconds, intervals, effective_from_ns, effective_to_ns,
+# As the arguments of DeckBuilder.put: version_id, rate_id, prefix, destination, cost_per_minute_e8,
+# billing_increment, connect_fee_e8, minimum_seconds, intervals, effective_from_ns, effective_to_ns,
 # blocked.
 Row = tuple[
     int,
@@ -36,9 +36,9 @@ class IncomingDeck:
         index: int,
         prefix: str,
         destination: str,
-        cost_per_minute_e4: int,
+        cost_per_minute_e8: int,
         billing_increment: int,
-        connect_fee_e4: int = 0,
+        connect_fee_e8: int = 0,
         minimum_seconds: int = 0,
         intervals: Sequence[tuple[int, int, int]] = (),
         effective_from: tuple[int, int] | None = None,

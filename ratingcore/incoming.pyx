@@ -140,9 +140,9 @@ cdef class IncomingDeck:
         index,
         str prefix not None,
         str destination not None,
-        cost_per_minute_e4,
+        cost_per_minute_e8,
         billing_increment,
-        connect_fee_e4=0,
+        connect_fee_e8=0,
         minimum_seconds=0,
         intervals=(),
         effective_from=None,
@@ -171,8 +171,8 @@ cdef class IncomingDeck:
             if effective_to is not None:
                 rate.to_s, rate.to_ns = effective_to
             memset(&quote, 0, sizeof(quote_t))
-            check_price(cost_per_minute_e4, "cost_per_minute_e4", &quote.price_e4)
-            check_price(connect_fee_e4, "connect_fee_e4", &quote.connect_fee_e4)
+            check_price(cost_per_minute_e8, "cost_per_minute_e8", &quote.price_e8)
+            check_price(connect_fee_e8, "connect_fee_e8", &quote.connect_fee_e8)
             check_seconds(
                 billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &quote.increment
             )
@@ -299,15 +299,15 @@ cdef class IncomingDeck:
             quote = quotes.get(rate.quote)
             if quote is None:
                 quote = quotes[rate.quote] = self._quote(rate.quote)
-            destination, price_e4, increment, connect_fee_e4, minimum, intervals, blocked = quote
+            destination, price_e8, increment, connect_fee_e8, minimum, intervals, blocked = quote
             found.append((
                 rate.version_id,
                 rate.rate_id,
                 _prefix(rate),
                 destination,
-                price_e4,
+                price_e8,
                 increment,
-                connect_fee_e4,
+                connect_fee_e8,
                 minimum,
                 intervals,
                 _nanoseconds(rate.from_s, rate.from_ns, INT64_MIN),
@@ -328,12 +328,12 @@ cdef class IncomingDeck:
         )
         return (
             destination[:size].decode(),
-            quote.price_e4,
+            quote.price_e8,
             quote.increment,
-            quote.connect_fee_e4,
+            quote.connect_fee_e8,
             quote.minimum_seconds,
             tuple([
-                (parts[i].start_seconds, parts[i].price_e4, parts[i].increment)
+                (parts[i].start_seconds, parts[i].price_e8, parts[i].increment)
                 for i in range(intervals_size // sizeof(interval_t))
             ]),
             bool(quote.intervals & 1),

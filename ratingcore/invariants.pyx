@@ -6,7 +6,7 @@ from libc.string cimport memset
 from .money cimport (
     BLOCKED_BIT,
     MAX_BILLING_INCREMENT,
-    MAX_PRICE_E4,
+    MAX_PRICE_E8,
     MAX_SECONDS,
     complete_terms,
     interval_t,
@@ -212,8 +212,8 @@ cdef int _check_terms(const tables_t* tables) except -1:
         completed = terms[0]
         complete_terms(&completed)
         _require(1 <= increment <= MAX_BILLING_INCREMENT, "an increment is in its range")
-        _require(terms.price_e4 <= MAX_PRICE_E4, "a price is in its range")
-        _require(terms.connect_fee_e4 <= MAX_PRICE_E4, "a fee is in its range")
+        _require(terms.price_e8 <= MAX_PRICE_E8, "a price is in its range")
+        _require(terms.connect_fee_e8 <= MAX_PRICE_E8, "a fee is in its range")
         _require(terms.minimum_seconds <= MAX_SECONDS, "a minimum is in its range")
         _require(terms.intervals < tables.intervals.count, "an interval list exists")
         _require(

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from .money cimport interval_t, terms_t
+from .money cimport interval_t, rounding_t, terms_t
 from .number cimport MAX_DIGITS, dialling_t
 from .pool cimport pool_t
 
@@ -27,7 +27,7 @@ cdef struct kept_rate_t:         # one version of a rate
 cdef struct kept_rules_t:        # what a tenant was from a revision of its deck on
     int64_t from_revision
     dialling_t dialling
-    int rounding                 # money.HALF_UP to DOWN; 0: what is kept are no rules
+    rounding_t rounding          # its mode is 0 where what is kept are no rules
 
 cdef struct kept_tenant_t:
     int64_t revision             # of the deck, up to which the rules are known; 0: none

@@ -17,9 +17,11 @@ from .money cimport (
     MAX_SECONDS,
     check_intervals,
     check_price,
+    check_cost_decimals,
     check_rounding,
     check_seconds,
     complete_terms,
+    set_rounding,
 )
 from .number cimport set_dialling
 from .pool cimport pool_free, pool_init, pool_intern
@@ -105,7 +107,7 @@ cdef class KeptRates:
 
     def put_rate(self, int64_t version_id, *values):
         """Keep a version of a rate: tenant_id, created_revision, retired_revision or None, prefix,
-        cost_per_minute_e4, billing_increment, connect_fee_e4, minimum_seconds, intervals,
+        cost_per_minute_e8, billing_increment, connect_fee_e8, minimum_seconds, intervals,
         effective_from_ns or None, effective_to_ns or None, blocked. Intervals that are None, and
         whatever else no rate can have, leave it damaged."""
         cdef uint32_t number = 0
@@ -122,8 +124,8 @@ cdef class KeptRates:
 
     def put_tenant(self, int64_t tenant_id, int64_t revision, rules):
         """Keep what a tenant was, up to a revision of its deck: from_revision, rounding,
-        country_code, national_prefix and international_prefix of each time that it changed, by
-        rising from_revision. What cannot be rules is damaged."""
+        country_code, national_prefix, international_prefix and cost_decimals of each time that it
+        changed, by rising from_revision. What cannot be rules is damaged."""
         cdef uint32_t number = 0
         cdef uint32_t first = self.rules_count
         for values in rules:
@@ -163,9 +165,9 @@ cdef class KeptRates:
             rate.created_revision,
             retired_revision,
             prefix,
-            cost_per_minute_e4,
+            cost_per_minute_e8,
             billing_increment,
-            connect_fee_e4,
+            connect_fee_e8,
             minimum_seconds,
             intervals,
             effective_from_ns,
@@ -176,11 +178,11 @@ cdef class KeptRates:
         _set_prefix(rate, prefix)
         rate.from_ns = _bound(effective_from_ns, INT64_MIN)
         rate.to_ns = _bound(effective_to_ns, INT64_MAX)
-        check_price(cost_per_minute_e4, "cost_per_minute_e4", &rate.terms.price_e4)
+        check_price(cost_per_minute_e8, "cost_per_minute_e8", &rate.terms.price_e8)
         check_seconds(
             billing_increment, 1, MAX_BILLING_INCREMENT, "increment", &rate.terms.increment
         )
-        check_price(connect_fee_e4, "connect_fee_e4", &rate.terms.connect_fee_e4)
+        check_price(connect_fee_e8, "connect_fee_e8", &rate.terms.connect_fee_e8)
         check_seconds(
             minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &rate.terms.minimum_seconds
         )
@@ -218,12 +220,14 @@ cdef class KeptRates:
                 country_code,
                 national_prefix,
                 international_prefix,
+                cost_decimals,
             ) = values
             if None in values:
                 raise TypeError("a rule that there is none of is an empty text")
             set_dialling(&rules.dialling, country_code, national_prefix, international_prefix)
             check_rounding(rounding)
-            rules.rounding = rounding
+            check_cost_decimals(cost_decimals)
+            set_rounding(&rules.rounding, rounding, cost_decimals)
         except _WRONG:
             pass
         self.rules_count += 1

@@ -1,8 +1,8 @@
 """Exact money: billed seconds and cost (rating rules 5 to 8), and the limits of what goes in.
 
-All prices are integers scaled by 10^4. A total is summed in sixtieths, in 128 bits, and rounded
-once; nothing here is a float. Nearly all terms are usual: for those money.pxd has a shorter way,
-without 128 bits and without a division.
+All prices are integers scaled by 10^8, a cost is one scaled by 10 to the tenant's cost_decimals. A
+total is summed in sixtieths of 10^-8, in 128 bits, and rounded once; nothing here is a float. Nearly
+all terms are usual: for those money.pxd has a shorter way, without 128 bits and without a division.
 
 Rule 7, as read here: the call is cut into parts at the intervals' starts. A part that the call
 leaves behind, by reaching the next start, is billed exactly as long as it is, since rounding it up
@@ -15,14 +15,49 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .native cimport (
-    divide_by_60,
+    divide,
     invariant,
     rc_sixtieths,
     reciprocal,
+    reciprocal_64,
     sixtieths_of,
     sixtieths_sum,
     unlikely,
 )
+
+
+cdef void set_rounding(rounding_t* rounding, int mode, int cost_decimals) noexcept nogil:
+    """How a tenant's costs are rounded.
+
+    A division by divisor = 2^before * odd becomes a multiplication: with after = floor(log2(odd))
+    and multiplier = floor(2^(64 + after) / odd) + 1, the product is too large by less than
+    odd < 2^(after + 1) for each 2^(64 + after), which is exact for all numbers below 2^63; and
+    after the shift by ``before``, which is 2 or more, a total of 64 bits is below 2^62.
+    """
+    cdef uint64_t odd
+    cdef int i
+    memset(rounding, 0, sizeof(rounding_t))
+    rounding.mode = <uint8_t> mode
+    rounding.to_even = mode == HALF_EVEN
+    rounding.cost_decimals = <uint8_t> cost_decimals
+    rounding.divisor = 60
+    for i in range(MAX_COST_DECIMALS - cost_decimals):
+        rounding.divisor *= 10
+    odd = rounding.divisor
+    while odd & 1 == 0:
+        odd >>= 1
+        rounding.before += 1
+    while odd >> (rounding.after + 1):
+        rounding.after += 1
+    rounding.multiplier = reciprocal_64(odd, rounding.after)
+    if mode == UP:
+        rounding.bias = <uint32_t> rounding.divisor - 1
+    elif mode != DOWN:
+        rounding.bias = <uint32_t> rounding.divisor // 2
+    # 15 digits before the point with 4 decimals; with more, 18 digits in all.
+    rounding.max_cost = MAX_COST_UNITS * 10_000 + 9_999
+    if cost_decimals > MIN_COST_DECIMALS:
+        rounding.max_cost //= 10
 
 
 cdef void complete_terms(terms_t* terms) noexcept nogil:
@@ -30,7 +65,7 @@ cdef void complete_terms(terms_t* terms) noexcept nogil:
     usual."""
     cdef bint blocked = (terms.increment & BLOCKED_BIT) != 0
     terms.reciprocal = reciprocal(terms.increment & ~<uint32_t> BLOCKED_BIT)
-    terms.usual = not blocked and terms.intervals == 0 and terms.price_e4 >> 32 == 0
+    terms.usual = not blocked and terms.intervals == 0 and terms.price_e8 >> 32 == 0
 
 
 cdef inline int64_t _round_up(int64_t seconds, uint32_t increment) noexcept nogil:
@@ -48,7 +83,7 @@ cdef rc_sixtieths _price_parts(
 ) noexcept nogil:
     """Rule 7: the sum of the parts' exact prices, and of their billed seconds."""
     cdef rc_sixtieths total = sixtieths_of(0, 0)
-    cdef uint64_t price_e4 = terms.price_e4
+    cdef uint64_t price_e8 = terms.price_e8
     cdef uint32_t increment = terms.increment
     cdef int64_t start = 0
     cdef int64_t billed, next_start
@@ -62,11 +97,11 @@ cdef rc_sixtieths _price_parts(
             next_start = -1
             billed = _round_up(seconds - start, increment)
         bill_seconds[0] += billed
-        total = sixtieths_sum(total, sixtieths_of(billed, price_e4))
+        total = sixtieths_sum(total, sixtieths_of(billed, price_e8))
         if next_start < 0:
             break
         start = next_start
-        price_e4 = intervals[i].price_e4
+        price_e8 = intervals[i].price_e8
         increment = intervals[i].increment
     return total
 
@@ -76,41 +111,40 @@ cdef int charge_any(
     const interval_t* intervals,
     uint32_t interval_count,
     int64_t duration_seconds,
-    int rounding,
+    const rounding_t* rounding,
     int64_t* bill_seconds,
-    uint64_t* cost_e4,
+    uint64_t* cost_scaled,
 ) noexcept nogil:
     """Bill one call of 0 to MAX_SECONDS under terms that are not blocked.
 
-    Returns 1, or 0 where the cost would pass MAX_COST; then bill_seconds is as computed and the
+    Returns 1, or 0 where the cost would pass its limit; then bill_seconds is as computed and the
     cost is 0.
     """
     cdef rc_sixtieths total
-    cdef uint64_t cost
-    cdef uint32_t remainder
+    cdef uint64_t cost, remainder
     cdef int fits
     cdef bint up
     invariant(0 <= duration_seconds <= MAX_SECONDS and not terms.increment & BLOCKED_BIT)
     bill_seconds[0] = 0
-    cost_e4[0] = 0
+    cost_scaled[0] = 0
     if duration_seconds == 0:
         return 1
     if duration_seconds < terms.minimum_seconds:
         duration_seconds = terms.minimum_seconds
     total = _price_parts(terms, intervals, interval_count, duration_seconds, bill_seconds)
-    total = sixtieths_sum(total, sixtieths_of(60, terms.connect_fee_e4))
-    cost = divide_by_60(total, &remainder, &fits)
-    if rounding == HALF_UP:
-        up = remainder >= 30
-    elif rounding == HALF_EVEN:
-        up = remainder > 30 or (remainder == 30 and cost & 1)
-    elif rounding == UP:
+    total = sixtieths_sum(total, sixtieths_of(60, terms.connect_fee_e8))
+    cost = divide(total, rounding.divisor, &remainder, &fits)
+    if rounding.mode == HALF_UP:
+        up = 2 * remainder >= rounding.divisor
+    elif rounding.mode == HALF_EVEN:
+        up = 2 * remainder > rounding.divisor or (2 * remainder == rounding.divisor and cost & 1)
+    elif rounding.mode == UP:
         up = remainder > 0
     else:
         up = False
-    if unlikely(not fits or cost > <uint64_t> MAX_COST_E4 - up):
+    if unlikely(not fits or cost > rounding.max_cost - up):
         return 0
-    cost_e4[0] = cost + up
+    cost_scaled[0] = cost + up
     return 1
 
 
@@ -127,10 +161,18 @@ cdef int check_rounding(int rounding) except -1:
     return 0
 
 
-cdef int check_price(object price_e4, str name, uint64_t* checked) except -1:
-    cdef int64_t value = whole(price_e4, name)
-    if not 0 <= value <= <int64_t> MAX_PRICE_E4:
-        raise ValueError(f"{name} must be 0 to {MAX_PRICE_E4}, not {value}")
+cdef int check_cost_decimals(int cost_decimals) except -1:
+    if not MIN_COST_DECIMALS <= cost_decimals <= MAX_COST_DECIMALS:
+        raise ValueError(
+            f"cost_decimals must be {MIN_COST_DECIMALS} to {MAX_COST_DECIMALS}, not {cost_decimals}"
+        )
+    return 0
+
+
+cdef int check_price(object price_e8, str name, uint64_t* checked) except -1:
+    cdef int64_t value = whole(price_e8, name)
+    if not 0 <= value <= <int64_t> MAX_PRICE_E8:
+        raise ValueError(f"{name} must be 0 to {MAX_PRICE_E8}, not {value}")
     checked[0] = <uint64_t> value
     return 0
 
@@ -146,10 +188,10 @@ cdef int check_seconds(
 
 
 cdef int check_intervals(object intervals, interval_t* checked) except -1:
-    """Write up to MAX_INTERVALS of (start_seconds, cost_per_minute_e4, increment); their count."""
+    """Write up to MAX_INTERVALS of (start_seconds, cost_per_minute_e8, increment); their count."""
     cdef int count = 0
     cdef uint32_t before = 0
-    for start_seconds, price_e4, increment in intervals:
+    for start_seconds, price_e8, increment in intervals:
         if count == MAX_INTERVALS:
             raise ValueError(f"a rate has at most {MAX_INTERVALS} intervals")
         check_seconds(
@@ -160,9 +202,9 @@ cdef int check_intervals(object intervals, interval_t* checked) except -1:
             &checked[count].start_seconds,
         )
         check_price(
-            price_e4,
-            f"intervals[{count}].cost_per_minute_e4",
-            &checked[count].price_e4,
+            price_e8,
+            f"intervals[{count}].cost_per_minute_e8",
+            &checked[count].price_e8,
         )
         check_seconds(
             increment,
@@ -178,46 +220,53 @@ cdef int check_intervals(object intervals, interval_t* checked) except -1:
 
 def charge(
     duration_seconds,
-    cost_per_minute_e4,
+    cost_per_minute_e8,
     billing_increment,
-    connect_fee_e4=0,
+    connect_fee_e8=0,
     minimum_seconds=0,
     intervals=(),
     int rounding=HALF_UP,
+    int cost_decimals=MIN_COST_DECIMALS,
 ):
-    """(bill_seconds, cost_e4) of one call (rating rules 5 to 8).
+    """(bill_seconds, cost_scaled) of one call (rating rules 5 to 8); the cost is an integer scaled
+    by 10**cost_decimals.
 
-    Intervals are (start_seconds, cost_per_minute_e4, billing_increment). ValueError for what is out
-    of its range; OverflowError where the cost would pass 15 digits before the point, and for what
-    does not even fit 64 bits.
+    Intervals are (start_seconds, cost_per_minute_e8, billing_increment). ValueError for what is out
+    of its range; OverflowError where the cost would pass its limit (``max_cost``), and for what does
+    not even fit 64 bits.
     """
     cdef terms_t terms
+    cdef rounding_t rules
     cdef interval_t parts[MAX_INTERVALS]
     cdef uint32_t seconds = 0
     cdef int64_t bill_seconds
-    cdef uint64_t cost_e4
+    cdef uint64_t cost_scaled
     cdef int count
     memset(&terms, 0, sizeof(terms_t))
     check_seconds(duration_seconds, 0, MAX_SECONDS, "duration_seconds", &seconds)
-    check_price(cost_per_minute_e4, "cost_per_minute_e4", &terms.price_e4)
+    check_price(cost_per_minute_e8, "cost_per_minute_e8", &terms.price_e8)
     check_seconds(
         billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &terms.increment
     )
-    check_price(connect_fee_e4, "connect_fee_e4", &terms.connect_fee_e4)
+    check_price(connect_fee_e8, "connect_fee_e8", &terms.connect_fee_e8)
     check_seconds(minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &terms.minimum_seconds)
     check_rounding(rounding)
+    check_cost_decimals(cost_decimals)
+    set_rounding(&rules, rounding, cost_decimals)
     count = check_intervals(intervals, parts)
     terms.intervals = count   # of a deck's list it would be the number; only 0 means something here
     complete_terms(&terms)
     if terms.usual:
-        charge_usual(
-            &terms,
-            seconds,
-            rounding_bias(rounding),
-            rounding == HALF_EVEN,
-            &bill_seconds,
-            &cost_e4,
-        )
-    elif not charge_any(&terms, parts, count, seconds, rounding, &bill_seconds, &cost_e4):
-        raise OverflowError("the cost would pass 15 digits before the decimal point")
-    return bill_seconds, cost_e4
+        charge_usual(&terms, seconds, &rules, &bill_seconds, &cost_scaled)
+    elif not charge_any(&terms, parts, count, seconds, &rules, &bill_seconds, &cost_scaled):
+        raise OverflowError("the cost would pass its limit")
+    return bill_seconds, cost_scaled
+
+
+def max_cost(int cost_decimals):
+    """The highest cost with so many decimals, scaled by 10**cost_decimals: 15 digits before the point
+    with 4 decimals, 18 digits in all with 5 to 8."""
+    cdef rounding_t rules
+    check_cost_decimals(cost_decimals)
+    set_rounding(&rules, HALF_UP, cost_decimals)
+    return rules.max_cost

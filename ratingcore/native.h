@@ -120,13 +120,25 @@ static inline uint32_t rc_quotient(uint32_t number, uint64_t reciprocal)
     return (uint32_t)(((unsigned __int128)((uint64_t)number << 1) * reciprocal) >> 64);
 }
 
-/* Exact money: sixtieths of 10^-4 of a currency unit, so that seconds times a price per minute
- * stays whole. 64 intervals of 2^31 seconds at 10^12 are below 2^78. */
+/* floor(2^(64 + shift) / divisor) + 1, for 2^shift <= divisor that is odd and above 1. */
+static inline uint64_t rc_reciprocal_64(uint64_t divisor, uint32_t shift)
+{
+    return (uint64_t)(((unsigned __int128)1 << (64 + shift)) / divisor) + 1;
+}
+
+/* The upper half of a product. */
+static inline uint64_t rc_high_product(uint64_t left, uint64_t right)
+{
+    return (uint64_t)(((unsigned __int128)left * right) >> 64);
+}
+
+/* Exact money: sixtieths of 10^-8 of a currency unit, so that seconds times a price per minute
+ * stays whole. 64 intervals of 2^31 seconds at 10^16 are below 2^91. */
 typedef unsigned __int128 rc_sixtieths;
 
-static inline rc_sixtieths rc_sixtieths_of(uint64_t seconds, uint64_t price_e4)
+static inline rc_sixtieths rc_sixtieths_of(uint64_t seconds, uint64_t price_e8)
 {
-    return (rc_sixtieths)seconds * price_e4;
+    return (rc_sixtieths)seconds * price_e8;
 }
 
 static inline rc_sixtieths rc_sixtieths_sum(rc_sixtieths left, rc_sixtieths right)
@@ -134,19 +146,19 @@ static inline rc_sixtieths rc_sixtieths_sum(rc_sixtieths left, rc_sixtieths righ
     return left + right;
 }
 
-/* Division of the total by 60: the quotient, which may be beyond 64 bits (then *fits is 0), and the
- * remainder. Nearly all totals fit 64 bits, where the compiler multiplies instead of dividing. */
-static inline uint64_t rc_divide_by_60(rc_sixtieths total, uint32_t *remainder, int *fits)
+/* Division of the total by less than 2^32: the quotient, which may be beyond 64 bits (then *fits is
+ * 0), and the remainder. Nearly all totals fit 64 bits. */
+static inline uint64_t rc_divide(rc_sixtieths total, uint64_t divisor, uint64_t *remainder, int *fits)
 {
     if (RC_LIKELY((uint64_t)(total >> 64) == 0)) {
         uint64_t low = (uint64_t)total;
         *fits = 1;
-        *remainder = (uint32_t)(low % 60);
-        return low / 60;
+        *remainder = low % divisor;
+        return low / divisor;
     }
-    rc_sixtieths quotient = total / 60;
+    rc_sixtieths quotient = total / divisor;
     *fits = (uint64_t)(quotient >> 64) == 0;
-    *remainder = (uint32_t)(total - quotient * 60);
+    *remainder = (uint64_t)(total - quotient * divisor);
     return (uint64_t)quotient;
 }
 

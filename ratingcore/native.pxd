@@ -23,6 +23,10 @@ cdef extern from "native.h" nogil:
     uint32_t leading_number "rc_leading_number"(uint64_t values, uint32_t count)
     uint64_t reciprocal "rc_reciprocal"(uint32_t divisor)
     uint32_t quotient "rc_quotient"(uint32_t number, uint64_t reciprocal)
-    rc_sixtieths sixtieths_of "rc_sixtieths_of"(uint64_t seconds, uint64_t price_e4)
+    rc_sixtieths sixtieths_of "rc_sixtieths_of"(uint64_t seconds, uint64_t price_e8)
     rc_sixtieths sixtieths_sum "rc_sixtieths_sum"(rc_sixtieths left, rc_sixtieths right)
-    uint64_t divide_by_60 "rc_divide_by_60"(rc_sixtieths total, uint32_t* remainder, int* fits)
+    uint64_t divide "rc_divide"(
+        rc_sixtieths total, uint64_t divisor, uint64_t* remainder, int* fits
+    )
+    uint64_t reciprocal_64 "rc_reciprocal_64"(uint64_t divisor, uint32_t shift)
+    uint64_t high_product "rc_high_product"(uint64_t left, uint64_t right)

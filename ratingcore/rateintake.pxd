@@ -7,8 +7,8 @@ from .rateparse cimport wire_rate_t
 from .tables cimport tables_t
 
 cdef struct quote_t:             # 32 bytes, no padding: the terms of a rate, interned as bytes
-    uint64_t price_e4            # for a minute, from second 0, in 10^-4
-    uint64_t connect_fee_e4      # in 10^-4
+    uint64_t price_e8            # for a minute, from second 0, in 10^-8
+    uint64_t connect_fee_e8      # in 10^-8
     uint32_t increment           # seconds
     uint32_t minimum_seconds     # 0: none
     uint32_t destination         # item of destinations

@@ -2,7 +2,7 @@
 """The rates of a deck on its way in: kept compactly, checked, ordered, compared with a deck.
 
 Only a rate that is plainly valid is taken from the wire. Whatever else comes, wrong or only unusual
-(intervals, a price with five decimals), is left to the caller: so what is wrong with a rate is judged
+(intervals, a price with nine decimals), is left to the caller: so what is wrong with a rate is judged
 and worded in one place, and this module needs no words.
 """
 
@@ -31,7 +31,7 @@ from .tables cimport (
 cdef enum:
     MAX_DESTINATION_CHARS = 200
     MAX_UNITS_DIGITS = 8             # of a price, before the point
-    MAX_DECIMALS = 4                 # after it
+    MAX_DECIMALS = 8                 # after it, but for zeros at the end
 
 cdef extern from *:
     """
@@ -101,8 +101,8 @@ cdef bint _is_destination(const text_t* text) noexcept nogil:
     return chars <= MAX_DESTINATION_CHARS and memchr(text.data, 0, text.size) == NULL
 
 
-cdef bint _read_price(const text_t* text, uint64_t* price_e4) noexcept nogil:
-    """Digits, and up to four more after a point."""
+cdef bint _read_price(const text_t* text, uint64_t* price_e8) noexcept nogil:
+    """Digits, and up to eight more after a point, and zeros behind them."""
     cdef uint64_t value = 0
     cdef uint32_t units = 0
     cdef uint32_t decimals = 0
@@ -118,10 +118,11 @@ cdef bint _read_price(const text_t* text, uint64_t* price_e4) noexcept nogil:
             return False
         i += 1
         while i < text.size and c'0' <= text.data[i] <= c'9':
-            if decimals == MAX_DECIMALS:
+            if decimals < MAX_DECIMALS:
+                value = value * 10 + (text.data[i] - c'0')
+                decimals += 1
+            elif text.data[i] != c'0':
                 return False
-            value = value * 10 + (text.data[i] - c'0')
-            decimals += 1
             i += 1
         if decimals == 0:
             return False
@@ -130,7 +131,7 @@ cdef bint _read_price(const text_t* text, uint64_t* price_e4) noexcept nogil:
     while decimals < MAX_DECIMALS:
         value *= 10
         decimals += 1
-    price_e4[0] = value
+    price_e8[0] = value
     return True
 
 
@@ -151,8 +152,8 @@ cdef bint _read_terms(const wire_rate_t* wire, quote_t* quote) noexcept nogil:
         not wire.has_intervals
         and 1 <= wire.billing_increment <= MAX_BILLING_INCREMENT
         and wire.minimum_seconds >= 0
-        and _read_price(&wire.cost_per_minute, &quote.price_e4)
-        and (wire.connect_fee.size == 0 or _read_price(&wire.connect_fee, &quote.connect_fee_e4))
+        and _read_price(&wire.cost_per_minute, &quote.price_e8)
+        and (wire.connect_fee.size == 0 or _read_price(&wire.connect_fee, &quote.connect_fee_e8))
         and _is_destination(&wire.destination)
     ):
         return False
@@ -265,7 +266,7 @@ cdef bint _same_intervals(
         return False
     for i in range(count):
         if (
-            ours[i].price_e4 != theirs[i].price_e4
+            ours[i].price_e8 != theirs[i].price_e8
             or ours[i].start_seconds != theirs[i].start_seconds
             or ours[i].increment != theirs[i].increment
         ):
@@ -286,8 +287,8 @@ cdef bint _is_same(
     return (
         rate.to_s == present.to_s
         and rate.to_ns == present.to_ns
-        and quote.price_e4 == terms.price_e4
-        and quote.connect_fee_e4 == terms.connect_fee_e4
+        and quote.price_e8 == terms.price_e8
+        and quote.connect_fee_e8 == terms.connect_fee_e8
         and quote.increment == terms.increment & ~<uint32_t> BLOCKED_BIT
         and (quote.intervals & 1) == (terms.increment & BLOCKED_BIT != 0)
         and quote.minimum_seconds == terms.minimum_seconds

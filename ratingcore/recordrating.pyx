@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint32_t
 from .batch cimport BLOCK, RATED, call_t, outcome_t, rate_block
 from .callrules cimport ANSWERED, OUTBOUND
 from .deck cimport Deck
+from .money cimport split_cost
 from .records cimport Records, record_t
 from .tables cimport row_version_id, tables_t
 from .tally cimport Tally
@@ -37,7 +38,9 @@ cdef void _rate_block(
         record.status = outcomes[i].status
         record.unrated_reason = outcomes[i].unrated_reason
         record.bill_seconds = outcomes[i].bill_seconds
-        record.cost_e4 = outcomes[i].cost_e4
+        record.cost_fraction_e8 = split_cost(
+            outcomes[i].cost_scaled, tables.rounding.cost_decimals, &record.cost_units
+        )
         # A call that a rate blocks has no cost, and no rate that priced it.
         record.version_id = 0
         if outcomes[i].status == RATED:

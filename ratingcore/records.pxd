@@ -1,7 +1,7 @@
 """Calls on their way into the record: the layout of one, and the list of them."""
 
 from cpython.array cimport array
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from .callparse cimport text_t
 
@@ -18,13 +18,15 @@ cdef struct record_t:
     int64_t extension_id         # 0: none
     int64_t started_at_ns
     int64_t ended_at_ns          # or callrules.NO_TIME
-    uint64_t cost_e4             # from here on what rate_records found: as in outcome_t
+    uint64_t cost_units          # from here on what rate_records found: whole units of the cost
     int64_t bill_seconds
     int64_t version_id           # of the rate that priced the call; 0: none did
     int64_t rate_revision
     int32_t duration_seconds     # 0 to MAX_SECONDS
     int32_t occurrence           # among calls of equal content; 0 and 1: the first
     uint32_t party               # which of the list's parties; NO_PARTY: the call breaks a rule
+    uint32_t cost_fraction_e8    # the rest of the cost
+    int16_t generation           # of the call_id: how many CDRs of it were reversed before, from 0
     uint8_t direction
     uint8_t disposition
     uint8_t status               # as in outcome_t; REFUSED also before it is rated

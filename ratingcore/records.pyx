@@ -11,7 +11,7 @@ from cpython.array cimport array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .batch cimport REFUSED, UNRATED
@@ -20,10 +20,6 @@ from .callrules cimport NO_TIME
 from .identity cimport PACKED_INTEGERS, derive_call_ids, pack
 from .memory cimport allocate, release, reserve
 from .money cimport MAX_SECONDS
-
-cdef enum:
-    E4 = 10_000
-
 
 cdef object text_of(const text_t* text):
     if text.size == 0:
@@ -142,7 +138,7 @@ cdef class Records:
 
     def outcome(self, position):
         """What rating made of the call: status, unrated_reason, bill_seconds, the cost's whole
-        units and ten-thousandths, the rate's version_id, the rates' revision; None where there is
+        units and the rest in 10^-8, the rate's version_id, the rates' revision; None where there is
         none."""
         cdef const record_t* record = self.at(position)
         cdef bint priced = record.status != UNRATED and record.status != REFUSED
@@ -150,11 +146,22 @@ cdef class Records:
             record.status,
             record.unrated_reason or None,
             record.bill_seconds if priced else None,
-            record.cost_e4 // E4 if priced else None,
-            record.cost_e4 % E4 if priced else None,
+            record.cost_units if priced else None,
+            record.cost_fraction_e8 if priced else None,
             record.version_id or None,
             record.rate_revision,
         )
+
+    def generation(self, position):
+        """How many CDRs of the call's key were reversed before this one."""
+        return self.at(position).generation
+
+    def set_generation(self, position, int16_t generation):
+        """Record the call as this generation of its key; it is 0 unless it is set."""
+        cdef record_t* record = <record_t*> self.at(position)
+        if generation < 0:
+            raise ValueError(f"generation must be 0 or above, not {generation}")
+        record.generation = generation
 
     def duration_seconds(self):
         """The sum over the calls that break no rule."""

@@ -32,20 +32,20 @@ ROW_FIELDS = (
     ("unrated_reason", 2),
     ("bill_seconds", 8),
     ("cost_units", 8),
-    ("cost_fraction_e4", 2),
+    ("cost_fraction_e8", 4),
     ("rate_version_id", 8),
     ("rate_revision", 8),
     ("upload_id", 8),
     ("created_at_ns", 8),
+    ("generation", 2),
 )
 
 cdef enum:
-    FIELD_COUNT = 20                         # the id and ROW_FIELDS
+    FIELD_COUNT = 21                         # the id and ROW_FIELDS
     FIXED_SIZE = 2 + FIELD_COUNT * (4 + 8)   # of a row without its texts, at most
     MAX_COPY = 0x7FFFFFFF                    # bytes
     HEADER_SIZE = 19
     TRAILER_SIZE = 2
-    E4 = 10_000
 
 # Signature, no flags, no extension.
 cdef const char* HEADER = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
@@ -106,12 +106,13 @@ cdef uint8_t* _row(
         at = _null(_null(_null(at)))
     else:
         at = _integer(at, <uint64_t> record.bill_seconds, 8)
-        at = _integer(at, record.cost_e4 // E4, 8)
-        at = _integer(at, record.cost_e4 % E4, 2)
+        at = _integer(at, record.cost_units, 8)
+        at = _integer(at, record.cost_fraction_e8, 4)
     at = _optional(at, <uint64_t> record.version_id, 8)
     at = _integer(at, <uint64_t> record.rate_revision, 8)
     at = _optional(at, <uint64_t> upload_id, 8)
-    return _integer(at, <uint64_t> created_at_ns, 8)
+    at = _integer(at, <uint64_t> created_at_ns, 8)
+    return _integer(at, <uint64_t> record.generation, 2)
 
 
 cdef uint64_t _room(const record_t* records, const uint32_t* order, Py_ssize_t count) noexcept nogil:
@@ -210,10 +211,11 @@ cdef class RowTuples:
             record.status,
             record.unrated_reason if record.unrated_reason else None,
             record.bill_seconds if priced else None,
-            record.cost_e4 // E4 if priced else None,
-            record.cost_e4 % E4 if priced else None,
+            record.cost_units if priced else None,
+            record.cost_fraction_e8 if priced else None,
             record.version_id if record.version_id else None,
             record.rate_revision,
             self.upload_id,
             self.created_at_ns,
+            record.generation,
         )

@@ -22,11 +22,12 @@ cdef enum:                       # the places of a row's fields: "id", then thos
     UNRATED_REASON
     BILL_SECONDS
     COST_UNITS
-    COST_FRACTION_E4
+    COST_FRACTION_E8
     RATE_VERSION_ID
     RATE_REVISION
     UPLOAD_ID
     CREATED_AT_NS
+    GENERATION
     FIELD_COUNT
 
 cdef struct values_t:            # one row as it is stored, held to no rule yet

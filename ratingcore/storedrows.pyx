@@ -21,7 +21,7 @@ from .batch cimport RATED, UNRATED
 from .callparse cimport is_utf8, text_t
 from .callrules cimport LAST_DIRECTION, LAST_DISPOSITION, NO_TIME, holds_nul
 from .memory cimport release, reserve
-from .money cimport MAX_COST_E4, MAX_SECONDS
+from .money cimport E8, MAX_COST_UNITS, MAX_SECONDS
 from .native cimport unlikely
 from .records cimport MAX_RECORDS, NO_PARTY, Records, find_parties, record_t
 
@@ -40,12 +40,11 @@ cdef enum:
     SIGNATURE_SIZE = 11
     HEADER_SIZE = 19             # with the flags and the size of what follows it
     LAST_REASON = 3
-    E4 = 10_000
     ARENA_SIZE = 1 << 20         # bytes of texts that are gathered in one object
     # Fields in which NULL stands for none, and no other value does.
     OPTIONAL = (
         1 << EXTENSION_ID | 1 << ENDED_AT_NS | 1 << UNRATED_REASON | 1 << BILL_SECONDS
-        | 1 << COST_UNITS | 1 << COST_FRACTION_E4 | 1 << RATE_VERSION_ID | 1 << UPLOAD_ID
+        | 1 << COST_UNITS | 1 << COST_FRACTION_E8 | 1 << RATE_VERSION_ID | 1 << UPLOAD_ID
     )
     TEXTS = 1 << CALL_ID | 1 << CALLER_NUMBER | 1 << DESTINATION_NUMBER
 
@@ -65,10 +64,11 @@ _RANGES = {
     "ended_at_ns": (0, INT64_MAX - 1),
     "status": (RATED, UNRATED),
     "unrated_reason": (1, LAST_REASON),
-    "cost_units": (0, MAX_COST_E4 // E4),
-    "cost_fraction_e4": (0, E4 - 1),
+    "cost_units": (0, MAX_COST_UNITS),
+    "cost_fraction_e8": (0, E8 - 1),
     "rate_version_id": (1, INT64_MAX),
     "upload_id": (1, INT64_MAX),
+    "generation": (0, 0x7FFF),
 }
 for _field, (_name, _width) in enumerate(STORED_FIELDS):
     widths[_field] = _width
@@ -182,8 +182,8 @@ cdef int _first_misfit_of_outcome(const values_t* values) noexcept nogil:
         return BILL_SECONDS
     if unrated != _is_null(values, COST_UNITS):
         return COST_UNITS
-    if unrated != _is_null(values, COST_FRACTION_E4):
-        return COST_FRACTION_E4
+    if unrated != _is_null(values, COST_FRACTION_E8):
+        return COST_FRACTION_E8
     return RATE_VERSION_ID if rated == _is_null(values, RATE_VERSION_ID) else FITS
 
 
@@ -203,10 +203,11 @@ cdef void _set_record(record_t* record, const values_t* values) noexcept nogil:
     record.status = <uint8_t> values.integers[STATUS]
     record.unrated_reason = <uint8_t> values.integers[UNRATED_REASON]
     record.bill_seconds = values.integers[BILL_SECONDS]
-    record.cost_e4 = <uint64_t> values.integers[COST_UNITS] * E4
-    record.cost_e4 += <uint64_t> values.integers[COST_FRACTION_E4]
+    record.cost_units = <uint64_t> values.integers[COST_UNITS]
+    record.cost_fraction_e8 = <uint32_t> values.integers[COST_FRACTION_E8]
     record.version_id = values.integers[RATE_VERSION_ID]
     record.rate_revision = values.integers[RATE_REVISION]
+    record.generation = <int16_t> values.integers[GENERATION]
 
 
 # PostgreSQL's binary COPY data.

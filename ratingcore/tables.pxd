@@ -16,7 +16,7 @@ effect; row slot_count + w is windows[w].
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .money cimport interval_t, terms_t
+from .money cimport interval_t, rounding_t, terms_t
 from .native cimport popcount10, unlikely
 from .number cimport dialling_t
 from .pool cimport pool_item, pool_t
@@ -84,7 +84,7 @@ cdef struct tables_t:
     uint32_t node_capacity       # allocated nodes; node_count + 1 in the end
     uint32_t slot_capacity       # allocated slots, in each column
     uint32_t window_capacity     # allocated windows
-    int rounding                 # money.HALF_UP to DOWN
+    rounding_t rounding          # the tenant's rule for costs
 
 cdef tables_t* tables_new() except NULL
 cdef void tables_free(tables_t* tables) noexcept nogil

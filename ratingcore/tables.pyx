@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .memory cimport allocate, release, reserve, trim
-from .money cimport HALF_UP
+from .money cimport HALF_UP, MIN_COST_DECIMALS, set_rounding
 from .native cimport popcount10
 from .pool cimport pool_free, pool_freeze, pool_init, pool_nbytes
 
@@ -27,7 +27,7 @@ cdef tables_t* tables_new() except NULL:
     pool_init(&tables.terms, sizeof(terms_t))
     pool_init(&tables.intervals, 0)
     pool_init(&tables.destinations, 0)
-    tables.rounding = HALF_UP
+    set_rounding(&tables.rounding, HALF_UP, MIN_COST_DECIMALS)
     return tables
 
 

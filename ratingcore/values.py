@@ -8,16 +8,16 @@ from typing import NamedTuple
 class RateInfo(NamedTuple):
     """One rate of a deck, as it was put in. An open end of its window is None.
 
-    ``intervals`` are (start_seconds, cost_per_minute_e4, billing_increment).
+    ``intervals`` are (start_seconds, cost_per_minute_e8, billing_increment).
     """
 
     version_id: int
     rate_id: int
     prefix: str
     destination: str
-    cost_per_minute_e4: int
+    cost_per_minute_e8: int
     billing_increment: int
-    connect_fee_e4: int
+    connect_fee_e8: int
     minimum_seconds: int
     intervals: tuple[tuple[int, int, int], ...]
     effective_from_ns: int | None
@@ -42,13 +42,14 @@ class Columns(NamedTuple):
     Each is a one-dimensional memoryview, so NumPy and Arrow take it without a copy. All are parts
     of one block of memory, which goes with the last of them; as ``out`` of ``Deck.rate_columns``,
     any writable buffers will do. ``rate_index`` is what ``Deck.rate_at`` takes, -1 for none.
-    ``bill_seconds`` and ``cost_e4`` mean something only where ``status`` is RATED or NOT_BILLABLE.
+    ``bill_seconds`` and ``cost_scaled`` mean something only where ``status`` is RATED or
+    NOT_BILLABLE.
     """
 
     status: memoryview  # uint8: RATED, NOT_BILLABLE, UNRATED, or REFUSED
     unrated_reason: memoryview  # uint8: 0, or NO_RATE, BLOCKED, INVALID_NUMBER
     bill_seconds: memoryview  # int64
-    cost_e4: memoryview  # uint64
+    cost_scaled: memoryview  # uint64
     rate_index: memoryview  # int32
     prefix_length: memoryview  # uint8
 

@@ -16,7 +16,7 @@ from . cimport batch, keptrates
 from .callrules cimport ANSWERED, OUTBOUND
 from .keptrates cimport KeptRates, kept_rate_t, kept_rules_t, kept_tenant_t, rules_at
 from .memory cimport release, reserve
-from .money cimport BLOCKED_BIT, HALF_EVEN, charge_any, charge_usual, rounding_bias
+from .money cimport BLOCKED_BIT, E8, charge_any, charge_usual, rounding_t, split_cost
 from .native cimport likely
 from .number cimport MAX_DIGITS, normalize
 from .records cimport MAX_RECORDS, NO_PARTY, record_t
@@ -68,7 +68,8 @@ Finding = IntEnum(
 
 cdef struct charge_t:            # what a call under its kept rate costs
     int64_t bill_seconds
-    uint64_t cost_e4
+    uint64_t cost_units          # as in record_t
+    uint32_t cost_fraction_e8
 
 cdef struct finding_t:
     uint32_t position
@@ -130,29 +131,31 @@ cdef bint _charge(
     const record_t* record,
     const kept_rate_t* rate,
     const keptrates.interval_t* intervals,
-    int rounding,
+    const rounding_t* rounding,
     charge_t* charge,
 ) noexcept nogil:
     """Recompute what the call costs. False: it would pass its limit."""
+    cdef uint64_t cost_scaled
     if likely(rate.terms.usual):
         charge_usual(
             &rate.terms,
             <uint32_t> record.duration_seconds,
-            rounding_bias(rounding),
-            rounding == HALF_EVEN,
+            rounding,
             &charge.bill_seconds,
-            &charge.cost_e4,
+            &cost_scaled,
         )
-        return True
-    return charge_any(
+    elif not charge_any(
         &rate.terms,
         intervals + rate.first_interval,
         rate.interval_count,
         record.duration_seconds,
         rounding,
         &charge.bill_seconds,
-        &charge.cost_e4,
-    ) != 0
+        &cost_scaled,
+    ):
+        return False
+    charge.cost_fraction_e8 = split_cost(cost_scaled, rounding.cost_decimals, &charge.cost_units)
+    return True
 
 
 cdef uint8_t _recompute(
@@ -169,12 +172,13 @@ cdef uint8_t _recompute(
     cdef int count
     cdef uint8_t wrong
     charge.bill_seconds = 0
-    charge.cost_e4 = 0
+    charge.cost_units = 0
+    charge.cost_fraction_e8 = 0
     if tenant.rules_count == 0:
         return TENANT_MISSING
     if rules == NULL:
         return RULES_MISSING
-    if rules.rounding == 0:
+    if rules.rounding.mode == 0:
         return RULES_DAMAGED
     if not _is_billable(record):
         return FITS if record.status == batch.NOT_BILLABLE else NOT_BILLABLE
@@ -188,7 +192,7 @@ cdef uint8_t _recompute(
     if record.status == batch.UNRATED:
         return FITS
     wrong = _against_rate(record, rate, digits, count)
-    if wrong == FITS and not _charge(record, rate, intervals, rules.rounding, charge):
+    if wrong == FITS and not _charge(record, rate, intervals, &rules.rounding, charge):
         return TOO_DEAR
     return wrong
 
@@ -223,7 +227,10 @@ cdef int _recompute_all(
         elif record.status != batch.UNRATED:
             if record.bill_seconds != charge.bill_seconds:
                 _add(findings, i, BILL_SECONDS, &charge)
-            if record.cost_e4 != charge.cost_e4:
+            if (
+                record.cost_units != charge.cost_units
+                or record.cost_fraction_e8 != charge.cost_fraction_e8
+            ):
                 _add(findings, i, COST, &charge)
     return 0
 
@@ -231,7 +238,7 @@ cdef int _recompute_all(
 def recompute(StoredRows rows not None, KeptRates kept not None):
     """What is wrong with the rows that are no misfits: (position, Finding, what was recomputed) by
     rising position, nothing of a row that is as it must be. The last is the number of seconds of
-    BILL_SECONDS, the cost_e4 of COST, else 0. The GIL is released for the work."""
+    BILL_SECONDS, the cost of COST scaled by 10**8, else 0. The GIL is released for the work."""
     cdef findings_t findings
     cdef finding_t* finding
     cdef uint32_t i
@@ -243,7 +250,7 @@ def recompute(StoredRows rows not None, KeptRates kept not None):
         found = []
         for i in range(findings.count):
             finding = &findings.items[i]
-            value = finding.charge.cost_e4
+            value = (<object> finding.charge.cost_units) * E8 + finding.charge.cost_fraction_e8
             if finding.what == BILL_SECONDS:
                 value = finding.charge.bill_seconds
             found.append((finding.position, Finding(finding.what), value))

@@ -20,7 +20,7 @@ from typing import Any
 from service import paging, scopes
 from service.checks import check_id, check_period, check_text, refuse
 from service.model import Page, Rate
-from service.money import format_e4
+from service.money import format_price
 from service.record_model import AuditEntry, AuditFilter
 from service.request import Scope, present
 from service.storage import audit as storage
@@ -132,8 +132,8 @@ def _show(shown: dict[str, Any], name: str, value: Any) -> None:
     if isinstance(value, Scope):
         shown["every_tenant"] = value.tenant_ids is None
         shown["tenant_ids"] = sorted(value.tenant_ids or ())
-    elif name.endswith("_e4"):
-        shown[name.removesuffix("_e4")] = format_e4(value)
+    elif name.endswith("_e8"):
+        shown[name.removesuffix("_e8")] = format_price(value)
     elif name.endswith("_ns"):
         shown[name.removesuffix("_ns")] = time_text(value)
     else:

@@ -39,10 +39,10 @@ from service.model import (
     RatingStatus,
     UnratedReason,
 )
+from service.money import cost_e8, max_cost_words
 
 _NS = 10**9
 _PERIOD = "from 1970-01-01T00:00:00Z to before 2262-04-11T23:47:16Z"
-_OVERFLOW = "the cost would pass 15 digits before the point"
 
 
 def resolve_duration(
@@ -206,21 +206,24 @@ def _rate(tenant: TenantDeck, call: Call) -> RatedCall:
         call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
     )
     if rating.status == ratingcore.REFUSED:
-        raise _invalid("duration_seconds", Reason.COST_OVERFLOW, _OVERFLOW)
+        raise _invalid("duration_seconds", Reason.COST_OVERFLOW, _overflow(tenant))
     if rating.status == ratingcore.UNRATED:
         raise _unrated(call, rating)
     return RatedCall(
         call_id=call.call_id,
         status=RatingStatus(rating.status),
         bill_seconds=rating.bill_seconds,
-        cost_e4=rating.cost_e4,
+        cost_e8=None
+        if rating.cost_scaled is None
+        else cost_e8(rating.cost_scaled, tenant.tenant.cost_decimals),
         rate_id=rating.rate_id,
         version_id=rating.version_id,
         matched_prefix=rating.matched_prefix,
         destination=rating.destination,
-        cost_per_minute_e4=rating.cost_per_minute_e4 if rating.rate_id else None,
+        cost_per_minute_e8=rating.cost_per_minute_e8 if rating.rate_id else None,
         billing_increment=rating.billing_increment,
         rate_revision=tenant.revision,
+        cost_decimals=tenant.tenant.cost_decimals,
     )
 
 
@@ -264,17 +267,18 @@ def _rate_group(tenant: TenantDeck, calls: Sequence[Call]) -> list[RatedCall]:
     )
     rates = {index: deck.rate_at(index) for index in set(columns.rate_index) if index >= 0}
     results = []
-    for call, status, reason, bill_seconds, cost_e4, index in zip(
+    decimals = tenant.tenant.cost_decimals
+    for call, status, reason, bill_seconds, cost_scaled, index in zip(
         calls,
         columns.status,
         columns.unrated_reason,
         columns.bill_seconds,
-        columns.cost_e4,
+        columns.cost_scaled,
         columns.rate_index,
         strict=True,
     ):
         if status == ratingcore.REFUSED:
-            bad = BadCall("duration_seconds", _OVERFLOW, Reason.COST_OVERFLOW, call.call_id)
+            bad = BadCall("duration_seconds", _overflow(tenant), Reason.COST_OVERFLOW, call.call_id)
             results.append(_refused(bad))
             continue
         unrated = status == ratingcore.UNRATED
@@ -285,17 +289,22 @@ def _rate_group(tenant: TenantDeck, calls: Sequence[Call]) -> list[RatedCall]:
                 status=RatingStatus(status),
                 unrated_reason=UnratedReason(reason) if unrated else None,
                 bill_seconds=None if unrated else bill_seconds,
-                cost_e4=None if unrated else cost_e4,
+                cost_e8=None if unrated else cost_e8(cost_scaled, decimals),
                 rate_id=rate.rate_id if rate else 0,
                 version_id=rate.version_id if rate else 0,
                 matched_prefix=rate.prefix if rate else "",
                 destination=rate.destination if rate else "",
-                cost_per_minute_e4=rate.cost_per_minute_e4 if rate else None,
+                cost_per_minute_e8=rate.cost_per_minute_e8 if rate else None,
                 billing_increment=rate.billing_increment if rate else 0,
                 rate_revision=tenant.revision,
+                cost_decimals=decimals,
             )
         )
     return results
+
+
+def _overflow(tenant: TenantDeck) -> str:
+    return f"the cost would pass {max_cost_words(tenant.tenant.cost_decimals)}"
 
 
 def _refused(bad: BadCall) -> RatedCall:

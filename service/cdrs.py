@@ -246,11 +246,11 @@ class Cdrs:
 
 
 def _priced_row(row_id: int, call: Unrated, outcome: Outcome, now_ns: int) -> PricedRow:
-    status, _, bill_seconds, cost_units, cost_fraction_e4, version_id, revision = outcome
-    assert bill_seconds is not None and cost_units is not None and cost_fraction_e4 is not None
+    status, _, bill_seconds, cost_units, cost_fraction_e8, version_id, revision = outcome
+    assert bill_seconds is not None and cost_units is not None and cost_fraction_e8 is not None
     return PricedRow(
         *(row_id, call.cdr_id, call.unrated_reason, call.rate_revision, now_ns),
-        *(status, bill_seconds, cost_units, cost_fraction_e4, version_id or 0, revision),
+        *(status, bill_seconds, cost_units, cost_fraction_e8, version_id or 0, revision),
     )
 
 

@@ -128,12 +128,12 @@ class Intake:
             index,
             rate.prefix,
             rate.destination,
-            rate.cost_per_minute_e4,
+            rate.cost_per_minute_e8,
             rate.billing_increment,
-            rate.connect_fee_e4,
+            rate.connect_fee_e8,
             rate.minimum_seconds,
             [
-                (part.start_seconds, part.cost_per_minute_e4, part.billing_increment)
+                (part.start_seconds, part.cost_per_minute_e8, part.billing_increment)
                 for part in rate.intervals
             ],
             _pair(rate.effective_from_ns),

@@ -287,6 +287,7 @@ def built(builder: ratingcore.DeckBuilder, tenant: Tenant, revision: int) -> Ten
         tenant.country_code,
         tenant.national_prefix,
         tenant.international_prefix,
+        tenant.cost_decimals,
     )
     return TenantDeck(tenant, deck, revision)
 

@@ -1,8 +1,9 @@
 """What the ledger's digests of pricings and reversals are of. (Those of CDRs come from the rating
 core: ratingcore/rowdigest.pyx.)
 
-The digests are stored, and auditors compute them by themselves: they must never change. All numbers
-are little-endian 64-bit integers.
+The digests are stored, and auditors compute them by themselves: a format that was ever written must
+never change. New digests are of format 2, in which the rest of a cost behind its whole units is in
+10^-8; in format 1 it is in 10^-4. All numbers are little-endian 64-bit integers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class PricedRow(NamedTuple):
     status: int  # from here on the CDR's
     bill_seconds: int
     cost_units: int
-    cost_fraction_e4: int
+    cost_fraction_e8: int
     rate_version_id: int  # 0: none
     new_rate_revision: int
 
@@ -37,31 +38,47 @@ class ReversedRow(NamedTuple):
     tenant_id: int
     started_at_ns: int
     cost_units: int | None  # None: the CDR had no cost
-    cost_fraction_e4: int | None
+    cost_fraction_e8: int | None
     created_at_ns: int
     upload_id: int | None  # None: no upload brought the CDR
     reason: str
     requested_by: str
 
 
+# The format of new digests.
+FORMAT = 2
+
 _PRICED = struct.Struct("<11q")
 _REVERSED = struct.Struct("<9q")
 
 
-def digest_of_pricings(rows: Iterable[PricedRow]) -> bytes:
-    """SHA-256 over the rows, one after the other: their eleven numbers."""
-    hashed = hashlib.sha256(b"tollwire.pricings.1")
+_E4 = 10_000
+
+
+def digest_of_pricings(rows: Iterable[PricedRow], format_: int = FORMAT) -> bytes:
+    """SHA-256 over the rows, one after the other: their eleven numbers. b"": a row holds what the
+    format has no place for."""
+    hashed = hashlib.sha256(b"tollwire.pricings.%d" % format_)
     for row in rows:
+        if format_ == 1:
+            if row.cost_fraction_e8 % _E4:
+                return b""
+            row = row._replace(cost_fraction_e8=row.cost_fraction_e8 // _E4)
         hashed.update(_PRICED.pack(*row))
     return hashed.digest()
 
 
-def digest_of_reversals(rows: Iterable[ReversedRow]) -> bytes:
+def digest_of_reversals(rows: Iterable[ReversedRow], format_: int = FORMAT) -> bytes:
     """SHA-256 over the rows, one after the other: seven numbers (0 for a cost that there is not),
     1 or 0 for whether there is a cost, the upload (0 for none), and the two texts, which hold no
-    NUL, with a NUL after each."""
-    hashed = hashlib.sha256(b"tollwire.reversals.1")
+    NUL, with a NUL after each. b"": a row holds what the format has no place for."""
+    hashed = hashlib.sha256(b"tollwire.reversals.%d" % format_)
     for id_, cdr_id, tenant_id, started, units, fraction, created, upload_id, reason, by in rows:
+        if format_ == 1 and fraction:
+            # Costs of reversals are below 0, and so is the rest.
+            if fraction % _E4:
+                return b""
+            fraction = -(-fraction // _E4)
         numbers = _REVERSED.pack(
             *(id_, cdr_id, tenant_id, started, units or 0, fraction or 0, created),
             *(units is not None, upload_id or 0),

@@ -15,7 +15,7 @@ from service.cdrs import check_one, unknown_cdr
 from service.decks import built, tenant_not_found
 from service.errors import NotFound, Reason
 from service.model import Cdr, RatingStatus, UnratedReason
-from service.money import format_e4
+from service.money import cost_e8, decimals_of, format_cost
 from service.record_model import (
     CdrDifference,
     ExplainedCdr,
@@ -110,18 +110,20 @@ def _differences(deck: ratingcore.Deck, cdr: Cdr) -> Iterator[CdrDifference]:
     reason = ""
     if rating.status == ratingcore.UNRATED:
         reason = UnratedReason(rating.unrated_reason).name
+    decimals = cdr.tenant.cost_decimals
+    cost = None if rating.cost_scaled is None else cost_e8(rating.cost_scaled, decimals)
     computed = {
         "status": status,
         "unrated_reason": reason,
         "bill_seconds": str(rating.bill_seconds) if is_priced else "",
-        "cost": _cost(rating.cost_e4 if is_priced else None),
+        "cost": _cost(cost if is_priced else None, decimals),
         "rate": _version(rating.version_id if rating.status == ratingcore.RATED else 0),
     }
     stored = {
         "status": cdr.status.name,
         "unrated_reason": cdr.unrated_reason.name if cdr.unrated_reason else "",
         "bill_seconds": "" if cdr.bill_seconds is None else str(cdr.bill_seconds),
-        "cost": _cost(cdr.cost_e4),
+        "cost": _cost(cdr.cost_e8, decimals),
         "rate": _version(cdr.rate.version_id if cdr.rate else 0),
     }
     for field, value in stored.items():
@@ -135,8 +137,10 @@ def _differences(deck: ratingcore.Deck, cdr: Cdr) -> Iterator[CdrDifference]:
             )
 
 
-def _cost(cost_e4: int | None) -> str:
-    return "" if cost_e4 is None else format_e4(cost_e4)
+def _cost(amount_e8: int | None, decimals: int) -> str:
+    if amount_e8 is None:
+        return ""
+    return format_cost(amount_e8, max(decimals, decimals_of(amount_e8)))
 
 
 def _version(version_id: int) -> str:

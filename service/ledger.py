@@ -251,7 +251,7 @@ class _Walk:
 def _hash(last_hash: bytes, entry: Entry) -> bytes:
     return ledger.entry_hash(
         *(last_hash, entry.chain, entry.seq, entry.kind, entry.first_id, entry.row_count),
-        *(entry.created_at_ns, entry.digest),
+        *(entry.created_at_ns, entry.digest, entry.format),
     )
 
 
@@ -268,6 +268,7 @@ def _is_entry(entry: Entry) -> bool:
     return (
         all(isinstance(number, int) for number in numbers)
         and entry.kind in set(EntryKind)
+        and entry.format in ledger.FORMATS
         and _is_hash(entry.digest)
         and _is_hash(entry.hash)
     )

@@ -44,8 +44,9 @@ class Rows(Protocol):
         """What is wrong with the rows from position ``begin`` until before ``end`` whatever their
         digest is."""
 
-    def digest(self, begin: int, end: int) -> bytes:
-        """Of these rows, which have no faults."""
+    def digest(self, begin: int, end: int, format_: int) -> bytes:
+        """Of these rows, which have no faults, in a format of the ledger. b"": one of them holds
+        what the format has no place for."""
 
 
 class CdrRows:
@@ -77,8 +78,8 @@ class CdrRows:
     def faults(self, begin: int, end: int) -> Iterator[str]:
         return (text for at, text in self._faults.items() if begin <= at < end)
 
-    def digest(self, begin: int, end: int) -> bytes:
-        return digest_of_stored(self._rows, begin, end)
+    def digest(self, begin: int, end: int, format_: int) -> bytes:
+        return digest_of_stored(self._rows, begin, end, format_)
 
 
 class PricingRows:
@@ -93,10 +94,11 @@ class PricingRows:
             if not (all(map(_is_int, row[:-2])) and _is_int(row[-1]) and _is_id(row[-2])):
                 yield f"pricing {row.id} is of CDR {row.cdr_id}, which is not there or has no price"
 
-    def digest(self, begin: int, end: int) -> bytes:
-        return digest_of_pricings(
+    def digest(self, begin: int, end: int, format_: int) -> bytes:
+        rows = (
             row._replace(rate_version_id=row.rate_version_id or 0) for row in self._rows[begin:end]
         )
+        return digest_of_pricings(rows, format_)
 
 
 class ReversalRows:
@@ -109,7 +111,7 @@ class ReversalRows:
     def faults(self, begin: int, end: int) -> Iterator[str]:
         for row in self._rows[begin:end]:
             numbers = (row.cdr_id, row.tenant_id, row.started_at_ns, row.created_at_ns)
-            cost = (row.cost_units, row.cost_fraction_e4)
+            cost = (row.cost_units, row.cost_fraction_e8)
             texts = (row.reason, row.requested_by)
             if not (
                 all(map(_is_int, numbers))
@@ -119,8 +121,8 @@ class ReversalRows:
             ):
                 yield f"reversal {row.id} has values that none can have"
 
-    def digest(self, begin: int, end: int) -> bytes:
-        return digest_of_reversals(self._rows[begin:end])
+    def digest(self, begin: int, end: int, format_: int) -> bytes:
+        return digest_of_reversals(self._rows[begin:end], format_)
 
 
 def _is_int(value: object) -> bool:
@@ -268,6 +270,8 @@ class RowCheck:
     def _wrong(self, entry: Entry, end_id: int) -> str:
         if not (_is_int(entry.first_id) and _is_int(entry.row_count)):
             return "the entry has values that none can have"
+        if entry.format not in ledger.FORMATS:
+            return f"this release does not know the format {entry.format!r} of the entry"
         if not 0 < entry.first_id <= MAX_ID - MAX_ENTRY_ROWS:
             return f"no {self._of.noun} have ids from {entry.first_id} on"
         if not 0 < entry.row_count <= MAX_ENTRY_ROWS:
@@ -289,7 +293,7 @@ class RowCheck:
             self._differs(
                 entry, f"{end - begin} of its {entry.row_count} {self._of.noun} are there"
             )
-        elif not faults and rows.digest(begin, end) != entry.digest:
+        elif not faults and rows.digest(begin, end, entry.format) != entry.digest:
             self._differs(entry, f"its {self._of.noun} are not what was written")
         self.rows_checked += end - begin
         self._pass(entry)

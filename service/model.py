@@ -5,7 +5,7 @@ This module knows no gRPC, no SQL and no rating core. Enum values equal those on
 compares them with the compiled descriptors. What stands around the record of calls (uploads,
 corrections, proof) has its types in service.record_model.
 
-Units: money is an integer scaled by 10**4 (``…_e4``), times are integer nanoseconds since the Unix
+Units: money is an integer scaled by 10**8 (``…_e8``), times are integer nanoseconds since the Unix
 epoch (``…_ns``), durations are whole seconds (``…_seconds``).
 """
 
@@ -20,8 +20,10 @@ from service.request import Role, Scope
 
 T = TypeVar("T")
 
-MAX_PRICE_E4 = 99_999_999_9999
-MAX_COST_E4 = 999_999_999_999_999_9999
+MAX_PRICE_E8 = 99_999_999_99999999
+MIN_COST_DECIMALS = 4
+MAX_COST_DECIMALS = 8
+MAX_COST_E8 = 999_999_999_999_999_99990000  # with 4 decimals; with more it is lower
 MAX_DURATION_SECONDS = 2_147_483_647
 MAX_BILLING_INCREMENT = 86_400
 MAX_PREFIX_DIGITS = 32
@@ -108,6 +110,7 @@ class Tenant:
     national_prefix: str = ""
     international_prefix: str = ""
     created_at_ns: int = 0
+    cost_decimals: int = MIN_COST_DECIMALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class Interval:
     """A later part of a call with a price of its own, from ``start_seconds`` on."""
 
     start_seconds: int
-    cost_per_minute_e4: int
+    cost_per_minute_e8: int
     billing_increment: int
 
 
@@ -141,9 +144,9 @@ class Rate:
     tenant_id: int = 0
     prefix: str = ""
     destination: str = ""
-    cost_per_minute_e4: int = 0
+    cost_per_minute_e8: int = 0
     billing_increment: int = 60
-    connect_fee_e4: int = 0
+    connect_fee_e8: int = 0
     minimum_seconds: int = 0
     intervals: tuple[Interval, ...] = ()
     effective_from_ns: int | None = None
@@ -201,7 +204,7 @@ class BadCall:
 
 @dataclass(frozen=True, slots=True)
 class RatedCall:
-    """What rating made of one call. UNRATED has neither ``bill_seconds`` nor ``cost_e4``.
+    """What rating made of one call. UNRATED has neither ``bill_seconds`` nor ``cost_e8``.
 
     ``error`` is set where the call could not be considered at all; ``status`` is then UNRATED and
     ``unrated_reason`` None. ``version_id`` names the state of the rate that priced the call.
@@ -211,15 +214,16 @@ class RatedCall:
     status: RatingStatus
     unrated_reason: UnratedReason | None = None
     bill_seconds: int | None = None
-    cost_e4: int | None = None
+    cost_e8: int | None = None
     rate_id: int = 0
     version_id: int = 0
     matched_prefix: str = ""
     destination: str = ""
-    cost_per_minute_e4: int | None = None
+    cost_per_minute_e8: int | None = None
     billing_increment: int = 0
     rate_revision: int = 0
     error: BadCall | None = None
+    cost_decimals: int = MIN_COST_DECIMALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +263,12 @@ class ReversalRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reversal:
-    """The entry that takes a CDR back. ``cost_e4`` is the CDR's with the sign changed; None where
+    """The entry that takes a CDR back. ``cost_e8`` is the CDR's with the sign changed; None where
     it has none."""
 
     id: int
     request: ReversalRequest
-    cost_e4: int | None
+    cost_e8: int | None
     created_at_ns: int
 
 
@@ -280,12 +284,13 @@ class Cdr:
     status: RatingStatus
     unrated_reason: UnratedReason | None
     bill_seconds: int | None
-    cost_e4: int | None
+    cost_e8: int | None
     rate: Rate | None
     rate_revision: int
     upload_id: int
     created_at_ns: int
     reversal: Reversal | None = None
+    generation: int = 0  # how many CDRs of the call_id were recorded, and reversed, before
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +368,7 @@ class UsageTotals(NamedTuple):
     answered: int = 0
     duration_seconds: int = 0
     bill_seconds: int = 0
-    cost_e4: int = 0
+    cost_e8: int = 0
     unrated: int = 0
 
     def plus(self, other: UsageTotals) -> UsageTotals:
@@ -376,12 +381,13 @@ class UsageTotals(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class UsageRow:
     """CDRs with the same keys and currency: ``billed`` is all of them, ``corrected`` those that
-    are not reversed."""
+    are not reversed. Both costs are exact with ``cost_decimals``."""
 
     keys: tuple[str, ...]
     currency: str
     billed: UsageTotals
     corrected: UsageTotals
+    cost_decimals: int = MIN_COST_DECIMALS
 
 
 @dataclass(frozen=True, slots=True)

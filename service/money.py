@@ -1,6 +1,6 @@
-"""Exact money: decimal text to integers scaled by 10**4 and back, and the currencies there are.
+"""Exact money: decimal text to integers scaled by 10**8 and back, and the currencies there are.
 
-Knows no rounding: a price with more than 4 decimals is refused (the limits of the rating rules),
+Knows no rounding: a price with more than 8 decimals is refused (the limits of the rating rules),
 and costs are rounded once, by the rating core.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-from service.model import MAX_PRICE_E4
+from service.model import MAX_COST_DECIMALS, MAX_PRICE_E8, MIN_COST_DECIMALS
 
 _PRICE = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
-_MAX_UNITS_DIGITS = len(str(MAX_PRICE_E4 // 10_000))
+_MAX_UNITS_DIGITS = len(str(MAX_PRICE_E8 // 10**8))
 _SHOWN_CHARS = 40
 
 # The active codes of ISO 4217 (list one, 1 January 2026) that money can be owed in: without the
@@ -29,30 +29,57 @@ CURRENCIES = frozenset(_CODES.split())
 
 
 def parse_price(text: str) -> int:
-    """The price in ``text``, scaled by 10**4: "0.012" is 120.
+    """The price in ``text``, scaled by 10**8: "0.012" is 1200000.
 
-    Only ASCII digits with at most 4 decimals after one point: no sign, exponent, separator, space.
-    ValueError says what is wrong; it also refuses what is above 99999999.9999.
+    Only ASCII digits with at most 8 decimals after one point, zeros at the end not counted: no
+    sign, exponent, separator, space. ValueError says what is wrong; it also refuses what is above
+    99999999.99999999.
     """
     match = _PRICE.fullmatch(text)
     if match is None:
         raise ValueError(
             f"must be a decimal number such as 0.0120, without sign or commas; got {_show(text)}"
         )
-    units, decimals = match[1].lstrip("0"), match[2] or ""
-    if len(decimals) > 4:
+    units, decimals = match[1].lstrip("0"), (match[2] or "").rstrip("0")
+    if len(decimals) > MAX_COST_DECIMALS:
         raise ValueError(
-            f"must have at most 4 decimals, because it is never rounded; got {_show(text)}"
+            f"must have at most {MAX_COST_DECIMALS} decimals, because it is never rounded; got"
+            f" {_show(text)}"
         )
     if len(units) > _MAX_UNITS_DIGITS:
-        raise ValueError(f"must be 0 to {format_e4(MAX_PRICE_E4)}; got {_show(text)}")
-    return int(units or "0") * 10_000 + int(decimals.ljust(4, "0"))
+        raise ValueError(f"must be 0 to {format_price(MAX_PRICE_E8)}; got {_show(text)}")
+    return int(units or "0") * 10**8 + int(decimals.ljust(8, "0"))
 
 
-def format_e4(amount_e4: int) -> str:
-    """``amount_e4`` as decimal text with exactly 4 decimals: 120 is "0.0120", -1 is "-0.0001"."""
-    units, fraction = divmod(abs(amount_e4), 10_000)
-    return f"{'-' if amount_e4 < 0 else ''}{units}.{fraction:04d}"
+def format_price(price_e8: int) -> str:
+    """A price as decimal text, with 4 decimals at least and no zeros at the end beyond them:
+    2000000 is "0.0200", 137000 is "0.00137"."""
+    return format_cost(price_e8, decimals_of(price_e8))
+
+
+def format_cost(cost_e8: int, decimals: int) -> str:
+    """A cost as decimal text with exactly so many decimals, 4 to 8, which must hold all of it: with
+    4 of them 400000 is "0.0040", and -10000 is "-0.0001"."""
+    units, fraction = divmod(abs(cost_e8), 10**8)
+    text = f"{'-' if cost_e8 < 0 else ''}{units}.{fraction:08d}"
+    return text[: len(text) - (MAX_COST_DECIMALS - decimals)]
+
+
+def decimals_of(amount_e8: int) -> int:
+    """How many decimals hold all of an amount: 4 to 8."""
+    zeros = f"{abs(amount_e8) % 10**8:08d}"
+    return max(MIN_COST_DECIMALS, len(zeros.rstrip("0")))
+
+
+def cost_e8(cost_scaled: int, decimals: int) -> int:
+    """A cost of the rating core, which is scaled by 10**decimals."""
+    return int(cost_scaled) * int(10 ** (MAX_COST_DECIMALS - decimals))
+
+
+def max_cost_words(decimals: int) -> str:
+    """How high the costs of a tenant with so many decimals may be, in words."""
+    digits = 15 if decimals == MIN_COST_DECIMALS else 18 - decimals
+    return f"{digits} digits before the point, the limit of a tenant with cost_decimals {decimals}"
 
 
 def _show(text: str) -> str:

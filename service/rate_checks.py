@@ -18,12 +18,12 @@ from service.model import (
     MAX_INTERVALS,
     MAX_NAME_CHARS,
     MAX_PREFIX_DIGITS,
-    MAX_PRICE_E4,
+    MAX_PRICE_E8,
     MAX_TIMESTAMP_NS,
     MIN_TIMESTAMP_NS,
     Rate,
 )
-from service.money import format_e4
+from service.money import format_price
 
 
 def check_rate(rate: Rate) -> list[FieldViolation]:
@@ -39,9 +39,9 @@ def check_terms(rate: Rate) -> list[FieldViolation]:
         len(rate.prefix) <= MAX_PREFIX_DIGITS
         and len(rate.destination) <= MAX_NAME_CHARS
         and "\0" not in rate.destination
-        and 0 <= rate.cost_per_minute_e4 <= MAX_PRICE_E4
+        and 0 <= rate.cost_per_minute_e8 <= MAX_PRICE_E8
         and 1 <= rate.billing_increment <= MAX_BILLING_INCREMENT
-        and 0 <= rate.connect_fee_e4 <= MAX_PRICE_E4
+        and 0 <= rate.connect_fee_e8 <= MAX_PRICE_E8
         and 0 <= rate.minimum_seconds <= MAX_DURATION_SECONDS
         and not rate.intervals
         and rate.effective_from_ns is None
@@ -51,9 +51,9 @@ def check_terms(rate: Rate) -> list[FieldViolation]:
     return [
         *_check_prefix(rate.prefix),
         *check_text("destination", rate.destination, MAX_NAME_CHARS),
-        *_check_price("cost_per_minute", rate.cost_per_minute_e4),
+        *_check_price("cost_per_minute", rate.cost_per_minute_e8),
         *check_number("billing_increment", rate.billing_increment, 1, MAX_BILLING_INCREMENT),
-        *_check_price("connect_fee", rate.connect_fee_e4),
+        *_check_price("connect_fee", rate.connect_fee_e8),
         *check_number("minimum_seconds", rate.minimum_seconds, 0, MAX_DURATION_SECONDS),
         *_check_intervals(rate),
         *_check_window(rate),
@@ -77,10 +77,10 @@ def _check_prefix(prefix: str) -> Iterator[FieldViolation]:
         )
 
 
-def _check_price(field: str, price_e4: int) -> Iterator[FieldViolation]:
-    if not 0 <= price_e4 <= MAX_PRICE_E4:
+def _check_price(field: str, price_e8: int) -> Iterator[FieldViolation]:
+    if not 0 <= price_e8 <= MAX_PRICE_E8:
         yield FieldViolation(
-            field, f"must be 0 to {format_e4(MAX_PRICE_E4)}, got {format_e4(price_e4)}"
+            field, f"must be 0 to {format_price(MAX_PRICE_E8)}, got {format_price(price_e8)}"
         )
 
 
@@ -98,7 +98,7 @@ def _check_intervals(rate: Rate) -> Iterator[FieldViolation]:
         yield from check_number(field, start, 1, MAX_DURATION_SECONDS)
         if index and 1 <= start <= last_start:
             yield FieldViolation(field, f"must be above the one before, {last_start}; got {start}")
-        yield from _check_price(f"{path}.cost_per_minute", interval.cost_per_minute_e4)
+        yield from _check_price(f"{path}.cost_per_minute", interval.cost_per_minute_e8)
         yield from check_number(
             f"{path}.billing_increment", interval.billing_increment, 1, MAX_BILLING_INCREMENT
         )

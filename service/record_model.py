@@ -37,13 +37,14 @@ class UploadReversal:
 
 @dataclass(frozen=True, slots=True)
 class ReversedCost:
-    """CDRs of one currency that are taken back, and what they cost. ``unrated`` of them have no
-    cost."""
+    """CDRs of one currency that are taken back, and what they cost, exact with ``cost_decimals``.
+    ``unrated`` of them have no cost."""
 
     currency: str
     cdrs: int
-    cost_e4: int
+    cost_e8: int
     unrated: int
+    cost_decimals: int = 4
 
 
 @dataclass(frozen=True, slots=True)

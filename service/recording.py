@@ -26,6 +26,7 @@ from service import scopes, signals
 from service.decks import Decks
 from service.errors import NotFound, Reason
 from service.model import Call
+from service.money import max_cost_words
 from service.request import Scope
 from service.storage import cdrs, ledger
 from service.storage.cdrs import CONTENT_FIELDS, Content, Key, Recorded
@@ -113,7 +114,7 @@ class Recorder:
         if too_dear:
             in_the_way = cdrs.find(connection, map(records.key, too_dear))
             new, old, too_dear = split(records, order, in_the_way)
-            refusals += [_overflow(records, position) for position in too_dear]
+            refusals += [_overflow(records, position, decks) for position in too_dear]
         rows = Rows(records, new, upload_id, self._clock_ns())
         inserted = cdrs.insert_new(connection, rows)
         in_the_way |= inserted.in_the_way
@@ -267,12 +268,13 @@ def _unknown_parties(
     ]
 
 
-def _overflow(records: Records, position: int) -> Refusal:
+def _overflow(records: Records, position: int, decks: Mapping[int, ratingcore.Deck]) -> Refusal:
+    decimals = decks[records.key(position)[0]].cost_decimals
     return Refusal(
         position,
         records.call_id(position),
         Reason.COST_OVERFLOW,
-        "duration_seconds: the cost would pass 15 digits before the point",
+        f"duration_seconds: the cost would pass {max_cost_words(decimals)}",
     )
 
 

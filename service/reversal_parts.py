@@ -15,6 +15,7 @@ from service.checks import check_id, check_text
 from service.decks import tenant_not_found
 from service.errors import FieldViolation, NotFound, Reason
 from service.model import MAX_BATCH_CALLS, MAX_CALL_ID_CHARS, CdrFilter
+from service.money import decimals_of
 from service.record_model import ReversalProgress, ReversedCost
 from service.storage import cdr_lists, reversals
 from service.storage.engine import Connection
@@ -86,7 +87,7 @@ def chunks_of_a_part(
 
 class _Sum(NamedTuple):
     cdrs: int = 0
-    cost_e4: int = 0
+    cost_e8: int = 0
     unrated: int = 0
 
 
@@ -96,14 +97,14 @@ class Totals:
     def __init__(self) -> None:
         self.cdrs = 0
         self._by_tenant: dict[int, _Sum] = {}
-        self._currencies: dict[int, str] = {}
+        self._currencies: dict[int, tuple[str, int]] = {}
 
-    def add(self, tenant_id: int, cdrs: int, cost_e4: int, unrated: int) -> None:
+    def add(self, tenant_id: int, cdrs: int, cost_e8: int, unrated: int) -> None:
         """Count CDRs that are reversed by this request."""
         if cdrs:
             before = self._by_tenant.get(tenant_id, _Sum())
             self._by_tenant[tenant_id] = _Sum(
-                before.cdrs + cdrs, before.cost_e4 + cost_e4, before.unrated + unrated
+                before.cdrs + cdrs, before.cost_e8 + cost_e8, before.unrated + unrated
             )
 
     def look_up_currencies(
@@ -116,13 +117,16 @@ class Totals:
 
     def progress(self, *, done: bool) -> ReversalProgress:
         by_currency: dict[str, _Sum] = {}
+        decimals: dict[str, int] = {}
         for tenant_id, one in self._by_tenant.items():
-            currency = self._currencies[tenant_id]
+            currency, own_decimals = self._currencies[tenant_id]
+            decimals[currency] = max(own_decimals, decimals.get(currency, 0))
             before = by_currency.get(currency, _Sum())
             by_currency[currency] = _Sum(*map(sum, zip(before, one, strict=True)))
         reversed_now = sum(one.cdrs for one in self._by_tenant.values())
         costs = tuple(
-            ReversedCost(currency, *by_currency[currency]) for currency in sorted(by_currency)
+            ReversedCost(currency, *sums, max(decimals[currency], decimals_of(sums.cost_e8)))
+            for currency, sums in sorted(by_currency.items())
         )
         return ReversalProgress(self.cdrs, reversed_now, self.cdrs - reversed_now, costs, done)
 
@@ -131,7 +135,7 @@ def cost_taken_back(row: Any) -> tuple[int, int]:
     """What the CDR of a reversal's row cost, and 1 where it has no cost, else 0."""
     if row.cost_units is None:
         return 0, 1
-    return -(row.cost_units * 10_000 + row.cost_fraction_e4), 0
+    return -(row.cost_units * 10**8 + row.cost_fraction_e8), 0
 
 
 def check_chosen(wanted: CdrFilter) -> Iterator[FieldViolation]:

@@ -148,7 +148,7 @@ class Reversals:
                 return False
             for found in reversals.sums(connection, *part):
                 totals.cdrs += found.cdrs
-                totals.add(found.tenant_id, found.standing, found.cost_e4, found.unrated)
+                totals.add(found.tenant_id, found.standing, found.cost_e8, found.unrated)
             totals.look_up_currencies(connection)
         return True
 

@@ -23,7 +23,15 @@ from service.errors import (
     Reason,
     invalid_field,
 )
-from service.model import MAX_EXTENSION_NUMBER_CHARS, MAX_NAME_CHARS, Extension, Page, Tenant
+from service.model import (
+    MAX_COST_DECIMALS,
+    MAX_EXTENSION_NUMBER_CHARS,
+    MAX_NAME_CHARS,
+    MIN_COST_DECIMALS,
+    Extension,
+    Page,
+    Tenant,
+)
 from service.money import CURRENCIES
 from service.storage import decks as stored_decks
 from service.storage import ids, rates
@@ -50,6 +58,14 @@ def check_tenant(tenant: Tenant) -> list[FieldViolation]:
                 "currency",
                 "must be an active ISO 4217 code in upper case, such as USD;"
                 f" got {tenant.currency[:10]!r}",
+            )
+        )
+    if not MIN_COST_DECIMALS <= tenant.cost_decimals <= MAX_COST_DECIMALS:
+        found.append(
+            FieldViolation(
+                "cost_decimals",
+                f"must be {MIN_COST_DECIMALS} to {MAX_COST_DECIMALS}, or 0 for"
+                f" {MIN_COST_DECIMALS}; got {tenant.cost_decimals}",
             )
         )
     if tenant.national_prefix and not tenant.country_code:

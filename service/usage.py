@@ -20,6 +20,7 @@ from service import scopes
 from service.checks import check_id, check_period, refuse
 from service.errors import FieldViolation
 from service.model import (
+    MIN_COST_DECIMALS,
     Direction,
     Disposition,
     UnratedReason,
@@ -28,6 +29,7 @@ from service.model import (
     UsageRow,
     UsageTotals,
 )
+from service.money import decimals_of
 from service.storage import usage
 from service.storage.engine import Database
 from service.storage.limits import Work
@@ -36,6 +38,7 @@ from service.storage.usage import DAY_SECONDS, HOUR_SECONDS, Group, OffsetFrom
 _NS = 10**9
 _EPOCH = date(1970, 1, 1)
 _NOTHING = UsageTotals()
+_Place = tuple[tuple[str, ...], str]  # keys, currency
 _TIMES = {UsageDimension.DAY, UsageDimension.HOUR, UsageDimension.MONTH}
 
 
@@ -63,14 +66,24 @@ class Usage:
             groups = usage.add_up(*asked)
             taken_back = usage.add_up(*asked, only_reversed=True)
             if not groups and not query.group_by:
-                currency = usage.currency(connection, query.tenant_id, within) or ""
-                groups = [Group({}, currency, UsageTotals())]
+                currency = usage.currency(connection, query.tenant_id, within)
+                name, decimals = currency or ("", MIN_COST_DECIMALS)
+                groups = [Group({}, name, UsageTotals(), decimals)]
         billed = _merged(query.group_by, groups)
         reversed_ = _merged(query.group_by, taken_back)
         return [
-            UsageRow(keys, currency, sums, sums.minus(reversed_.get((keys, currency), _NOTHING)))
-            for (keys, currency), sums in sorted(billed.items())
+            _row(place, billed[place], reversed_.get(place, (_NOTHING, 0))[0])
+            for place in sorted(billed)
         ]
+
+
+def _row(place: _Place, billed: tuple[UsageTotals, int], reversed_: UsageTotals) -> UsageRow:
+    """Its costs have the most decimals that one of the tenants has now, and more where an exact sum
+    over their history needs more."""
+    sums, decimals = billed
+    corrected = sums.minus(reversed_)
+    needed = max(decimals_of(sums.cost_e8), decimals_of(corrected.cost_e8))
+    return UsageRow(*place, sums, corrected, max(decimals, needed))
 
 
 def _check(query: UsageQuery) -> None:
@@ -123,12 +136,14 @@ def _offset_at(zone: ZoneInfo, seconds: int) -> int:
 
 def _merged(
     dimensions: Sequence[UsageDimension], groups: Sequence[Group]
-) -> dict[tuple[tuple[str, ...], str], UsageTotals]:
-    """The sums by keys and currency. Groups with one key, as the days of a month, become one."""
-    totals: dict[tuple[tuple[str, ...], str], UsageTotals] = {}
+) -> dict[_Place, tuple[UsageTotals, int]]:
+    """The sums by keys and currency, and the most cost_decimals of their tenants. Groups with one
+    key, as the days of a month, become one."""
+    totals: dict[_Place, tuple[UsageTotals, int]] = {}
     for group in groups:
         place = (tuple(_key(dimension, group.shared) for dimension in dimensions), group.currency)
-        totals[place] = totals.get(place, _NOTHING).plus(group.sums)
+        sums, decimals = totals.get(place, (_NOTHING, MIN_COST_DECIMALS))
+        totals[place] = (sums.plus(group.sums), max(decimals, group.cost_decimals))
     return totals
 
 

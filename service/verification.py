@@ -22,7 +22,7 @@ from service import scopes
 from service.checks import check_id, check_period, refuse
 from service.decks import tenant_not_found
 from service.model import RatingStatus, UnratedReason
-from service.money import format_e4
+from service.money import decimals_of, format_cost, format_price
 from service.record_model import CdrDifference, VerificationFilter, VerificationProgress
 from service.storage import kept_rates, stored_rows
 from service.storage.engine import Connection, Database
@@ -43,7 +43,7 @@ _SHOWN_AS = {
     "ended_at_ns": "ended_at",
     "created_at_ns": "created_at",
     "cost_units": "cost",
-    "cost_fraction_e4": "cost",
+    "cost_fraction_e8": "cost",
     "rate_version_id": "rate",
 }
 # Of each finding the field, and what is wrong.
@@ -64,7 +64,7 @@ _WORDS = {
     Finding.PREFIX: ("destination_number", "it does not begin with the prefix of the rate"),
     Finding.BILL_SECONDS: ("bill_seconds", "the kept rate bills other seconds"),
     Finding.COST: ("cost", "the kept rate makes another cost"),
-    Finding.TOO_DEAR: ("cost", "by the kept rate it would pass 15 digits before the point"),
+    Finding.TOO_DEAR: ("cost", "by the kept rate it would pass the limit of the tenant's costs"),
 }
 
 
@@ -215,14 +215,17 @@ def _difference(rows: StoredRows, position: int, finding: Finding, value: int) -
 def _both(rows: StoredRows, position: int, finding: Finding, value: int) -> tuple[object, str]:
     """What is stored, and what it must be where that can be said."""
     content = rows.records.content(position)
-    status, reason, bill_seconds, units, fraction_e4, version_id, revision = rows.records.outcome(
+    status, reason, bill_seconds, units, fraction_e8, version_id, revision = rows.records.outcome(
         position
     )
     field, _ = _WORDS[finding]
     if field == "cost":
-        assert units is not None and fraction_e4 is not None
-        stored = format_e4(units * 10_000 + fraction_e4)
-        return stored, format_e4(value) if finding is Finding.COST else ""
+        assert units is not None and fraction_e8 is not None
+        stored_e8 = units * 10**8 + fraction_e8
+        if finding is not Finding.COST:
+            return format_price(stored_e8), ""
+        decimals = max(decimals_of(stored_e8), decimals_of(value))
+        return format_cost(stored_e8, decimals), format_cost(value, decimals)
     if field == "bill_seconds":
         return bill_seconds, str(value)
     if field == "status":

@@ -9,16 +9,18 @@ length of prefix, ``fractions.Fraction`` for all money, plain integers of nanose
 ``normalize_prefix(prefix)`` -> the digits of a rate's prefix, or None for a text that is none.
 ``OracleRate`` -> one rate, in plain fields; money is a Fraction (or anything Fraction takes).
 ``OracleInterval`` -> a later part of a call with its own price (rule 7).
-``OracleDeck(rates, rounding, country_code, national_prefix, international_prefix)``
+``OracleDeck(rates, rounding, country_code, national_prefix, international_prefix, cost_decimals)``
     ``.rate(number, started_at_ns, duration_seconds, billable)`` -> ``OracleResult``.
 ``OracleResult`` -> ``status`` "RATED", "NOT_BILLABLE" or "UNRATED"; ``reason`` "", "NO_RATE",
-    "BLOCKED" or "INVALID_NUMBER"; ``bill_seconds`` and ``cost`` (a Fraction, already rounded to 4
-    decimals) or None; ``rate_index`` into the list of rates given, None where none matched;
-    ``refused`` True where the cost would pass 15 digits before the point: then there is a
-    ``rate_index`` and neither ``bill_seconds`` nor ``cost``, and ``status`` is "".
+    "BLOCKED" or "INVALID_NUMBER"; ``bill_seconds`` and ``cost`` (a Fraction, already rounded to
+    cost_decimals) or None; ``rate_index`` into the list of rates given, None where none matched;
+    ``refused`` True where the cost would pass its limit: then there is a ``rate_index`` and neither
+    ``bill_seconds`` nor ``cost``, and ``status`` is "".
 ``bill(rate, duration_seconds)`` -> (bill_seconds, exact cost before rounding) of rules 5 to 7.
-``round_cost(exact, rounding)`` -> the cost with 4 decimals (rule 8).
-``show(cost)`` -> "0.1386".
+``round_cost(exact, rounding, decimals)`` -> the cost with so many decimals (rules 6 and 8).
+``is_refused(cost, decimals)`` -> whether it passes the limit of costs with so many decimals.
+``show(cost, decimals)`` -> "0.1386".
+``show_price(price)`` -> "0.0200", "0.00137".
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from fractions import Fraction
 SCHEMES = ("sips:", "sip:", "tel:")
 SEPARATORS = " -.()/"
 DIGITS = "0123456789"
+# By cost_decimals, how many digits a cost may have before the point.
+DIGITS_BEFORE_THE_POINT = {4: 15, 5: 13, 6: 12, 7: 11, 8: 10}
 
 
 def _strip(text: str) -> str:
@@ -142,9 +146,9 @@ def bill(rate: OracleRate, duration_seconds: int) -> tuple[int, Fraction]:
     return bill_seconds, cost
 
 
-def round_cost(exact: Fraction, rounding: str) -> Fraction:
+def round_cost(exact: Fraction, rounding: str, decimals: int = 4) -> Fraction:
     """Rule 8. ``rounding`` is HALF_UP, HALF_EVEN, UP or DOWN; ``exact`` is never below 0."""
-    scaled = exact * 10_000
+    scaled = exact * 10**decimals
     whole = scaled.numerator // scaled.denominator
     rest = scaled - whole
     half = Fraction(1, 2)
@@ -158,16 +162,28 @@ def round_cost(exact: Fraction, rounding: str) -> Fraction:
         up = False
     else:
         raise ValueError(rounding)
-    return Fraction(whole + 1 if up else whole, 10_000)
+    return Fraction(whole + 1 if up else whole, 10**decimals)
 
 
-def show(cost: Fraction) -> str:
-    """A cost that has at most 4 decimals, with exactly 4."""
-    scaled = cost * 10_000
+def is_refused(cost: Fraction, decimals: int) -> bool:
+    return cost >= 10 ** DIGITS_BEFORE_THE_POINT[decimals]
+
+
+def show(cost: Fraction, decimals: int = 4) -> str:
+    """A cost that has at most so many decimals, with exactly as many."""
+    scaled = cost * 10**decimals
     if scaled.denominator != 1:
-        raise ValueError(f"{cost} has more than 4 decimals")
-    digits = str(scaled.numerator).rjust(5, "0")
-    return f"{digits[:-4]}.{digits[-4:]}"
+        raise ValueError(f"{cost} has more than {decimals} decimals")
+    digits = str(scaled.numerator).rjust(decimals + 1, "0")
+    return f"{digits[:-decimals]}.{digits[-decimals:]}"
+
+
+def show_price(price: Fraction) -> str:
+    """A price of up to 8 decimals, with as many as it needs, but 4 at least."""
+    text = show(price, 8)
+    while text.endswith("0") and len(text.split(".")[1]) > 4:
+        text = text[:-1]
+    return text
 
 
 class OracleDeck:
@@ -180,9 +196,11 @@ class OracleDeck:
         country_code: str = "",
         national_prefix: str = "",
         international_prefix: str = "",
+        cost_decimals: int = 4,
     ) -> None:
         self.rates = list(rates)
         self.rounding = rounding
+        self.cost_decimals = cost_decimals
         self.dialling = (country_code, national_prefix, international_prefix)
         # length of prefix -> prefix -> indexes of the rates with it
         self.by_length: dict[int, dict[str, list[int]]] = {}
@@ -231,7 +249,7 @@ class OracleDeck:
         if self.rates[index].blocked:
             return OracleResult("UNRATED", "BLOCKED", rate_index=index)
         bill_seconds, exact = bill(self.rates[index], duration_seconds)
-        cost = round_cost(exact, self.rounding)
-        if cost >= 10**15:
+        cost = round_cost(exact, self.rounding, self.cost_decimals)
+        if is_refused(cost, self.cost_decimals):
             return OracleResult("", rate_index=index, refused=True)
         return OracleResult("RATED", "", bill_seconds, cost, index)

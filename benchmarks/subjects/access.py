@@ -68,7 +68,7 @@ def run(bench: Workbench) -> Iterator[Row]:
     with built(Settings(database=url)) as everything:
         subjects = everything.subjects
         subjects.tenants.create(Tenant(name="Bench"))
-        subjects.rates.create(Rate(tenant_id=TENANT_ID, prefix="44", cost_per_minute_e4=200))
+        subjects.rates.create(Rate(tenant_id=TENANT_ID, prefix="44", cost_per_minute_e8=200_0000))
         made = [
             subjects.tokens.create(Token("bench", Role.RATER, EVERY_TENANT))
             for _ in range(bench.size(TOKENS, 5))

@@ -18,9 +18,9 @@ from benchmarks import databases, load, rate_calls, serving
 from benchmarks.harness import Row, Spread, agreed, at_most, digest, timed
 from benchmarks.subjects.unary import sample
 from benchmarks.workbench import TENANT_ID, Workbench
-from benchmarks.workload import price_e4
+from benchmarks.workload import price_e8
 from ratingcore import Deck, DeckBuilder
-from service.money import format_e4
+from service.money import format_price
 from tollwire.v1.rating_service_pb2 import RateCallRequest, UpdateRateRequest
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
 from tollwire.v1.types_pb2 import Call, Rate, RatedCall
@@ -54,11 +54,11 @@ def _in_the_core(bench: Workbench) -> Row:
         return builder.build(2)
 
     ms = Spread.of(timed(change)() / 1e6 for _ in range(bench.size(51, 3)))
-    prices = {one.prefix: price_e4(one) for one in bench.rows} | {row.prefix: 12_345}
+    prices = {one.prefix: price_e8(one) for one in bench.rows} | {row.prefix: 12_345}
     same = agreed(
         "the changed deck",
         digest(sorted(prices.items())),
-        digest(sorted((rate.prefix, rate.cost_per_minute_e4) for rate in change())),
+        digest(sorted((rate.prefix, rate.cost_per_minute_e8) for rate in change())),
     )
     return Row("one rate of the real deck changed, in the core alone", "ms", ms, digest=same)
 
@@ -135,7 +135,7 @@ class _Changing:
     def once(self) -> float:
         """Milliseconds from the sending of the change until the last worker rates with it."""
         self._turn += 1
-        price = format_e4(10_000 + self._turn)
+        price = format_price((10_000 + self._turn) * 10_000)
         sent = threading.Barrier(len(self._workers) + 1)
 
         def until_seen(worker: RatingServiceStub) -> float:

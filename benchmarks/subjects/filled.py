@@ -128,14 +128,14 @@ class _Contest:
         if url == self.filled.bare_url:  # which has no index to find them by
             table = f"(SELECT * FROM cdrs ORDER BY id DESC LIMIT {len(work)}) AS newest"
         query = (
-            f"SELECT count(*), sum(cost_units * 10000 + cost_fraction_e4) FROM {table}"
+            f"SELECT count(*), sum(cost_units * 10000 + cost_fraction_e8 / 10000) FROM {table}"
             f" WHERE tenant_id = {tenant.id} AND started_at_ns >= {begin_ns}"
             f" AND started_at_ns < {begin_ns + HOUR_NS}"
         )
         with filling.connected(url) as connection:
-            count, cost_e4 = connection.execute(query).fetchone()
-        found = f"{count} rows, {cost_e4}"
-        self.costs.append(agreed("rows and costs", f"{len(work)} rows, {work.cost_e4}", found))
+            count, cost_scaled = connection.execute(query).fetchone()
+        found = f"{count} rows, {cost_scaled}"
+        self.costs.append(agreed("rows and costs", f"{len(work)} rows, {work.cost_scaled}", found))
 
 
 _HOURS = itertools.count(1)

@@ -103,7 +103,7 @@ def rate_rows(decks: Sequence[Sequence[DeckRow]]) -> list[tuple[object, ...]]:
     same = {
         "created_revision": 2,
         "retired_revision": None,
-        "connect_fee_e4": 0,
+        "connect_fee_e8": 0,
         "minimum_seconds": 0,
         "intervals": None,
         "effective_from_s": OPEN_FROM_S,
@@ -123,7 +123,7 @@ def rate_rows(decks: Sequence[Sequence[DeckRow]]) -> list[tuple[object, ...]]:
             "tenant_id": tenant_id,
             "prefix": row.prefix,
             "destination": row.destination,
-            "cost_per_minute_e4": workload.price_e4(row),
+            "cost_per_minute_e8": workload.price_e8(row),
             "billing_increment": row.billing_increment,
         }
         for number, (tenant_id, row) in enumerate(owned, 1)

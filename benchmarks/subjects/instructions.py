@@ -26,7 +26,7 @@ from benchmarks.native import LINE_BYTES, VALGRIND_HEADER, Lines, library, pass_
 from benchmarks.serving import environment
 from benchmarks.subjects.lookup import match
 from benchmarks.workbench import TENANT_ID, Workbench
-from benchmarks.workload import RealCalls, price_e4, real_calls, stream_messages, wire_calls
+from benchmarks.workload import RealCalls, price_e8, real_calls, stream_messages, wire_calls
 
 CACHES = ("--cache-sim=yes", "--D1=49152,12,64", "--LL=2097152,16,64")
 # What is counted, and in how many calls: a streamed message has as many as most have.
@@ -118,7 +118,7 @@ def _counted(
     counted.save(
         program,
         [
-            (number, number, row.prefix, row.destination, price_e4(row), row.billing_increment)
+            (number, number, row.prefix, row.destination, price_e8(row), row.billing_increment)
             for number, row in enumerate(bench.rows, 1)
         ],
         {

@@ -101,7 +101,7 @@ def _with_charge(bench: Workbench) -> Iterator[Row]:
     deck, calls = bench.deck, bench.calls
     columns = calls.rated(deck)
     check_charges(bench.rows, match(deck, calls), calls, columns)
-    same = digest(columns.status, columns.bill_seconds, columns.cost_e4)
+    same = digest(columns.status, columns.bill_seconds, columns.cost_scaled)
     for size, budget in ((len(calls), at_most(2)), (MESSAGE_CALLS, None)):
         yield _charged(deck, list(calls.parts(size)), bench.size(15, 3), budget, same)
 
@@ -135,15 +135,15 @@ def check_charges(
     rows: Sequence[DeckRow], lengths: bytes, calls: RealCalls, columns: Columns
 ) -> None:
     """The charges again, from the rules: rates without fee, minimum and intervals, HALF_UP."""
-    terms = {row.prefix: (workload.price_e4(row), row.billing_increment) for row in rows}
+    terms = {row.prefix: (workload.price_e8(row), row.billing_increment) for row in rows}
     costs, bills = [], []
     for number, length, duration in zip(calls.numbers, lengths, calls.durations, strict=True):
-        price_e4, increment = terms[number[:length]]
+        price_e8, increment = terms[number[:length]]
         billed = -(-duration // increment) * increment
         bills.append(billed)
-        costs.append((2 * billed * price_e4 + 60) // 120)
+        costs.append((2 * billed * price_e8 + 600_000) // 1_200_000)
     agreed(
         "charges",
-        digest(columns.bill_seconds.tolist(), columns.cost_e4.tolist()),
+        digest(columns.bill_seconds.tolist(), columns.cost_scaled.tolist()),
         digest(bills, costs),
     )

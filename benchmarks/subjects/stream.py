@@ -23,7 +23,7 @@ from benchmarks.harness import (
 from benchmarks.workbench import TENANT_ID, Workbench
 from benchmarks.workload import RealCalls
 from ratingcore import Columns
-from service.money import format_e4
+from service.money import cost_e8, format_cost
 from tollwire.v1.rating_service_pb2 import StreamRateCallsResponse
 from tollwire.v1.types_pb2 import RatedCall
 
@@ -124,9 +124,9 @@ def _essence(rated: RatedCall) -> tuple[str, int, int, str]:
 
 def expected_digest(real: RealCalls, ids: list[str], columns: Columns) -> str:
     rated = [
-        (call_id, status, seconds, format_e4(cost_e4))
-        for call_id, status, seconds, cost_e4 in zip(
-            ids, columns.status, columns.bill_seconds, columns.cost_e4, strict=True
+        (call_id, status, seconds, format_cost(cost_e8(cost_scaled, 4), 4))
+        for call_id, status, seconds, cost_scaled in zip(
+            ids, columns.status, columns.bill_seconds, columns.cost_scaled, strict=True
         )
     ]
     assert len(rated) == len(real)

@@ -9,7 +9,7 @@ import grpc
 from benchmarks import load, rate_calls, serving, workload
 from benchmarks.harness import Row, agreed, at_least, compared, digest, in_turns, over_baseline
 from benchmarks.workbench import TENANT_ID, Workbench
-from service.money import format_e4
+from service.money import cost_e8, format_cost
 from tollwire.v1.rating_service_pb2 import RateCallRequest
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
 from tollwire.v1.types_pb2 import Call
@@ -55,9 +55,9 @@ def sample(bench: Workbench, count: int) -> tuple[list[Call], str]:
     ids = [f"{number:016x}" for number in range(count)]
     columns = real.rated(bench.deck)
     expected = [
-        (call_id, seconds, format_e4(cost_e4))
-        for call_id, seconds, cost_e4 in zip(
-            ids, columns.bill_seconds, columns.cost_e4, strict=True
+        (call_id, seconds, format_cost(cost_e8(cost_scaled, 4), 4))
+        for call_id, seconds, cost_scaled in zip(
+            ids, columns.bill_seconds, columns.cost_scaled, strict=True
         )
     ]
     return workload.wire_calls(real, TENANT_ID, ids), digest(expected)

@@ -15,7 +15,7 @@ from service.cli.connection import Client
 from service.storage.record_tables import CdrRow
 from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest
 
-_SUM = "SELECT sum(cost_units * 10000 + cost_fraction_e4) FROM cdrs"
+_SUM = "SELECT sum(cost_units * 10000 + cost_fraction_e8 / 10000) FROM cdrs"
 
 
 def run(bench: Workbench) -> Iterator[Row]:
@@ -37,7 +37,7 @@ def _on(bench: Workbench, kind: str, ids_name: str, work: UploadWork) -> Iterato
         },
         bench.size(3, 1),
     )
-    same = digest(agreed("the sum of all costs", str(work.cost_e4), *costs))
+    same = digest(agreed("the sum of all costs", str(work.cost_scaled), *costs))
     yield from upload_work.compared(
         bench,
         kind,

@@ -63,6 +63,12 @@ def _tenant_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--rounding", type=EnumParameter(ROUNDING), help="Of costs. Default half-up."
             ),
+            click.option(
+                "--cost-decimals",
+                type=click.IntRange(4, 8),
+                metavar="4..8",
+                help="How many decimals costs are rounded to. Default 4.",
+            ),
             click.option("--country-code", metavar="DIGITS", help='Such as "49".'),
             click.option(
                 "--national-prefix",
@@ -98,6 +104,7 @@ TENANT_COLUMNS = (
     text("name", lambda t: t.name),
     exact("currency", lambda t: t.currency, 1),
     exact("rounding", lambda t: enum_name(ROUNDING, t.rounding), 2),
+    exact("decimals", lambda t: str(t.cost_decimals), 3),
     exact("country", lambda t: t.country_code, 3),
     exact("national", lambda t: t.national_prefix, 4),
     exact("international", lambda t: t.international_prefix, 5),

@@ -35,7 +35,7 @@ from service.storage.search import contains
 from service.storage.tables import ExtensionRow, RateVersionRow, TenantRow, TenantVersionRow
 from service.storage.tenants import tenant_from_row
 
-_E4 = 10_000
+_E8 = 10**8
 
 
 def page(
@@ -216,20 +216,21 @@ def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
             status=RatingStatus(row.status),
             unrated_reason=row.unrated_reason and UnratedReason(row.unrated_reason),
             bill_seconds=row.bill_seconds,
-            cost_e4=_cost_e4(row),
+            cost_e8=_cost_e8(row),
             rate=rates.get(row.rate_version_id),
             rate_revision=row.rate_revision,
             upload_id=row.upload_id or 0,
             created_at_ns=row.created_at_ns,
             reversal=reversals.get(row.id),
+            generation=row.generation,
         )
         for row in rows
     ]
 
 
-def _cost_e4(row: Any) -> int | None:
+def _cost_e8(row: Any) -> int | None:
     """The cost of a CDR or of a reversal, whose parts are both negative."""
-    return None if row.cost_units is None else row.cost_units * _E4 + row.cost_fraction_e4
+    return None if row.cost_units is None else row.cost_units * _E8 + row.cost_fraction_e8
 
 
 def _call(row: Any) -> Call:
@@ -299,7 +300,7 @@ def _reversals(connection: Connection, cdr_ids: Sequence[int]) -> dict[int, Reve
         row.cdr_id: Reversal(
             id=row.id,
             request=ReversalRequest(row.reason, row.requested_by),
-            cost_e4=_cost_e4(row),
+            cost_e8=_cost_e8(row),
             created_at_ns=row.created_at_ns,
         )
         for row in connection.execute(query)

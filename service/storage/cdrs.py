@@ -57,11 +57,11 @@ OUTCOME_FIELDS = (
     "unrated_reason",
     "bill_seconds",
     "cost_units",
-    "cost_fraction_e4",
+    "cost_fraction_e8",
     "rate_version_id",
     "rate_revision",
 )
-ROW_FIELDS = (*CONTENT_FIELDS, *OUTCOME_FIELDS, "upload_id", "created_at_ns")
+ROW_FIELDS = (*CONTENT_FIELDS, *OUTCOME_FIELDS, "upload_id", "created_at_ns", "generation")
 
 
 class NewRows(Protocol):

@@ -17,8 +17,8 @@ from service.storage import ids
 from service.storage.engine import Database
 from service.storage.rates import from_pair, intervals_to_text, note_change, to_pair
 
-# A rate as DeckBuilder.put takes it: version_id, rate_id, prefix, destination, cost_per_minute_e4,
-# billing_increment, connect_fee_e4, minimum_seconds, intervals, effective_from_ns,
+# A rate as DeckBuilder.put takes it: version_id, rate_id, prefix, destination, cost_per_minute_e8,
+# billing_increment, connect_fee_e8, minimum_seconds, intervals, effective_from_ns,
 # effective_to_ns, blocked.
 Row = tuple[Any, ...]
 
@@ -31,9 +31,9 @@ _COLUMNS = {
     "created_revision": "int8",
     "prefix": "text",
     "destination": "text",
-    "cost_per_minute_e4": "int8",
+    "cost_per_minute_e8": "int8",
     "billing_increment": "int4",
-    "connect_fee_e4": "int8",
+    "connect_fee_e8": "int8",
     "minimum_seconds": "int4",
     "intervals": "text",
     "effective_from_s": "int8",
@@ -118,14 +118,14 @@ def _rows(
     """In the order of _COLUMNS."""
     # fmt: off
     for (
-        version_id, rate_id, prefix, destination, price_e4, increment,
-        connect_fee_e4, minimum_seconds, intervals, from_ns, to_ns, blocked,
+        version_id, rate_id, prefix, destination, price_e8, increment,
+        connect_fee_e8, minimum_seconds, intervals, from_ns, to_ns, blocked,
     ) in rates:
         from_s, from_nanos = from_pair(from_ns)
         to_s, to_nanos = to_pair(to_ns)
         yield (
-            version_id, rate_id, tenant_id, revision, prefix, destination, price_e4, increment,
-            connect_fee_e4, minimum_seconds, intervals_to_text(intervals),
+            version_id, rate_id, tenant_id, revision, prefix, destination, price_e8, increment,
+            connect_fee_e8, minimum_seconds, intervals_to_text(intervals),
             from_s, from_nanos, to_s, to_nanos, blocked,
             known_since_ns.get(rate_id, now_ns), now_ns,
         )

@@ -22,9 +22,9 @@ _VERSION = (
     RateVersionRow.created_revision,
     RateVersionRow.retired_revision,
     RateVersionRow.prefix,
-    RateVersionRow.cost_per_minute_e4,
+    RateVersionRow.cost_per_minute_e8,
     RateVersionRow.billing_increment,
-    RateVersionRow.connect_fee_e4,
+    RateVersionRow.connect_fee_e8,
     RateVersionRow.minimum_seconds,
     RateVersionRow.intervals,
     RateVersionRow.effective_from_s,
@@ -39,12 +39,13 @@ _RULES = (
     TenantVersionRow.country_code,
     TenantVersionRow.national_prefix,
     TenantVersionRow.international_prefix,
+    TenantVersionRow.cost_decimals,
 )
 
 
 def versions(connection: Connection, version_ids: Collection[int]) -> Iterator[tuple[Any, ...]]:
     """Those of the versions that are kept: version_id, tenant_id, created_revision,
-    retired_revision, prefix, cost_per_minute_e4, billing_increment, connect_fee_e4,
+    retired_revision, prefix, cost_per_minute_e8, billing_increment, connect_fee_e8,
     minimum_seconds, intervals, effective_from_ns, effective_to_ns, blocked. Intervals that cannot
     be read are None, and such bounds a text."""
     if not version_ids:
@@ -85,7 +86,8 @@ def revisions(connection: Connection, tenant_ids: Collection[int]) -> dict[int, 
 
 def rules(connection: Connection, tenant_ids: Collection[int]) -> dict[int, list[tuple[Any, ...]]]:
     """What the tenants were: of each revision from which on something was different, the revision,
-    rounding, country_code, national_prefix and international_prefix, by rising revision."""
+    rounding, country_code, national_prefix, international_prefix and cost_decimals, by rising
+    revision."""
     if not tenant_ids:
         return {}
     column = TenantVersionRow.__table__.c.tenant_id

@@ -21,6 +21,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 HASH_SIZE = 32
+# The format of new entries. Version 1 has no place for costs with more than 4 decimals.
+FORMAT = 2
+FORMATS = (1, 2)
 # What the first entry of a chain has for the hash of the entry before it.
 NO_HASH = bytes(HASH_SIZE)
 
@@ -44,6 +47,7 @@ class Entry(NamedTuple):
     digest: bytes
     hash: bytes
     created_at_ns: int
+    format: int  # of the digest and of the hash: FORMAT, or the one of an older release
 
 
 class Head(NamedTuple):
@@ -86,7 +90,7 @@ def append(
     chain, length, last_hash = _hold_chain(connection)
     seq = length + 1
     new_hash = entry_hash(last_hash, chain, seq, kind, first_id, row_count, now_ns, digest)
-    entry = (chain, seq, int(kind), first_id, row_count, digest, new_hash, now_ns)
+    entry = (chain, seq, int(kind), first_id, row_count, digest, new_hash, now_ns, FORMAT)
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(_INSERT.format(", ".join("?" * len(entry))), entry)
         connection.exec_driver_sql(_MOVE.format("?", "?", "?"), (seq, new_hash, chain))
@@ -103,11 +107,13 @@ def entry_hash(
     row_count: int,
     created_at_ns: int,
     digest: bytes,
+    format_: int = FORMAT,
 ) -> bytes:
     """The hash of an entry that follows the one with ``last_hash``. It is stored, and auditors
-    compute it by themselves: it must never change."""
+    compute it by themselves: a format that was ever written must never change."""
     numbers = struct.pack("<6q", chain, seq, kind, first_id, row_count, created_at_ns)
-    return hashlib.sha256(b"tollwire.ledger.1" + last_hash + numbers + digest).digest()
+    head = b"tollwire.ledger.%d" % format_
+    return hashlib.sha256(head + last_hash + numbers + digest).digest()
 
 
 def _hold_chain(connection: Connection) -> Head:

@@ -17,7 +17,7 @@ from service.storage.stored_rows import any_texts
 
 _PRICINGS = (
     "SELECT p.id, p.cdr_id, p.unrated_reason, p.rate_revision, p.priced_at_ns, c.status,"
-    " c.bill_seconds, c.cost_units, c.cost_fraction_e4, c.rate_version_id, c.rate_revision"
+    " c.bill_seconds, c.cost_units, c.cost_fraction_e8, c.rate_version_id, c.rate_revision"
     " FROM cdr_pricings p LEFT JOIN cdrs c ON c.id = p.cdr_id"
 )
 _REVERSALS = f"SELECT {', '.join(REVERSAL_FIELDS)} FROM cdr_reversals"

@@ -38,9 +38,9 @@ def rate_from_row(row: Any) -> Rate:
         tenant_id=row.tenant_id,
         prefix=row.prefix,
         destination=row.destination,
-        cost_per_minute_e4=row.cost_per_minute_e4,
+        cost_per_minute_e8=row.cost_per_minute_e8,
         billing_increment=row.billing_increment,
-        connect_fee_e4=row.connect_fee_e4,
+        connect_fee_e8=row.connect_fee_e8,
         minimum_seconds=row.minimum_seconds,
         intervals=tuple(Interval(*part) for part in intervals_from_text(row.intervals)),
         effective_from_ns=from_ns(row.effective_from_s, row.effective_from_nanos),
@@ -54,7 +54,7 @@ def rate_from_row(row: Any) -> Rate:
 
 
 def intervals_from_text(text: str | None) -> list[tuple[int, int, int]]:
-    """start_seconds, cost_per_minute_e4, billing_increment of each interval."""
+    """start_seconds, cost_per_minute_e8, billing_increment of each interval."""
     if text is None:
         return []
     return [(start, cost, increment) for start, cost, increment in json.loads(text)]
@@ -112,13 +112,13 @@ def add(connection: Connection, rate: Rate, revision: int) -> None:
             retired_revision=None,
             prefix=rate.prefix,
             destination=rate.destination,
-            cost_per_minute_e4=rate.cost_per_minute_e4,
+            cost_per_minute_e8=rate.cost_per_minute_e8,
             billing_increment=rate.billing_increment,
-            connect_fee_e4=rate.connect_fee_e4,
+            connect_fee_e8=rate.connect_fee_e8,
             minimum_seconds=rate.minimum_seconds,
             intervals=intervals_to_text(
                 [
-                    (part.start_seconds, part.cost_per_minute_e4, part.billing_increment)
+                    (part.start_seconds, part.cost_per_minute_e8, part.billing_increment)
                     for part in rate.intervals
                 ]
             ),

@@ -125,8 +125,9 @@ class UploadFailureRow(Base):
 class CdrRow(Base):
     """One call and what it cost.
 
-    ``cost`` is held in two integers, whole units and ten-thousandths: a cost of 15
-    digits before the point does not fit 64 bits at scale 10**4, and SQLite has no exact decimal.
+    ``cost`` is held in two integers, whole units and the rest in 10**-8: a cost of
+    15 digits before the point does not fit 64 bits at that scale, and SQLite has no exact decimal.
+    ``generation``: how many CDRs of this tenant and call_id were reversed before this one.
 
     No foreign keys: at millions of rows an hour they cost more than the insert. The writing
     transaction holds a share lock on the tenants and extensions it names, and triggers refuse to
@@ -152,10 +153,11 @@ class CdrRow(Base):
     disposition: Mapped[int] = mapped_column(SmallInteger)
     status: Mapped[int] = mapped_column(SmallInteger)
     unrated_reason: Mapped[int | None] = mapped_column(SmallInteger)
-    cost_fraction_e4: Mapped[int | None] = mapped_column(SmallInteger)
+    cost_fraction_e8: Mapped[int | None] = mapped_column(Integer)
     call_id: Mapped[str] = mapped_column(Text)
     caller_number: Mapped[str] = mapped_column(Text)
     destination_number: Mapped[str] = mapped_column(Text)
+    generation: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
 
     __table_args__ = (
         CheckConstraint("duration_seconds >= 0", name="duration_seconds"),
@@ -168,16 +170,17 @@ class CdrRow(Base):
             "(status = 3) = (unrated_reason IS NOT NULL)"
             " AND (status = 3) = (bill_seconds IS NULL)"
             " AND (status = 3) = (cost_units IS NULL)"
-            " AND (status = 3) = (cost_fraction_e4 IS NULL)",
+            " AND (status = 3) = (cost_fraction_e8 IS NULL)",
             name="unrated_has_no_cost",
         ),
         CheckConstraint("(status = 1) = (rate_version_id IS NOT NULL)", name="rated_has_a_rate"),
         CheckConstraint(
-            "status <> 2 OR (bill_seconds = 0 AND cost_units = 0 AND cost_fraction_e4 = 0)",
+            "status <> 2 OR (bill_seconds = 0 AND cost_units = 0 AND cost_fraction_e8 = 0)",
             name="not_billable_costs_nothing",
         ),
-        CheckConstraint("cost_units >= 0 AND cost_fraction_e4 BETWEEN 0 AND 9999", name="cost"),
-        Index("uq_cdrs_call", "tenant_id", "call_id", unique=True),
+        CheckConstraint("cost_units >= 0 AND cost_fraction_e8 BETWEEN 0 AND 99999999", name="cost"),
+        CheckConstraint("generation >= 0", name="generation"),
+        Index("uq_cdrs_call", "tenant_id", "call_id", "generation", unique=True),
         Index("ix_cdrs_tenant_started", "tenant_id", "started_at_ns", "id"),
         Index("ix_cdrs_started", "started_at_ns", "id"),
         Index(
@@ -231,8 +234,11 @@ class LedgerEntryRow(Base):
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     hash: Mapped[bytes] = mapped_column(LargeBinary)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    # Of the digest and the hash: service.storage.ledger.
+    format: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
 
     __table_args__ = (
+        CheckConstraint("format > 0", name="format"),
         CheckConstraint("kind BETWEEN 1 AND 3", name="kind"),
         CheckConstraint("row_count > 0", name="row_count"),
         CheckConstraint("length(digest) = 32 AND length(hash) = 32", name="sizes"),
@@ -265,15 +271,17 @@ class CdrReversalRow(Base):
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     started_at_ns: Mapped[int] = mapped_column(BigInteger)
     cost_units: Mapped[int | None] = mapped_column(BigInteger)
-    cost_fraction_e4: Mapped[int | None] = mapped_column(SmallInteger)
+    cost_fraction_e8: Mapped[int | None] = mapped_column(Integer)
     upload_id: Mapped[int | None] = mapped_column(BigInteger)
     reason: Mapped[str] = mapped_column(Text)
     requested_by: Mapped[str] = mapped_column(Text)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
 
     __table_args__ = (
-        CheckConstraint("cost_units <= 0 AND cost_fraction_e4 BETWEEN -9999 AND 0", name="cost"),
-        CheckConstraint("(cost_units IS NULL) = (cost_fraction_e4 IS NULL)", name="cost_is_whole"),
+        CheckConstraint(
+            "cost_units <= 0 AND cost_fraction_e8 BETWEEN -99999999 AND 0", name="cost"
+        ),
+        CheckConstraint("(cost_units IS NULL) = (cost_fraction_e8 IS NULL)", name="cost_is_whole"),
         CheckConstraint("length(reason) BETWEEN 1 AND 1000", name="reason"),
         CheckConstraint("length(requested_by) BETWEEN 1 AND 200", name="requested_by"),
         Index("ix_cdr_reversals_tenant_started", "tenant_id", "started_at_ns"),

@@ -39,7 +39,7 @@ from service.storage.record_tables import CdrReversalRow, CdrRow, UploadChunkRow
 from service.storage.tables import TenantRow
 
 _TABLE = "cdr_reversals"
-_E4 = 10_000
+_E8 = 10**8
 _SPLIT = 10**6
 ROW_FIELDS = (
     "id",
@@ -47,7 +47,7 @@ ROW_FIELDS = (
     "tenant_id",
     "started_at_ns",
     "cost_units",
-    "cost_fraction_e4",
+    "cost_fraction_e8",
     "created_at_ns",
     "upload_id",
     "reason",
@@ -86,7 +86,7 @@ class PartSums(NamedTuple):
     tenant_id: int
     cdrs: int
     standing: int
-    cost_e4: int
+    cost_e8: int
     unrated: int
 
 
@@ -163,7 +163,7 @@ def _insert_query(
         CdrRow.tenant_id,
         CdrRow.started_at_ns,
         -CdrRow.cost_units,
-        -CdrRow.cost_fraction_e4,
+        -CdrRow.cost_fraction_e8,
         literal(now_ns, BigInteger),
         CdrRow.upload_id,
         literal(request.reason, Text),
@@ -210,7 +210,7 @@ def sums(connection: Connection, chosen: Chosen, conditions: Conditions) -> list
             func.count().label("cdrs"),
             func.sum(CdrRow.cost_units // _SPLIT).label("high"),
             func.sum(CdrRow.cost_units % _SPLIT).label("low"),
-            func.sum(CdrRow.cost_fraction_e4).label("fraction"),
+            func.sum(CdrRow.cost_fraction_e8).label("fraction"),
             func.sum(case((IS_UNRATED, 1), else_=0)).label("unrated"),
         )
         .where(_among(connection, CdrRow.id, chosen), *conditions)
@@ -221,8 +221,8 @@ def sums(connection: Connection, chosen: Chosen, conditions: Conditions) -> list
         before = found.get(row.tenant_id, PartSums(row.tenant_id, 0, 0, 0, 0))
         if row.stands:
             units = int(row.high or 0) * _SPLIT + int(row.low or 0)
-            cost_e4 = units * _E4 + int(row.fraction or 0)
-            before = before._replace(standing=row.cdrs, cost_e4=cost_e4, unrated=int(row.unrated))
+            cost_e8 = units * _E8 + int(row.fraction or 0)
+            before = before._replace(standing=row.cdrs, cost_e8=cost_e8, unrated=int(row.unrated))
         found[row.tenant_id] = before._replace(cdrs=before.cdrs + row.cdrs)
     return [found[tenant_id] for tenant_id in sorted(found)]
 
@@ -267,11 +267,14 @@ def present_call_ids(connection: Connection, wanted: Collection[str], tenant_id:
     return set(connection.execute(query).scalars())
 
 
-def currencies(connection: Connection, tenant_ids: Collection[int]) -> dict[int, str]:
-    """The currencies of the tenants. That of a tenant with CDRs never changes."""
+def currencies(connection: Connection, tenant_ids: Collection[int]) -> dict[int, tuple[str, int]]:
+    """The currency of each tenant, which never changes once it has CDRs, and how many decimals its
+    costs have now."""
     column = TenantRow.__table__.c.id
-    query = select(TenantRow.id, TenantRow.currency).where(among(connection, column, tenant_ids))
-    return {row.id: row.currency for row in connection.execute(query)}
+    query = select(TenantRow.id, TenantRow.currency, TenantRow.cost_decimals).where(
+        among(connection, column, tenant_ids)
+    )
+    return {row.id: (row.currency, row.cost_decimals) for row in connection.execute(query)}
 
 
 def stored(connection: Connection, first_id: int, count: int) -> Sequence[Any]:

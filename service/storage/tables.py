@@ -3,7 +3,7 @@ PostgreSQL alike. (The record of calls: ``record_tables``. All of them: ``schema
 
 Conventions: times are BIGINT nanoseconds since the Unix epoch (both databases store them exactly,
 and PostgreSQL's own timestamp would drop the last three digits a sender may give); money is
-integers scaled by 10**4; enums are the wire's numbers. NOT NULL unless the absence means something.
+integers scaled by 10**8; enums are the wire's numbers. NOT NULL unless the absence means something.
 
 What only triggers can say (a priced CDR never changes, history is never deleted) stands in
 ``triggers``.
@@ -68,10 +68,12 @@ class TenantRow(Base):
     national_prefix: Mapped[str] = mapped_column(Text)
     international_prefix: Mapped[str] = mapped_column(Text)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    cost_decimals: Mapped[int] = mapped_column(SmallInteger, server_default=text("4"))
 
     __table_args__ = (
         CheckConstraint("id > 0", name="id"),
         CheckConstraint("rounding BETWEEN 1 AND 4", name="rounding"),
+        CheckConstraint("cost_decimals BETWEEN 4 AND 8", name="cost_decimals"),
         CheckConstraint("length(currency) = 3", name="currency"),
     )
 
@@ -93,6 +95,9 @@ class TenantVersionRow(Base):
     national_prefix: Mapped[str] = mapped_column(Text)
     international_prefix: Mapped[str] = mapped_column(Text)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    cost_decimals: Mapped[int] = mapped_column(SmallInteger, server_default=text("4"))
+
+    __table_args__ = (CheckConstraint("cost_decimals BETWEEN 4 AND 8", name="cost_decimals"),)
 
 
 class DeckRow(Base):
@@ -149,11 +154,11 @@ class RateVersionRow(Base):
     retired_revision: Mapped[int | None] = mapped_column(BigInteger)
     prefix: Mapped[str] = mapped_column(Text)
     destination: Mapped[str] = mapped_column(Text)
-    cost_per_minute_e4: Mapped[int] = mapped_column(BigInteger)
+    cost_per_minute_e8: Mapped[int] = mapped_column(BigInteger)
     billing_increment: Mapped[int] = mapped_column(Integer)
-    connect_fee_e4: Mapped[int] = mapped_column(BigInteger)
+    connect_fee_e8: Mapped[int] = mapped_column(BigInteger)
     minimum_seconds: Mapped[int] = mapped_column(Integer)
-    # JSON [[start_seconds, cost_per_minute_e4, billing_increment], ...]; NULL for none.
+    # JSON [[start_seconds, cost_per_minute_e8, billing_increment], ...]; NULL for none.
     intervals: Mapped[str | None] = mapped_column(Text)
     effective_from_s: Mapped[int] = mapped_column(BigInteger)
     effective_from_nanos: Mapped[int] = mapped_column(Integer)
@@ -164,8 +169,10 @@ class RateVersionRow(Base):
     updated_at_ns: Mapped[int] = mapped_column(BigInteger)
 
     __table_args__ = (
-        CheckConstraint("cost_per_minute_e4 BETWEEN 0 AND 999999999999", name="cost_per_minute"),
-        CheckConstraint("connect_fee_e4 BETWEEN 0 AND 999999999999", name="connect_fee"),
+        CheckConstraint(
+            "cost_per_minute_e8 BETWEEN 0 AND 9999999999999999", name="cost_per_minute"
+        ),
+        CheckConstraint("connect_fee_e8 BETWEEN 0 AND 9999999999999999", name="connect_fee"),
         CheckConstraint("billing_increment BETWEEN 1 AND 86400", name="billing_increment"),
         CheckConstraint("minimum_seconds >= 0", name="minimum_seconds"),
         CheckConstraint("length(prefix) <= 32", name="prefix"),

@@ -27,6 +27,7 @@ def tenant_from_row(row: Any) -> Tenant:
         national_prefix=row.national_prefix,
         international_prefix=row.international_prefix,
         created_at_ns=row.created_at_ns,
+        cost_decimals=row.cost_decimals,
     )
 
 

@@ -40,7 +40,7 @@ _OUTCOME = (
     "unrated_reason",
     "bill_seconds",
     "cost_units",
-    "cost_fraction_e4",
+    "cost_fraction_e8",
     "rate_version_id",
     "rate_revision",
 )
@@ -142,7 +142,7 @@ _PRESENT = "retired_revision IS NULL AND NEW.retired_revision IS NULL"
 _KEYS: dict[str, tuple[str, ...]] = {
     "cdrs": (
         "NEW.rowid <> -1 AND rowid = NEW.rowid",
-        "tenant_id = NEW.tenant_id AND call_id = NEW.call_id",
+        "tenant_id = NEW.tenant_id AND call_id = NEW.call_id AND generation = NEW.generation",
     ),
     "rate_versions": (
         "rowid = NEW.rowid",

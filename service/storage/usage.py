@@ -22,7 +22,13 @@ from sqlalchemy import (
     select,
 )
 
-from service.model import Disposition, RatingStatus, UsageDimension, UsageTotals
+from service.model import (
+    MIN_COST_DECIMALS,
+    Disposition,
+    RatingStatus,
+    UsageDimension,
+    UsageTotals,
+)
 from service.storage.cdrs import in_period
 from service.storage.owners import Within, listed, of_tenants
 from service.storage.record_tables import CdrReversalRow, CdrRow
@@ -32,7 +38,7 @@ _NS = 10**9
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
 _COST_SPLIT = 10**6
-_E4 = 10_000
+_E8 = 10**8
 
 _BY = "by_"  # begins the names of the columns to group by
 _DAYS = {UsageDimension.DAY, UsageDimension.MONTH}
@@ -43,7 +49,7 @@ _SUMS = (
     "bill_seconds",
     "cost_high",
     "cost_low",
-    "cost_fraction_e4",
+    "cost_fraction_e8",
     "unrated",
 )
 
@@ -66,6 +72,7 @@ class Group(NamedTuple):
     shared: Mapping[str, Any]
     currency: str
     sums: UsageTotals
+    cost_decimals: int  # the most that one of the tenants has now
 
 
 def hold_snapshot(connection: Connection) -> None:
@@ -113,12 +120,17 @@ def _end(
     return select(end(own.scalar_subquery())).select_from(tenants)
 
 
-def currency(connection: Connection, tenant_id: int, within: Within = None) -> str | None:
-    """The currency of the tenant, None where there is none among those ``within``."""
+def currency(
+    connection: Connection, tenant_id: int, within: Within = None
+) -> tuple[str, int] | None:
+    """The currency and the cost_decimals of the tenant, None where there is none among those
+    ``within``."""
     if not tenant_id:
         return None
     is_it = of_tenants(connection, TenantRow.__table__.c.id, tenant_id, within)
-    return connection.execute(select(TenantRow.currency).where(*is_it)).scalar()
+    query = select(TenantRow.currency, TenantRow.cost_decimals).where(*is_it)
+    row = connection.execute(query).first()
+    return None if row is None else (row.currency, row.cost_decimals)
 
 
 def add_up(
@@ -150,9 +162,9 @@ def add_up(
 def _group(values: dict[str, Any]) -> Group:
     summed = {name: int(values.pop(name)) for name in _SUMS}
     units = summed.pop("cost_high") * _COST_SPLIT + summed.pop("cost_low")
-    cost_e4 = units * _E4 + summed.pop("cost_fraction_e4")
-    currency = values.pop("currency")
-    return Group(values, currency, UsageTotals(cost_e4=cost_e4, **summed))
+    cost_e8 = units * _E8 + summed.pop("cost_fraction_e8")
+    currency, decimals = values.pop("currency"), values.pop("cost_decimals")
+    return Group(values, currency, UsageTotals(cost_e8=cost_e8, **summed), decimals)
 
 
 def _conditions(
@@ -202,7 +214,7 @@ def _calls(
         "bill_seconds": func.coalesce(call.bill_seconds, 0),
         "cost_high": func.coalesce(call.cost_units // _integer(_COST_SPLIT), 0),
         "cost_low": func.coalesce(call.cost_units % _integer(_COST_SPLIT), 0),
-        "cost_fraction_e4": func.coalesce(call.cost_fraction_e4, 0),
+        "cost_fraction_e8": func.coalesce(call.cost_fraction_e8, 0),
         "unrated": case((call.status == int(RatingStatus.UNRATED), 1), else_=0),
     }
     columns = [column.label(f"{_BY}{name}") for name, column in shared.items()]
@@ -232,8 +244,10 @@ def _by_currency(fine: Subquery, dimensions: Collection[UsageDimension]) -> Sele
         shared["destination"] = func.coalesce(RateVersionRow.destination, literal_column("''"))
     shared["currency"] = func.coalesce(TenantRow.currency, literal_column("''"))
     sums = [func.sum(fine.c[name]).label(name) for name in _SUMS]
+    decimals = func.max(func.coalesce(TenantRow.cost_decimals, _integer(MIN_COST_DECIMALS)))
+    columns = [column.label(name) for name, column in shared.items()]
     return (
-        select(*(column.label(name) for name, column in shared.items()), *sums)
+        select(*columns, decimals.label("cost_decimals"), *sums)
         .select_from(source)
         .group_by(*shared.values())
     )

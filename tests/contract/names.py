@@ -110,8 +110,8 @@ _CALL = (
     " duration_seconds started_at ended_at call_id"
 )
 MESSAGES = {
-    "Tenant": "id name currency rounding country_code national_prefix international_prefix"
-    " created_at",
+    "Tenant": "id name currency rounding cost_decimals country_code national_prefix"
+    " international_prefix created_at",
     "Extension": "id tenant_id number name",
     "Token": "id name role tenant_ids every_tenant certificate_identity created_at created_by"
     " expires_at revoked_at",

@@ -27,9 +27,9 @@ def info_of(rate: PlainRate, version_id: int) -> RateInfo:
         version_id + 1000,
         rate.prefix,
         rate.destination,
-        rate.price_e4,
+        rate.price_e8,
         rate.increment,
-        rate.connect_fee_e4,
+        rate.connect_fee_e8,
         rate.minimum_seconds,
         rate.intervals,
         rate.from_ns,
@@ -83,13 +83,13 @@ class Changes(RuleBasedStateMachine):
             version_id = data.draw(st.sampled_from(sorted(self.rates)))
             self.builder.remove(version_id, self.rates.pop(version_id).prefix)
 
-    @rule(data=st.data(), price_e4=st.integers(0, 10_000))
-    def change(self, data: st.DataObject, price_e4: int) -> None:
+    @rule(data=st.data(), price_e8=st.integers(0, 10_000))
+    def change(self, data: st.DataObject, price_e8: int) -> None:
         if self.rates:
             version_id = data.draw(st.sampled_from(sorted(self.rates)))
             rate = self.rates.pop(version_id)
             self.builder.remove(version_id, rate.prefix)
-            self._put(PlainRate(rate.prefix, price_e4, from_ns=rate.from_ns))
+            self._put(PlainRate(rate.prefix, price_e8, from_ns=rate.from_ns))
 
     @rule(data=st.data(), to_ns=st.integers(-2, 12))
     def expire(self, data: st.DataObject, to_ns: int) -> None:
@@ -126,7 +126,7 @@ class Changes(RuleBasedStateMachine):
 
     @rule()
     def build(self) -> None:
-        self.deck = self.builder.build(self.deck.revision + 1)
+        self.deck = self.builder.build(self.deck.revision + 1, cost_decimals=8)
         self.deck._check()
         self.built = dict(self.rates)
         self.builder = DeckBuilder(self.deck)

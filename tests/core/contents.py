@@ -16,7 +16,7 @@ from ratingcore.records import Records, records_of
 if TYPE_CHECKING:
     from ratingcore.records import Content
 
-MAX_PRICE_E4 = 999_999_999_999
+MAX_PRICE_E8 = 999_999_999_999
 
 
 def content(tenant_id: int = 1, call_id: str = "", **fields: Any) -> Content:
@@ -39,8 +39,8 @@ def deck(revision: int = 3) -> Deck:
     builder.put(2**40, 1, "44", "", 200, 6)
     builder.put(2**40 + 1, 2, "45", "", 600, 60, blocked=True)
     builder.put(2**40 + 2, 3, "46", "", 600, 60, effective_from_ns=0)
-    builder.put(2**40 + 3, 4, "99", "", MAX_PRICE_E4, 60)
-    return builder.build(revision)
+    builder.put(2**40 + 3, 4, "99", "", MAX_PRICE_E8, 60)
+    return builder.build(revision, cost_decimals=8)
 
 
 TOO_DEAR = {"destination_number": "99", "duration_seconds": 2**31 - 1}

@@ -22,9 +22,9 @@ REASON_NAMES = {0: "", 1: "NO_RATE", 2: "BLOCKED", 3: "INVALID_NUMBER"}
 @dataclass(frozen=True)
 class PlainRate:
     prefix: str
-    price_e4: int = 100
+    price_e8: int = 100
     increment: int = 60
-    connect_fee_e4: int = 0
+    connect_fee_e8: int = 0
     minimum_seconds: int = 0
     intervals: tuple[tuple[int, int, int], ...] = ()
     from_ns: int | None = None
@@ -40,9 +40,9 @@ class PlainRate:
             version_id + 1000,
             self.prefix,
             self.destination,
-            self.price_e4,
+            self.price_e8,
             self.increment,
-            self.connect_fee_e4,
+            self.connect_fee_e8,
             self.minimum_seconds,
             self.intervals,
             self.from_ns,
@@ -56,13 +56,13 @@ class PlainRate:
     def oracle(self) -> OracleRate:
         return OracleRate(
             self.prefix,
-            Fraction(self.price_e4, 10_000),
+            Fraction(self.price_e8, 10**8),
             self.increment,
-            Fraction(self.connect_fee_e4, 10_000),
+            Fraction(self.connect_fee_e8, 10**8),
             self.minimum_seconds,
             tuple(
-                OracleInterval(start, Fraction(price_e4, 10_000), increment)
-                for start, price_e4, increment in self.intervals
+                OracleInterval(start, Fraction(price_e8, 10**8), increment)
+                for start, price_e8, increment in self.intervals
             ),
             self.from_ns,
             self.to_ns,
@@ -70,20 +70,34 @@ class PlainRate:
         )
 
 
-def deck_of(rates: Iterable[PlainRate], rounding: int = 1, dialling: Sequence[str] = ()) -> Deck:
-    """The version of each rate is its place in the list."""
+def deck_of(
+    rates: Iterable[PlainRate],
+    rounding: int = 1,
+    dialling: Sequence[str] = (),
+    cost_decimals: int = 8,
+) -> Deck:
+    """The version of each rate is its place in the list. Costs have the scale of prices, unless
+    ``cost_decimals`` says otherwise."""
     builder = DeckBuilder()
     for version_id, rate in enumerate(rates):
         rate.put(builder, version_id)
-    deck = builder.build(1, rounding, *dialling)
+    deck = builder.build(1, rounding, *(dialling or ("", "", "")), cost_decimals)
     deck._check()
     return deck
 
 
 def oracle_of(
-    rates: Iterable[PlainRate], rounding: int = 1, dialling: Sequence[str] = ()
+    rates: Iterable[PlainRate],
+    rounding: int = 1,
+    dialling: Sequence[str] = (),
+    cost_decimals: int = 8,
 ) -> OracleDeck:
-    return OracleDeck([rate.oracle() for rate in rates], ROUNDING_NAMES[rounding], *dialling)
+    return OracleDeck(
+        [rate.oracle() for rate in rates],
+        ROUNDING_NAMES[rounding],
+        *(dialling or ("", "", "")),
+        cost_decimals=cost_decimals,
+    )
 
 
 @dataclass(frozen=True)
@@ -95,21 +109,21 @@ class PlainCall:
 
 
 def outcome(deck: Deck, call: PlainCall) -> tuple[object, ...]:
-    """Status, reason, billed seconds, cost in 10^-4, and the version that matched."""
+    """Status, reason, billed seconds, cost, and the version that matched."""
     rating = deck.rate(call.number, call.at_ns, call.seconds, call.billable)
     return (
         STATUS_NAMES[rating.status],
         REASON_NAMES[rating.unrated_reason],
         rating.bill_seconds,
-        rating.cost_e4,
+        rating.cost_scaled,
         rating.version_id if rating.rate_index >= 0 else None,
     )
 
 
 def expected(oracle: OracleDeck, call: PlainCall) -> tuple[object, ...]:
     result: OracleResult = oracle.rate(call.number, call.at_ns, call.seconds, call.billable)
-    cost_e4 = None if result.cost is None else result.cost * 10_000
-    return (result.status, result.reason, result.bill_seconds, cost_e4, result.rate_index)
+    cost_scaled = None if result.cost is None else result.cost * 10**oracle.cost_decimals
+    return (result.status, result.reason, result.bill_seconds, cost_scaled, result.rate_index)
 
 
 def columns_of(
@@ -133,10 +147,10 @@ def batch_outcomes(deck: Deck, calls: Sequence[PlainCall]) -> list[tuple[object,
     """The same as ``outcome``, of all calls at once."""
     columns = deck.rate_columns(*columns_of(calls))
     outcomes: list[tuple[object, ...]] = []
-    for status, reason, bill_seconds, cost_e4, index, length in zip(*columns, strict=True):
+    for status, reason, bill_seconds, cost_scaled, index, length in zip(*columns, strict=True):
         has_cost = status in (ratingcore.RATED, ratingcore.NOT_BILLABLE)
         if not has_cost:
-            assert (bill_seconds, cost_e4) == (0, 0)
+            assert (bill_seconds, cost_scaled) == (0, 0)
         matched = deck.rate_at(index) if index >= 0 else None
         assert length == (len(matched.prefix) if matched else 0)
         outcomes.append(
@@ -144,7 +158,7 @@ def batch_outcomes(deck: Deck, calls: Sequence[PlainCall]) -> list[tuple[object,
                 STATUS_NAMES[status],
                 REASON_NAMES[reason],
                 bill_seconds if has_cost else None,
-                cost_e4 if has_cost else None,
+                cost_scaled if has_cost else None,
                 matched.version_id if matched else None,
             )
         )
@@ -156,7 +170,7 @@ digits = st.text("0123", max_size=6)
 prefixes = digits | st.text("01", max_size=2) | st.text("5", min_size=30, max_size=32)
 instants = st.integers(-3, 12)
 far_instants = st.sampled_from([-(10**22), -(2**63), 2**63 - 1, 2**63, 10**22])
-prices = st.integers(0, 30) | st.integers(0, 999_999_999_999)
+prices = st.integers(0, 30) | st.integers(0, 9_999_999_999_999_999)
 increments = st.sampled_from([1, 6, 7, 30, 60, 86_400])
 durations = st.integers(0, 200) | st.sampled_from([3_600, 86_400, 2_147_483_647])
 dialling_rules = st.sampled_from(

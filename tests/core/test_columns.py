@@ -97,14 +97,14 @@ def test_the_columns_that_come_back(deck: Deck) -> None:
         "status": "B",
         "unrated_reason": "B",
         "bill_seconds": "q",
-        "cost_e4": "Q",
+        "cost_scaled": "Q",
         "rate_index": "i",
         "prefix_length": "B",
     }
     assert list(columns.status) == [1, 1, 3, 2]
     assert list(columns.unrated_reason) == [0, 0, 1, 0]
     assert list(columns.bill_seconds) == [60, 60, 0, 0]
-    assert list(columns.cost_e4) == [600, 60, 0, 0]
+    assert list(columns.cost_scaled) == [600, 60, 0, 0]
     assert list(columns.prefix_length) == [2, 1, 0, 0]
     assert [deck.rate_at(i).prefix if i >= 0 else None for i in columns.rate_index] == [
         "44",
@@ -139,7 +139,7 @@ def test_numbers_need_not_begin_at_0(deck: Deck) -> None:
     numbers, offsets, durations, starts, billable = columns_of(CALLS)
     shifted = array("q", [offset + 3 for offset in offsets])
     got = deck.rate_columns(b"xxx" + numbers + b"yyy", shifted, durations, starts, billable)
-    assert list(got.cost_e4) == [600, 60, 0, 0]
+    assert list(got.cost_scaled) == [600, 60, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_results_that_cannot_be_written(deck: Deck, name: str) -> None:
 
 def test_columns_outlive_each_other(deck: Deck) -> None:
     """They are parts of one block, which the last of them keeps."""
-    costs = deck.rate_columns(*columns_of(CALLS * 1_000)).cost_e4
+    costs = deck.rate_columns(*columns_of(CALLS * 1_000)).cost_scaled
     others = [deck.rate_columns(*columns_of(CALLS * 1_000)) for _ in range(5)]
     assert list(costs) == [600, 60, 0, 0] * 1_000
     assert len(others) == 5

@@ -22,11 +22,15 @@ def steps(explanation: Explanation) -> dict[str, str]:
     return {step.name: step.result for step in explanation.steps}
 
 
-@given(rate_lists, st.integers(1, 4), dialling_rules, calls)
+@given(rate_lists, st.integers(1, 4), dialling_rules, calls, st.integers(4, 8))
 def test_it_agrees_with_the_rating(
-    rates: list[PlainRate], rounding: int, dialling: tuple[str, str, str], call: PlainCall
+    rates: list[PlainRate],
+    rounding: int,
+    dialling: tuple[str, str, str],
+    call: PlainCall,
+    cost_decimals: int,
 ) -> None:
-    deck = deck_of(rates, rounding, dialling)
+    deck = deck_of(rates, rounding, dialling, cost_decimals)
     arguments = (call.number, call.at_ns, call.seconds, call.billable)
     rating = deck.rate(*arguments)
     explanation = deck.explain(*arguments)
@@ -43,8 +47,9 @@ def test_it_agrees_with_the_rating(
         ]
     results = steps(explanation)
     if rating.status in (RATED, NOT_BILLABLE):
-        assert rating.cost_e4 is not None
-        assert Fraction(results["cost"]) * 10_000 == rating.cost_e4
+        assert rating.cost_scaled is not None
+        assert Fraction(results["cost"]) * 10**cost_decimals == rating.cost_scaled
+        assert len(results["cost"].partition(".")[2]) == cost_decimals
         assert int(results["billed seconds"]) == rating.bill_seconds
     elif rating.status == REFUSED:
         assert "refused" in results["cost"]
@@ -104,7 +109,7 @@ def test_why_each_rate_lost() -> None:
 
 
 def test_the_arithmetic() -> None:
-    deck = deck_of([PlainRate("44", 200, 6, 500, 10)])
+    deck = deck_of([PlainRate("44", 200_0000, 6, 500_0000, 10)], cost_decimals=4)
     explanation = explain(deck, "4420", seconds=7)
     assert [tuple(step) for step in explanation.steps] == [
         (
@@ -130,14 +135,16 @@ def test_the_arithmetic() -> None:
 
 
 def test_the_arithmetic_of_intervals() -> None:
-    deck = deck_of([PlainRate("44", 100, 30, 0, 0, ((60, 50, 6),))], rounding=2)
+    deck = deck_of(
+        [PlainRate("44", 100_1000, 30, 0, 0, ((60, 50_0000, 6),))], rounding=2, cost_decimals=5
+    )
     explanation = explain(deck, "44", seconds=61)
     assert [tuple(step) for step in explanation.steps[3:]] == [
         ("billed seconds from 0", "the call reaches 60: 60 - 0", "60"),
         ("billed seconds from 60", "ceil(1 / 6) * 6", "6"),
         ("billed seconds", "the sum of the parts", "66"),
-        ("exact cost", "60 / 60 * 0.0100 + 6 / 60 * 0.0050", "21/2000"),
-        ("cost", "rounded once to 4 decimals, HALF_EVEN", "0.0105"),
+        ("exact cost", "60 / 60 * 0.01001 + 6 / 60 * 0.0050", "1051/100000"),
+        ("cost", "rounded once to 5 decimals, HALF_EVEN", "0.01051"),
     ]
 
 

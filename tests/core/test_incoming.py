@@ -170,10 +170,10 @@ def test_malformed_bytes_are_refused_here_too() -> None:
     [
         {"prefix": "+44"},
         {"prefix": "4" * 33},
-        {"cost_per_minute_e4": -1},
-        {"cost_per_minute_e4": 10**12},
+        {"cost_per_minute_e8": -1},
+        {"cost_per_minute_e8": 10**16},
         {"billing_increment": 0},
-        {"connect_fee_e4": 10**12},
+        {"connect_fee_e8": 10**16},
         {"minimum_seconds": -1},
         {"intervals": [(0, 1, 1)]},
     ],
@@ -183,7 +183,7 @@ def test_what_cannot_be_put(wrong: dict[str, Any]) -> None:
     good: dict[str, Any] = {
         "prefix": "44",
         "destination": "",
-        "cost_per_minute_e4": 1,
+        "cost_per_minute_e8": 1,
         "billing_increment": 1,
     }
     with pytest.raises(ValueError):

@@ -50,10 +50,10 @@ def test_worked_examples(
 def test_what_a_rating_tells(examples: Deck) -> None:
     rating = examples.rate("+44 7911 123456", 0, 63, True)
     assert (rating.status, rating.unrated_reason) == (RATED, 0)
-    assert (rating.bill_seconds, rating.cost_e4) == (66, 1650)
+    assert (rating.bill_seconds, rating.cost_scaled) == (66, 1650)
     assert (rating.rate_id, rating.version_id) == (1002, 2)
     assert (rating.matched_prefix, rating.destination) == ("447", "somewhere")
-    assert (rating.cost_per_minute_e4, rating.billing_increment) == (1500, 6)
+    assert (rating.cost_per_minute_e8, rating.billing_increment) == (1500, 6)
     assert rating.normalized_number == "447911123456"
     assert examples.rate_at(rating.rate_index).prefix == "447"
     assert "1650" in repr(rating)
@@ -73,10 +73,10 @@ def test_a_rating_without_a_rate(
     rating = examples.rate(number, 0, 1, billable)
     assert (rating.status, rating.unrated_reason) == (status, reason)
     cost = 0 if status == NOT_BILLABLE else None
-    assert (rating.bill_seconds, rating.cost_e4) == (cost, cost)
+    assert (rating.bill_seconds, rating.cost_scaled) == (cost, cost)
     assert (rating.rate_id, rating.version_id, rating.rate_index) == (0, 0, -1)
     assert (rating.matched_prefix, rating.destination) == ("", "")
-    assert (rating.cost_per_minute_e4, rating.billing_increment) == (None, 0)
+    assert (rating.cost_per_minute_e8, rating.billing_increment) == (None, 0)
     assert rating.normalized_number == normalized
 
 
@@ -84,17 +84,17 @@ def test_blocked_tells_of_its_rate() -> None:
     deck = deck_of([PlainRate("4", 5, 7), PlainRate("44", 6, 30, blocked=True)])
     rating = deck.rate("441", 0, 1, True)
     assert (rating.status, rating.unrated_reason) == (UNRATED, BLOCKED)
-    assert (rating.bill_seconds, rating.cost_e4) == (None, None)
+    assert (rating.bill_seconds, rating.cost_scaled) == (None, None)
     assert (rating.rate_id, rating.version_id, rating.matched_prefix) == (1001, 1, "44")
-    assert (rating.cost_per_minute_e4, rating.billing_increment) == (6, 30)
-    assert deck.rate("45", 0, 60, True).cost_e4 == 5  # the shorter one is not blocked
+    assert (rating.cost_per_minute_e8, rating.billing_increment) == (6, 30)
+    assert deck.rate("45", 0, 60, True).cost_scaled == 5  # the shorter one is not blocked
 
 
 def test_refused_tells_of_its_rate() -> None:
     deck = deck_of([PlainRate("4", 999_999_999_999, 1)])
     rating = deck.rate("4", 0, 2_147_483_647, True)
     assert (rating.status, rating.unrated_reason) == (REFUSED, 0)
-    assert (rating.bill_seconds, rating.cost_e4, rating.rate_id) == (None, None, 1000)
+    assert (rating.bill_seconds, rating.cost_scaled, rating.rate_id) == (None, None, 1000)
 
 
 def test_the_catch_all_takes_what_is_left() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ratingcore import DOWN, HALF_EVEN, HALF_UP, MAX_COST_E4, UP, charge
+import ratingcore
+from ratingcore import DOWN, HALF_EVEN, HALF_UP, UP
 from tests import oracle
 from tests.core.decks import (
     ROUNDING_NAMES,
@@ -20,12 +21,18 @@ from tests.core.decks import (
     prices,
 )
 
-MAX_PRICE_E4 = 999_999_999_999
+MAX_PRICE_E8 = 9_999_999_999_999_999
 MAX_SECONDS = 2_147_483_647
+MAX_COST_E8 = 999_999_999_999_999_999
+
+
+def charge(*arguments: Any, **named: Any) -> tuple[int, int]:
+    """With 8 decimals a cost has the scale of the prices, so that the tests need no other."""
+    return ratingcore.charge(*arguments, **{"cost_decimals": 8, **named})
 
 
 @pytest.mark.parametrize(
-    ("duration", "price_e4", "increment", "billed"),
+    ("duration", "price_e8", "increment", "billed"),
     [
         (7, 200, 6, (12, 40)),
         (63, 1500, 6, (66, 1650)),
@@ -40,16 +47,16 @@ MAX_SECONDS = 2_147_483_647
     ],
 )
 def test_whole_increments(
-    duration: int, price_e4: int, increment: int, billed: tuple[int, int]
+    duration: int, price_e8: int, increment: int, billed: tuple[int, int]
 ) -> None:
-    assert charge(duration, price_e4, increment) == billed
+    assert charge(duration, price_e8, increment) == billed
 
 
 @pytest.mark.parametrize("increment", [1, 6, 60, 86_400])
 @pytest.mark.parametrize("rounding", [HALF_UP, HALF_EVEN, UP, DOWN])
 def test_the_smallest_charge_is_one_increment(increment: int, rounding: int) -> None:
-    price_e4 = 600
-    assert charge(1, price_e4, increment, rounding=rounding) == (increment, increment * 10)
+    price_e8 = 600
+    assert charge(1, price_e8, increment, rounding=rounding) == (increment, increment * 10)
 
 
 def test_a_call_of_no_seconds_costs_nothing() -> None:
@@ -57,7 +64,7 @@ def test_a_call_of_no_seconds_costs_nothing() -> None:
 
 
 def test_the_connect_fee_is_added_once() -> None:
-    assert charge(61, 600, 60, connect_fee_e4=123) == (120, 1323)
+    assert charge(61, 600, 60, connect_fee_e8=123) == (120, 1323)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,7 @@ def test_the_minimum_comes_before_the_increment() -> None:
 
 # A call of 1 s at increment 1 costs price / 60: the price chooses what is left over.
 @pytest.mark.parametrize(
-    ("price_e4", "half_up", "half_even", "up", "down"),
+    ("price_e8", "half_up", "half_even", "up", "down"),
     [
         (0, 0, 0, 0, 0),
         (1, 0, 0, 1, 0),
@@ -88,11 +95,11 @@ def test_the_minimum_comes_before_the_increment() -> None:
         (91, 2, 2, 2, 1),
     ],
 )
-def test_roundings(price_e4: int, half_up: int, half_even: int, up: int, down: int) -> None:
-    assert charge(1, price_e4, 1, rounding=HALF_UP) == (1, half_up)
-    assert charge(1, price_e4, 1, rounding=HALF_EVEN) == (1, half_even)
-    assert charge(1, price_e4, 1, rounding=UP) == (1, up)
-    assert charge(1, price_e4, 1, rounding=DOWN) == (1, down)
+def test_roundings(price_e8: int, half_up: int, half_even: int, up: int, down: int) -> None:
+    assert charge(1, price_e8, 1, rounding=HALF_UP) == (1, half_up)
+    assert charge(1, price_e8, 1, rounding=HALF_EVEN) == (1, half_even)
+    assert charge(1, price_e8, 1, rounding=UP) == (1, up)
+    assert charge(1, price_e8, 1, rounding=DOWN) == (1, down)
 
 
 def test_only_the_total_is_rounded() -> None:
@@ -131,30 +138,30 @@ def test_free_first_minute() -> None:
 
 
 def test_an_interval_after_the_end_means_nothing() -> None:
-    assert charge(7, 200, 6, 0, 0, [(MAX_SECONDS, MAX_PRICE_E4, 1)]) == charge(7, 200, 6)
+    assert charge(7, 200, 6, 0, 0, [(MAX_SECONDS, MAX_PRICE_E8, 1)]) == charge(7, 200, 6)
 
 
 class TestOverflow:
-    """The largest cost is 999,999,999,999,999.9999."""
+    """The largest cost with 8 decimals is 9,999,999,999.99999999."""
 
-    # bill_seconds * price + 60 * fee = 60 * MAX_COST_E4 + rest, with rest below 60 by choice.
+    # bill_seconds * price + 60 * fee = 60 * MAX_COST_E8 + rest, with rest below 60 by choice.
     seconds = 2_000_000_000
 
     def total(self, rest: int) -> dict[str, Any]:
-        """Terms whose exact cost is MAX_COST_E4 + rest / 60."""
-        wanted = 60 * MAX_COST_E4 + rest
+        """Terms whose exact cost is MAX_COST_E8 + rest / 60."""
+        wanted = 60 * MAX_COST_E8 + rest
         # Three parts: one at the highest price, one second for what is left, and the fee.
-        price_e4 = 299_999_999_000
-        left = wanted - (self.seconds - 1) * price_e4
+        price_e8 = 29_999_999_900
+        left = wanted - (self.seconds - 1) * price_e8
         fee, last = divmod(left, 60)
-        last += 60 * max(0, fee - MAX_PRICE_E4)
-        fee = min(fee, MAX_PRICE_E4)
-        assert 0 <= last <= MAX_PRICE_E4
+        last += 60 * max(0, fee - MAX_PRICE_E8)
+        fee = min(fee, MAX_PRICE_E8)
+        assert 0 <= last <= MAX_PRICE_E8
         return {
             "duration_seconds": self.seconds,
-            "cost_per_minute_e4": price_e4,
+            "cost_per_minute_e8": price_e8,
             "billing_increment": 1,
-            "connect_fee_e4": fee,
+            "connect_fee_e8": fee,
             "intervals": [(self.seconds - 1, last, 1)],
         }
 
@@ -164,25 +171,25 @@ class TestOverflow:
     )
     def test_the_largest_cost(self, rest: int, rounding: int) -> None:
         billed = charge(**self.total(rest), rounding=rounding)
-        assert billed == (self.seconds, MAX_COST_E4)
+        assert billed == (self.seconds, MAX_COST_E8)
 
     @pytest.mark.parametrize(
         ("rest", "rounding"),
         [(60, DOWN), (30, HALF_UP), (30, HALF_EVEN), (31, HALF_EVEN), (1, UP), (10**6, DOWN)],
     )
     def test_more_is_refused(self, rest: int, rounding: int) -> None:
-        with pytest.raises(OverflowError, match="15 digits"):
+        with pytest.raises(OverflowError, match="its limit"):
             charge(**self.total(rest), rounding=rounding)
 
     def test_far_more_is_refused(self) -> None:
         # Beyond 2**64, also after the division.
-        with pytest.raises(OverflowError, match="15 digits"):
-            charge(MAX_SECONDS, MAX_PRICE_E4, 86_400, MAX_PRICE_E4)
+        with pytest.raises(OverflowError, match="its limit"):
+            charge(MAX_SECONDS, MAX_PRICE_E8, 86_400, MAX_PRICE_E8)
 
     def test_a_product_beyond_64_bits_is_no_overflow_yet(self) -> None:
-        seconds, price_e4 = 599_999_999, MAX_PRICE_E4
-        assert seconds * price_e4 > 2**64
-        assert charge(seconds, price_e4, 1, rounding=DOWN) == (seconds, seconds * price_e4 // 60)
+        seconds, price_e8 = 5_999, MAX_PRICE_E8
+        assert seconds * price_e8 > 2**64
+        assert charge(seconds, price_e8, 1, rounding=DOWN) == (seconds, seconds * price_e8 // 60)
 
 
 @pytest.mark.parametrize(
@@ -190,13 +197,13 @@ class TestOverflow:
     [
         ("duration_seconds", -1),
         ("duration_seconds", MAX_SECONDS + 1),
-        ("cost_per_minute_e4", -1),
-        ("cost_per_minute_e4", MAX_PRICE_E4 + 1),
+        ("cost_per_minute_e8", -1),
+        ("cost_per_minute_e8", MAX_PRICE_E8 + 1),
         ("billing_increment", 0),
         ("billing_increment", -6),
         ("billing_increment", 86_401),
-        ("connect_fee_e4", -1),
-        ("connect_fee_e4", MAX_PRICE_E4 + 1),
+        ("connect_fee_e8", -1),
+        ("connect_fee_e8", MAX_PRICE_E8 + 1),
         ("minimum_seconds", -1),
         ("minimum_seconds", MAX_SECONDS + 1),
         ("rounding", 0),
@@ -206,7 +213,7 @@ class TestOverflow:
 def test_limits(field: str, wrong: int) -> None:
     terms: dict[str, Any] = {
         "duration_seconds": 1,
-        "cost_per_minute_e4": 1,
+        "cost_per_minute_e8": 1,
         "billing_increment": 1,
     }
     with pytest.raises(ValueError, match=field):
@@ -217,9 +224,9 @@ def test_limits(field: str, wrong: int) -> None:
     ("field", "limit"),
     [
         ("duration_seconds", MAX_SECONDS),
-        ("cost_per_minute_e4", MAX_PRICE_E4),
+        ("cost_per_minute_e8", MAX_PRICE_E8),
         ("billing_increment", 86_400),
-        ("connect_fee_e4", MAX_PRICE_E4),
+        ("connect_fee_e8", MAX_PRICE_E8),
         ("minimum_seconds", MAX_SECONDS),
         ("rounding", DOWN),
     ],
@@ -227,7 +234,7 @@ def test_limits(field: str, wrong: int) -> None:
 def test_limits_are_allowed(field: str, limit: int) -> None:
     terms: dict[str, Any] = {
         "duration_seconds": 1,
-        "cost_per_minute_e4": 1,
+        "cost_per_minute_e8": 1,
         "billing_increment": 1,
     }
     charge(**{**terms, field: limit})
@@ -241,8 +248,8 @@ def test_limits_are_allowed(field: str, limit: int) -> None:
         ([(5, 1, 1), (5, 1, 1)], r"intervals\[1\].start_seconds"),
         ([(5, 1, 1), (4, 1, 1)], r"intervals\[1\].start_seconds"),
         ([(MAX_SECONDS, 1, 1), (MAX_SECONDS + 1, 1, 1)], r"intervals\[1\].start_seconds"),
-        ([(1, -1, 1)], r"intervals\[0\].cost_per_minute_e4"),
-        ([(1, MAX_PRICE_E4 + 1, 1)], r"intervals\[0\].cost_per_minute_e4"),
+        ([(1, -1, 1)], r"intervals\[0\].cost_per_minute_e8"),
+        ([(1, MAX_PRICE_E8 + 1, 1)], r"intervals\[0\].cost_per_minute_e8"),
         ([(1, 1, 0)], r"intervals\[0\].billing_increment"),
         ([(1, 1, 1), (2, 1, 86_401)], r"intervals\[1\].billing_increment"),
         ([(second, 1, 1) for second in range(1, 66)], "at most 64"),
@@ -285,27 +292,30 @@ def test_what_does_not_fit_64_bits() -> None:
     st.sampled_from([0, 0, 1, 30, 100]),
     interval_lists(),
     st.sampled_from([HALF_UP, HALF_EVEN, UP, DOWN]),
+    st.integers(4, 8),
 )
-@example(MAX_SECONDS, MAX_PRICE_E4, 1, 0, 0, (), HALF_UP)
-@example(600_000_000, MAX_PRICE_E4, 1, 0, 0, (), DOWN)
+@example(MAX_SECONDS, MAX_PRICE_E8, 1, 0, 0, (), HALF_UP, 8)
+@example(6_000, MAX_PRICE_E8, 1, 0, 0, (), DOWN, 8)
 def test_as_the_oracle(
     duration: int,
-    price_e4: int,
+    price_e8: int,
     increment: int,
-    fee_e4: int,
+    fee_e8: int,
     minimum: int,
     intervals: tuple[tuple[int, int, int], ...],
     rounding: int,
+    cost_decimals: int,
 ) -> None:
-    rate = PlainRate("", price_e4, increment, fee_e4, minimum, intervals).oracle()
+    rate = PlainRate("", price_e8, increment, fee_e8, minimum, intervals).oracle()
     bill_seconds, exact = oracle.bill(rate, duration)
-    cost = oracle.round_cost(exact, ROUNDING_NAMES[rounding])
-    arguments = (duration, price_e4, increment, fee_e4, minimum, intervals, rounding)
-    if cost >= 10**15:
+    cost = oracle.round_cost(exact, ROUNDING_NAMES[rounding], cost_decimals)
+    arguments = (duration, price_e8, increment, fee_e8, minimum, intervals, rounding)
+    if oracle.is_refused(cost, cost_decimals):
         with pytest.raises(OverflowError):
-            charge(*arguments)
+            charge(*arguments, cost_decimals=cost_decimals)
     else:
-        assert charge(*arguments) == (bill_seconds, int(cost * 10_000))
+        scaled = int(cost * 10**cost_decimals)
+        assert charge(*arguments, cost_decimals=cost_decimals) == (bill_seconds, scaled)
 
 
 def test_every_increment_at_its_edges() -> None:
@@ -322,11 +332,11 @@ def test_every_increment_at_its_edges() -> None:
 @pytest.mark.parametrize("rounding", [HALF_UP, HALF_EVEN, UP, DOWN])
 def test_prices_around_32_bits(rounding: int) -> None:
     """Below, the core takes a shorter way."""
-    for price_e4 in (2**32 - 2, 2**32 - 1, 2**32, 2**32 + 1):
+    for price_e8 in (2**32 - 2, 2**32 - 1, 2**32, 2**32 + 1):
         for seconds in (1, 30, 59, 2**31 - 1):
-            for fee_e4 in (0, 999_999_999_999):
-                whole, rest = divmod(seconds * price_e4 + 60 * fee_e4, 60)
+            for fee_e8 in (0, MAX_PRICE_E8):
+                whole, rest = divmod(seconds * price_e8 + 60 * fee_e8, 60)
                 to_even = rest > 30 or (rest == 30 and whole % 2 == 1)
                 up = {HALF_UP: rest >= 30, HALF_EVEN: to_even, UP: rest > 0, DOWN: False}
                 want = whole + up[rounding]
-                assert charge(seconds, price_e4, 1, fee_e4, rounding=rounding) == (seconds, want)
+                assert charge(seconds, price_e8, 1, fee_e8, rounding=rounding) == (seconds, want)

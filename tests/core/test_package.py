@@ -36,7 +36,7 @@ def run(root: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_needs_the_standard_library_only() -> None:
-    result = run(PACKAGE.parent, "import ratingcore; print(ratingcore.charge(7, 200, 6))")
+    result = run(PACKAGE.parent, "import ratingcore; print(ratingcore.charge(7, 2000000, 6))")
     assert (result.stdout, result.stderr) == ("(12, 40)\n", "")
 
 
@@ -63,13 +63,15 @@ def test_constants_are_the_model_s() -> None:
     for name, rounding in model.Rounding.__members__.items():
         assert getattr(ratingcore, name) == rounding
     assert ratingcore.REFUSED not in set(model.RatingStatus)
-    assert ratingcore.MAX_COST_E4 == model.MAX_COST_E4
+    assert ratingcore.max_cost(4) * 10_000 == model.MAX_COST_E8
+    for decimals in range(4, 9):
+        assert ratingcore.max_cost(decimals) <= 2**64 - 1
 
 
 def test_limits_are_the_model_s() -> None:
     builder = DeckBuilder()
     intervals = [(second, 1, 1) for second in range(1, model.MAX_INTERVALS + 1)]
-    most = (model.MAX_PRICE_E4, model.MAX_BILLING_INCREMENT, model.MAX_PRICE_E4)
+    most = (model.MAX_PRICE_E8, model.MAX_BILLING_INCREMENT, model.MAX_PRICE_E8)
     builder.put(
         model.MAX_ID,
         model.MAX_ID,
@@ -101,7 +103,7 @@ def test_half_made_objects_are_harmless() -> None:
         Rating()
     rating = Rating.__new__(Rating)
     assert (rating.rate_id, rating.version_id, rating.destination) == (0, 0, "")
-    assert (rating.cost_e4, rating.matched_prefix, rating.billing_increment) == (None, "", 0)
+    assert (rating.cost_scaled, rating.matched_prefix, rating.billing_increment) == (None, "", 0)
     assert len(DeckBuilder.__new__(DeckBuilder).build(1)) == 0
 
 

@@ -23,7 +23,7 @@ def deck() -> Deck:
     builder = DeckBuilder()
     for place, prefix in enumerate(PREFIXES):
         builder.put(place, place, prefix, prefix[:2], 100 + int(prefix[:2]), 60)
-    return builder.build(1)
+    return builder.build(1, cost_decimals=8)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_carriers_as_their_look_up(numbers: list[PhoneNumber]) -> None:
     for place, (prefix, names) in enumerate(CARRIER_DATA.items()):
         if "en" in names:
             builder.put(place, place, prefix, names["en"], 1, 1)
-    deck = builder.build(1)
+    deck = builder.build(1, cost_decimals=8)
     theirs = [name_for_valid_number(number, "en") for number in numbers]
     assert len(set(theirs)) > 100
     for number, name in zip(numbers, theirs, strict=True):
@@ -75,16 +75,16 @@ def test_one_changed_rate(deck: Deck) -> None:
     builder = DeckBuilder(deck)
     builder.remove(place, PREFIXES[place])
     builder.put(10**9, place, PREFIXES[place], "changed", 7, 60)
-    changed = builder.build(2)
+    changed = builder.build(2, cost_decimals=8)
     changed._check()
     assert len(changed) == len(deck)
     for neighbour in range(place - 50, place + 50):
         before = deck.rate(PREFIXES[neighbour], 0, 60, True)
         after = changed.rate(PREFIXES[neighbour], 0, 60, True)
         if neighbour == place:
-            assert (after.cost_e4, after.destination, after.version_id) == (7, "changed", 10**9)
+            assert (after.cost_scaled, after.destination, after.version_id) == (7, "changed", 10**9)
         else:
-            assert (after.cost_e4, after.version_id) == (before.cost_e4, before.version_id)
+            assert (after.cost_scaled, after.version_id) == (before.cost_scaled, before.version_id)
 
 
 def test_bytes_a_prefix(deck: Deck) -> None:

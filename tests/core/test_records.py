@@ -204,13 +204,13 @@ def test_the_rating_is_that_of_the_deck(contents: list[Content | None]) -> None:
         one = records.content(position)
         billable = one[5:7] == (2, 1)
         rating = DECKS[one[0]].rate(one[4], one[8], one[7], billable)
-        cost_e4 = rating.cost_e4
+        cost_scaled = rating.cost_scaled
         assert records.outcome(position) == (
             rating.status,
             rating.unrated_reason or None,
             rating.bill_seconds,
-            None if cost_e4 is None else cost_e4 // 10_000,
-            None if cost_e4 is None else cost_e4 % 10_000,
+            None if cost_scaled is None else cost_scaled // 10**8,
+            None if cost_scaled is None else cost_scaled % 10**8,
             rating.version_id if rating.status == ratingcore.RATED else None,
             DECKS[one[0]].revision,
         )
@@ -258,7 +258,7 @@ def test_rows(contents: list[Content | None], upload_id: int, first_id: int) -> 
     for position, row in zip(new, tuples, strict=True):
         one = records.content(position)
         expected = (*one[:2], one[2] or None, *one[3:], *records.outcome(position))
-        assert row == (*expected, upload_id or None, 77)
+        assert row == (*expected, upload_id or None, 77, 0)
     written = []
     for cdr_id, row in enumerate(tuples, first_id):
         values: list[bytes | None] = [cdr_id.to_bytes(8, "big")]

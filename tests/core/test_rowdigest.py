@@ -27,8 +27,9 @@ FIRST_IDS = st.sampled_from([1, 255, 2**62])
 CREATED_AT_NS = 1_795_000_000_123_456_789
 INTEGERS = (
     *("id", "tenant_id", "extension_id", "direction", "disposition", "duration_seconds"),
-    *("started_at_ns", "ended_at_ns", "status", "unrated_reason", "bill_seconds", "cost_e4"),
-    *("rate_version_id", "rate_revision", "upload_id", "created_at_ns"),
+    *("started_at_ns", "ended_at_ns", "status", "unrated_reason", "bill_seconds", "cost_units"),
+    *("cost_fraction_e8", "rate_version_id", "rate_revision", "upload_id", "created_at_ns"),
+    "generation",
 )
 TEXTS = ("call_id", "caller_number", "destination_number")
 
@@ -45,13 +46,10 @@ def stored_rows(contents: list[Content | None], first_id: int, upload_id: int) -
 
 def expected_digest(rows: list[Row]) -> bytes:
     """As an auditor computes it, from the columns of the table alone."""
-    data = bytearray(b"tollwire.cdrs.1")
+    data = bytearray(b"tollwire.cdrs.2")
     for name in INTEGERS:
         for row in rows:
-            if name == "cost_e4":
-                units, fraction_e4 = row["cost_units"] or 0, row["cost_fraction_e4"] or 0
-                data += struct.pack("<Q", units * 10_000 + fraction_e4)
-            elif row[name] is None:
+            if row[name] is None:
                 data += struct.pack("<q", -1 if name == "ended_at_ns" else 0)
             else:
                 data += struct.pack("<q", row[name])
@@ -102,8 +100,9 @@ OTHER: Row = {
     "direction": 1,
     **dict.fromkeys(("extension_id", "ended_at_ns", "duration_seconds", "started_at_ns"), 5),
     **dict.fromkeys(("bill_seconds", "cost_units", "rate_version_id", "rate_revision"), 77),
-    **dict.fromkeys(("cost_fraction_e4", "upload_id", "created_at_ns", "id"), 78),
+    **dict.fromkeys(("cost_fraction_e8", "upload_id", "created_at_ns", "id"), 78),
     **dict.fromkeys(("call_id", "caller_number", "destination_number"), "x"),
+    "generation": 1,
 }
 
 
@@ -117,13 +116,59 @@ def test_each_field_counts(name: str) -> None:
     assert digest_of_stored(read(changed), 0, 1) != before
 
 
+def expected_digest_of_format_1(rows: list[Row]) -> bytes:
+    """The cost was one number, in ten-thousandths, and calls had no generation."""
+    data = bytearray(b"tollwire.cdrs.1")
+    for name in INTEGERS[:-1]:
+        for row in rows:
+            if name == "cost_units":
+                cost_e4 = (row[name] or 0) * 10_000 + (row["cost_fraction_e8"] or 0) // 10_000
+                data += struct.pack("<Q", cost_e4)
+            elif name != "cost_fraction_e8":
+                data += struct.pack("<q", row[name] or (-1 if name == "ended_at_ns" else 0))
+    for name in TEXTS:
+        for row in rows:
+            data += row[name].encode() + b"\0"
+    return hashlib.sha256(data).digest()
+
+
+def test_the_format_of_older_entries() -> None:
+    calls: list[Content | None] = [
+        content(1, f"{at}", destination_number=number, ended_at_ns=at + 5)
+        for at, number in enumerate(("44", "33", "x", "46"))
+    ]
+    rows = stored_rows(calls, 7, 3)
+    for row in rows:
+        if row["cost_units"] is not None:
+            row["cost_fraction_e8"] = 40_0000
+    rows[0] |= {"cost_units": 10**15 - 1, "cost_fraction_e8": 9999_0000}
+    read_back = read(rows)
+    for begin, end in ((0, 4), (1, 3), (2, 2)):
+        expected = expected_digest_of_format_1(rows[begin:end])
+        assert digest_of_stored(read_back, begin, end, 1) == expected
+        assert digest_of_stored(read_back, begin, end, 2) == expected_digest(rows[begin:end])
+    with pytest.raises(ValueError, match="no format 3"):
+        digest_of_stored(read_back, 0, 1, 3)
+
+
+@pytest.mark.parametrize("changed", [{"cost_fraction_e8": 400_001}, {"generation": 1}])
+def test_what_the_format_of_older_entries_has_no_place_for(changed: Row) -> None:
+    rows = stored_rows([content(1, "a"), content(1, "b")], 1, 0)
+    for row in rows:
+        row["cost_fraction_e8"] = 40_0000
+    assert digest_of_stored(read(rows), 0, 2, 1)
+    rows[1] |= changed
+    assert digest_of_stored(read(rows), 0, 2, 1) == b""
+    assert digest_of_stored(read(rows), 0, 1, 1)
+
+
 def test_no_text_runs_into_the_next() -> None:
     digests = set()
     for caller, called in (("12", "3"), ("1", "23"), ("123", ""), ("", "123")):
         rows = stored_rows([content(1, "a", caller_number=caller, destination_number=called)], 1, 0)
         rows[0] |= {"status": 3, "unrated_reason": 1}
         rows[0] |= dict.fromkeys(
-            ("bill_seconds", "cost_units", "cost_fraction_e4", "rate_version_id")
+            ("bill_seconds", "cost_units", "cost_fraction_e8", "rate_version_id")
         )
         digests.add(digest_of_stored(read(rows), 0, 1))
     assert len(digests) == 4

@@ -24,7 +24,7 @@ def deck_of_prefixes(prefixes: list[str]) -> Deck:
     builder.put_many(
         (place, place, prefix, "x", place % 1_000, 60) for place, prefix in enumerate(prefixes)
     )
-    return builder.build(1)
+    return builder.build(1, cost_decimals=8)
 
 
 def random_digits(random_: random.Random, least: int, most: int) -> str:
@@ -40,13 +40,13 @@ def test_a_large_deck() -> None:
     assert len(deck) == LARGE
     numbers = [random_digits(random_, 8, 14) for _ in range(20_000)]
     columns = deck.rate_columns(*columns_of([PlainCall(number) for number in numbers]))
-    for number, length, index, cost_e4 in zip(
-        numbers, columns.prefix_length, columns.rate_index, columns.cost_e4, strict=True
+    for number, length, index, cost_scaled in zip(
+        numbers, columns.prefix_length, columns.rate_index, columns.cost_scaled, strict=True
     ):
         longest = next(n for n in range(len(number), -1, -1) if n == 0 or number[:n] in places)
         assert length == longest
         if longest:
-            assert cost_e4 == places[number[:longest]] % 1_000
+            assert cost_scaled == places[number[:longest]] % 1_000
             assert deck.rate_at(index).version_id == places[number[:longest]]
         else:
             assert index == -1
@@ -66,7 +66,7 @@ def test_many_tenants() -> None:
     for _ in range(5_000):
         tenant, number = random_.randrange(TENANTS), random_.randrange(RATES_A_TENANT)
         rating = decks[tenant].rate(f"{tenant:05}{number:02}9999", 0, 60, True)
-        assert (rating.version_id, rating.cost_e4) == (number, number)
+        assert (rating.version_id, rating.cost_scaled) == (number, number)
         other = decks[(tenant + 1) % TENANTS].rate(f"{tenant:05}{number:02}9999", 0, 60, True)
         assert other.unrated_reason == NO_RATE
     # A direct table of 10^5 entries, as a large deck has, would take 800,000 bytes.

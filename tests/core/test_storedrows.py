@@ -63,7 +63,11 @@ def rows_in(stored: StoredRows) -> list[Row]:
         call = (*one[:2], one[2] or None, *one[3:])
         upload_id = stored.upload_ids[position] or None
         outcome = stored.records.outcome(position)
-        rows.append((row_id, *call, *outcome, upload_id, stored.created_at_ns[position]))
+        created_at_ns, generation = (
+            stored.created_at_ns[position],
+            stored.records.generation(position),
+        )
+        rows.append((row_id, *call, *outcome, upload_id, created_at_ns, generation))
     return rows
 
 
@@ -137,8 +141,10 @@ MISFITS: list[dict[str, Any]] = [
     {"cost_units": None},
     {"cost_units": -1},
     {"cost_units": 10**15},
-    {"cost_fraction_e4": None},
-    {"cost_fraction_e4": 10_000},
+    {"cost_fraction_e8": None},
+    {"cost_fraction_e8": 10**8},
+    {"generation": -1},
+    {"generation": None},
     {"rate_version_id": None},
     {"rate_version_id": 0},
     {"rate_revision": -1},
@@ -177,7 +183,7 @@ UNRATED = {
     "unrated_reason": 1,
     "bill_seconds": None,
     "cost_units": None,
-    "cost_fraction_e4": None,
+    "cost_fraction_e8": None,
     "rate_version_id": None,
 }
 

@@ -16,14 +16,14 @@ from tests.core.decks import PlainCall, PlainRate, batch_outcomes, columns_of, d
 PREFIXES = [f"{number:04}" for number in range(0, 10_000, 3)]
 
 
-def next_deck(base: Deck, price_e4: int) -> Deck:
+def next_deck(base: Deck, price_e8: int) -> Deck:
     """Every tenth rate costs the new price; its terms come after those that were there."""
     builder = DeckBuilder(base)
     for rate in base:
         if int(rate.prefix) % 10 == 0:
             builder.remove(rate.version_id, rate.prefix)
-            PlainRate(rate.prefix, price_e4, 60).put(builder, rate.version_id)
-    return builder.build(base.revision + 1)
+            PlainRate(rate.prefix, price_e8, 60).put(builder, rate.version_id)
+    return builder.build(base.revision + 1, cost_decimals=8)
 
 
 def test_readers_see_one_deck_at_a_time() -> None:
@@ -38,26 +38,26 @@ def test_readers_see_one_deck_at_a_time() -> None:
         while not done.is_set():
             deck = current[0]
             columns = deck.rate_columns(*arguments)
-            prices = set(columns.cost_e4)
+            prices = set(columns.cost_scaled)
             if prices != {1, deck.revision}:
                 failures.append(f"revision {deck.revision} has prices {prices}")
             rating = deck.rate("0000", 0, 60, True)
-            if (rating.cost_e4, rating.matched_prefix) != (deck.revision, "0000"):
+            if (rating.cost_scaled, rating.matched_prefix) != (deck.revision, "0000"):
                 failures.append(repr(rating))
             batches[reader] += 1
 
     readers = [threading.Thread(target=read, args=(reader,)) for reader in range(2)]
     for reader in readers:
         reader.start()
-    for price_e4 in range(2, 40):
-        current[0] = next_deck(current[0], price_e4)
+    for price_e8 in range(2, 40):
+        current[0] = next_deck(current[0], price_e8)
     done.set()
     for reader in readers:
         reader.join()
     current[0]._check()
     assert failures == []
     assert min(batches) > 0
-    assert first.rate("0000", 0, 60, True).cost_e4 == 1
+    assert first.rate("0000", 0, 60, True).cost_scaled == 1
 
 
 READ_CALLS = [
@@ -139,7 +139,7 @@ def test_the_same_work_in_many_threads(turn: int) -> None:
 
     def work() -> None:
         calls = [PlainCall(prefix + "1", 0, 60) for prefix in PREFIXES]
-        results.append(list(deck.rate_columns(*columns_of(calls)).cost_e4))
+        results.append(list(deck.rate_columns(*columns_of(calls)).cost_scaled))
         assert normalize_number(f"+{turn}") == str(turn)
 
     threads = [threading.Thread(target=work) for _ in range(4)]

@@ -27,16 +27,16 @@ REVISION = 7
 STATUSES = {name: number for number, name in STATUS_NAMES.items()}
 REASONS = {"NO_RATE": 1, "BLOCKED": 2, "INVALID_NUMBER": 3}
 FIRST_VERSION = 2**33
-DECKS = st.tuples(rate_lists, st.sampled_from([1, 2, 3, 4]), dialling_rules)
-Deck = tuple[list[PlainRate], int, tuple[str, str, str]]
+DECKS = st.tuples(rate_lists, st.sampled_from([1, 2, 3, 4]), dialling_rules, st.integers(4, 8))
+Deck = tuple[list[PlainRate], int, tuple[str, str, str], int]
 
 
 def kept_of(deck: Deck) -> KeptRates:
-    rates, rounding, dialling = deck
+    rates, rounding, dialling, cost_decimals = deck
     kept = KeptRates()
     for index, rate in enumerate(rates):
         put_rate(kept, FIRST_VERSION + index, rate)
-    kept.put_tenant(TENANT_ID, REVISION, [(1, rounding, *dialling)])
+    kept.put_tenant(TENANT_ID, REVISION, [(1, rounding, *dialling, cost_decimals)])
     return kept
 
 
@@ -46,9 +46,9 @@ def put_rate(kept: KeptRates, version_id: int, rate: PlainRate, **changed: Any) 
         "created_revision": 1,
         "retired_revision": None,
         "prefix": rate.prefix,
-        "cost_per_minute_e4": rate.price_e4,
+        "cost_per_minute_e8": rate.price_e8,
         "billing_increment": rate.increment,
-        "connect_fee_e4": rate.connect_fee_e4,
+        "connect_fee_e8": rate.connect_fee_e8,
         "minimum_seconds": rate.minimum_seconds,
         "intervals": rate.intervals,
         "effective_from_ns": rate.from_ns,
@@ -80,12 +80,12 @@ def row_of(deck: Deck, call: PlainCall, row_id: int = 1, **changed: Any) -> tupl
         "unrated_reason": REASONS.get(result.reason),
         "bill_seconds": result.bill_seconds,
         "cost_units": None,
-        "cost_fraction_e4": None,
+        "cost_fraction_e8": None,
         "rate_version_id": None,
         "rate_revision": REVISION,
     }
     if result.cost is not None:
-        values["cost_units"], values["cost_fraction_e4"] = divmod(int(result.cost * 10_000), 10_000)
+        values["cost_units"], values["cost_fraction_e8"] = divmod(int(result.cost * 10**8), 10**8)
     if result.status == "RATED":
         assert result.rate_index is not None
         values["rate_version_id"] = FIRST_VERSION + result.rate_index
@@ -137,17 +137,26 @@ def test_any_other_outcome_is_found(deck: Deck, made: list[PlainCall]) -> None:
     expected: list[tuple[int, Finding, int]] = []
     for position, row in enumerate(priced):
         values = dict(zip(NAMES, row, strict=True))
-        cost_e4 = values["cost_units"] * 10_000 + values["cost_fraction_e4"]
+        cost_scaled = values["cost_units"] * 10**8 + values["cost_fraction_e8"]
         expected.append((position, Finding.BILL_SECONDS, values["bill_seconds"]))
-        expected.append((position, Finding.COST, cost_e4))
+        expected.append((position, Finding.COST, cost_scaled))
     assume(all(row[NAMES.index("cost_units")] < 10**15 for row in dearer))
     assert recompute(read(dearer), kept) == expected
 
 
 def test_a_revision_has_the_rules_that_were_there() -> None:
-    deck: Deck = ([PlainRate("44", 1, 1)], 1, ("", "", ""))
+    deck: Deck = ([PlainRate("44", 1, 1)], 1, ("", "", ""), 8)
     kept = kept_of(deck)
-    kept.put_tenant(TENANT_ID, 9, [(2, 4, "", "", ""), (4, 3, "44", "0", ""), (6, 9, "", "", "")])
+    kept.put_tenant(
+        TENANT_ID,
+        9,
+        [
+            (2, 4, "", "", "", 8),
+            (4, 3, "44", "0", "", 8),
+            (6, 9, "", "", "", 8),
+            (8, 1, "", "", "", 9),
+        ],
+    )
     found = {}
     for revision in range(1, 11):
         row = row_of(deck, PlainCall("447", 0, 29), revision, rate_revision=revision)
@@ -165,7 +174,7 @@ def test_a_revision_has_the_rules_that_were_there() -> None:
 
 
 def test_what_is_not_kept_is_said() -> None:
-    deck: Deck = ([PlainRate("44")], 1, ("", "", ""))
+    deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
     row = row_of(deck, PlainCall("447"))
     assert row is not None
     kept = KeptRates()
@@ -173,7 +182,7 @@ def test_what_is_not_kept_is_said() -> None:
     assert (kept.missing_versions(rows), kept.tenants_of(rows)) == ([FIRST_VERSION], [TENANT_ID])
     assert kept.revision(TENANT_ID) == 0
     assert recompute(rows, kept) == [(0, Finding.TENANT_MISSING, 0)]
-    kept.put_tenant(TENANT_ID, REVISION, [(1, 1, "", "", "")])
+    kept.put_tenant(TENANT_ID, REVISION, [(1, 1, "", "", "", 8)])
     assert kept.revision(TENANT_ID) == REVISION
     assert recompute(rows, kept) == [(0, Finding.RATE_MISSING, 0)]
     put_rate(kept, FIRST_VERSION, deck[0][0])
@@ -190,8 +199,8 @@ ANYTHING = (
     | st.lists(st.integers(-(2**70), 2**70) | st.tuples(st.integers(), st.integers()), max_size=70)
 )
 FIELDS = (
-    *("tenant_id", "created_revision", "retired_revision", "prefix", "cost_per_minute_e4"),
-    *("billing_increment", "connect_fee_e4", "minimum_seconds", "intervals"),
+    *("tenant_id", "created_revision", "retired_revision", "prefix", "cost_per_minute_e8"),
+    *("billing_increment", "connect_fee_e8", "minimum_seconds", "intervals"),
     *("effective_from_ns", "effective_to_ns", "blocked"),
 )
 
@@ -199,7 +208,7 @@ FIELDS = (
 @settings(max_examples=75, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, min_size=1, max_size=3))
 def test_rates_of_any_values_do_no_harm(changed: dict[str, Any]) -> None:
-    deck: Deck = ([PlainRate("44")], 1, ("", "", ""))
+    deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
     row = row_of(deck, PlainCall("447"))
     assert row is not None
     kept = kept_of(deck)
@@ -208,14 +217,17 @@ def test_rates_of_any_values_do_no_harm(changed: dict[str, Any]) -> None:
 
 
 WRONG_RULES = st.tuples(
-    st.just(1), st.just(1), *[st.sampled_from(["", "1", "x", "1" * 17, None, 5])] * 3
+    st.just(1),
+    st.just(1),
+    *[st.sampled_from(["", "1", "x", "1" * 17, None, 5])] * 3,
+    st.sampled_from([8, 3, 9, None, "8"]),
 ).map(list)
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(st.lists(ANYTHING, max_size=6) | WRONG_RULES, max_size=3))
+@given(st.lists(st.lists(ANYTHING, max_size=7) | WRONG_RULES, max_size=3))
 def test_rules_of_any_values_do_no_harm(rules: list[list[Any]]) -> None:
-    deck: Deck = ([PlainRate("44")], 1, ("", "", ""))
+    deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
     row = row_of(deck, PlainCall("447"))
     assert row is not None
     kept = kept_of(deck)
@@ -225,7 +237,7 @@ def test_rules_of_any_values_do_no_harm(rules: list[list[Any]]) -> None:
 
 def test_every_allocation_may_fail() -> None:
     rates = [PlainRate(f"44{at}", at, 1, intervals=((at + 1, 7, 1),)) for at in range(100)]
-    deck: Deck = (rates, 1, ("", "", ""))
+    deck: Deck = (rates, 1, ("", "", ""), 8)
     rows = read(
         [
             changed_by(row, cost_units=at % 2)

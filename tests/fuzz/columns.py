@@ -111,7 +111,7 @@ def _essence(columns: Columns, at: int) -> tuple[object, ...]:
         columns.status[at],
         columns.unrated_reason[at],
         columns.bill_seconds[at] if rated else None,
-        columns.cost_e4[at] if rated else None,
+        columns.cost_scaled[at] if rated else None,
         columns.rate_index[at],
     )
 
@@ -121,6 +121,6 @@ def _alone(rating: Rating) -> tuple[object, ...]:
         rating.status,
         rating.unrated_reason,
         rating.bill_seconds,
-        rating.cost_e4,
+        rating.cost_scaled,
         rating.rate_index,
     )

@@ -266,7 +266,7 @@ def test_a_cdr_cannot_be_deleted_or_replaced(
         )
         assert client.get_cdr(target.id) == target
     assert attacker.refused("DELETE FROM cdrs")
-    assert attacker.refused("UPDATE cdrs SET cost_units = 0, cost_fraction_e4 = 0")
+    assert attacker.refused("UPDATE cdrs SET cost_units = 0, cost_fraction_e8 = 0")
     if not attacker.is_sqlite:
         assert attacker.refused("TRUNCATE cdrs")
         assert attacker.refused("TRUNCATE cdrs CASCADE")
@@ -275,7 +275,7 @@ def test_a_cdr_cannot_be_deleted_or_replaced(
 
 PRICED = (
     "status = {status}, unrated_reason = NULL, bill_seconds = 60, cost_units = 0,"
-    " cost_fraction_e4 = 5, rate_version_id = {version}"
+    " cost_fraction_e8 = 5, rate_version_id = {version}"
 )
 
 
@@ -312,20 +312,20 @@ def test_an_unrated_cdr_is_priced_once_and_nothing_else_of_it_changes(
     assert attacker.refused(f"UPDATE cdrs SET {pricing} {where}")
     assert attacker.refused(
         "UPDATE cdrs SET status = 3, unrated_reason = 1, bill_seconds = NULL, cost_units = NULL,"
-        f" cost_fraction_e4 = NULL, rate_version_id = NULL {where}"
+        f" cost_fraction_e8 = NULL, rate_version_id = NULL {where}"
     )
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        "cost_units = NULL, cost_fraction_e4 = NULL",
+        "cost_units = NULL, cost_fraction_e8 = NULL",
         "bill_seconds = NULL",
         "unrated_reason = 1",
         "rate_version_id = NULL",
         "cost_units = -1",
-        "cost_fraction_e4 = -1",
-        "cost_fraction_e4 = 10000",
+        "cost_fraction_e8 = -1",
+        "cost_fraction_e8 = 100000000",
         "status = 0",
         "status = 4",
         "direction = 0",

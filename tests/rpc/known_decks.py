@@ -43,16 +43,16 @@ def tenant_deck(tenant_id: int, rounding: Rounding, **dialling: str) -> TenantDe
             rate_id,
             prefix,
             pick.choice(["", "Österreich", "x" * 200, "Some Land mobile"]),
-            pick.choice([0, 1, 12, 1500, 99_999_999_9999]),
+            pick.choice([0, 1, 12, 1500_0000, 13_7000, 200_0000, 99_999_999_99999999]),
             pick.choice([1, 6, 60, 86_400]),
-            connect_fee_e4=pick.choice([0, 0, 7, 99_999_999_9999]),
+            connect_fee_e8=pick.choice([0, 0, 7, 99_999_999_99999999]),
             minimum_seconds=pick.choice([0, 0, 30]),
-            intervals=pick.choice([(), (), ((60, 5, 1), (120, 99_999_999_9999, 60))]),
+            intervals=pick.choice([(), (), ((60, 5, 1), (120, 99_999_999_99999999, 60))]),
             effective_from_ns=pick.choice([None, None, NOW_NS]),
             blocked=pick.random() < 0.1,
         )
-    deck = builder.build(tenant_id * 300, rounding, **dialling)
-    tenant = Tenant(id=tenant_id, rounding=rounding, **dialling)
+    deck = builder.build(tenant_id * 300, rounding, **dialling, cost_decimals=4 + tenant_id % 5)
+    tenant = Tenant(id=tenant_id, rounding=rounding, **dialling, cost_decimals=4 + tenant_id % 5)
     return TenantDeck(tenant, deck, tenant_id * 300)
 
 

@@ -181,12 +181,12 @@ RATED = RatedCall(
     call_id="a",
     status=RatingStatus.RATED,
     bill_seconds=66,
-    cost_e4=999_999_999_999_999_9999,
+    cost_e8=999_999_999_999_999_9999_0000,
     rate_id=5,
     version_id=9,
     matched_prefix="447",
     destination="UK mobile",
-    cost_per_minute_e4=1500,
+    cost_per_minute_e8=1500_0000,
     billing_increment=6,
     rate_revision=12,
 )
@@ -215,7 +215,7 @@ def test_a_rated_call() -> None:
 
 def test_nothing_to_pay_is_not_the_same_as_nothing_known() -> None:
     free = written(
-        RatedCall("", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0, rate_revision=3)
+        RatedCall("", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e8=0, rate_revision=3)
     )
     assert free.HasField("cost") and free.cost == "0.0000"
     assert free.HasField("bill_seconds") and free.bill_seconds == 0
@@ -237,7 +237,7 @@ def test_a_blocked_call_shows_the_rate_that_blocks_it() -> None:
             rate_id=5,
             matched_prefix="",
             destination="nowhere",
-            cost_per_minute_e4=0,
+            cost_per_minute_e8=0,
             billing_increment=60,
         )
     )

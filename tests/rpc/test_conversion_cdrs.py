@@ -12,12 +12,12 @@ from service.errors import InvalidInput
 from service.model import (
     MAX_BILLING_INCREMENT,
     MAX_CALL_ID_CHARS,
-    MAX_COST_E4,
+    MAX_COST_E8,
     MAX_EXTENSION_NUMBER_CHARS,
     MAX_INTERVALS,
     MAX_NAME_CHARS,
     MAX_NUMBER_CHARS,
-    MAX_PRICE_E4,
+    MAX_PRICE_E8,
     MAX_REQUESTED_BY_CHARS,
     MAX_REVERSAL_REASON_CHARS,
     MAX_TIMESTAMP_NS,
@@ -57,7 +57,7 @@ CALL = Call(
     ended_at_ns=2_000_000_003,
     call_id="a",
 )
-RATE = Rate(id=3, tenant_id=7, prefix="44", cost_per_minute_e4=1500, version_id=4)
+RATE = Rate(id=3, tenant_id=7, prefix="44", cost_per_minute_e8=1500_0000, version_id=4)
 
 
 def wrong_fields(act: Callable[[], object]) -> list[str]:
@@ -75,7 +75,7 @@ def test_a_rated_cdr_shows_everything() -> None:
         status=RatingStatus.RATED,
         unrated_reason=None,
         bill_seconds=0,
-        cost_e4=0,
+        cost_e8=0,
         rate=RATE,
         rate_revision=5,
         upload_id=6,
@@ -112,7 +112,7 @@ def test_every_field_of_the_message_is_filled() -> None:
     """So that a field added to the proto is not forgotten here."""
     record = Cdr(
         1, CALL, Tenant(id=7), Extension(id=8), RatingStatus.UNRATED, UnratedReason.BLOCKED,
-        1, 1, RATE, 5, 6, 7, Reversal(1, ReversalRequest("why", "who"), -1, 8),
+        1, 1, RATE, 5, 6, 7, Reversal(1, ReversalRequest("why", "who"), -1, 8), 1,
     )  # fmt: skip
     filled = {field.name for field, _ in cdrs.cdr(record).ListFields()}
     assert filled == set(types_pb2.Cdr.DESCRIPTOR.fields_by_name)
@@ -124,10 +124,10 @@ WIDE = "\U0001f4de"
 def longest() -> Cdr:
     """No CDR is longer than this one."""
     most = 2**63 - 1
-    interval = Interval(2**31 - 1, MAX_PRICE_E4, MAX_BILLING_INCREMENT)
+    interval = Interval(2**31 - 1, MAX_PRICE_E8, MAX_BILLING_INCREMENT)
     longest_rate = Rate(
-        *(most, most, "9" * 32, WIDE * MAX_NAME_CHARS, MAX_PRICE_E4, MAX_BILLING_INCREMENT),
-        *(MAX_PRICE_E4, 2**31 - 1, (interval,) * MAX_INTERVALS, MIN_TIMESTAMP_NS + 1),
+        *(most, most, "9" * 32, WIDE * MAX_NAME_CHARS, MAX_PRICE_E8, MAX_BILLING_INCREMENT),
+        *(MAX_PRICE_E8, 2**31 - 1, (interval,) * MAX_INTERVALS, MIN_TIMESTAMP_NS + 1),
         *(MAX_TIMESTAMP_NS, True, MAX_TIMESTAMP_NS, MAX_TIMESTAMP_NS, most),
     )
     number = WIDE * MAX_NUMBER_CHARS
@@ -139,12 +139,12 @@ def longest() -> Cdr:
     return Cdr(
         *(most, call, Tenant(most, name, "USD", Rounding.DOWN, "9999", "9" * 8, "9" * 8, most)),
         Extension(most, most, WIDE * MAX_EXTENSION_NUMBER_CHARS, name),
-        *(RatingStatus.UNRATED, UnratedReason.INVALID_NUMBER, most, MAX_COST_E4, longest_rate),
+        *(RatingStatus.UNRATED, UnratedReason.INVALID_NUMBER, most, MAX_COST_E8, longest_rate),
         *(most, most, most),
         Reversal(
             most,
             ReversalRequest(WIDE * MAX_REVERSAL_REASON_CHARS, WIDE * MAX_REQUESTED_BY_CHARS),
-            -MAX_COST_E4,
+            -MAX_COST_E8,
             most,
         ),
     )
@@ -167,7 +167,7 @@ def test_an_unrated_cdr_has_no_cost_at_all() -> None:
             status=RatingStatus.UNRATED,
             unrated_reason=UnratedReason.BLOCKED,
             bill_seconds=None,
-            cost_e4=None,
+            cost_e8=None,
             rate=None,
             rate_revision=5,
             upload_id=0,
@@ -246,8 +246,8 @@ def test_an_unknown_dimension(number: int) -> None:
 
 
 def test_usage() -> None:
-    billed = UsageTotals(1, 2, 3, 4, 12345678901234567890, 6)
-    corrected = UsageTotals(7, 8, 9, 10, 11, 12)
+    billed = UsageTotals(1, 2, 3, 4, 12345678901234567890_0000, 6)
+    corrected = UsageTotals(7, 8, 9, 10, 11_0000, 12)
     rows = [UsageRow(("7", ""), "EUR", billed, corrected)]
     assert cdrs.usage(rows) == pb.SummarizeUsageResponse(
         rows=[

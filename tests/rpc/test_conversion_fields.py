@@ -51,28 +51,42 @@ def test_a_time_outside_the_calendar_is_wrong(seconds: int, nanos: int, words: s
 
 
 @pytest.mark.parametrize(
-    ("text", "price_e4"), [("0", 0), ("0.012", 120), ("99999999.9999", 999_999_999_999)]
+    ("text", "price_e8"),
+    [("0", 0), ("0.012", 120_0000), ("99999999.99999999", 9_999_999_999_999_999)],
 )
-def test_money(text: str, price_e4: int) -> None:
+def test_money(text: str, price_e8: int) -> None:
     wrong = Wrong()
-    assert fields.price_e4(text, "cost", wrong) == price_e4
+    assert fields.price_e8(text, "cost", wrong) == price_e8
     assert wrong == []
 
 
 @pytest.mark.parametrize(
-    "text", ["-1", "1e3", "1,000", "1.23456", "1.00000", ".5", "5.", " 1", "٣", "100000000", "NaN"]
+    "text",
+    [
+        "-1",
+        "1e3",
+        "1,000",
+        "1.234567891",
+        "1.0000000001",
+        ".5",
+        "5.",
+        " 1",
+        "٣",
+        "100000000",
+        "NaN",
+    ],
 )
 def test_what_is_no_money(text: str) -> None:
     wrong = Wrong()
-    fields.price_e4(text, "rate.connect_fee", wrong, default_e4=0)
+    fields.price_e8(text, "rate.connect_fee", wrong, default_e8=0)
     assert [violation.field for violation in wrong] == ["rate.connect_fee"]
 
 
 def test_empty_money_is_the_default_or_wrong() -> None:
     wrong = Wrong()
-    assert fields.price_e4("", "connect_fee", wrong, default_e4=0) == 0
+    assert fields.price_e8("", "connect_fee", wrong, default_e8=0) == 0
     assert wrong == []
-    fields.price_e4("", "cost_per_minute", wrong)
+    fields.price_e8("", "cost_per_minute", wrong)
     assert [violation.field for violation in wrong] == ["cost_per_minute"]
 
 

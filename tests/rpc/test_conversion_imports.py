@@ -63,9 +63,9 @@ def rates_in(intake: Intake) -> list[Rate]:
 def _rate(
     prefix: str,
     destination: str,
-    price_e4: int,
+    price_e8: int,
     increment: int,
-    connect_fee_e4: int,
+    connect_fee_e8: int,
     minimum_seconds: int,
     intervals: Sequence[tuple[int, int, int]],
     from_ns: int | None,
@@ -75,9 +75,9 @@ def _rate(
     return Rate(
         prefix=prefix,
         destination=destination,
-        cost_per_minute_e4=price_e4,
+        cost_per_minute_e8=price_e8,
         billing_increment=increment,
-        connect_fee_e4=connect_fee_e4,
+        connect_fee_e8=connect_fee_e8,
         minimum_seconds=minimum_seconds,
         intervals=tuple(Interval(*part) for part in intervals),
         effective_from_ns=from_ns,
@@ -108,7 +108,18 @@ def singly(rate: types_pb2.Rate) -> tuple[list[Rate], list[tuple[str, str]]]:
 PRICES = st.one_of(
     st.sampled_from(
         [
-            *("", "0", "0.", ".5", "1.2345", "1.23456", "99999999.9999", "99999999.99999"),
+            *(
+                "",
+                "0",
+                "0.",
+                ".5",
+                "1.2345",
+                "1.23456",
+                "1.2345678900",
+                "1.234567891",
+                "99999999.99999999",
+                "99999999.999999999",
+            ),
             *("100000000", "000000000001", "00000001.5", "1,5", "-1", "+1", " 1", "1e3", "1."),
             *("\u0661", "1.2.3"),
         ]
@@ -175,7 +186,7 @@ def test_a_rate_of_a_deck_is_read_as_a_single_one(rate: types_pb2.Rate) -> None:
         ({"prefix": "+4420", "destination": "Ö" * 200, "blocked": True}, True),
         ({"effective_from": Timestamp(seconds=-5, nanos=3), "effective_to": Timestamp()}, True),
         ({"intervals": [types_pb2.Interval()]}, False),
-        ({"cost_per_minute": "1.00001"}, False),
+        ({"cost_per_minute": "1.000000001"}, False),
     ],
 )
 def test_ordinary_rates_need_no_object(changes: dict[str, Any], plain: bool) -> None:

@@ -21,9 +21,9 @@ from tollwire.v1 import types_pb2
 UPDATABLE = {
     "prefix": "prefix",
     "destination": "destination",
-    "cost_per_minute": "cost_per_minute_e4",
+    "cost_per_minute": "cost_per_minute_e8",
     "billing_increment": "billing_increment",
-    "connect_fee": "connect_fee_e4",
+    "connect_fee": "connect_fee_e8",
     "minimum_seconds": "minimum_seconds",
     "intervals": "intervals",
     "effective_from": "effective_from_ns",
@@ -63,7 +63,7 @@ def wrong_fields(act: Callable[[], object]) -> list[str]:
     return sorted(violation.field for violation in refused.value.violations)
 
 
-prices_e4 = st.integers(0, model.MAX_PRICE_E4)
+prices_e4 = st.integers(0, model.MAX_PRICE_E8)
 increments = st.integers(1, model.MAX_BILLING_INCREMENT)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
 
@@ -84,9 +84,9 @@ def some_rates(draw: st.DrawFn) -> Rate:
         tenant_id=draw(st.integers(1, model.MAX_ID)),
         prefix=draw(st.text("0123456789", max_size=32)),
         destination=draw(texts),
-        cost_per_minute_e4=draw(prices_e4),
+        cost_per_minute_e8=draw(prices_e4),
         billing_increment=draw(increments),
-        connect_fee_e4=draw(prices_e4),
+        connect_fee_e8=draw(prices_e4),
         minimum_seconds=draw(st.integers(0, model.MAX_DURATION_SECONDS)),
         intervals=tuple(
             Interval(start, draw(prices_e4), draw(increments)) for start in sorted(starts)
@@ -119,7 +119,7 @@ def test_defaults() -> None:
         tenant_id=7,
         prefix="+447",
         destination="UK mobile",
-        cost_per_minute_e4=1500,
+        cost_per_minute_e8=1500_0000,
         billing_increment=6,
     )
 
@@ -133,7 +133,7 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"destination": "\0"}, ["destination"]),
     ({"cost_per_minute": None}, ["cost_per_minute"]),
     ({"cost_per_minute": "1,5"}, ["cost_per_minute"]),
-    ({"cost_per_minute": "0.12345"}, ["cost_per_minute"]),
+    ({"cost_per_minute": "0.123456789"}, ["cost_per_minute"]),
     ({"cost_per_minute": "-1"}, ["cost_per_minute"]),
     ({"cost_per_minute": "100000000"}, ["cost_per_minute"]),
     ({"billing_increment": None}, ["billing_increment"]),

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.errors import InvalidInput
 from service.model import (
-    MAX_COST_E4,
+    MAX_COST_E8,
     Call,
     Cdr,
     Direction,
@@ -26,8 +26,8 @@ from tollwire.v1 import types_pb2
 WHY = ReversalRequest("why", "who")
 
 
-def reversed_cdr(cost_e4: int | None) -> Cdr:
-    rated = cost_e4 is not None
+def reversed_cdr(cost_e8: int | None) -> Cdr:
+    rated = cost_e8 is not None
     return Cdr(
         id=1,
         call=Call(7, "44", Direction.OUTBOUND, Disposition.ANSWERED, 5, 9, call_id="a"),
@@ -36,21 +36,21 @@ def reversed_cdr(cost_e4: int | None) -> Cdr:
         status=RatingStatus.RATED if rated else RatingStatus.UNRATED,
         unrated_reason=None if rated else UnratedReason.NO_RATE,
         bill_seconds=5 if rated else None,
-        cost_e4=cost_e4,
+        cost_e8=cost_e8,
         rate=None,
         rate_revision=1,
         upload_id=0,
         created_at_ns=10,
-        reversal=Reversal(3, WHY, None if cost_e4 is None else -cost_e4, 11),
+        reversal=Reversal(3, WHY, None if cost_e8 is None else -cost_e8, 11),
     )
 
 
 @pytest.mark.parametrize(
-    ("cost_e4", "shown"),
-    [(1386, "-0.1386"), (0, "0.0000"), (MAX_COST_E4, "-999999999999999.9999")],
+    ("cost_e8", "shown"),
+    [(1386_0000, "-0.1386"), (0, "0.0000"), (MAX_COST_E8, "-999999999999999.9999")],
 )
-def test_a_reversal_and_its_cdr_show_each_other_once(cost_e4: int, shown: str) -> None:
-    cdr = reversed_cdr(cost_e4)
+def test_a_reversal_and_its_cdr_show_each_other_once(cost_e8: int, shown: str) -> None:
+    cdr = reversed_cdr(cost_e8)
     entry = types_pb2.Reversal(
         id=3, cost=shown, reason="why", requested_by="who", created_at=Timestamp(nanos=11)
     )

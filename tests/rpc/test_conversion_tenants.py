@@ -16,7 +16,7 @@ from tollwire.v1 import types_pb2
 
 TENANT_FIELDS = {
     *("name", "currency", "rounding", "country_code", "national_prefix"),
-    "international_prefix",
+    *("international_prefix", "cost_decimals"),
 }
 
 FULL = Tenant(
@@ -64,7 +64,7 @@ def test_defaults_of_a_creation_and_of_a_replacement() -> None:
     assert create() == Tenant(currency="USD", rounding=Rounding.HALF_UP)
     assert update(types_pb2.Tenant(id=9)) == (
         Tenant(id=9, currency="USD", rounding=Rounding.HALF_UP),
-        TENANT_FIELDS,
+        TENANT_FIELDS - {"cost_decimals"},
     )
 
 

@@ -94,7 +94,7 @@ SERVICES = {
 
 TENANT = Tenant(id=7, name="A")
 EXTENSION = Extension(id=8, tenant_id=7, number="101")
-RATE = Rate(id=3, tenant_id=7, prefix="44", cost_per_minute_e4=1500, version_id=4)
+RATE = Rate(id=3, tenant_id=7, prefix="44", cost_per_minute_e8=1500_0000, version_id=4)
 CALL = Call(7, "447", Direction.OUTBOUND, Disposition.ANSWERED, 63, 10**18)
 CALL_MESSAGE = types_pb2.Call(
     tenant_id=7,
@@ -260,7 +260,7 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
             rate=types_pb2.Rate(tenant_id=7, cost_per_minute="0.15", billing_increment=6)
         ),
         RATE,
-        ("create", Rate(tenant_id=7, cost_per_minute_e4=1500, billing_increment=6)),
+        ("create", Rate(tenant_id=7, cost_per_minute_e8=1500_0000, billing_increment=6)),
         None,
     ),
     ("RatingService/GetRate", rating_pb.GetRateRequest(id=3), RATE, ("get", 3), None),
@@ -280,8 +280,8 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         RATE,
         (
             "update",
-            Rate(id=3, connect_fee_e4=10_000, billing_increment=0),
-            frozenset({"connect_fee_e4", "blocked"}),
+            Rate(id=3, connect_fee_e8=10_000_0000, billing_increment=0),
+            frozenset({"connect_fee_e8", "blocked"}),
             "v4",
         ),
         None,
@@ -563,7 +563,7 @@ def test_what_the_core_leaves_alone_goes_the_way_of_a_single_call(
     """Here nothing is in memory, so that is every call."""
     bad = types_pb2.Call(call_id="b")
     error = BadCall("direction", "is required: one of INBOUND, OUTBOUND, INTERNAL", call_id="b")
-    free = RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)
+    free = RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e8=0)
     refused = RatedCall("b", RatingStatus.UNRATED, error=error)
     subject.answers = [None, [free], [refused]]
     request = rating_pb.BatchRateCallsRequest(calls=[CALL_MESSAGE, bad]).SerializeToString()
@@ -580,7 +580,7 @@ def test_what_the_core_leaves_alone_goes_the_way_of_a_single_call(
 
 
 def test_a_stream_of_ratings_answers_each_request(server: Any, subject: Fake) -> None:
-    free = RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e4=0)
+    free = RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e8=0)
     subject.answers = [None, [free], None, [free], [free]]
     requests = [rating_pb.StreamRateCallsRequest(calls=[CALL_MESSAGE] * n) for n in (1, 0, 2)]
     _, responses = stream(
@@ -688,7 +688,7 @@ def test_a_bulk_reversal(server: Any, subject: Fake) -> None:
     subject.answers = [
         iter(
             [
-                ReversalProgress(20, 15, 5, (ReversedCost("EUR", 15, 1650, 2),), done=False),
+                ReversalProgress(20, 15, 5, (ReversedCost("EUR", 15, 1650_0000, 2),), done=False),
                 ReversalProgress(30, 25, 5, (), done=True),
             ]
         )

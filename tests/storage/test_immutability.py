@@ -35,12 +35,12 @@ _OUTCOME = {
     "unrated_reason",
     "bill_seconds",
     "cost_units",
-    "cost_fraction_e4",
+    "cost_fraction_e8",
     "rate_version_id",
     "rate_revision",
 }
 _PRICE = (
-    "status = 1, unrated_reason = NULL, bill_seconds = 60, cost_units = 0, cost_fraction_e4 = 7,"
+    "status = 1, unrated_reason = NULL, bill_seconds = 60, cost_units = 0, cost_fraction_e8 = 7,"
     " rate_version_id = 1, rate_revision = 9"
 )
 
@@ -305,7 +305,7 @@ def test_an_unrated_cdr_can_be_priced_once(attacker: Attacker, status: str) -> N
     if status == "status = 2":
         price = (
             "status = 2, unrated_reason = NULL, bill_seconds = 0, cost_units = 0,"
-            " cost_fraction_e4 = 0, rate_revision = 9"
+            " cost_fraction_e8 = 0, rate_revision = 9"
         )
     attacker.execute(f"UPDATE cdrs SET {price} WHERE call_id = 'unrated'")
     after = attacker.execute("SELECT status, rate_revision FROM cdrs WHERE call_id = 'unrated'")
@@ -315,7 +315,7 @@ def test_an_unrated_cdr_can_be_priced_once(attacker: Attacker, status: str) -> N
     )
     attacker.is_refused(
         "UPDATE cdrs SET status = 3, unrated_reason = 1, bill_seconds = NULL, cost_units = NULL,"
-        " cost_fraction_e4 = NULL, rate_version_id = NULL WHERE call_id = 'unrated'",
+        " cost_fraction_e8 = NULL, rate_version_id = NULL WHERE call_id = 'unrated'",
         match="a CDR never changes",
     )
 
@@ -342,7 +342,7 @@ def test_a_reversed_cdr_is_never_priced(attacker: Attacker) -> None:
 
 def test_a_rate_version_can_be_retired_once(attacker: Attacker) -> None:
     attacker.is_refused(
-        "UPDATE rate_versions SET retired_revision = 5, cost_per_minute_e4 = 1",
+        "UPDATE rate_versions SET retired_revision = 5, cost_per_minute_e8 = 1",
         match="never changes, but that it is retired once",
     )
     attacker.execute("UPDATE rate_versions SET retired_revision = 5")
@@ -402,8 +402,8 @@ def test_identities_never_change(attacker: Attacker, table: str, column: str) ->
 
 
 def _update(world: World, rate: Rate) -> None:
-    changed = Rate(id=rate.id, cost_per_minute_e4=9_0000, destination="elsewhere")
-    world.rates.update(changed, frozenset({"cost_per_minute_e4", "destination"}), "")
+    changed = Rate(id=rate.id, cost_per_minute_e8=9_0000_0000, destination="elsewhere")
+    world.rates.update(changed, frozenset({"cost_per_minute_e8", "destination"}), "")
 
 
 def _expire(world: World, rate: Rate) -> None:
@@ -415,7 +415,7 @@ def _delete(world: World, rate: Rate) -> None:
 
 
 def _replace_deck(world: World, rate: Rate) -> None:
-    other = [Rate(prefix="1", cost_per_minute_e4=1)]
+    other = [Rate(prefix="1", cost_per_minute_e8=1_0000)]
     world.import_deck(rate.tenant_id, ImportMode.REPLACE, False, other)
 
 

@@ -41,7 +41,7 @@ def assert_consistent(database: Database) -> None:
     for entry in entries(database):
         length, last_hash = ends[entry.chain]
         assert entry.seq == length + 1
-        hashed = b"tollwire.ledger.1" + last_hash
+        hashed = b"tollwire.ledger.2" + last_hash
         for number in (
             *(entry.chain, entry.seq, entry.kind),
             *(entry.first_id, entry.row_count, entry.created_at_ns),

@@ -83,9 +83,9 @@ def asked_by(*tenant_ids: int, name: str = "Ada", request_id: str = "r-1") -> An
 
 def test_an_entry_says_who_what_before_and_after(world: World, log: AuditLog) -> None:
     rate = world.rates.get(1)
-    changed = replace(rate, cost_per_minute_e4=1234)
+    changed = replace(rate, cost_per_minute_e8=1234_0000)
     with Since(log) as since, asked_by():
-        changed = world.rates.update(changed, frozenset({"cost_per_minute_e4"}), "")
+        changed = world.rates.update(changed, frozenset({"cost_per_minute_e8"}), "")
     entry = since.one
     assert (entry.caller, entry.token_id, entry.request_id) == ("Ada", 77, "r-1")
     assert (entry.action, entry.tenant_id, entry.resource) == ("UpdateRate", 1, "rate/1")
@@ -141,7 +141,7 @@ def test_rates(world: World, log: AuditLog) -> None:
 
 
 def test_a_deck_is_one_entry(world: World, log: AuditLog) -> None:
-    deck = [Rate(prefix=prefix, cost_per_minute_e4=9) for prefix in ("1", "2", "44")]
+    deck = [Rate(prefix=prefix, cost_per_minute_e8=9_0000) for prefix in ("1", "2", "44")]
     with Since(log) as since:
         done = world.import_deck(1, ImportMode.REPLACE, False, deck)
     assert since.shown() == [("ImportRates", 1, "deck/1")]
@@ -325,7 +325,7 @@ def test_canonical_json() -> None:
         tenant_id=7,
         prefix="44",
         destination="Ü",
-        cost_per_minute_e4=200,
+        cost_per_minute_e8=200_0000,
         intervals=(Interval(60, 100, 6),),
         effective_from_ns=NOON_NS + 500_000_000,
         created_at_ns=NOON_NS,

@@ -149,8 +149,8 @@ def test_the_money_is_that_of_the_cdrs_by_currency(world: World) -> None:
     expected = ReversalProgress(
         *(11, 10, 1),
         costs=(
-            ReversedCost("EUR", 5, 2 * 40 + 2 * 999_999_999_999_000_0000, 1),
-            ReversedCost("USD", 5, 3 * 40, 2),
+            ReversedCost("EUR", 5, 2 * 40_0000 + 2 * 999_999_999_999_000_0000_0000, 1),
+            ReversedCost("USD", 5, 3 * 40_0000, 2),
         ),
         done=True,
     )

@@ -18,9 +18,8 @@ from service.errors import (
     TollwireError,
 )
 from service.model import (
-    MAX_COST_E4,
+    MAX_COST_E8,
     MAX_DURATION_SECONDS,
-    MAX_PRICE_E4,
     MAX_STARTED_AT_NS,
     BadCall,
     Call,
@@ -133,7 +132,7 @@ def world(database: Database) -> World:
     world.rate(1, "44", cost_e4=200, increment=6, destination="UK")
     world.rate(1, "447", cost_e4=1500, increment=6, destination="UK mobile")
     world.rate(1, "4470", cost_e4=1, increment=1, destination="UK premium", blocked=True)
-    world.rate(1, "882", cost_e4=MAX_PRICE_E4, increment=86_400, destination="Satellite")
+    world.rate(1, "882", cost_e4=99_999_999_9999, increment=86_400, destination="Satellite")
     return world
 
 
@@ -143,22 +142,22 @@ def calls(world: World) -> Calls:
 
 
 _WORKED = [
-    (call(1, "+44 20 7946 0000", 7), 12, 40),
-    (call(1, "447911123456", 63), 66, 1650),
-    (call(1, "14155550123", 1), 60, 120),
-    (call(1, "020 7946 0000", 7), 12, 40),
+    (call(1, "+44 20 7946 0000", 7), 12, 40_0000),
+    (call(1, "447911123456", 63), 66, 1650_0000),
+    (call(1, "14155550123", 1), 60, 120_0000),
+    (call(1, "020 7946 0000", 7), 12, 40_0000),
     (call(1, "00447911123456", 0), 0, 0),
 ]
 
 
 class TestOne:
-    @pytest.mark.parametrize(("sent", "bill_seconds", "cost_e4"), _WORKED)
+    @pytest.mark.parametrize(("sent", "bill_seconds", "cost_e8"), _WORKED)
     def test_worked_examples(
-        self, calls: Calls, sent: Call, bill_seconds: int, cost_e4: int
+        self, calls: Calls, sent: Call, bill_seconds: int, cost_e8: int
     ) -> None:
         rated = calls.rate(sent)
         assert rated.status == RatingStatus.RATED
-        assert (rated.bill_seconds, rated.cost_e4) == (bill_seconds, cost_e4)
+        assert (rated.bill_seconds, rated.cost_e8) == (bill_seconds, cost_e8)
 
     def test_the_rate_is_named(self, calls: Calls, world: World) -> None:
         rate = world.rates.get(3)
@@ -166,12 +165,12 @@ class TestOne:
             call_id="x",
             status=RatingStatus.RATED,
             bill_seconds=66,
-            cost_e4=1650,
+            cost_e8=1650_0000,
             rate_id=rate.id,
             version_id=rate.version_id,
             matched_prefix="447",
             destination="UK mobile",
-            cost_per_minute_e4=1500,
+            cost_per_minute_e8=1500_0000,
             billing_increment=6,
             rate_revision=world.decks.deck(1).revision,
         )
@@ -192,7 +191,7 @@ class TestOne:
             call_id="",
             status=RatingStatus.NOT_BILLABLE,
             bill_seconds=0,
-            cost_e4=0,
+            cost_e8=0,
             rate_revision=world.decks.deck(1).revision,
         )
 
@@ -241,12 +240,12 @@ class TestOne:
 
     def test_the_greatest_cost_is_exact(self, calls: Calls, world: World) -> None:
         world.rate(
-            *(1, "999", MAX_PRICE_E4, 60),
-            intervals=(Interval(600_000_000, 9_999, 60),),
+            *(1, "999", 99_999_999_9999, 60),
+            intervals=(Interval(600_000_000, 9_999_0000, 60),),
         )
         rated = calls.rate(call(1, "999", 600_000_060))
-        assert rated.cost_e4 == 10_000_000 * MAX_PRICE_E4 + 9_999
-        assert rated.cost_e4 <= MAX_COST_E4
+        assert rated.cost_e8 == 10_000_000 * 99_999_999_9999_0000 + 9_999_0000
+        assert rated.cost_e8 <= MAX_COST_E8
 
 
 class TestBatch:
@@ -293,7 +292,7 @@ class TestBatch:
             version_id=4,
             matched_prefix="4470",
             destination="UK premium",
-            cost_per_minute_e4=1,
+            cost_per_minute_e8=1_0000,
             billing_increment=1,
             rate_revision=world.decks.deck(1).revision,
         )
@@ -312,7 +311,7 @@ class TestBatch:
         for result in (unknown, too_dear):
             assert result.status == RatingStatus.UNRATED
             assert result.unrated_reason is None
-            assert result.cost_e4 is None
+            assert result.cost_e8 is None
 
 
 def _singly(calls: Calls, sent: Call) -> RatedCall:
@@ -341,7 +340,7 @@ def _singly(calls: Calls, sent: Call) -> RatedCall:
             version_id=rate_id,
             matched_prefix=error.metadata["matched_prefix"],
             destination="UK premium",
-            cost_per_minute_e4=1,
+            cost_per_minute_e8=1_0000,
             billing_increment=1,
             rate_revision=revision,
         )

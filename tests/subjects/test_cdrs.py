@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from service.errors import AlreadyExists, InvalidInput, NotFound, Reason
 from service.model import (
-    MAX_COST_E4,
+    MAX_COST_E8,
     MAX_STARTED_AT_NS,
     Call,
     CdrFilter,
@@ -63,7 +63,7 @@ def test_a_cdr_holds_everything(world: World, payer: int) -> None:
     cdr = world.cdrs.create(sent)
     assert cdr.call == sent
     assert (cdr.status, cdr.unrated_reason) == (RatingStatus.RATED, None)
-    assert (cdr.bill_seconds, cdr.cost_e4) == (66, 1650)
+    assert (cdr.bill_seconds, cdr.cost_e8) == (66, 1650_0000)
     assert cdr.rate is not None
     assert (cdr.rate.prefix, cdr.rate.destination) == ("447", "UK mobile")
     assert cdr.tenant == world.tenants.get(payer)
@@ -87,7 +87,7 @@ def test_what_cannot_be_priced_is_stored_without_cost_and_rate(
 ) -> None:
     cdr = world.cdrs.create(call(payer, number))
     assert (cdr.status, cdr.unrated_reason) == (RatingStatus.UNRATED, reason)
-    assert (cdr.bill_seconds, cdr.cost_e4, cdr.rate) == (None, None, None)
+    assert (cdr.bill_seconds, cdr.cost_e8, cdr.rate) == (None, None, None)
     assert world.cdrs.get(cdr.id) == cdr
 
 
@@ -105,16 +105,16 @@ def test_what_is_not_billable_costs_nothing(
 ) -> None:
     cdr = world.cdrs.create(call(payer, "x", 60, direction=direction, disposition=disposition))
     assert (cdr.status, cdr.unrated_reason) == (RatingStatus.NOT_BILLABLE, None)
-    assert (cdr.bill_seconds, cdr.cost_e4, cdr.rate) == (0, 0, None)
+    assert (cdr.bill_seconds, cdr.cost_e8, cdr.rate) == (0, 0, None)
     assert (cdr.call.direction, cdr.call.disposition) == (direction, disposition)
 
 
 def test_the_greatest_cost_is_stored_and_one_more_is_refused(world: World) -> None:
     tenant_id = world.tenant()
-    world.rate(tenant_id, "4", 99_999_999_9999, 60, connect_fee_e4=999_9999)
+    world.rate(tenant_id, "4", 99_999_999_9999, 60, connect_fee_e8=999_9999_0000)
     cdr = world.cdrs.create(call(tenant_id, "44", 600_000_000))
-    assert cdr.cost_e4 == MAX_COST_E4
-    assert world.cdrs.get(cdr.id).cost_e4 == MAX_COST_E4
+    assert cdr.cost_e8 == MAX_COST_E8
+    assert world.cdrs.get(cdr.id).cost_e8 == MAX_COST_E8
     with pytest.raises(InvalidInput) as failure:
         world.cdrs.create(call(tenant_id, "44", 600_000_060))
     assert failure.value.reason == Reason.COST_OVERFLOW
@@ -220,7 +220,7 @@ def test_calls_of_equal_content_differ_by_their_occurrence(world: World, payer: 
     cdrs = [world.cdrs.create(one) for one in (first, second, third)]
     ids = [cdr.call.call_id for cdr in cdrs]
     assert ids == [ids[0], f"{ids[0]}-2", f"{ids[0]}-3"]
-    assert [cdr.cost_e4 for cdr in cdrs] == [cdrs[0].cost_e4] * 3
+    assert [cdr.cost_e8 for cdr in cdrs] == [cdrs[0].cost_e8] * 3
     for again, cdr in zip((replace(first, occurrence=1), second, third), cdrs, strict=True):
         assert world.cdrs.create(again) == cdr
     greatest = replace(first, occurrence=2**31 - 1)
@@ -301,7 +301,7 @@ def test_a_cdr_shows_its_rate_and_its_tenant_as_they_were(world: World, payer: i
     before = world.cdrs.create(call(payer, call_id="before"))
     assert before.rate is not None
     world.rates.update(
-        replace(before.rate, cost_per_minute_e4=9), frozenset({"cost_per_minute_e4"}), ""
+        replace(before.rate, cost_per_minute_e8=9_0000), frozenset({"cost_per_minute_e8"}), ""
     )
     world.tenants.update(
         Tenant(id=payer, name="New", rounding=Rounding.DOWN), frozenset({"name", "rounding"})
@@ -313,7 +313,7 @@ def test_a_cdr_shows_its_rate_and_its_tenant_as_they_were(world: World, payer: i
     assert world.cdrs.get(after.id) == after
     assert [cdr.tenant.name for cdr in (before, after)] == ["Acme", "New"]
     assert [cdr.tenant.rounding for cdr in (before, after)] == [Rounding.HALF_UP, Rounding.DOWN]
-    assert after.rate.cost_per_minute_e4 == 9
+    assert after.rate.cost_per_minute_e8 == 9_0000
     found = world.cdrs.list(CdrFilter(tenant_id=payer), 0, "").items
     assert sorted(found, key=lambda cdr: cdr.id) == [before, after]
 

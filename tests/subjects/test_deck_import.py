@@ -83,9 +83,9 @@ def _many(count: int, seed: int = 1) -> list[Rate]:
         Rate(
             prefix=prefix,
             destination=pick.choice(("", "Öst\\erreich\t'\"", "a,b\n", "%_")),
-            cost_per_minute_e4=pick.randint(0, 10**12 - 1),
+            cost_per_minute_e8=pick.randint(0, 10**16 - 1),
             billing_increment=pick.randint(1, 86_400),
-            connect_fee_e4=pick.choice((0, 5)),
+            connect_fee_e8=pick.choice((0, 5)),
             minimum_seconds=pick.choice((0, 30)),
             intervals=pick.choice(((), (Interval(60, 7, 1), Interval(120, 0, 60)))),
             effective_from_ns=start,
@@ -137,10 +137,10 @@ def test_the_deck_that_comes_of_an_import_is_what_another_worker_reads(
     try:
         for seed in range(4):
             deck = _many(200, seed)
-            before = [rate for rate in _exported(world) if rate.cost_per_minute_e4 % 3]
+            before = [rate for rate in _exported(world) if rate.cost_per_minute_e8 % 3]
             kept = {(rate.prefix, rate.effective_from_ns) for rate in before}
             new = [rate for rate in deck if (rate.prefix, rate.effective_from_ns) not in kept]
-            changed = [replace(rate, blocked=rate.cost_per_minute_e4 % 2 == 0) for rate in before]
+            changed = [replace(rate, blocked=rate.cost_per_minute_e8 % 2 == 0) for rate in before]
             outcome = _import(world, new + changed, mode)
             assert outcome.rate_revision == seed + 2
             built = world.decks.in_memory(1)
@@ -164,8 +164,8 @@ def test_what_a_deck_changes(world: World, mode: ImportMode, dry_run: bool) -> N
     before = _everything(world)
     revision = world.decks.deck(1).revision
     deck = [
-        Rate(prefix="+1", destination="same", cost_per_minute_e4=600),
-        Rate(prefix="2", destination="new", cost_per_minute_e4=600, id=99, tenant_id=1),
+        Rate(prefix="+1", destination="same", cost_per_minute_e8=600_0000),
+        Rate(prefix="2", destination="new", cost_per_minute_e8=600_0000, id=99, tenant_id=1),
         Rate(prefix="4"),
         Rate(prefix="5"),
     ]
@@ -195,9 +195,9 @@ def test_what_a_deck_changes(world: World, mode: ImportMode, dry_run: bool) -> N
     "changed",
     [
         {"destination": "other"},
-        {"cost_per_minute_e4": 1},
+        {"cost_per_minute_e8": 1_0000},
         {"billing_increment": 2},
-        {"connect_fee_e4": 0},
+        {"connect_fee_e8": 0},
         {"minimum_seconds": 1},
         {"intervals": ()},
         {"intervals": (Interval(60, 7, 2),)},
@@ -210,7 +210,7 @@ def test_each_field_makes_an_update(world: World, changed: dict[str, Any]) -> No
     rate = Rate(
         prefix="44",
         destination="UK",
-        connect_fee_e4=3,
+        connect_fee_e8=3_0000,
         intervals=(Interval(60, 7, 1),),
         effective_from_ns=5 * _NS,
         effective_to_ns=10 * _NS,
@@ -232,7 +232,7 @@ def test_an_empty_deck(world: World) -> None:
 def test_an_import_at_the_same_position_after_a_deletion_is_a_new_rate(world: World) -> None:
     first = world.rate(1, "44")
     _import(world, [], REPLACE)
-    _import(world, [Rate(prefix="44", cost_per_minute_e4=600)])
+    _import(world, [Rate(prefix="44", cost_per_minute_e8=600_0000)])
     (again,) = _exported(world)
     assert again.id > first.id
 

@@ -30,7 +30,7 @@ def world(database: Database) -> World:
 
 
 def rate(prefix: str, start_ns: int | None = None, end_ns: int | None = None, **more: Any) -> Rate:
-    fields = {"cost_per_minute_e4": 600, "billing_increment": 60, **more}
+    fields = {"cost_per_minute_e8": 600_0000, "billing_increment": 60, **more}
     return Rate(
         tenant_id=0, prefix=prefix, effective_from_ns=start_ns, effective_to_ns=end_ns, **fields
     )
@@ -127,7 +127,7 @@ def test_from_a_date_on_the_present_rates_end_and_are_not_deleted(world: World) 
     before = present(world)
     outcome = take(
         world,
-        *(rate("44"), rate("39"), rate("7", cost_per_minute_e4=5)),
+        *(rate("44"), rate("39"), rate("7", cost_per_minute_e8=5_0000)),
         rate("48", NEXT_WEEK + 9),
         effective_from_ns=NEXT_WEEK,
     )
@@ -160,7 +160,7 @@ def test_from_a_date_on_the_present_rates_end_and_are_not_deleted(world: World) 
     # The same deck once more changes nothing.
     again = take(
         world,
-        *(rate("44"), rate("39"), rate("7", cost_per_minute_e4=5)),
+        *(rate("44"), rate("39"), rate("7", cost_per_minute_e8=5_0000)),
         rate("48", NEXT_WEEK + 9),
         effective_from_ns=NEXT_WEEK,
     )
@@ -169,8 +169,8 @@ def test_from_a_date_on_the_present_rates_end_and_are_not_deleted(world: World) 
 
 
 def test_calls_are_rated_by_the_old_deck_until_the_date(world: World) -> None:
-    take(world, rate("44", cost_per_minute_e4=600), rate("447", cost_per_minute_e4=700))
-    take(world, rate("44", cost_per_minute_e4=900), effective_from_ns=NEXT_WEEK)
+    take(world, rate("44", cost_per_minute_e8=600_0000), rate("447", cost_per_minute_e8=700_0000))
+    take(world, rate("44", cost_per_minute_e8=900_0000), effective_from_ns=NEXT_WEEK)
     costs = []
     for number, at_ns in enumerate((NOW, NEXT_WEEK - 1, NEXT_WEEK)):
         call = Call(
@@ -185,8 +185,8 @@ def test_calls_are_rated_by_the_old_deck_until_the_date(world: World) -> None:
         )
         priced_by = world.cdrs.create(call).rate
         assert priced_by is not None
-        costs.append(priced_by.cost_per_minute_e4)
-    assert costs == [700, 700, 900]
+        costs.append(priced_by.cost_per_minute_e8)
+    assert costs == [700_0000, 700_0000, 900_0000]
 
 
 def test_a_rate_of_the_deck_that_ends_before_the_date_is_rejected(world: World) -> None:
@@ -216,7 +216,7 @@ def test_any_decks_against_a_plain_reckoning(world: World) -> None:
             if start is None or end is None or start < end:
                 prefix = pick.choice(["4", "44", "49"])
                 found[prefix, start] = rate(
-                    prefix, start, end, cost_per_minute_e4=pick.randrange(2)
+                    prefix, start, end, cost_per_minute_e8=pick.randrange(2)
                 )
         return found
 
@@ -255,10 +255,10 @@ def test_any_decks_against_a_plain_reckoning(world: World) -> None:
         else:
             assert not gap
         found = {
-            key: (one.effective_to_ns, one.cost_per_minute_e4)
+            key: (one.effective_to_ns, one.cost_per_minute_e8)
             for key, one in present(world).items()
         }
         assert found == {
-            key: (one.effective_to_ns, one.cost_per_minute_e4) for key, one in expected.items()
+            key: (one.effective_to_ns, one.cost_per_minute_e8) for key, one in expected.items()
         }
     assert refused > 5

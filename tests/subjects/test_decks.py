@@ -65,7 +65,7 @@ def _rates(deck: TenantDeck) -> set[tuple[int, int, str, str, int, bool]]:
     return {
         (
             *(rate.version_id, rate.rate_id, rate.prefix, rate.destination),
-            *(rate.cost_per_minute_e4, rate.blocked),
+            *(rate.cost_per_minute_e8, rate.blocked),
         )
         for rate in _infos(deck)
     }
@@ -77,7 +77,7 @@ def _same(decks: Decks, world: World, tenant_id: int) -> bool:
     stored = {
         (
             *(rate.version_id, rate.id, rate.prefix, rate.destination),
-            *(rate.cost_per_minute_e4, rate.blocked),
+            *(rate.cost_per_minute_e8, rate.blocked),
         )
         for part in world.rates.export(tenant_id)
         for rate in part
@@ -92,9 +92,9 @@ def test_everything_is_there_after_loading(writer: World, other: Decks) -> None:
             tenant_id=second,
             prefix="447",
             destination="UK",
-            cost_per_minute_e4=1500,
+            cost_per_minute_e8=1500_0000,
             billing_increment=6,
-            connect_fee_e4=3,
+            connect_fee_e8=3_0000,
             minimum_seconds=9,
             intervals=(Interval(60, 1000, 1),),
             effective_from_ns=-(10**19),
@@ -112,7 +112,7 @@ def test_everything_is_there_after_loading(writer: World, other: Decks) -> None:
     (info,) = _infos(deck)
     assert (info.version_id, info.rate_id, info.prefix) == (rate.version_id, rate.id, "447")
     assert info.intervals == ((60, 1000, 1),)
-    assert (info.connect_fee_e4, info.minimum_seconds, info.blocked) == (3, 9, True)
+    assert (info.connect_fee_e8, info.minimum_seconds, info.blocked) == (3, 9, True)
     assert fresh.size() == (2, 1)
 
 
@@ -128,8 +128,8 @@ def test_a_change_through_one_worker_reaches_the_others(writer: World, other: De
     rate = writer.rate(1, "44")
     assert len(reaches("a creation").deck) == 1
     rate = writer.rates.update(
-        replace(rate, prefix="49", cost_per_minute_e4=1),
-        frozenset({"prefix", "cost_per_minute_e4"}),
+        replace(rate, prefix="49", cost_per_minute_e8=1_0000),
+        frozenset({"prefix", "cost_per_minute_e8"}),
         "",
     )
     assert [info.prefix for info in _infos(reaches("an update"))] == ["49"]
@@ -214,10 +214,10 @@ def test_a_writing_transaction_catches_up_with_what_is_committed(
         # A CDR is priced with it, though this worker has not been told.
         late = World.over(database)
         writer.rates.update(
-            Rate(id=1, cost_per_minute_e4=12_0000), frozenset({"cost_per_minute_e4"}), ""
+            Rate(id=1, cost_per_minute_e8=12_0000_0000), frozenset({"cost_per_minute_e8"}), ""
         )
         assert late.decks.deck(1).revision == 2
-        assert late.cdrs.create(call(1, "4420", 60)).cost_e4 == 12_0000
+        assert late.cdrs.create(call(1, "4420", 60)).cost_e8 == 12_0000_0000
     finally:
         database.close()
 
@@ -239,7 +239,7 @@ def test_a_deck_is_seen_whole_or_not_at_all_and_never_an_older_one(
                 wrong.append(f"revision {deck.revision} after {last}")
             last = deck.revision
             costs = {
-                deck.deck.rate(number, NOON_NS, 60, True).cost_e4
+                deck.deck.rate(number, NOON_NS, 60, True).cost_scaled
                 for number in ("100", "250", "399")
             }
             if len(costs) != 1 or len(deck.deck) != 300:
@@ -265,7 +265,9 @@ def test_a_deck_is_seen_whole_or_not_at_all_and_never_an_older_one(
 
 
 def _deck_at(cost_e4: int) -> list[Rate]:
-    return [Rate(prefix=str(prefix), cost_per_minute_e4=cost_e4) for prefix in range(100, 400)]
+    return [
+        Rate(prefix=str(prefix), cost_per_minute_e8=cost_e4 * 10_000) for prefix in range(100, 400)
+    ]
 
 
 def test_an_absent_database_is_survived(

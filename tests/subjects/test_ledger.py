@@ -129,13 +129,13 @@ def test_a_ledger_that_has_grown_fits_each_root_of_before(audit: Audit) -> None:
 
 UNRATED_AGAIN = (
     "UPDATE cdrs SET status = 3, unrated_reason = 1, bill_seconds = NULL, cost_units = NULL,"
-    " cost_fraction_e4 = NULL, rate_version_id = NULL, rate_revision ="
+    " cost_fraction_e8 = NULL, rate_version_id = NULL, rate_revision ="
     " (SELECT rate_revision FROM cdr_pricings) WHERE id = 5"
 )
 COPIED = (
     "tenant_id, {call_id}, extension_id, caller_number, destination_number, direction,"
     " disposition, duration_seconds, started_at_ns, ended_at_ns, status, unrated_reason,"
-    " bill_seconds, cost_units, cost_fraction_e4, rate_version_id, rate_revision, upload_id,"
+    " bill_seconds, cost_units, cost_fraction_e8, rate_version_id, rate_revision, upload_id,"
     " created_at_ns"
 )
 
@@ -153,7 +153,7 @@ Found = tuple[LedgerDifferenceKind, int, int, int, str]
 SECOND = (ROWS, 2, 2, 3)
 ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     "a changed cost": (
-        ["UPDATE cdrs SET cost_fraction_e4 = cost_fraction_e4 + 1 WHERE id = 3"],
+        ["UPDATE cdrs SET cost_fraction_e8 = cost_fraction_e8 + 1 WHERE id = 3"],
         [(*SECOND, "are not what was written")],
     ),
     "a changed number": (
@@ -202,13 +202,13 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         [(*SECOND, "are not what was written")],
     ),
     "a changed cost of one that was priced late": (
-        ["UPDATE cdrs SET cost_fraction_e4 = cost_fraction_e4 + 1 WHERE id = 5"],
+        ["UPDATE cdrs SET cost_fraction_e8 = cost_fraction_e8 + 1 WHERE id = 5"],
         [(ROWS, 4, 1, 1, "pricings are not what was written")],
     ),
     "a CDR priced behind the ledger's back": (
         [
             "UPDATE cdrs SET status = 1, unrated_reason = NULL, bill_seconds = 1, cost_units = 0,"
-            " cost_fraction_e4 = 1, rate_version_id = 1 WHERE id = 7"
+            " cost_fraction_e8 = 1, rate_version_id = 1 WHERE id = 7"
         ],
         [(ROWS, 5, 7, 1, "are not what was written")],
     ),
@@ -406,7 +406,7 @@ ATTACKS_ON_REVERSALS: dict[str, tuple[str, list[Found]]] = {
         [(*REVERSED, "reversals are not what was written")],
     ),
     "no cost any more": (
-        "UPDATE cdr_reversals SET cost_units = NULL, cost_fraction_e4 = NULL",
+        "UPDATE cdr_reversals SET cost_units = NULL, cost_fraction_e8 = NULL",
         [(*REVERSED, "reversals are not what was written")],
     ),
     "a value that none can have": (
@@ -419,7 +419,7 @@ ATTACKS_ON_REVERSALS: dict[str, tuple[str, list[Found]]] = {
     ),
     "an inserted reversal": (
         "INSERT INTO cdr_reversals (id, cdr_id, tenant_id, started_at_ns, cost_units,"
-        " cost_fraction_e4, created_at_ns, reason, requested_by) SELECT 3, 1, tenant_id,"
+        " cost_fraction_e8, created_at_ns, reason, requested_by) SELECT 3, 1, tenant_id,"
         " started_at_ns, 0, 0, 5, 'x', 'x' FROM cdrs WHERE id = 1",
         [(NOT_ENTERED, 0, 3, 1, "reversals")],
     ),

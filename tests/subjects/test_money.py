@@ -6,27 +6,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model import MAX_COST_E4, MAX_PRICE_E4
-from service.money import CURRENCIES, format_e4, parse_price
+from service.model import MAX_COST_E8, MAX_PRICE_E8
+from service.money import CURRENCIES, decimals_of, format_cost, format_price, parse_price
 
 
 @pytest.mark.parametrize(
-    ("text", "price_e4"),
+    ("text", "price_e8"),
     [
         ("0", 0),
         ("0.0", 0),
         ("0.0000", 0),
-        ("1", 1_0000),
-        ("0.1", 1000),
-        ("0.012", 120),
-        ("0.0001", 1),
-        ("007.5", 7_5000),
-        ("0" * 500 + "1", 1_0000),
-        ("99999999.9999", MAX_PRICE_E4),
+        ("1", 1_0000_0000),
+        ("0.1", 1000_0000),
+        ("0.012", 120_0000),
+        ("0.0001", 1_0000),
+        ("0.00137", 13_7000),
+        ("0.00750", 75_0000),
+        ("0.012000000000", 120_0000),
+        ("0.00000001", 1),
+        ("0." + "0" * 5000, 0),
+        ("007.5", 7_5000_0000),
+        ("0" * 500 + "1", 1_0000_0000),
+        ("99999999.9999", MAX_PRICE_E8 - 9999),
+        ("99999999.99999999000", MAX_PRICE_E8),
     ],
 )
-def test_a_price_is_read_exactly(text: str, price_e4: int) -> None:
-    assert parse_price(text) == price_e4
+def test_a_price_is_read_exactly(text: str, price_e8: int) -> None:
+    assert parse_price(text) == price_e8
 
 
 @pytest.mark.parametrize(
@@ -41,15 +47,17 @@ def test_what_is_no_plain_decimal_number_is_refused(text: str) -> None:
         parse_price(text)
 
 
-@pytest.mark.parametrize("text", ["0.00001", "0.00000", "1.23456", "1." + "0" * 5000])
+@pytest.mark.parametrize(
+    "text", ["0.000000001", "1.234567891", "0.0000000010", "1." + "0" * 5000 + "1"]
+)
 def test_a_price_is_never_rounded(text: str) -> None:
-    with pytest.raises(ValueError, match="at most 4 decimals"):
+    with pytest.raises(ValueError, match="at most 8 decimals"):
         parse_price(text)
 
 
 @pytest.mark.parametrize("text", ["100000000", "100000000.0000", "999999999", "9" * 5000])
 def test_a_price_has_an_upper_limit(text: str) -> None:
-    with pytest.raises(ValueError, match=r"must be 0 to 99999999\.9999"):
+    with pytest.raises(ValueError, match=r"must be 0 to 99999999\.99999999;"):
         parse_price(text)
 
 
@@ -60,24 +68,47 @@ def test_a_long_text_is_not_repeated_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount_e4", "text"),
+    ("cost_e8", "decimals", "text"),
     [
-        (0, "0.0000"),
-        (1, "0.0001"),
-        (-1, "-0.0001"),
-        (1386, "0.1386"),
-        (-1_0000, "-1.0000"),
-        (12_3400, "12.3400"),
-        (MAX_COST_E4, "999999999999999.9999"),
+        (0, 4, "0.0000"),
+        (0, 8, "0.00000000"),
+        (1_0000, 4, "0.0001"),
+        (-1_0000, 4, "-0.0001"),
+        (-1, 8, "-0.00000001"),
+        (1386_0000, 4, "0.1386"),
+        (1386_0000, 5, "0.13860"),
+        (1386_1200, 6, "0.138612"),
+        (-1_0000_0000, 7, "-1.0000000"),
+        (12_3400_0000, 4, "12.3400"),
+        (MAX_COST_E8, 4, "999999999999999.9999"),
     ],
 )
-def test_an_amount_is_shown_with_four_decimals(amount_e4: int, text: str) -> None:
-    assert format_e4(amount_e4) == text
+def test_a_cost_is_shown_with_exactly_its_decimals(cost_e8: int, decimals: int, text: str) -> None:
+    assert format_cost(cost_e8, decimals) == text
+    assert decimals_of(cost_e8) <= decimals
 
 
-@given(st.integers(0, MAX_PRICE_E4))
-def test_what_is_shown_is_read_back(price_e4: int) -> None:
-    assert parse_price(format_e4(price_e4)) == price_e4
+@pytest.mark.parametrize(
+    ("price_e8", "text"),
+    [
+        (0, "0.0000"),
+        (200_0000, "0.0200"),
+        (13_7000, "0.00137"),
+        (1, "0.00000001"),
+        (10, "0.0000001"),
+        (75_0000, "0.0075"),
+        (MAX_PRICE_E8, "99999999.99999999"),
+    ],
+)
+def test_a_price_is_shown_with_the_decimals_that_it_needs_four_at_least(
+    price_e8: int, text: str
+) -> None:
+    assert format_price(price_e8) == text
+
+
+@given(st.integers(0, MAX_PRICE_E8))
+def test_what_is_shown_is_read_back(price_e8: int) -> None:
+    assert parse_price(format_price(price_e8)) == price_e8
 
 
 def test_currencies_are_the_active_ones() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from service.model import (
     MAX_DURATION_SECONDS,
-    MAX_PRICE_E4,
+    MAX_PRICE_E8,
     MAX_TIMESTAMP_NS,
     MIN_TIMESTAMP_NS,
     Interval,
@@ -17,7 +17,7 @@ from service.model import (
 )
 from service.rate_checks import check_rate, check_terms, normalized
 
-_GOOD = Rate(tenant_id=1, prefix="44", destination="UK", cost_per_minute_e4=200)
+_GOOD = Rate(tenant_id=1, prefix="44", destination="UK", cost_per_minute_e8=200_0000)
 
 
 def _wrong(rate: Rate) -> list[str]:
@@ -34,15 +34,15 @@ def _wrong(rate: Rate) -> list[str]:
         {"prefix": "0044"},
         {"destination": "x" * 200},
         {"destination": ""},
-        {"cost_per_minute_e4": 0},
-        {"cost_per_minute_e4": MAX_PRICE_E4, "connect_fee_e4": MAX_PRICE_E4},
+        {"cost_per_minute_e8": 0},
+        {"cost_per_minute_e8": MAX_PRICE_E8, "connect_fee_e8": MAX_PRICE_E8},
         {"billing_increment": 1},
         {"billing_increment": 86_400},
         {"minimum_seconds": MAX_DURATION_SECONDS},
         {"effective_from_ns": MIN_TIMESTAMP_NS, "effective_to_ns": MAX_TIMESTAMP_NS},
         {"effective_from_ns": 5, "effective_to_ns": 6},
         {"effective_to_ns": MIN_TIMESTAMP_NS},
-        {"intervals": (Interval(1, 0, 1), Interval(MAX_DURATION_SECONDS, MAX_PRICE_E4, 86_400))},
+        {"intervals": (Interval(1, 0, 1), Interval(MAX_DURATION_SECONDS, MAX_PRICE_E8, 86_400))},
         {"intervals": tuple(Interval(start, 1, 1) for start in range(1, 65))},
     ],
 )
@@ -72,13 +72,13 @@ def test_good_rates(fields: dict[str, Any]) -> None:
         ({"prefix": "44/45"}, "prefix"),
         ({"destination": "x" * 201}, "destination"),
         ({"destination": "a\0"}, "destination"),
-        ({"cost_per_minute_e4": -1}, "cost_per_minute"),
-        ({"cost_per_minute_e4": MAX_PRICE_E4 + 1}, "cost_per_minute"),
+        ({"cost_per_minute_e8": -1}, "cost_per_minute"),
+        ({"cost_per_minute_e8": MAX_PRICE_E8 + 1}, "cost_per_minute"),
         ({"billing_increment": 0}, "billing_increment"),
         ({"billing_increment": -60}, "billing_increment"),
         ({"billing_increment": 86_401}, "billing_increment"),
-        ({"connect_fee_e4": -1}, "connect_fee"),
-        ({"connect_fee_e4": MAX_PRICE_E4 + 1}, "connect_fee"),
+        ({"connect_fee_e8": -1}, "connect_fee"),
+        ({"connect_fee_e8": MAX_PRICE_E8 + 1}, "connect_fee"),
         ({"minimum_seconds": -1}, "minimum_seconds"),
         ({"minimum_seconds": MAX_DURATION_SECONDS + 1}, "minimum_seconds"),
         ({"effective_from_ns": MIN_TIMESTAMP_NS - 1}, "effective_from"),
@@ -95,7 +95,7 @@ def test_good_rates(fields: dict[str, Any]) -> None:
         ({"intervals": (Interval(9, 1, 1), Interval(9, 1, 1))}, "intervals[1].start_seconds"),
         ({"intervals": (Interval(9, 1, 1), Interval(8, 1, 1))}, "intervals[1].start_seconds"),
         ({"intervals": (Interval(9, -1, 1),)}, "intervals[0].cost_per_minute"),
-        ({"intervals": (Interval(9, MAX_PRICE_E4 + 1, 1),)}, "intervals[0].cost_per_minute"),
+        ({"intervals": (Interval(9, MAX_PRICE_E8 + 1, 1),)}, "intervals[0].cost_per_minute"),
         ({"intervals": (Interval(9, 1, 0),)}, "intervals[0].billing_increment"),
         ({"intervals": (Interval(9, 1, 86_401),)}, "intervals[0].billing_increment"),
     ],
@@ -108,7 +108,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     rate = Rate(
         prefix="x",
         destination="\0",
-        cost_per_minute_e4=-1,
+        cost_per_minute_e8=-1_0000,
         billing_increment=0,
         intervals=(Interval(9, 1, 1), Interval(3, -1, 0)),
     )
@@ -125,8 +125,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_messages_name_the_limits_and_the_value() -> None:
-    (wrong,) = check_terms(replace(_GOOD, cost_per_minute_e4=MAX_PRICE_E4 + 1))
-    assert wrong.description == "must be 0 to 99999999.9999, got 100000000.0000"
+    (wrong,) = check_terms(replace(_GOOD, cost_per_minute_e8=MAX_PRICE_E8 + 1))
+    assert wrong.description == "must be 0 to 99999999.99999999, got 100000000.0000"
     (wrong,) = check_terms(replace(_GOOD, billing_increment=0))
     assert wrong.description == "must be 1 to 86400, got 0"
     (wrong,) = check_terms(replace(_GOOD, prefix="4470-4479"))

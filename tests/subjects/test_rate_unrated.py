@@ -49,11 +49,13 @@ def test_each_is_priced_once_and_nothing_else_changes(world: World, payer: int) 
         status=RatingStatus.RATED,
         unrated_reason=None,
         bill_seconds=12,
-        cost_e4=40,
+        cost_e8=40_0000,
         rate=rate,
         rate_revision=world.decks.deck(payer).revision,
     )
-    world.rates.update(replace(rate, cost_per_minute_e4=9), frozenset({"cost_per_minute_e4"}), "")
+    world.rates.update(
+        replace(rate, cost_per_minute_e8=9_0000), frozenset({"cost_per_minute_e8"}), ""
+    )
     assert rate_unrated(world, payer) == (1, 0, 1)
     for cdr in (priced, hopeless, free):
         assert world.cdrs.get(cdr.id) == cdr
@@ -72,7 +74,7 @@ def test_each_is_rated_as_of_its_start_by_the_rules_of_now(world: World, payer: 
         frozenset({"country_code", "national_prefix"}),
     )
     assert rate_unrated(world) == (2, 2, 0)
-    assert [world.cdrs.get(cdr.id).cost_e4 for cdr in (before, after)] == [1, 2]
+    assert [world.cdrs.get(cdr.id).cost_e8 for cdr in (before, after)] == [1_0000, 2_0000]
     assert world.cdrs.get(before.id).tenant.country_code == "44"
 
 

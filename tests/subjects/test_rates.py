@@ -22,9 +22,9 @@ from tests.subjects.world import World, at_once, call
 _FIELDS = (
     "prefix",
     "destination",
-    "cost_per_minute_e4",
+    "cost_per_minute_e8",
     "billing_increment",
-    "connect_fee_e4",
+    "connect_fee_e8",
     "minimum_seconds",
     "intervals",
     "effective_from_ns",
@@ -36,9 +36,9 @@ _FULL = Rate(
     tenant_id=1,
     prefix="447",
     destination="Großbritannien, mobil",
-    cost_per_minute_e4=1500,
+    cost_per_minute_e8=1500_0000,
     billing_increment=6,
-    connect_fee_e4=10_0000,
+    connect_fee_e8=10_0000_0000,
     minimum_seconds=30,
     intervals=(Interval(60, 1000, 1), Interval(3600, 0, 60)),
     effective_from_ns=MIN_TIMESTAMP_NS,
@@ -106,7 +106,7 @@ def _wrong_fields(action: Any, *values: Any) -> list[str]:
 def _versions(world: World) -> list[tuple[Any, ...]]:
     with world.database.read() as connection:
         rows = connection.exec_driver_sql(
-            "SELECT version_id, rate_id, created_revision, retired_revision, cost_per_minute_e4"
+            "SELECT version_id, rate_id, created_revision, retired_revision, cost_per_minute_e8"
             " FROM rate_versions ORDER BY version_id"
         )
         return [tuple(row) for row in rows]
@@ -257,11 +257,11 @@ class TestList:
 class TestUpdate:
     def test_the_named_fields_are_taken_and_the_past_is_kept(self, world: World) -> None:
         before = world.rates.create(_FULL)
-        sent = Rate(id=1, cost_per_minute_e4=7, destination="new", blocked=False)
-        after = world.rates.update(sent, frozenset({"cost_per_minute_e4", "blocked"}), "")
+        sent = Rate(id=1, cost_per_minute_e8=7_0000, destination="new", blocked=False)
+        after = world.rates.update(sent, frozenset({"cost_per_minute_e8", "blocked"}), "")
         assert after == replace(
             before,
-            cost_per_minute_e4=7,
+            cost_per_minute_e8=7_0000,
             blocked=False,
             version_id=2,
             updated_at_ns=after.updated_at_ns,
@@ -277,9 +277,9 @@ class TestUpdate:
             id=1,
             prefix="1",
             destination="other",
-            cost_per_minute_e4=1,
+            cost_per_minute_e8=1_0000,
             billing_increment=1,
-            connect_fee_e4=1,
+            connect_fee_e8=1_0000,
             minimum_seconds=1,
             intervals=(Interval(1, 1, 1),),
             effective_from_ns=1,
@@ -311,12 +311,12 @@ class TestUpdate:
 
     def test_a_stale_etag_is_refused(self, world: World) -> None:
         created = world.rate(1, "44")
-        sent = replace(created, cost_per_minute_e4=1)
+        sent = replace(created, cost_per_minute_e8=1_0000)
         updated = world.rates.update(sent, _ALL, created.etag)
         for etag in (created.etag, "v999", "nonsense", "V2"):
             error = _failure(
                 *(Aborted, Reason.ETAG_MISMATCH, world.rates.update),
-                *(replace(sent, cost_per_minute_e4=2), _ALL, etag),
+                *(replace(sent, cost_per_minute_e8=2_0000), _ALL, etag),
             )
             assert error.metadata == {"rate_id": "1", "etag": updated.etag}
         assert world.rates.get(1) == updated
@@ -329,7 +329,7 @@ class TestUpdate:
             results = at_once(
                 *(
                     lambda one=one, cost=cost: one.rates.update(
-                        replace(created, cost_per_minute_e4=cost), _ALL, created.etag
+                        replace(created, cost_per_minute_e8=cost), _ALL, created.etag
                     )
                     for one, cost in zip(worlds * 2, (1, 2, 3, 4), strict=True)
                 )

@@ -12,7 +12,7 @@ import pytest
 
 from service.errors import InvalidInput, NotFound, Reason
 from service.model import (
-    MAX_COST_E4,
+    MAX_COST_E8,
     Cdr,
     CdrFilter,
     Direction,
@@ -55,7 +55,7 @@ def reversal_rows(world: World) -> list[Any]:
 
 
 def test_a_cdr_is_taken_back_and_stays_as_it_is(world: World, payer: int) -> None:
-    world.rate(payer, "9", 99_999_999_9999, 60, connect_fee_e4=999_9999)
+    world.rate(payer, "9", 99_999_999_9999, 60, connect_fee_e8=999_9999_0000)
     extension = world.extension(payer)
     recorded = [
         world.cdrs.create(one)
@@ -71,7 +71,7 @@ def test_a_cdr_is_taken_back_and_stays_as_it_is(world: World, payer: int) -> Non
     assert [replace(cdr, reversal=None) for cdr in reversed_] == recorded
     assert world.rows() == rows
     entries = [cdr.reversal for cdr in reversed_]
-    assert [entry and entry.cost_e4 for entry in entries] == [-40, 0, None, -MAX_COST_E4]
+    assert [entry and entry.cost_e8 for entry in entries] == [-40_0000, 0, None, -MAX_COST_E8]
     assert {entry.request for entry in entries if entry} == {WHY}
     assert [world.cdrs.get(cdr.id) for cdr in recorded] == reversed_
     assert world.cdrs.list(CdrFilter(tenant_id=payer), 0, "").items == reversed_[::-1]
@@ -90,7 +90,7 @@ def test_the_reversal_has_its_own_time(world: World, payer: int) -> None:
     cdr = world.cdrs.create(call(payer))
     found = Reversals(world.database, lambda: NOON_NS).reverse_cdr(cdr.id, WHY).reversal
     assert found is not None
-    assert found == Reversal(found.id, WHY, cost_e4=-40, created_at_ns=NOON_NS)
+    assert found == Reversal(found.id, WHY, cost_e8=-40_0000, created_at_ns=NOON_NS)
 
 
 def test_the_same_call_can_be_recorded_under_a_new_call_id(world: World, payer: int) -> None:
@@ -100,7 +100,7 @@ def test_the_same_call_can_be_recorded_under_a_new_call_id(world: World, payer: 
     # Under the old one it is still the duplicate of a CDR that no longer counts.
     assert world.cdrs.create(wrong) == gone
     again = world.cdrs.create(replace(wrong, call_id="b"))
-    assert (again.cost_e4, again.reversal) == (cdr.cost_e4, None)
+    assert (again.cost_e8, again.reversal) == (cdr.cost_e8, None)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_reversed_unrated_cdr_has_left_the_queue(world: World, payer: int) -> 
     # One that is priced by now is taken back at its price.
     reversal = world.reversals.reverse_cdr(waiting[0].id, WHY).reversal
     assert reversal is not None
-    assert reversal.cost_e4 == -600
+    assert reversal.cost_e8 == -600_0000
 
 
 # Lists.
@@ -273,8 +273,8 @@ def test_against_rate_unrated_each_cdr_is_priced_or_withdrawn(
     priced = [row for row in world.rows() if row.status == RatingStatus.RATED]
     assert len(priced) == outcomes[2]
     for row in world.rows():
-        cost = (row.cost_units, row.cost_fraction_e4)
-        taken = (entries[row.id].cost_units, entries[row.id].cost_fraction_e4)
+        cost = (row.cost_units, row.cost_fraction_e8)
+        taken = (entries[row.id].cost_units, entries[row.id].cost_fraction_e8)
         assert taken == ((None, None) if cost == (None, None) else (-cost[0], -cost[1]))
     assert world.cdrs.rate_unrated(0, None, None) == UnratedOutcome(0, 0, 0)
 
@@ -346,4 +346,4 @@ def test_what_waited_for_the_other_sees_what_it_did(
     entries = reversal_rows(world)
     assert len(entries) == (5 if whole_upload else 1)
     cost = (None, None) if reversed_first else (0, -60)
-    assert {(entry.cost_units, entry.cost_fraction_e4) for entry in entries} == {cost}
+    assert {(entry.cost_units, entry.cost_fraction_e8) for entry in entries} == {cost}

@@ -229,7 +229,7 @@ class TestTenants:
         before = world.cdrs.create(call(tenant_id, call_id="a"))
         world.tenants.update(Tenant(id=tenant_id, rounding=Rounding.DOWN), frozenset({"rounding"}))
         after = world.cdrs.create(call(tenant_id, call_id="b"))
-        assert (before.cost_e4, after.cost_e4) == (6, 5)
+        assert (before.cost_e8, after.cost_e8) == (6_0000, 5_0000)
         assert world.cdrs.get(before.id) == before
         assert (before.tenant.rounding, after.tenant.rounding) == (Rounding.HALF_UP, Rounding.DOWN)
 

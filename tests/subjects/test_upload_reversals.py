@@ -82,7 +82,7 @@ def exactly_the_uploads_are_reversed(world: World, *upload_ids: int) -> None:
         cdr = cdrs[entry.cdr_id]
         copied = ("tenant_id", "started_at_ns", "upload_id")
         assert [getattr(entry, name) for name in copied] == [getattr(cdr, name) for name in copied]
-        for name in ("cost_units", "cost_fraction_e4"):
+        for name in ("cost_units", "cost_fraction_e8"):
             cost = getattr(cdr, name)
             assert getattr(entry, name) == (None if cost is None else -cost)
     # The ledger has all of them, and none twice.

@@ -94,7 +94,7 @@ def test_an_upload_in_chunks(world: World, payer: int) -> None:
     rows = world.rows()
     assert {row.upload_id for row in rows} == {first.upload_id}
     assert {row.call_id for row in rows} == {record.call_id for record in records}
-    assert {(row.cost_units, row.cost_fraction_e4) for row in rows} == {(0, 40)}
+    assert {(row.cost_units, row.cost_fraction_e8) for row in rows} == {(0, 40_0000)}
     assert world.commit(0, 0, []).upload_id != first.upload_id
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from service.errors import InvalidInput
 from service.model import (
-    MAX_COST_E4,
+    MAX_COST_E8,
     MAX_STARTED_AT_NS,
     Call,
     Cdr,
@@ -106,13 +106,13 @@ def sums(cdrs: Iterable[Cdr], group_by: Sequence[UsageDimension], zone: str) -> 
 
 
 def totals(cdrs: Sequence[Cdr]) -> UsageTotals:
-    cost = sum((Fraction(cdr.cost_e4 or 0, 10_000) for cdr in cdrs), Fraction(0))
+    cost = sum((Fraction(cdr.cost_e8 or 0, 10**8) for cdr in cdrs), Fraction(0))
     return UsageTotals(
         calls=len(cdrs),
         answered=sum(cdr.call.disposition.name == "ANSWERED" for cdr in cdrs),
         duration_seconds=sum(cdr.call.duration_seconds for cdr in cdrs),
         bill_seconds=sum(cdr.bill_seconds or 0 for cdr in cdrs),
-        cost_e4=int(cost * 10_000),
+        cost_e8=int(cost * 10**8),
         unrated=sum(cdr.status == RatingStatus.UNRATED for cdr in cdrs),
     )
 
@@ -318,15 +318,15 @@ def test_the_period_begins_with_its_start_and_ends_before_its_end(world: World, 
 
 def test_sums_beyond_64_bits_are_exact(world: World) -> None:
     tenant_id = world.tenant()
-    world.rate(tenant_id, "4", 99_999_999_9999, 60, connect_fee_e4=999_9999)
+    world.rate(tenant_id, "4", 99_999_999_9999, 60, connect_fee_e8=999_9999_0000)
     records = calls(tenant_id, 0, 10_000, number="44", seconds=600_000_000)
     world.commit(0, 0, records)
     odd = call(tenant_id, "44", 1, call_id="odd")
-    cost_e4 = world.cdrs.create(odd).cost_e4
-    assert cost_e4 == 99_999_999_9999 + 999_9999
+    cost_e8 = world.cdrs.create(odd).cost_e8
+    assert cost_e8 == 99_999_999_9999_0000 + 999_9999_0000
     for group_by in ((), (DESTINATION,), (DAY, TENANT)):
         [row] = world.usage.summarize(UsageQuery(group_by=group_by))
-        assert row.billed.cost_e4 == 10_000 * MAX_COST_E4 + cost_e4
+        assert row.billed.cost_e8 == 10_000 * MAX_COST_E8 + cost_e8
         assert row.billed.duration_seconds == 10_000 * 600_000_000 + 1
         assert row.billed.bill_seconds == 10_000 * 600_000_000 + 60
 

@@ -125,7 +125,7 @@ def owner(database: Database) -> Owner:
 def test_what_was_recorded_verifies(world: World, payer: int) -> None:
     world.rate(payer, "4490", blocked=True)
     other = world.tenant(rounding=Rounding.UP)
-    world.rate(other, "", 1, 1, connect_fee_e4=7, minimum_seconds=30)
+    world.rate(other, "", 1, 1, connect_fee_e8=7_0000, minimum_seconds=30)
     made = [
         call(
             tenant_id,
@@ -171,7 +171,9 @@ def test_whatever_becomes_of_the_rates_afterwards(world: World, payer: int) -> N
     everything = 8 * 3 + 1
     assert totals(world) == (everything, 0)
 
-    world.rates.update(replace(rate, cost_per_minute_e4=9), frozenset({"cost_per_minute_e4"}), "")
+    world.rates.update(
+        replace(rate, cost_per_minute_e8=9_0000), frozenset({"cost_per_minute_e8"}), ""
+    )
     assert totals(world) == (everything, 0)
     world.rates.delete(rate.id, "")
     renamed = Tenant(id=payer, country_code="1", national_prefix="", rounding=Rounding.DOWN)
@@ -205,7 +207,9 @@ def test_rates_that_change_while_it_goes_on(
     last = world.cdrs.create(call(payer, "07911", call_id="b"))
     steps = Verification(world.database)._parts(EVERYTHING, None, last.id + 1)
     assert len(next(steps)[0]) == 1
-    world.rates.update(replace(rate, cost_per_minute_e4=1), frozenset({"cost_per_minute_e4"}), "")
+    world.rates.update(
+        replace(rate, cost_per_minute_e8=1_0000), frozenset({"cost_per_minute_e8"}), ""
+    )
     world.tenants.update(Tenant(id=payer, rounding=Rounding.UP), frozenset({"rounding"}))
     new = world.cdrs.create(call(payer, "07911", 1, call_id="c"))
     rest = list(steps)
@@ -223,8 +227,8 @@ def test_while_uploads_run(world: World, payer: int, monkeypatch: pytest.MonkeyP
         while not stop.is_set() and offset < 20_000:
             rates = world.rates.list(payer, "", 1, "").items
             world.rates.update(
-                replace(rates[0], cost_per_minute_e4=offset % 1000),
-                frozenset({"cost_per_minute_e4"}),
+                replace(rates[0], cost_per_minute_e8=offset % 1000),
+                frozenset({"cost_per_minute_e8"}),
                 "",
             )
             answer = world.commit(upload_id, offset, calls(payer, offset, 100))
@@ -298,7 +302,7 @@ def test_wrong_filters(world: World) -> None:
 
 
 RATED = [
-    ("cost_fraction_e4 = 41", ("cost", "0.0041", "0.0040")),
+    ("cost_fraction_e8 = 410000", ("cost", "0.0041", "0.0040")),
     ("cost_units = 1", ("cost", "1.0040", "0.0040")),
     ("cost_units = 99999999999999", ("cost", "99999999999999.0040", "0.0040")),
     ("bill_seconds = 13", ("bill_seconds", "13", "12")),
@@ -358,7 +362,7 @@ def test_rated_calls_that_were_changed(world: World, owner: Owner) -> None:
 
 def test_cost_and_seconds_that_both_changed(world: World, payer: int, owner: Owner) -> None:
     cdr = world.cdrs.create(call(payer, "4410", call_id="it"))
-    owner.execute("UPDATE cdrs SET bill_seconds = 60, cost_fraction_e4 = 200")
+    owner.execute("UPDATE cdrs SET bill_seconds = 60, cost_fraction_e8 = 2000000")
     assert found(world) == [
         CdrDifference(
             cdr.id, payer, "it", "bill_seconds", "60", "12", "the kept rate bills other seconds"
@@ -371,7 +375,7 @@ def test_cost_and_seconds_that_both_changed(world: World, payer: int, owner: Own
 
 
 _PRICE = (
-    "unrated_reason = NULL, bill_seconds = 12, cost_units = 0, cost_fraction_e4 = 40,"
+    "unrated_reason = NULL, bill_seconds = 12, cost_units = 0, cost_fraction_e8 = 400000,"
     " rate_version_id = 1, status = 1"
 )
 UNRATED = [
@@ -387,7 +391,7 @@ UNRATED = [
 FREE = [
     ("direction = 2", ("status", "NOT_BILLABLE", "RATED or UNRATED")),
     ("bill_seconds = 6", ("bill_seconds", "6", "0")),
-    ("cost_fraction_e4 = 6", ("cost", "0.0006", "0.0000")),
+    ("cost_fraction_e8 = 60000", ("cost", "0.0006", "0.0000")),
     (_PRICE, ("status", "RATED", "NOT_BILLABLE")),
     ("rate_revision = 99", ("rate_revision", "99", "")),
 ]
@@ -397,21 +401,21 @@ def test_calls_without_a_cost_that_were_changed(world: World, payer: int, owner:
     expected = {}
     for at, (number, change, what) in enumerate(UNRATED):
         cdr = world.cdrs.create(call(payer, number, call_id=f"unrated{at}"))
-        assert cdr.cost_e4 is None
+        assert cdr.cost_e8 is None
         owner.execute(f"UPDATE cdrs SET {change} WHERE id = {cdr.id}")
         expected[cdr.id] = what
     for at, (change, what) in enumerate(FREE):
         cdr = world.cdrs.create(call(payer, call_id=f"free{at}", direction=Direction.INBOUND))
-        assert cdr.cost_e4 == 0
+        assert cdr.cost_e8 == 0
         owner.execute(f"UPDATE cdrs SET {change} WHERE id = {cdr.id}")
         expected[cdr.id] = what
     assert firsts(world) == expected
 
 
 RATES_AND_RULES = [
-    ("rate_versions", "cost_per_minute_e4 = 201", ("cost", "0.1667", "0.1675")),
+    ("rate_versions", "cost_per_minute_e8 = 2010000", ("cost", "0.1667", "0.1675")),
     ("rate_versions", "billing_increment = 7", ("bill_seconds", "500", "504")),
-    ("rate_versions", "connect_fee_e4 = 1", ("cost", "0.1667", "0.1668")),
+    ("rate_versions", "connect_fee_e8 = 10000", ("cost", "0.1667", "0.1668")),
     ("rate_versions", "minimum_seconds = 501", ("bill_seconds", "500", "502")),
     ("rate_versions", "intervals = '[[60,1,2]]'", ("cost", "0.1667", "0.0207")),
     ("rate_versions", "prefix = '45'", ("destination_number", "4420", "")),
@@ -423,7 +427,7 @@ RATES_AND_RULES = [
     ("rate_versions", "tenant_id = SPARE", ("rate", "version ID", "")),
     ("rate_versions", "version_id = SPARE", ("rate", "version ID", "")),
     ("rate_versions", "billing_increment = 0", ("rate", "version ID", "")),
-    ("rate_versions", "cost_per_minute_e4 = -1", ("rate", "version ID", "")),
+    ("rate_versions", "cost_per_minute_e8 = -1", ("rate", "version ID", "")),
     ("rate_versions", "prefix = 'x'", ("rate", "version ID", "")),
     ("rate_versions", "intervals = '[[1]]'", ("rate", "version ID", "")),
     ("rate_versions", "intervals = '{'", ("rate", "version ID", "")),
@@ -450,7 +454,7 @@ def test_rates_and_rules_that_were_changed(world: World, owner: Owner) -> None:
         tenant_id = world.tenant()
         rate = world.rate(tenant_id, "44", 200, 2)
         cdr = world.cdrs.create(call(tenant_id, "4420", 500))
-        assert (cdr.bill_seconds, cdr.cost_e4, cdr.rate_revision) == (500, 1667, 2)
+        assert (cdr.bill_seconds, cdr.cost_e8, cdr.rate_revision) == (500, 1667_0000, 2)
         names = {
             "ID": str(rate.version_id),
             "TENANT": str(tenant_id),
@@ -467,9 +471,9 @@ def test_rates_and_rules_that_were_changed(world: World, owner: Owner) -> None:
 
 def test_a_rate_that_became_too_dear(world: World, owner: Owner) -> None:
     tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6, connect_fee_e4=1)
+    world.rate(tenant_id, "44", 200, 6, connect_fee_e8=1_0000)
     cdr = world.cdrs.create(call(tenant_id, "44", 2_147_483_647))
-    change = "cost_per_minute_e4 = 999999999999, intervals = '[[1,999999999999,86400]]'"
+    change = "cost_per_minute_e8 = 9999999999999999, intervals = '[[1,9999999999999999,86400]]'"
     owner.execute(f"UPDATE rate_versions SET {change}")
     ((cdr_id, field, stored, recomputed),) = fields_found(world)
     assert (cdr_id, field, recomputed) == (cdr.id, "cost", "")
@@ -506,7 +510,7 @@ def test_ids_that_nobody_gives(world: World, payer: int, owner: Owner) -> None:
     cdrs = [world.cdrs.create(call(payer, call_id=str(index))) for index in range(3)]
     owner.execute(f"UPDATE cdrs SET id = -9000000000 WHERE id = {cdrs[0].id}")
     owner.execute(f"UPDATE cdrs SET id = 9000000000000000000 WHERE id = {cdrs[2].id}")
-    owner.execute("UPDATE cdrs SET cost_fraction_e4 = 1")
+    owner.execute("UPDATE cdrs SET cost_fraction_e8 = 1")
     assert [one.cdr_id for one in found(world)] == [
         -9_000_000_000,
         cdrs[1].id,

@@ -82,7 +82,7 @@ class World:
             Rate(
                 tenant_id=tenant_id,
                 prefix=prefix,
-                cost_per_minute_e4=cost_e4,
+                cost_per_minute_e8=cost_e4 * 10_000,
                 billing_increment=increment,
                 **fields,
             )

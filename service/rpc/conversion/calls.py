@@ -22,7 +22,7 @@ from service.model import (
     Explanation,
     RatedCall,
 )
-from service.money import format_e4
+from service.money import format_cost, format_price
 from service.rpc.conversion import fields
 from service.rpc.conversion.fields import REQUIRED, Wrong
 from tollwire.v1 import rating_service_pb2 as pb
@@ -166,8 +166,8 @@ def write_rated(rated: RatedCall, message: types_pb2.RatedCall) -> None:
     message.status = _status(rated.status)
     if rated.call_id:
         message.call_id = rated.call_id
-    if rated.cost_e4 is not None:
-        message.cost = format_e4(rated.cost_e4)
+    if rated.cost_e8 is not None:
+        message.cost = format_cost(rated.cost_e8, rated.cost_decimals)
     if rated.bill_seconds is not None:
         message.bill_seconds = rated.bill_seconds
     if rated.unrated_reason is not None:
@@ -177,8 +177,8 @@ def write_rated(rated: RatedCall, message: types_pb2.RatedCall) -> None:
         message.matched_prefix = rated.matched_prefix
         message.destination = rated.destination
         message.billing_increment = rated.billing_increment
-        if rated.cost_per_minute_e4 is not None:
-            message.cost_per_minute = format_e4(rated.cost_per_minute_e4)
+        if rated.cost_per_minute_e8 is not None:
+            message.cost_per_minute = format_price(rated.cost_per_minute_e8)
     message.rate_revision = rated.rate_revision
     if rated.error is not None:
         message.error.reason = rated.error.reason

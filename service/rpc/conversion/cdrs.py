@@ -18,7 +18,7 @@ from service.model import (
     UsageRow,
     UsageTotals,
 )
-from service.money import format_e4
+from service.money import format_cost
 from service.rpc.conversion import fields
 from service.rpc.conversion.fields import Wrong
 from service.rpc.conversion.rates import rate
@@ -123,6 +123,7 @@ def usage_query(request: cdr_service_pb2.SummarizeUsageRequest) -> UsageQuery:
 
 def cdr(record: Cdr) -> types_pb2.Cdr:
     call = record.call
+    decimals = record.tenant.cost_decimals
     return types_pb2.Cdr(
         id=record.id,
         tenant_id=call.tenant_id,
@@ -140,21 +141,22 @@ def cdr(record: Cdr) -> types_pb2.Cdr:
         status=types_pb2.RatingStatus.ValueType(record.status),
         unrated_reason=types_pb2.UnratedReason.ValueType(record.unrated_reason or 0),
         bill_seconds=record.bill_seconds,
-        cost=None if record.cost_e4 is None else format_e4(record.cost_e4),
+        cost=None if record.cost_e8 is None else format_cost(record.cost_e8, decimals),
         rate=None if record.rate is None else rate(record.rate),
         rate_revision=record.rate_revision,
         upload_id=record.upload_id,
         created_at=fields.timestamp(record.created_at_ns),
         matched_prefix="" if record.rate is None else record.rate.prefix,
-        reversal=None if record.reversal is None else reversal(record.reversal),
+        reversal=None if record.reversal is None else reversal(record.reversal, decimals),
+        generation=record.generation,
     )
 
 
-def reversal(entry: Reversal) -> types_pb2.Reversal:
-    """The reversal without the CDR that it is of."""
+def reversal(entry: Reversal, cost_decimals: int) -> types_pb2.Reversal:
+    """The reversal without the CDR that it is of, whose cost has so many decimals."""
     return types_pb2.Reversal(
         id=entry.id,
-        cost=None if entry.cost_e4 is None else format_e4(entry.cost_e4),
+        cost=None if entry.cost_e8 is None else format_cost(entry.cost_e8, cost_decimals),
         reason=entry.request.reason,
         requested_by=entry.request.requested_by,
         created_at=fields.timestamp(entry.created_at_ns),
@@ -167,20 +169,20 @@ def usage(rows: Iterable[UsageRow]) -> cdr_service_pb2.SummarizeUsageResponse:
             cdr_service_pb2.UsageRow(
                 keys=row.keys,
                 currency=row.currency,
-                corrected=cdr_service_pb2.UsageTotals(**_totals(row.corrected)),
-                **_totals(row.billed),
+                corrected=cdr_service_pb2.UsageTotals(**_totals(row.corrected, row.cost_decimals)),
+                **_totals(row.billed, row.cost_decimals),
             )
             for row in rows
         ]
     )
 
 
-def _totals(sums: UsageTotals) -> dict[str, Any]:
+def _totals(sums: UsageTotals, cost_decimals: int) -> dict[str, Any]:
     return {
         "calls": sums.calls,
         "answered": sums.answered,
         "duration_seconds": sums.duration_seconds,
         "bill_seconds": sums.bill_seconds,
-        "cost": format_e4(sums.cost_e4),
+        "cost": format_cost(sums.cost_e8, cost_decimals),
         "unrated": sums.unrated,
     }

@@ -70,12 +70,12 @@ def enum(
     return stand_in
 
 
-def price_e4(text: str, field: str, wrong: Wrong, *, default_e4: int | None = None) -> int:
-    """Money, scaled by 10**4. Empty is the default, or wrong where there is none."""
+def price_e8(text: str, field: str, wrong: Wrong, *, default_e8: int | None = None) -> int:
+    """A price, scaled by 10**8. Empty is the default, or wrong where there is none."""
     if not text:
-        if default_e4 is None:
+        if default_e8 is None:
             wrong.add(field, f"{REQUIRED}: a decimal number such as 0.0120")
-        return default_e4 or 0
+        return default_e8 or 0
     try:
         return parse_price(text)
     except ValueError as error:

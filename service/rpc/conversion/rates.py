@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.errors import invalid_field
 from service.model import ImportOutcome, Interval, Rate
-from service.money import format_e4
+from service.money import format_price
 from service.rate_checks import check_rate, check_terms
 from service.rpc.conversion import fields
 from service.rpc.conversion.fields import REQUIRED, Wrong
@@ -15,9 +15,9 @@ from tollwire.v1 import types_pb2
 _UPDATABLE = {
     "prefix": "prefix",
     "destination": "destination",
-    "cost_per_minute": "cost_per_minute_e4",
+    "cost_per_minute": "cost_per_minute_e8",
     "billing_increment": "billing_increment",
-    "connect_fee": "connect_fee_e4",
+    "connect_fee": "connect_fee_e8",
     "minimum_seconds": "minimum_seconds",
     "intervals": "intervals",
     "effective_from": "effective_from_ns",
@@ -32,14 +32,14 @@ def rate(rate: Rate) -> types_pb2.Rate:
         tenant_id=rate.tenant_id,
         prefix=rate.prefix,
         destination=rate.destination,
-        cost_per_minute=format_e4(rate.cost_per_minute_e4),
+        cost_per_minute=format_price(rate.cost_per_minute_e8),
         billing_increment=rate.billing_increment,
-        connect_fee=format_e4(rate.connect_fee_e4),
+        connect_fee=format_price(rate.connect_fee_e8),
         minimum_seconds=rate.minimum_seconds,
         intervals=[
             types_pb2.Interval(
                 start_seconds=interval.start_seconds,
-                cost_per_minute=format_e4(interval.cost_per_minute_e4),
+                cost_per_minute=format_price(interval.cost_per_minute_e8),
                 billing_increment=interval.billing_increment,
             )
             for interval in rate.intervals
@@ -107,14 +107,14 @@ def read_rate(message: types_pb2.Rate, wrong: Wrong) -> Rate:
         tenant_id=message.tenant_id,
         prefix=message.prefix,
         destination=message.destination,
-        cost_per_minute_e4=fields.price_e4(message.cost_per_minute, "cost_per_minute", wrong),
+        cost_per_minute_e8=fields.price_e8(message.cost_per_minute, "cost_per_minute", wrong),
         billing_increment=message.billing_increment,
-        connect_fee_e4=fields.price_e4(message.connect_fee, "connect_fee", wrong, default_e4=0),
+        connect_fee_e8=fields.price_e8(message.connect_fee, "connect_fee", wrong, default_e8=0),
         minimum_seconds=message.minimum_seconds,
         intervals=tuple(
             Interval(
                 start_seconds=interval.start_seconds,
-                cost_per_minute_e4=fields.price_e4(
+                cost_per_minute_e8=fields.price_e8(
                     interval.cost_per_minute, f"intervals[{index}].cost_per_minute", wrong
                 ),
                 billing_increment=interval.billing_increment,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from service.model import Cdr, CdrFilter, ReversalRequest
-from service.money import format_e4
+from service.money import format_cost
 from service.record_model import ReversalFilter, ReversalProgress, UploadReversal
 from service.rpc.conversion import cdrs, fields
 from service.rpc.conversion.fields import Wrong
@@ -60,7 +60,7 @@ def progress(found: ReversalProgress) -> cdr_service_pb2.ReverseCdrsResponse:
             cdr_service_pb2.ReversedCost(
                 currency=one.currency,
                 cdrs=one.cdrs,
-                cost=format_e4(one.cost_e4),
+                cost=format_cost(one.cost_e8, one.cost_decimals),
                 unrated=one.unrated,
             )
             for one in found.costs
@@ -72,7 +72,7 @@ def progress(found: ReversalProgress) -> cdr_service_pb2.ReverseCdrsResponse:
 def reversal(taken_back: Cdr) -> types_pb2.Reversal:
     """The reversal of a reversed CDR, with the CDR in it."""
     assert taken_back.reversal is not None
-    message = cdrs.reversal(taken_back.reversal)
+    message = cdrs.reversal(taken_back.reversal, taken_back.tenant.cost_decimals)
     message.cdr.CopyFrom(cdrs.cdr(replace(taken_back, reversal=None)))
     return message
 

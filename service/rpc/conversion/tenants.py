@@ -21,6 +21,7 @@ _TENANT_FIELDS = (
     "country_code",
     "national_prefix",
     "international_prefix",
+    "cost_decimals",
 )
 _EXTENSION_FIELDS = ("number", "name")
 
@@ -35,6 +36,7 @@ def tenant(tenant: Tenant) -> types_pb2.Tenant:
         national_prefix=tenant.national_prefix,
         international_prefix=tenant.international_prefix,
         created_at=fields.timestamp(tenant.created_at_ns),
+        cost_decimals=tenant.cost_decimals,
     )
 
 
@@ -59,6 +61,9 @@ def tenant_to_update(request: pb.UpdateTenantRequest) -> tuple[Tenant, frozenset
     wrong = Wrong()
     changed = fields.changed(request.update_mask.paths, _TENANT_FIELDS, wrong)
     whole = changed >= set(_TENANT_FIELDS)
+    if not request.update_mask.paths and not request.tenant.cost_decimals:
+        # Else a client that does not know the field would change how all later calls are rounded.
+        changed -= {"cost_decimals"}
     tenant = _read_tenant(request.tenant, wrong, defaults=whole)
     if whole:
         wrong.merge(check_tenant(tenant), "tenant.")
@@ -83,6 +88,7 @@ def _read_tenant(message: types_pb2.Tenant, wrong: Wrong, *, defaults: bool) -> 
         country_code=message.country_code,
         national_prefix=message.national_prefix,
         international_prefix=message.international_prefix,
+        cost_decimals=message.cost_decimals or _DEFAULT.cost_decimals,
     )
 
 
