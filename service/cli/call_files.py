@@ -1,4 +1,5 @@
 """Files of calls: CSV whose header has Call's field names, or JSON lines, protobuf JSON of Call.
+What "cdrs export" writes is such a file too: what only a CDR has is not read.
 
 A line is a record. One that cannot be read is reported with its line and its bytes, and stops
 nothing. Whether a call makes sense is for the server to say.
@@ -6,16 +7,17 @@ nothing. Whether a call makes sense is for the server to say.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from google.protobuf.descriptor import EnumDescriptor
-from google.protobuf.json_format import Parse, ParseError
+from google.protobuf.json_format import Parse, ParseDict, ParseError
 
 from service.cli.csv_file import CsvFile
 from service.cli.lines import BadLine, read_lines
 from service.cli.values import DIRECTION, DISPOSITION, read_enum, read_integer, read_time
-from tollwire.v1.types_pb2 import Call
+from tollwire.v1.types_pb2 import Call, Cdr
 
 CSV, JSON_LINES = "csv", "jsonl"
 _SUFFIXES = {".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".json": JSON_LINES}
@@ -29,6 +31,29 @@ OPTIONAL = (
     "ended_at",
     "call_id",
 )
+
+# What a file of CDRs has besides, as "cdrs export" writes it: it is not read.
+CDR_COLUMNS = (
+    "id",
+    "status",
+    "unrated_reason",
+    "bill_seconds",
+    "cost",
+    "currency",
+    "rate_id",
+    "matched_prefix",
+    "destination",
+    "rate_revision",
+    "upload_id",
+    "created_at",
+    "reversed_at",
+)
+_CDR_FIELDS = {
+    name
+    for field in Cdr.DESCRIPTOR.fields
+    if field.name not in Call.DESCRIPTOR.fields_by_name
+    for name in (field.name, field.json_name)
+}
 
 _WITH_TENANT = (("tenant_id", *REQUIRED), OPTIONAL)
 
@@ -47,7 +72,8 @@ def format_of(name: str) -> str | None:
 class CallFile:
     """The records of a file. ``tenant_id`` (0: none) is for calls that name no tenant;
     ``multiline`` allows line breaks within the quoted fields of CSV. ``header`` is the header of a
-    CSV file as it is, and empty for JSON lines. BadFile where the file as a whole cannot be read.
+    CSV file as it is, and empty for JSON lines. ``ignored`` are its columns that only a CDR has, as
+    in a file that "cdrs export" has written. BadFile where the file as a whole cannot be read.
     """
 
     def __init__(
@@ -57,10 +83,12 @@ class CallFile:
         self._stream = stream
         self._rows: CsvFile | None = None
         self.header = b""
+        self.ignored: list[str] = []
         if format_name == CSV:
             columns = (REQUIRED, ("tenant_id", *OPTIONAL)) if tenant_id else _WITH_TENANT
-            self._rows = CsvFile(stream, *columns, multiline=multiline)
+            self._rows = CsvFile(stream, *columns, ignored=CDR_COLUMNS, multiline=multiline)
             self.header = self._rows.header
+            self.ignored = self._rows.ignored
 
     def __iter__(self) -> Iterator[Record]:
         if self._rows is not None:
@@ -70,18 +98,18 @@ class CallFile:
 
 def _csv_calls(rows: CsvFile, tenant_id: int) -> Iterator[Record]:
     readers = _readers()
-    columns = [(name, readers[name]) for name in rows.columns]
+    columns = [(name, readers.get(name)) for name in rows.columns]
     for line, content, row in rows:
         call = row if isinstance(row, str) else _read_call(columns, row, tenant_id)
         yield line, BadLine(call, content) if isinstance(call, str) else call
 
 
 def _read_call(
-    columns: list[tuple[str, Callable[[str], Any]]], row: list[str], tenant_id: int
+    columns: list[tuple[str, Callable[[str], Any] | None]], row: list[str], tenant_id: int
 ) -> Call | str:
     values: dict[str, Any] = {"tenant_id": tenant_id} if tenant_id else {}
     for (name, read), text in zip(columns, row, strict=True):
-        if text:
+        if text and read is not None:
             try:
                 values[name] = read(text)
             except ValueError as error:
@@ -130,9 +158,26 @@ def _parse_call(line: bytes, tenant_id: int) -> Call | str:
         text = line.decode().strip()
         if not text.startswith("{"):
             raise ParseError(f"must be an object, got {text[:80]!r}")
-        Parse(text, call)
+        try:
+            Parse(text, call)
+        except ParseError:
+            exported = _without_cdr_fields(text)
+            if exported is None:
+                raise
+            call.Clear()
+            ParseDict(exported, call)
     except (ParseError, ValueError, RecursionError) as error:
         return f"not a call in protobuf JSON: {error}"
     if tenant_id and not call.tenant_id:
         call.tenant_id = tenant_id
     return call
+
+
+def _without_cdr_fields(text: str) -> dict[str, Any] | None:
+    """The object without the fields that a Cdr has and a Call has not; None where it has none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    kept = {name: value for name, value in found.items() if name not in _CDR_FIELDS}
+    return kept if len(kept) < len(found) else None

@@ -175,7 +175,10 @@ def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
 )
 @connected
 def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
-    """Export CDRs as CSV, or with --json as JSON lines; the newest call first."""
+    """Export CDRs as CSV, or with --json as JSON lines; the newest call first.
+
+    "cdrs upload" reads such a file: the calls in it, under the same call_ids.
+    """
     answers = client.cdrs.ExportCdrs(
         ExportCdrsRequest(**given(filters)), timeout=client.long_timeout
     )

@@ -178,6 +178,8 @@ def upload_cdrs(
             records = CallFile(stream, format_name, tenant_id or 0, multiline=multiline)
         except BadFile as error:
             raise Failure(f"{file}: {error}", USAGE) from None
+        if records.ignored:
+            note(f"not read, because only a CDR has them: columns {', '.join(records.ignored)}")
         bar = _Bar(progress, stream, None if file == "-" else Path(file).stat().st_size)
 
         def settled(chunk: Chunk, response: UploadCdrsResponse) -> None:

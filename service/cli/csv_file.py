@@ -28,7 +28,8 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 class CsvFile:
     """The rows of a CSV file: the line it starts on, its bytes without the line end, and its
     fields in the order of ``columns`` or a sentence that says why it cannot be read. Blank lines
-    are no rows. ``header`` is the header as it stands in the file."""
+    are no rows. ``header`` is the header as it stands in the file. ``ignored`` are columns that may
+    be there and that nobody reads; afterwards those of them that are there."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class CsvFile:
         required: Sequence[str],
         optional: Sequence[str] = (),
         *,
+        ignored: Sequence[str] = (),
         multiline: bool = False,
     ) -> None:
         self._rows = _multiline_rows(stream) if multiline else _rows(stream)
@@ -43,11 +45,12 @@ class CsvFile:
         if isinstance(fields, str):
             raise BadFile(f"line {number}: the header cannot be read: {fields}")
         self.columns = [name.strip().lower() for name in fields]
+        self.ignored = [name for name in self.columns if name in ignored]
         self._check(number, required, optional)
 
     def _check(self, number: int, required: Sequence[str], optional: Sequence[str]) -> None:
         known = [*required, *optional]
-        unknown = [name for name in self.columns if name not in known]
+        unknown = [name for name in self.columns if name not in (*known, *self.ignored)]
         if unknown:
             raise BadFile(
                 f"line {number}: no column is called {', '.join(map(repr, unknown))};"

@@ -6,11 +6,21 @@ import io
 import json
 
 import pytest
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import MessageToJson, ParseDict
 
-from service.cli.call_files import CSV, JSON_LINES, CallFile, Record, format_of
+from service.cli.call_files import (
+    CDR_COLUMNS,
+    CSV,
+    JSON_LINES,
+    OPTIONAL,
+    REQUIRED,
+    CallFile,
+    Record,
+    format_of,
+)
+from service.cli.cdrs import EXPORT_COLUMNS
 from service.cli.lines import MAX_LINE_BYTES, BadFile, BadLine
-from tollwire.v1.types_pb2 import Call
+from tollwire.v1.types_pb2 import Call, Cdr
 
 CALL = Call(
     tenant_id=7,
@@ -143,3 +153,47 @@ def test_formats_by_name() -> None:
     names = ("calls.csv", "CALLS.CSV", "c.jsonl", "c.ndjson", "c.json", "calls", "calls.csv.gz")
     found = [format_of(name) for name in names]
     assert found == [CSV, CSV, JSON_LINES, JSON_LINES, JSON_LINES, None, CSV]
+
+
+def test_what_is_exported_can_be_read() -> None:
+    """Each column of an export is one of a call, or is known to be only a CDR's."""
+    of_a_call = {"tenant_id", *REQUIRED, *OPTIONAL}
+    assert set(EXPORT_COLUMNS) - of_a_call == set(CDR_COLUMNS)
+    assert of_a_call <= set(EXPORT_COLUMNS)
+    header = ",".join(EXPORT_COLUMNS)
+    row = dict.fromkeys(EXPORT_COLUMNS, "")
+    row |= {"tenant_id": "7", "direction": "OUTBOUND", "disposition": "ANSWERED"}
+    row |= {"started_at": "2026-03-01T00:00:00.000000001Z", "call_id": "a", "duration_seconds": "7"}
+    row |= {"cost": "x", "status": "not a status", "id": "12"}
+    text = f"{header}\n{','.join(row.values())}\n"
+    file = CallFile(io.BytesIO(text.encode()), CSV, 0)
+    assert file.ignored == [name for name in EXPORT_COLUMNS if name in CDR_COLUMNS]
+    [(line, call)] = file
+    assert line == 2
+    assert isinstance(call, Call)
+    assert (call.tenant_id, call.call_id, call.duration_seconds) == (7, "a", 7)
+    assert call.started_at.nanos == 1
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_json_lines_of_cdrs_are_read_as_their_calls(names: bool) -> None:
+    cdr = Cdr(
+        id=1, tenant_id=7, direction=1, disposition=2, call_id="a", cost="0.1", duration_seconds=0,
+        status=1, upload_id=3, matched_prefix="4",
+    )  # fmt: skip
+    cdr.started_at.FromJsonString("2026-03-01T00:00:00.000000001Z")
+    cdr.rate.prefix = "4"
+    text = MessageToJson(cdr, indent=None, preserving_proto_field_name=names)
+    [(_, call)] = CallFile(io.BytesIO(text.encode()), JSON_LINES, 0)
+    expected = Call(tenant_id=7, direction=1, disposition=2, call_id="a", duration_seconds=0)
+    expected.started_at.CopyFrom(cdr.started_at)
+    assert call == expected
+
+
+def test_a_mistyped_field_of_a_cdr_is_still_refused() -> None:
+    text = '{"cost": "1", "direktion": "INBOUND"}'
+    [(_, wrong)] = CallFile(io.BytesIO(text.encode()), JSON_LINES, 0)
+    assert not isinstance(wrong, Call)
+    assert "direktion" in wrong.message
+    with pytest.raises(BadFile, match="costs"):
+        CallFile(io.BytesIO(b"tenant_id,direction,disposition,started_at,costs\n"), CSV, 0)

@@ -462,6 +462,21 @@ def test_a_month_is_taken_back_at_once(run: Run, tenant: str, tmp_path: Path) ->
     assert read_ids(plain) == [int(one) for one in all_ids]
 
 
+@pytest.mark.parametrize(("name", "options"), [("c.csv", ()), ("c.jsonl", ("--json",))])
+def test_what_is_exported_can_be_uploaded(
+    run: Run, tenant: str, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    """Every call of the file is known by its call_id, content and tenant: none is new."""
+    path = tmp_path / "calls.csv"
+    text = CALLS.replace(",b\n", ",\n").replace("23:30:00Z", "23:30:00.123456789Z")
+    path.write_text(text)
+    run("cdrs", "upload", str(path), "--tenant", tenant, exit_code=1)
+    exported = tmp_path / name
+    run("cdrs", "export", "--tenant", tenant, "-o", str(exported), *options)
+    done = as_json(run, "cdrs", "upload", str(exported))
+    assert (done["created"], done["duplicates"]) == ("0", "4"), done
+
+
 def test_what_cdrs_reverse_refuses(run: Run, tenant: str, tmp_path: Path) -> None:
     why = ("--reason", "wrong price")
     bad = tmp_path / "ids"

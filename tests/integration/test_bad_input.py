@@ -110,7 +110,7 @@ WRONG: dict[str, list[Any]] = {
     "ReverseUploadRequest.reason": ["", "r" * 1001],
     "ReverseUploadRequest.requested_by": ["", "r" * 201],
     "ExplainCdrRequest.tenant_id": [0, *BAD_IDS],
-    "ExplainCdrRequest.call_id": ["", "c" * 256],
+    "ExplainCdrRequest.call_id": ["c" * 256],
     "ReverseCdrsRequest.ids": [0, *BAD_IDS],
     "ReverseCdrsRequest.call_ids": ["", "c" * 256],
     "ReverseCdrsRequest.upload_id": BAD_IDS,
@@ -169,7 +169,7 @@ def wrong_values(method: str, field: FieldDescriptor) -> list[Any]:
     elif field.type == FieldDescriptor.TYPE_STRING:
         values += NUL
     elif field.name == "id":
-        required = not method.startswith("Create")
+        required = not method.startswith(("Create", "Explain"))
         values += [0, *BAD_IDS] if required else BAD_IDS
     elif field.name in ("tenant_id", "extension_id"):
         values += BAD_IDS
