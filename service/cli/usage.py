@@ -1,4 +1,4 @@
-"""``tollwire usage``: CDRs added up by day, destination and the like, billed and corrected."""
+"""``tollwire usage``: CDRs added up by day, destination and the like, corrected and as billed."""
 
 from __future__ import annotations
 
@@ -50,13 +50,15 @@ def _column(name: str, kind: Kind = Kind.NUMBER, rank: int = 0) -> Column:
 
 COLUMNS = (
     *(_column(n, Kind.TEXT if n == "destination" else Kind.EXACT) for n in _DIMENSIONS),
-    *(_column("calls"), _column("calls-corrected", rank=3)),
-    *(_column("answered", rank=5), _column("answered-corrected", rank=9)),
-    _column("ASR", rank=6),
-    *(_column("duration", rank=8), _column("duration-corrected", rank=9)),
-    *(_column("billed", rank=4), _column("minutes", rank=2), _column("billed-corrected", rank=9)),
-    *(_column("cost"), _column("cost-corrected", rank=1)),
-    *(_column("unrated", rank=7), _column("unrated-corrected", rank=9)),
+    *(_column("calls"), _column("calls-as-billed", rank=3), _column("calls-reversed", rank=9)),
+    *(_column("answered", rank=5), _column("answered-as-billed", rank=9)),
+    *(_column("answered-reversed", rank=9), _column("ASR", rank=6)),
+    *(_column("duration", rank=8), _column("duration-as-billed", rank=9)),
+    *(_column("duration-reversed", rank=9), _column("billed", rank=4), _column("minutes", rank=2)),
+    *(_column("billed-as-billed", rank=9), _column("billed-reversed", rank=9)),
+    *(_column("cost"), _column("cost-as-billed", rank=1), _column("cost-reversed", rank=1)),
+    *(_column("unrated", rank=7), _column("unrated-as-billed", rank=9)),
+    _column("unrated-reversed", rank=9),
     _column("currency", Kind.EXACT, 1),
 )
 _BY_NAME = {column.name: column for column in COLUMNS}
@@ -110,7 +112,11 @@ def usage(
     sort: str,
     top: int | None,
 ) -> None:
-    """Add up CDRs: calls, seconds and cost."""
+    """Add up CDRs: calls, seconds and cost, without those that are reversed.
+
+    Where some are, columns beside show the sums as billed before corrections, and what reversals
+    took from them. ASR is of the calls that are not reversed.
+    """
     request = SummarizeUsageRequest(
         tenant_id=tenant_id or 0,
         started_after=_time("--from", since, time_zone),
@@ -121,7 +127,7 @@ def usage(
     answer = client.cdrs.SummarizeUsage(request, timeout=client.long_timeout)
     found = list(answer.rows)
     if sort != "keys":
-        found.sort(key=lambda row: _amount(row, sort), reverse=True)
+        found.sort(key=lambda row: _amount(row.corrected, sort), reverse=True)
     rows = found[:top]
     if client.as_json:
         print_json(SummarizeUsageResponse(rows=rows))
@@ -131,9 +137,10 @@ def usage(
     if names and len(found) > 1:
         cells += _totals(names, found)
     hidden = {
-        f"{name}-corrected"
+        f"{name}-{kind}"
         for name in _NUMBERS
-        if all(row[name] == row[f"{name}-corrected"] for row in cells)
+        if all(row[name] == row[f"{name}-as-billed"] for row in cells)
+        for kind in ("as-billed", "reversed")
     }
     columns = [_BY_NAME[name] for name in names]
     columns += [c for c in COLUMNS if c.name not in _DIMENSIONS and c.name not in hidden]
@@ -143,14 +150,19 @@ def usage(
 
 
 def _cells(keys: dict[str, str], billed: UsageRow, corrected: UsageTotals) -> Row:
-    """One row of the table: what was billed, and what is corrected."""
+    """One row of the table: what stands after corrections; what was billed before them, and what
+    reversals have taken from it."""
     cells = dict(keys)
-    cells["ASR"] = f"{billed.answered / billed.calls:.0%}" if billed.calls else ""
+    cells["ASR"] = f"{corrected.answered / corrected.calls:.0%}" if corrected.calls else ""
     cells["currency"] = billed.currency
     for name, field in _NUMBERS.items():
-        cells[name] = grouped(getattr(billed, field))
-        cells[f"{name}-corrected"] = grouped(getattr(corrected, field))
-    cells["minutes"] = _minutes(billed.bill_seconds)
+        before, standing = getattr(billed, field), getattr(corrected, field)
+        cells[name] = grouped(standing)
+        cells[f"{name}-as-billed"] = grouped(before)
+        is_money = field == "cost"
+        taken = add_money(before, f"-{standing}") if is_money else before - standing
+        cells[f"{name}-reversed"] = grouped(taken)
+    cells["minutes"] = _minutes(corrected.bill_seconds)
     return cells
 
 
@@ -190,7 +202,7 @@ def _dimension_name(number: int) -> str:
     return next(n for n, v in enum_names(USAGE_DIMENSION).items() if v == number).lower()
 
 
-def _amount(row: UsageRow, sort: str) -> int:
+def _amount(row: UsageTotals, sort: str) -> int:
     if sort == "cost":
         return scaled(row.cost)
     amount: int = getattr(row, _NUMBERS[sort])

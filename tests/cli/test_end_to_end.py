@@ -393,7 +393,7 @@ def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
     cdrs = as_json_lines(run, "cdrs", "list", "--tenant", tenant)
     rated = next(cdr for cdr in cdrs if cdr.get("cost") == "0.1650")
     usage = ("usage", "--tenant", tenant)
-    assert "corrected" not in run(*usage)
+    assert "reversed" not in run(*usage)
     why = ("--reason", "wrong switch")
     assert "--reason" in run("cdrs", "reverse", rated["id"], exit_code=2)
 
@@ -407,11 +407,20 @@ def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
     header, row = run(*usage).splitlines()
     assert header.split("  ")[0] == "calls"
     assert [name.strip() for name in re.split(r"  +", header)] == [
-        *("calls", "calls corrected", "answered", "answered corrected", "ASR"),
-        *("duration", "duration corrected", "billed", "minutes", "billed corrected"),
-        *("cost", "cost corrected", "unrated", "currency"),
+        *("calls", "calls as billed", "calls reversed"),
+        *("answered", "answered as billed", "answered reversed", "ASR"),
+        *("duration", "duration as billed", "duration reversed"),
+        *("billed", "minutes", "billed as billed", "billed reversed"),
+        *("cost", "cost as billed", "cost reversed", "unrated", "currency"),
     ]
-    assert row.split()[:2] == ["4", "3"]
+    shown = dict(zip(re.split(r"  +", header.strip()), re.split(r"  +", row.strip()), strict=True))
+    assert [shown[name] for name in ("calls", "calls as billed", "calls reversed")] == [
+        *("3", "4", "1"),
+    ]
+    assert (shown["ASR"], shown["minutes"]) == ("67%", "0.20")
+    assert [shown[name] for name in ("cost", "cost as billed", "cost reversed")] == [
+        *("0.0040", "0.1690", "0.1650"),
+    ]
 
     upload_id = rated["upload_id"]
     closed = as_json(run, "cdrs", "reverse-upload", upload_id, *why)
