@@ -163,6 +163,12 @@ cdef class Records:
             raise ValueError(f"generation must be 0 or above, not {generation}")
         record.generation = generation
 
+    def set_first_generation(self):
+        """Of every call: what an attempt to record it that failed has set is forgotten."""
+        cdef uint32_t i
+        for i in range(self.count):
+            self.items[i].generation = 0
+
     def duration_seconds(self):
         """The sum over the calls that break no rule."""
         cdef int64_t total = 0

@@ -25,11 +25,11 @@ from ratingcore.tally import Tally
 from service import scopes, signals
 from service.decks import Decks
 from service.errors import NotFound, Reason
-from service.model import Call
+from service.model import MAX_GENERATION, Call
 from service.money import max_cost_words
 from service.request import Scope
 from service.storage import cdrs, ledger
-from service.storage.cdrs import CONTENT_FIELDS, Content, Key, Recorded
+from service.storage.cdrs import CONTENT_FIELDS, Content, Inserted, Key, Recorded
 from service.storage.engine import Connection
 from service.storage.ledger import EntryKind
 from service.tallies import TALLIES
@@ -105,6 +105,7 @@ class Recorder:
         ``connection`` is in a writing transaction; nothing is durable before it commits, and
         ``enter`` must be the last that is done in it.
         """
+        records.set_first_generation()
         decks, owners = self._hold_parties(connection, records, scope)
         refusals = _unknown_parties(records, decks.keys(), owners)
         order = in_key_order(records, {_party(records, one.position) for one in refusals})
@@ -112,14 +113,21 @@ class Recorder:
         new, old, too_dear = split(records, order)
         in_the_way: dict[Key, Recorded] = {}
         if too_dear:
-            in_the_way = cdrs.find(connection, map(records.key, too_dear))
+            found = cdrs.find(connection, map(records.key, too_dear))
+            in_the_way = {key: one for key, one in found.items() if not one.is_reversed}
             new, old, too_dear = split(records, order, in_the_way)
             refusals += [_overflow(records, position, decks) for position in too_dear]
         rows = Rows(records, new, upload_id, self._clock_ns())
         inserted = cdrs.insert_new(connection, rows)
-        in_the_way |= inserted.in_the_way
-        if in_the_way:
-            rows = rows.without(in_the_way.keys())
+        first_count = len(new)
+        if inserted.in_the_way:
+            rows = rows.without(inserted.in_the_way.keys())
+            in_the_way |= {
+                key: one for key, one in inserted.in_the_way.items() if not one.is_reversed
+            }
+            first_count = len(rows)
+            rows, refused = _record_again(connection, rows, new, old, inserted, in_the_way)
+            refusals += refused
             old.extend(position for position in new if records.key(position) in in_the_way)
         conflicts = _conflicts(connection, records, rows.order, old, in_the_way)
         refusals += conflicts
@@ -131,6 +139,7 @@ class Recorder:
             refusals=tuple(sorted(refusals, key=attrgetter("position"))),
             digest=rows.digest(inserted.first_id) if len(rows) else b"",
             created_at_ns=rows.created_at_ns,
+            recorded_again=len(rows) - first_count,
             derived_duplicates=records.derived(old)
             - records.derived(one.position for one in conflicts),
         )
@@ -235,6 +244,63 @@ class Rows:
         key = self.records.key
         kept = array("I", [position for position in self.order if key(position) not in keys])
         return replace(self, order=kept)
+
+    def following(self, generations: Mapping[Key, int]) -> None:
+        for position in self.order:
+            key = self.records.key(position)
+            self.records.set_generation(position, generations[key] + 1)
+
+
+def _record_again(
+    connection: Connection,
+    rows: Rows,
+    new: array[int],
+    old: array[int],
+    inserted: Inserted,
+    in_the_way: dict[Key, Recorded],
+) -> tuple[Rows, list[Refusal]]:
+    """Record those of ``new`` whose newest CDR is reversed once more, as the next generation of
+    their key; the rows so far with these behind them, and what is refused because there is no next
+    generation. What others have recorded meanwhile is put in ``in_the_way``; what is refused is
+    taken out of ``old``."""
+    records = rows.records
+    taken_back = {key: one for key, one in inserted.in_the_way.items() if one.is_reversed}
+    if not taken_back:
+        return rows, []
+    last = {key for key, one in taken_back.items() if one.generation >= MAX_GENERATION}
+    refused = []
+    if last:
+        refused = [
+            _no_generation_left(records, position, taken_back[records.key(position)])
+            for position in (*new, *old)
+            if records.key(position) in last
+        ]
+        old[:] = array("I", [position for position in old if records.key(position) not in last])
+    again = array(
+        "I",
+        [
+            position
+            for position in new
+            if (key := records.key(position)) in taken_back and key not in last
+        ],
+    )
+    more = replace(rows, order=again)
+    first_id = inserted.first_id + len(rows)
+    taken = cdrs.insert_again(connection, more, first_id, taken_back)
+    in_the_way |= taken
+    return replace(rows, order=rows.order + more.without(taken.keys()).order), refused
+
+
+def _no_generation_left(records: Records, position: int, recorded: Recorded) -> Refusal:
+    call_id = records.call_id(position)
+    return Refusal(
+        position,
+        call_id,
+        Reason.CDR_CONFLICT,
+        f"call_id: {call_id!r} was recorded and reversed {MAX_GENERATION + 1:,} times,"
+        f" the last time as CDR {recorded.cdr_id}, and cannot be again; use another call_id",
+        {"cdr_id": str(recorded.cdr_id), "fields": ""},
+    )
 
 
 def _party(records: Records, position: int) -> tuple[int, int]:

@@ -88,21 +88,23 @@ def by_id(connection: Connection, cdr_id: int, within: Within = None) -> Cdr | N
 
 
 def by_key(connection: Connection, key: Key) -> Cdr | None:
+    """The newest generation of the call."""
     return _one(connection, CdrRow.tenant_id == key[0], CdrRow.call_id == key[1])
 
 
 def same_call(connection: Connection, key: Key) -> list[tuple[int, bool]]:
     """The CDRs of a call in the order of recording: id, and whether it is reversed."""
-    table = CdrRow.__table__.c
-    order = table.get("generation", table.id)
-    query = select(CdrRow.id, IS_REVERSED.label("is_reversed")).where(
-        CdrRow.tenant_id == key[0], CdrRow.call_id == key[1]
+    query = (
+        select(CdrRow.id, IS_REVERSED.label("is_reversed"))
+        .where(CdrRow.tenant_id == key[0], CdrRow.call_id == key[1])
+        .order_by(CdrRow.generation)
     )
-    return [(row.id, row.is_reversed) for row in connection.execute(query.order_by(order))]
+    return [(row.id, row.is_reversed) for row in connection.execute(query)]
 
 
 def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Cdr | None:
-    rows = connection.execute(select(CdrRow.__table__).where(*conditions))
+    query = select(CdrRow.__table__).where(*conditions).order_by(CdrRow.generation.desc()).limit(1)
+    rows = connection.execute(query)
     found = _complete(connection, list(rows))
     return found[0] if found else None
 

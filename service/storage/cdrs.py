@@ -11,7 +11,7 @@ insert the same calls meet them in the same order and never wait for each other 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -81,12 +81,17 @@ class NewRows(Protocol):
     def without(self, keys: Collection[Key]) -> NewRows:
         """Those whose key is not among ``keys``."""
 
+    def following(self, generations: Mapping[Key, int]) -> None:
+        """From here on each row is of the generation after the one that its key has there."""
+
 
 class Recorded(NamedTuple):
-    """A call as it is recorded."""
+    """A call as it is recorded: the newest generation of its key."""
 
     cdr_id: int
     content: Content
+    generation: int
+    is_reversed: bool
 
 
 class Unrated(NamedTuple):
@@ -133,18 +138,54 @@ def insert_new(connection: Connection, new: NewRows) -> Inserted:
     return Inserted(first_id, _copy_postgresql(connection, new, first_id))
 
 
-def _insert_sqlite(connection: Connection, new: NewRows, first_id: int) -> dict[Key, Recorded]:
-    """SQLite gives the ids by itself, from ``first_id`` on, and none to a row whose key is
-    taken."""
+def insert_again(
+    connection: Connection, new: NewRows, first_id: int, recorded: Mapping[Key, Recorded]
+) -> dict[Key, Recorded]:
+    """Insert rows whose keys are all ``recorded`` and reversed, each as the next generation, with
+    ids from ``first_id`` on, which are the next of this transaction. Answers what another
+    transaction has recorded meanwhile instead of some of them.
+
+    Keys of generations above 0 are always taken after those of generation 0, and in key order, so
+    that transactions do not wait for each other in a circle here either.
+    """
+    newest = dict(recorded)
+    in_the_way: dict[Key, Recorded] = {}
+    while len(new):
+        keys = list(new.keys())
+        new.following({key: newest[key].generation for key in keys})
+        try:
+            if connection.dialect.name == "sqlite":
+                _insert_all_sqlite(connection, new)
+            else:
+                with connection.begin_nested():
+                    _copy(connection, new, first_id)
+            break
+        except psycopg.errors.UniqueViolation:
+            found = find(connection, keys)
+            if all(found[key] == newest[key] for key in keys):
+                raise
+            newest |= found
+            standing = {key: one for key, one in found.items() if not one.is_reversed}
+            in_the_way |= standing
+            new = new.without(standing.keys())
+    return in_the_way
+
+
+def _insert_all_sqlite(connection: Connection, new: NewRows) -> int:
     # Past SQLAlchemy, which takes only lists: ten thousand rows that live at once are work for the
     # garbage collector, as much as a third of the insert.
     cursor = connection.connection.cursor()
     try:
         cursor.executemany(_INSERT, new.tuples())  # type: ignore[arg-type]  # any iterable will do
-        inserted = cursor.rowcount
+        return cursor.rowcount
     finally:
         cursor.close()
-    if inserted == len(new):
+
+
+def _insert_sqlite(connection: Connection, new: NewRows, first_id: int) -> dict[Key, Recorded]:
+    """SQLite gives the ids by itself, from ``first_id`` on, and none to a row whose key is
+    taken."""
+    if _insert_all_sqlite(connection, new) == len(new):
         return {}
     found = find(connection, new.keys())
     return {key: recorded for key, recorded in found.items() if recorded.cdr_id < first_id}
@@ -176,16 +217,18 @@ def _copy(connection: Connection, new: NewRows, first_id: int) -> None:
 
 
 def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
-    """The recorded calls among ``keys``."""
+    """The recorded calls among ``keys``, each in its newest generation."""
     found: dict[Key, Recorded] = {}
     for tenant_id, wanted in _by_tenant(keys).items():
-        query = select(CdrRow.id, *_CONTENT_COLUMNS).where(
+        query = select(CdrRow.generation, IS_REVERSED, CdrRow.id, *_CONTENT_COLUMNS).where(
             CdrRow.tenant_id == tenant_id,
             among(connection, CdrRow.__table__.c.call_id, wanted),
         )
-        for row in connection.execute(query):
-            recorded = _recorded(row)
-            found[recorded.content[:2]] = recorded
+        for generation, is_reversed, *row in connection.execute(query):
+            cdr_id, content = _recorded(row)
+            before = found.get(content[:2])
+            if before is None or before.generation < generation:
+                found[content[:2]] = Recorded(cdr_id, content, generation, bool(is_reversed))
     return found
 
 
@@ -197,21 +240,13 @@ def contents(connection: Connection, keys: Iterable[Key]) -> set[Content]:
             CdrRow.tenant_id == tenant_id,
             among(connection, CdrRow.__table__.c.call_id, wanted),
         )
-        found |= {_recorded(row).content for row in connection.execute(query)}
+        found |= {_recorded(row)[1] for row in connection.execute(query)}
     return found
 
 
 def reversed_among(connection: Connection, keys: Iterable[Key]) -> set[Key]:
-    """Those of the keys whose CDR is reversed."""
-    found: set[Key] = set()
-    for tenant_id, wanted in _by_tenant(keys).items():
-        query = select(CdrRow.call_id).where(
-            CdrRow.tenant_id == tenant_id,
-            among(connection, CdrRow.__table__.c.call_id, wanted),
-            IS_REVERSED,
-        )
-        found |= {(tenant_id, call_id) for call_id in connection.execute(query).scalars()}
-    return found
+    """Those of the keys whose newest CDR is reversed."""
+    return {key for key, one in find(connection, keys).items() if one.is_reversed}
 
 
 def _by_tenant(keys: Iterable[Key]) -> dict[int, list[str]]:
@@ -221,10 +256,11 @@ def _by_tenant(keys: Iterable[Key]) -> dict[int, list[str]]:
     return call_ids
 
 
-def _recorded(row: Any) -> Recorded:
+def _recorded(row: Any) -> tuple[int, Content]:
+    """The CDR's id, and the call."""
     cdr_id, tenant_id, call_id, extension_id, *others = row
     content: Any = (tenant_id, call_id, extension_id or 0, *others)
-    return Recorded(cdr_id, content)
+    return cdr_id, content
 
 
 def hold_parties(

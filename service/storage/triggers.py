@@ -4,6 +4,8 @@ Rating rule 9 as triggers, for both databases:
 
 - cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, and nothing but its outcome changes;
   every other UPDATE and each DELETE is refused, and so is that one where the CDR is reversed.
+- cdrs: a generation above 0 is inserted only where the one before it is reversed, so that at most
+  one CDR of a call_id is not.
 - rate_versions: a row may be retired, once; every other UPDATE and each DELETE is refused.
 - tenant_versions, upload_chunks, cdr_pricings, cdr_reversals, ledger_entries, audit_entries: UPDATE
   and DELETE are refused.
@@ -33,6 +35,7 @@ from sqlalchemy import Connection, text
 from service.storage.schema import METADATA
 
 _NAME = "tollwire_"
+_NOT_AGAIN = "a call is recorded again only once its CDR is reversed"
 
 # What RateUnrated may write into an UNRATED CDR.
 _OUTCOME = (
@@ -185,6 +188,13 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
 }
 
+# That the generation before a new CDR's is reversed, as the body of an EXISTS.
+_ONE_BEFORE = (
+    "SELECT 1 FROM cdrs JOIN cdr_reversals ON cdr_reversals.cdr_id = cdrs.id"
+    " WHERE cdrs.tenant_id = NEW.tenant_id AND cdrs.call_id = NEW.call_id"
+    " AND cdrs.generation = NEW.generation - 1"
+)
+
 # Written with ON CONFLICT DO NOTHING.
 _SKIPPING = ("cdrs", "tenants", "extensions")
 
@@ -211,6 +221,23 @@ _POSTGRESQL_FUNCTIONS = (
             RETURN OLD;
         END IF;
         RETURN NEW;
+    END $$
+    """,
+    f"""
+    CREATE OR REPLACE FUNCTION {_NAME}refuse_again() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        is_allowed boolean;
+    BEGIN
+        EXECUTE format(
+            'SELECT EXISTS (SELECT 1 FROM %I.cdrs JOIN %I.cdr_reversals'
+            ' ON cdr_reversals.cdr_id = cdrs.id WHERE cdrs.tenant_id = $1'
+            ' AND cdrs.call_id = $2 AND cdrs.generation = $3 - 1)',
+            TG_TABLE_SCHEMA, TG_TABLE_SCHEMA)
+            INTO is_allowed USING NEW.tenant_id, NEW.call_id, NEW.generation;
+        IF NOT is_allowed THEN
+            RAISE EXCEPTION '{_NOT_AGAIN}' USING ERRCODE = 'restrict_violation';
+        END IF;
+        RETURN NULL;
     END $$
     """,
 )
@@ -258,6 +285,11 @@ def _for_sqlite() -> Iterator[str]:
         action = "IGNORE" if table in _SKIPPING else f"ABORT, 'a key of {table} is taken'"
         # Looking here, and not in a WHEN, saves a quarter of what the guard costs.
         looks = " ".join(f"SELECT RAISE({action}) FROM {table} WHERE {key};" for key in keys)
+        if table == "cdrs":
+            looks += (
+                f" SELECT RAISE(ABORT, '{_NOT_AGAIN}')"
+                f" WHERE NEW.generation > 0 AND NOT EXISTS ({_ONE_BEFORE});"
+            )
         yield (
             f"CREATE TRIGGER {_NAME}{table}_insert BEFORE INSERT ON {table}"
             f" FOR EACH ROW BEGIN {looks} END"
@@ -281,6 +313,11 @@ def _for_postgresql() -> Iterator[str]:
             f" FOR EACH ROW {f'WHEN ({when})' if when else ''}"
             f" EXECUTE FUNCTION {_NAME}{call}"
         )
+    # AFTER, because with a trigger BEFORE each row COPY would insert the rows one at a time.
+    yield (
+        f"CREATE TRIGGER {_NAME}cdrs_insert AFTER INSERT ON cdrs"
+        f" FOR EACH ROW WHEN (NEW.generation > 0) EXECUTE FUNCTION {_NAME}refuse_again()"
+    )
     for table in _TABLES:
         yield (
             f"CREATE TRIGGER {_NAME}{table}_truncate BEFORE TRUNCATE ON {table}"

@@ -173,6 +173,7 @@ def test_all_triggers_are_there(database: Database) -> None:
     expected |= {("upload_failures", "update")}
     expected |= {(table, "insert" if database.is_sqlite else "truncate") for table in kept}
     expected.add(("cdrs", "update_cdr_reversals"))
+    expected.add(("cdrs", "insert"))
     with database.read() as connection:
         names = triggers.installed(connection)
     assert names == sorted((f"tollwire_{table}_{event}", table) for table, event in expected)

@@ -153,8 +153,8 @@ def test_a_reversed_upload_takes_no_more(world: World, payer: int) -> None:
     # The time is that of the first request.
     world.reversals.reverse_upload(upload_id, WHY)
     assert world.uploads.get(upload_id).reversed_at_ns == at_ns
-    # Another upload of the same calls: they are recorded, and reversed.
-    assert world.commit(0, 0, first).duplicates == 5
+    # Another upload of the same calls records them again.
+    assert world.commit(0, 0, first).recorded_again == 5
 
 
 def test_an_upload_without_cdrs(world: World) -> None:
