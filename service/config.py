@@ -142,128 +142,127 @@ class Settings(BaseModel):
 
     listen: Annotated[Listen, BeforeValidator(_listen), _AsText] = Field(
         DEFAULT_LISTEN,
-        description="Where to serve; port 0: any. By default whoever is on this machine, and"
-        " nobody else, can reach it.",
+        description="The address to listen on; port 0: any free port. The default accepts"
+        " connections from this machine only.",
     )
     database: Annotated[str, AfterValidator(_check_database)] = Field(
         DEFAULT_DATABASE,
-        description="sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME. A file needs"
-        " no preparation; several machines need PostgreSQL.",
+        description="sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME. A file is"
+        " created if it does not exist; several machines need PostgreSQL.",
     )
     workers: int = Field(
         1,
         ge=1,
         le=256,  # far more than a machine has cores
-        description="Processes that share the port. One process uses little more than one core;"
-        " each has all rates in memory.",
+        description="The number of processes that share the port. A process uses little more than"
+        " one core, and has all rates in memory.",
     )
     access: Literal["auto", "open", "tokens"] = Field(
         "auto",
-        description="Who may call: open takes whoever sends no token for one who may do"
-        " everything, tokens demands one. auto is open on a loopback address without TLS, and"
-        " tokens everywhere else.",
+        description="Access control: tokens requires a token with every request; open allows"
+        " everything without a token. auto is open on a loopback address without TLS, and tokens"
+        " everywhere else.",
     )
     insecure: bool = Field(
         False,
-        description="Serve plain text, and where --access open says so everybody, on an address"
-        " that others can reach. For networks that something else protects.",
+        description="Allow plain text, and --access open, on an address that other machines can"
+        " reach. For networks that are protected in another way.",
     )
     tls_cert_file: _File = Field(
         None,
-        description="The server's certificate and those between it and the authority, PEM. Read"
-        " again when it changes.",
+        description="The certificate of the server, followed by the intermediate certificates, PEM."
+        " The server reads it again when it changes.",
     )
     tls_key_file: _File = Field(None, description="The certificate's private key, PEM.")
     tls_client_ca_file: _File = Field(
         None,
-        description="Certificates of the authorities whose clients are let in, PEM: mutual TLS, in"
-        " which every client needs a certificate. None: clients need none.",
+        description="The certificate authorities of client certificates, PEM: mutual TLS, in which"
+        " every client needs a certificate. None: clients need no certificate.",
     )
     max_connections: int = Field(
         1_000,
         ge=1,
         le=1_000_000,
-        description="Connections of each worker at one time. Each needs a file descriptor; the"
-        " system's limit is raised as far as it may be.",
+        description="The number of simultaneous connections of a worker. Each needs a file"
+        " descriptor; the server raises its limit as far as the system allows.",
     )
     max_rpcs: int = Field(
         DEFAULT_MAX_RPCS,
         ge=1,
         le=100_000,
-        description="Requests, streams apart, that each worker has in work at one time: so many to"
-        " rate a call, so many to rate a batch, so many others. One more is refused at once rather"
-        " than left to wait.",
+        description="The number of simultaneous requests of a worker, without streams. The limit"
+        " holds for RateCall, for BatchRateCalls and for all other methods separately. Requests"
+        " above it are refused at once.",
     )
     max_streams: int = Field(
         DEFAULT_MAX_STREAMS,
         ge=1,
         le=4096,  # far more threads than a process should have
-        description="Streaming requests that each worker serves at one time. Each holds a thread"
-        " for as long as it lives.",
+        description="The number of simultaneous streaming requests of a worker. Each holds a thread"
+        " while it lasts.",
     )
     max_request_bytes_in_work: int = Field(
         DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
         ge=32 * 1024 * 1024,  # one message of the largest size
         le=1 << 40,
-        description="Bytes of request messages that each worker has in work at one time. It"
-        " bounds the memory that requests take together.",
+        description="The total bytes of request messages that a worker processes at one time. It"
+        " limits the memory of all requests together.",
     )
     tenant_share: float = Field(
         0.5,
         gt=0,
         le=1,
         description="The part of --max-rpcs and --max-streams that one tenant or one token may"
-        " take; 1: all. Below 1 nobody can crowd out the others. Without tokens callers cannot be"
-        " told apart, and each may take all.",
+        " use; 1: all. Below 1, one caller cannot block the others. Without tokens, callers are"
+        " not distinguished, and the limit does not apply.",
     )
     max_connection_age_seconds: float = Field(
         0.0,
         ge=0,
         le=31_536_000,
-        description="How long a connection may live before its client is asked to open another;"
-        " 0: for ever. Balancers reach new servers only by new connections.",
+        description="The longest duration of a connection, after which the client opens a new one;"
+        " 0: no limit. A load balancer reaches new servers by new connections only.",
     )
     grace_seconds: float = Field(
         20.0,
         ge=0,
         le=3600,
-        description="How long requests in flight may go on after SIGTERM. Most supervisors kill"
-        " after 30 seconds.",
+        description="The time that requests in progress get after SIGTERM. Most supervisors kill a"
+        " process after 30 seconds.",
     )
     database_wait_seconds: float = Field(
         DEFAULT_DATABASE_WAIT_SECONDS,
         ge=0.5,
         le=200,
-        description="How long the database may take, or be away, before requests fail. Long for a"
-        " commit or a look-up, even on a disk that is busy; short for a client's patience.",
+        description="The time that requests wait for the database before they fail. Longer than a"
+        " commit takes on a busy disk, and shorter than the deadline of clients.",
     )
     failure_retention_days: int = Field(
         0,
         ge=0,
         le=36_500,
-        description="How long records that uploads could not record are kept; 0: for ever. They"
-        " hold telephone numbers.",
+        description="The days that failed records of uploads are kept; 0: no limit. They contain"
+        " telephone numbers.",
     )
     metrics_listen: Annotated[Listen | None, BeforeValidator(_metrics_listen), _AsText] = Field(
         None,
-        description="Where Prometheus finds the metrics of all workers, HOST:PORT. None: nowhere."
-        " They are served to whoever asks.",
+        description="The address of the Prometheus metrics of all workers, HOST:PORT. None: no"
+        " metrics. They need no token.",
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
-        Field("INFO", description="Of the log on stderr. DEBUG has a line for each request.")
+        Field("INFO", description="The lowest level in the log on stderr. DEBUG logs each request.")
     )
     log_format: Literal["console", "json"] = Field(
         "console",
-        description="Lines to read, or one JSON object a line for what gathers logs.",
+        description="console: lines for people; json: one JSON object a line for log collectors.",
     )
     log_full_numbers: bool = Field(
         False,
-        description="Write telephone numbers to the log in full. They are personal data, and"
-        " masked otherwise.",
+        description="Log telephone numbers in full. They are personal data, and masked by default.",
     )
     traces: bool = Field(
         False,
-        description="Send OpenTelemetry traces to where the OTEL_* variables say. Needs"
+        description="Send OpenTelemetry traces to the endpoint of the OTEL_* variables. Needs"
         " tollwire[otel].",
     )
 
@@ -287,7 +286,7 @@ class Settings(BaseModel):
             lone, missing = "--tls-cert-file", "--tls-key-file"
             if self.tls_cert_file is None:
                 lone, missing = missing, lone
-            raise ConfigError(f"{lone}: needs {missing} beside it")
+            raise ConfigError(f"{lone}: needs {missing} too")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ConfigError("--tls-client-ca-file: needs --tls-cert-file and --tls-key-file too")
         return self
@@ -298,14 +297,14 @@ class Settings(BaseModel):
             return self
         if not self.uses_tls:
             raise ConfigError(
-                f"--listen: others than this machine can reach {self.listen}, and what they send"
-                " would be in plain text; give --tls-cert-file and --tls-key-file, or --insecure"
-                " where something else protects the network"
+                f"--listen: other machines can reach {self.listen}, and their requests would be in"
+                " plain text; give --tls-cert-file and --tls-key-file, or --insecure if the network"
+                " is protected in another way"
             )
         if self.access == "open":
             raise ConfigError(
-                f"--access: open lets everybody do everything who can reach {self.listen}; take"
-                " tokens, or give --insecure where something else keeps others out"
+                f"--access: open allows everything to every machine that can reach {self.listen};"
+                " use tokens, or give --insecure if the network is protected in another way"
             )
         return self
 

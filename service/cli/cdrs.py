@@ -68,20 +68,38 @@ EXPORT_COLUMNS = (
 
 @click.group()
 def cdrs() -> None:
-    """The record of calls and of what each one cost."""
+    """Manage CDRs: the record of calls and their costs."""
 
 
 @cdrs.command("add")
-@click.option("--tenant", "tenant_id", type=ID, required=True, help="Who pays.")
-@click.option("--extension", "extension_id", type=ID, help="The extension that took part.")
-@click.option("--caller", "caller_number", metavar="NUMBER", help="Who called.")
-@click.option("--destination", "destination_number", metavar="NUMBER", help="Who was called.")
-@click.option("--direction", type=EnumParameter(DIRECTION), required=True, help="Which way.")
-@click.option("--disposition", type=EnumParameter(DISPOSITION), required=True, help="How it ended.")
-@click.option("--seconds", "duration_seconds", type=INT64, help="Default: --ended - --started.")
-@click.option("--started", "started_at", type=TIME, required=True, help="When it started.")
-@click.option("--ended", "ended_at", type=TIME, help="When it ended.")
-@click.option("--call-id", metavar="TEXT", help="Default: derived from all the others.")
+@click.option("--tenant", "tenant_id", type=ID, required=True, help="The tenant that pays.")
+@click.option("--extension", "extension_id", type=ID, help="The id of the extension.")
+@click.option("--caller", "caller_number", metavar="NUMBER", help="The number of the caller.")
+@click.option(
+    "--destination", "destination_number", metavar="NUMBER", help="The number that was called."
+)
+@click.option(
+    "--direction", type=EnumParameter(DIRECTION), required=True, help="The direction of the call."
+)
+@click.option(
+    "--disposition",
+    type=EnumParameter(DISPOSITION),
+    required=True,
+    help="The disposition of the call.",
+)
+@click.option(
+    "--seconds",
+    "duration_seconds",
+    type=INT64,
+    help="The duration. Default: from --started to --ended.",
+)
+@click.option(
+    "--started", "started_at", type=TIME, required=True, help="The time when the call started."
+)
+@click.option("--ended", "ended_at", type=TIME, help="The time when the call ended.")
+@click.option(
+    "--call-id", metavar="TEXT", help="The id of the call. Default: derived from the other values."
+)
 @connected
 def add_cdr(client: Client, **values: Any) -> None:
     """Rate one call and record it."""
@@ -171,7 +189,7 @@ def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
     "--output",
     "-o",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write to this file; it appears when it is complete.",
+    help="Write to this file. It is created when it is complete.",
 )
 @connected
 def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
@@ -200,12 +218,12 @@ def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
 
 
 @cdrs.command("rate-unrated")
-@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
 @since_option
 @until_option
 @connected
 def rate_unrated(client: Client, **filters: Any) -> None:
-    """Rate the UNRATED CDRs again, with the rates of now."""
+    """Rate the UNRATED CDRs again, at the present rates."""
     request = RateUnratedRequest(**given(filters))
     answer = client.cdrs.RateUnrated(request, timeout=client.long_timeout)
     if client.as_json:

@@ -45,9 +45,11 @@ def who_asks() -> str:
 
 def _why_options(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option(
-        "--requested-by", metavar="TEXT", help="Who asks. Default: USER@HOST of this command."
+        "--requested-by",
+        metavar="TEXT",
+        help="The person who requests it. Default: USER@HOST of this command.",
     )(command)
-    return click.option("--reason", metavar="TEXT", help="Why, for those who read it later.")(
+    return click.option("--reason", metavar="TEXT", help="The reason, which the record keeps.")(
         command
     )
 
@@ -257,12 +259,17 @@ LIST_COLUMNS = (
 
 
 @click.command("reversals")
-@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant's CDRs only.")
-@click.option("--upload", "upload_id", type=ID, help="Of this upload's CDRs only.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only CDRs of this tenant.")
+@click.option("--upload", "upload_id", type=ID, help="Only CDRs of this upload.")
 @click.option(
-    "--from", "created_after", type=TIME, help="Recorded at this time, or date (UTC), or later."
+    "--from",
+    "created_after",
+    type=TIME,
+    help="Only reversals at this time, or date (UTC), or later.",
 )
-@click.option("--to", "created_before", type=TIME, help="Recorded before this time, or date (UTC).")
+@click.option(
+    "--to", "created_before", type=TIME, help="Only reversals before this time, or date (UTC)."
+)
 @table_options(LIST_COLUMNS)
 @limit_option
 @connected

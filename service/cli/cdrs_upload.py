@@ -101,7 +101,7 @@ class Report:
 
 @click.command("upload")
 @click.argument("file", type=click.Path(dir_okay=False, exists=True, allow_dash=True))
-@click.option("--tenant", "tenant_id", type=ID, help="Of records that name no tenant.")
+@click.option("--tenant", "tenant_id", type=ID, help="The tenant of records that name none.")
 @click.option(
     "--format",
     "format_name",
@@ -114,28 +114,30 @@ class Report:
     type=click.IntRange(1, 10_000),
     default=DEFAULT_CHUNK_CALLS,
     show_default=True,
-    help="Calls in one message, which is one transaction.",
+    help="The number of calls in one message, which is one transaction.",
 )
 @click.option(
     "--window",
     type=click.IntRange(1, 64),
     default=DEFAULT_WINDOW,
     show_default=True,
-    help="Chunks on their way at one time.",
+    help="The number of messages in flight.",
 )
 @click.option(
     "--retries",
     type=click.IntRange(min=0),
     default=DEFAULT_RETRIES,
     show_default=True,
-    help="Tries, one after the other in vain, after which to give up.",
+    help="Give up after this many failed attempts in a row.",
 )
-@click.option("--upload-id", type=ID, help="Go on with this upload of the same file.")
-@click.option("--no-resume", is_flag=True, help="Begin anew, although the last run broke off.")
+@click.option("--upload-id", type=ID, help="Resume this upload of the same file.")
+@click.option(
+    "--no-resume", is_flag=True, help="Start a new upload, even if the last run was interrupted."
+)
 @click.option(
     "--failures",
     type=click.File("w", encoding="utf-8", lazy=False),
-    help="Write every record that was not stored, and why, to this file, as JSON lines.",
+    help="Write each record that was not stored, and the reason, to this file, as JSON lines.",
 )
 @connected
 def upload_cdrs(

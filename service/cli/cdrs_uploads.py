@@ -58,7 +58,7 @@ def list_uploads(client: Client, limit: int) -> None:
 @click.argument("upload_id", metavar="ID", type=ID)
 @connected
 def upload_status(client: Client, upload_id: int) -> None:
-    """Show how far an upload came."""
+    """Show the progress and the totals of an upload."""
     request = GetUploadRequest(upload_id=upload_id)
     answer = client.cdrs.GetUpload(request, timeout=client.timeout)
     if client.as_json:
@@ -109,12 +109,12 @@ FAILURE_COLUMNS = (
 
 @click.command("failures")
 @click.argument("upload_id", metavar="ID", type=ID)
-@click.option("--reason", default="", help="Of this reason only, such as CDR_CONFLICT.")
+@click.option("--reason", default="", help="Only records with this reason, such as CDR_CONFLICT.")
 @click.option(
     "--output",
     "-o",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the calls themselves, all of them, to this file, as JSON lines.",
+    help="Write all of these calls to this file, as JSON lines.",
 )
 @table_options(FAILURE_COLUMNS)
 @limit_option
@@ -122,9 +122,9 @@ FAILURE_COLUMNS = (
 def list_failures(
     client: Client, upload_id: int, reason: str, output: Path | None, limit: int
 ) -> None:
-    """List the records that an upload did not record, and why.
+    """List the records of an upload that were not stored, with their reasons.
 
-    What --output writes can be mended and uploaded again.
+    The file of --output can be corrected and uploaded again.
     """
 
     def fetch(size: int, token: str) -> tuple[Any, str]:

@@ -23,28 +23,28 @@ SHOWN_DIFFERENCES = 1_000
 
 
 @click.command("verify")
-@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
 @click.option(
     "--from",
     "--after",
     "started_after",
     type=TIME,
-    help="Started at this time, or date (UTC), or later.",
+    help="Only calls that started at this time, or date (UTC), or later.",
 )
 @click.option(
     "--to",
     "--before",
     "started_before",
     type=TIME,
-    help="Started before this time, or date (UTC).",
+    help="Only calls that started before this time, or date (UTC).",
 )
-@click.option("--upload", "upload_id", type=ID, help="Recorded by this upload only.")
+@click.option("--upload", "upload_id", type=ID, help="Only CDRs that this upload created.")
 @connected
 def verify_cdrs(client: Client, **filters: Any) -> None:
-    """Recompute the costs in the record from the rates that the CDRs keep.
+    """Recompute the recorded costs from the rates that the CDRs keep.
 
-    Prints the first 1,000 differences, and ends with exit code 1 if there is any. With --json a
-    line for each difference and, last, one with the totals.
+    Prints the first 1,000 differences, and exits with 1 if there is any. --json prints a line for
+    each difference and a last line with the totals.
     """
     differences: list[CdrDifference] = []
     last = VerifyCdrsResponse()

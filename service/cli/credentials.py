@@ -58,16 +58,16 @@ def take_token(options: dict[str, Any], server: str, *, encrypted: bool = False)
     file: Path | None = options.pop("token_file")
     insecure: bool = options.pop("insecure")
     if token and file is not None:
-        raise click.UsageError("give the token itself or the file that has it, not both")
+        raise click.UsageError("give --token or --token-file, not both")
     if file is not None:
         token = _read(file)
     # Whatever else it is, it could not be sent as a header.
     if not (token.isascii() and token.isprintable()):
-        raise click.UsageError("the token has characters that no token has")
+        raise click.UsageError("the token has characters that are not allowed in a token")
     if token and not encrypted and not insecure and not is_loopback_target(server):
         raise click.UsageError(
-            f"the token would go to {server} in plain text, for all on the way to read; give"
-            " --insecure where something else protects the network"
+            f"the token would be sent to {server} in plain text; use --tls, or --insecure if"
+            " the network is protected in another way"
         )
     return token.strip()
 
@@ -77,7 +77,7 @@ def _read(file: Path) -> str:
         with file.open("rb") as opened:
             return opened.read(_MAX_FILE_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        words = error.strerror if isinstance(error, OSError) else "it is no text"
+        words = error.strerror if isinstance(error, OSError) else "it is not text"
         raise click.UsageError(f"--token-file: cannot read {file}: {words}") from None
 
 

@@ -48,10 +48,10 @@ _EXIT_CODES = {
 # What grpc says where no connection comes about, and what that means for the command line.
 _NOT_CONNECTED = "; last error: "
 _TLS_ADVICE = {
-    "Hostname Verification": "its certificate is for another name (--server-name)",
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not to be trusted (--ca-file)",
-    "WRONG_VERSION_NUMBER": "it speaks plain text, not TLS",
-    "Socket closed": "it hung up; it may want --tls, or a certificate (--cert-file)",
+    "Hostname Verification": "the certificate of the server has another name (--server-name)",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate of the server is not trusted (--ca-file)",
+    "WRONG_VERSION_NUMBER": "the server does not use TLS",
+    "Socket closed": "the server closed the connection; it may require --tls or --cert-file",
 }
 
 

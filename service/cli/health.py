@@ -25,9 +25,9 @@ _WHOLE = "(the server)"
 @click.argument("service", required=False, default="")
 @connected
 def health(client: Client, service: str) -> None:
-    """Show whether the server serves: all of it, or SERVICE (tollwire.v1.RatingService).
+    """Show whether the server, or its SERVICE (tollwire.v1.RatingService), accepts requests.
 
-    Exits with 3 where it does not, and says so.
+    Exits with 3 if it does not.
     """
     if service:
         answer = client.health.Check(HealthCheckRequest(service=service), timeout=client.timeout)

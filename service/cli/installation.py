@@ -32,9 +32,9 @@ CONFIG_COLUMNS = (
 @table_options(CONFIG_COLUMNS)
 @_json_option
 def config(loaded: Loaded, as_json: bool) -> None:
-    """What is in force, and where it is from. Secrets are masked.
+    """Show the settings in force and their sources. Secrets are masked.
 
-    With the options, the environment and the file that tollwire serve is given.
+    Reads the same options, environment and file as "tollwire serve".
     """
     from service.config import OPTIONS, as_text, without_secrets
 
@@ -55,10 +55,10 @@ def config(loaded: Loaded, as_json: bool) -> None:
 @with_settings("doctor")
 @_json_option
 def doctor(loaded: Loaded, as_json: bool) -> None:
-    """Check what a server with these settings needs, and say what to do.
+    """Check what a server with these settings needs, and print advice.
 
-    Database, migrations, clocks, certificates, limits and ports. Changes nothing. Exit code 1 where
-    something keeps the server from its work.
+    Checks database, migrations, clocks, certificates, limits and ports. Changes nothing. Exits with
+    1 if a server cannot run.
     """
     # Here, so that the client commands start without loading the server.
     from service import upkeep
@@ -84,7 +84,7 @@ def _note_unknown_variables() -> None:
     known |= _variables_of(click.get_current_context().find_root().command)
     for name in sorted(os.environ):
         if name.startswith("TOLLWIRE_") and name not in known:
-            note(f"{name} is in the environment, and no option has that name")
+            note(f"{name} is set in the environment, but no option has that variable")
 
 
 def _variables_of(command: click.Command) -> set[str]:

@@ -23,13 +23,13 @@ _HEADERS = ("kind", "chain", "seq", "first id", "rows", "message")
 
 @click.group()
 def ledger() -> None:
-    """Proof that nothing recorded was changed, removed or added since."""
+    """Prove that no record was changed, removed or added afterwards."""
 
 
 @ledger.command("root")
 @connected
 def show_root(client: Client) -> None:
-    """Show what the ledger is known by now: a line to note down."""
+    """Show the current root of the ledger, one line to keep for a later check."""
     answer = client.cdrs.GetLedgerRoot(GetLedgerRootRequest(), timeout=client.timeout)
     if client.as_json:
         print_json(answer)
@@ -44,13 +44,15 @@ def show_root(client: Client) -> None:
 
 
 @ledger.command("verify")
-@click.option("--root", default="", metavar="ROOT", help="That was noted down before.")
+@click.option(
+    "--root", default="", metavar="ROOT", help='A root that "tollwire ledger root" printed before.'
+)
 @connected
 def verify_ledger(client: Client, root: str) -> None:
-    """Check that everything recorded is as it was entered in the ledger.
+    """Check that all records are as they were entered in the ledger.
 
-    With --root also that this is the ledger which the root was noted down of. Exits with 1 where
-    anything differs.
+    --root also checks that the ledger continues the one with that root. Exits with 1 if anything
+    differs.
     """
     answers = client.cdrs.VerifyLedger(VerifyLedgerRequest(root=root), timeout=client.long_timeout)
     different = 0

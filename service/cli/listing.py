@@ -39,7 +39,7 @@ def table_options(
     ) -> list[str] | None:
         if value is None:
             return None
-        known = {name.lower(): name for name in names}
+        known = {name.lower().replace("_", "-"): name for name in names}
         chosen = []
         for word in filter(None, map(str.strip, value.split(","))):
             name = known.get(word.lower().replace("_", "-").replace(" ", "-"))

@@ -57,16 +57,18 @@ OPEN = Timestamp()
 
 @click.group()
 def rates() -> None:
-    """What calls cost, by the prefix of the number."""
+    """Manage rates: the prices of calls, by the prefix of the number."""
 
 
 def _rate_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
-            click.option("--destination", help="What the prefix reaches."),
-            click.option("--connect-fee", metavar="MONEY", help="Of each call. Default 0."),
+            click.option("--destination", help="The name of the destination."),
+            click.option("--connect-fee", metavar="MONEY", help="The fee of each call. Default 0."),
             click.option(
-                "--minimum-seconds", type=INT32, help="A shorter call counts as this long."
+                "--minimum-seconds",
+                type=INT32,
+                help="The duration that shorter calls are billed for.",
             ),
             click.option(
                 "--interval",
@@ -75,20 +77,20 @@ def _rate_options(command: Callable[..., None]) -> Callable[..., None]:
                 default=None,
                 type=_IntervalParameter(),
                 metavar="START:COST:INCREMENT",
-                help="From START seconds on, another cost per minute and increment. Repeatable.",
+                help="Price and increment of the part of a call after START seconds. Repeatable.",
             ),
             click.option(
                 "--effective-from",
                 type=_OpenTime(),
-                help='In effect from this time, or date (UTC), on. "": since ever.',
+                help='In effect from this time, or date (UTC). "": no start.',
             ),
             click.option(
                 "--effective-to",
                 type=_OpenTime(),
-                help='In effect before this time, or date (UTC). "": until further notice.',
+                help='In effect before this time, or date (UTC). "": no end.',
             ),
             click.option(
-                "--blocked/--not-blocked", default=None, help="Calls that match are refused."
+                "--blocked/--not-blocked", default=None, help="Refuse calls that match this rate."
             ),
         ]
     ):
@@ -102,10 +104,19 @@ def _rate(values: dict[str, Any]) -> Rate:
 
 
 @rates.command("add")
-@click.option("--tenant", "tenant_id", type=ID, required=True, help="Its owner.")
-@click.option("--prefix", required=True, help='Digits; "" is the catch-all.')
-@click.option("--cost-per-minute", required=True, metavar="MONEY", help='Such as "0.0150".')
-@click.option("--billing-increment", required=True, type=INT32, help="In seconds.")
+@click.option(
+    "--tenant", "tenant_id", type=ID, required=True, help="The tenant that owns the rate."
+)
+@click.option("--prefix", required=True, help='The prefix, digits; "" matches every number.')
+@click.option(
+    "--cost-per-minute",
+    required=True,
+    metavar="MONEY",
+    help='The price of a minute, such as "0.0150".',
+)
+@click.option(
+    "--billing-increment", required=True, type=INT32, help="The billing increment in seconds."
+)
 @_rate_options
 @connected
 def add_rate(client: Client, **values: Any) -> None:
@@ -134,8 +145,10 @@ LIST_COLUMNS = (
 
 @rates.command("list")
 @table_options(LIST_COLUMNS)
-@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
-@click.option("--search", default="", help="Part of the prefix or the destination.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
+@click.option(
+    "--search", default="", help="Only rates with this text in the prefix or the destination."
+)
 @limit_option
 @connected
 def list_rates(client: Client, tenant_id: int | None, search: str, limit: int) -> None:
@@ -162,15 +175,15 @@ def show_rate(client: Client, rate_id: int) -> None:
 
 @rates.command("update")
 @click.argument("rate_id", metavar="ID", type=ID)
-@click.option("--prefix", help='Digits; "" is the catch-all.')
-@click.option("--cost-per-minute", metavar="MONEY", help='Such as "0.0150".')
-@click.option("--billing-increment", type=INT32, help="In seconds.")
+@click.option("--prefix", help='The prefix, digits; "" matches every number.')
+@click.option("--cost-per-minute", metavar="MONEY", help='The price of a minute, such as "0.0150".')
+@click.option("--billing-increment", type=INT32, help="The billing increment in seconds.")
 @_rate_options
 @click.option("--no-intervals", is_flag=True, help="Remove all intervals.")
-@click.option("--etag", default="", help="Only if the rate is still in this state.")
+@click.option("--etag", default="", help="Fail if the rate has another etag now.")
 @connected
 def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **values: Any) -> None:
-    """Change a rate. Costs already recorded stay as they are."""
+    """Update a rate. Recorded costs do not change."""
     # An option that may be repeated is empty, and not None, where it was not given.
     values["intervals"] = values["intervals"] or (() if no_intervals else None)
     chosen, mask = changes(values)
@@ -182,10 +195,10 @@ def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **v
 
 @rates.command("delete")
 @click.argument("rate_id", metavar="ID", type=ID)
-@click.option("--etag", default="", help="Only if the rate is still in this state.")
+@click.option("--etag", default="", help="Fail if the rate has another etag now.")
 @connected
 def delete_rate(client: Client, rate_id: int, etag: str) -> None:
-    """Delete a rate. Costs already recorded stay, and their CDRs still show it."""
+    """Delete a rate. Recorded costs do not change, and CDRs keep the rate."""
     request = DeleteRateRequest(id=rate_id, etag=etag)
     _, call = client.rating.DeleteRate.with_call(request, timeout=client.timeout)
     revision = rate_revision_of(call)

@@ -167,7 +167,7 @@ def send_deck(
     default=IMPORT_MODE_MERGE,
     help="merge (the default) creates and updates; replace also deletes what the file lacks.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would happen.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--allow-empty", is_flag=True, help="With --mode replace: delete all rates.")
 @multiline_option
 @connected
@@ -258,7 +258,7 @@ def _size(stream: BinaryIO) -> int | None:
     "--output",
     "-o",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write to this file; it appears when it is complete.",
+    help="Write to this file. It is created when it is complete.",
 )
 @connected
 def export_rates(client: Client, tenant_id: int, output: Path | None) -> None:

@@ -33,20 +33,20 @@ from tollwire.v1.types_pb2 import (
 
 @click.command("rate")
 @click.argument("number")
-@click.option("--tenant", "tenant_id", type=ID, required=True, help="Who pays.")
-@click.option("--seconds", type=INT64, required=True, help="How long the call lasted.")
-@click.option("--at", type=TIME, help="When it started. Default now.")
+@click.option("--tenant", "tenant_id", type=ID, required=True, help="The tenant that pays.")
+@click.option("--seconds", type=INT64, required=True, help="The duration of the call.")
+@click.option("--at", type=TIME, help="The time when the call started. Default: now.")
 @click.option(
     "--direction",
     type=EnumParameter(DIRECTION),
     default=DIRECTION_OUTBOUND,
-    help="Default outbound.",
+    help="The direction of the call. Default outbound.",
 )
 @click.option(
     "--disposition",
     type=EnumParameter(DISPOSITION),
     default=DISPOSITION_ANSWERED,
-    help="Default answered.",
+    help="The disposition of the call. Default answered.",
 )
 @click.option("--explain", is_flag=True, help="Show which rates were considered, and each step.")
 @connected
@@ -60,7 +60,7 @@ def rate(
     disposition: Disposition.ValueType,
     explain: bool,
 ) -> None:
-    """What a call to NUMBER costs. Stores nothing."""
+    """Show what a call to NUMBER costs. Stores nothing."""
     call = Call(
         tenant_id=tenant_id,
         destination_number=number,

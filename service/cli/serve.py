@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 @with_settings("serve")
 def serve(loaded: Loaded) -> None:
-    """Serve. An empty database is set up first; one of an older release is refused (migrate).
+    """Run the server. An empty database is set up first; one of an older release is refused.
 
-    Prints one line when it serves. SIGTERM stops it after what is in flight.
+    Prints one line when the server accepts requests. SIGTERM stops it after the requests in
+    progress. "tollwire migrate" upgrades a database of an older release.
     """
     # Here, so that the client commands start without loading the server. What is loaded stays: to
     # search it for garbage meanwhile takes an eighth of the time.
@@ -32,7 +33,10 @@ def serve(loaded: Loaded) -> None:
 
 @with_settings("migrate", ["database"])
 def migrate(loaded: Loaded) -> None:
-    """Bring a database to the schema of this release. Stop all servers and make a backup first."""
+    """Upgrade a database to the schema of this release.
+
+    Stop all servers and make a backup first.
+    """
     from service import upkeep
 
     sys.exit(upkeep.upgrade_database(loaded.settings.database))
@@ -41,9 +45,10 @@ def migrate(loaded: Loaded) -> None:
 @with_settings("backup", ["database"])
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup(loaded: Loaded, file: Path) -> None:
-    """Copy an SQLite database to FILE, which must not be there yet, while servers go on.
+    """Copy an SQLite database to FILE, a new file, while servers run.
 
-    The copy has all that was committed when it began. For PostgreSQL: pg_dump, pg_basebackup.
+    The copy contains everything that was committed before it began. Back up PostgreSQL with pg_dump
+    or pg_basebackup.
     """
     from service import upkeep
 

@@ -18,7 +18,7 @@ CONFIG_OPTION = click.Option(
     show_envvar=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A TOML file of settings, such as workers = 4. Options and environment come before it.",
+    help="A TOML file of settings, such as workers = 4. Options and the environment override it.",
 )
 
 

@@ -53,15 +53,20 @@ def rate_revision_of(call: grpc.Call) -> str:
 
 @click.group()
 def tenants() -> None:
-    """Customers: they own rates, extensions and CDRs."""
+    """Manage tenants: the customers that own rates, extensions and CDRs."""
 
 
 def _tenant_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
-            click.option("--currency", metavar="CODE", help="ISO 4217. Default USD."),
+            click.option("--currency", metavar="CODE", help="The ISO 4217 code. Default USD."),
             click.option(
-                "--rounding", type=EnumParameter(ROUNDING), help="Of costs. Default half-up."
+                "--rounding",
+                type=EnumParameter(ROUNDING),
+                help="How costs are rounded. Default half-up.",
+            ),
+            click.option(
+                "--country-code", metavar="DIGITS", help='The country code, such as "49".'
             ),
             click.option(
                 "--cost-decimals",
@@ -69,13 +74,16 @@ def _tenant_options(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="4..8",
                 help="How many decimals costs are rounded to. Default 4.",
             ),
-            click.option("--country-code", metavar="DIGITS", help='Such as "49".'),
             click.option(
                 "--national-prefix",
                 metavar="DIGITS",
-                help='What the country code replaces, such as "0".',
+                help='The prefix of national numbers, such as "0".',
             ),
-            click.option("--international-prefix", metavar="DIGITS", help='Such as "00" or "011".'),
+            click.option(
+                "--international-prefix",
+                metavar="DIGITS",
+                help='The prefix of international numbers, such as "00" or "011".',
+            ),
         ]
     ):
         command = option(command)
@@ -90,7 +98,7 @@ def _check_name(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 @tenants.command("add")
 @click.option("--id", type=ID, help="The id. Default: the server chooses one.")
-@click.option("--name", required=True, callback=_check_name, help="Up to 200 characters.")
+@click.option("--name", required=True, callback=_check_name, help="The name, up to 200 characters.")
 @_tenant_options
 @connected
 def add_tenant(client: Client, **values: Any) -> None:
@@ -138,11 +146,11 @@ def show_tenant(client: Client, tenant_id: int) -> None:
 
 @tenants.command("update")
 @click.argument("tenant_id", metavar="ID", type=ID)
-@click.option("--name", callback=_check_name, help="Up to 200 characters.")
+@click.option("--name", callback=_check_name, help="The name, up to 200 characters.")
 @_tenant_options
 @connected
 def update_tenant(client: Client, tenant_id: int, **values: Any) -> None:
-    """Change a tenant. Costs already recorded stay as they are."""
+    """Update a tenant. Recorded costs do not change."""
     chosen, mask = changes(values)
     request = UpdateTenantRequest(tenant=Tenant(id=tenant_id, **chosen), update_mask=mask)
     tenant, call = client.tenants.UpdateTenant.with_call(request, timeout=client.timeout)
@@ -154,7 +162,7 @@ def update_tenant(client: Client, tenant_id: int, **values: Any) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @connected
 def delete_tenant(client: Client, tenant_id: int, yes: bool) -> None:
-    """Delete a tenant with its rates and extensions. One that has CDRs stays."""
+    """Delete a tenant with its rates and extensions. A tenant that has CDRs is not deleted."""
     if not yes and sys.stdin.isatty():
         question = f"Delete tenant {tenant_id} with all its rates and extensions?"
         click.confirm(question, abort=True, err=True)
@@ -189,13 +197,13 @@ def _show_tenant(client: Client, tenant: Tenant, rate_revision: str = "") -> Non
 
 @click.group()
 def extensions() -> None:
-    """The telephones of tenants."""
+    """Manage extensions: the telephones of tenants."""
 
 
 @extensions.command("add")
-@click.option("--tenant", "tenant_id", type=ID, required=True, help="Its owner.")
-@click.option("--number", required=True, help="As the tenant writes it.")
-@click.option("--name", help="Up to 200 characters.")
+@click.option("--tenant", "tenant_id", type=ID, required=True, help="The tenant that owns it.")
+@click.option("--number", required=True, help="The number, as the tenant writes it.")
+@click.option("--name", help="The name, up to 200 characters.")
 @click.option("--id", type=ID, help="The id. Default: the server chooses one.")
 @connected
 def add_extension(client: Client, **values: Any) -> None:
@@ -214,7 +222,7 @@ EXTENSION_COLUMNS = (
 
 @extensions.command("list")
 @table_options(EXTENSION_COLUMNS)
-@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
 @limit_option
 @connected
 def list_extensions(client: Client, tenant_id: int | None, limit: int) -> None:
@@ -239,11 +247,11 @@ def show_extension(client: Client, extension_id: int) -> None:
 
 @extensions.command("update")
 @click.argument("extension_id", metavar="ID", type=ID)
-@click.option("--number", help="As the tenant writes it.")
-@click.option("--name", help="Up to 200 characters.")
+@click.option("--number", help="The number, as the tenant writes it.")
+@click.option("--name", help="The name, up to 200 characters.")
 @connected
 def update_extension(client: Client, extension_id: int, **values: Any) -> None:
-    """Change an extension."""
+    """Update an extension."""
     chosen, mask = changes(values)
     request = UpdateExtensionRequest(
         extension=Extension(id=extension_id, **chosen), update_mask=mask
@@ -255,7 +263,7 @@ def update_extension(client: Client, extension_id: int, **values: Any) -> None:
 @click.argument("extension_id", metavar="ID", type=ID)
 @connected
 def delete_extension(client: Client, extension_id: int) -> None:
-    """Delete an extension. One that has CDRs stays."""
+    """Delete an extension. A tenant that has CDRs is not deleted."""
     request = DeleteExtensionRequest(id=extension_id)
     client.tenants.DeleteExtension(request, timeout=client.timeout)
     note(f"extension {extension_id} deleted")

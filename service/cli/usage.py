@@ -81,7 +81,7 @@ class _DimensionsParameter(click.ParamType[list[UsageDimension.ValueType]]):
 
 
 @click.command("usage")
-@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
 @click.option(
     "--by",
     "group_by",
@@ -90,16 +90,28 @@ class _DimensionsParameter(click.ParamType[list[UsageDimension.ValueType]]):
     metavar="DIMENSION,...",
     help=f"Of {', '.join(enum_names(USAGE_DIMENSION)).lower()}. Default: one total.",
 )
-@click.option("--from", "since", metavar="TIME", help="From this time, or date, on.")
-@click.option("--to", "until", metavar="TIME", help="Before this time, or date.")
+@click.option(
+    "--from",
+    "since",
+    metavar="TIME",
+    help="Only calls that started at this time, or date, or later.",
+)
+@click.option(
+    "--to", "until", metavar="TIME", help="Only calls that started before this time, or date."
+)
 @click.option(
     "--time-zone",
     default="",
     metavar="NAME",
-    help="In which days, hours and months, and the dates of --from and --to, begin. Default UTC.",
+    help="The time zone of days, hours, months and of the dates of --from and --to. Default UTC.",
 )
-@click.option("--sort", type=click.Choice(SORTS), default="keys", help="Others: largest first.")
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="The first N rows only.")
+@click.option(
+    "--sort",
+    type=click.Choice(SORTS),
+    default="keys",
+    help="The order of the rows. All but keys: largest first.",
+)
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 @table_options(COLUMNS)
 @connected
 def usage(

@@ -93,10 +93,19 @@ class NotConnected(grpc.RpcError):
 @pytest.mark.parametrize(
     ("cause", "advice"),
     [
-        ("Hostname Verification Check failed.", "its certificate is for another name (--server-"),
-        ("SSL: CERTIFICATE_VERIFY_FAILED: expired", "its certificate is not to be trusted (--ca-"),
-        ("SSL: WRONG_VERSION_NUMBER", "it speaks plain text, not TLS: "),
-        ("Socket closed", "it hung up; it may want --tls, or a certificate (--cert-file): "),
+        (
+            "Hostname Verification Check failed.",
+            "the certificate of the server has another name (--server-",
+        ),
+        (
+            "SSL: CERTIFICATE_VERIFY_FAILED: expired",
+            "the certificate of the server is not trusted (--ca-",
+        ),
+        ("SSL: WRONG_VERSION_NUMBER", "the server does not use TLS: "),
+        (
+            "Socket closed",
+            "the server closed the connection; it may require --tls or --cert-file: ",
+        ),
         ("Connection refused", "connections to all backends failing"),
     ],
 )

@@ -67,14 +67,16 @@ def test_a_server_that_is_not_believed(
     tollwire: Tollwire, server: FakeServer, fake: FakeServer, tmp_path: Path
 ) -> None:
     said = failed(tollwire, server, "--ca-file", CA_FILE, "--server-name", "other.example")
-    assert said.startswith("its certificate is for another name (--server-name): ")
+    assert said.startswith("the certificate of the server has another name (--server-name): ")
     # None of those that the web knows has signed it.
-    assert failed(tollwire, server, "--tls").startswith("its certificate is not to be trusted")
+    assert failed(tollwire, server, "--tls").startswith(
+        "the certificate of the server is not trusted"
+    )
     failed(tollwire, server)
-    assert failed(tollwire, fake, "--tls").startswith("it speaks plain text, not TLS: ")
+    assert failed(tollwire, fake, "--tls").startswith("the server does not use TLS: ")
     Authority().write(tmp_path)
     said = failed(tollwire, server, "--ca-file", CA_FILE)
-    assert said.startswith("its certificate is not to be trusted (--ca-file): ")
+    assert said.startswith("the certificate of the server is not trusted (--ca-file): ")
 
 
 def test_a_certificate_is_shown_to_a_server_that_wants_one(
