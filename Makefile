@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large test-costs check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs torture rolling overload fuzz-rpc hostile-port soak tools freeze clean
+.PHONY: help setup build run demo test test-large test-costs check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs cli-docs man torture rolling overload fuzz-rpc hostile-port soak tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +29,15 @@ help: ## list the targets
 setup: $(STAMP) build ## set up .venv with everything pinned, and Tollwire itself in it
 
 $(STAMP): requirements/dev.txt pyproject.toml setup.py
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -q -r requirements/dev.txt
-	PYTHONWARNINGS=ignore $(PY) -m pip install --disable-pip-version-check -q --no-build-isolation \
+	@echo "Setting up $(VENV): once, for about two minutes"
+	@test -x $(PY) || { echo "1/3: creating the virtual environment"; $(PYTHON) -m venv $(VENV); }
+	@echo "2/3: installing the pinned packages (about a minute)"
+	@$(PY) -m pip install --disable-pip-version-check -q -r requirements/dev.txt
+	@echo "3/3: compiling the core and installing Tollwire (about half a minute)"
+	@PYTHONWARNINGS=ignore $(PY) -m pip install --disable-pip-version-check -q --no-build-isolation \
 		--no-deps -e .
-	touch $@
+	@touch $@
+	@echo "$(VENV) is ready"
 
 build: $(STAMP) ## compile what changed of the core and the protos
 	@$(PY) setup.py -q build_protos build_ext --inplace
@@ -57,6 +61,12 @@ bench-docs: setup ## write docs/performance.md anew from the last results
 
 config-docs: setup ## write the settings in docs/configuration.md anew
 	$(PY) -m tests.cli.test_configuration_document
+
+cli-docs: setup ## write the tables in docs/cli.md anew
+	$(PY) -m tests.cli.test_cli_document
+
+man: setup ## write a manual page for each command into build/man/man1
+	$(PY) -m service.cli.manual build/man/man1
 
 bench-%: setup $(VENV)/.bench
 	$(PY) -m benchmarks $*

@@ -317,7 +317,8 @@ def test_the_record_is_verified(run: Run, tenant: str, server: ServerProcess) ->
         owner.execute(f"UPDATE cdrs SET cost_units = cost_units - 1 {where}")
         owner.execute(*change)
     assert found.exit_code == 1
-    assert found.stderr == "tollwire: 1 of 2 CDRs differ from what was recomputed\n"
+    message = json.loads(found.stderr)["error"]["message"]
+    assert message == "1 of 2 CDRs differ from what was recomputed"
     difference, last = map(json.loads, found.stdout.splitlines())
     assert (difference["call_id"], difference["field"]) == ("447911123456", "cost")
     assert (difference["stored"], difference["recomputed"]) == ("1.0300", "0.0300")
@@ -634,7 +635,8 @@ def test_an_interrupted_upload_says_how_to_go_on(tmp_path: Path) -> None:
             client.kill()
             client.wait()
         assert client.returncode == 130
-        assert stderr == ("tollwire: interrupted; run the same command again to go on (upload 1)\n")
+        message = json.loads(stderr)["error"]["message"]
+        assert message == "interrupted; run the same command again to go on (upload 1)"
 
 
 def test_audit(run: Run, tenant: str) -> None:
