@@ -31,7 +31,7 @@ from service.storage.cdrs import IS_REVERSED, IS_UNRATED, Key, among, in_period
 from service.storage.owners import Within, newest_of, of_tenants
 from service.storage.rates import rate_from_row
 from service.storage.record_tables import CdrReversalRow, CdrRow, UploadChunkRow
-from service.storage.search import contains
+from service.storage.search import contains, matches
 from service.storage.tables import ExtensionRow, RateVersionRow, TenantRow, TenantVersionRow
 from service.storage.tenants import tenant_from_row
 
@@ -192,9 +192,8 @@ def _is_of_upload(upload_id: int) -> list[ColumnElement[bool]]:
 
 def _search(connection: Connection, term: str) -> ColumnElement[bool]:
     """That the term is in a number, or in the name of the direction or disposition."""
-    folded = term.casefold()
-    directions = [int(value) for value in Direction if folded in value.name.casefold()]
-    dispositions = [int(value) for value in Disposition if folded in value.name.casefold()]
+    directions = [int(value) for value in Direction if matches(term, value.name)]
+    dispositions = [int(value) for value in Disposition if matches(term, value.name)]
     return or_(
         contains(connection, CdrRow.caller_number, term),
         contains(connection, CdrRow.destination_number, term),

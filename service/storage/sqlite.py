@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 
 from service.errors import FailedPrecondition, Reason, Unavailable
 from service.storage.limits import limits, over, present_work, stop_if_over
+from service.storage.search import SQLITE_FUNCTION, holds
 
 # A URI may name what is no file of this machine: whoever writes one looks after it.
 _URI = "file:"
@@ -90,6 +91,7 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         cursor.execute("PRAGMA recursive_triggers = ON")
         cursor.execute("PRAGMA cache_size = -65536")
         cursor.close()
+        driver.create_function(SQLITE_FUNCTION, 2, holds, deterministic=True)
         # Within a statement: SQLite asks the thread that waits for it.
         driver.set_progress_handler(_is_over, _STEPS_BETWEEN_LOOKS)
 
