@@ -116,7 +116,9 @@ class Intake:
             RateError(
                 index,
                 "prefix",
-                f"the deck has this prefix and effective_from already, at index {first_index}",
+                f"rates[{index}] has the same prefix and effective_from as rates[{first_index}];"
+                " remove one of them",
+                first_index,
             )
             for index, first_index in nsmallest(MAX_ERRORS, self.deck.repeated())
         )

@@ -42,7 +42,8 @@ MAX_BATCH_CALLS = 10_000
 MAX_ID = 2**63 - 1
 # A call's start must fit 64-bit nanoseconds, and telephony is younger than the Unix epoch's start.
 MIN_STARTED_AT_NS = 0
-MAX_STARTED_AT_NS = 2**63 - 2
+# The last nanosecond before 2262-04-11T23:47:16Z, where 64 bits of nanoseconds end within a second.
+MAX_STARTED_AT_NS = 9_223_372_036 * 10**9 - 1
 # The range of google.protobuf.Timestamp: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z.
 MIN_TIMESTAMP_NS = -62_135_596_800 * 10**9
 MAX_TIMESTAMP_NS = 253_402_300_800 * 10**9 - 1
@@ -327,6 +328,8 @@ class RateError:
     index: int
     field: str
     message: str
+    # Of the rate with the same prefix and effective_from, where that is what is wrong.
+    first_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

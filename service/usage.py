@@ -39,6 +39,7 @@ _NS = 10**9
 _EPOCH = date(1970, 1, 1)
 _NOTHING = UsageTotals()
 _Place = tuple[tuple[str, ...], str]  # keys, currency
+_NO_ZONES = {"localtime", "posixrules", "Factory"}
 _TIMES = {UsageDimension.DAY, UsageDimension.HOUR, UsageDimension.MONTH}
 
 
@@ -104,7 +105,9 @@ def _check(query: UsageQuery) -> None:
 
 @cache
 def _zone_names() -> frozenset[str]:
-    return frozenset(available_timezones())
+    """The names of the IANA database. A machine's own zone and the placeholder for "not set" stand
+    beside them: what "localtime" means differs from server to server."""
+    return frozenset(available_timezones() - _NO_ZONES)
 
 
 def _offsets(zone: ZoneInfo, first: int, last: int) -> list[OffsetFrom]:

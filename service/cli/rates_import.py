@@ -40,6 +40,7 @@ from tollwire.v1.rating_service_pb2 import (
     ImportRatesRequest,
     ImportRatesResponse,
 )
+from tollwire.v1.rating_service_pb2 import ImportError as DeckError
 from tollwire.v1.types_pb2 import IMPORT_MODE_MERGE, IMPORT_MODE_REPLACE, ImportMode
 
 RATES_A_MESSAGE = 5_000
@@ -151,11 +152,18 @@ def send_deck(
     finally:
         queue.close(call)
     response = call.result()
-    problems = deck.problems + [
-        Problem(deck.lines[error.index], error.field, error.message) for error in response.errors
-    ]
+    problems = deck.problems + [_problem(deck, error) for error in response.errors]
     problems.sort(key=lambda problem: problem.line)
     return Outcome(response, problems, deck.unreadable)
+
+
+def _problem(deck: SpooledDeck, error: DeckError) -> Problem:
+    """An error of the server, with the lines of the file in place of indexes."""
+    message = error.message
+    if error.HasField("first_index"):
+        line = deck.lines[error.first_index]
+        message = f"has the same prefix and effective_from as line {line}; remove one of them"
+    return Problem(deck.lines[error.index], error.field, message)
 
 
 @click.command("import")

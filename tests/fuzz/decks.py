@@ -51,7 +51,6 @@ _ODD: Values = {
     "seconds": [2**62, 2**64 - 62_135_596_801, 253_402_300_800],
     "nanos": [10**9, 2**64 - 1],
 }
-_REPEATED = "the deck has this prefix and effective_from already, at index"
 GRAMMAR = Grammar(pb.ImportRatesRequest.DESCRIPTOR, _VALUES, _ODD, frozenset({"intervals"}))
 
 
@@ -77,7 +76,8 @@ def _compare(data: bytes, messages: list[types_pb2.Rate]) -> None:
         for rate in taken:
             first = places.setdefault((rate.prefix, rate.effective_from_ns), index)
             if first != index:
-                errors.append((index, "prefix", f"{_REPEATED} {first}"))
+                same = f"rates[{index}] has the same prefix and effective_from as rates[{first}]"
+                errors.append((index, "prefix", f"{same}; remove one of them"))
     intake = Intake(HEAD["tenant_id"], Room(2**30))
     # What comes last holds, so this message is one for the tenant whatever it said before.
     head = pb.ImportRatesRequest(**HEAD, rate_count=len(messages)).SerializeToString()

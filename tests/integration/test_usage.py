@@ -293,6 +293,14 @@ def test_nothing_adds_up_to_one_row_of_zeros_or_to_no_group(
         ({"time_zone": "../../etc/passwd"}, "time_zone"),
         ({"time_zone": "/etc/localtime"}, "time_zone"),
         ({"time_zone": "Europe"}, "time_zone"),
+        # Names that the zone data has, and that are no zones.
+        *[
+            ({"time_zone": name}, "time_zone")
+            for name in (
+                *("localtime", "Factory", "posixrules", "posix/UTC", "right/UTC", "leapseconds"),
+                *("UTC ", " UTC", "utc", "europe/berlin", "EUROPE/BERLIN", "zone.tab", "Local"),
+            )
+        ],
         ({"time_zone": "Europe/Berlin\x00"}, "time_zone"),
         ({"time_zone": "Europe/Berlin" * 100}, "time_zone"),
         ({"time_zone": "europe/berlin/"}, "time_zone"),

@@ -284,7 +284,11 @@ class TestRejection:
             (3, "prefix"),
             (4, "prefix"),
         ]
-        assert all("at index 0" in error.message for error in outcome.errors)
+        assert [error.message for error in outcome.errors] == [
+            f"rates[{index}] has the same prefix and effective_from as rates[0]; remove one of them"
+            for index in (3, 4)
+        ]
+        assert [error.first_index for error in outcome.errors] == [0, 0]
         assert (outcome.rejected, outcome.created) == (2, 0)
         assert _exported(world) == []
 

@@ -135,7 +135,12 @@ def import_outcome(outcome: ImportOutcome) -> pb.ImportRatesResponse:
         unchanged=outcome.unchanged,
         rejected=outcome.rejected,
         errors=[
-            pb.ImportError(index=error.index, field=error.field, message=error.message)
+            pb.ImportError(
+                index=error.index,
+                field=error.field,
+                message=error.message,
+                first_index=error.first_index,
+            )
             for error in outcome.errors
         ],
         rate_revision=outcome.rate_revision,
