@@ -7,7 +7,7 @@ holds them to: a call that the core refuses is never one that the service finds 
 Everything here is inlined into the module that uses it.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memchr
 
 from .callparse cimport stamp_t, text_t, wire_call_t
@@ -23,6 +23,9 @@ cdef enum:
     ANSWERED = 1
     NANOS = 1_000_000_000        # of a second
 
+cdef enum:
+    END_SECONDS = 9_223_372_036  # no call starts or ends at 2262-04-11T23:47:16Z or later
+
 cdef enum:                       # in place of a time in nanoseconds
     NO_TIME = -1                 # there is none
 
@@ -32,14 +35,16 @@ cdef struct times_t:
 
 
 cdef inline bint stamp_ns(const stamp_t* stamp, int64_t* ns) noexcept nogil:
-    """A time from 1970 on whose nanoseconds are at most 2^63 - 2. False: it is none."""
-    cdef uint64_t total
-    # 2^34 seconds are too many, but their nanoseconds still fit 64 bits without a sign.
-    if not (0 <= stamp.nanos < NANOS and 0 <= stamp.seconds < <int64_t> 1 << 34):
+    """A time from 1970 to before END_SECONDS, whose nanoseconds fit 64 bits. False: it is none."""
+    if not (0 <= stamp.nanos < NANOS and 0 <= stamp.seconds < <int64_t> END_SECONDS):
         return False
-    total = <uint64_t> stamp.seconds * NANOS + <uint64_t> stamp.nanos
-    ns[0] = <int64_t> total
-    return total < (<uint64_t> 1 << 63) - 1
+    ns[0] = stamp.seconds * NANOS + stamp.nanos
+    return True
+
+
+cdef inline bint has_end(const stamp_t* ended_at) noexcept nogil:
+    """Whether a call says when it ended. Switches send the epoch where they have no end."""
+    return ended_at.present and (ended_at.seconds != 0 or ended_at.nanos != 0)
 
 
 cdef inline bint is_within(const text_t* text, uint32_t most_chars) noexcept nogil:
@@ -85,7 +90,7 @@ cdef inline bint obeys_rules(wire_call_t* call, int64_t now_ns, times_t* times) 
             return False
     elif now_ns == NO_TIME:
         return False
-    if call.ended_at.present:
+    if has_end(&call.ended_at):
         if not (
             stamp_ns(&call.ended_at, &times.ended_at_ns)
             and times.ended_at_ns >= times.started_at_ns

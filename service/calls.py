@@ -97,13 +97,17 @@ def _check_ids(call: Call) -> list[FieldViolation]:
 def _check_times(call: Call) -> list[FieldViolation]:
     found = [*check_number("duration_seconds", call.duration_seconds, 0, MAX_DURATION_SECONDS)]
     if not MIN_STARTED_AT_NS <= call.started_at_ns <= MAX_STARTED_AT_NS:
-        found.append(FieldViolation("started_at", f"must be {_PERIOD}"))
+        found.append(FieldViolation("started_at", _out_of_period(call.started_at_ns)))
     if call.ended_at_ns is not None:
         if call.ended_at_ns < call.started_at_ns:
             found.append(FieldViolation("ended_at", "must not be before started_at"))
         elif call.ended_at_ns > MAX_STARTED_AT_NS:
-            found.append(FieldViolation("ended_at", f"must be {_PERIOD}"))
+            found.append(FieldViolation("ended_at", _out_of_period(call.ended_at_ns)))
     return found
+
+
+def _out_of_period(time_ns: int) -> str:
+    return f"must be {_PERIOD}, got {time_ns // _NS} seconds since 1970"
 
 
 def _check_occurrence(call: Call) -> Iterator[FieldViolation]:

@@ -48,7 +48,9 @@ def check_token(token: Token, now_ns: int) -> list[FieldViolation]:
     ]
     expires_at_ns = token.expires_at_ns
     if expires_at_ns is not None and not now_ns < expires_at_ns <= MAX_STARTED_AT_NS:
-        found.append(FieldViolation("expires_at", "must be in the future, and before 2262-04-11"))
+        found.append(
+            FieldViolation("expires_at", "must be in the future, and before 2262-04-11T23:47:16Z")
+        )
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import Parse, ParseDict, ParseError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.cli.csv_file import CsvFile
 from service.cli.lines import BadLine, read_lines
@@ -127,9 +128,14 @@ def _readers() -> dict[str, Callable[[str], Any]]:
         "disposition": _remembering(DISPOSITION),
         "duration_seconds": lambda text: read_integer(text, 64),
         "started_at": read_time,
-        "ended_at": read_time,
+        "ended_at": _read_end,
         "call_id": str,
     }
+
+
+def _read_end(text: str) -> Timestamp:
+    """As ``read_time``. Switches write 0 where a call has no end; the server takes the epoch so."""
+    return Timestamp() if text.strip() == "0" else read_time(text)
 
 
 def _remembering(enum: EnumDescriptor) -> Callable[[str], int]:

@@ -44,7 +44,8 @@ def duration_seconds(call: Call) -> int:
         seconds = call.duration_seconds
     elif call.HasField("started_at") and call.HasField("ended_at"):
         start, end = call.started_at, call.ended_at
-        if is_time(start) and is_time(end):
+        # The epoch as the end means that there is none.
+        if is_time(start) and is_time(end) and (end.seconds or end.nanos):
             seconds = end.seconds - start.seconds - (end.nanos < start.nanos)
     return seconds if 0 <= seconds <= _MAX_DURATION_SECONDS else 0
 

@@ -30,11 +30,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from service.model import MAX_STARTED_AT_NS, CdrFilter, RatingStatus
+from service.model import CdrFilter, RatingStatus
 from service.storage import ids
 from service.storage.record_tables import CdrReversalRow, CdrRow
 from service.storage.tables import ExtensionRow, TenantRow
 
+_MAX_INT64 = 2**63 - 1
 Key = tuple[int, str]  # tenant_id, call_id
 # What two calls must share to be one and the same, in the order of CONTENT_FIELDS; extension_id is
 # 0 where there is none.
@@ -361,9 +362,9 @@ def in_period(
     moved in, which changes nothing: no call starts there, and nothing is written there."""
     conditions: list[ColumnElement[bool]] = []
     if after_ns is not None:
-        conditions.append(moment_ns >= max(0, min(after_ns, MAX_STARTED_AT_NS + 1)))
+        conditions.append(moment_ns >= max(0, min(after_ns, _MAX_INT64)))
     if before_ns is not None:
-        conditions.append(moment_ns < max(0, min(before_ns, MAX_STARTED_AT_NS + 1)))
+        conditions.append(moment_ns < max(0, min(before_ns, _MAX_INT64)))
     return conditions
 
 

@@ -150,6 +150,35 @@ def test_a_cell_of_a_deck_does_not_become_another_prefix(
     assert run("rates", "export", "--tenant", tenant) == before
 
 
+def test_a_rate_that_stands_twice_is_reported_with_both_lines(
+    server: ServerProcess, tenant: str
+) -> None:
+    deck = f"{HEADER}\n33,France,0.1,60\n\nbad,x,0.1,60\n34,Spain,0.1,60\n+33,again,0.2,60\n"
+    refused = CliRunner().invoke(
+        main,
+        ["rates", "import", "-", "--tenant", tenant],
+        env={"TOLLWIRE_SERVER": server.address},
+        input=deck,
+    )
+    assert refused.exit_code == 1
+    twice = "prefix: has the same prefix and effective_from as line 2; remove one of them"
+    assert f"line 6: {twice}" in refused.stdout
+
+
+def test_an_end_of_zero_in_a_csv_file_is_none(run: Run, tenant: str) -> None:
+    columns = "destination_number,direction,disposition,started_at,ended_at,duration_seconds"
+    rows = [
+        f"4420,outbound,busy,2026-03-01T23:30:00Z,{end},0"
+        for end in ("0", "", "1970-01-01T00:00:00Z")
+    ]
+    text = "\n".join([columns, *rows])
+    told = run("cdrs", "upload", "-", "--format", "csv", "--tenant", tenant, "--json", stdin=text)
+    document = json.loads(told)
+    assert (document["created"], document["duplicates"]) == ("1", "2")
+    [cdr] = as_json_lines(run, "cdrs", "list", "--tenant", tenant)
+    assert "ended_at" not in cdr
+
+
 def test_a_deck_comes_back_as_it_was_exported(run: Run, tenant: str, tmp_path: Path) -> None:
     intervals = '"[{""start_seconds"":60,""cost_per_minute"":""0.0100"",""billing_increment"":1}]"'
     rows = [

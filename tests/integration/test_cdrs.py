@@ -18,6 +18,7 @@ from tests.integration.client import (
     SECOND_NS,
     UNRATED,
     Client,
+    chunk,
     invalid,
     make_call,
     nanoseconds,
@@ -30,7 +31,7 @@ from tollwire.v1 import types_pb2 as types
 
 ALREADY_EXISTS = grpc.StatusCode.ALREADY_EXISTS
 MAX_ID = 2**63 - 1
-MAX_STARTED_NS = 9_223_372_036_854_775_806
+MAX_STARTED_NS = 9_223_372_036 * 10**9 - 1
 
 
 def test_a_cdr_holds_everything(client: Client, rated_tenant: int) -> None:
@@ -108,9 +109,62 @@ def test_the_largest_cost_is_stored_exactly(client: Client, tenant: types.Tenant
 
 @pytest.mark.parametrize("started_at", [0, 1, 999_999_999, MAX_STARTED_NS])
 def test_every_nanosecond_is_kept(client: Client, rated_tenant: int, started_at: int) -> None:
-    cdr = client.create_cdr(make_call(rated_tenant, started_at=started_at, ended_at=started_at))
+    ended_at = started_at or 1  # the epoch as the end means that there is none
+    cdr = client.create_cdr(make_call(rated_tenant, started_at=started_at, ended_at=ended_at))
     stored = client.get_cdr(cdr.id)
-    assert nanoseconds(stored.started_at) == nanoseconds(stored.ended_at) == started_at
+    assert (nanoseconds(stored.started_at), nanoseconds(stored.ended_at)) == (started_at, ended_at)
+
+
+def test_the_period_of_calls_ends_where_the_documentation_says(
+    client: Client, rated_tenant: int
+) -> None:
+    at_end = MAX_STARTED_NS + 1
+    for fields, wrong in (
+        ({"started_at": at_end}, "started_at"),
+        ({"started_at": at_end + 854_775_806}, "started_at"),
+        ({"ended_at": at_end}, "ended_at"),
+    ):
+        call = make_call(rated_tenant, **fields)
+        with invalid(f"call.{wrong}") as refusal:
+            client.create_cdr(call)
+        assert "to before 2262-04-11T23:47:16Z, got 9223372036 seconds" in refusal.message
+        with invalid(f"call.{wrong}"):
+            client.rate(call)
+        [rated] = client.batch([call])
+        assert (rated.error.reason, rated.error.field) == ("INVALID_FIELD", wrong)
+        [answer] = client.upload(chunk([call]))
+        [failure] = answer.failures
+        assert (answer.rejected, failure.reason) == (1, "INVALID_FIELD")
+    assert client.list_cdrs(tenant_id=rated_tenant) == []
+
+
+def test_the_epoch_as_the_end_of_a_call_means_none(client: Client, rated_tenant: int) -> None:
+    """Switches send 0 for a call that was not answered."""
+    without = make_call(rated_tenant, "44", 7)
+    with_epoch = make_call(rated_tenant, "44", 7, ended_at=0)
+    assert with_epoch.HasField("ended_at")
+    first = client.create_cdr(with_epoch)
+    assert not first.HasField("ended_at")
+    assert client.create_cdr(without) == first  # the same content and the same derived call_id
+    [answer] = client.upload(chunk([without, with_epoch]))
+    assert (answer.created, answer.duplicates, answer.rejected) == (0, 2, 0)
+    assert client.rate(with_epoch).cost == client.rate(without).cost == first.cost
+    assert [r.cost for r in client.batch([with_epoch, without])] == [first.cost] * 2
+    # With a call_id, and in an upload first.
+    named = make_call(rated_tenant, "44", 7, ended_at=0, call_id="named")
+    [answer] = client.upload(chunk([named]))
+    assert (answer.created, answer.rejected) == (1, 0)
+    named.ClearField("ended_at")
+    client.create_cdr(named)  # no conflict
+    # There is no duration in it either.
+    open_ended = make_call(rated_tenant, "44", None, ended_at=0)
+    with invalid("call.duration_seconds"):
+        client.create_cdr(open_ended)
+    [answer] = client.upload(chunk([open_ended]))
+    assert answer.rejected == 1
+    # A nanosecond later is a time.
+    with invalid("call.ended_at"):
+        client.create_cdr(make_call(rated_tenant, "44", 7, ended_at=1))
 
 
 def test_a_duration_that_is_not_given_is_resolved(client: Client, rated_tenant: int) -> None:

@@ -30,7 +30,7 @@ NUMBERS = st.one_of(
 STAMPS = st.builds(
     Timestamp,
     seconds=st.sampled_from(
-        [0, 1_762_999_999, 1_763_000_000, 1_763_000_001, -1, 2**62, 9223372036]
+        [0, 1_762_999_999, 1_763_000_000, 1_763_000_001, -1, 2**62, 9223372035, 9223372036]
     ),
     nanos=st.sampled_from([0, 0, 0, 1, 999_999_999, -1, 10**9]),
 )
@@ -44,6 +44,7 @@ WELL_FORMED = st.fixed_dictionaries(
     },
     optional={
         "started_at": STAMPS,
+        "ended_at": STAMPS,
         "call_id": st.text(max_size=8) | st.just("x" * 255) | st.just("é" * 250),
         "caller_number": st.text(max_size=8),
     },

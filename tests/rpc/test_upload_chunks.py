@@ -38,13 +38,13 @@ def test_the_same_is_accepted_and_read(request_bytes: bytes, data: st.DataObject
 
 NUMBERS = st.sampled_from(["", "4420", "+44 20 é", "1\0", "é" * 256, "é" * 257, "1" * 257])
 CALL_IDS = st.sampled_from(["", "a", "é" * 255, "é" * 256, "x" * 256, "\0"])
-LAST_SECOND = 2**63 // 10**9
+LAST_SECOND = 2**63 // 10**9 - 1  # before 2262-04-11T23:47:16Z
 STAMPS = st.none() | st.builds(
     Timestamp,
     seconds=st.sampled_from(
         [-1, 0, 1, 2**33, LAST_SECOND - 1, LAST_SECOND, LAST_SECOND + 1, 2**34, 2**63 - 1, -(2**63)]
     ),
-    nanos=st.sampled_from([-1, 0, 1, 854_775_806, 854_775_807, 999_999_999, 10**9]),
+    nanos=st.sampled_from([-1, 0, 0, 1, 999_999_999, 10**9]),
 )
 
 

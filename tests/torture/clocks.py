@@ -31,7 +31,7 @@ CLOCK = Path(__file__).parent / "jumping_clock"
 DAY = timedelta(days=1)
 LONGEST_SECONDS = 2**31 - 1
 # The last second in which a call may start.
-LAST_SECOND = (2**63 - 1) // SECOND_NS - 1
+LAST_SECOND = (2**63 - 1) // SECOND_NS - 1  # before 2262-04-11T23:47:16Z
 # Zones and instants at which their clocks change: by an hour each way, and by half of one.
 CHANGES = (
     ("Europe/Berlin", "2026-03-29T01:00:00+00:00"),
@@ -123,7 +123,7 @@ def _impossible(tenant_id: int) -> Iterator[types.Call]:
     yield make_call(tenant_id, started_at=NOON_NS, ended_at=NOON_NS - 1, caller_number="ended")
     yield make_call(tenant_id, duration_seconds=LONGEST_SECONDS + 1 - 2**32, caller_number="long")
     yield make_call(tenant_id, started_at=-1, caller_number="before the first second")
-    yield make_call(tenant_id, started_at=(LAST_SECOND + 2) * SECOND_NS, caller_number="late")
+    yield make_call(tenant_id, started_at=(LAST_SECOND + 1) * SECOND_NS, caller_number="late")
 
 
 def _with_duration(call: types.Call) -> types.Call:

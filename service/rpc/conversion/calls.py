@@ -100,12 +100,17 @@ def _usable_seconds(message: types_pb2.Call) -> int:
     seconds = 0
     if message.HasField("duration_seconds"):
         seconds = message.duration_seconds
-    elif message.HasField("started_at") and message.HasField("ended_at"):
+    elif message.HasField("started_at") and _has_end(message):
         wrong = Wrong()
         started_at_ns = fields.time_ns(message.started_at, "started_at", wrong)
         ended_at_ns = fields.time_ns(message.ended_at, "ended_at", wrong)
         seconds = 0 if wrong else (ended_at_ns - started_at_ns) // fields.NS
     return seconds if 0 <= seconds <= MAX_DURATION_SECONDS else 0
+
+
+def _has_end(message: types_pb2.Call) -> bool:
+    """Whether a call says when it ended. Switches send the epoch where they have no end."""
+    return message.HasField("ended_at") and bool(message.ended_at.seconds or message.ended_at.nanos)
 
 
 def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequence[FieldViolation]]:
@@ -131,7 +136,7 @@ def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequen
         started_at_ns = 0
         wrong.add("started_at", REQUIRED)
     ended_at_ns = None
-    if message.HasField("ended_at"):
+    if _has_end(message):
         ended_at_ns = fields.time_ns(message.ended_at, "ended_at", wrong)
     duration_seconds = resolve_duration(
         message.duration_seconds if message.HasField("duration_seconds") else None,
