@@ -105,6 +105,7 @@ def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
         for suffix in (".proto", "_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi"):
             assert f"tollwire/v1/{proto}{suffix}" in names
     assert "tollwire/v1/service_config.json" in names
+    assert "tollwire/v1/descriptors.binpb" in names
     for package in ("tollwire", "service", "ratingcore"):
         assert f"{package}/py.typed" in names
     # Each module of the service; each of the core, compiled, with its type hints where it has any.
@@ -136,7 +137,7 @@ def test_the_sdist_holds_sources_and_nothing_generated(built: tuple[Path, Path])
     listed = run("git", "ls-files", "ratingcore", "proto", cwd=ROOT).split()
     expected |= {name for name in listed if (ROOT / name).exists()}
     assert expected <= names
-    made = re.compile(r"_pb2|\.so$|\.pyc$|\.db$|^build/|^ratingcore/.*\.c$")
+    made = re.compile(r"_pb2|\.binpb$|\.so$|\.pyc$|\.db$|^build/|^ratingcore/.*\.c$")
     assert [name for name in names if made.search(name)] == []
 
 

@@ -99,7 +99,7 @@ def test_every_bash_block_is_part_of_a_tour() -> None:
 def test_the_tour_goes_from_a_tenant_to_a_summary() -> None:
     commands = "".join(block.commands for block in blocks() if block.tour == "grpcurl")
     for method in (
-        *("CreateTenant", "CreateRate", "ImportRates", "RateCall", "UploadCdrs"),
+        *("CreateTenant", "CreateRate", "ImportRates", "UpdateRate", "RateCall", "UploadCdrs"),
         *("ListCdrs", "RateUnrated", "SummarizeUsage"),
     ):
         assert f"/{method}" in commands
