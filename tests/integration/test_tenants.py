@@ -187,17 +187,79 @@ def test_an_update_with_a_mask_changes_what_it_names(client: Client) -> None:
     assert get_tenant(client, tenant.id) == expected
 
 
-@pytest.mark.parametrize("paths", [(), ("*",)])
-def test_an_update_of_all_replaces(client: Client, paths: tuple[str, ...]) -> None:
-    tenant = client.new_tenant(
-        name="old", currency="EUR", rounding=types.ROUNDING_UP, country_code="44"
+@pytest.fixture
+def dialling(client: Client) -> types.Tenant:
+    """A tenant with a value other than the default in each field that decides what calls cost."""
+    return client.new_tenant(
+        name="old",
+        currency="EUR",
+        rounding=types.ROUNDING_UP,
+        country_code="44",
+        national_prefix="0",
+        international_prefix="00",
+        cost_decimals=5,
     )
-    changed = update_tenant(client, types.Tenant(id=tenant.id, name="new"), *paths)
-    assert changed.name == "new"
-    assert changed.country_code == ""
-    assert changed.currency == "USD"
-    assert changed.rounding == types.ROUNDING_HALF_UP
-    assert changed.created_at == tenant.created_at
+
+
+def test_renaming_a_tenant_changes_no_bill(client: Client, dialling: types.Tenant) -> None:
+    client.new_rate(dialling.id, "44", "0.0001", 1)
+    call = make_call(dialling.id, "020 7946", 1)
+    assert client.rate(call).cost == "0.00001"  # up, where half up is 0
+    changed = update_tenant(client, types.Tenant(id=dialling.id, name="new"))
+    expected = types.Tenant()
+    expected.CopyFrom(dialling)
+    expected.name = "new"
+    assert changed == expected
+    assert get_tenant(client, dialling.id) == expected
+    assert client.rate(call).cost == "0.00001"
+    assert update_tenant(client, types.Tenant(id=dialling.id)) == expected
+
+
+def test_an_update_without_a_mask_judges_what_is_set(
+    client: Client, dialling: types.Tenant
+) -> None:
+    for field, value in (
+        ("currency", "eur"),
+        ("rounding", 9),
+        ("country_code", "x"),
+        ("national_prefix", "x"),
+        ("international_prefix", "+"),
+    ):
+        with invalid(f"tenant.{field}"):
+            update_tenant(client, types.Tenant(id=dialling.id, **{field: value}))  # type: ignore[arg-type]
+    changed = update_tenant(client, types.Tenant(id=dialling.id, national_prefix="8"))
+    assert (changed.country_code, changed.national_prefix) == ("44", "8")
+
+
+def test_an_update_of_all_replaces_and_states_what_decides_costs(
+    client: Client, dialling: types.Tenant
+) -> None:
+    sent = types.Tenant(id=dialling.id, name="new")
+    with invalid("tenant.currency", "tenant.rounding") as refusal:
+        update_tenant(client, sent, "*")
+    assert all("name only the fields to change" in what for what in refusal.violations.values())
+    assert get_tenant(client, dialling.id) == dialling
+    sent.currency, sent.rounding = "USD", types.ROUNDING_DOWN
+    changed = update_tenant(client, sent, "*")
+    assert (changed.name, changed.currency, changed.rounding) == (
+        *("new", "USD", types.ROUNDING_DOWN),
+    )
+    assert changed.country_code == changed.national_prefix == changed.international_prefix == ""
+    assert changed.created_at == dialling.created_at
+    assert changed.cost_decimals == 5
+
+
+def test_masks_take_the_names_of_json(client: Client, dialling: types.Tenant) -> None:
+    changed = update_tenant(client, types.Tenant(id=dialling.id), "internationalPrefix")
+    assert (changed.international_prefix, changed.country_code) == ("", "44")
+    rate = client.new_rate(dialling.id, "44", "0.0100", 60, connect_fee="1")
+    changed_rate = client.update_rate(
+        types.Rate(id=rate.id, cost_per_minute="0.0200"), "costPerMinute"
+    )
+    assert (changed_rate.cost_per_minute, changed_rate.connect_fee) == ("0.0200", "1.0000")
+    extension = client.new_extension(dialling.id)
+    with invalid("update_mask"):
+        update_extension(client, types.Extension(id=extension.id), "tenantId")
 
 
 @pytest.mark.parametrize("path", ["id", "created_at", "nonsense", "", "name.x", "Name", "tenant"])
@@ -314,7 +376,13 @@ def test_extensions_are_updated_by_mask_and_stay_with_their_tenant(
     changed = update_extension(
         client, types.Extension(id=extension.id, tenant_id=tenant.id, number="102")
     )
+    assert (changed.number, changed.name) == ("102", "new")
+    changed = update_extension(client, types.Extension(id=extension.id, name="newer"))
+    assert (changed.number, changed.name) == ("102", "newer")
+    changed = update_extension(client, types.Extension(id=extension.id, number="102"), "*")
     assert (changed.number, changed.name) == ("102", "")
+    with invalid("extension.number"):
+        update_extension(client, types.Extension(id=extension.id, name="x"), "*")
     assert get_extension(client, extension.id) == changed
     other = client.new_tenant()
     with invalid("extension.tenant_id"):

@@ -60,12 +60,30 @@ def test_created_at_is_shown_and_not_read() -> None:
     assert tenants.tenant_to_create(pb.CreateTenantRequest(tenant=shown)).created_at_ns == 0
 
 
-def test_defaults_of_a_creation_and_of_a_replacement() -> None:
+def test_defaults_of_a_creation() -> None:
     assert create() == Tenant(currency="USD", rounding=Rounding.HALF_UP)
-    assert update(types_pb2.Tenant(id=9)) == (
-        Tenant(id=9, currency="USD", rounding=Rounding.HALF_UP),
-        TENANT_FIELDS - {"cost_decimals"},
-    )
+
+
+def test_an_update_without_a_mask_takes_what_is_set() -> None:
+    assert update(types_pb2.Tenant(id=9))[1] == frozenset()
+    tenant, changed = update(types_pb2.Tenant(id=9, name="new", national_prefix="0"))
+    assert (tenant.name, changed) == ("new", {"name", "national_prefix"})
+    sent = pb.UpdateExtensionRequest(extension=types_pb2.Extension(id=9, name="new"))
+    assert tenants.extension_to_update(sent)[1] == {"name"}
+
+
+def test_a_replacement_states_what_decides_costs() -> None:
+    both = ["tenant.currency", "tenant.rounding"]
+    assert wrong_fields(lambda: update(types_pb2.Tenant(id=9, name="new"), "*")) == both
+    assert wrong_fields(lambda: update(types_pb2.Tenant(id=9, currency="EUR"), "*")) == both[1:]
+    stated = types_pb2.Tenant(id=9, currency="EUR", rounding=types_pb2.ROUNDING_UP)
+    assert update(stated, "*")[1] == TENANT_FIELDS - {"cost_decimals"}
+    stated.cost_decimals = 6
+    assert update(stated, "*")[1] == TENANT_FIELDS
+
+
+def test_json_names_in_a_mask() -> None:
+    assert update(tenants.tenant(FULL), "countryCode", "name")[1] == {"country_code", "name"}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.errors import FieldViolation, invalid_field, invalid_fields
@@ -18,6 +20,7 @@ NS = 10**9
 _MIN_SECONDS = MIN_TIMESTAMP_NS // NS
 _MAX_SECONDS = MAX_TIMESTAMP_NS // NS
 REQUIRED = "is required"
+_JSON_NAME = re.compile("_([a-z])")
 
 
 class Wrong(list[FieldViolation]):
@@ -127,7 +130,10 @@ def own_id(given: int, field: str, wrong: Wrong) -> None:
 
 
 def changed(paths: Sequence[str], updatable: Sequence[str], wrong: Wrong) -> frozenset[str]:
-    """The fields that an update mask names: none or "*" means all that can be updated."""
+    """The fields that an update mask names, also as JSON spells them ("costPerMinute"): none or "*"
+    means all that can be updated."""
+    by_json_name = {_JSON_NAME.sub(lambda m: m[1].upper(), name): name for name in updatable}
+    paths = [by_json_name.get(path, path) for path in paths]
     unknown = [path for path in paths if path != "*" and path not in updatable]
     if unknown:
         shown = ", ".join(repr(path[:40]) for path in unknown[:5])
@@ -137,3 +143,8 @@ def changed(paths: Sequence[str], updatable: Sequence[str], wrong: Wrong) -> fro
     if not paths or "*" in paths:
         return frozenset(updatable)
     return frozenset(updatable).intersection(paths)
+
+
+def set_in(message: Message, names: Iterable[str]) -> frozenset[str]:
+    """Those of the fields that have another value than an empty message."""
+    return frozenset(names).intersection(field.name for field, _ in message.ListFields())

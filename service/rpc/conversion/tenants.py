@@ -23,6 +23,11 @@ _TENANT_FIELDS = (
     "international_prefix",
     "cost_decimals",
 )
+# What an update of all fields must state: a default in its place would change what calls cost.
+_STATED_FIELDS = ("currency", "rounding")
+_STATE_IT = (
+    "is required where update_mask is *: state it, or name only the fields to change in update_mask"
+)
 _EXTENSION_FIELDS = ("number", "name")
 
 
@@ -53,19 +58,27 @@ def tenant_to_create(request: pb.CreateTenantRequest) -> Tenant:
 def tenant_to_update(request: pb.UpdateTenantRequest) -> tuple[Tenant, frozenset[str]]:
     """The new values, and which of them to take.
 
-    Without a mask the update replaces, and reads what is unset as a creation does. A mask that
-    names a field means the value that is there.
+    Without a mask the update takes what is set, so that a tenant that is only renamed keeps the
+    rules by which its calls are billed. "*" replaces, and must state those that have defaults. A
+    mask that names a field means the value that is there.
     """
     if not request.HasField("tenant"):
         raise invalid_field("tenant", REQUIRED)
     wrong = Wrong()
-    changed = fields.changed(request.update_mask.paths, _TENANT_FIELDS, wrong)
-    whole = changed >= set(_TENANT_FIELDS)
-    if not request.update_mask.paths and not request.tenant.cost_decimals:
-        # Else a client that does not know the field would change how all later calls are rounded.
-        changed -= {"cost_decimals"}
-    tenant = _read_tenant(request.tenant, wrong, defaults=whole)
-    if whole:
+    paths = request.update_mask.paths
+    changed = fields.changed(paths, _TENANT_FIELDS, wrong)
+    is_whole = not paths or "*" in paths
+    if not paths:
+        changed = fields.set_in(request.tenant, _TENANT_FIELDS)
+    elif is_whole:
+        for name in _STATED_FIELDS:
+            if not getattr(request.tenant, name):
+                wrong.add(f"tenant.{name}", _STATE_IT)
+        if not request.tenant.cost_decimals:
+            # Else a client that does not know the field would change how later calls are rounded.
+            changed -= {"cost_decimals"}
+    tenant = _read_tenant(request.tenant, wrong, defaults=is_whole)
+    if is_whole:
         wrong.merge(check_tenant(tenant), "tenant.")
     wrong.keep(changed, "tenant.")
     fields.own_id(tenant.id, "tenant.id", wrong)
@@ -112,11 +125,13 @@ def extension_to_create(request: pb.CreateExtensionRequest) -> Extension:
 
 
 def extension_to_update(request: pb.UpdateExtensionRequest) -> tuple[Extension, frozenset[str]]:
-    """The new values, and which of them to take."""
+    """The new values, and which of them to take: without a mask those that are set."""
     if not request.HasField("extension"):
         raise invalid_field("extension", REQUIRED)
     wrong = Wrong()
     changed = fields.changed(request.update_mask.paths, _EXTENSION_FIELDS, wrong)
+    if not request.update_mask.paths:
+        changed = fields.set_in(request.extension, _EXTENSION_FIELDS)
     extension = _read_extension(request.extension)
     # Each field can be judged by itself, so a mask only says which ones to judge.
     wrong.merge(check_extension(extension), "extension.")
