@@ -19,11 +19,13 @@ from typing import Any
 
 from service import paging, scopes
 from service.checks import check_id, check_period, check_text, refuse
+from service.decks import tenant_not_found
 from service.model import Page, Rate
 from service.money import format_price
 from service.record_model import AuditEntry, AuditFilter
 from service.request import Scope, present
 from service.storage import audit as storage
+from service.storage import tenants
 from service.storage.engine import Connection, Database
 from service.storage.limits import Work
 
@@ -89,7 +91,8 @@ class AuditLog:
 
     def list(self, wanted: AuditFilter, page_size: int, page_token: str) -> Page[AuditEntry]:
         """One page of the entries about tenants that the caller may see, the newest first. Those
-        about several tenants or none show to callers with every tenant."""
+        about several tenants or none show to callers with every tenant. NotFound TENANT_NOT_FOUND
+        where the tenant never existed for the caller; one that was deleted keeps its entries."""
         refuse(
             [
                 *check_id("tenant_id", wanted.tenant_id, required=False),
@@ -101,11 +104,19 @@ class AuditLog:
         size = paging.page_size(page_size)
         (before_id,) = paging.decode_token(page_token, wanted, (int,)) or (None,)
         with self._database.read(work=Work.LONG) as connection:
+            if wanted.tenant_id:
+                _require(connection, wanted.tenant_id)
             found = storage.page(connection, wanted, before_id, size + 1)
         shown = paging.fitting(found, size, _most_bytes)
         if len(shown) == len(found):
             return Page(found)
         return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+
+
+def _require(connection: Connection, tenant_id: int) -> None:
+    existed = tenants.existed(connection, tenant_id)
+    if not (scopes.covers(tenant_id) and existed):
+        raise tenant_not_found(tenant_id)
 
 
 def _plain(value: Any) -> Any:

@@ -55,6 +55,8 @@ from service.storage.engine import Connection, Database
 from service.storage.ledger import EntryKind
 from service.storage.limits import Work
 from service.storage.pricings import Pricing
+from service.tenants import require_extension, require_tenant
+from service.uploads import visible_upload
 
 if TYPE_CHECKING:
     from ratingcore.records import Outcome
@@ -113,13 +115,13 @@ class Cdrs:
         return cdr
 
     def list(self, wanted: CdrFilter, page_size: int, page_token: str) -> Page[Cdr]:
-        """One page, the newest started_at first."""
+        """One page, the newest started_at first. NotFound as ``require``."""
         check_filter(wanted)
         wanted = replace(wanted, within=scopes.within())
         size = paging.page_size(page_size)
         after = paging.decode_token(page_token, wanted, (int, int))
         with self._database.read(work=Work.LONG) as connection:
-            check_extension_number(connection, wanted)
+            require(connection, wanted)
             found = cdr_lists.page(connection, wanted, after, size + 1)
         shown = paging.fitting(found, size, most_bytes)
         if len(shown) == len(found):
@@ -128,12 +130,12 @@ class Cdrs:
 
     def export(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
         """All that match, in the order of ``list``. Each part is read when it is asked for, so a
-        slow reader holds no transaction open; what is recorded meanwhile may be among them."""
+        slow reader holds no transaction open; what is recorded meanwhile may be among them.
+        NotFound as ``require``."""
         check_filter(wanted)
         wanted = replace(wanted, within=scopes.within())
-        if wanted.extension_number:
-            with self._database.read() as connection:
-                check_extension_number(connection, wanted)
+        with self._database.read() as connection:
+            require(connection, wanted)
         return self._parts(wanted)
 
     def _parts(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
@@ -305,6 +307,16 @@ def check_extension_number(connection: Connection, wanted: CdrFilter) -> None:
             f"extension_number: {of_tenant} no extension with the number {number!r}",
             metadata={"extension_number": number},
         )
+
+
+def require(connection: Connection, wanted: CdrFilter) -> None:
+    """NotFound TENANT_NOT_FOUND, UPLOAD_NOT_FOUND or EXTENSION_NOT_FOUND where the filter names one
+    that the caller does not have: nothing found must mean that there are no such CDRs."""
+    require_tenant(connection, wanted.tenant_id)
+    if wanted.upload_id:
+        visible_upload(connection, wanted.upload_id)
+    require_extension(connection, wanted.extension_id, wanted.tenant_id)
+    check_extension_number(connection, wanted)
 
 
 def unknown_cdr(cdr_id: int) -> NotFound:

@@ -24,7 +24,7 @@ from service.storage import ids
 from service.storage import rates as storage
 from service.storage.engine import Connection, Database
 from service.storage.limits import Work
-from service.tenants import is_there
+from service.tenants import is_there, require_tenant
 
 MAX_SEARCH_CHARS = 256
 _EXPORT_RATES = 1000
@@ -69,7 +69,8 @@ class Rates:
 
     def list(self, tenant_id: int, search: str, page_size: int, page_token: str) -> Page[Rate]:
         """One page, by tenant, prefix and effective_from. ``tenant_id`` 0: of all tenants that the
-        caller may see; ``search`` in any case, within prefix or destination."""
+        caller may see; ``search`` in any case, within prefix or destination. NotFound
+        TENANT_NOT_FOUND."""
         refuse(
             [
                 *check_id("tenant_id", tenant_id, required=False),
@@ -80,6 +81,7 @@ class Rates:
         wanted = ("rates", tenant_id, search, scopes.within())
         after = paging.decode_token(page_token, wanted, (int, str, int, int))
         with self._database.read(work=Work.LONG) as connection:
+            require_tenant(connection, tenant_id)
             found = storage.page(connection, tenant_id, search, after, size + 1, scopes.within())
         if len(found) <= size:
             return Page(found)

@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from service.cdrs import check_extension_number
+from service.cdrs import require
 from service.checks import check_id, check_text
-from service.decks import tenant_not_found
 from service.errors import FieldViolation, NotFound, Reason
 from service.model import MAX_BATCH_CALLS, MAX_CALL_ID_CHARS, CdrFilter
 from service.money import decimals_of
@@ -20,8 +19,6 @@ from service.record_model import ReversalProgress, ReversedCost
 from service.storage import cdr_lists, reversals
 from service.storage.engine import Connection
 from service.storage.reversals import Chosen, Conditions, IdRange, IdSet
-from service.tenants import is_there
-from service.uploads import visible_upload
 
 # What one transaction takes. Of an upload: whole chunks, one at least.
 PART_CDRS = MAX_BATCH_CALLS
@@ -159,11 +156,7 @@ def check_chosen(wanted: CdrFilter) -> Iterator[FieldViolation]:
 
 def check_present(connection: Connection, wanted: CdrFilter) -> None:
     """NotFound where something that the filter names does not exist, for the caller."""
-    if wanted.tenant_id and not is_there(connection, wanted.tenant_id):
-        raise tenant_not_found(wanted.tenant_id)
-    if wanted.upload_id:
-        visible_upload(connection, wanted.upload_id)
-    check_extension_number(connection, wanted)
+    require(connection, wanted)
     if wanted.ids:
         present = reversals.present_ids(connection, wanted.ids, wanted.tenant_id, wanted.within)
         missing = [one for one in wanted.ids if one not in present]

@@ -36,12 +36,13 @@ from service.reversal_parts import (
     chunks_of_a_part,
     cost_taken_back,
 )
-from service.storage import cdr_lists, ledger, reversals, uploads
+from service.storage import cdr_lists, ledger, reversals
 from service.storage.engine import Connection, Database
 from service.storage.ledger import EntryKind
 from service.storage.limits import Work
 from service.storage.reversals import Chosen, Conditions, IdRange
-from service.uploads import is_visible, visible_upload
+from service.tenants import require_tenant
+from service.uploads import visible_upload
 
 PROGRESS_SECONDS = 1.0
 
@@ -192,14 +193,16 @@ class Reversals:
         return rows
 
     def list(self, wanted: ReversalFilter, page_size: int, page_token: str) -> Page[Cdr]:
-        """One page of reversed CDRs, the newest reversal first."""
+        """One page of reversed CDRs, the newest reversal first. NotFound TENANT_NOT_FOUND,
+        UPLOAD_NOT_FOUND."""
         refuse(_check_filter(wanted))
         wanted = replace(wanted, within=scopes.within())
         size = paging.page_size(page_size)
         after = paging.decode_token(page_token, wanted, (int, int))
         with self._database.read() as connection:
-            if not _is_shown(connection, wanted):
-                return Page([])
+            require_tenant(connection, wanted.tenant_id)
+            if wanted.upload_id:
+                visible_upload(connection, wanted.upload_id)
             found = cdr_lists.page_of_reversed(connection, wanted, after, size + 1)
         shown = paging.fitting(found, size, most_bytes)
         if len(shown) == len(found):
@@ -218,13 +221,6 @@ def _check_filter(wanted: ReversalFilter) -> Iterator[FieldViolation]:
     yield from check_id("tenant_id", wanted.tenant_id, required=False)
     yield from check_id("upload_id", wanted.upload_id, required=False)
     yield from check_period(wanted.created_after_ns, wanted.created_before_ns, "created")
-
-
-def _is_shown(connection: Connection, wanted: ReversalFilter) -> bool:
-    """Of an upload that the caller may not see nothing is, as of one that is not there."""
-    if wanted.within is None or not wanted.upload_id:
-        return True
-    return is_visible(uploads.get(connection, wanted.upload_id))
 
 
 def _position(cdr: Cdr) -> tuple[int, int]:

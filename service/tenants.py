@@ -220,12 +220,13 @@ class Tenants:
         return extension
 
     def list_extensions(self, tenant_id: int, page_size: int, page_token: str) -> Page[Extension]:
-        """One page, by rising id. ``tenant_id`` 0: of all tenants."""
+        """One page, by rising id. ``tenant_id`` 0: of all tenants. NotFound TENANT_NOT_FOUND."""
         refuse(check_id("tenant_id", tenant_id, required=False))
         size = paging.page_size(page_size)
         wanted = ("extensions", tenant_id, scopes.within())
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         with self._database.read() as connection:
+            require_tenant(connection, tenant_id)
             found = storage.page_extensions(
                 connection, tenant_id, after_id, size + 1, scopes.within()
             )
@@ -289,6 +290,26 @@ class Tenants:
 def is_there(connection: Connection, tenant_id: int) -> bool:
     """Whether there is such a tenant, for the caller."""
     return storage.get(connection, tenant_id) is not None and scopes.covers(tenant_id)
+
+
+def require_tenant(connection: Connection, tenant_id: int) -> None:
+    """For a filter, where 0 stands for all. NotFound TENANT_NOT_FOUND where the tenant does not
+    exist for the caller: a mistyped id must not look like a tenant without calls."""
+    if tenant_id and not is_there(connection, tenant_id):
+        raise tenant_not_found(tenant_id)
+
+
+def require_extension(connection: Connection, extension_id: int, tenant_id: int) -> None:
+    """The same for an extension, of that tenant where it is not 0: EXTENSION_NOT_FOUND."""
+    if not extension_id:
+        return
+    extension = storage.get_extension(connection, extension_id)
+    if (
+        extension is None
+        or not scopes.covers(extension.tenant_id)
+        or tenant_id not in (0, extension.tenant_id)
+    ):
+        raise _extension_not_found(extension_id)
 
 
 def _enter(

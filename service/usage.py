@@ -34,6 +34,7 @@ from service.storage import usage
 from service.storage.engine import Database
 from service.storage.limits import Work
 from service.storage.usage import DAY_SECONDS, HOUR_SECONDS, Group, OffsetFrom
+from service.tenants import require_tenant
 
 _NS = 10**9
 _EPOCH = date(1970, 1, 1)
@@ -51,12 +52,14 @@ class Usage:
 
     def summarize(self, query: UsageQuery) -> list[UsageRow]:
         """A row for each group that has calls, and for each currency within it, in the order of
-        the keys' text, then of the currency. Without ``group_by`` there is always a row."""
+        the keys' text, then of the currency. Without ``group_by`` there is always a row. NotFound
+        TENANT_NOT_FOUND."""
         _check(query)
         chosen = (query.tenant_id, query.started_after_ns, query.started_before_ns)
         within = scopes.within()
         with self._database.read(work=Work.LONG) as connection:
             usage.hold_snapshot(connection)
+            require_tenant(connection, query.tenant_id)
             offsets = [OffsetFrom(0, 0)]
             if query.time_zone and _TIMES & set(query.group_by):
                 span = usage.first_and_last_start_ns(connection, *chosen, within)

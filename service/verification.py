@@ -20,13 +20,12 @@ from ratingcore.storedrows import StoredRows, read_copy, read_tuples
 from ratingcore.verification import Finding, recompute
 from service import scopes
 from service.checks import check_id, check_period, refuse
-from service.decks import tenant_not_found
 from service.model import RatingStatus, UnratedReason
 from service.money import decimals_of, format_cost, format_price
 from service.record_model import CdrDifference, VerificationFilter, VerificationProgress
 from service.storage import kept_rates, stored_rows
 from service.storage.engine import Connection, Database
-from service.tenants import is_there
+from service.tenants import require_tenant
 from service.uploads import visible_upload
 
 # Ids that one part looks at. Larger ones take more memory and are hardly faster.
@@ -145,8 +144,7 @@ class Verification:
 
 def _ids(connection: Connection, wanted: VerificationFilter) -> tuple[int | None, int]:
     """Behind which id to begin, None for the lowest, and with which to end."""
-    if wanted.tenant_id and not is_there(connection, wanted.tenant_id):
-        raise tenant_not_found(wanted.tenant_id)
+    require_tenant(connection, wanted.tenant_id)
     last_id = stored_rows.last_id(connection) or 0
     if not wanted.upload_id:
         return None, last_id

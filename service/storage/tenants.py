@@ -52,6 +52,11 @@ def get(connection: Connection, tenant_id: int) -> Tenant | None:
     return None if row is None else tenant_from_row(row)
 
 
+def existed(connection: Connection, tenant_id: int) -> bool:
+    """Whether there is or was such a tenant: the history of a deleted one stays."""
+    return _is_there(connection, TenantVersionRow.tenant_id == tenant_id)
+
+
 def lock(connection: Connection, tenant_id: int, *, from_calls: bool) -> Tenant | None:
     """The tenant, held so that nobody else changes it before this transaction ends.
 

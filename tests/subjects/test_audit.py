@@ -13,7 +13,7 @@ import pytest
 from service import audit
 from service.audit import AuditLog
 from service.credentials import Credentials
-from service.errors import InvalidInput, TollwireError
+from service.errors import InvalidInput, NotFound, TollwireError
 from service.model import Extension, ImportMode, Interval, Rate, ReversalRequest, Rounding, Token
 from service.model import Tenant as TenantModel
 from service.record_model import AuditEntry, AuditFilter
@@ -257,27 +257,32 @@ def test_entries_of_other_tenants_do_not_show(world: World, log: AuditLog, token
     assert tenants == {0, 1, 2}
     with asked_by(2):
         assert [entry.resource for entry in log.list(ANY, 0, "").items] == ["tenant/2"]
-        assert log.list(AuditFilter(tenant_id=1), 0, "").items == []
+        with pytest.raises(NotFound, match=r"no tenant 1$"):
+            log.list(AuditFilter(tenant_id=1), 0, "")
     with asked_by(1, 2):
         assert {entry.tenant_id for entry in log.list(ANY, 0, "").items} == {1, 2}
 
 
 def test_filters(world: World, log: AuditLog) -> None:
+    tenant_id, other_id = world.tenant(), world.tenant()
     with world.database.write() as connection:
         for at_ns in (10, 20, 30):
-            audit.enter(connection, "Try", f"try/{at_ns}", at_ns, tenant_id=5)
+            audit.enter(connection, "Try", f"try/{at_ns}", at_ns, tenant_id=tenant_id)
 
     def found(**fields: Any) -> list[str]:
-        items = log.list(AuditFilter(**({"tenant_id": 5} | fields)), 0, "").items
+        wanted: dict[str, Any] = {"tenant_id": tenant_id, "action": "Try"}
+        items = log.list(AuditFilter(**(wanted | fields)), 0, "").items
         return [entry.resource for entry in items]
 
     assert found() == ["try/30", "try/20", "try/10"]
     assert found(created_after_ns=20) == ["try/30", "try/20"]
     assert found(created_before_ns=20) == ["try/10"]
     assert found(created_after_ns=20, created_before_ns=20) == []
-    assert found(action="Try") == found()
-    assert found(action="try") == found(tenant_id=6) == []
-    assert found(tenant_id=0, action="Try") == found()
+    assert found(action="") == [*found(), f"tenant/{tenant_id}"]
+    assert found(action="try") == found(tenant_id=other_id) == []
+    assert found(tenant_id=0) == found()
+    with pytest.raises(NotFound, match=r"no tenant 1000000000$"):
+        found(tenant_id=10**9)
 
 
 def test_pages(world: World, log: AuditLog) -> None:

@@ -364,9 +364,14 @@ def test_a_page_that_ends_exactly_at_the_end_has_no_token(world: World, payer: i
 
 def test_nothing_matches_and_exports_nothing(world: World, payer: int) -> None:
     world.cdrs.create(call(payer))
+    nothing = CdrFilter(tenant_id=world.tenant())
+    assert world.cdrs.list(nothing, 0, "").items == []
+    assert list(world.cdrs.export(nothing)) == []
     unknown = CdrFilter(tenant_id=10**9)
-    assert world.cdrs.list(unknown, 0, "").items == []
-    assert list(world.cdrs.export(unknown)) == []
+    with pytest.raises(NotFound):
+        world.cdrs.list(unknown, 0, "")
+    with pytest.raises(NotFound):  # before the first part is asked for
+        world.cdrs.export(unknown)
 
 
 FOUND: list[tuple[dict[str, Any], str]] = [

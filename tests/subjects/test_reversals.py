@@ -181,7 +181,8 @@ def test_lists_begin_with_the_newest_and_go_on_where_they_were(world: World, pay
     uploaded = [cdr for cdr in newest if cdr.upload_id == upload.upload_id]
     assert len(uploaded) == len(newest) - 1
     assert listed(4, upload_id=upload.upload_id) == uploaded
-    assert listed(1, upload_id=upload.upload_id + 1) == []
+    with pytest.raises(NotFound):
+        listed(1, upload_id=upload.upload_id + 1)
     period = {"created_after_ns": NOON_NS + 2, "created_before_ns": NOON_NS + 5}
     assert listed(2, **period) == newest[4:7]
     assert listed(9, created_after_ns=-(10**19), created_before_ns=10**20) == newest

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from service.errors import InvalidInput
+from service.errors import InvalidInput, NotFound
 from service.model import (
     MAX_COST_E8,
     MAX_STARTED_AT_NS,
@@ -334,7 +334,9 @@ def test_sums_beyond_64_bits_are_exact(world: World) -> None:
 def test_nothing_found_is_a_row_of_zeros_or_no_group(world: World) -> None:
     tenant_id = world.tenant(currency="EUR")
     nothing = UsageTotals(0, 0, 0, 0, 0, 0)
-    for asked, currency in ((tenant_id, "EUR"), (10**9, ""), (0, "")):
+    with pytest.raises(NotFound, match=r"no tenant 1000000000$"):
+        world.usage.summarize(UsageQuery(10**9))
+    for asked, currency in ((tenant_id, "EUR"), (0, "")):
         [row] = world.usage.summarize(UsageQuery(asked))
         assert row == UsageRow((), currency, nothing, nothing)
         for zone in ("", "Europe/Berlin"):
