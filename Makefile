@@ -169,7 +169,7 @@ hostile-port: setup ## everything malformed on the port, ten thousand connection
 soak: setup ## ten minutes of mixed work: do memory, descriptors or threads grow? (SOAK_ARGS=3600)
 	$(PY) -m tests.hostile.soak $(SOAK_ARGS)
 
-tools: ## grpcurl, ghz and Prometheus into .tools/bin, where they can be had
+tools: ## grpcurl, ghz, Prometheus and PgBouncer into .tools/bin, where they can be had
 	.ci/tools
 
 freeze: ## write requirements/dev.txt anew, from dev.in and pyproject.toml

@@ -54,11 +54,14 @@ from service.rpc.workers import Supervisor, WorkersFailed
 from service.storage import migrate
 from service.storage.engine import Database
 from service.storage.migrate import SchemaError
+from service.storage.refusals import DatabaseRefused
+from service.systemd import Supervision
 from service.tenants import Tenants
 from service.tokens import Tokens
 from service.uploads import Uploads
 from service.usage import Usage
 from service.verification import Verification
+from service.waiting import DatabaseWait, GaveUp, Stopped
 
 if TYPE_CHECKING:
     from service.metrics.exposition import Heard
@@ -77,8 +80,17 @@ ANSWER_SECONDS = 2.0
 
 # Failures whose words are enough: whoever typed the command can mend them.
 MENDABLE = (
-    *(BadCertificate, CannotListen, SchemaError),
+    *(BadCertificate, CannotListen, SchemaError, DatabaseRefused, GaveUp),
     *(traces.NoTraces, TollwireError, WorkersFailed),
+)
+
+_POOLED_IN_PART = (
+    "a connection pooler answers at --database: prepared statements are not used; notifications"
+    " come by --session-database"
+)
+_POOLED = (
+    "a connection pooler answers at --database: prepared statements and LISTEN are not used, and"
+    " changes of rates are looked for 50 times a second; --session-database lets them be notified"
 )
 
 _LOG = logging.getLogger("tollwire")
@@ -96,19 +108,34 @@ class Built:
     load_seconds: float
 
 
+def _never() -> bool:
+    return False
+
+
+def _unreported(text: str) -> None:
+    pass
+
+
 @contextmanager
-def built(settings: Settings) -> Iterator[Built]:
-    """All subjects, with the decks loaded and followed; closed at the end of the block."""
-    database = Database(settings.database, wait_seconds=settings.database_wait_seconds)
+def built(
+    settings: Settings,
+    is_stopped: Callable[[], bool] = _never,
+    report_wait: Callable[[str], None] = _unreported,
+) -> Iterator[Built]:
+    """All subjects, with the decks loaded and followed; closed at the end of the block. A database
+    that does not answer yet is waited for. Stopped where ``is_stopped`` becomes true meanwhile."""
+    database = opened(settings)
     retention_days = settings.failure_retention_days
     try:
-        migrate.prepare(database)
+        wait = _wait_for(database, settings, is_stopped, report_wait)
+        is_pooled = wait.run(database.check_sessions)
+        if is_pooled:
+            _LOG.info("%s", _POOLED if settings.session_database is None else _POOLED_IN_PART)
+        wait.run(partial(migrate.prepare, database))
         decks = Decks(database)
-        began = time.monotonic()
-        decks.load()
-        load_seconds = time.monotonic() - began
+        load_seconds = wait.run(partial(_seconds, decks.load))
         credentials = Credentials(database)
-        credentials.load()
+        wait.run(credentials.load)
         decks.follow()
         credentials.follow()
         retention = FailureRetention(database, retention_days)
@@ -145,6 +172,36 @@ def built(settings: Settings) -> Iterator[Built]:
         database.close()
 
 
+def opened(settings: Settings) -> Database:
+    return Database(
+        settings.database,
+        wait_seconds=settings.database_wait_seconds,
+        session_url=settings.session_database,
+    )
+
+
+def _wait_for(
+    database: Database,
+    settings: Settings,
+    is_stopped: Callable[[], bool],
+    report: Callable[[str], None],
+) -> DatabaseWait:
+    return DatabaseWait(
+        database,
+        settings.database_start_wait_seconds,
+        is_stopped=is_stopped,
+        cause_of=cause_of,
+        report=report,
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """How long it took."""
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 0 when asked to stop, 1 after one line
     on standard error that says why the server cannot run. Belongs to the main thread."""
@@ -156,6 +213,8 @@ def serve(settings: Settings) -> int:
             _supervise(settings)
         else:
             _serve_here(settings)
+    except Stopped:
+        return 0
     except MENDABLE as error:
         return failed(error)
     return 0
@@ -163,29 +222,38 @@ def serve(settings: Settings) -> int:
 
 def _serve_here(settings: Settings) -> None:
     stop = _stop_on_signals()
+    supervision = Supervision()
     probe(settings.listen)
     with ExitStack() as stack:
 
         def announce(listen: Listen, loaded: Mapping[str, Any], sources: Sources) -> None:
             if settings.metrics_listen is not None:
                 stack.enter_context(_metrics(settings.metrics_listen, alone(sources)))
-            print(_serving_line(settings, listen, loaded), flush=True)
+            _announce(_serving_line(settings, listen, loaded), supervision)
 
-        _run(settings, stop, announce, share_port=False)
+        _run(settings, stop, announce, share_port=False, supervision=supervision)
+
+
+def _announce(line: str, supervision: Supervision) -> None:
+    print(line, flush=True)
+    supervision.ready(line.removeprefix("tollwire: "))
 
 
 def _supervise(settings: Settings) -> None:
+    stop = _stop_on_signals()
+    supervision = Supervision()
     with Reservation(settings.listen) as reservation:
         listen = reservation.listen
         # Once, and not by all workers at the same time.
-        database = Database(settings.database)
+        database = opened(settings)
         try:
-            migrate.prepare(database)
+            wait = _wait_for(database, settings, lambda: not stop.empty(), supervision.waiting)
+            wait.run(partial(migrate.prepare, database))
         finally:
             database.close()
 
         def announce(report: Mapping[str, Any]) -> None:
-            print(_serving_line(settings, listen, report), flush=True)
+            _announce(_serving_line(settings, listen, report), supervision)
 
         supervisor = Supervisor(
             [sys.executable, "-m", "service.worker"],
@@ -193,12 +261,14 @@ def _supervise(settings: Settings) -> None:
             settings.workers,
             stop_seconds=settings.grace_seconds + STOP_MARGIN_SECONDS,
             on_serving=announce,
+            on_stopping=lambda: supervision.stopping("stopping"),
+            beat=supervision.beat,
         )
         with ExitStack() as stack:
             if settings.metrics_listen is not None:
                 ask = partial(_heard, supervisor)
                 stack.enter_context(_metrics(settings.metrics_listen, ask, supervised=True))
-            supervisor.run()
+            supervisor.run(lambda: not stop.empty())
 
 
 @contextmanager
@@ -233,10 +303,20 @@ def _run(
     announce: Callable[[Listen, Mapping[str, Any], Sources], None],
     *,
     share_port: bool,
+    supervision: Supervision | None = None,
 ) -> None:
-    """The life of one server in this process."""
+    """The life of one server in this process. ``supervision``: to whom it reports; the parent of a
+    worker does so for it."""
     interpreter.favour_short_waits()
-    with _observers(settings) as observers, _tls(settings) as tls, built(settings) as everything:
+    with (
+        _observers(settings) as observers,
+        _tls(settings) as tls,
+        built(
+            settings,
+            lambda: not stop.empty(),
+            supervision.waiting if supervision else _unreported,
+        ) as everything,
+    ):
         if not stop.empty():
             return
         access = AccessControl(
@@ -275,7 +355,11 @@ def _run(
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
         announce(listen, loaded, _sources(everything, server))
-        why = interpreter.next_event(stop)
+        if supervision is None:
+            why = interpreter.next_event(stop)
+        else:
+            why = interpreter.next_event(stop, supervision.beat)
+            supervision.stopping(f"{why}: stopping")
         _LOG.info("%s: stopping; RPCs in flight have %g s", why, settings.grace_seconds)
         if not server.stop(settings.grace_seconds):
             # Their clients were told, and what they have not committed rolls back. Python would
@@ -395,6 +479,8 @@ def work() -> int:
 
     try:
         _run(settings, stop, report, share_port=True)
+    except Stopped:
+        return 0
     except MENDABLE as error:
         return failed(error)
     return 0

@@ -118,11 +118,20 @@ def _check_database(url: str) -> str:
     return url
 
 
-def _check_port(url: str) -> None:
+def _check_session_database(url: str | None) -> str | None:
+    if url is None:
+        return None
+    if not re.match(r"postgresql(\+\w+)?://", url):
+        raise ConfigError("--session-database: must be postgresql+psycopg://USER@HOST/NAME")
+    _check_port(url, "--session-database")
+    return url
+
+
+def _check_port(url: str, option: str = "--database") -> None:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        raise ConfigError("--database: the port must be a number up to 65535") from None
+        raise ConfigError(f"{option}: the port must be a number up to 65535") from None
 
 
 _File = Annotated[Path | None, BeforeValidator(_nothing_for_empty)]
@@ -149,6 +158,14 @@ class Settings(BaseModel):
         DEFAULT_DATABASE,
         description="sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME. A file is"
         " created if it does not exist; several machines need PostgreSQL.",
+    )
+    session_database: Annotated[
+        str | None, BeforeValidator(_nothing_for_empty), AfterValidator(_check_session_database)
+    ] = Field(
+        None,
+        description="The same PostgreSQL database past a connection pooler such as PgBouncer in"
+        " transaction mode, which --database then leads through: for what needs a session of its"
+        " own (LISTEN, migrations). None: no notification is listened to behind a pooler.",
     )
     workers: int = Field(
         1,
@@ -237,6 +254,13 @@ class Settings(BaseModel):
         description="The time that requests wait for the database before they fail. Longer than a"
         " commit takes on a busy disk, and shorter than the deadline of clients.",
     )
+    database_start_wait_seconds: float = Field(
+        300.0,
+        ge=0,
+        le=31_536_000,
+        description="How long a server that starts waits for a database that does not answer yet;"
+        " 0: for ever. A wrong password, or a database that does not exist, is refused at once.",
+    )
     failure_retention_days: int = Field(
         0,
         ge=0,
@@ -279,6 +303,12 @@ class Settings(BaseModel):
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError
         return value
+
+    @model_validator(mode="after")
+    def _a_second_url_needs_postgresql(self) -> Self:
+        if self.session_database is not None and self.database.startswith("sqlite"):
+            raise ConfigError("--session-database: goes with PostgreSQL in --database alone")
+        return self
 
     @model_validator(mode="after")
     def _files_of_tls_belong_together(self) -> Self:

@@ -21,6 +21,7 @@ from service.pem_files import BadCertificate, server_files
 from service.storage import examination
 from service.storage.engine import Database
 from service.storage.migrate import SchemaError
+from service.storage.refusals import DatabaseRefused
 
 WAIT_SECONDS = 5.0
 # Tokens and certificates expire by the clock, and a period of usage begins by it.
@@ -64,39 +65,60 @@ def examine(
     settings: Settings,
     port_trouble: Callable[[Listen], str],
     cause_of: Callable[[Exception], str],
+    own_server: Callable[[Listen], bool | None],
 ) -> Iterator[Finding]:
     """``port_trouble`` says what keeps a server from listening there, "" for nothing;
-    ``cause_of`` says what is behind a failure of the database."""
+    ``cause_of`` says what is behind a failure of the database; ``own_server`` whether a Tollwire
+    server with these settings serves there, None where something else answers or nothing does."""
     yield from _of_database(settings, cause_of)
     yield from _of_certificates(settings)
     yield from _of_open_files(settings)
-    yield from _of_ports(settings, port_trouble)
+    yield from _of_ports(settings, port_trouble, own_server)
 
 
 def _of_database(settings: Settings, cause_of: Callable[[Exception], str]) -> Iterator[Finding]:
-    file = examination.sqlite_file(settings.database)
+    try:
+        file = examination.sqlite_file(settings.database)
+    except DatabaseRefused as error:
+        yield _refused(error)
+        return
     if file is not None:
         folder = file.absolute().parent
         if not os.access(folder, os.W_OK | os.X_OK):
             yield _problem(
                 "database",
-                f"the folder {folder} is not there, or cannot be written",
-                "make it, and let the server's user write to it",
+                f"the folder {folder} does not exist, or this user cannot write to it",
+                "create it, and let the server's user write to it",
             )
             return
         yield _of_disk(examination.free_bytes(file), str(folder))
         if not file.exists():
-            yield _ok("database", f"{file} is not there yet; tollwire serve makes it")
+            yield _ok("database", f"{file} does not exist yet; tollwire serve creates it")
             return
-    database = Database(settings.database, pool_size=1, wait_seconds=WAIT_SECONDS)
     try:
-        answers = examination.ask(database)
+        database = Database(
+            settings.database,
+            pool_size=1,
+            wait_seconds=WAIT_SECONDS,
+            session_url=settings.session_database,
+        )
+    except DatabaseRefused as error:
+        yield _refused(error)
+        return
+    try:
+        with database.refusals_named():
+            answers = examination.ask(database)
+            is_pooled = database.check_sessions()
         yield _ok("database", f"{answers.version} answers")
+        if is_pooled:
+            yield _of_a_pooler(settings)
         yield from _of_answers(answers, settings)
         if answers.schema == answers.needed_schema:
             yield _of_access(settings, database)
     except SchemaError as error:
         yield _problem("migrations", str(error), "check --database")
+    except DatabaseRefused as error:
+        yield _refused(error)
     except TollwireError as error:
         yield _problem(
             "database",
@@ -105,6 +127,16 @@ def _of_database(settings: Settings, cause_of: Callable[[Exception], str]) -> It
         )
     finally:
         database.close()
+
+
+def _of_a_pooler(settings: Settings) -> Finding:
+    told = "by --session-database" if settings.session_database else "not at all, only looked for"
+    return _ok("pooler", f"a connection pooler answers; changes of rates are notified {told}")
+
+
+def _refused(error: DatabaseRefused) -> Finding:
+    wrong, _, advice = str(error).rpartition("; ")
+    return _problem("database", wrong or advice, advice)
 
 
 def _of_disk(free_bytes: int, folder: str) -> Finding:
@@ -217,7 +249,11 @@ def _limit(number: int) -> str:
     return "any number of" if number == resource.RLIM_INFINITY else f"{number:,}"
 
 
-def _of_ports(settings: Settings, port_trouble: Callable[[Listen], str]) -> Iterator[Finding]:
+def _of_ports(
+    settings: Settings,
+    port_trouble: Callable[[Listen], str],
+    own_server: Callable[[Listen], bool | None],
+) -> Iterator[Finding]:
     for option, listen in (
         ("--listen", settings.listen),
         ("--metrics-listen", settings.metrics_listen),
@@ -228,6 +264,23 @@ def _of_ports(settings: Settings, port_trouble: Callable[[Listen], str]) -> Iter
         if not trouble:
             yield _ok("port", f"{listen} is free")
         elif "in use" in trouble:
-            yield _warning("port", trouble, "that is as it should be where the server runs already")
+            yield _of_a_port_in_use(option, listen, own_server(listen))
         else:
             yield _problem("port", trouble, f"change {option}")
+
+
+def _of_a_port_in_use(option: str, listen: Listen, serves: bool | None) -> Finding:
+    if serves:
+        return _ok("port", f"a Tollwire server answers on {listen}")
+    if serves is None:
+        return _warning(
+            "port",
+            f"{listen} is in use, and what listens there does not answer as a Tollwire server"
+            " with these settings",
+            f"stop that program, or change {option}; ignore this where a server is just starting",
+        )
+    return _warning(
+        "port",
+        f"a Tollwire server answers on {listen}, and says that it does not serve",
+        "read its log; a server that starts or stops does so for a while",
+    )

@@ -11,6 +11,7 @@ import logging
 import queue
 import resource
 import sys
+from collections.abc import Callable
 from typing import TypeVar
 
 _Event = TypeVar("_Event")
@@ -42,14 +43,20 @@ def keep_what_is_there() -> None:
     gc.freeze()
 
 
-def next_event(events: queue.SimpleQueue[_Event]) -> _Event:
+def _nothing() -> None:
+    pass
+
+
+def next_event(events: queue.SimpleQueue[_Event], beat: Callable[[], None] = _nothing) -> _Event:
     """Waits in the main thread for what signal handlers, among others, put into a queue.
+    ``beat`` is called each time that the thread wakes up.
 
     Python runs a handler in the main thread, once that wakes up. A signal that comes while it is on
     its way into the wait, or that the system hands to another thread, does not wake it: a plain
     get() then never returns.
     """
     while True:
+        beat()
         try:
             return events.get(timeout=SIGNAL_SECONDS)
         except queue.Empty:

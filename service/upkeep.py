@@ -6,6 +6,8 @@ Like the server, put together here from its parts (service.app). Nothing here se
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from service import doctor, logs
@@ -15,29 +17,66 @@ from service.credentials import Credentials
 from service.doctor import Finding
 from service.rpc.error_map import cause_of
 from service.rpc.ports import CannotListen, probe
-from service.storage import backup, migrate
+from service.storage import backup, examination, migrate
 from service.storage.backup import BackupError
 from service.storage.engine import Database
 from service.tokens import AdminExists, Tokens
 
-_MENDABLE = (*MENDABLE, AdminExists, BackupError)
+
+class NoDatabase(Exception):
+    """A command needs a database that is set up; the text says what to run."""
 
 
-def upgrade_database(url: str) -> int:
-    """Bring a database to the schema of this release, and say on standard output what was done. The
-    exit code: 0, or 1 after one line on standard error that says why it cannot be."""
+_MENDABLE = (*MENDABLE, AdminExists, BackupError, NoDatabase)
+
+
+def upgrade_database(url: str, session_url: str | None = None) -> int:
+    """Bring a database to the schema of this release, and say on standard output what was done.
+    ``session_url``: the way to it past a connection pooler. The exit code: 0, or 1 after one line
+    on standard error that says why it cannot be."""
     logs.set_up("WARNING", "console", full_numbers=False)
     try:
-        database = Database(url)
-        try:
+        with _opened(session_url or url) as database:
             before, after = migrate.upgrade(database)
-        finally:
-            database.close()
     except _MENDABLE as error:
         return failed(error)
     done = "already there" if before == after else f"it was {before or 'empty'} before"
     print(f"tollwire: the database has schema {after}; {done}")
     return 0
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Database]:
+    """The database, for one command. DatabaseRefused where waiting does not help."""
+    database = Database(url)
+    try:
+        with database.refusals_named():
+            yield database
+    finally:
+        database.close()
+
+
+_SET_UP = (
+    "tollwire tokens first creates no database: run tollwire migrate, or start tollwire serve, with"
+    " the same --database first"
+)
+
+
+def _check_that_the_file_exists(url: str) -> None:
+    file = examination.sqlite_file(url)
+    if file is not None and not file.exists():
+        raise NoDatabase(f"--database: the file {file} does not exist; {_SET_UP}")
+
+
+def _check_that_it_is_set_up(database: Database) -> None:
+    found, needed = migrate.state(database)
+    if found is None:
+        raise NoDatabase(f"--database: the database at {database.where} is empty; {_SET_UP}")
+    if found != needed:
+        raise NoDatabase(
+            f"--database: the database has schema {found}, this release needs {needed}; make a"
+            " backup, stop all servers and run: tollwire migrate"
+        )
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -50,20 +89,31 @@ def examine(settings: Settings) -> list[Finding]:
             return str(error)
         return ""
 
-    return list(doctor.examine(settings, port_trouble, cause_of))
+    def own_server(listen: Listen) -> bool | None:
+        # Here: it loads a library that takes longer than all the rest.
+        from service.rpc import listener
+
+        is_grpc = listen == settings.listen
+        found = (
+            listener.on_the_grpc_port(settings) if is_grpc else listener.on_the_metrics_port(listen)
+        )
+        if found is listener.Listener.OTHER:
+            return None
+        return found is listener.Listener.SERVING
+
+    return list(doctor.examine(settings, port_trouble, cause_of, own_server))
 
 
 def first_token(url: str, name: str) -> int:
     """Print the first administrator's token, straight from the database: this once, and only where
-    there is none. The exit code: 0, or 1 after one line on standard error that says why not."""
+    there is none. Neither creates nor migrates a database. The exit code: 0, or 1 after one line on
+    standard error that says why not."""
     logs.set_up("WARNING", "console", full_numbers=False)
     try:
-        database = Database(url)
-        try:
-            migrate.prepare(database)
+        _check_that_the_file_exists(url)
+        with _opened(url) as database:
+            _check_that_it_is_set_up(database)
             token, text = Tokens(database, Credentials(database)).create_first(name)
-        finally:
-            database.close()
     except _MENDABLE as error:
         return failed(error)
     sys.stderr.write(f"tollwire: token {token.id} ({token.name}), shown this once:\n")

@@ -31,7 +31,7 @@ def serve(loaded: Loaded) -> None:
     sys.exit(app.serve(loaded.settings))
 
 
-@with_settings("migrate", ["database"])
+@with_settings("migrate", ["database", "session_database"])
 def migrate(loaded: Loaded) -> None:
     """Upgrade a database to the schema of this release.
 
@@ -39,7 +39,7 @@ def migrate(loaded: Loaded) -> None:
     """
     from service import upkeep
 
-    sys.exit(upkeep.upgrade_database(loaded.settings.database))
+    sys.exit(upkeep.upgrade_database(loaded.settings.database, loaded.settings.session_database))
 
 
 @with_settings("backup", ["database"])

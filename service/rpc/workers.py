@@ -36,6 +36,14 @@ MAX_BACKOFF_SECONDS = 10.0
 _LOG = logging.getLogger("tollwire.workers")
 
 
+def _never() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
+
+
 class WorkersFailed(Exception):
     """The workers do not stay alive; their own words are on standard error."""
 
@@ -136,14 +144,19 @@ class Supervisor:
         *,
         stop_seconds: float,
         on_serving: Callable[[Mapping[str, Any]], None],
+        on_stopping: Callable[[], None] = _nothing,
+        beat: Callable[[], None] = _nothing,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
     ) -> None:
         """``command`` starts a worker, which may take ``stop_seconds`` to end when it is told to.
-        ``on_serving`` is called once, when all serve, with the report of one of them."""
+        ``on_serving`` is called once, when all serve, with the report of one of them;
+        ``on_stopping`` before they are told to stop; ``beat`` again and again meanwhile."""
         self._command = command
         self._settings = json.dumps(settings)
         self._stop_seconds = stop_seconds
         self._on_serving: Callable[[Mapping[str, Any]], None] | None = on_serving
+        self._on_stopping = on_stopping
+        self._beat = beat
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._workers: dict[int, _Worker] = {}
         self._count = count
@@ -151,16 +164,20 @@ class Supervisor:
         self._quick_deaths = [0] * count
         self._starts = [0] * count
 
-    def run(self) -> None:
-        """Returns once SIGTERM or SIGINT came; WorkersFailed where they cannot be kept alive."""
+    def run(self, is_stopped: Callable[[], bool] = _never) -> None:
+        """Returns once SIGTERM or SIGINT came; WorkersFailed where they cannot be kept alive.
+        ``is_stopped``: whether one came before, to a handler of the caller's."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
+        if is_stopped():
+            return
         try:
             for slot in range(self._count):
                 self._start(slot)
-            while (event := next_event(self._events)).kind != "stop":
+            while (event := next_event(self._events, self._beat)).kind != "stop":
                 self._handle(event)
         finally:
+            self._on_stopping()
             self._stop_all()
 
     def ask(self, questions: Callable[[int], Any], wait_seconds: float) -> dict[int, Answer]:

@@ -15,7 +15,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
+from service.storage.refusals import parsed as parsed_url
 
 _URI = "file:"
 
@@ -27,7 +27,7 @@ class BackupError(Exception):
 def copy(url: str, target: Path) -> int:
     """Copies the SQLite database at ``url`` to a file that is not there yet; returns its size in
     bytes. BackupError where that cannot be, and then nothing is left behind."""
-    parsed = make_url(url)
+    parsed = parsed_url(url)
     if parsed.get_backend_name() != "sqlite":
         raise BackupError(
             "only an SQLite database is backed up by this command; use pg_dump or pg_basebackup"
@@ -60,6 +60,8 @@ def copy(url: str, target: Path) -> int:
 def _copy_pages(source: str, partial: Path) -> None:
     # Only what is there: SQLite would make an empty database of a name that is mistyped.
     uri = source if source.startswith(_URI) else f"{Path(source).absolute().as_uri()}?mode=rw"
+    if not source.startswith(_URI) and not Path(source).exists():
+        raise BackupError(f"--database: the file {source} does not exist; correct the path")
     with (
         contextlib.closing(sqlite3.connect(uri, uri=True)) as origin,
         contextlib.closing(sqlite3.connect(partial)) as backup,

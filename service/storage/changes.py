@@ -3,20 +3,24 @@
 Each kind of thing that they keep has a clock: a table of one row, which every change raises within
 its own transaction. Who compares its number with the one they know cannot miss a change.
 PostgreSQL tells of each commit besides (NOTIFY); SQLite cannot, but asking it takes microseconds.
-On PostgreSQL asking is for what was not told: poolers may lose it.
+On PostgreSQL asking is for what was not told. Behind a connection pooler nothing is told, unless a
+second URL leads to a session of its own.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from service.storage.engine import Database
 from service.storage.limits import Work, doing
+
+_LOG = logging.getLogger("tollwire.database")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +45,41 @@ class ChangeWatch:
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        with doing(Work.LOOK):
-            self._connection = database.engine.connect()
         self._is_sqlite = database.is_sqlite
         self._data_version: int | None = None
         self._query = f"SELECT change_seq FROM {clock.table}"
         self.poll_seconds = clock.poll_seconds[database.engine.dialect.name]
-        if not self._is_sqlite:
-            self._connection.execution_options(isolation_level="AUTOCOMMIT")
         # The driver's own connection: it asks in microseconds, and without a transaction.
-        self._driver = cast(Any, self._connection.connection.driver_connection)
-        # Nobody else may have it later: it would hear what this one has asked to hear.
-        self._connection.detach()
+        self._connection, self._driver = _own_connection(database.engine)
+        # The connection that hears of commits; None where the database cannot tell.
+        self._told: tuple[Connection, Any] | None = None
         try:
             if not self._is_sqlite:
-                with doing(Work.LOOK):
-                    self._driver.execute(f"LISTEN {clock.channel}")
+                self._listen(database, clock)
         except BaseException:
             self.close()
             raise
 
+    def _listen(self, database: Database, clock: Clock) -> None:
+        if database.session_engine is not None:
+            try:
+                self._told = _own_connection(database.session_engine)
+            except Exception as error:
+                # Whether anything has changed is asked on the other connection.
+                _LOG.warning("changes are not notified for now: %s", str(error).splitlines()[0])
+        elif not self._driver.is_pooled:
+            self._told = self._connection, self._driver
+        if self._told is not None:
+            with doing(Work.LOOK):
+                self._told[1].execute(f"LISTEN {clock.channel}")
+
     def wait(self, stop: threading.Event, seconds: float) -> None:
         """Wait until it is time to look again: at most so long, or until ``stop`` where the
         database cannot tell of a change."""
-        if self._is_sqlite:
+        if self._told is None:
             stop.wait(seconds)
         else:
-            for _ in self._driver.notifies(timeout=seconds, stop_after=1):
+            for _ in self._told[1].notifies(timeout=seconds, stop_after=1):
                 pass
 
     def has_moved(self, known_seq: int) -> bool:
@@ -84,12 +96,25 @@ class ChangeWatch:
         return found > known_seq
 
     def close(self) -> None:
-        self._connection.close()
-        # Where the database is gone, SQLAlchemy leaves a detached connection as it is.
-        self._driver.close()
+        for connection, driver in filter(None, ((self._connection, self._driver), self._told)):
+            connection.close()
+            # Where the database is gone, SQLAlchemy leaves a detached connection as it is.
+            driver.close()
 
     def _change_seq(self) -> int:
         # A connection that says nothing any more must not stop this worker from following.
         with doing(Work.LOOK):
             ((found,),) = self._driver.execute(self._query).fetchall()
         return int(found)
+
+
+def _own_connection(engine: Engine) -> tuple[Connection, Any]:
+    """A connection that nobody else ever gets: it hears what it was told to listen to. And the
+    driver's, on PostgreSQL without a transaction."""
+    with doing(Work.LOOK):
+        connection = engine.connect()
+    if connection.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+    driver = cast(Any, connection.connection.driver_connection)
+    connection.detach()
+    return connection, driver

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 # Connection is also for the subjects, which hand it on from one storage function to the next.
 from sqlalchemy import Connection as Connection
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
 from service.storage.failures import Outcome, named_failures, unavailable
@@ -32,7 +32,14 @@ from service.storage.limits import (
     regardless,
     stop_if_over,
 )
-from service.storage.postgresql import postgresql_engine
+from service.storage.postgresql import keeps_sessions, postgresql_engine
+from service.storage.refusals import (
+    SESSION_OPTION,
+    DatabaseRefused,
+    parsed,
+    refusals_named,
+    where,
+)
 from service.storage.sqlite import sqlite_engine
 
 
@@ -40,12 +47,19 @@ class Database:
     """The engine of one database and the units of work on it. Thread-safe."""
 
     def __init__(
-        self, url: str, *, pool_size: int = 16, wait_seconds: float = DEFAULT_WAIT_SECONDS
+        self,
+        url: str,
+        *,
+        pool_size: int = 16,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+        session_url: str | None = None,
     ) -> None:
         """``url`` is SQLAlchemy's: ``sqlite:///file`` or ``postgresql+psycopg://…``.
-        ``wait_seconds``: how long the usual answer may take; other limits follow from it."""
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
+        ``wait_seconds``: how long the usual answer may take; other limits follow from it.
+        ``session_url``: the same database past a connection pooler, for what needs a session of
+        its own."""
+        self._url = parsed(url)
+        backend = self._url.get_backend_name()
         if backend not in ("sqlite", "postgresql"):
             raise ValueError(
                 f"database: {backend!r} is not supported; use sqlite:///FILE or"
@@ -59,9 +73,22 @@ class Database:
         # What goes through whole tables leaves connections to what takes a few rows.
         self._long_places = threading.Semaphore(max(1, most * 3 // 4))
         make_engine = sqlite_engine if self.is_sqlite else postgresql_engine
-        self.engine = make_engine(parsed, pool_size, wait_seconds)
+        self.engine = make_engine(self._url, pool_size, wait_seconds)
+        self._session_url = parsed(session_url, SESSION_OPTION) if session_url else None
+        self.session_engine = (
+            make_engine(self._session_url, 1, wait_seconds) if self._session_url else None
+        )
         # The engines open as many again where all of the pool are taken.
         self._most_connections = 2 * pool_size
+
+    @property
+    def where(self) -> str:
+        """Its place, as texts show it: without user and password."""
+        return where(self._url)
+
+    def refusals_named(self) -> AbstractContextManager[None]:
+        """Errors of the block that waiting does not mend leave it as DatabaseRefused."""
+        return refusals_named(self._url)
 
     @contextmanager
     def read(
@@ -169,5 +196,52 @@ class Database:
         if not acquired(places, self.wait_seconds):
             raise unavailable("all connections to the database are taken")
 
+    def check_sessions(self) -> bool:
+        """Whether a connection pooler answers, which need not keep sessions. DatabaseRefused where
+        the second URL leads to another database, or to sessions that are not kept."""
+        if self.is_sqlite:
+            return False
+        with named_failures(), doing(Work.LOOK), self.engine.connect() as connection:
+            is_pooled = bool(_driver(connection).is_pooled)
+            place = _place_of(_driver(connection))
+        if self.session_engine is None:
+            return is_pooled
+        assert self._session_url is not None
+        with (
+            named_failures(),
+            refusals_named(self._session_url, SESSION_OPTION),
+            doing(Work.LOOK),
+            self.session_engine.connect() as first,
+            self.session_engine.connect() as second,
+        ):
+            drivers = _driver(first), _driver(second)
+            if _place_of(drivers[0]) != place:
+                raise DatabaseRefused(
+                    f"{SESSION_OPTION}: {where(self._session_url)} is not the database of"
+                    f" --database, {self.where}; both must lead to the same one"
+                )
+            if drivers[0].is_pooled and not keeps_sessions(*drivers):
+                raise DatabaseRefused(
+                    f"{SESSION_OPTION}: a connection pooler in transaction mode answers at"
+                    f" {where(self._session_url)}; give the URL of PostgreSQL itself, or of a"
+                    " pooler in session mode"
+                )
+        return is_pooled
+
     def close(self) -> None:
         self.engine.dispose()
+        if self.session_engine is not None:
+            self.session_engine.dispose()
+
+
+def _driver(connection: Connection) -> Any:
+    """PostgreSQL's own connection, on which each statement is a transaction."""
+    return connection.connection.driver_connection
+
+
+def _place_of(driver: Any) -> tuple[object, ...]:
+    """Tells one running database from every other."""
+    query = (
+        "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
+    )
+    return tuple(driver.execute(query).fetchone())

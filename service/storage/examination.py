@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
 
 from service.storage import migrate, tokens
 from service.storage.engine import Database
+from service.storage.refusals import parsed as parsed_url
 
 # A connection for each of these threads and some more: see Database.
 CONNECTIONS_A_WORKER = 32
@@ -32,7 +32,7 @@ class Answers:
 
 def sqlite_file(url: str) -> Path | None:
     """The file of an SQLite database; None for another."""
-    parsed = make_url(url)
+    parsed = parsed_url(url)
     if parsed.get_backend_name() != "sqlite":
         return None
     return Path((parsed.database or "").removeprefix("file:"))

@@ -34,6 +34,9 @@ from service.storage.limits import (
 
 T = TypeVar("T")
 
+# So often a session is asked for again, to see whether it is still the same.
+_SESSION_LOOKS = 5
+
 # libpq's, for peers that are gone: the first probe after idle seconds, the others at intervals.
 # tcp_user_timeout is for what was sent and is not acknowledged. None has a meaning on Unix sockets.
 _KEEPALIVE = {
@@ -74,7 +77,13 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Any:
-        return Bounded.connect(*args, **options)
+        driver = Bounded.connect(*args, **options)
+        try:
+            driver.look_for_a_pooler()
+        except BaseException:
+            driver.close()
+            raise
+        return driver
 
     @event.listens_for(engine, "checkout")
     def _ping(driver: Any, _record: Any, _fairy: Any) -> None:
@@ -103,6 +112,18 @@ class BoundedConnection(psycopg.Connection[Any]):
     """A connection on which every wait ends: after how long is its class's to say."""
 
     limits_of: ClassVar[Mapping[Work, Limits]]
+    # Whether a connection pooler answers, which may give each transaction another session: no
+    # prepared statement, no LISTEN and no setting of a session outlives its transaction.
+    is_pooled = False
+
+    def look_for_a_pooler(self) -> None:
+        """To be called once, before anything else. A pooler makes up the process id that it gives
+        to its client, which is then not that of the process that answers."""
+        self.autocommit = True
+        ((pid,),) = self.execute("SELECT pg_backend_pid()").fetchall()
+        self.is_pooled = pid != self.info.backend_pid
+        if self.is_pooled:
+            self.prepare_threshold = None
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """All that psycopg waits for on an open connection goes through here."""
@@ -158,3 +179,14 @@ def _begin_statement(limit: Limits, answer_seconds: float) -> str:
     }
     local = [f"SET LOCAL {name} = {round(value * 1000)}" for name, value in settings.items()]
     return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *local])
+
+
+def keeps_sessions(first: BoundedConnection, second: BoundedConnection) -> bool:
+    """Whether each of two connections through a pooler has a session of its own, as in session
+    mode; in transaction mode they share sessions, or change them."""
+    query = "SELECT pg_backend_pid()"
+    seen = [first.execute(query).fetchall()]
+    with second.transaction():
+        of_second = second.execute(query).fetchall()
+    seen += [first.execute(query).fetchall() for _ in range(_SESSION_LOOKS)]
+    return of_second not in seen and seen.count(seen[0]) == len(seen)

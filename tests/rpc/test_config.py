@@ -74,6 +74,17 @@ def test_a_refused_url_is_not_repeated() -> None:
     assert "secret" not in str(refused.value)
 
 
+def test_a_second_url_goes_with_postgresql_alone() -> None:
+    url = "postgresql+psycopg://user:secret@host/name"
+    assert Settings(database=url, session_database=url).session_database == url
+    assert Settings(session_database="").session_database is None
+    with pytest.raises(ConfigError, match="--session-database: goes with PostgreSQL"):
+        Settings(session_database=url)
+    with pytest.raises(ConfigError, match="--session-database: the port") as refused:
+        Settings(database=url, session_database="postgresql://user:secret@host:port/name")
+    assert "secret" not in str(refused.value)
+
+
 OUT_OF_RANGE: list[tuple[str, object]] = [
     *[("workers", 0), ("workers", 257), ("max_connections", 0), ("max_connections", 1_000_001)],
     *[("max_rpcs", 0), ("max_rpcs", 100_001), ("max_streams", 0), ("max_streams", 4097)],
@@ -83,12 +94,14 @@ OUT_OF_RANGE: list[tuple[str, object]] = [
     *[("grace_seconds", float("nan")), ("grace_seconds", float("inf"))],
     *[("failure_retention_days", -1), ("failure_retention_days", 36_501)],
     *[("database_wait_seconds", 0.4), ("database_wait_seconds", 201)],
+    *[("database_start_wait_seconds", -1), ("database_start_wait_seconds", 31_536_001)],
 ]
 OF_ANOTHER_TYPE: list[tuple[str, object]] = [
     *[("workers", "many"), ("workers", "1.5"), ("workers", True), ("workers", [2])],
     *[("grace_seconds", ""), ("grace_seconds", False), ("insecure", "maybe"), ("traces", 2)],
     *[("log_full_numbers", {}), ("log_level", "loud")],
     *[("log_format", "xml"), ("access", "all"), ("log_level", 3), ("database", 5)],
+    *[("session_database", 5), ("session_database", "sqlite:///x.db")],
     *[("tls_cert_file", 5), ("tls_key_file", []), ("tls_client_ca_file", {})],
     *[("listen", 50051), ("metrics_listen", "9000"), ("metrics_listen", "a:65536")],
 ]

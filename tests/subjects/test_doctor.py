@@ -27,9 +27,13 @@ def free(listen: Listen) -> str:
     return ""
 
 
+def nobody(listen: Listen) -> None:
+    return None
+
+
 def examined(settings: Settings, port_trouble: str = "") -> dict[str, Finding]:
     """By part."""
-    found = list(doctor.examine(settings, lambda listen: port_trouble, cause_of))
+    found = list(doctor.examine(settings, lambda listen: port_trouble, cause_of, nobody))
     assert all(bool(one.advice) is (one.verdict is not Verdict.OK) for one in found)
     return {one.part: one for one in found}
 
@@ -65,7 +69,7 @@ def test_an_empty_database(empty_database_url: str) -> None:
     found = examined(Settings(database=empty_database_url))
     one = found.get("migrations") or found["database"]
     assert one.verdict is Verdict.OK
-    assert "sets it up" in one.text or "makes it" in one.text
+    assert "sets it up" in one.text or "creates it" in one.text
 
 
 def test_an_old_schema(database: Database, settings: Settings) -> None:
@@ -160,12 +164,23 @@ def test_too_few_files() -> None:
         assert one.verdict is Verdict.WARNING
 
 
+def in_use(listen: Listen) -> str:
+    return "cannot listen: the port is in use"
+
+
 def test_ports() -> None:
     settings = Settings(metrics_listen="127.0.0.1:9")
-    assert [one.verdict for one in doctor._of_ports(settings, free)] == [Verdict.OK] * 2
-    (one, _) = doctor._of_ports(settings, lambda listen: "cannot listen: the port is in use")
-    assert one.verdict is Verdict.WARNING
-    (_, two) = doctor._of_ports(settings, lambda listen: "cannot listen: the host is unknown")
+    found = doctor._of_ports(settings, free, nobody)
+    assert [one.verdict for one in found] == [Verdict.OK] * 2
+    (one, _) = doctor._of_ports(settings, in_use, nobody)
+    assert (one.verdict, "127.0.0.1:50051 is in use" in one.text) == (Verdict.WARNING, True)
+    (one, _) = doctor._of_ports(settings, in_use, lambda listen: False)
+    assert (one.verdict, "does not serve" in one.text) == (Verdict.WARNING, True)
+    found = doctor._of_ports(settings, in_use, lambda listen: True)
+    assert [one.verdict for one in found] == [Verdict.OK] * 2
+    (_, two) = doctor._of_ports(
+        settings, lambda listen: "cannot listen: the host is unknown", nobody
+    )
     assert (two.verdict, two.advice) == (Verdict.PROBLEM, "change --metrics-listen")
 
 
