@@ -197,11 +197,18 @@ def test_the_server_can_be_process_1(workers: int, tmp_path: Path) -> None:
 
 UNIT = DEPLOY / "systemd" / "tollwire.service"
 UNIT_ENVIRONMENT = DEPLOY / "systemd" / "tollwire.env"
+CLIENT_ENVIRONMENT = DEPLOY / "systemd" / "client.env"
+JOBS = ("tollwire-backup", "tollwire-ledger-root")
 
 
-def directives() -> dict[str, str]:
-    lines = [line for line in UNIT.read_text("utf-8").splitlines() if "=" in line]
+def directives(unit: Path = UNIT) -> dict[str, str]:
+    lines = [line for line in unit.read_text("utf-8").splitlines() if "=" in line]
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def commands(unit: Path) -> list[list[str]]:
+    lines = unit.read_text("utf-8").splitlines()
+    return [line.split("=", 1)[1].split() for line in lines if line.startswith("ExecStart=")]
 
 
 def test_the_unit_runs_and_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,12 +228,59 @@ def test_the_unit_runs_and_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.tls_cert_file is not None
 
 
-def test_systemd_takes_the_unit_and_finds_it_confined(tmp_path: Path) -> None:
+def test_the_unit_waits_for_the_server_to_say_that_it_serves() -> None:
+    unit = directives()
+    assert (unit["Type"], unit["NotifyAccess"]) == ("notify", "main")
+    assert unit["TimeoutStartSec"] == "infinity"
+    # The main thread answers between two steps of its stop as well.
+    assert int(unit["WatchdogSec"]) > int(unit["TimeoutStopSec"])
+    assert unit["Restart"] == "on-failure"
+    # A start that has waited for its database in vain does not count as one of too many.
+    wait_seconds = float(OPTIONS["database_start_wait_seconds"].default)
+    assert int(unit["StartLimitBurst"]) * wait_seconds > int(unit["StartLimitIntervalSec"])
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_timers_run_commands_that_exist(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = DEPLOY / "systemd" / f"{job}.service"
+    timer = directives(DEPLOY / "systemd" / f"{job}.timer")
+    assert "OnCalendar" in timer and timer["WantedBy"] == "timers.target"
+    assert timer["Persistent"] == "true"
+    own = directives(service)
+    assert own["Type"] == "oneshot"
+    program, *arguments = commands(service)[0]
+    assert Path(program).name == "tollwire"
+    group_or_command = main.commands[arguments[0]]
+    if isinstance(group_or_command, click.Group):
+        assert arguments[1] in group_or_command.commands
+    else:
+        settings_of(assignments(UNIT_ENVIRONMENT), monkeypatch)
+        assert own["ReadWritePaths"] == arguments[-1]
+    if own["EnvironmentFile"].endswith(CLIENT_ENVIRONMENT.name):
+        assert set(assignments(CLIENT_ENVIRONMENT)) <= client_variables()
+    else:
+        assert own["EnvironmentFile"].endswith(UNIT_ENVIRONMENT.name)
+    # As confined as the server.
+    server = directives()
+    confined = [name for name in server if name.startswith(("Protect", "Private", "Restrict"))]
+    assert len(confined) > 10
+    for name in [*confined, "NoNewPrivileges", "CapabilityBoundingSet", "UMask", "User"]:
+        assert own[name] == server[name], name
+
+
+def test_the_backups_of_the_timer_are_recent_enough_for_the_alert() -> None:
+    timer = directives(DEPLOY / "systemd" / "tollwire-backup.timer")
+    assert timer["OnCalendar"].startswith("*-*-* ")  # each day, and the alert waits for 36 hours
+
+
+@pytest.mark.parametrize("name", ["tollwire", *JOBS])
+def test_systemd_takes_the_unit_and_finds_it_confined(tmp_path: Path, name: str) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not here")
     # It looks for the program, which is not installed here.
-    copy = tmp_path / "tollwire.service"
-    copy.write_text(UNIT.read_text("utf-8").replace("/opt/tollwire/bin/tollwire", sys.executable))
+    copy = tmp_path / f"{name}.service"
+    unit = DEPLOY / "systemd" / f"{name}.service"
+    copy.write_text(unit.read_text("utf-8").replace("/opt/tollwire/bin/tollwire", sys.executable))
     found = subprocess.run(
         ["systemd-analyze", "verify", copy], capture_output=True, text=True, timeout=MAKE_SECONDS
     )
@@ -296,10 +350,11 @@ def test_kubernetes_knows_every_field(version: str) -> None:
 
         checked = 0
         for path, document in manifests():
-            if path.parent != MESH:  # patches, which are parts
+            # Patches are parts, and a kind of the Prometheus operator is not Kubernetes' own.
+            if path.parent != MESH and document["kind"] != "ServiceMonitor":
                 kubernetes_validate.validate(document, version, strict=True)
                 checked += 1
-    assert checked == 7
+    assert checked == 8
 
 
 @pytest.mark.parametrize("folder", [BASE, MESH], ids=lambda path: path.name)
@@ -456,11 +511,46 @@ def test_everything_points_at_the_servers_pods() -> None:
     }
 
 
+def test_the_service_monitor_finds_the_servers() -> None:
+    (monitor,) = documents(DEPLOY / "kubernetes" / "servicemonitor.yaml")
+    (kustomization,) = documents(BASE / "kustomization.yaml")
+    service = of_kind("Service")
+    assert monitor["metadata"]["namespace"] == kustomization["namespace"]
+    assert monitor["spec"]["namespaceSelector"]["matchNames"] == [kustomization["namespace"]]
+    (labels,) = kustomization["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"] == labels["pairs"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    # The operator makes the job's name of the Service's, and the alerts ask for that job.
+    alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text("utf-8")
+    assert f'up{{job="{service["metadata"]["name"]}"}}' in alerts
+
+
+def test_the_cron_job_reaches_the_servers() -> None:
+    (job,) = documents(DEPLOY / "kubernetes" / "ledger-root-cronjob.yaml")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (one,) = pod["containers"]
+    group, command, *_ = one["args"]
+    assert command in main.commands[group].commands  # type: ignore[attr-defined]
+    environment = {variable["name"]: variable["value"] for variable in one["env"]}
+    assert set(environment) <= client_variables()
+    host, port = environment["TOLLWIRE_SERVER"].removeprefix("dns:///").split(":")
+    service, (kustomization,) = of_kind("Service"), documents(BASE / "kustomization.yaml")
+    assert host == f"{service['metadata']['name']}.{kustomization['namespace']}.svc"
+    assert int(port) in {one["port"] for one in service["spec"]["ports"]}
+    for name, value in environment.items():
+        if name.endswith("_FILE"):
+            assert str(Path(value).parent) in mounted(pod)
+
+
 def test_the_images_are_of_this_release() -> None:
     import tomllib
 
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     (kustomization,) = documents(BASE / "kustomization.yaml")
     assert kustomization["images"] == [{"name": "tollwire", "newTag": version}]
+    (cron,) = documents(DEPLOY / "kubernetes" / "ledger-root-cronjob.yaml")
+    (root,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert root["image"] == f"tollwire:{version}"
     (job,) = documents(DEPLOY / "kubernetes" / "migrate-job.yaml")
     assert job["spec"]["template"]["spec"]["containers"][0]["image"] == f"tollwire:{version}"
