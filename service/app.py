@@ -31,6 +31,7 @@ from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import Listen, Settings
 from service.credentials import Credentials
+from service.database_size import DatabaseSize, last_backup_seconds
 from service.decks import Decks
 from service.errors import TollwireError
 from service.explanations import Explanations
@@ -354,7 +355,7 @@ def _run(
         everything.presence.follow(server.database_answers)
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
-        announce(listen, loaded, _sources(everything, server))
+        announce(listen, loaded, _sources(settings, everything, server, tls))
         if supervision is None:
             why = interpreter.next_event(stop)
         else:
@@ -409,13 +410,19 @@ def _observers(settings: Settings) -> Iterator[list[Observer]]:
         provider.shutdown()
 
 
-def _sources(everything: Built, server: RpcServer) -> Sources:
+def _sources(
+    settings: Settings, everything: Built, server: RpcServer, tls: ServerTls | None
+) -> Sources:
     """What this process is asked for where metrics are shown."""
+    record = settings.backup_record
     return Sources(
         decks=everything.decks,
         connections=lambda: Connections(*everything.database.connections()),
         health=server.serving,
         unrated=Backlog(everything.database).look,
+        certificates=tls.expiries if tls else dict,
+        size=DatabaseSize(everything.database, settings.database).look,
+        last_backup_seconds=partial(last_backup_seconds, record) if record else lambda: None,
     )
 
 

@@ -7,13 +7,10 @@ more often than once a minute and only where somebody asks, and no more than so 
 from __future__ import annotations
 
 import logging
-import math
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.errors import TollwireError
+from service.background import Background
 from service.model import UnratedReason
 from service.storage import unrated
 from service.storage.engine import Database
@@ -38,32 +35,17 @@ class Backlog:
 
     def __init__(self, database: Database, refresh_seconds: float = REFRESH_SECONDS) -> None:
         self._database = database
-        self._refresh_seconds = refresh_seconds
-        self._lock = threading.Lock()
-        self._began = -math.inf
-        self._found: Mapping[str, Unrated] | None = None
+        self._background = Background(self._ask, "the unrated calls", _LOG, refresh_seconds)
 
     def look(self) -> Mapping[str, Unrated] | None:
         """By the reasons' names, as of a while ago; None where nothing is known yet. Waits for
-        nothing: what is too old is asked for, and there the next time."""
-        with self._lock:
-            if time.monotonic() - self._began >= self._refresh_seconds:
-                self._began = time.monotonic()
-                threading.Thread(target=self._refresh, name="backlog", daemon=True).start()
-            return self._found
+        nothing."""
+        return self._background.look()
 
-    def _refresh(self) -> None:
-        try:
-            with self._database.read(work=Work.LOOK) as connection:
-                rows = unrated.summary(connection, MOST_LOOKED_AT)
-        except TollwireError as error:
-            _LOG.warning("the unrated calls cannot be counted now (%s); later", error.reason)
-            return
-        except Exception:
-            _LOG.exception("the unrated calls cannot be counted; later")
-            return
+    def _ask(self) -> Mapping[str, Unrated]:
+        with self._database.read(work=Work.LOOK) as connection:
+            rows = unrated.summary(connection, MOST_LOOKED_AT)
         found = {reason.name: Unrated() for reason in UnratedReason}
         for reason, calls, oldest_started_at_ns in rows:
             found[UnratedReason(reason).name] = Unrated(calls, oldest_started_at_ns)
-        with self._lock:
-            self._found = found
+        return found

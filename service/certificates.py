@@ -117,6 +117,22 @@ def _check_authorities(file: PemFile, contents: bytes, now: datetime) -> None:
         raise file.wrong(f"holds only certificates that have expired, the last at {shown(latest)}")
 
 
+def valid_until(material: Material) -> dict[str, datetime]:
+    """When what is in use ends: "server", the first of the chain's certificates to do so, and
+    "client_ca", the first of the authorities that has not yet."""
+    found = {}
+    if material.pair is not None:
+        chain = x509.load_pem_x509_certificates(material.pair.chain)
+        found["server"] = min(one.not_valid_after_utc for one in chain)
+    if material.authorities is not None:
+        ends = [
+            c.not_valid_after_utc for c in x509.load_pem_x509_certificates(material.authorities)
+        ]
+        now = datetime.now(UTC)
+        found["client_ca"] = min((end for end in ends if end > now), default=max(ends))
+    return found
+
+
 def shown(moment: datetime) -> str:
     """As texts show a time."""
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -273,6 +273,12 @@ class Settings(BaseModel):
         description="The address of the Prometheus metrics of all workers, HOST:PORT. None: no"
         " metrics. They need no token.",
     )
+    backup_record_file: _File = Field(
+        None,
+        description="A file whose time of change is when the last backup was finished: tollwire"
+        " backup touches it, the metrics show it. None: FILE.last-backup beside an SQLite database;"
+        " no such metric with PostgreSQL.",
+    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
         Field("INFO", description="The lowest level in the log on stderr. DEBUG logs each request.")
     )
@@ -337,6 +343,16 @@ class Settings(BaseModel):
                 " use tokens, or give --insecure if the network is protected in another way"
             )
         return self
+
+    @property
+    def backup_record(self) -> Path | None:
+        """The file that records backups; None where nothing does."""
+        if self.backup_record_file is not None:
+            return self.backup_record_file
+        match = _SQLITE_FILE.fullmatch(self.database)
+        if match is None or match["file"].startswith("file:"):
+            return None
+        return Path(f"{match['file']}.last-backup")
 
     @property
     def uses_tls(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from service import doctor, logs
@@ -121,12 +122,26 @@ def first_token(url: str, name: str) -> int:
     return 0
 
 
-def back_up_database(url: str, target: Path) -> int:
-    """Copy an SQLite database that may be in use, and say on standard output where it is now. The
-    exit code: 0, or 1 after one line on standard error that says why it cannot be."""
+def back_up_database(settings: Settings, target: Path) -> int:
+    """Copy an SQLite database that may be in use to a file, or to a new file in a folder; record
+    it, and say on standard output where it is now. The exit code: 0, or 1 after one line on
+    standard error that says why it cannot be."""
+    if target.is_dir():
+        target = target / f"tollwire-{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}.db"
     try:
-        size_bytes = backup.copy(url, target)
+        size_bytes = backup.copy(settings.database, target)
     except _MENDABLE as error:
         return failed(error)
     print(f"tollwire: the database was copied to {target} ({size_bytes:,} bytes)")
+    record = settings.backup_record
+    if record is not None:
+        try:
+            record.write_text(f"{datetime.now(UTC).isoformat()} {target}\n", "utf-8")
+        except OSError as error:
+            return failed(
+                BackupError(
+                    f"the backup is complete, but {record} cannot be written ({error.strerror}), so"
+                    " its age is not shown; correct --backup-record-file"
+                )
+            )
     return 0

@@ -42,14 +42,14 @@ def migrate(loaded: Loaded) -> None:
     sys.exit(upkeep.upgrade_database(loaded.settings.database, loaded.settings.session_database))
 
 
-@with_settings("backup", ["database"])
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@with_settings("backup", ["database", "backup_record_file"])
+@click.argument("file", type=click.Path(path_type=Path))
 def backup(loaded: Loaded, file: Path) -> None:
     """Copy an SQLite database to FILE, a new file, while servers run.
 
-    The copy contains everything that was committed before it began. Back up PostgreSQL with pg_dump
-    or pg_basebackup.
+    If FILE is a folder, the copy gets a name with the time in it. The copy contains everything that
+    was committed before it began. Back up PostgreSQL with pg_dump or pg_basebackup.
     """
     from service import upkeep
 
-    sys.exit(upkeep.back_up_database(loaded.settings.database, file))
+    sys.exit(upkeep.back_up_database(loaded.settings, file))

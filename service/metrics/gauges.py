@@ -43,6 +43,11 @@ OF_WORKERS = (
     Definition(
         "tollwire_database_connections_limit", "How many connections the worker opens at most."
     ),
+    Definition(
+        "tollwire_certificate_expiry_time_seconds",
+        "When the certificate in use ends, in seconds since 1970: server or client_ca.",
+        ("certificate",),
+    ),
     Definition("tollwire_process_resident_bytes", "Memory of the process that is in use."),
     Definition("tollwire_process_threads", "Threads of the process."),
     Definition("tollwire_process_open_fds", "Files and connections that the process has open."),
@@ -68,6 +73,19 @@ OF_THE_RECORD = (
         "tollwire_unrated_oldest_seconds",
         "How long ago the first of these calls started; 0 where there is none.",
         ("reason",),
+    ),
+    Definition(
+        "tollwire_database_bytes",
+        "Size of the database: main, and on SQLite wal, the log beside its file.",
+        ("part",),
+    ),
+    Definition(
+        "tollwire_database_disk_free_bytes",
+        "Free space on the disk of an SQLite database.",
+    ),
+    Definition(
+        "tollwire_backup_last_success_time_seconds",
+        "When the last backup was finished, in seconds since 1970; 0 where there was none.",
     ),
 )
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from service import signals, tallies
 from service.backlog import Unrated
+from service.database_size import Size
 from service.metrics.process import process_gauges
 
 # {"pid", "counters": [[name, labels, amount]], "histograms": [[name, labels, cells]],
@@ -49,6 +50,11 @@ class Sources:
     # By the services' names; whether each says that it serves.
     health: Callable[[], Mapping[str, bool]]
     unrated: Callable[[], Mapping[str, Unrated] | None]
+    # By which one: when it ends, in seconds since 1970.
+    certificates: Callable[[], Mapping[str, float]] = dict
+    size: Callable[[], Size | None] = lambda: None
+    # When the last backup was finished, in seconds since 1970; None where nothing records it.
+    last_backup_seconds: Callable[[], float | None] = lambda: None
 
 
 def take(sources: Sources, *, with_record: bool) -> Snapshot:
@@ -91,6 +97,10 @@ def _gauges(sources: Sources) -> list[list[Any]]:
         ["tollwire_rates_loaded", [], rates],
         ["tollwire_rate_change_number", [], sources.decks.change_number()],
         ["tollwire_rate_lag_seconds", [], sources.decks.lag_seconds()],
+        *(
+            ["tollwire_certificate_expiry_time_seconds", [name], end]
+            for name, end in sources.certificates().items()
+        ),
         ["tollwire_database_connections", ["in_use"], connections.in_use],
         ["tollwire_database_connections", ["idle"], connections.idle],
         ["tollwire_database_connections_limit", [], connections.limit],
@@ -104,4 +114,14 @@ def _record(sources: Sources) -> list[list[Any]]:
         age = max(0.0, now_seconds - found.oldest_started_at_ns / 1e9) if found.calls else 0.0
         samples.append(["tollwire_unrated_cdrs", [reason], found.calls])
         samples.append(["tollwire_unrated_oldest_seconds", [reason], age])
+    size = sources.size()
+    if size is not None:
+        samples.extend(
+            ["tollwire_database_bytes", [part], count] for part, count in size.bytes_by_part.items()
+        )
+        if size.disk_free_bytes is not None:
+            samples.append(["tollwire_database_disk_free_bytes", [], size.disk_free_bytes])
+    last_backup_seconds = sources.last_backup_seconds()
+    if last_backup_seconds is not None:
+        samples.append(["tollwire_backup_last_success_time_seconds", [], last_backup_seconds])
     return samples

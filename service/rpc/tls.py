@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 
-from service.certificates import Material, check, shown
+from service.certificates import Material, check, shown, valid_until
 from service.pem_files import BadCertificate, TlsFiles
 
 # Read as often as this; they are small, and times of files say less than what is in them.
@@ -58,6 +58,7 @@ class ServerTls:
         contents = files.read()
         material = check(files, contents, now())
         self._in_use: _State = contents
+        self._material = material
         self._valid_until = _end(material)
         self._seen: _State = contents  # at the last look
         self._told: _State | None = None  # what was complained about
@@ -75,6 +76,10 @@ class ServerTls:
     def follow(self) -> None:
         """From now on the files are looked at."""
         self._thread.start()
+
+    def expiries(self) -> dict[str, float]:
+        """When the certificates in use end, in seconds since 1970: see certificates.valid_until."""
+        return {name: end.timestamp() for name, end in valid_until(self._material).items()}
 
     def close(self) -> None:
         self._closing.set()
@@ -120,6 +125,7 @@ class ServerTls:
                 _LOG.error("the certificates in use are kept: %s", error)
             return
         self._in_use = state
+        self._material = material
         self._valid_until = _end(material)
         self._told = None
         self._warn_at = self._now()

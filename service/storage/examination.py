@@ -42,6 +42,21 @@ def free_bytes(file: Path) -> int:
     return shutil.disk_usage(file.absolute().parent).free
 
 
+def file_sizes(file: Path) -> dict[str, int]:
+    """The bytes of an SQLite database's file ("main") and of the log beside it ("wal")."""
+    log = file.with_name(f"{file.name}-wal")
+    return {
+        part: path.stat().st_size if path.exists() else 0
+        for part, path in (("main", file), ("wal", log))
+    }
+
+
+def postgresql_bytes(connection: Connection) -> int:
+    return int(
+        connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one()
+    )
+
+
 def ask(database: Database) -> Answers:
     """SchemaError where it is no database of ours or of a newer release."""
     schema, needed = migrate.state(database)

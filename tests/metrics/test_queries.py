@@ -90,18 +90,31 @@ def matches(matcher: Any, labels: dict[str, str]) -> bool:
 
 @pytest.fixture(scope="module")
 def scrape(observed: ServerProcess) -> Scrape:
-    address = metrics_address(observed)
+    return with_the_record(observed)
+
+
+@pytest.fixture(scope="module")
+def secured_scrape(secured: ServerProcess) -> Scrape:
+    return with_the_record(secured)
+
+
+def with_the_record(server: ServerProcess) -> Scrape:
+    """Once all is there that is asked for in the background."""
+    address = metrics_address(server)
     wait_until(lambda: Scrape(address).all("tollwire_unrated_cdrs") != [])
+    wait_until(lambda: Scrape(address).all("tollwire_database_bytes") != [])
     return Scrape(address)
 
 
 @pytest.mark.parametrize("where", QUERIES)
-def test_what_a_query_chooses_is_there(scrape: Scrape, where: str) -> None:
+def test_what_a_query_chooses_is_there(scrape: Scrape, secured_scrape: Scrape, where: str) -> None:
     chosen = list(selectors(QUERIES[where]))
     assert chosen, "nothing is chosen"
     for selector in chosen:
         if selector.name not in OWN:
-            series = [labels for labels, _ in scrape.all(selector.name)]
+            series = [
+                labels for page in (scrape, secured_scrape) for labels, _ in page.all(selector.name)
+            ]
             wanted = selector.matchers.matchers
             assert any(all(matches(one, labels) for one in wanted) for labels in series), selector
 
@@ -142,13 +155,13 @@ PROMETHEUS = shutil.which("prometheus", path=f"{ROOT / '.tools' / 'bin'}:/usr/bi
 
 
 class Prometheus:
-    """A Prometheus that scrapes one server each second."""
+    """A Prometheus that scrapes some servers each second."""
 
-    def __init__(self, folder: Path, target: str) -> None:
+    def __init__(self, folder: Path, *targets: str) -> None:
         config = yaml.safe_load(SCRAPES.read_text("utf-8"))
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(ALERTS)]
-        config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
+        config["scrape_configs"][0]["static_configs"] = [{"targets": list(targets)}]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config), "utf-8")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -185,13 +198,15 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def prometheus(
-    observed: ServerProcess, tmp_path_factory: pytest.TempPathFactory
+    observed: ServerProcess, secured: ServerProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
     if PROMETHEUS is None:
         pytest.skip("there is no Prometheus here: .ci/tools prometheus")
-    running = Prometheus(tmp_path_factory.mktemp("prometheus"), metrics_address(observed))
+    folder = tmp_path_factory.mktemp("prometheus")
+    running = Prometheus(folder, metrics_address(observed), metrics_address(secured))
     try:
         wait_until(lambda: running.answers("tollwire_unrated_cdrs") != [])
+        wait_until(lambda: len(running.answers('tollwire_database_bytes{part="wal"}')) == 2)
         with Client(observed.address) as client:
             some_work(client)
         # Twice after the work: what grew since shows, and rates need two samples.
