@@ -249,6 +249,7 @@ def _supervise(settings: Settings) -> None:
         database = opened(settings)
         try:
             wait = _wait_for(database, settings, lambda: not stop.empty(), supervision.waiting)
+            wait.run(database.check_sessions)
             wait.run(partial(migrate.prepare, database))
         finally:
             database.close()

@@ -47,10 +47,10 @@ class DatabasePresence:
             answers = failure is None
             if answers != self.answers:
                 self.answers = answers
-                if answers:
+                if failure is None:
                     _LOG.warning("the database answers again")
                 else:
-                    _LOG.warning("the database is away: %s", failure)
+                    _LOG.warning("the database is away: %s", self._database.explained(failure))
                 tell(answers)
 
     def _ask(self) -> Exception | None:

@@ -36,6 +36,7 @@ from service.storage.postgresql import keeps_sessions, postgresql_engine
 from service.storage.refusals import (
     SESSION_OPTION,
     DatabaseRefused,
+    explained,
     parsed,
     refusals_named,
     where,
@@ -89,6 +90,10 @@ class Database:
     def refusals_named(self) -> AbstractContextManager[None]:
         """Errors of the block that waiting does not mend leave it as DatabaseRefused."""
         return refusals_named(self._url)
+
+    def explained(self, error: BaseException) -> str:
+        """A failure of this database in the words of the log."""
+        return explained(error, self._url)
 
     @contextmanager
     def read(

@@ -180,6 +180,15 @@ def refusal_of(error: BaseException, url: URL, option: str = OPTION) -> Database
     return None
 
 
+def explained(error: BaseException, url: URL) -> str:
+    """A failure in the words of the log: what is refused, or the failure and the driver's words."""
+    refusal = refusal_of(error, url)
+    if refusal is not None:
+        return str(refusal)
+    cause = _driver_error(error)
+    return str(error) if cause is None or cause is error else f"{error} ({_first_line(cause)})"
+
+
 @contextmanager
 def refusals_named(url: URL, option: str = OPTION) -> Iterator[None]:
     """Errors of the block that waiting does not mend leave it as DatabaseRefused."""

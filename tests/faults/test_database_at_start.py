@@ -124,6 +124,33 @@ def guarded(postgres: Postgres) -> Iterator[int]:
                 admin.execute("DROP ROLE nologin_role")
 
 
+def test_a_password_that_changes_under_a_server_is_named_in_its_log(
+    postgres: Postgres, guarded: int
+) -> None:
+    with postgres.connect("postgres") as admin:
+        admin.execute(b"CREATE DATABASE owned OWNER guest")
+    try:
+        url = f"postgresql+psycopg://guest:{PASSWORD}@127.0.0.1:{guarded}/owned"
+        with serve(url) as server:
+            assert server.output.next(), server.errors.rest()
+            with postgres.connect("postgres") as admin:
+                admin.execute(b"ALTER ROLE guest PASSWORD 'another'")
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'owned'"
+                )
+            line = ""
+            while "the database is away" not in line:
+                found = server.errors.next()
+                assert found is not None, "it has ended"
+                line = found
+            assert "the password or the user name is wrong" in line and PASSWORD not in line
+            assert server.terminate() == 0
+    finally:
+        with postgres.connect("postgres") as admin:
+            admin.execute(f"ALTER ROLE guest PASSWORD '{PASSWORD}'".encode())
+            admin.execute(b"DROP DATABASE owned WITH (FORCE)")
+
+
 CASES = {
     "wrong password": (
         "guest:battery-staple@{}/postgres",

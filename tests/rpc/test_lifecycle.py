@@ -220,8 +220,8 @@ def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path, workers: int
         assert server.wait() == 1
         lines = server.errors.rest()
         assert len(lines) == 1, lines
-        assert lines[0].startswith("tollwire: the database's file cannot be opened")
-        assert "unable to open database file" in lines[0]
+        folder = tmp_path / "missing"
+        assert lines[0].startswith(f"tollwire: --database: the folder {folder} does not exist")
 
 
 def test_each_rpc_is_a_line_at_debug_without_any_number(database: Path) -> None:
@@ -334,5 +334,5 @@ def test_a_database_that_cannot_be_upgraded_is_one_line(
         assert upgrade_database(url) == 1
         said = capsys.readouterr()
         assert said.out == ""
-        assert said.err.startswith("tollwire: the database")
+        assert said.err.startswith(("tollwire: the database", "tollwire: --database: the folder"))
         assert said.err.count("\n") == 1
