@@ -163,9 +163,9 @@ class Settings(BaseModel):
         str | None, BeforeValidator(_nothing_for_empty), AfterValidator(_check_session_database)
     ] = Field(
         None,
-        description="The same PostgreSQL database past a connection pooler such as PgBouncer in"
-        " transaction mode, which --database then leads through: for what needs a session of its"
-        " own (LISTEN, migrations). None: no notification is listened to behind a pooler.",
+        description="A second URL of the same PostgreSQL database, if --database leads through a"
+        " connection pooler such as PgBouncer in transaction mode: a direct one, for notifications"
+        " (LISTEN) and migrations. None: behind a pooler, workers poll for changes.",
     )
     workers: int = Field(
         1,
@@ -258,8 +258,8 @@ class Settings(BaseModel):
         300.0,
         ge=0,
         le=31_536_000,
-        description="How long a server that starts waits for a database that does not answer yet;"
-        " 0: for ever. A wrong password, or a database that does not exist, is refused at once.",
+        description="The time that a server waits at its start for a database that does not answer;"
+        " 0: no limit. A wrong password or a database that does not exist ends the start at once.",
     )
     failure_retention_days: int = Field(
         0,
@@ -275,9 +275,9 @@ class Settings(BaseModel):
     )
     backup_record_file: _File = Field(
         None,
-        description="A file whose time of change is when the last backup was finished: tollwire"
-        " backup touches it, the metrics show it. None: FILE.last-backup beside an SQLite database;"
-        " no such metric with PostgreSQL.",
+        description="A file whose modification time is the end of the last backup: tollwire backup"
+        " writes it, and the metrics show it. None: FILE.last-backup beside an SQLite database; no"
+        " such metric with PostgreSQL.",
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
         Field("INFO", description="The lowest level in the log on stderr. DEBUG logs each request.")
