@@ -47,9 +47,6 @@ class Explanations:
 
 
 def _explained(connection: Connection, cdr: Cdr) -> ExplainedCdr:
-    same_call = cdr_lists.same_call(connection, (cdr.call.tenant_id, cdr.call.call_id))
-    ids = [0, *(one for one, _ in same_call), 0]
-    place = ids.index(cdr.id)
     deck = _deck(connection, cdr)
     differences = verification.differences_of(connection, cdr.id)
     named = {difference.field for difference in differences}
@@ -62,8 +59,8 @@ def _explained(connection: Connection, cdr: Cdr) -> ExplainedCdr:
         differences=(*differences, *missing),
         unrated_steps=steps,
         ledger_entries=entries,
-        replaces_cdr_id=ids[place - 1],
-        replaced_by_cdr_id=ids[place + 1],
+        replaces_cdr_id=cdr.replaces_cdr_id,
+        replaced_by_cdr_id=cdr.replaced_by_cdr_id,
     )
 
 

@@ -293,6 +293,9 @@ class Cdr:
     created_at_ns: int
     reversal: Reversal | None = None
     generation: int = 0  # how many CDRs of the call_id were recorded, and reversed, before
+    # CDRs of the same call_id, of the generation before and of the next one; 0: none.
+    replaces_cdr_id: int = 0
+    replaced_by_cdr_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def options() -> set[str]:
 
     def gather(command: click.Command) -> None:
         for parameter in command.params:
-            found.update(parameter.opts)
+            found.update((*parameter.opts, *parameter.secondary_opts))
         for child in getattr(command, "commands", {}).values():
             gather(child)
 

@@ -304,7 +304,9 @@ def _show_cdr(client: Client, cdr: Cdr) -> None:
             ("rate revision", str(cdr.rate_revision)),
             ("upload", str(cdr.upload_id or "")),
             ("recorded", write_time(cdr.created_at)),
+            ("replaces CDR", str(cdr.replaces_cdr_id or "")),
             *_reversal_fields(cdr),
+            ("replaced by CDR", str(cdr.replaced_by_cdr_id or "")),
         ]
     )
 

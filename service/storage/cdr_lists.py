@@ -1,13 +1,13 @@
 """CDRs as they are shown: found by filters, page by page, each with the tenant, the extension,
 the rate and the reversal that belong to it.
 
-A page takes five queries, however many CDRs it has.
+A page takes five queries, however many CDRs it has, and one more for each tenant with corrections.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
@@ -208,6 +208,7 @@ def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
     extensions = _extensions(connection, {row.extension_id for row in rows} - {None})
     rates = _rates(connection, {row.rate_version_id for row in rows} - {None})
     reversals = _reversals(connection, [row.id for row in rows])
+    same_calls = _same_calls(connection, rows, reversals)
     return [
         Cdr(
             id=row.id,
@@ -224,6 +225,8 @@ def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
             created_at_ns=row.created_at_ns,
             reversal=reversals.get(row.id),
             generation=row.generation,
+            replaces_cdr_id=same_calls.get((*_key(row), row.generation - 1), 0),
+            replaced_by_cdr_id=same_calls.get((*_key(row), row.generation + 1), 0),
         )
         for row in rows
     ]
@@ -290,6 +293,30 @@ def _rates(connection: Connection, version_ids: set[int]) -> dict[int, Rate]:
     table = RateVersionRow.__table__
     query = select(table).where(among(connection, table.c.version_id, version_ids))
     return {row.version_id: rate_from_row(row) for row in connection.execute(query)}
+
+
+def _key(row: Any) -> Key:
+    return row.tenant_id, row.call_id
+
+
+def _same_calls(
+    connection: Connection, rows: Sequence[Any], reversed_ids: Container[int]
+) -> dict[tuple[int, str, int], int]:
+    """The ids of the CDRs of those calls that may have several, by tenant_id, call_id and
+    generation. Only a reversed CDR can have a next one."""
+    call_ids: dict[int, set[str]] = {}
+    for row in rows:
+        if row.generation or row.id in reversed_ids:
+            call_ids.setdefault(row.tenant_id, set()).add(row.call_id)
+    table = CdrRow.__table__.c
+    found: dict[tuple[int, str, int], int] = {}
+    for tenant_id, wanted in call_ids.items():
+        query = select(table.id, table.call_id, table.generation).where(
+            table.tenant_id == tenant_id, among(connection, table.call_id, wanted)
+        )
+        for cdr_id, call_id, generation in connection.execute(query):
+            found[tenant_id, call_id, generation] = cdr_id
+    return found
 
 
 def _reversals(connection: Connection, cdr_ids: Sequence[int]) -> dict[int, Reversal]:

@@ -516,6 +516,38 @@ def test_what_is_exported_can_be_uploaded(
     assert (done["created"], done["duplicates"]) == ("0", "4"), done
 
 
+@pytest.mark.parametrize(("name", "options"), [("c.csv", ()), ("c.jsonl", ("--json",))])
+def test_a_month_is_corrected(
+    run: Run, tenant: str, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    """Exported, taken back, corrected, and uploaded again under the same call_ids."""
+    path = tmp_path / "calls.csv"
+    path.write_text(CALLS)
+    run("cdrs", "upload", str(path), "--tenant", tenant, exit_code=1)
+    before = {one["call_id"]: one for one in as_json_lines(run, "cdrs", "list", "--tenant", tenant)}
+    exported = tmp_path / name
+    run("cdrs", "export", "--tenant", tenant, "-o", str(exported), *options)
+    exported.write_text(exported.read_text().replace("447911123456", "442079460000"))
+    run("cdrs", "reverse", "--tenant", tenant, "--reason", "wrong numbers")
+    done = as_json(run, "cdrs", "upload", str(exported))
+    assert (done["created"], done["duplicates"]) == (str(len(before)), "0"), done
+    listed = as_json_lines(run, "cdrs", "list", "--tenant", tenant, "--not-reversed")
+    after = {one["call_id"]: one for one in listed}
+    assert {n: one["replaces_cdr_id"] for n, one in after.items()} == {
+        n: one["id"] for n, one in before.items()
+    }
+    assert (before["b"]["cost"], after["b"]["cost"]) == ("0.1650", "0.0220")
+    old, new = before["b"]["id"], after["b"]["id"]
+    assert re.search(rf"^replaced by CDR +{new}$", run("cdrs", "show", old), re.MULTILINE)
+    assert f"recorded again: replaces the reversed CDR {old}" in run(
+        "cdrs", "show", new, "--explain"
+    )
+    header, row = run("usage", "--tenant", tenant).splitlines()
+    shown = dict(zip(re.split(r"  +", header.strip()), re.split(r"  +", row.strip()), strict=True))
+    assert (shown["calls"], shown["calls as billed"], shown["calls reversed"]) == ("4", "8", "4")
+    assert (shown["cost"], shown["cost as billed"]) == ("0.0260", "0.1950")
+
+
 def test_what_cdrs_reverse_refuses(run: Run, tenant: str, tmp_path: Path) -> None:
     why = ("--reason", "wrong price")
     bad = tmp_path / "ids"

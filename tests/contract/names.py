@@ -123,7 +123,7 @@ MESSAGES = {
     "RatedCall": "call_id status unrated_reason bill_seconds cost rate_id matched_prefix"
     " destination cost_per_minute billing_increment rate_revision",
     "Cdr": f"id {_CALL} tenant extension status unrated_reason bill_seconds cost rate"
-    " rate_revision upload_id created_at reversal",
+    " rate_revision upload_id created_at reversal generation replaces_cdr_id replaced_by_cdr_id",
     "Reversal": "id cdr cost reason requested_by created_at",
     "ReversedCost": "currency cdrs cost unrated",
     "ImportError": "index field message",

@@ -112,7 +112,7 @@ def test_every_field_of_the_message_is_filled() -> None:
     """So that a field added to the proto is not forgotten here."""
     record = Cdr(
         1, CALL, Tenant(id=7), Extension(id=8), RatingStatus.UNRATED, UnratedReason.BLOCKED,
-        1, 1, RATE, 5, 6, 7, Reversal(1, ReversalRequest("why", "who"), -1, 8), 1,
+        1, 1, RATE, 5, 6, 7, Reversal(1, ReversalRequest("why", "who"), -1, 8), 1, 2, 3,
     )  # fmt: skip
     filled = {field.name for field, _ in cdrs.cdr(record).ListFields()}
     assert filled == set(types_pb2.Cdr.DESCRIPTOR.fields_by_name)
@@ -147,6 +147,7 @@ def longest() -> Cdr:
             -MAX_COST_E8,
             most,
         ),
+        *(2**31 - 1, most, most),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import InvalidInput, NotFound, Reason
 from service.explanations import Explanations
-from service.model import Direction, ReversalRequest, Rounding, UnratedReason
+from service.model import CdrFilter, Direction, ReversalRequest, Rounding, UnratedReason
 from service.record_model import ExplainedCdr, LedgerEntryKind
 from service.request import Caller, Request, Role, Scope, handling
 from service.storage.engine import Database
@@ -88,6 +88,34 @@ def test_one_that_was_priced_late_and_reversed(world: World, payer: int) -> None
     assert found.cdr.reversal is not None
     assert found.ledger_entries[2].row_id == found.cdr.reversal.id
     assert len({entry.hash for entry in found.ledger_entries}) == 3
+
+
+def test_old_and_new_are_linked(world: World, payer: int) -> None:
+    """A call that is reversed and recorded again, twice, with other content each time."""
+    world.rate(payer, "44", 200, 6)
+    found = []
+    for seconds in (7, 60, 90):
+        found.append(world.cdrs.create(call(payer, seconds=seconds, call_id="a")).id)
+        if len(found) < 3:
+            world.reversals.reverse_cdr(found[-1], WHY)
+    world.cdrs.create(call(payer, call_id="b"))
+    other = world.tenant()
+    world.reversals.reverse_cdr(world.cdrs.create(call(other, call_id="a")).id, WHY)
+    first, second, third = found
+    links = dict.fromkeys((first, second, third), (0, 0))
+    links |= {first: (0, second), second: (first, third), third: (second, 0)}
+    for cdr_id, expected in links.items():
+        explained = explain(world, cdr_id)
+        assert (explained.replaces_cdr_id, explained.replaced_by_cdr_id) == expected
+        shown = world.cdrs.get(cdr_id)
+        assert (shown.replaces_cdr_id, shown.replaced_by_cdr_id) == expected
+    listed = world.cdrs.list(CdrFilter(), 0, "").items
+    assert {one.id: (one.replaces_cdr_id, one.replaced_by_cdr_id) for one in listed} == (
+        dict.fromkeys((one.id for one in listed), (0, 0)) | links
+    )
+    assert explain(world, 0, payer, "a").cdr.id == third
+    world.reversals.reverse_cdr(third, WHY)
+    assert explain(world, 0, payer, "a").cdr.id == third
 
 
 @pytest.mark.parametrize(

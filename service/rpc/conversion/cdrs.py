@@ -149,6 +149,8 @@ def cdr(record: Cdr) -> types_pb2.Cdr:
         matched_prefix="" if record.rate is None else record.rate.prefix,
         reversal=None if record.reversal is None else reversal(record.reversal, decimals),
         generation=record.generation,
+        replaces_cdr_id=record.replaces_cdr_id,
+        replaced_by_cdr_id=record.replaced_by_cdr_id,
     )
 
 
