@@ -9,38 +9,40 @@ from service.record_model import ChunkResult, Upload
 
 
 def of_chunk(result: ChunkResult) -> list[str]:
-    if result.duplicates_of_reversed:
-        reversed_calls = (
-            f"{_calls(result.duplicates_of_reversed)} of this chunk settled before and reversed"
-            " since: nothing is billed for them; send them in a new upload to record them again"
-        )
-        return [reversed_calls, *_common(result)]
-    return list(_common(result))
+    return [*_reversed_since(result.duplicates_of_reversed), *_common(result)]
 
 
 def of_upload(upload: Upload) -> list[str]:
-    if upload.reversed:
-        reversed_calls = (
-            f"{_calls(upload.reversed)} of this upload reversed: nothing is billed for them unless"
-            " another upload or CreateCdr records them again"
+    return [*_reversed_now(upload.reversed), *_common(upload)]
+
+
+def _reversed_since(count: int) -> Iterator[str]:
+    if count:
+        calls = _number(count, "call of this chunk was", "calls of this chunk were")
+        yield (
+            f"{calls} settled before and reversed since: nothing is billed for them; send them in a"
+            " new upload to record them again"
         )
-        return [reversed_calls, *_common(upload)]
-    return list(_common(upload))
+
+
+def _reversed_now(count: int) -> Iterator[str]:
+    if count:
+        cdrs = _number(count, "CDR of this upload is", "CDRs of this upload are")
+        yield f"{cdrs} reversed: nothing is billed for them"
 
 
 def _common(counts: ChunkResult | Upload) -> Iterator[str]:
     if counts.recorded_again:
-        yield (
-            f"{_calls(counts.recorded_again)} recorded again: each follows a reversed CDR of the"
-            " same call_id"
-        )
+        calls = _number(counts.recorded_again, "call was", "calls were")
+        yield f"{calls} recorded again: the CDR with the same call_id before is reversed"
     if counts.derived_duplicates:
+        calls = _number(counts.derived_duplicates, "call was", "calls were")
         yield (
-            f"{_calls(counts.derived_duplicates)} without a call_id not recorded, because the"
-            " content equals that of a recorded call: the same record sent twice, or another call;"
-            " Call.occurrence tells such calls apart"
+            f"{calls} not recorded because the content equals that of a recorded call and there is"
+            " no call_id: either the same record was sent twice, or another call has equal content,"
+            " which Call.occurrence tells apart"
         )
 
 
-def _calls(count: int) -> str:
-    return "1 call was" if count == 1 else f"{count} calls were"
+def _number(count: int, one: str, several: str) -> str:
+    return f"1 {one}" if count == 1 else f"{count:,} {several}"

@@ -186,7 +186,7 @@ def test_uploads_cannot_be_truncated_with_their_chunks(attacker: Attacker) -> No
 
 
 _UNIQUE: dict[str, list[tuple[str, ...]]] = {
-    "cdrs": [("id",), ("tenant_id", "call_id")],
+    "cdrs": [("id",), ("tenant_id", "call_id", "generation")],
     "rate_versions": [
         ("version_id",),
         ("rate_id",),
