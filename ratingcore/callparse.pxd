@@ -22,6 +22,11 @@ cdef enum:
     TAG_ENDED_AT = 9 << 3 | 2
     TAG_CALL_ID = 10 << 3 | 2
     TAG_OCCURRENCE = 11 << 3 | 0
+    TAG_UNREADABLE = 12 << 3 | 2
+    TAG_UNREADABLE_LINE = 1 << 3 | 0     # UnreadableRecord
+    TAG_UNREADABLE_TEXT = 2 << 3 | 2
+    TAG_UNREADABLE_HEADER = 3 << 3 | 2
+    TAG_UNREADABLE_MESSAGE = 4 << 3 | 2
     TAG_SECONDS = 1 << 3 | 0             # google.protobuf.Timestamp
     TAG_NANOS = 2 << 3 | 0
 
@@ -59,6 +64,7 @@ cdef struct wire_call_t:
     int32_t disposition
     int32_t occurrence      # among calls of equal content without a call_id
     uint8_t has_duration    # 1: duration_seconds was there
+    uint8_t is_unreadable   # 1: the field unreadable was there; what it holds is not kept
     uint8_t had_nul         # 1: a text holds a NUL, or one did that came again later
 
 

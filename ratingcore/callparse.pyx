@@ -142,6 +142,34 @@ cdef const uint8_t* read_stamp(
     return after
 
 
+cdef const uint8_t* _unreadable(const uint8_t* at, const uint8_t* end, int depth) noexcept nogil:
+    """An UnreadableRecord: only whether it is well-formed."""
+    cdef text_t message, text
+    cdef const uint8_t* after = read_bytes(at, end, &message)
+    cdef int64_t line
+    cdef uint32_t tag
+    if after == NULL or depth <= 0:
+        return NULL
+    at = message.data
+    while at < after:
+        at = read_uint32(at, after, &tag)
+        if at == NULL or tag >> 3 == 0:
+            return NULL
+        if tag == TAG_UNREADABLE_LINE:
+            at = read_int64(at, after, &line)
+        elif tag == TAG_UNREADABLE_TEXT or tag == TAG_UNREADABLE_HEADER:
+            at = read_bytes(at, after, &text)
+        elif tag == TAG_UNREADABLE_MESSAGE:
+            at = read_bytes(at, after, &text)
+            if at != NULL and not is_utf8(text.data, text.size):
+                return NULL
+        else:
+            at = skip_field(at, after, tag, depth)
+        if at == NULL:
+            return NULL
+    return after
+
+
 cdef const uint8_t* _parse_in_any_order(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil:
@@ -174,6 +202,9 @@ cdef const uint8_t* _parse_in_any_order(
             at = _text(at, end, &call.call_id, call)
         elif tag == TAG_OCCURRENCE:
             at = read_int32(at, end, &call.occurrence)
+        elif tag == TAG_UNREADABLE:
+            at = _unreadable(at, end, depth - 1)
+            call.is_unreadable = 1
         elif tag >> 3 == 0:
             return NULL
         else:
@@ -232,6 +263,7 @@ def parse_calls(bytes request not None):
             _stamp_value(&call.ended_at),
             call.call_id.data[:call.call_id.size],
             call.occurrence,
+            bool(call.is_unreadable),
         ))
     return calls
 
@@ -250,4 +282,5 @@ def call_tags():
         "ended_at": TAG_ENDED_AT,
         "call_id": TAG_CALL_ID,
         "occurrence": TAG_OCCURRENCE,
+        "unreadable": TAG_UNREADABLE,
     }

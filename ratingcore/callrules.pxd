@@ -78,6 +78,7 @@ cdef inline bint obeys_rules(wire_call_t* call, int64_t now_ns, times_t* times) 
         or not is_within(&call.caller_number, MAX_NUMBER_CHARS)
         or not is_within(&call.destination_number, MAX_NUMBER_CHARS)
         or not is_within(&call.call_id, MAX_CALL_ID_CHARS)
+        or unlikely(call.is_unreadable)
         or unlikely(call.occurrence != 0) and (
             call.occurrence < 0 or call.occurrence > 1 and call.call_id.size > 0
         )

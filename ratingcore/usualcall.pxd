@@ -90,6 +90,7 @@ cdef inline void clear_call(wire_call_t* call) noexcept nogil:
     call.disposition = 0
     call.occurrence = 0
     call.has_duration = 0
+    call.is_unreadable = 0
     call.had_nul = 0
 
 

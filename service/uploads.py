@@ -51,6 +51,7 @@ FAILURE_REASONS = (
     Reason.EXTENSION_NOT_FOUND,
     Reason.COST_OVERFLOW,
     Reason.CDR_CONFLICT,
+    Reason.UNREADABLE_RECORD,
 )
 
 

@@ -30,8 +30,8 @@ def by_core(request: bytes) -> list[tuple[object, ...]] | None:
 
 
 # The tags of Call, in the wire types that they have there.
-TAGS = [8, 16, 26, 34, 40, 48, 56, 66, 74, 82, 88]
-NESTED = {66, 74}
+TAGS = [8, 16, 26, 34, 40, 48, 56, 66, 74, 82, 88, 98]
+NESTED = {66, 74, 98}
 FIELDS = field_bytes(TAGS, NESTED)
 CALLS = message_bytes(TAGS, NESTED)
 REQUESTS = st.lists(CALLS.map(framed) | FIELDS, max_size=3).map(b"".join)

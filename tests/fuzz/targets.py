@@ -133,6 +133,7 @@ def fields_of(call: types_pb2.Call) -> tuple[object, ...]:
         stamp("ended_at"),
         call.call_id.encode(),
         call.occurrence,
+        call.HasField("unreadable"),
     )
 
 
@@ -178,6 +179,10 @@ _CALL: Values = {
     "nanos": [0, 0, 0, 1, 999_999_999],
     "call_id": [b"", b"a", b"0123456789abcdef", "é".encode() * 100],
     "occurrence": [0, 1, 1, 2, 2**31 - 1],
+    "line": [0, 11],
+    "text": [b"", b"1,2", b"\xff\0"],
+    "header": [b"", b"call_id"],
+    "message": [b"", b"not CSV"],
     "explain": [1],
     "min_rate_revision": [0, 1, 300, 900],
 }
@@ -193,7 +198,7 @@ _ODD: Values = {
     "occurrence": [2**31, 2**64 - 1],
     "min_rate_revision": [2**63 - 1, 2**64 - 1],
 }
-_RARE = frozenset({"ended_at", "occurrence"})
+_RARE = frozenset({"ended_at", "occurrence", "unreadable"})
 _CALLS = Grammar(pb.StreamRateCallsRequest.DESCRIPTOR, _CALL, _ODD, _RARE)
 _CHUNKS = Grammar(cdr_pb.UploadCdrsRequest.DESCRIPTOR, _CALL, _ODD, _RARE)
 _LONE = Grammar(

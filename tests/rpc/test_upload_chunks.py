@@ -63,6 +63,7 @@ STAMPS = st.none() | st.builds(
         ended_at=STAMPS,
         call_id=CALL_IDS,
         occurrence=st.sampled_from([0, 0, 1, 2, 2**31 - 1, -1]),
+        unreadable=st.sampled_from([None, None, None, types_pb2.UnreadableRecord(line=2)]),
     )
 )
 def test_the_same_breaks_the_rules(call: types_pb2.Call) -> None:

@@ -25,6 +25,9 @@ def by_library(request_bytes: bytes) -> Read | None:
         stated = request.control_totals
         totals = ControlTotals(stated.calls, stated.duration_seconds)
     read = calls.read_calls(request.calls, now_ns=None)
+    for at, call in enumerate(request.calls):
+        if call.HasField("unreadable"):
+            read[at] = calls.bad_call(call.SerializeToString())
     return request.upload_id, request.offset, read, totals
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.calls import check_call, resolve_duration
-from service.errors import FieldViolation, invalid_field
+from service.errors import FieldViolation, Reason, invalid_field
 from service.model import (
     MAX_BATCH_CALLS,
     MAX_CALL_ID_CHARS,
@@ -31,6 +31,8 @@ from tollwire.v1 import types_pb2
 # Of an explanation in an error's details.
 MAX_CONSIDERED = 50
 MAX_STEP_CHARS = 60
+
+MAX_UNREADABLE_MESSAGE_CHARS = 1_000
 
 UNEXPLAINED = "the record breaks a rule of which this server cannot say which one it is"
 _DIRECTIONS = fields.members(Direction)
@@ -77,6 +79,8 @@ def bad_call(data: bytes) -> BadCall:
     the same: a record that is kept as it was sent is safer than a chunk that fails.
     """
     message = types_pb2.Call.FromString(data)
+    if message.HasField("unreadable"):
+        return _unreadable(message)
     _, found = read_call(message, now_ns=None)
     return _bad(message, found or [FieldViolation("", UNEXPLAINED)])
 
@@ -90,6 +94,18 @@ def _bad(message: types_pb2.Call, found: Sequence[FieldViolation]) -> BadCall:
         field=first.field,
         message=first.description,
         call_id=call_id,
+        duration_seconds=_usable_seconds(message),
+    )
+
+
+def _unreadable(message: types_pb2.Call) -> BadCall:
+    """A record that its sender could not read."""
+    record = message.unreadable
+    said = record.message[:MAX_UNREADABLE_MESSAGE_CHARS] or "the sender could not read the record"
+    return BadCall(
+        field="",
+        message=f"line {record.line}: {said}" if record.line > 0 else said,
+        reason=Reason.UNREADABLE_RECORD,
         duration_seconds=_usable_seconds(message),
     )
 
@@ -117,6 +133,8 @@ def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequen
     """The call and what is wrong with it, by paths from the call itself. Where anything is wrong
     the call is not to be used. ``now_ns`` stands in for a missing started_at; None: required."""
     wrong = Wrong()
+    if message.HasField("unreadable"):
+        wrong.add("unreadable", "is only for calls of UploadCdrs; leave it unset")
     direction = _DIRECTIONS.get(message.direction)
     if direction is None:
         direction = fields.enum(
