@@ -16,7 +16,7 @@ from google.protobuf.json_format import Parse, ParseDict, ParseError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.cli.csv_file import CsvFile
-from service.cli.lines import BadLine, read_lines
+from service.cli.lines import BadLine, Lines
 from service.cli.values import DIRECTION, DISPOSITION, read_enum, read_integer, read_time
 from tollwire.v1.types_pb2 import Call, Cdr
 
@@ -31,6 +31,7 @@ OPTIONAL = (
     "duration_seconds",
     "ended_at",
     "call_id",
+    "occurrence",
 )
 
 # What a file of CDRs has besides, as "cdrs export" writes it: it is not read.
@@ -81,7 +82,6 @@ class CallFile:
         self, stream: BinaryIO, format_name: str, tenant_id: int, *, multiline: bool = False
     ) -> None:
         self._tenant_id = tenant_id
-        self._stream = stream
         self._rows: CsvFile | None = None
         self.header = b""
         self.ignored: list[str] = []
@@ -90,11 +90,19 @@ class CallFile:
             self._rows = CsvFile(stream, *columns, ignored=CDR_COLUMNS, multiline=multiline)
             self.header = self._rows.header
             self.ignored = self._rows.ignored
+            self._lines = self._rows.lines
+        else:
+            self._lines = Lines(stream)
+
+    @property
+    def line_count(self) -> int:
+        """The lines that were read so far."""
+        return self._lines.count
 
     def __iter__(self) -> Iterator[Record]:
         if self._rows is not None:
             return _csv_calls(self._rows, self._tenant_id)
-        return _json_calls(self._stream, self._tenant_id)
+        return _json_calls(self._lines, self._tenant_id)
 
 
 def _csv_calls(rows: CsvFile, tenant_id: int) -> Iterator[Record]:
@@ -130,6 +138,7 @@ def _readers() -> dict[str, Callable[[str], Any]]:
         "started_at": read_time,
         "ended_at": _read_end,
         "call_id": str,
+        "occurrence": lambda text: read_integer(text, 32),
     }
 
 
@@ -151,8 +160,8 @@ def _remembering(enum: EnumDescriptor) -> Callable[[str], int]:
     return read
 
 
-def _json_calls(stream: BinaryIO, tenant_id: int) -> Iterator[Record]:
-    for number, line, wrong in read_lines(stream):
+def _json_calls(lines: Lines, tenant_id: int) -> Iterator[Record]:
+    for number, line, wrong in lines:
         if line and not line.isspace():
             call = wrong or _parse_call(line, tenant_id)
             yield number, BadLine(call, line) if isinstance(call, str) else call

@@ -15,9 +15,10 @@ import click
 import grpc
 from rich.progress import Progress, TaskID
 
-from service.cli.call_files import CSV, JSON_LINES, CallFile, Record, format_of
+from service.cli.call_files import CSV, JSON_LINES, CallFile, format_of
 from service.cli.connection import Client, connected
 from service.cli.control_totals import Tally
+from service.cli.failed_records import UNREADABLE
 from service.cli.failures import (
     INTERRUPTED,
     REFUSED,
@@ -29,6 +30,7 @@ from service.cli.failures import (
 from service.cli.files import multiline_option
 from service.cli.interrupts import Interrupts
 from service.cli.lines import BadFile, BadLine
+from service.cli.occurrences import Occurrences
 from service.cli.output import (
     byte_progress,
     json_document,
@@ -37,6 +39,7 @@ from service.cli.output import (
     print_fields,
     printable,
 )
+from service.cli.tables import grouped
 from service.cli.upload import (
     DEFAULT_CHUNK_CALLS,
     DEFAULT_RETRIES,
@@ -53,7 +56,7 @@ from tollwire.v1.cdr_service_pb2 import (
     UploadCdrsResponse,
     UploadFailure,
 )
-from tollwire.v1.types_pb2 import Call
+from tollwire.v1.types_pb2 import Call, UnreadableRecord
 
 SHOWN_PROBLEMS = 10
 KEPT_PROBLEMS = 1_000
@@ -62,21 +65,22 @@ KEPT_PROBLEMS = 1_000
 @dataclass(slots=True)
 class Report:
     """What went wrong with single records: counts of all, the first ones in full.
-
-    ``unreadable`` records were never sent: the upload's own counts and offsets know nothing of
-    them.
-    """
+    ``already_settled`` and ``duplicates_of_reversed`` add up what the chunks were answered."""
 
     everything: TextIO | None  # a file for all of them, as JSON lines
-    unreadable: int = 0
+    already_settled: int = 0
+    duplicates_of_reversed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     first: list[dict[str, Any]] = field(default_factory=list)
 
-    def cannot_read(self, line: int, message: str) -> None:
-        self.unreadable += 1
-        self._add({"line": line, "reason": "UNREADABLE", "message": message})
+    @property
+    def unreadable(self) -> int:
+        """Those of the rejected records that could not be read from the file."""
+        return self.reasons[UNREADABLE]
 
     def settled(self, chunk: Chunk, response: UploadCdrsResponse) -> None:
+        self.already_settled += response.already_settled
+        self.duplicates_of_reversed += response.duplicates_of_reversed
         for failure in response.failures:
             self.failed(chunk.lines[failure.index - chunk.offset], failure)
 
@@ -87,7 +91,7 @@ class Report:
                 "index": str(failure.index),
                 "call_id": failure.call_id,
                 "reason": failure.reason,
-                "message": failure.message,
+                "message": failure.message.removeprefix(f"line {line}: "),
             }
         )
 
@@ -135,6 +139,12 @@ class Report:
     "--no-resume", is_flag=True, help="Start a new upload, even if the last run was interrupted."
 )
 @click.option(
+    "--occurrence",
+    is_flag=True,
+    help="Equal records without a call_id are distinct calls, numbered as they follow each other"
+    " in the file. Without it they count as one call sent twice.",
+)
+@click.option(
     "--failures",
     type=click.File("w", encoding="utf-8", lazy=False),
     help="Write each record that was not stored, and the reason, to this file, as JSON lines.",
@@ -149,6 +159,7 @@ def upload_cdrs(
     chunk: int,
     window: int,
     retries: int,
+    occurrence: bool,
     upload_id: int | None,
     no_resume: bool,
     failures: TextIO | None,
@@ -156,10 +167,10 @@ def upload_cdrs(
     """Upload a file of calls ("-": standard input), rate them and record them.
 
     CSV with Call's field names in the header, or JSON lines. A line is a record, and a bad one
-    stops no other. A gzip file is read as it is. A broken
-    connection is resumed; so is a run that was killed, by the same command again. A record that is
-    sent twice is there once. In the end the server must have as many records as the file has, and
-    of the same duration.
+    stops no other. A gzip file is read as it is. A broken connection is resumed; so is a run that
+    was killed, by the same command again. A record that is sent twice is there once. In the end the
+    server must have as many records as the file has, and of the same duration. A record that cannot
+    be read counts as well: the server keeps its line.
     """
     format_name = format_name or format_of(file)
     if format_name is None:
@@ -167,7 +178,7 @@ def upload_cdrs(
     state = None
     if file != "-":
         reading: dict[str, str | int] = {"format": format_name, "tenant_id": tenant_id or 0}
-        reading["multiline"] = multiline
+        reading |= {"multiline": multiline, "occurrence": occurrence}
         state = UploadState.of(Path(file), client.server, reading)
     report = Report(failures)
     with (
@@ -196,14 +207,15 @@ def upload_cdrs(
         upload = Upload(client, upload_id or 0, settled, broken, window, retries)
         settled_before = _begin(upload, state, no_resume)
         tally = Tally()
-        calls = tally.count(_readable(iter(records), report))
+        calls = tally.count(_calls(records, Occurrences() if occurrence else None))
         with _says_how_to_resume(client, upload, state):
             _pass_by(calls, settled_before, upload, report)
             upload.send(chunked(calls, chunk, settled_before), tally.totals)
             totals = upload.final_state()
     if state is not None:
         state.remove()
-    _show_report(client, totals, report)
+    counted = (records.line_count, tally.totals().calls)
+    _show_report(client, totals, report, counted, occurrence)
 
 
 def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
@@ -228,11 +240,17 @@ def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
     return 0
 
 
-def _readable(records: Iterator[Record], report: Report) -> Iterator[tuple[int, Call]]:
+def _calls(records: CallFile, occurrences: Occurrences | None) -> Iterator[tuple[int, Call]]:
+    """What is sent for each record: a record that cannot be read keeps its place."""
     for line, call in records:
         if isinstance(call, BadLine):
-            report.cannot_read(line, call.message)
+            record = UnreadableRecord(
+                line=line, text=call.content, header=records.header, message=call.message
+            )
+            yield line, Call(unreadable=record)
         else:
+            if occurrences is not None:
+                occurrences.number(call)
             yield line, call
 
 
@@ -293,23 +311,53 @@ def _says_how_to_resume(
         raise Failure(message, INTERRUPTED) from None
 
 
-def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> None:
-    not_stored = totals.conflicts + totals.rejected + report.unreadable
+def _show_report(
+    client: Client,
+    totals: GetUploadResponse,
+    report: Report,
+    file_counts: tuple[int, int],
+    numbered: bool,
+) -> None:
+    """One set of numbers, as a table and as JSON: what the file has, what the server settled, and
+    what became of it. ``file_counts``: lines and records of the file."""
+    line_count, record_count = file_counts
     if client.as_json:
         document = json_document(totals)
-        document["unreadable"] = str(report.unreadable)
-        document["failures"] = report.first
+        document |= {
+            "lines": str(line_count),
+            "records": str(record_count),
+            "settled": str(totals.committed_offset),
+            "unreadable": str(report.unreadable),
+            "already_settled": str(report.already_settled),
+            "duplicates_of_reversed": str(report.duplicates_of_reversed),
+            "failures": report.first,
+        }
         print_document(document)
     else:
         print_fields(
             [
                 ("upload", str(totals.upload_id)),
-                ("created", str(totals.created)),
-                ("duplicates", str(totals.duplicates)),
-                ("conflicts", str(totals.conflicts)),
-                ("rejected", str(totals.rejected + report.unreadable)),
-                ("unrated", str(totals.unrated)),
-                ("seconds", str(totals.duration_seconds)),
+                ("lines", grouped(line_count)),
+                ("records", grouped(record_count)),
+                ("settled", grouped(totals.committed_offset)),
+                ("created", grouped(totals.created)),
+                ("duplicates", grouped(totals.duplicates)),
+                ("conflicts", grouped(totals.conflicts)),
+                ("rejected", grouped(totals.rejected)),
+                ("unrated", grouped(totals.unrated)),
+                ("seconds", grouped(totals.duration_seconds)),
+                *(
+                    (name, grouped(count))
+                    for name, count in (
+                        ("unreadable", report.unreadable),
+                        ("already settled", report.already_settled),
+                        ("recorded again", totals.recorded_again),
+                        ("duplicates of reversed", report.duplicates_of_reversed),
+                        ("derived call ids", totals.derived_call_ids),
+                        ("derived duplicates", totals.derived_duplicates),
+                    )
+                    if count
+                ),
             ]
         )
         for problem in report.first[:SHOWN_PROBLEMS]:
@@ -319,6 +367,7 @@ def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> N
         if unshown > 0:
             counts = ", ".join(f"{n:,} {reason}" for reason, n in report.reasons.most_common())
             click.echo(f"and {unshown:,} more ({counts}); --failures FILE writes them all")
+    _warn(totals, numbered)
     if totals.HasField("control_totals_match") and not totals.control_totals_match:
         sent = totals.control_totals
         raise Failure(
@@ -327,6 +376,19 @@ def _show_report(client: Client, totals: GetUploadResponse, report: Report) -> N
             " is it of another file?",
             REFUSED,
         )
+    not_stored = totals.conflicts + totals.rejected
     if not_stored:
         were = "record was" if not_stored == 1 else "records were"
         raise Failure(f"{not_stored:,} {were} not stored", REFUSED)
+
+
+def _warn(totals: GetUploadResponse, numbered: bool) -> None:
+    """What bills nothing, or replaces a bill, although the upload succeeded. ``numbered``: equal
+    records were numbered."""
+    for warning in totals.warnings:
+        note(f"warning: {warning}")
+    if totals.derived_duplicates and not numbered:
+        note(
+            "if equal records are distinct calls, upload the file with --occurrence: it numbers"
+            " them"
+        )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from service.cli.connection import Client, connected
 from service.cli.control_totals import is_time
+from service.cli.failed_records import (
+    UNREADABLE,
+    of_csv,
+    write_csv,
+    write_json_lines,
+    write_unreadable_csv,
+)
 from service.cli.files import export
 from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import note, print_fields, print_json, print_json_lines
+from service.cli.output import note, print_fields, print_json
 from service.cli.tables import exact, grouped, number, text, time
 from service.cli.values import ID, write_time
 from tollwire.v1.cdr_service_pb2 import (
@@ -22,7 +30,6 @@ from tollwire.v1.cdr_service_pb2 import (
     ListUploadFailuresRequest,
     ListUploadsRequest,
 )
-from tollwire.v1.types_pb2 import Call
 
 UPLOAD_COLUMNS = (
     number("upload", lambda u: str(u.upload_id)),
@@ -96,7 +103,7 @@ FAILURE_COLUMNS = (
     number("index", lambda f: grouped(f.index)),
     exact("reason", lambda f: f.reason),
     exact("call-id", lambda f: f.call_id, 3),
-    number("tenant", lambda f: str(f.call.tenant_id), 5),
+    number("tenant", lambda f: str(f.call.tenant_id or ""), 5),
     time(
         "started",
         lambda f: write_time(f.call.started_at) if f.call.HasField("started_at") else "",
@@ -114,7 +121,8 @@ FAILURE_COLUMNS = (
     "--output",
     "-o",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write all of these calls to this file, as JSON lines.",
+    help="Write all of these records to this file: as CSV if its name ends in"
+    " .csv, else as JSON lines.",
 )
 @table_options(FAILURE_COLUMNS)
 @limit_option
@@ -124,28 +132,42 @@ def list_failures(
 ) -> None:
     """List the records of an upload that were not stored, with their reasons.
 
-    The file of --output can be corrected and uploaded again.
+    The file of --output can be corrected and uploaded again. Records of a CSV file that could not be
+    read are written as they were: to FILE where it is a CSV file, else to another file beside it,
+    whose name ends in .csv.
     """
+    wanted = reason.upper().replace("-", "_")
 
-    def fetch(size: int, token: str) -> tuple[Any, str]:
+    def fetch(size: int, token: str, only: str = wanted) -> tuple[Any, str]:
         request = ListUploadFailuresRequest(
-            upload_id=upload_id,
-            reason=reason.upper().replace("-", "_"),
-            page_size=size,
-            page_token=token,
+            upload_id=upload_id, reason=only, page_size=size, page_token=token
         )
         answer = client.cdrs.ListUploadFailures(request, timeout=client.timeout)
         return [_writable(one) for one in answer.failures], answer.next_page_token
 
     if output is not None:
-
-        def write(out: TextIO) -> int:
-            calls: Iterator[Call] = (one.call for one in Listing(fetch, 0))
-            return print_json_lines(calls, out)
-
-        export(write, output)
+        unreadable: list[FailedRecord] = []
+        if wanted in ("", UNREADABLE):
+            unreadable = list(Listing(partial(fetch, only=UNREADABLE), 1))
+        _write_failures(lambda: iter(Listing(fetch, 0)), unreadable, output)
         return
     print_listing(client, Listing(fetch, limit), FAILURE_COLUMNS, "no failed records")
+
+
+def _write_failures(
+    records: Callable[[], Iterator[FailedRecord]], unreadable: list[FailedRecord], output: Path
+) -> None:
+    """``records`` begins a listing of all; ``unreadable`` has the first that could not be read, if
+    there is one."""
+    header = unreadable[0].call.unreadable.header if unreadable else b""
+    if output.suffix.lower() == ".csv":
+        export(lambda out: write_csv(records(), header, out), output)
+        return
+    export(lambda out: write_json_lines(records(), out), output)
+    if unreadable:
+        beside = output.with_suffix(".unreadable.csv")
+        if any(map(of_csv, records())):
+            export(lambda out: write_unreadable_csv(records(), out), beside)
 
 
 def _writable(failed: FailedRecord) -> FailedRecord:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TextIO
 
-from service.cli.lines import MAX_LINE_BYTES, BadFile, Line, read_lines
+from service.cli.lines import MAX_LINE_BYTES, BadFile, Line, Lines
 from service.cli.output import note
 
 # The line that a record starts on, its bytes, and its fields or why it cannot be read.
@@ -29,7 +29,8 @@ class CsvFile:
     """The rows of a CSV file: the line it starts on, its bytes without the line end, and its
     fields in the order of ``columns`` or a sentence that says why it cannot be read. Blank lines
     are no rows. ``header`` is the header as it stands in the file. ``ignored`` are columns that may
-    be there and that nobody reads; afterwards those of them that are there."""
+    be there and that nobody reads; afterwards those of them that are there. ``lines`` counts the
+    lines."""
 
     def __init__(
         self,
@@ -40,7 +41,8 @@ class CsvFile:
         ignored: Sequence[str] = (),
         multiline: bool = False,
     ) -> None:
-        self._rows = _multiline_rows(stream) if multiline else _rows(stream)
+        self.lines = Lines(stream, keep_ends=multiline)
+        self._rows = _multiline_rows(self.lines) if multiline else _rows(self.lines)
         number, self.header, fields = next(self._rows, (1, b"", []))
         if isinstance(fields, str):
             raise BadFile(f"line {number}: the header cannot be read: {fields}")
@@ -74,6 +76,12 @@ class CsvFile:
                 yield row[0], row[1], wrong
 
 
+def header_columns(header: bytes) -> list[str]:
+    """The columns of a header that was read before."""
+    fields = _fields(header)
+    return [] if isinstance(fields, str) else [name.strip().lower() for name in fields]
+
+
 def _separator_advice(columns: Sequence[str]) -> str:
     for separator, name in _SEPARATORS.items():
         if len(columns) == 1 and separator in columns[0]:
@@ -81,9 +89,9 @@ def _separator_advice(columns: Sequence[str]) -> str:
     return ""
 
 
-def _rows(stream: BinaryIO) -> Iterator[_Row]:
+def _rows(lines: Lines) -> Iterator[_Row]:
     """Each line that is not blank as a row."""
-    for number, line, wrong in read_lines(stream):
+    for number, line, wrong in lines:
         if line and not line.isspace():
             yield number, line, wrong or _fields(line)
 
@@ -123,12 +131,12 @@ def _misquoted(text: str) -> str:
     )
 
 
-def _multiline_rows(stream: BinaryIO) -> Iterator[_Row]:
+def _multiline_rows(lines: Lines) -> Iterator[_Row]:
     """Rows whose quoted fields may contain line breaks."""
     taken: list[Line] = []  # the lines of the row that is being read
 
     def texts() -> Iterator[str]:
-        for line in read_lines(stream, keep_ends=True):
+        for line in lines:
             taken.append(line)
             yield line[1].decode(errors="surrogateescape")
 

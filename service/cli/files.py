@@ -18,6 +18,8 @@ from service.cli.failures import USAGE, Failure
 from service.cli.output import note, printable
 
 PROGRESS_SECONDS = 0.2
+# Bytes that are not UTF-8 are written back as they were read.
+_ERRORS = "surrogateescape"
 
 multiline_option = click.option(
     "--multiline",
@@ -48,13 +50,16 @@ def export(write: Callable[[TextIO], int], output: Path | None) -> None:
 
 def _write_file(write: Callable[[TextIO], int], path: Path) -> int:
     if path.exists() and not path.is_file() and not path.is_dir():
-        with path.open("w", encoding="utf-8", newline="") as out:
+        with path.open("w", encoding="utf-8", errors=_ERRORS, newline="") as out:
             return write(out)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as out, _Progress(out) as counted:
+        with (
+            partial.open("w", encoding="utf-8", errors=_ERRORS, newline="") as out,
+            _Progress(out) as counted,
+        ):
             count = write(cast(TextIO, counted))
         partial.replace(path)
     finally:

@@ -48,14 +48,23 @@ class BadLine:
 Line = tuple[int, bytes, str]
 
 
-def read_lines(stream: BinaryIO, *, keep_ends: bool = False) -> Iterator[Line]:
-    """The lines of a file, the blank ones too; with their line ends where ``keep_ends``. BadFile
-    where the file is not a text file: before the first line, unless it is a damaged gzip file."""
-    for number, line in enumerate(_split(_text(_blocks(stream)), keep_ends), 1):
-        if len(line) > MAX_LINE_BYTES and len(line.rstrip(b"\r\n")) > MAX_LINE_BYTES:
-            yield number, line[:MAX_LINE_BYTES], f"is longer than {MAX_LINE_BYTES:,} bytes"
-        else:
-            yield number, line, ""
+class Lines:
+    """The lines of a file, the blank ones too; with their line ends where ``keep_ends``. ``count``
+    of them were read so far. BadFile where the file is not a text file: before the first line,
+    unless it is a damaged gzip file."""
+
+    def __init__(self, stream: BinaryIO, *, keep_ends: bool = False) -> None:
+        self._stream = stream
+        self._keep_ends = keep_ends
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Line]:
+        for number, line in enumerate(_split(_text(_blocks(self._stream)), self._keep_ends), 1):
+            self.count = number
+            if len(line) > MAX_LINE_BYTES and len(line.rstrip(b"\r\n")) > MAX_LINE_BYTES:
+                yield number, line[:MAX_LINE_BYTES], f"is longer than {MAX_LINE_BYTES:,} bytes"
+            else:
+                yield number, line, ""
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:

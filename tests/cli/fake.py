@@ -50,6 +50,16 @@ def refuse(
     context.abort_with_status(rpc_status.to_status(status))
 
 
+def _reason(call: types_pb2.Call) -> str:
+    return "UNREADABLE_RECORD" if call.HasField("unreadable") else "INVALID_FIELD"
+
+
+def _message(call: types_pb2.Call) -> str:
+    if call.HasField("unreadable"):
+        return f"line {call.unreadable.line}: {call.unreadable.message}"
+    return "no destination"
+
+
 @dataclass
 class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
     """Uploads. ``breaks`` says, by the number of the chunk as it arrives (from 1, the empty one
@@ -62,6 +72,7 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
     # What chunks were answered, by upload and offset.
     answers: dict[tuple[int, int], cdr_service_pb2.UploadCdrsResponse] = field(default_factory=dict)
     stated: dict[int, cdr_service_pb2.ControlTotals] = field(default_factory=dict)
+    extra: cdr_service_pb2.GetUploadResponse | None = None  # for every upload's state
     lost_calls: int = 0  # that the totals know nothing of
     listed: list[cdr_service_pb2.ListUploadFailuresRequest] = field(default_factory=list)
     arrived: int = 0
@@ -106,7 +117,7 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
         calls.extend(request.calls)
         failures = [
             cdr_service_pb2.UploadFailure(
-                index=request.offset + i, reason="INVALID_FIELD", message="no destination"
+                index=request.offset + i, reason=_reason(call), message=_message(call)
             )
             for i, call in enumerate(request.calls)
             if not call.destination_number
@@ -136,10 +147,10 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
         self.listed.append(request)
         failed = [
             cdr_service_pb2.FailedRecord(
-                index=index, reason="INVALID_FIELD", message="no destination", call=call
+                index=index, reason=_reason(call), message=_message(call), call=call
             )
             for index, call in enumerate(self.uploads[request.upload_id])
-            if not call.destination_number
+            if not call.destination_number and request.reason in ("", _reason(call))
         ]
         begin = int(request.page_token or 0)
         more = begin + 1 < len(failed)
@@ -165,6 +176,8 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
             duration_seconds=sum(call.duration_seconds for call in calls),
             control_totals=self.stated.get(upload_id),
         )
+        if self.extra is not None:
+            state.MergeFrom(self.extra)
         if upload_id in self.stated:
             stated = self.stated[upload_id]
             state.control_totals_match = (stated.calls, stated.duration_seconds) == (

@@ -252,10 +252,20 @@ def test_calls_from_a_file_to_a_summary(
     again = CliRunner().invoke(main, [*upload, "--json"], env={"TOLLWIRE_SERVER": server.address})
     document = json.loads(again.stdout)
     names = ("created", "duplicates", "conflicts", "rejected", "unrated", "unreadable")
-    assert [document[n] for n in names] == ["0", "4", "0", "1", "0", "1"]
+    assert [document[n] for n in names] == ["0", "4", "0", "2", "0", "1"]
+    assert [document[n] for n in ("lines", "records", "settled")] == ["7", "6", "6"]
+    assert document["control_totals_match"] is True
     assert [(f["line"], f["reason"]) for f in document["failures"]] == [
-        (7, "UNREADABLE"),
         (5, "INVALID_FIELD"),
+        (7, "UNREADABLE_RECORD"),
+    ]
+    bad = tmp_path / "bad.csv"
+    run("cdrs", "failures", document["upload_id"], "--output", str(bad))
+    header, *_, unreadable = CALLS.splitlines()
+    assert bad.read_text().splitlines() == [
+        header,
+        "447911123456,OUTBOUND,NO_ANSWER,2026-03-02T08:33:00Z,,d",
+        unreadable,
     ]
     assert "duplicates  4" in run("cdrs", "upload-status", document["upload_id"])
 

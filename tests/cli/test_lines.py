@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from service.cli.lines import _BLOCK_BYTES, MAX_LINE_BYTES, BadFile, Line, read_lines
+from service.cli.lines import _BLOCK_BYTES, MAX_LINE_BYTES, BadFile, Line, Lines
 
 
 class Dripping(io.BytesIO):
@@ -26,7 +26,7 @@ class Dripping(io.BytesIO):
 
 def lines(data: bytes, *, size: int = 0, keep_ends: bool = False) -> list[Line]:
     stream = Dripping(data, size) if size else io.BytesIO(data)
-    return list(read_lines(cast(BinaryIO, stream), keep_ends=keep_ends))
+    return list(Lines(cast(BinaryIO, stream), keep_ends=keep_ends))
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 5])
@@ -75,7 +75,7 @@ def test_a_file_without_line_ends_takes_no_memory() -> None:
 
     tracemalloc.start()
     try:
-        assert [wrong for *_, wrong in read_lines(cast(BinaryIO, Endless()))] != [""]
+        assert [wrong for *_, wrong in Lines(cast(BinaryIO, Endless()))] != [""]
         assert tracemalloc.get_traced_memory()[1] < 12 * MAX_LINE_BYTES
     finally:
         tracemalloc.stop()
@@ -87,7 +87,7 @@ def test_gzip_is_read_all_members_of_it(size: int) -> None:
     assert lines(packed, size=size) == [(1, b"a", ""), (2, b"bc", "")]
     much = gzip.compress(b"x" * 999 + b"\n" + b"\n" * 500_000)
     assert len(much) < 2_000
-    assert sum(1 for _ in read_lines(io.BytesIO(much))) == 500_001
+    assert sum(1 for _ in Lines(io.BytesIO(much))) == 500_001
 
 
 def test_a_damaged_gzip_file_is_named() -> None:

@@ -15,7 +15,7 @@ from service.cli.connection import Client
 from service.cli.upload import MAX_CHUNK_BYTES, Chunk, Upload, chunked
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
-from tollwire.v1.cdr_service_pb2 import ControlTotals, UploadCdrsResponse
+from tollwire.v1.cdr_service_pb2 import ControlTotals, GetUploadResponse, UploadCdrsResponse
 from tollwire.v1.types_pb2 import Call
 
 HEADER = "tenant_id,direction,disposition,started_at,destination_number,call_id,duration_seconds"
@@ -49,6 +49,9 @@ def test_a_file_goes_up_in_chunks_and_ends_with_a_summary(
     assert fake.cdrs.arrived == 4
     assert [line.split() for line in result.stdout.splitlines()] == [
         ["upload", "1"],
+        ["lines", "21"],
+        ["records", "20"],
+        ["settled", "20"],
         ["created", "20"],
         ["duplicates", "0"],
         ["conflicts", "0"],
@@ -67,14 +70,19 @@ def test_bad_records_are_reported_by_line_and_stop_no_other(
     everything = tmp_path / "failures.jsonl"
     result = tollwire("cdrs", "upload", str(path), "--failures", str(everything))
     assert result.exit_code == 1
-    assert stored_ids(fake) == ["c0", "c2", "c3"]
+    assert stored_ids(fake) == ["c0", "", "c2", "c3"]
     assert "created     2" in result.stdout
     assert "rejected    2" in result.stdout
-    assert "line 3: UNREADABLE: has 8 fields where the header has 7" in result.stdout
+    assert "line 3: UNREADABLE_RECORD: has 8 fields where the header has 7" in result.stdout
     assert "line 4: INVALID_FIELD: no destination" in result.stdout
     assert result.stderr == "tollwire: 2 records were not stored\n"
     written = [json.loads(line) for line in everything.read_text().splitlines()]
-    assert [(f["line"], f["reason"]) for f in written] == [(3, "UNREADABLE"), (4, "INVALID_FIELD")]
+    assert [(f["line"], f["reason"]) for f in written] == [
+        *((3, "UNREADABLE_RECORD"), (4, "INVALID_FIELD"))
+    ]
+    (sent,) = [call.unreadable for call in fake.cdrs.uploads[1] if call.HasField("unreadable")]
+    assert (sent.line, sent.text, sent.header) == (3, f"{row(1)},x".encode(), HEADER.encode())
+    assert fake.cdrs.stated[1] == ControlTotals(calls=4, duration_seconds=21)
 
 
 def test_json_output(tollwire: Tollwire, tmp_path: Path) -> None:
@@ -84,8 +92,13 @@ def test_json_output(tollwire: Tollwire, tmp_path: Path) -> None:
     document = json.loads(result.stdout)
     assert document["upload_id"] == "1"
     assert document["created"] == "1"
-    assert document["rejected"] == "1"
-    assert document["unreadable"] == "1"
+    counts = ("lines", "records", "settled", "created", "rejected", "unreadable")
+    assert [document[name] for name in counts] == ["4", "3", "3", "1", "2", "1"]
+    assert document["control_totals"] == {"calls": "3", "duration_seconds": "14"}
+    assert document["control_totals_match"] is True
+    table = tollwire("cdrs", "upload", str(path)).stdout
+    rows = dict(line.rsplit(maxsplit=1) for line in table.splitlines()[:14])
+    assert [rows[name] for name in counts] == ["4", "3", "3", "1", "2", "1"]
     assert [f["line"] for f in document["failures"]] == [3, 4]
 
 
@@ -247,7 +260,7 @@ def test_records_that_cannot_be_read_do_not_shift_the_offset(
     assert tollwire(*arguments).exit_code == 3
     result = tollwire(*arguments)
     assert result.exit_code == 1
-    assert stored_ids(fake) == [i for n, i in enumerate(ALL_IDS) if n % 3]
+    assert stored_ids(fake) == [i if n % 3 else "" for n, i in enumerate(ALL_IDS)]
     assert "rejected    7" in result.stdout
 
 
@@ -295,10 +308,42 @@ def test_line_breaks_within_quotes_must_be_asked_for(
     path = tmp_path / "calls.csv"
     path.write_text(f"{HEADER}\n{row(0, chr(34) + '44' + chr(10) + '20' + chr(34))}\n{row(1)}\n")
     assert tollwire("cdrs", "upload", str(path)).exit_code == 1
-    assert stored_ids(fake) == ["c1"]
+    assert stored_ids(fake) == ["", "", "c1"]
     result = tollwire("cdrs", "upload", str(path), "--multiline")
     assert result.exit_code == 0, result.output
     assert stored_ids(fake, 2) == ["c0", "c1"]
+
+
+def test_equal_records_are_numbered_on_request(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    """In their order in the file, however they are written; those with a call_id are not."""
+    header = (
+        "tenant_id,direction,disposition,started_at,duration_seconds,destination_number,call_id"
+    )
+    same = "1,OUTBOUND,ANSWERED,2026-03-01T08:30:00Z,60,4420,"
+    zoned = "1,outbound,answered,2026-03-01T09:30:00+01:00,60,4420,"
+    path = tmp_path / "calls.csv"
+    path.write_text("\n".join([header, same, f"{same}x", zoned, same[:-2] + "1,", same, ""]))
+    arguments = ("cdrs", "upload", str(path), "--occurrence", "--chunk", "2", "--retries", "0")
+    fake.cdrs.breaks = {2: "before"}
+    assert tollwire(*arguments).exit_code == 3
+    assert tollwire(*arguments).exit_code == 0
+    assert [call.occurrence for call in fake.cdrs.uploads[1]] == [0, 0, 2, 0, 3]
+    assert tollwire("cdrs", "upload", str(path)).exit_code == 0
+    assert {call.occurrence for call in fake.cdrs.uploads[2]} == {0}
+
+
+def test_what_bills_nothing_is_told(tollwire: Tollwire, fake: FakeServer, calls_csv: Path) -> None:
+    fake.cdrs.extra = GetUploadResponse(
+        derived_call_ids=5, derived_duplicates=2, recorded_again=1, warnings=["1 call was reversed"]
+    )
+    result = tollwire("cdrs", "upload", str(calls_csv))
+    assert result.exit_code == 0
+    for line in ("recorded again      1", "derived call ids    5", "derived duplicates  2"):
+        assert line in result.stdout
+    assert "tollwire: warning: 1 call was reversed\n" in result.stderr
+    assert "--occurrence" in result.stderr
 
 
 def test_an_empty_file_is_an_empty_upload(tollwire: Tollwire, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.call_files import JSON_LINES, CallFile
+from service.cli.call_files import CSV, JSON_LINES, CallFile
 from tests.cli.conftest import Tollwire
 from tests.cli.fake import FakeServer
 from tollwire.v1.cdr_service_pb2 import ControlTotals
-from tollwire.v1.types_pb2 import Call
+from tollwire.v1.types_pb2 import Call, UnreadableRecord
 
 
 @pytest.fixture
@@ -90,3 +90,54 @@ def test_a_file_of_failures_is_one_of_calls(
     read = [call for _, call in CallFile(io.BytesIO(path.read_bytes()), JSON_LINES, 0)]
     failed[1].ClearField("started_at")
     assert read == failed
+
+
+HEADER = b"tenant_id,destination_number,call_id"
+
+
+def unreadable(text: bytes, header: bytes = HEADER) -> Call:
+    return Call(unreadable=UnreadableRecord(line=2, text=text, header=header, message="odd"))
+
+
+def test_lines_that_nobody_could_read_come_back_as_they_were(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    fake.cdrs.uploads[3] = [
+        unreadable(b'7,"Anna,\xff\0'),
+        Call(tenant_id=7, call_id='a "b"'),
+        unreadable(b"1,2,3,4"),
+    ]
+    as_csv, as_json = tmp_path / "failed.csv", tmp_path / "failed.jsonl"
+    assert tollwire("cdrs", "failures", "3", "-o", str(as_csv)).exit_code == 0
+    assert as_csv.read_bytes() == (
+        HEADER + b'\n7,"Anna,\xff\0\n' + b'7,,"a ""b"""\n' + b"1,2,3,4\n"
+    )
+    result = tollwire("cdrs", "failures", "3", "-o", str(as_json))
+    assert result.exit_code == 0, result.output
+    (call,) = [record for _, record in CallFile(io.BytesIO(as_json.read_bytes()), JSON_LINES, 0)]
+    assert call == Call(tenant_id=7, call_id='a "b"')
+    beside = tmp_path / "failed.unreadable.csv"
+    assert beside.read_bytes() == HEADER + b'\n7,"Anna,\xff\0\n1,2,3,4\n'
+    assert "2 records written to" in result.stderr
+
+
+def test_json_lines_that_nobody_could_read(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    fake.cdrs.uploads[3] = [unreadable(b'{"tenantId": ', b""), Call(tenant_id=7)]
+    path = tmp_path / "failed.jsonl"
+    assert tollwire("cdrs", "failures", "3", "-o", str(path)).exit_code == 0
+    assert path.read_bytes().startswith(b'{"tenantId": \n{"tenant_id":"7"'.replace(b'":"', b'": "'))
+    assert list(tmp_path.iterdir()) == [path]
+    refused = tollwire("cdrs", "failures", "3", "-o", str(tmp_path / "failed.csv"))
+    assert refused.exit_code == 1
+    assert "record 0 cannot be written to this CSV file" in refused.stderr
+
+
+def test_calls_alone_as_csv(tollwire: Tollwire, fake: FakeServer, tmp_path: Path) -> None:
+    call = Call(tenant_id=7, direction="DIRECTION_OUTBOUND", duration_seconds=0, occurrence=2)
+    call.started_at.seconds = 5
+    fake.cdrs.uploads[3] = [call]
+    path = tmp_path / "failed.csv"
+    assert tollwire("cdrs", "failures", "3", "-o", str(path)).exit_code == 0
+    assert [record for _, record in CallFile(io.BytesIO(path.read_bytes()), CSV, 0)] == [call]
