@@ -132,9 +132,9 @@ def list_failures(
 ) -> None:
     """List the records of an upload that were not stored, with their reasons.
 
-    The file of --output can be corrected and uploaded again. Records of a CSV file that could not be
-    read are written as they were: to FILE where it is a CSV file, else to another file beside it,
-    whose name ends in .csv.
+    The file of --output can be corrected and uploaded again. Records of a CSV file that could not
+    be read are written as they were: to FILE if its name ends in .csv, else to another file beside
+    it, whose name ends in .unreadable.csv.
     """
     wanted = reason.upper().replace("-", "_")
 

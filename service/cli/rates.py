@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from service.cli.confirm import confirm, yes_option
 from service.cli.connection import Client, connected
 from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import note, print_fields, print_json
@@ -196,9 +197,11 @@ def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **v
 @rates.command("delete")
 @click.argument("rate_id", metavar="ID", type=ID)
 @click.option("--etag", default="", help="Fail if the rate has another etag now.")
+@yes_option
 @connected
-def delete_rate(client: Client, rate_id: int, etag: str) -> None:
+def delete_rate(client: Client, rate_id: int, etag: str, yes: bool) -> None:
     """Delete a rate. Recorded costs do not change, and CDRs keep the rate."""
+    confirm(f"Delete rate {rate_id}?", yes=yes)
     request = DeleteRateRequest(id=rate_id, etag=etag)
     _, call = client.rating.DeleteRate.with_call(request, timeout=client.timeout)
     revision = rate_revision_of(call)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from service.cli.confirm import confirm, yes_option
 from service.cli.connection import Client, connected
 from service.cli.listing import Listing, limit_option, print_listing, table_options
 from service.cli.output import json_document, note, print_document, print_fields, print_json
@@ -159,13 +159,11 @@ def update_tenant(client: Client, tenant_id: int, **values: Any) -> None:
 
 @tenants.command("delete")
 @click.argument("tenant_id", metavar="ID", type=ID)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @connected
 def delete_tenant(client: Client, tenant_id: int, yes: bool) -> None:
     """Delete a tenant with its rates and extensions. A tenant that has CDRs is not deleted."""
-    if not yes and sys.stdin.isatty():
-        question = f"Delete tenant {tenant_id} with all its rates and extensions?"
-        click.confirm(question, abort=True, err=True)
+    confirm(f"Delete tenant {tenant_id} with all its rates and extensions?", yes=yes)
     client.tenants.DeleteTenant(DeleteTenantRequest(id=tenant_id), timeout=client.timeout)
     note(f"tenant {tenant_id} deleted")
 
@@ -261,9 +259,11 @@ def update_extension(client: Client, extension_id: int, **values: Any) -> None:
 
 @extensions.command("delete")
 @click.argument("extension_id", metavar="ID", type=ID)
+@yes_option
 @connected
-def delete_extension(client: Client, extension_id: int) -> None:
-    """Delete an extension. A tenant that has CDRs is not deleted."""
+def delete_extension(client: Client, extension_id: int, yes: bool) -> None:
+    """Delete an extension. An extension that has CDRs is not deleted."""
+    confirm(f"Delete extension {extension_id}?", yes=yes)
     request = DeleteExtensionRequest(id=extension_id)
     client.tenants.DeleteExtension(request, timeout=client.timeout)
     note(f"extension {extension_id} deleted")

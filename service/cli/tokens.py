@@ -9,6 +9,7 @@ import click
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from service.cli.confirm import confirm, yes_option
 from service.cli.connection import Client, connected
 from service.cli.groups import add_alias
 from service.cli.listing import Listing, limit_option, print_listing, table_options
@@ -104,9 +105,11 @@ def get_token(client: Client, token_id: int) -> None:
 
 @tokens.command("revoke")
 @click.argument("token_id", metavar="ID", type=ID)
+@yes_option
 @connected
-def revoke_token(client: Client, token_id: int) -> None:
+def revoke_token(client: Client, token_id: int, yes: bool) -> None:
     """Revoke a token for good. All servers refuse it within a second."""
+    confirm(f"Revoke token {token_id} for good?", yes=yes)
     request = pb.RevokeTokenRequest(id=token_id)
     _print(client, client.access.RevokeToken(request, timeout=client.timeout))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.exceptions import Exit
 
 from service.cli import confirm as confirming
 from service.cli.confirm import asks, confirm
+from tests.cli.conftest import Tollwire
+from tests.cli.fake import FakeServer
 
 
 class Terminal:
@@ -52,3 +56,33 @@ def test_who_is_asked(
     else:
         confirm("Reverse?", yes=yes)
     assert questions == (["Reverse?"] if asked else [])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("rates", "delete", "1"),
+        ("extensions", "delete", "1"),
+        ("tenants", "delete", "1"),
+        ("tokens", "revoke", "1"),
+        ("rates", "import", "DECK", "--tenant", "1", "--mode", "replace"),
+    ],
+)
+def test_what_destroys_asks_on_a_terminal(
+    command: tuple[str, ...],
+    tollwire: Tollwire,
+    fake: FakeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deck = tmp_path / "deck.csv"
+    deck.write_text("prefix,destination,cost_per_minute,billing_increment\n44,UK,0.02,6\n")
+    arguments = [str(deck) if word == "DECK" else word for word in command]
+    monkeypatch.setattr(confirming, "asks", lambda *, yes: not yes)
+    declined = tollwire(*arguments, input="n\n")
+    assert declined.exit_code == 1
+    assert "nothing was changed" in declined.stderr
+    assert not fake.rating.requests
+    accepted = tollwire(*arguments, "--yes")
+    assert "[y/N]" not in accepted.stderr
+    assert "nothing was changed" not in accepted.stderr

@@ -225,3 +225,55 @@ def test_a_failed_export_leaves_the_file_as_it_was(tollwire: Tollwire, tmp_path:
     assert result.exit_code == 3
     assert target.read_text() == "before"
     assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_a_dry_run_lists_what_becomes_of_the_prices(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    before = deck(tmp_path, "44,UK,0.02,6", "33,France,0.01,60", "34,Spain,0.01,60", "7,RU,1,60")
+    assert tollwire("rates", "import", before, "--tenant", "1").exit_code == 0
+    path = deck(
+        tmp_path, "+44,UK,0.03,6", "33,France,0.0075,60", "34,Spain,0.01,1", "49,Germany,0.00137,60"
+    )
+    arguments = ("rates", "import", path, "--tenant", "1", "--mode", "replace", "--dry-run")
+    result = tollwire(*arguments)
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines()]
+    for row in (
+        ["dearer", "1"],
+        ["cheaper", "1"],
+        ["new", "1"],
+        ["gone", "1"],
+        ["other", "terms", "1"],
+        ["dearer", "44", "UK", "0.0200", "0.0300", "+50.0"],
+        ["cheaper", "33", "France", "0.0100", "0.0075", "-25.0"],
+        ["new", "49", "Germany", "0.00137"],
+        ["gone", "7", "RU", "1.0000"],
+        ["other", "terms", "34", "Spain", "0.0100", "0.0100", "billing_increment", "60", "->", "1"],
+    ):
+        assert row in rows
+    document = json.loads(tollwire(*arguments, "--json").stdout)
+    assert [(one["change"], one["prefix"]) for one in document["changes"]] == [
+        *(("dearer", "44"), ("cheaper", "33"), ("new", "49"), ("gone", "7"), ("other terms", "34"))
+    ]
+    written = tmp_path / "changes.csv"
+    assert tollwire(*arguments, "-o", str(written)).exit_code == 0
+    lines = written.read_text().splitlines()
+    assert lines[:2] == [
+        "change,prefix,destination,from,old_price,new_price,percent,other",
+        "dearer,44,UK,,0.0200,0.0300,+50.0,",
+    ]
+    assert len(lines) == 6
+    not_dry = tollwire(*arguments[:-1], "-o", str(written))
+    assert (not_dry.exit_code, "--output is for --dry-run" in not_dry.stderr) == (2, True)
+
+
+def test_what_the_import_is_asked_to_do(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
+) -> None:
+    arguments = ("--tenant", "1", "--mode", "replace", "--effective-from", "2030-01-01")
+    path = deck(tmp_path, "44,UK,0.02,6")
+    assert tollwire("rates", "import", path, *arguments, "--allow-gap", "--yes").exit_code == 0
+    (request,) = fake.rating.requests
+    assert request.effective_from.ToJsonString() == "2030-01-01T00:00:00Z"
+    assert request.allow_gap
