@@ -114,7 +114,7 @@ def fill_database(
         _remove_indexes(url, connection)
         fill(connection, sample(real, deck, tenants[0]), rows)
         if not _is_sqlite(connection):
-            connection.execute(f"SELECT setval('cdrs_id_blocks', {rows + 1}, false)")
+            connection.execute(f"SELECT setval('cdrs_ids', {rows + 1}, false)")
             # Else autovacuum does it, in the middle of what is measured; before there are indexes,
             # because these need none.
             connection.execute("VACUUM (ANALYZE) cdrs")

@@ -1,7 +1,8 @@
 """CDRs: recorded one by one, found again, and priced later where that was not possible at once.
 
 Nothing here changes or removes a CDR but ``rate_unrated``, and that only gives a cost to one that
-has none (rating rule 9). How calls are recorded stands in ``recording``.
+has none, or another reason why it has none (rating rule 9). How calls are recorded stands in
+``recording``.
 """
 
 from __future__ import annotations
@@ -157,6 +158,9 @@ class Cdrs:
     ) -> UnratedOutcome:
         """Price the UNRATED calls with the rates of now, as in effect when each call started.
 
+        A call that has no price for another reason than it states gets the present reason. One
+        whose cost would overflow keeps the reason that it has.
+
         In transactions of at most RATE_UNRATED_ROWS calls: it may be broken off and started again,
         or run twice at once, and no call is priced twice. ``tenant_id`` 0: calls of all tenants
         that the caller may see.
@@ -169,7 +173,7 @@ class Cdrs:
         check_filter(wanted)
         if tenant_id:
             self._decks.deck(tenant_id)
-        examined = rated = 0
+        examined = rated = corrected = 0
         for tenant in [tenant_id] if tenant_id else self._tenants_with_unrated():
             after: tuple[int, int] | None = None
             while True:
@@ -177,14 +181,15 @@ class Cdrs:
                     calls = cdrs.unrated(
                         connection, replace(wanted, tenant_id=tenant), after, RATE_UNRATED_ROWS
                     )
-                    priced = self._price(connection, tenant, calls)
+                    priced, reasons = self._price(connection, tenant, calls)
                 tallies.RATE_UNRATED.add_all(priced)
                 rated += priced.calls()
+                corrected += reasons
                 examined += len(calls)
                 if len(calls) < RATE_UNRATED_ROWS:
                     break
                 after = (calls[-1].content[8], calls[-1].cdr_id)
-        return UnratedOutcome(examined, rated, examined - rated)
+        return UnratedOutcome(examined, rated, examined - rated, corrected)
 
     def _tenants_with_unrated(self) -> Iterator[int]:
         """Those that the caller may see."""
@@ -204,55 +209,78 @@ class Cdrs:
                 return
             after_id = min(later) - 1
 
-    def _price(self, connection: Connection, tenant_id: int, calls: Sequence[Unrated]) -> Tally:
-        """Price those UNRATED calls of one tenant that have a price now, and enter that in the
-        ledger and in the audit log; returns what they came to."""
+    def _price(
+        self, connection: Connection, tenant_id: int, calls: Sequence[Unrated]
+    ) -> tuple[Tally, int]:
+        """Price those UNRATED calls of one tenant that have a price now, correct the reason of
+        those that have none for another one, and enter both in the ledger and in the audit log.
+        Returns what the priced ones came to, and how many reasons changed."""
         self._decks.catch_up(connection)
         decks = known_decks(self._decks, {tenant_id})
         outcomes = Tally()
         if not decks or not calls:
-            return outcomes
+            return outcomes, 0
         records = records_of(call.content for call in calls)
         rate_records(records, in_key_order(records), decks)
-        priced = []
+        changed: list[tuple[Unrated, Outcome]] = []
         for position, call in enumerate(calls):
             outcome = records.outcome(position)
-            if outcome[0] not in (ratingcore.UNRATED, ratingcore.REFUSED):
-                priced.append((call, outcome))
-                outcomes.add(outcome[0])
-        if priced:
-            changed = cdrs.price(connection, [(call.cdr_id, outcome) for call, outcome in priced])
-            assert changed == len(priced), "a call that is held was priced by somebody else"
+            status, reason = outcome[:2]
+            if status not in (ratingcore.UNRATED, ratingcore.REFUSED):
+                outcomes.add(status)
+            elif (
+                status != ratingcore.UNRATED
+                or reason == call.unrated_reason
+                # The same rates, judged by another release: the database refuses that change.
+                or outcome[-1] <= call.rate_revision
+            ):
+                continue
+            changed.append((call, outcome))
+        corrected = len(changed) - outcomes.calls()
+        if changed:
+            written = cdrs.price(connection, [(call.cdr_id, outcome) for call, outcome in changed])
+            assert written == len(changed), "a call that is held was priced by somebody else"
             now_ns = self._clock_ns()
             audit.enter(
                 *(connection, "RateUnrated", f"tenant/{tenant_id}", now_ns),
                 tenant_id=tenant_id,
-                after={"examined": len(calls), "rated": len(priced)},
+                after={
+                    "examined": len(calls),
+                    "rated": outcomes.calls(),
+                    "reason_corrected": corrected,
+                },
             )
-            self._enter(connection, priced, now_ns)
-        return outcomes
+            self._enter(connection, changed, now_ns)
+        return outcomes, corrected
 
     def _enter(
-        self, connection: Connection, priced: Sequence[tuple[Unrated, Outcome]], now_ns: int
+        self, connection: Connection, changed: Sequence[tuple[Unrated, Outcome]], now_ns: int
     ) -> None:
         first_id = pricings.add(
-            connection,
-            [Pricing(call.cdr_id, call.unrated_reason, call.rate_revision) for call, _ in priced],
-            now_ns,
+            connection, [_pricing(call, outcome) for call, outcome in changed], now_ns
         )
         digest = digest_of_pricings(
             _priced_row(row_id, call, outcome, now_ns)
-            for row_id, (call, outcome) in enumerate(priced, first_id)
+            for row_id, (call, outcome) in enumerate(changed, first_id)
         )
-        ledger.append(connection, EntryKind.PRICED, first_id, len(priced), digest, now_ns)
+        ledger.append(connection, EntryKind.PRICED, first_id, len(changed), digest, now_ns)
+
+
+def _pricing(call: Unrated, outcome: Outcome) -> Pricing:
+    status, new_reason, *_, revision = outcome
+    before = (call.cdr_id, call.unrated_reason, call.rate_revision)
+    return Pricing(*before, *((new_reason, revision) if status == ratingcore.UNRATED else ()))
 
 
 def _priced_row(row_id: int, call: Unrated, outcome: Outcome, now_ns: int) -> PricedRow:
-    status, _, bill_seconds, cost_units, cost_fraction_e8, version_id, revision = outcome
+    status, reason, bill_seconds, cost_units, cost_fraction_e8, version_id, revision = outcome
+    before = (row_id, call.cdr_id, call.unrated_reason, call.rate_revision, now_ns)
+    if status == ratingcore.UNRATED:
+        assert reason is not None
+        return PricedRow(*before, status, reason, 0, 0, 0, revision)
     assert bill_seconds is not None and cost_units is not None and cost_fraction_e8 is not None
     return PricedRow(
-        *(row_id, call.cdr_id, call.unrated_reason, call.rate_revision, now_ns),
-        *(status, bill_seconds, cost_units, cost_fraction_e8, version_id or 0, revision),
+        *before, status, bill_seconds, cost_units, cost_fraction_e8, version_id or 0, revision
     )
 
 

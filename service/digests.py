@@ -15,14 +15,17 @@ from typing import NamedTuple
 
 
 class PricedRow(NamedTuple):
-    """A pricing and what it made of its CDR, in the order in which they are hashed."""
+    """A pricing and what it made of its CDR, in the order in which they are hashed.
+
+    Where the CDR stayed UNRATED and got another reason, ``status`` is UNRATED, the new reason
+    stands in the place of ``bill_seconds``, and the three numbers after it are 0."""
 
     id: int
     cdr_id: int
     unrated_reason: int  # this and the next one as they were before
     rate_revision: int
     priced_at_ns: int
-    status: int  # from here on the CDR's
+    status: int  # from here on the CDR's, after the pricing
     bill_seconds: int
     cost_units: int
     cost_fraction_e8: int

@@ -12,7 +12,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol
 
 from ratingcore.rowdigest import digest_of_stored, set_unrated
 from ratingcore.storedrows import StoredRows, read_copy, read_tuples
@@ -59,19 +61,24 @@ class CdrRows:
             position: f"CDR {rows.ids[position]} cannot have {field} {stored!r}"
             for position, field, stored in rows.misfits
         }
-        for pricing in pricings:
-            position = bisect_left(self.ids, pricing.cdr_id)
-            if position < len(self.ids) and self.ids[position] == pricing.cdr_id:
-                self._turn_back(position, pricing)
+        for cdr_id, of_one in groupby(pricings, key=attrgetter("cdr_id")):
+            position = bisect_left(self.ids, cdr_id)
+            if position < len(self.ids) and self.ids[position] == cdr_id:
+                self._turn_back(position, list(of_one))
 
-    def _turn_back(self, position: int, pricing: Pricing) -> None:
+    def _turn_back(self, position: int, pricings: Sequence[Pricing]) -> None:
+        """All pricings of one CDR: it was recorded with what stood in it before the first."""
         if position in self._faults:
             return
-        _, reason, revision = pricing
-        if self._rows.records.outcome(position)[0] == RatingStatus.UNRATED:
-            self._faults[position] = f"CDR {pricing.cdr_id} was priced, and has no price any more"
+        cdr_id, reason, revision, *_ = pricings[0]
+        is_priced = pricings[-1].new_unrated_reason is None
+        is_unrated = self._rows.records.outcome(position)[0] == RatingStatus.UNRATED
+        if is_priced and is_unrated:
+            self._faults[position] = f"CDR {cdr_id} was priced, and has no price any more"
+        elif not is_priced and not is_unrated:
+            self._faults[position] = f"CDR {cdr_id} has a price, and no pricing says so"
         elif reason not in set(UnratedReason) or not isinstance(revision, int):
-            self._faults[position] = f"the pricing of CDR {pricing.cdr_id} is none"
+            self._faults[position] = f"the pricing of CDR {cdr_id} is none"
         else:
             set_unrated(self._rows.records, position, reason, revision)
 
@@ -82,17 +89,57 @@ class CdrRows:
         return digest_of_stored(self._rows, begin, end, format_)
 
 
+class _Followed(NamedTuple):
+    """What a pricing says it made of its CDR, and what the next pricing and the CDR say."""
+
+    cdr_reason: Any
+    new_reason: Any  # NULL: it priced the CDR
+    new_revision: Any
+    next_id: Any  # NULL: there is none
+    next_reason: Any
+    next_revision: Any
+
+
 class PricingRows:
     """Pricings, each with what it made of its CDR."""
 
     def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
-        self._rows = [PricedRow(*row) for row in rows]
+        count = len(PricedRow._fields)
+        self._rows = [PricedRow(*row[:count]) for row in rows]
+        self._faults: dict[int, str] = {}
         self.ids: Sequence[int] = [row.id for row in self._rows]
+        for position, row in enumerate(rows):
+            self._check(position, _Followed(*row[count:]))
+
+    def _check(self, position: int, followed: _Followed) -> None:
+        row = self._rows[position]
+        if followed.new_reason is not None:
+            self._check_correction(position, followed)
+        elif followed.next_id is not None:
+            self._faults[position] = f"CDR {row.cdr_id} was priced by pricing {row.id}, and again"
+        elif not (all(map(_is_int, row[:-2])) and _is_int(row[-1]) and _is_id(row[-2])):
+            self._faults[position] = (
+                f"pricing {row.id} is of CDR {row.cdr_id}, which is not there or has no price"
+            )
+
+    def _check_correction(self, position: int, followed: _Followed) -> None:
+        """A CDR that stayed UNRATED: what it got must be what it had next, or has now."""
+        row = self._rows[position]
+        stated = (followed.new_reason, followed.new_revision)
+        after = (followed.next_reason, followed.next_revision)
+        if followed.next_id is None:
+            after = (followed.cdr_reason, row.new_rate_revision)
+        if stated != after or not all(map(_is_int, (*row[:5], *stated))):
+            self._faults[position] = (
+                f"pricing {row.id} gave CDR {row.cdr_id} another reason, which it does not have"
+            )
+            return
+        self._rows[position] = PricedRow(
+            *row[:5], RatingStatus.UNRATED, followed.new_reason, 0, 0, 0, followed.new_revision
+        )
 
     def faults(self, begin: int, end: int) -> Iterator[str]:
-        for row in self._rows[begin:end]:
-            if not (all(map(_is_int, row[:-2])) and _is_int(row[-1]) and _is_id(row[-2])):
-                yield f"pricing {row.id} is of CDR {row.cdr_id}, which is not there or has no price"
+        return (text for at, text in self._faults.items() if begin <= at < end)
 
     def digest(self, begin: int, end: int, format_: int) -> bytes:
         rows = (

@@ -192,6 +192,8 @@ class UnratedOutcome:
     examined: int
     rated: int
     still_unrated: int
+    # Of those that are still UNRATED.
+    reason_corrected: int = 0
 
 
 class LedgerDifferenceKind(IntEnum):

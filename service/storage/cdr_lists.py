@@ -87,6 +87,28 @@ def by_id(connection: Connection, cdr_id: int, within: Within = None) -> Cdr | N
     return _one(connection, CdrRow.id == cdr_id, *owned)
 
 
+def by_ids(connection: Connection, ids: Sequence[int]) -> list[Cdr]:
+    """The CDRs with these ids, in their order."""
+    if not ids:
+        return []
+    table = CdrRow.__table__
+    rows = connection.execute(select(table).where(among(connection, table.c.id, ids)))
+    found = {cdr.id: cdr for cdr in _complete(connection, list(rows))}
+    return [found[cdr_id] for cdr_id in ids if cdr_id in found]
+
+
+def owned_ids(
+    connection: Connection, ids: Sequence[int], tenant_id: int, within: Within
+) -> set[int]:
+    """Those of the CDRs with these ids that are of the tenant (0: of any) and of one within."""
+    if not ids:
+        return set()
+    table = CdrRow.__table__
+    owned = of_tenants(connection, table.c.tenant_id, tenant_id, within)
+    query = select(table.c.id).where(among(connection, table.c.id, ids), *owned)
+    return set(connection.execute(query).scalars())
+
+
 def by_key(connection: Connection, key: Key) -> Cdr | None:
     """The newest generation of the call."""
     return _one(connection, CdrRow.tenant_id == key[0], CdrRow.call_id == key[1])

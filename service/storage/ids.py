@@ -4,18 +4,18 @@ Of what clients name (tenants, rates, uploads) an id is taken within the transac
 where that is rolled back, so is the counter. The counter's row is locked until the commit, so ids
 are taken late.
 
-Rows that come in bulk take theirs with ``take_rows``, which makes nobody wait: the rows of a
-transaction have consecutive ids, and what a transaction that was rolled back had taken, or a
-process that ended had left, stays a gap.
+Rows that come in bulk take theirs with ``take_rows``, which makes nobody wait for a commit: the
+rows of a transaction have consecutive ids, above all that were taken before, by any worker. So ids
+rise in the order in which transactions take them, and not quite in that of their commits: for a
+reader that must not miss a row there is the ledger (service.feed). What a transaction that was
+rolled back had taken stays a gap.
 """
 
 from __future__ import annotations
 
-import threading
-
 from sqlalchemy import Connection, case, func, select, update
 
-from service.storage.record_tables import ID_BLOCK_SIZE, ID_BLOCKS
+from service.storage.record_tables import ROW_IDS
 from service.storage.schema import METADATA
 from service.storage.tables import IdCounter
 
@@ -53,30 +53,8 @@ def take_rows(connection: Connection, table: str, count: int) -> int:
         # Nobody else writes meanwhile, and rows of these tables are never deleted.
         newest = connection.execute(select(func.max(METADATA.tables[table].c.id))).scalar()
         return int(newest or 0) + 1
-    blocks: Blocks = connection.get_execution_options()["id_blocks"]
-    return blocks.take(connection, table, count)
-
-
-class Blocks:
-    """The ids that one process may give to rows on PostgreSQL: of each table what is left of the
-    block that it took from the table's sequence. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._left: dict[str, range] = {}
-
-    def take(self, connection: Connection, table: str, count: int) -> int:
-        """The first of ``count`` consecutive ids, at most ID_BLOCK_SIZE."""
-        with self._lock:
-            left = self._left.get(table, range(0))
-            if count <= len(left):
-                self._left[table] = left[count:]
-                return left[0]
-        # Without the lock: a database that does not answer holds up nobody else. A sequence's value
-        # is taken whatever becomes of the transaction.
-        first = int(connection.execute(select(ID_BLOCKS[table].next_value())).scalar_one())
-        rest = range(first + count, first + ID_BLOCK_SIZE)
-        with self._lock:
-            if len(rest) > len(self._left.get(table, range(0))):
-                self._left[table] = rest
-        return first
+    # A function of the database: in one round trip, and no other transaction comes in between.
+    taken = connection.exec_driver_sql(
+        "SELECT tollwire_take_ids(%s::regclass, %s)", (ROW_IDS[table].name, count)
+    )
+    return int(taken.scalar_one())

@@ -15,10 +15,16 @@ from service.storage.pricings import Pricing
 from service.storage.reversals import ROW_FIELDS as REVERSAL_FIELDS
 from service.storage.stored_rows import any_texts
 
+# A pricing with what stands in its CDR, and with what it is followed by: what stood in the CDR
+# before the next pricing of it.
 _PRICINGS = (
     "SELECT p.id, p.cdr_id, p.unrated_reason, p.rate_revision, p.priced_at_ns, c.status,"
-    " c.bill_seconds, c.cost_units, c.cost_fraction_e8, c.rate_version_id, c.rate_revision"
+    " c.bill_seconds, c.cost_units, c.cost_fraction_e8, c.rate_version_id, c.rate_revision,"
+    " c.unrated_reason, p.new_unrated_reason, p.new_rate_revision, n.id, n.unrated_reason,"
+    " n.rate_revision"
     " FROM cdr_pricings p LEFT JOIN cdrs c ON c.id = p.cdr_id"
+    " LEFT JOIN cdr_pricings n ON n.id ="
+    " (SELECT min(f.id) FROM cdr_pricings f WHERE f.cdr_id = p.cdr_id AND f.id > p.id)"
 )
 _REVERSALS = f"SELECT {', '.join(REVERSAL_FIELDS)} FROM cdr_reversals"
 
@@ -29,10 +35,11 @@ def newest_id(connection: Connection, table: str) -> int:
 
 
 def pricings_of_cdrs(connection: Connection, begin_id: int, end_id: int) -> list[Pricing]:
-    """The pricings of the CDRs with ids from ``begin_id`` until before ``end_id``."""
+    """The pricings of the CDRs with ids from ``begin_id`` until before ``end_id``, those of one CDR
+    in their order."""
     query = text(
-        "SELECT cdr_id, unrated_reason, rate_revision FROM cdr_pricings"
-        " WHERE cdr_id >= :begin AND cdr_id <= :last"
+        "SELECT cdr_id, unrated_reason, rate_revision, new_unrated_reason, new_rate_revision"
+        " FROM cdr_pricings WHERE cdr_id >= :begin AND cdr_id <= :last ORDER BY cdr_id, id"
     )
     rows = connection.execute(query, {"begin": begin_id, "last": end_id - 1})
     return [Pricing(*row) for row in rows]

@@ -19,7 +19,6 @@ import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
-from service.storage.ids import Blocks
 from service.storage.limits import (
     Limits,
     Work,
@@ -61,8 +60,6 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         # Transactions begin in the listener below, and with them their limits.
         isolation_level="AUTOCOMMIT",
         connect_args={"connect_timeout": connect_seconds(wait_seconds), **_KEEPALIVE},
-        # For service.storage.ids.
-        execution_options={"id_blocks": Blocks()},
         # The values of a failed statement would stand in the log, and callers' numbers are
         # personal data.
         hide_parameters=True,

@@ -1,4 +1,5 @@
-"""That CDRs which were recorded UNRATED got their price: what stood in them before, a row each."""
+"""What happened to CDRs that were recorded UNRATED, a row each: a price, or another reason. A row
+has what stood in the CDR before."""
 
 from __future__ import annotations
 
@@ -12,15 +13,20 @@ from service.storage.record_tables import CdrPricingRow
 
 
 class Pricing(NamedTuple):
-    """A CDR that was priced, with the outcome that it was recorded with."""
+    """A CDR that was priced, or got ``new_unrated_reason`` by the rates of ``new_rate_revision``
+    (None: it was priced), with the reason and the revision that it had before."""
 
     cdr_id: int
     unrated_reason: int
     rate_revision: int
+    new_unrated_reason: int | None = None
+    new_rate_revision: int | None = None
 
 
 def add(connection: Connection, pricings: Sequence[Pricing], now_ns: int) -> int:
-    """Write them down; they have the ids from the returned one on. At least one."""
+    """Write them down; they have the ids from the returned one on. At least one.
+
+    The caller holds the CDRs' rows: so of one CDR a later row has a higher id."""
     first_id = ids.take_rows(connection, CdrPricingRow.__tablename__, len(pricings))
     rows = [
         {"id": row_id, **pricing._asdict(), "priced_at_ns": now_ns}

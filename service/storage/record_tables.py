@@ -21,15 +21,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from service.storage.tables import Base, RowId
 
-# Where the ids of a table's rows come from on PostgreSQL: each value is the first of a block of
-# this many (service.storage.ids). SQLite has no sequences and needs none.
-ID_BLOCK_SIZE = 1_000_000
-
 # Of an upload.
 SHORT_SCOPE = "length(scope_tenant_ids) <= 100"
 
-ID_BLOCKS = {
-    name: Sequence(f"{name}_id_blocks", start=1, increment=ID_BLOCK_SIZE, metadata=Base.metadata)
+# Where the ids of a table's rows come from on PostgreSQL (service.storage.ids). SQLite has no
+# sequences and needs none.
+ROW_IDS = {
+    name: Sequence(f"{name}_ids", start=1, metadata=Base.metadata)
     for name in ("cdrs", "cdr_pricings", "cdr_reversals")
 }
 
@@ -203,7 +201,9 @@ class CdrRow(Base):
 
 
 class CdrPricingRow(Base):
-    """That a CDR which was recorded UNRATED has got its price, and what stood in it before."""
+    """A step of a CDR that was recorded UNRATED, and what stood in it before: it has got its price,
+    or another reason (``new_unrated_reason``), by the rates of ``new_rate_revision``. Of one CDR
+    the steps have rising ids, and the price is the last."""
 
     __tablename__ = "cdr_pricings"
 
@@ -212,10 +212,26 @@ class CdrPricingRow(Base):
     unrated_reason: Mapped[int] = mapped_column(SmallInteger)
     rate_revision: Mapped[int] = mapped_column(BigInteger)
     priced_at_ns: Mapped[int] = mapped_column(BigInteger)
+    # NULL: the CDR was priced.
+    new_unrated_reason: Mapped[int | None] = mapped_column(SmallInteger)
+    new_rate_revision: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         CheckConstraint("unrated_reason BETWEEN 1 AND 3", name="unrated_reason"),
-        Index("uq_cdr_pricings_cdr", "cdr_id", unique=True),
+        CheckConstraint("new_unrated_reason BETWEEN 1 AND 3", name="new_unrated_reason"),
+        CheckConstraint(
+            "(new_unrated_reason IS NULL) = (new_rate_revision IS NULL)"
+            " AND (new_unrated_reason IS NULL OR new_unrated_reason <> unrated_reason)",
+            name="correction",
+        ),
+        Index("ix_cdr_pricings_cdr", "cdr_id", "id"),
+        Index(
+            "uq_cdr_pricings_priced",
+            "cdr_id",
+            unique=True,
+            sqlite_where=text("new_unrated_reason IS NULL"),
+            postgresql_where=text("new_unrated_reason IS NULL"),
+        ),
     )
 
 

@@ -2,8 +2,10 @@
 
 Rating rule 9 as triggers, for both databases:
 
-- cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, and nothing but its outcome changes;
-  every other UPDATE and each DELETE is refused, and so is that one where the CDR is reversed.
+- cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, and nothing but its outcome
+  changes, or it stays UNRATED with another reason by a later rate_revision, and nothing else
+  changes; every other UPDATE and each DELETE is refused, and so are these two where the CDR is
+  reversed.
 - cdrs: a generation above 0 is inserted only where the one before it is reversed, so that at most
   one CDR of a call_id is not.
 - rate_versions: a row may be retired, once; every other UPDATE and each DELETE is refused.
@@ -47,6 +49,8 @@ _OUTCOME = (
     "rate_version_id",
     "rate_revision",
 )
+# And where the CDR stays UNRATED.
+_REASON = ("unrated_reason", "rate_revision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,11 @@ _REFUSALS = (
     _Refusal(
         "cdrs",
         "UPDATE",
-        "a CDR never changes, but for one step from UNRATED to RATED or NOT_BILLABLE",
-        when=f"NOT (OLD.status = 3 AND NEW.status IN (1, 2) AND {_kept('cdrs', _OUTCOME)})",
+        "a CDR never changes, except that an UNRATED one is priced once, or gets another reason",
+        when=f"NOT (OLD.status = 3 AND NEW.status IN (1, 2) AND {_kept('cdrs', _OUTCOME)}"
+        " OR OLD.status = 3 AND NOT (NEW.unrated_reason {is} OLD.unrated_reason)"
+        " AND NEW.rate_revision > OLD.rate_revision"
+        f" AND {_kept('cdrs', _REASON)})",
     ),
     _Refusal(
         "cdrs",
@@ -165,7 +172,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "rowid = NEW.rowid",
         "upload_id = NEW.upload_id AND first_index = NEW.first_index",
     ),
-    "cdr_pricings": ("rowid = NEW.rowid", "cdr_id = NEW.cdr_id"),
+    "cdr_pricings": (
+        "rowid = NEW.rowid",
+        "cdr_id = NEW.cdr_id AND new_unrated_reason IS NULL AND NEW.new_unrated_reason IS NULL",
+    ),
     "ledger_entries": (
         "rowid = NEW.rowid",
         "chain = NEW.chain AND seq = NEW.seq",

@@ -332,6 +332,36 @@ def test_pricing_changes_nothing_else(attacker: Attacker) -> None:
         )
 
 
+def test_an_unrated_cdr_may_get_another_reason_and_nothing_else(attacker: Attacker) -> None:
+    ((reason, revision),) = attacker.execute(
+        "SELECT unrated_reason, rate_revision FROM cdrs WHERE call_id = 'unrated'"
+    )
+    other = reason % 3 + 1
+    correction = f"unrated_reason = {other}, rate_revision = {revision + 1}"
+    for change in (
+        f"unrated_reason = {other}",
+        f"rate_revision = {revision + 1}",
+        f"unrated_reason = {other}, rate_revision = {revision - 1}",
+    ):
+        attacker.is_refused(
+            f"UPDATE cdrs SET {change} WHERE call_id = 'unrated'", match="a CDR never changes"
+        )
+    for column in _columns("cdrs"):
+        if column in _OUTCOME:
+            continue
+        ((value,),) = attacker.execute(f"SELECT {column} FROM cdrs WHERE call_id = 'unrated'")
+        attacker.is_refused(
+            f"UPDATE cdrs SET {correction}, {column} = %s WHERE call_id = 'unrated'",
+            _other(value),
+            match="a CDR never changes",
+        )
+    attacker.execute(f"UPDATE cdrs SET {correction} WHERE call_id = 'unrated'")
+    attacker.execute(f"UPDATE cdrs SET {_PRICE} WHERE call_id = 'unrated'")
+    attacker.is_refused(
+        f"UPDATE cdrs SET {correction} WHERE call_id = 'unrated'", match="a CDR never changes"
+    )
+
+
 def test_a_reversed_cdr_is_never_priced(attacker: Attacker) -> None:
     attacker.is_refused(
         f"UPDATE cdrs SET {_PRICE} WHERE call_id = 'withdrawn'",

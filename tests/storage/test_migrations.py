@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from service.storage import migrate, triggers
+from service.storage import ids, migrate, triggers
 from service.storage.engine import Database
 from service.storage.migrate import SchemaError, prepare, upgrade
 from service.storage.schema import METADATA
@@ -228,6 +229,23 @@ def test_upgrade_brings_an_older_schema_to_the_head(database: Database, next_rel
 def test_upgrade_creates_the_schema_in_an_empty_database(empty: Database) -> None:
     assert upgrade(empty) == (None, HEAD)
     prepare(empty)
+
+
+def test_ids_go_on_behind_every_block_that_a_worker_had(empty: Database) -> None:
+    """Schema 0001 gave each worker a block of a million ids, of which most may still be unused."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).with_name("migrations")))
+    config.set_main_option("path_separator", "os")
+    with empty.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        if not empty.is_sqlite:
+            for _ in range(3):
+                connection.exec_driver_sql("SELECT nextval('cdrs_id_blocks')")
+    upgrade(empty)
+    with empty.write() as connection:
+        first = [ids.take_rows(connection, table, 2) for table in ("cdrs", "cdr_reversals")]
+    assert first == [1 if empty.is_sqlite else 3_000_001, 1]
 
 
 def test_a_newer_schema_is_not_touched(database: Database, next_release: Path) -> None:

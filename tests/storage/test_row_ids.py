@@ -1,4 +1,5 @@
-"""The ids of rows that come in bulk: consecutive, never given twice, and nobody waits for them."""
+"""The ids of rows that come in bulk: consecutive, rising, never given twice, and no transaction
+waits for the commit of another."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import pytest
 
 from service.storage import ids
 from service.storage.engine import Database
-from service.storage.record_tables import ID_BLOCK_SIZE, ID_BLOCKS
+from service.storage.record_tables import ROW_IDS
 from tests.subjects.world import at_once
 
 
@@ -33,9 +34,10 @@ def postgresql(database: Database) -> Database:
 
 
 def test_each_table_has_its_own(postgresql: Database) -> None:
-    for table in ID_BLOCKS:
+    for table in ROW_IDS:
         assert take(postgresql, 2, table) == range(1, 3)
-        assert take(postgresql, 2, table) == range(3, 5)
+        assert take(postgresql, 1, table) == range(3, 4)
+        assert take(postgresql, 2, table) == range(4, 6)
 
 
 def test_what_was_rolled_back_stays_a_gap(postgresql: Database) -> None:
@@ -45,31 +47,33 @@ def test_what_was_rolled_back_stays_a_gap(postgresql: Database) -> None:
     assert take(postgresql, 1) == range(6, 7)
 
 
-def test_another_process_has_blocks_of_its_own(postgresql: Database) -> None:
+def test_ids_rise_whichever_process_takes_them_and_no_transaction_waits(
+    postgresql: Database,
+) -> None:
     other = Database(postgresql.engine.url.render_as_string(hide_password=False))
     try:
-        assert take(postgresql, 10) == range(1, 11)
-        assert take(other, 10).start == ID_BLOCK_SIZE + 1
-        assert take(postgresql, 10) == range(11, 21)
-        # What is left of the block is too small: the next one begins, and consecutive it stays.
-        assert take(postgresql, ID_BLOCK_SIZE - 10).start == 2 * ID_BLOCK_SIZE + 1
-        assert take(postgresql, 10) == range(21, 31)
-        assert take(other, ID_BLOCK_SIZE - 10).start == ID_BLOCK_SIZE + 11
-        assert take(other, 1).start == 3 * ID_BLOCK_SIZE + 1
+        with postgresql.write() as held:
+            assert ids.take_rows(held, "cdrs", 10_000) == 1
+            # While the first transaction is open.
+            assert take(other, 10) == range(10_001, 10_011)
+            assert ids.take_rows(held, "cdrs", 1) == 10_011
+            assert take(other, 1) == range(10_012, 10_013)
+        assert take(postgresql, 5) == range(10_013, 10_018)
     finally:
         other.close()
 
 
 def test_threads_never_get_the_same(postgresql: Database) -> None:
-    sizes = (1, ID_BLOCK_SIZE // 3, ID_BLOCK_SIZE // 2, 7)
+    sizes = (1, 10_000, 333, 7, 1, 2)
 
     def taker(size: int) -> Callable[[], list[range]]:
-        return lambda: [take(postgresql, size) for _ in range(12)]
+        return lambda: [take(postgresql, size) for _ in range(40)]
 
-    taken = sorted(
-        (one for result in at_once(*map(taker, sizes)) for one in result),
-        key=lambda one: one.start,
-    )
-    assert len(taken) == 12 * len(sizes)
+    results = at_once(*map(taker, sizes))
+    for of_one in results:
+        assert of_one == sorted(of_one, key=lambda one: one.start)
+    taken = sorted((one for result in results for one in result), key=lambda one: one.start)
+    assert taken[0].start == 1
+    # Without a gap: what one takes begins where the one before it ends.
     for one, following in pairwise(taken):
-        assert one.stop <= following.start
+        assert one.stop == following.start

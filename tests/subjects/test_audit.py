@@ -163,7 +163,8 @@ def test_calls_priced_late(world: World, log: AuditLog) -> None:
         world.cdrs.rate_unrated(0, None, None)
         world.cdrs.rate_unrated(1, None, None)  # there is nothing left to do
     assert since.shown() == [("RateUnrated", 1, "tenant/1")]
-    assert json.loads(since.one.after) == {"examined": 2, "rated": 1}
+    done = {"examined": 2, "rated": 1, "reason_corrected": 0}
+    assert json.loads(since.one.after) == done
 
 
 def test_reversals_without_their_reasons(world: World, log: AuditLog) -> None:

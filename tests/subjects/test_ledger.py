@@ -17,7 +17,7 @@ from sqlalchemy import text
 from service import ledger_rows
 from service.errors import InvalidInput
 from service.ledger import Ledger
-from service.model import ReversalRequest
+from service.model import ReversalRequest, UnratedReason
 from service.record_model import LedgerDifference, LedgerDifferenceKind, LedgerProgress
 from service.storage import ledger as storage
 from service.storage import triggers
@@ -348,6 +348,76 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         [(CHAIN, 0, 0, 0, "chain 0 has no end")],
     ),
 }
+
+
+CORRECTED_CDR = 7
+# What is done to CDR 7, whose reason was corrected twice by pricings 2 and 3: entries 7 and 8.
+CORRECTION_ATTACKS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
+    "another reason in the CDR": (
+        [f"UPDATE cdrs SET unrated_reason = 3 WHERE id = {CORRECTED_CDR}"],
+        [(ROWS, 8, 3, 1, "which it does not have")],
+    ),
+    "another revision in the CDR": (
+        [f"UPDATE cdrs SET rate_revision = rate_revision + 1 WHERE id = {CORRECTED_CDR}"],
+        [(ROWS, 8, 3, 1, "which it does not have")],
+    ),
+    "another reason in the last correction and in the CDR": (
+        [
+            f"UPDATE cdrs SET unrated_reason = 3 WHERE id = {CORRECTED_CDR}",
+            "UPDATE cdr_pricings SET new_unrated_reason = 3 WHERE id = 3",
+        ],
+        [(ROWS, 8, 3, 1, "pricings are not what was written")],
+    ),
+    "another reason in the first correction": (
+        ["UPDATE cdr_pricings SET new_unrated_reason = 3 WHERE id = 2"],
+        [(ROWS, 7, 2, 1, "which it does not have")],
+    ),
+    "another reason between the corrections": (
+        [
+            "UPDATE cdr_pricings SET new_unrated_reason = 3 WHERE id = 2",
+            "UPDATE cdr_pricings SET unrated_reason = 3 WHERE id = 3",
+        ],
+        [(ROWS, 7, 2, 1, "pricings are not"), (ROWS, 8, 3, 1, "pricings are not")],
+    ),
+    "no corrections": (
+        ["DELETE FROM cdr_pricings WHERE id > 1"],
+        [(ROWS, 5, 7, 1, "CDRs are not"), (ROWS, 7, 2, 1, "0 of"), (ROWS, 8, 3, 1, "0 of")],
+    ),
+    "a price beside the corrections": (
+        [
+            "UPDATE cdrs SET status = 2, unrated_reason = NULL, bill_seconds = 0, cost_units = 0,"
+            f" cost_fraction_e4 = 0 WHERE id = {CORRECTED_CDR}"
+        ],
+        [(ROWS, 5, 7, 1, "has a price, and no pricing"), (ROWS, 8, 3, 1, "does not have")],
+    ),
+    "a correction made a pricing": (
+        [
+            "UPDATE cdr_pricings SET new_unrated_reason = NULL, new_rate_revision = NULL"
+            " WHERE id = 2"
+        ],
+        [(ROWS, 7, 2, 1, "and again")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(CORRECTION_ATTACKS))
+def test_what_an_owner_does_to_a_corrected_reason_is_found(audit: Audit, name: str) -> None:
+    world = audit.world
+    rate = world.rate(1, "99", blocked=True)
+    assert world.cdrs.rate_unrated(0, None, None).reason_corrected == 1
+    world.rates.delete(rate.id, "")
+    world.rate(1, "44", blocked=True, effective_from_ns=1)
+    assert world.cdrs.rate_unrated(0, None, None).reason_corrected == 1
+    assert world.cdrs.get(CORRECTED_CDR).unrated_reason == UnratedReason.NO_RATE
+    assert audit.differences() == []
+    statements, expected = CORRECTION_ATTACKS[name]
+    audit.attack(*statements)
+    found = audit.differences()
+    assert [(one.kind, one.seq, one.first_id, one.row_count) for one in found] == [
+        one[:4] for one in expected
+    ]
+    for difference, (*_, words) in zip(found, expected, strict=True):
+        assert words in difference.message
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))

@@ -9,9 +9,12 @@ import pytest
 
 from service import cdrs
 from service.errors import InvalidInput, NotFound, Reason
-from service.model import Direction, RatingStatus, Tenant
-from service.record_model import UnratedOutcome
+from service.ledger import Ledger
+from service.model import Direction, RatingStatus, ReversalRequest, Tenant, UnratedReason
+from service.record_model import UnratedOutcome, VerificationFilter
+from service.reversals import Reversals
 from service.storage.engine import Database
+from service.verification import Verification
 from tests.subjects.world import NOON_NS, World, at_once, call, calls
 
 
@@ -78,13 +81,78 @@ def test_each_is_rated_as_of_its_start_by_the_rules_of_now(world: World, payer: 
     assert world.cdrs.get(before.id).tenant.country_code == "44"
 
 
-def test_what_has_no_price_now_keeps_its_first_reason(world: World, payer: int) -> None:
-    blocked = world.cdrs.create(call(payer, "4490", call_id="a"))
+def test_a_reason_that_no_longer_holds_is_corrected(world: World, payer: int) -> None:
+    """From each reason to each other one, and then to a price; the ledger has every step."""
+    number = "0-1-44"
+    one = world.cdrs.create(call(payer, number, call_id="a"))
     dear = world.cdrs.create(call(payer, "99", 2_147_483_647, call_id="b"))
-    world.rate(payer, "4490", blocked=True)
+    invalid = world.cdrs.create(call(payer, "5" * 32, call_id="c"))
+    assert {cdr.unrated_reason for cdr in (one, dear, invalid)} == {UnratedReason.NO_RATE}
     world.rate(payer, "99", 99_999_999_9999)
-    assert rate_unrated(world, payer) == (2, 0, 2)
-    assert [world.cdrs.get(cdr.id) for cdr in (blocked, dear)] == [blocked, dear]
+    steps = []
+
+    def step(*expected: int) -> None:
+        outcome = world.cdrs.rate_unrated(payer, None, None)
+        found = (outcome.examined, outcome.rated, outcome.still_unrated, outcome.reason_corrected)
+        assert found == expected
+        now = world.cdrs.get(one.id)
+        revision = world.decks.deck(payer).revision
+        if steps and now.unrated_reason != steps[-1]:
+            assert now.rate_revision == revision
+        steps.append(now.unrated_reason)
+        assert now == replace(
+            *(one,),
+            **{
+                name: getattr(now, name)
+                for name in ("status", "unrated_reason", "bill_seconds", "cost_e4", "rate")
+            },
+            rate_revision=now.rate_revision,
+            tenant=now.tenant,
+        )
+        assert list(Ledger(world.database).verify(""))[-1].differences == ()
+        # A second time there is nothing to do.
+        again = world.cdrs.rate_unrated(payer, None, None)
+        assert (again.rated, again.reason_corrected) == (0, 0)
+
+    step(3, 0, 3, 0)
+    rate = world.rate(payer, "0144", blocked=True)
+    step(3, 0, 3, 1)
+    # The rules make the number too long, and then short again.
+    rules = frozenset({"country_code", "national_prefix"})
+    world.tenants.update(Tenant(id=payer, country_code="4444", national_prefix="5"), rules)
+    step(3, 0, 3, 1)
+    assert world.cdrs.get(invalid.id).unrated_reason == UnratedReason.INVALID_NUMBER
+    world.tenants.update(Tenant(id=payer), rules)
+    world.rates.delete(rate.id, "")
+    step(3, 0, 3, 2)
+    rate = world.rate(payer, "0144", blocked=True)
+    step(3, 0, 3, 1)
+    world.rates.update(replace(rate, blocked=False), frozenset({"blocked"}), "")
+    step(3, 1, 2, 0)
+    assert steps == [
+        *(UnratedReason.NO_RATE, UnratedReason.BLOCKED, UnratedReason.BLOCKED),
+        *(UnratedReason.NO_RATE, UnratedReason.BLOCKED, None),
+    ]
+    # There is no reason for a cost that overflows: the reason stays as it was.
+    assert world.cdrs.get(dear.id) == dear
+    verified = list(Verification(world.database).verify(VerificationFilter()))
+    assert verified[-1].different == 0
+
+
+def test_a_reversed_call_keeps_its_reason(world: World, payer: int) -> None:
+    one = world.cdrs.create(call(payer, "4490", call_id="a"))
+    Reversals(world.database).reverse_cdr(one.id, ReversalRequest("wrong", "me"))
+    world.rate(payer, "4490", blocked=True)
+    assert world.cdrs.rate_unrated(payer, None, None) == UnratedOutcome(0, 0, 0, 0)
+    assert world.cdrs.get(one.id).unrated_reason == UnratedReason.NO_RATE
+
+
+def test_two_at_once_correct_a_reason_once(world: World, payer: int) -> None:
+    world.commit(0, 0, [replace(one, destination_number="33") for one in calls(payer, 0, 1500)])
+    world.rate(payer, "33", blocked=True)
+    outcomes = at_once(*[lambda: world.cdrs.rate_unrated(payer, None, None)] * 2)
+    assert sum(outcome.reason_corrected for outcome in outcomes) == 1500
+    assert list(Ledger(world.database).verify(""))[-1].differences == ()
 
 
 def test_the_tenant_and_the_period_are_kept_to(world: World, payer: int) -> None:
