@@ -35,6 +35,7 @@ from service.database_size import DatabaseSize, last_backup_seconds
 from service.decks import Decks
 from service.errors import TollwireError
 from service.explanations import Explanations
+from service.feed import Feed
 from service.ledger import Ledger
 from service.metrics.shown import alone, shown
 from service.metrics.snapshot import Connections, Sources, take
@@ -155,6 +156,7 @@ def built(
                     verification=Verification(database),
                     explanations=Explanations(database),
                     ledger=Ledger(database),
+                    feed=Feed(database, decks),
                     tokens=Tokens(database, credentials),
                     audit_log=AuditLog(database),
                 ),

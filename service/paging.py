@@ -54,9 +54,10 @@ def encode_token(filters: object, key: Sequence[int | str]) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decode_token(token: str, filters: object, types: Sequence[type]) -> list[Any] | None:
+def decode_token(token: str, filters: object, types: Sequence[type] | None) -> list[Any] | None:
     """The key in ``token``, None where it is empty. ``types`` (int or str) are those of the key's
-    parts. InvalidInput naming page_token where it is damaged, forged or of another list."""
+    parts; None: any number of ints. InvalidInput naming page_token where it is damaged, forged or
+    of another list."""
     if not token:
         return None
     try:
@@ -64,9 +65,12 @@ def decode_token(token: str, filters: object, types: Sequence[type]) -> list[Any
             raise ValueError("too long")
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if not isinstance(parts, list) or len(parts) != len(types) + 1:
+        if not isinstance(parts, list) or not parts:
             raise ValueError("not a key")
         digest, *key = parts
+        types = [int] * len(key) if types is None else types
+        if len(key) != len(types):
+            raise ValueError("not a key")
         if not all(_is_good(part, kind) for part, kind in zip(key, types, strict=True)):
             raise ValueError("not a key of this list")
     except (ValueError, RecursionError) as error:

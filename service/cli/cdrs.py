@@ -234,6 +234,7 @@ def rate_unrated(client: Client, **filters: Any) -> None:
             ("examined", str(answer.examined)),
             ("rated", str(answer.rated)),
             ("still unrated", str(answer.still_unrated)),
+            ("reason corrected", str(answer.reason_corrected)),
         ]
     )
 

@@ -10,6 +10,7 @@ import click
 from service.cli.audit import audit
 from service.cli.cdrs import cdrs
 from service.cli.cdrs_reversals import list_reversals, reverse_cdrs, reverse_upload
+from service.cli.cdrs_tail import tail_cdrs
 from service.cli.cdrs_upload import upload_cdrs
 from service.cli.cdrs_uploads import list_failures, list_uploads, upload_status
 from service.cli.cdrs_verify import verify_cdrs
@@ -59,7 +60,7 @@ rates.add_command(import_rates)
 rates.add_command(export_rates)
 for cdrs_command in (
     *(upload_cdrs, upload_status, list_uploads, list_failures),
-    *(verify_cdrs, reverse_cdrs, reverse_upload, list_reversals),
+    *(tail_cdrs, verify_cdrs, reverse_cdrs, reverse_upload, list_reversals),
 ):
     cdrs.add_command(cdrs_command)
 

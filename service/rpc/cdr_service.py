@@ -10,6 +10,7 @@ import grpc
 from ratingcore.wire import MalformedRequest
 from service.cdrs import Cdrs
 from service.explanations import Explanations
+from service.feed import Feed
 from service.ledger import Ledger
 from service.record_model import ChunkResult
 from service.reversals import Reversals
@@ -44,6 +45,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         verification: Verification,
         explanations: Explanations,
         ledger: Ledger,
+        feed: Feed,
         turns: Turns,
     ) -> None:
         """``turns``: those that chunks of uploads take."""
@@ -54,6 +56,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         self._verification = verification
         self._explanations = explanations
         self._ledger = ledger
+        self._feed = feed
         self._turns = turns
 
     def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
@@ -125,6 +128,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
             examined=outcome.examined,
             rated=outcome.rated,
             still_unrated=outcome.still_unrated,
+            reason_corrected=outcome.reason_corrected,
         )
 
     def VerifyCdrs(
@@ -138,6 +142,22 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
     ) -> Iterator[pb.ExportCdrsResponse]:
         for part in self._cdrs.export(cdrs.cdr_filter(request)):
             yield pb.ExportCdrsResponse(cdrs=map(cdrs.cdr, part))
+
+    def WatchCdrs(  # type: ignore[override]  # None: nothing to send, for the interceptor
+        self, request: pb.WatchCdrsRequest, context: Context
+    ) -> Iterator[pb.WatchCdrsResponse | None]:
+        parts = self._feed.watch(
+            *(request.tenant_id, request.cursor),
+            from_now=request.from_now,
+            follow=request.follow,
+        )
+        for part in parts:
+            if part is None:
+                yield None
+                continue
+            yield pb.WatchCdrsResponse(
+                cdrs=map(cdrs.cdr, part.cdrs), cursor=part.cursor, caught_up=part.caught_up
+            )
 
     def SummarizeUsage(
         self, request: pb.SummarizeUsageRequest, context: Context

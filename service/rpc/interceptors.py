@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from service import request_ids
-from service.errors import InvalidInput, Reason, unwanted
+from service.errors import InvalidInput, Reason, shutting_down, unwanted
 from service.rpc import error_map
 from service.rpc.entrance import Entrance, Visit, expect
 from service.rpc.permissions import permission
@@ -190,7 +190,9 @@ def _streaming(
     way: _Way,
 ) -> Callable[[Iterator[bytes], Context, Send], None]:
     """``read`` makes what the behavior takes of what grpc gives, an iterator of bytes. Whether the
-    caller may still do this is asked before each message, in either direction."""
+    caller may still do this is asked before each message, in either direction. A behavior that may
+    go on without end yields None now and then: there it ends when its client is gone, its token is
+    revoked or the server stops."""
     entrance = way.entrance
 
     def handle(requests: Iterator[bytes], context: Context, send: Send) -> None:
@@ -199,9 +201,12 @@ def _streaming(
             with entrance.visit(visit), streams.place(context, send) as stream:
                 for response in behavior(read(requests, stream, visit), context):
                     entrance.stays(visit)
-                    send(encode(response))
+                    if response is not None:
+                        send(encode(response))
                     if stream.over:
                         raise StreamOver
+                    if response is None and streams.stopping:
+                        raise shutting_down()
                 _add_rate_revision(visit)
         except StreamOver:
             visit.code = grpc.StatusCode.CANCELLED

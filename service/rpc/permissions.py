@@ -74,7 +74,7 @@ PERMISSIONS: Mapping[str, Permission] = MappingProxyType(
         Needs.TENANTS,
         _READING,
         "CdrService",
-        "GetCdr ExplainCdr ListCdrs ExportCdrs SummarizeUsage VerifyCdrs ListReversals",
+        "GetCdr ExplainCdr ListCdrs ExportCdrs WatchCdrs SummarizeUsage VerifyCdrs ListReversals",
     )
     | _rows(
         Needs.TENANTS,

@@ -19,6 +19,7 @@ from service.calls import Calls
 from service.cdrs import Cdrs
 from service.config import DEFAULT_DATABASE_WAIT_SECONDS, Listen
 from service.explanations import Explanations
+from service.feed import Feed
 from service.ledger import Ledger
 from service.rates import Rates
 from service.reversals import Reversals
@@ -114,6 +115,7 @@ class Subjects:
     verification: Verification
     explanations: Explanations
     ledger: Ledger
+    feed: Feed
     tokens: Tokens
     audit_log: AuditLog
 
@@ -162,6 +164,7 @@ class RpcServer:
             subjects.verification,
             subjects.explanations,
             subjects.ledger,
+            subjects.feed,
             Turns(self._capacity.chunks, database_wait_seconds),
         )
         tenant = TenantServicer(subjects.tenants)

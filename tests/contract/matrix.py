@@ -115,6 +115,10 @@ MORE: dict[str, list[Case]] = {
         lambda own, of: cdr_pb.UploadCdrsRequest(upload_id=of.upload_id, offset=10**6),
     ],
     "CdrService/ExportCdrs": [lambda own, of: cdr_pb.ExportCdrsRequest()],
+    "CdrService/WatchCdrs": [
+        lambda own, of: cdr_pb.WatchCdrsRequest(),
+        lambda own, of: cdr_pb.WatchCdrsRequest(tenant_id=of.tenant_id),
+    ],
     "CdrService/SummarizeUsage": [
         lambda own, of: cdr_pb.SummarizeUsageRequest(group_by=[types.USAGE_DIMENSION_TENANT]),
         lambda own, of: cdr_pb.SummarizeUsageRequest(tenant_id=of.tenant_id),

@@ -51,7 +51,10 @@ METHODS = {
             "upload_id reason page_size page_token",
             "failures next_page_token",
         ),
-        "RateUnrated": ("tenant_id started_after started_before", "examined rated still_unrated"),
+        "RateUnrated": (
+            "tenant_id started_after started_before",
+            "examined rated still_unrated reason_corrected",
+        ),
         "VerifyCdrs": (
             "tenant_id started_after started_before upload_id",
             "stream checked checked_per_second differences done different",
@@ -62,6 +65,7 @@ METHODS = {
             " upload_id",
             "stream cdrs",
         ),
+        "WatchCdrs": ("tenant_id cursor from_now follow", "stream cdrs cursor caught_up"),
         "SummarizeUsage": ("tenant_id started_after started_before group_by time_zone", "rows"),
         "ReverseCdr": ("id reason requested_by", "Reversal"),
         "ReverseUpload": ("upload_id reason requested_by", "cdrs reversed reversed_before"),

@@ -191,6 +191,7 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
         tenant_id=s.tenant_id, upload_id=s.upload_id, **_window()
     ),
     "ExportCdrs": lambda s: cdr_pb.ExportCdrsRequest(**_cdr_filters(s)),
+    "WatchCdrs": lambda s: cdr_pb.WatchCdrsRequest(tenant_id=s.tenant_id),
     "SummarizeUsage": lambda s: cdr_pb.SummarizeUsageRequest(
         tenant_id=s.tenant_id,
         group_by=[types.USAGE_DIMENSION_DAY],
