@@ -41,6 +41,7 @@ from service.metrics.shown import alone, shown
 from service.metrics.snapshot import Connections, Sources, take
 from service.pem_files import BadCertificate, server_files
 from service.presence import DatabasePresence
+from service.progress import Progress, of_this_worker, shared
 from service.rates import Rates
 from service.retention import FailureRetention
 from service.reversals import Reversals
@@ -123,9 +124,11 @@ def built(
     settings: Settings,
     is_stopped: Callable[[], bool] = _never,
     report_wait: Callable[[str], None] = _unreported,
+    progress: Progress | None = None,
 ) -> Iterator[Built]:
     """All subjects, with the decks loaded and followed; closed at the end of the block. A database
-    that does not answer yet is waited for. Stopped where ``is_stopped`` becomes true meanwhile."""
+    that does not answer yet is waited for. Stopped where ``is_stopped`` becomes true meanwhile.
+    ``progress``: of the workers of this server."""
     database = opened(settings)
     retention_days = settings.failure_retention_days
     try:
@@ -134,7 +137,7 @@ def built(
         if is_pooled:
             _LOG.info("%s", _POOLED if settings.session_database is None else _POOLED_IN_PART)
         wait.run(partial(migrate.prepare, database))
-        decks = Decks(database)
+        decks = Decks(database, progress)
         load_seconds = wait.run(partial(_seconds, decks.load))
         credentials = Credentials(database)
         wait.run(credentials.load)
@@ -245,7 +248,7 @@ def _announce(line: str, supervision: Supervision) -> None:
 def _supervise(settings: Settings) -> None:
     stop = _stop_on_signals()
     supervision = Supervision()
-    with Reservation(settings.listen) as reservation:
+    with Reservation(settings.listen) as reservation, shared(settings.workers) as memory:
         listen = reservation.listen
         # Once, and not by all workers at the same time.
         database = opened(settings)
@@ -267,6 +270,7 @@ def _supervise(settings: Settings) -> None:
             on_serving=announce,
             on_stopping=lambda: supervision.stopping("stopping"),
             beat=supervision.beat,
+            memory=memory,
         )
         with ExitStack() as stack:
             if settings.metrics_listen is not None:
@@ -308,6 +312,7 @@ def _run(
     *,
     share_port: bool,
     supervision: Supervision | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """The life of one server in this process. ``supervision``: to whom it reports; the parent of a
     worker does so for it."""
@@ -319,6 +324,7 @@ def _run(
             settings,
             lambda: not stop.empty(),
             supervision.waiting if supervision else _unreported,
+            progress,
         ) as everything,
     ):
         if not stop.empty():
@@ -488,7 +494,7 @@ def work() -> int:
         print(json.dumps(loaded), flush=True)
 
     try:
-        _run(settings, stop, report, share_port=True)
+        _run(settings, stop, report, share_port=True, progress=of_this_worker())
     except Stopped:
         return 0
     except MENDABLE as error:

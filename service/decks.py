@@ -22,6 +22,8 @@ from service import scopes
 from service.errors import FailedPrecondition, NotFound, Reason, Unavailable
 from service.following import Follower
 from service.model import Tenant
+from service.progress import Progress
+from service.request import present
 from service.storage import decks as storage
 from service.storage.decks import DeckState
 from service.storage.engine import Connection, Database
@@ -29,6 +31,10 @@ from service.storage.failures import unavailable
 from service.storage.limits import Work, regardless
 
 _LOG = logging.getLogger("tollwire.decks")
+
+# How long a change waits at most for the other workers of the server to rate with it.
+WAIT_SECONDS = 2.0
+IMPORT_WAIT_SECONDS = 30.0
 
 _TRIES_OUTSIDE = 3
 # From when a commit shows to others until its own thread has heard of it.
@@ -72,8 +78,10 @@ class Decks:
     ``load`` before the first use; ``follow`` to keep up with other workers; ``close`` at the end.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, progress: Progress | None = None) -> None:
+        """``progress``: of the workers of this server; None where there is one."""
         self._database = database
+        self._progress = progress
         self._decks: dict[int, TenantDeck] = {}
         # By tenant and revision.
         self._offers: dict[tuple[int, int], tuple[Offer, TenantDeck]] = {}
@@ -104,6 +112,10 @@ class Decks:
             for state in present.values():
                 self._take(state, ratingcore.DeckBuilder())
             self._known_seq = states[-1].change_seq if states else 0
+        if self._progress is not None:
+            # From now on the others wait for this worker; what they changed before is read here.
+            self._progress.report(self._known_seq)
+            self.refresh()
 
     def refresh(self) -> None:
         """Catch up with everything that is committed."""
@@ -112,14 +124,27 @@ class Decks:
             self.catch_up(connection)
         self._refresh_began = max(self._refresh_began, began)
 
-    def refresh_after_commit(self) -> None:
+    def refresh_after_commit(self, wait_seconds: float = WAIT_SECONDS) -> None:
         """As ``refresh``, for who has just committed a change: that it is written is true even if
-        it cannot be read back now, and the follower will."""
+        it cannot be read back now, and the follower will.
+
+        Then wait until all workers of this server rate with the change, at most so long and half as
+        long as the client still waits: a worker that hangs holds up nobody.
+        """
         try:
             with regardless():
                 self.refresh()
         except Unavailable:
             _LOG.warning("a change is committed, but cannot be read back yet")
+            return
+        if self._progress is None:
+            return
+        request = present()
+        remaining = request.remaining_seconds()
+        if remaining is not None:
+            wait_seconds = min(wait_seconds, remaining / 2)
+        if not self._progress.wait(self._known_seq, wait_seconds, request.is_wanted):
+            _LOG.warning("a change is committed, but a worker does not rate with it yet")
 
     def catch_up(self, connection: Connection) -> None:
         """Catch up with what ``connection`` sees. Not within a transaction that has changed rates
@@ -130,6 +155,8 @@ class Decks:
             for state in storage.changed_since(connection, self._known_seq):
                 self._apply(connection, state)
                 self._known_seq = state.change_seq
+            if self._progress is not None:
+                self._progress.report(self._known_seq)
 
     @contextmanager
     def _turn_to_build(self) -> Iterator[None]:
@@ -183,7 +210,7 @@ class Decks:
             raise
         else:
             offer.settle(is_committed=True)
-            self.refresh_after_commit()
+            self.refresh_after_commit(IMPORT_WAIT_SECONDS)
         finally:
             for key in keys:
                 self._offers.pop(key, None)

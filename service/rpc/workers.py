@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import signal
 import subprocess
@@ -22,8 +23,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
+from service import progress
 from service.interpreter import next_event
 
 # A worker that lives shorter than this has failed to start, or as good as.
@@ -69,7 +71,12 @@ class _Worker:
     """One process, and the threads that listen to it and wait for its end."""
 
     def __init__(
-        self, slot: int, command: Sequence[str], settings: str, events: queue.SimpleQueue[_Event]
+        self,
+        slot: int,
+        command: Sequence[str],
+        settings: str,
+        events: queue.SimpleQueue[_Event],
+        memory: IO[bytes] | None,
     ) -> None:
         self.started_at = time.monotonic()
         self.serves = False
@@ -79,8 +86,15 @@ class _Worker:
         self._answers = 0
         self._answer: Any = None
         self._events = events
+        descriptors = () if memory is None else (memory.fileno(),)
+        place = [(progress.VARIABLE, f"{slot}:{one}") for one in descriptors]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | dict(place),
+            pass_fds=descriptors,
         )
         assert self.process.stdin is not None
         try:
@@ -147,10 +161,14 @@ class Supervisor:
         on_stopping: Callable[[], None] = _nothing,
         beat: Callable[[], None] = _nothing,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+        memory: IO[bytes] | None = None,
     ) -> None:
         """``command`` starts a worker, which may take ``stop_seconds`` to end when it is told to.
         ``on_serving`` is called once, when all serve, with the report of one of them;
-        ``on_stopping`` before they are told to stop; ``beat`` again and again meanwhile."""
+        ``on_stopping`` before they are told to stop; ``beat`` again and again meanwhile. ``memory``
+        is what the workers share to say how far they are (service.progress)."""
+        self._memory = memory
+        self._progress = None if memory is None else progress.Progress(memory.fileno())
         self._command = command
         self._settings = json.dumps(settings)
         self._stop_seconds = stop_seconds
@@ -198,7 +216,9 @@ class Supervisor:
 
     def _start(self, slot: int) -> None:
         self._starts[slot] += 1
-        self._workers[slot] = _Worker(slot, self._command, self._settings, self._events)
+        self._workers[slot] = _Worker(
+            slot, self._command, self._settings, self._events, self._memory
+        )
 
     def _handle(self, event: _Event) -> None:
         if event.kind == "ready":
@@ -214,6 +234,8 @@ class Supervisor:
 
     def _replace_later(self, slot: int) -> None:
         dead = self._workers[slot]
+        if self._progress is not None:
+            self._progress.clear(slot)
         if self._on_serving and not dead.serves:
             raise WorkersFailed("a worker could not start")
         dead.serves = False

@@ -15,7 +15,7 @@ The protocol that keeps all workers on the committed rates:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -60,6 +60,10 @@ _PUT = (
     RateVersionRow.effective_to_s,
     RateVersionRow.effective_to_nanos,
     RateVersionRow.blocked,
+)
+_GONE = (
+    "SELECT version_id, prefix FROM rate_versions WHERE tenant_id = ? AND created_revision <= ?"
+    " AND retired_revision > ? AND retired_revision <= ?"
 )
 _SPECIAL = _PUT.index(RateVersionRow.intervals)
 _NOTHING_SPECIAL = (None, OPEN_FROM_S, 0, OPEN_TO_S, 0, False)
@@ -149,13 +153,14 @@ def rates_gone(
 ) -> list[tuple[int, str]]:
     """version_id and prefix of the rates that were there at revision ``since`` and are not any more
     at ``until``."""
-    query = select(RateVersionRow.version_id, RateVersionRow.prefix).where(
-        RateVersionRow.tenant_id == tenant_id,
-        RateVersionRow.created_revision <= since,
-        RateVersionRow.retired_revision > since,
-        RateVersionRow.retired_revision <= until,
-    )
-    return [(version_id, prefix) for version_id, prefix in connection.execute(query)]
+    # Through the driver, as in ``_streamed``.
+    driver: Any = connection.connection.driver_connection
+    is_sqlite = connection.dialect.name == "sqlite"
+    values = (tenant_id, since, since, until)
+    with closing(driver.cursor() if is_sqlite else driver.cursor(binary=True)) as cursor:
+        cursor.execute(_GONE.replace("?", "?" if is_sqlite else "%s"), values)
+        found: list[tuple[int, str]] = cursor.fetchall()
+    return found
 
 
 def rates_come(
@@ -188,10 +193,9 @@ def _of_changes(
     if sum(last - first + 1 for first, last in changes) <= _FEW_ROWS:
         yield from map(_arguments, connection.execute(query).all())
         return
-    # Options of the query, not of the connection: there they would hold for all that follows.
-    streamed = connection.execute(query, execution_options={"yield_per": _PART_ROWS})
-    for part in streamed.partitions():
-        yield from map(_arguments, part)
+    with _streamed(connection, query, "rates_come") as cursor:
+        while rows := cursor.fetchmany(_PART_ROWS):
+            yield from map(_arguments, rows)
 
 
 def rates_of_prefixes(
@@ -228,15 +232,22 @@ def present_rates(connection: Connection) -> Iterator[tuple[int, list[tuple[Any,
         .where(RateVersionRow.retired_revision.is_(None))
         .order_by(RateVersionRow.tenant_id, RateVersionRow.prefix)
     )
-    # Through the driver's own cursor: for millions of rates, SQLAlchemy's rows take as long again.
-    driver: Any = connection.connection.driver_connection
-    sqlite_driver = connection.dialect.name == "sqlite"
-    cursor = driver.cursor() if sqlite_driver else driver.cursor("present_rates", binary=True)
-    with closing(cursor):
-        cursor.execute(str(query.compile(dialect=connection.dialect)))
+    with _streamed(connection, query, "present_rates") as cursor:
         while rows := cursor.fetchmany(_PART_ROWS):
             for tenant_id, part in groupby(rows, key=itemgetter(-1)):
                 yield tenant_id, [_arguments(row[:-1]) for row in part]
+
+
+@contextmanager
+def _streamed(connection: Connection, query: Any, name: str) -> Iterator[Any]:
+    """A cursor of the driver over the query's rows, of which only parts are in memory. For large
+    decks SQLAlchemy's rows take as long again. The query's values are numbers."""
+    driver: Any = connection.connection.driver_connection
+    is_sqlite = connection.dialect.name == "sqlite"
+    literal = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+    with closing(driver.cursor() if is_sqlite else driver.cursor(name, binary=True)) as cursor:
+        cursor.execute(str(literal))
+        yield cursor
 
 
 def _arguments(row: Sequence[Any]) -> tuple[Any, ...]:

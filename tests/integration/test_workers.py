@@ -253,3 +253,83 @@ def test_every_change_returns_the_revision_that_another_worker_rates_with(
             tenant_pb.DeleteTenantRequest(id=tenant.id)
         )
         assert next_of(answer) == revision
+
+
+RATES = 100_000
+
+
+def test_after_the_answer_to_an_import_every_worker_rates_with_it(
+    new_database: NewDatabase,
+) -> None:
+    """A worker takes a while to read a large deck: the answer waits for it."""
+    with serving(new_database(), workers=2) as server, Client(server.address) as client:
+        tenant = client.new_tenant()
+        call = make_call(tenant.id, "10099999", 60)
+
+        def import_at(price: str) -> int:
+            rates = [make_rate(f"1{index:05}", price, 60) for index in range(RATES)]
+            requests = [
+                pb.ImportRatesRequest(
+                    tenant_id=tenant.id, mode=types.IMPORT_MODE_MERGE, rates=rates[at : at + 5000]
+                )
+                for at in range(0, RATES, 5000)
+            ]
+            return client.rating.ImportRates(iter(requests)).rate_revision
+
+        import_at("1")
+        with ExitStack() as stack:
+            others = [stack.enter_context(Client(server.address)) for _ in range(12)]
+            assert {other.rate(call).cost for other in others} == {"1.0000"}
+            assert all(worker.connections for worker in workers_of(server))
+            for price in ("2", "3"):
+                revision = import_at(price)
+                # At once, on connections that were there and on new ones.
+                for other in (
+                    *others,
+                    *(stack.enter_context(Client(server.address)) for _ in "12"),
+                ):
+                    rated = other.rate(call)
+                    assert (rated.cost, rated.rate_revision) == (f"{price}.0000", revision)
+            # The same holds for a single rate and for the rules.
+            rate = client.new_rate(tenant.id, "10099999", "4", 60)
+            assert {other.rate(call).cost for other in others} == {"4.0000"}
+            client.rating.DeleteRate(pb.DeleteRateRequest(id=rate.id))
+            assert {other.rate(call).cost for other in others} == {"3.0000"}
+
+
+def test_a_worker_that_hangs_or_dies_delays_a_change_for_seconds_at_most(
+    new_database: NewDatabase,
+) -> None:
+    with serving(new_database(), workers=2) as server, connections(server) as clients:
+        tenant = clients[0].new_tenant()
+        rate = clients[0].new_rate(tenant.id, "44", "1", 60)
+        call = make_call(tenant.id, "44", 60)
+        hanging = workers_of(server)[0].process
+        hanging.suspend()
+        try:
+            client = next(one for one in clients if _answers(one, call))
+            seconds = []
+            for price in ("2", "3", "4"):
+                began = time.monotonic()
+                changed = types.Rate(id=rate.id, cost_per_minute=price)
+                client.update_rate(changed, "cost_per_minute")
+                seconds.append(time.monotonic() - began)
+                assert client.rate(call).cost == f"{price}.0000"
+            # It is waited for once, and not again before it moves.
+            assert seconds[0] < 10
+            assert max(seconds[1:]) < 1.5
+        finally:
+            hanging.resume()
+        client.update_rate(types.Rate(id=rate.id, cost_per_minute="5"), "cost_per_minute")
+        hanging.kill()
+        began = time.monotonic()
+        client.update_rate(types.Rate(id=rate.id, cost_per_minute="6"), "cost_per_minute")
+        assert time.monotonic() - began < 10
+
+
+def _answers(client: Client, call: types.Call) -> bool:
+    try:
+        client.rating.RateCall(pb.RateCallRequest(call=call), timeout=2)
+        return True
+    except grpc.RpcError:
+        return False
