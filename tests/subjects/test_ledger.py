@@ -233,7 +233,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         [(ROWS, 3, 5, 2, "CDRs are not"), (ROWS, 4, 1, 1, "0 of its 1")],
     ),
     "an inserted pricing": (
-        ["INSERT INTO cdr_pricings SELECT 9, 2, 1, 1, 1 FROM cdr_pricings"],
+        ["INSERT INTO cdr_pricings SELECT 9, 2, 1, 1, 1, NULL, NULL FROM cdr_pricings"],
         [(*SECOND, "CDRs are not what was written"), (NOT_ENTERED, 0, 9, 1, "pricings")],
     ),
     "a changed entry": (
@@ -292,14 +292,14 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     ),
     "an entry added behind the head": (
         [
-            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5"
+            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5, format"
             " FROM ledger_entries WHERE seq = 6"
         ],
         [(CHAIN, 7, 0, 0, "behind the chain's end"), (ROWS, 7, 50, 1, "0 of its 1")],
     ),
     "an entry added, and the head moved": (
         [
-            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5"
+            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5, format"
             " FROM ledger_entries WHERE seq = 6",
             "UPDATE ledger_heads SET length = 7 WHERE chain = 0",
         ],
@@ -309,7 +309,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         [
             copied(3, -5),
             "INSERT INTO ledger_entries SELECT chain, -9223372036854775808, 1, -5, 1, digest, hash,"
-            " 5 FROM ledger_entries WHERE seq = 6",
+            " 5, format FROM ledger_entries WHERE seq = 6",
         ],
         [
             (CHAIN, -(2**63), 0, 0, "before the chain's first"),
@@ -319,7 +319,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     ),
     "an entry in a chain that there is not": (
         [
-            "INSERT INTO ledger_entries SELECT 99, 1, 1, 50, 1, digest, hash, 5"
+            "INSERT INTO ledger_entries SELECT 99, 1, 1, 50, 1, digest, hash, 5, format"
             " FROM ledger_entries WHERE seq = 6"
         ],
         [(CHAIN, 0, 0, 0, "chain 99 has no end"), (ROWS, 1, 50, 1, "0 of its 1")],
@@ -386,7 +386,7 @@ CORRECTION_ATTACKS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
     "a price beside the corrections": (
         [
             "UPDATE cdrs SET status = 2, unrated_reason = NULL, bill_seconds = 0, cost_units = 0,"
-            f" cost_fraction_e4 = 0 WHERE id = {CORRECTED_CDR}"
+            f" cost_fraction_e8 = 0 WHERE id = {CORRECTED_CDR}"
         ],
         [(ROWS, 5, 7, 1, "has a price, and no pricing"), (ROWS, 8, 3, 1, "does not have")],
     ),
@@ -584,7 +584,7 @@ def chained_anew(audit: Audit, from_seq: int) -> Iterator[storage.Entry]:
         with audit.world.database.snapshot() as connection:
             kind = ledger_rows.KINDS[EntryKind(entry.kind)]
             rows = kind.read(connection, entry.first_id, entry.first_id + entry.row_count, 1000)
-        digest = rows.digest(0, entry.row_count)
+        digest = rows.digest(0, entry.row_count, entry.format)
         last_hash = storage.entry_hash(last_hash, *entry[:5], entry.created_at_ns, digest)
         yield entry._replace(digest=digest, hash=last_hash)
 

@@ -104,7 +104,7 @@ def test_a_reason_that_no_longer_holds_is_corrected(world: World, payer: int) ->
             *(one,),
             **{
                 name: getattr(now, name)
-                for name in ("status", "unrated_reason", "bill_seconds", "cost_e4", "rate")
+                for name in ("status", "unrated_reason", "bill_seconds", "cost_e8", "rate")
             },
             rate_revision=now.rate_revision,
             tenant=now.tenant,
