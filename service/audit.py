@@ -34,7 +34,7 @@ MAX_ACTION_CHARS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NS = 10**9
 # A version of a rate shows as its etag.
-_LEFT_OUT = ("number", "version_id")
+_LEFT_OUT = ("number", "version_id", "rate_revision")
 
 
 def enter(
