@@ -198,7 +198,7 @@ def test_a_deck_comes_back_as_it_was_exported(run: Run, tenant: str, tmp_path: P
 def test_what_the_server_rejects_is_named_by_line(
     run: Run, server: ServerProcess, tenant: str
 ) -> None:
-    text = f"{HEADER}\n33,France,0.1,60\n34,Spain,0.12345,60\n35,x,0.1,0\n36,x,0.1\n"
+    text = f"{HEADER}\n33,France,0.1,60\n34,Spain,0.123456789,60\n35,x,0.1,0\n36,x,0.1\n"
     result = CliRunner().invoke(
         main,
         ["rates", "import", "-", "--tenant", tenant],
