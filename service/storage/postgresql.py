@@ -85,7 +85,8 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     @event.listens_for(engine, "checkout")
     def _ping(driver: Any, _record: Any, _fairy: Any) -> None:
         try:
-            with doing(Work.PING), regardless():
+            # A pooler whose sessions are all in use lets it wait as it does with any statement.
+            with doing(Work.ORDINARY if driver.is_pooled else Work.PING), regardless():
                 driver.execute(";")
         except psycopg.Error as error:
             raise InvalidatePoolError from error
