@@ -248,7 +248,8 @@ def import_rates(
         if not deck.lines and not deck.unreadable and not may_be_empty:
             raise Failure("the file has no rates in it", USAGE)
         if mode == IMPORT_MODE_REPLACE and not dry_run and not deck.unreadable:
-            rates = f"the {len(deck.lines):,} rates of {file.name}"
+            source = getattr(file, "name", "standard input")
+            rates = f"the {len(deck.lines):,} rates of {source}"
             confirm(f"Replace the rates of tenant {tenant_id} by {rates}?", yes=yes)
         outcome = send_deck(client, deck, head)
         found: list[Change] = []
