@@ -40,7 +40,7 @@ INGEST = {
     "CdrService/ListUploads",
     "CdrService/ListUploadFailures",
 }
-READS = ("Get", "List", "Export", "Summarize", "Verify", "Explain")
+READS = ("Get", "List", "Export", "Watch", "Summarize", "Verify", "Explain")
 ADMINISTRATION = "AccessService/"
 FOR_ALL = {
     *("Health/Check", "Health/List", "Health/Watch"),

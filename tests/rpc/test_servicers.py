@@ -18,6 +18,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.deck_import import Intake, Room
+from service.feed import FeedPart
 from service.model import (
     BadCall,
     Call,
@@ -160,7 +161,7 @@ def server(subject: Fake) -> Any:
     return grpc_testing.server_from_dictionary(
         {
             SERVICES["RatingService"]: RatingServicer(fake, fake),
-            SERVICES["CdrService"]: CdrServicer(*[fake] * 7, Turns(1, patience_seconds=1)),
+            SERVICES["CdrService"]: CdrServicer(*[fake] * 8, Turns(1, patience_seconds=1)),
             SERVICES["TenantService"]: TenantServicer(fake),
             SERVICES["AccessService"]: AccessServicer(fake, fake),
         },
@@ -524,6 +525,7 @@ def test_every_method_is_tried() -> None:
         *("RatingService/StreamRateCalls", "RatingService/ImportRates"),
         *("RatingService/ExportRates", "CdrService/UploadCdrs", "CdrService/ExportCdrs"),
         "CdrService/VerifyCdrs",
+        "CdrService/WatchCdrs",
         "CdrService/VerifyLedger",
         "CdrService/ReverseCdrs",
     }
@@ -682,6 +684,16 @@ def test_exports(
     assert [len(getattr(rpc.take_response(), field)) for _ in parts] == [2, 1]
     assert rpc.termination()[1] is grpc.StatusCode.OK
     assert subject.calls == [call]
+
+
+def test_the_feed(server: Any, subject: Fake) -> None:
+    subject.answers = [iter([FeedPart([CDR], "c", caught_up=True), FeedPart([], "d", False)])]
+    request = cdr_pb.WatchCdrsRequest(tenant_id=7, cursor="b", follow=True)
+    rpc = server.invoke_unary_stream(method("CdrService/WatchCdrs"), (), request, 10)
+    first, second = rpc.take_response(), rpc.take_response()
+    assert (len(first.cdrs), first.cursor, first.caught_up) == (1, "c", True)
+    assert (len(second.cdrs), second.cursor, second.caught_up) == (0, "d", False)
+    assert rpc.termination()[1] is grpc.StatusCode.OK
 
 
 def test_a_bulk_reversal(server: Any, subject: Fake) -> None:
