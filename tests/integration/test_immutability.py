@@ -275,7 +275,7 @@ def test_a_cdr_cannot_be_deleted_or_replaced(
 
 PRICED = (
     "status = {status}, unrated_reason = NULL, bill_seconds = 60, cost_units = 0,"
-    " cost_fraction_e8 = 5, rate_version_id = {version}"
+    " cost_fraction_e8 = 50000, rate_version_id = {version}"
 )
 
 
