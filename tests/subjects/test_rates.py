@@ -268,7 +268,7 @@ class TestUpdate:
         )
         assert after.updated_at_ns > before.updated_at_ns
         assert world.rates.get(1) == after
-        assert _versions(world) == [(1, 1, 2, 3, 1500), (2, 1, 3, None, 7)]
+        assert _versions(world) == [(1, 1, 2, 3, 1500_0000), (2, 1, 3, None, 7_0000)]
 
     @pytest.mark.parametrize("field", _FIELDS)
     def test_each_field_can_be_changed_and_emptied(self, world: World, field: str) -> None:
@@ -378,7 +378,7 @@ class TestDelete:
         for action in (world.rates.get, lambda rate_id: world.rates.delete(rate_id, "")):
             error = _failure(NotFound, Reason.RATE_NOT_FOUND, action, rate.id)
             assert error.metadata == {"rate_id": str(rate.id)}
-        assert _versions(world) == [(1, 1, 2, 3, 600)]
+        assert _versions(world) == [(1, 1, 2, 3, 600_0000)]
         assert len(world.decks.deck(1).deck) == 0
 
     def test_a_stale_etag_is_refused(self, world: World) -> None:
