@@ -417,7 +417,7 @@ RATES_AND_RULES = [
     ("rate_versions", "billing_increment = 7", ("bill_seconds", "500", "504")),
     ("rate_versions", "connect_fee_e8 = 10000", ("cost", "0.1667", "0.1668")),
     ("rate_versions", "minimum_seconds = 501", ("bill_seconds", "500", "502")),
-    ("rate_versions", "intervals = '[[60,1,2]]'", ("cost", "0.1667", "0.0207")),
+    ("rate_versions", "intervals = '[[60,10000,2]]'", ("cost", "0.1667", "0.0207")),
     ("rate_versions", "prefix = '45'", ("destination_number", "4420", "")),
     ("rate_versions", "blocked = TRUE", ("rate", "version ID", "")),
     ("rate_versions", "effective_from_s = 9000000000", ("started_at", "TIME", "")),
@@ -433,6 +433,7 @@ RATES_AND_RULES = [
     ("rate_versions", "intervals = '{'", ("rate", "version ID", "")),
     ("rate_versions", "intervals = '7'", ("rate", "version ID", "")),
     ("tenant_versions", "rounding = 4", ("cost", "0.1667", "0.1666")),
+    ("tenant_versions", "cost_decimals = 6", ("cost", "0.166700", "0.166667")),
     ("tenant_versions", "rounding = 7", ("rate_revision", "2", "")),
     (
         "tenant_versions",
