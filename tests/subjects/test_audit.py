@@ -332,7 +332,7 @@ def test_canonical_json() -> None:
         prefix="44",
         destination="Ü",
         cost_per_minute_e8=200_0000,
-        intervals=(Interval(60, 100, 6),),
+        intervals=(Interval(60, 100_0000, 6),),
         effective_from_ns=NOON_NS + 500_000_000,
         created_at_ns=NOON_NS,
         updated_at_ns=NOON_NS + 1,
