@@ -88,4 +88,4 @@ def test_a_doctor_who_finds_something() -> None:
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
     at = next(index for index, line in enumerate(lines) if line.startswith("problem  database:"))
-    assert lines[at + 1].strip().startswith("-> make it")
+    assert lines[at + 1].strip().startswith("-> create it")

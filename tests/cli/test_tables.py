@@ -197,7 +197,7 @@ def test_usage_has_minutes_and_a_total(records: Records) -> None:
     assert [row[0] for row in rows[1:]] == ["2026-03-01", "2026-03-02", "2026-03-03", "total"]
     column = rows[0].index("minutes")
     assert rows[2][column] == "1,440.00"
-    document = json.loads(records.invoke("usage", "--json"))["rows"][0]
+    document = json.loads(records.invoke("usage", "--json"))["rows"][0]["corrected"]
     assert rows[4][rows[0].index("billed")] == f"{int(document['bill_seconds']):,}"
     assert rows[4][rows[0].index("cost")].replace(",", "") == document["cost"]
     top = records.on_terminal("usage --by day --sort calls --top 1", 120)
