@@ -47,7 +47,7 @@ def contents(rates: list[types.Rate]) -> list[types.Rate]:
     for rate in rates:
         copy = types.Rate()
         copy.CopyFrom(rate)
-        for name in ("id", "tenant_id", "etag", "created_at", "updated_at"):
+        for name in ("id", "tenant_id", "etag", "created_at", "updated_at", "rate_revision"):
             copy.ClearField(name)
         bare.append(copy)
     return bare
@@ -166,7 +166,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prefix": "4470-4479"}, "prefix"),
     ({"cost_per_minute": "1,000.00"}, "cost_per_minute"),
     ({"cost_per_minute": ""}, "cost_per_minute"),
-    ({"cost_per_minute": "0.00001"}, "cost_per_minute"),
+    ({"cost_per_minute": "0.000000001"}, "cost_per_minute"),
     ({"billing_increment": 0}, "billing_increment"),
     ({"connect_fee": "x"}, "connect_fee"),
     ({"minimum_seconds": -1}, "minimum_seconds"),

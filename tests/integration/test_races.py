@@ -9,7 +9,15 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.integration.client import RATED, Client, chunk, make_call, make_rate, refusal_of
+from tests.integration.client import (
+    RATED,
+    Client,
+    chunk,
+    make_call,
+    make_rate,
+    not_found,
+    refusal_of,
+)
 from tests.integration.wire_oracle import assert_recomputes
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
@@ -59,8 +67,13 @@ def test_a_tenant_is_deleted_while_a_call_of_it_is_recorded(client: Client, way:
 
         recorded, deleted = at_once(client.address, record, delete)
         outcomes.add((recorded, deleted))
-        left = client.list_cdrs(tenant_id=tenant.id)
-        assert len(left) == (recorded == "recorded True")
+        if deleted == "deleted":
+            with not_found("TENANT_NOT_FOUND"):
+                client.list_cdrs(tenant_id=tenant.id)
+            left = client.list_cdrs(call_id="x")
+            assert tenant.id not in {cdr.tenant_id for cdr in left}
+        else:
+            assert len(client.list_cdrs(tenant_id=tenant.id)) == 1
     assert outcomes <= {("recorded True", "TENANT_IN_USE"), ("TENANT_NOT_FOUND", "deleted")}
 
 

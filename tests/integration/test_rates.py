@@ -65,7 +65,7 @@ def test_a_rate_keeps_every_field(client: Client, tenant: types.Tenant) -> None:
     expected.connect_fee = "0.5000"
     for one in expected.intervals:
         one.cost_per_minute = "0.1000" if one.cost_per_minute == "0.1" else "0.0000"
-    for name in ("id", "etag"):
+    for name in ("id", "etag", "rate_revision"):
         setattr(expected, name, getattr(made, name))
     expected.created_at.CopyFrom(made.created_at)
     expected.updated_at.CopyFrom(made.updated_at)
@@ -137,8 +137,8 @@ BAD_RATES: list[tuple[dict[str, Any], str]] = [
     ({"destination": "\x00"}, "rate.destination"),
     ({"cost_per_minute": ""}, "rate.cost_per_minute"),
     ({"cost_per_minute": "100000000"}, "rate.cost_per_minute"),
-    ({"cost_per_minute": "99999999.99991"}, "rate.cost_per_minute"),
-    ({"cost_per_minute": "0.12340"}, "rate.cost_per_minute"),
+    ({"cost_per_minute": "99999999.999999991"}, "rate.cost_per_minute"),
+    ({"cost_per_minute": "0.123456789"}, "rate.cost_per_minute"),
     ({"cost_per_minute": "-0.01"}, "rate.cost_per_minute"),
     ({"connect_fee": "100000000.0000"}, "rate.connect_fee"),
     ({"connect_fee": "1e3"}, "rate.connect_fee"),
@@ -258,6 +258,7 @@ def test_an_update_without_a_mask_replaces(client: Client, tenant: types.Tenant)
     changed = client.update_rate(make_rate("45", "0.25", 7, id=made.id))
     expected = make_rate("45", "0.2500", 7, id=made.id, tenant_id=tenant.id, connect_fee="0.0000")
     expected.etag = changed.etag
+    expected.rate_revision = changed.rate_revision
     expected.created_at.CopyFrom(made.created_at)
     expected.updated_at.CopyFrom(changed.updated_at)
     assert changed == expected
@@ -290,6 +291,7 @@ def test_a_mask_changes_one_field(client: Client, tenant: types.Tenant, path: st
     expected.ClearField(path)
     expected.MergeFrom(types.Rate(**{path: NEW_VALUES[path]}))
     expected.etag = changed.etag
+    expected.rate_revision = changed.rate_revision
     expected.updated_at.CopyFrom(changed.updated_at)
     assert changed == expected
     cleared = client.update_rate(types.Rate(id=made.id, prefix="44"), "intervals", "effective_from")
