@@ -87,10 +87,15 @@ class Intake:
             self._bound()
             yield from left
 
+    def dated(self, rate: Rate) -> Rate:
+        """The rate, from the start of the deck on where it states no effective_from."""
+        if rate.effective_from_ns is None:
+            return replace(rate, effective_from_ns=self._effective_from_ns)
+        return rate
+
     def put(self, index: int, rate: Rate) -> None:
         """Take one rate of the deck, or reject it with all that is wrong with it."""
-        if rate.effective_from_ns is None:
-            rate = replace(rate, effective_from_ns=self._effective_from_ns)
+        rate = self.dated(rate)
         found = check_terms(rate)
         for violation in found:
             self.reject(RateError(index, violation.field, violation.description))

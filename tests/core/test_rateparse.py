@@ -109,7 +109,12 @@ def full_rate() -> types_pb2.Rate:
 
 def test_a_full_request_cut_at_every_byte() -> None:
     request_bytes = rating_service_pb2.ImportRatesRequest(
-        tenant_id=7, mode=types_pb2.IMPORT_MODE_REPLACE, dry_run=True, rates=[full_rate()] * 2
+        tenant_id=7,
+        mode=types_pb2.IMPORT_MODE_REPLACE,
+        dry_run=True,
+        rates=[full_rate()] * 2,
+        effective_from=Timestamp(seconds=-1, nanos=5),
+        allow_gap=True,
     ).SerializeToString()
     parsed = by_core(request_bytes)
     assert parsed is not None and len(parsed[1]) == 2
@@ -123,6 +128,7 @@ def test_nesting_is_limited_alike(depth: int) -> None:
     for request_bytes in (
         group,
         framed(group, 34),
+        framed(group, 50),
         framed(framed(group, 82), 34),
         framed(framed(group, 74), 34),
         framed(framed(group, 122), 34),

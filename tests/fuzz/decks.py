@@ -4,7 +4,9 @@ takes, against the protobuf library and the way of a single rate."""
 from __future__ import annotations
 
 from service.deck_import import Intake, Room
-from service.model import Rate
+from service.errors import InvalidInput
+from service.model import ImportMode, ImportPlan, Rate
+from service.rpc.conversion.fields import Wrong, time_ns
 from service.rpc.conversion.imports import IncomingRequests
 from tests.core.test_rateparse import by_core, by_library
 from tests.fuzz.agreement import Difference, accepted_alike
@@ -28,6 +30,7 @@ _VALUES: Values = {
     "seconds": [0, 5, 1_763_000_000, 2**64 - 62_135_596_800, 253_402_300_799],
     "nanos": [0, 0, 1, 999_999_999],
     "blocked": [0, 1],
+    "allow_gap": [0, 1],
 }
 _ODD: Values = {
     "tenant_id": [8, 2**64 - 1],
@@ -61,16 +64,35 @@ def check(data: bytes) -> int | None:
     if found != expected:
         raise Difference(f"{found} is not {expected}")
     request = pb.ImportRatesRequest.FromString(data)
-    _compare(data, list(request.rates))
+    wrong = Wrong()
+    start_ns = None
+    if request.HasField("effective_from"):
+        start_ns = time_ns(request.effective_from, "effective_from", wrong)
+    # What comes last holds, so this message is one for the tenant whatever it said before.
+    head = pb.ImportRatesRequest(**HEAD, rate_count=len(request.rates)).SerializeToString()
+    try:
+        incoming = IncomingRequests(iter([data + head]), AssertionError, lambda: None)
+    except InvalidInput as refused:
+        if list(refused.violations) != list(wrong):
+            raise Difference(f"{refused.violations} is not {wrong}") from None
+        return 0
+    if wrong:
+        raise Difference(f"{wrong} is accepted")
+    plan = ImportPlan(
+        HEAD["tenant_id"], ImportMode.MERGE, request.dry_run, start_ns, request.allow_gap
+    )
+    if incoming.plan != plan:
+        raise Difference(f"{incoming.plan} is not {plan}")
+    _compare(incoming, list(request.rates))
     return len(request.rates)
 
 
-def _compare(data: bytes, messages: list[types_pb2.Rate]) -> None:
+def _compare(incoming: IncomingRequests, messages: list[types_pb2.Rate]) -> None:
     rates: list[Rate] = []
     errors: list[tuple[int, str, str]] = []
     places: dict[tuple[str, int | None], int] = {}
     for index, message in enumerate(messages):
-        taken, wrong = singly(message)
+        taken, wrong = singly(message, incoming.plan.effective_from_ns)
         rates += taken
         errors += [(index, *one) for one in wrong]
         for rate in taken:
@@ -78,10 +100,8 @@ def _compare(data: bytes, messages: list[types_pb2.Rate]) -> None:
             if first != index:
                 same = f"rates[{index}] has the same prefix and effective_from as rates[{first}]"
                 errors.append((index, "prefix", f"{same}; remove one of them"))
-    intake = Intake(HEAD["tenant_id"], Room(2**30))
-    # What comes last holds, so this message is one for the tenant whatever it said before.
-    head = pb.ImportRatesRequest(**HEAD, rate_count=len(messages)).SerializeToString()
-    IncomingRequests(iter([data + head]), AssertionError, lambda: None).fill(intake)
+    intake = Intake(HEAD["tenant_id"], Room(2**30), incoming.plan.effective_from_ns)
+    incoming.fill(intake)
     in_deck = rates_in(intake)
     if sorted(map(repr, in_deck)) != sorted(map(repr, rates)):
         raise Difference(f"{in_deck} is not {rates}")

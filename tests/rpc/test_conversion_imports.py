@@ -92,10 +92,15 @@ def wrong_fields(call: Any) -> list[str]:
     return sorted(violation.field for violation in refused.value.violations)
 
 
-def singly(rate: types_pb2.Rate) -> tuple[list[Rate], list[tuple[str, str]]]:
-    """The rate as CreateRate reads it, or what it finds wrong with it."""
+def singly(
+    rate: types_pb2.Rate, start_ns: int | None = None
+) -> tuple[list[Rate], list[tuple[str, str]]]:
+    """The rate as CreateRate reads it, or what it finds wrong with it. ``start_ns``: its
+    effective_from where it states none."""
     wrong = Wrong()
     read = read_rate(rate, wrong)
+    if not rate.HasField("effective_from"):
+        read = replace(read, effective_from_ns=start_ns)
     unreadable = bool(wrong)
     wrong.merge(check_terms(read))
     if not unreadable and rate.tenant_id not in (0, 7):
@@ -228,6 +233,7 @@ def test_a_deck_that_holds_from_a_date_on() -> None:
                 message(prefix="2", effective_from=own),
                 message(prefix="3", intervals=[PART]),  # not read by the core
                 message(prefix="4", effective_to=own),
+                message(prefix="5", effective_to=own, cost_per_minute="x"),
             ]
         ),
     )
@@ -237,7 +243,7 @@ def test_a_deck_that_holds_from_a_date_on() -> None:
     ]
     rejected, errors = intake.verdict()
     assert (rejected, [(error.index, error.field) for error in errors]) == (
-        *(1, [(3, "effective_to")]),
+        *(2, [(3, "effective_to"), (4, "cost_per_minute"), (4, "effective_to")]),
     )
 
 

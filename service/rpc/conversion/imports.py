@@ -100,7 +100,7 @@ def _judge(intake: Intake, index: int, data: bytes) -> None:
     rate = read_rate(types_pb2.Rate.FromString(data), wrong)
     if wrong:
         # The intake judges what can be read; here is the rest, all of it at once as well.
-        wrong.merge(check_terms(rate))
+        wrong.merge(check_terms(intake.dated(rate)))
         for violation in wrong:
             intake.reject(RateError(index, violation.field, violation.description))
     else:
