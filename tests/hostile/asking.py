@@ -31,7 +31,8 @@ PATIENCE_SECONDS = 60
 # Answers that are read, and those of them that are learnt from.
 _READ = 200
 _LEARNT = 3
-# What goes on for as long as its client wants.
+# What goes on for as long as its client wants, after a first answer that comes at once; WatchCdrs
+# only with follow.
 _ENDLESS = frozenset({"Watch"})
 NEVER = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
@@ -156,7 +157,7 @@ def ask(channel: grpc.Channel, asked: Input, known: Known | None = None) -> tupl
         metadata=asked.metadata,
         compression=asked.compression,
     )
-    most = 1 if asked.cancel or asked.method.name in _ENDLESS else _READ
+    most = 1 if asked.cancel or _is_endless(asked) else _READ
     try:
         answers = list(islice(call, most))
         if len(answers) == most:
@@ -171,6 +172,15 @@ def ask(channel: grpc.Channel, asked: Input, known: Known | None = None) -> tupl
             with contextlib.suppress(DecodeError):
                 known.learn(kind.FromString(data))
     return code, details
+
+
+def _is_endless(asked: Input) -> bool:
+    if asked.method.name != "WatchCdrs":
+        return asked.method.name in _ENDLESS
+    kind = GetMessageClass(asked.method.input_type)
+    with contextlib.suppress(DecodeError):
+        return any(kind.FromString(data).follow for data in asked.messages)
+    return False
 
 
 @dataclass(frozen=True, slots=True)
