@@ -60,7 +60,8 @@ def at_once(address: str, chunks: Sequence[cdr_pb.UploadCdrsRequest]) -> list[To
     def send(side: int) -> None:
         try:
             with patient(address) as client:
-                client.list_cdrs(page_size=1, tenant_id=2**62)  # so that both are connected
+                # So that both are connected.
+                client.cdrs.ListCdrs(cdr_pb.ListCdrsRequest(page_size=1))
                 barrier.wait(60)
                 sums[side] = _uploaded(client, chunks)
         except BaseException as failure:
