@@ -27,9 +27,9 @@ INT64 = [-(2**63), 2**63 - 1]
 BAD_IDS: list[Any] = [-1, -(2**63)]
 NUL: list[Any] = ["\x00", "a\x00b"]
 BAD_MONEY: list[Any] = [
-    *["1e3", "1,000.00", "0.12345", "0.10000", " 1", "1 ", "-1", "+1", "NaN", "Infinity", "x"],
-    *["0x1", "1.", ".1", ".", "1..2", "1.2.3", "١", "１", "100000000", "99999999.99991", "1_000"],
-    *["9" * 400, "\x00", "1\n", "-0", "1\u00a0", "$1", "1'000"],
+    *["1e3", "1,000.00", "0.123456789", " 1", "1 ", "-1", "+1", "NaN", "Infinity", "x", "1_000"],
+    *["0x1", "1.", ".1", ".", "1..2", "1.2.3", "١", "１", "100000000", "99999999.999999991"],
+    *["9" * 400, "\x00", "1\n", "-0", "1\u00a0", "$1", "1'000", "0.000000001"],
 ]
 BAD_TIMES: list[Any] = [
     Timestamp(seconds=0, nanos=10**9),
@@ -55,6 +55,12 @@ WRONG: dict[str, list[Any]] = {
     "Call.started_at": [Timestamp(seconds=-1), Timestamp(seconds=9_223_372_036)],
     "Call.ended_at": [Timestamp(seconds=1_000)],
     "Call.call_id": ["c" * 256],
+    "Call.occurrence": [-1, 2, *INT32],  # the right call has a call_id
+    # A call of UploadCdrs that has one is a failure; every other method refuses it.
+    "UnreadableRecord.line": [1, -1, *INT64],
+    "UnreadableRecord.text": [b"x", b"\x00"],
+    "UnreadableRecord.header": [b"x", b"\xff"],
+    "UnreadableRecord.message": ["x"],
     "Rate.tenant_id": BAD_IDS,
     "VerifyLedgerRequest.root": ["x", "1:", "1:" + "0" * 63, "-1:" + "0" * 64, "1-" * 1_000],
     "Rate.prefix": ["+", " ", "x", "4x", "4" * 33, "٤", "tel:", "4" * 100_000],
@@ -70,6 +76,7 @@ WRONG: dict[str, list[Any]] = {
     "Tenant.id": BAD_IDS,
     "Tenant.name": ["n" * 201],
     "Tenant.currency": ["usd", "US", "USDD", "U D", "ÄÖÜ", "１２３", "123"],
+    "Tenant.cost_decimals": [-1, 1, 3, 9, *INT32],
     "Tenant.country_code": ["12345", "+1", "x", "٤"],
     "Tenant.national_prefix": ["123456789", "x", "+", "٤"],
     "Tenant.international_prefix": ["123456789", "x", "+", "٤"],
@@ -188,6 +195,8 @@ def strange_values(field: FieldDescriptor) -> list[Any]:
             "{}",
             "\x7f\x01",
         ]
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return [b"", b"\x00\xff\n", b"x" * 200_000]
     if field.type == FieldDescriptor.TYPE_INT64 and field.name != "id":
         return [0, 1, 2**31, 2**53 + 1, 2**63 - 1]
     if field.type == FieldDescriptor.TYPE_INT32:
@@ -238,6 +247,10 @@ def complaints(client: Client, method: str, request: Message) -> tuple[Refusal, 
             for error in getattr(answer, "errors", []):
                 fields.add(f"rates[{error.index}].{error.field}")
             for failure in getattr(answer, "failures", []):
+                assert failure.message, failure
+                if failure.reason == "UNREADABLE_RECORD":
+                    fields.add("calls[0].unreadable")
+                    continue
                 assert failure.reason in ("INVALID_FIELD", "CDR_CONFLICT", "COST_OVERFLOW") or (
                     failure.reason.endswith("_NOT_FOUND")
                 ), failure
@@ -304,13 +317,19 @@ def test_a_wrong_value_is_refused_and_named(
         assert_each_rate_is_rejected(client, scene, path, field, values)
         return
     unnamed = []
+    # What is wrong with an unreadable record is that there is one.
+    call, is_unreadable, _ = path.partition(".unreadable.")
+    named = f"{call}.unreadable" if is_unreadable else path
     for value in values:
-        request = RIGHT[method](scene)
+        request: Any = RIGHT[method](scene)
         put(request, path, field, value)
+        if method == "UpdateExtension" and value == "":
+            # Without a mask the field is unset, and the extension keeps what it has.
+            request.update_mask.paths.append(field.name)
         refusal, fields = complaints(client, method, request)
         as_error = refusal.code == grpc.StatusCode.INVALID_ARGUMENT
         as_answer = method in IN_ANSWER and refusal.code == grpc.StatusCode.OK
-        if path not in fields or not (as_error or as_answer):
+        if named not in fields or not (as_error or as_answer):
             unnamed.append((str(value)[:60], refusal.code.name, refusal.message[:200], fields))
     assert unnamed == []
 

@@ -101,7 +101,9 @@ def _bad(message: types_pb2.Call, found: Sequence[FieldViolation]) -> BadCall:
 def _unreadable(message: types_pb2.Call) -> BadCall:
     """A record that its sender could not read."""
     record = message.unreadable
-    said = record.message[:MAX_UNREADABLE_MESSAGE_CHARS] or "the sender could not read the record"
+    # NUL is left out before the message is judged: no text that is stored has it.
+    said = record.message.replace("\0", "")[:MAX_UNREADABLE_MESSAGE_CHARS]
+    said = said or "the sender could not read the record"
     return BadCall(
         field="",
         message=f"line {record.line}: {said}" if record.line > 0 else said,
