@@ -163,6 +163,7 @@ class Client:
         *,
         dry_run: bool = False,
         messages: int = 1,
+        allow_gap: bool = False,
     ) -> rating_pb.ImportRatesResponse:
         """``messages``: into how many the deck is cut."""
         size = max(1, -(-len(rates) // messages))
@@ -171,6 +172,7 @@ class Client:
         requests[0].tenant_id = tenant_id
         requests[0].mode = mode
         requests[0].dry_run = dry_run
+        requests[0].allow_gap = allow_gap
         return self.rating.ImportRates(iter(requests))
 
     def export_rates(self, tenant_id: int) -> list[types.Rate]:

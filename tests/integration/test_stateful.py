@@ -55,7 +55,8 @@ class History(RuleBasedStateMachine):
     def take(self, deck: list[types.Rate], mode: int) -> None:
         named = {place(rate) for rate in deck}
         before = set(self.rates)
-        outcome = self.client.import_rates(self.tenant.id, deck, mode)
+        # A random deck may begin later than the rates that it replaces.
+        outcome = self.client.import_rates(self.tenant.id, deck, mode, allow_gap=mode == REPLACE)
         assert outcome.rejected == 0, outcome
         assert outcome.created == len(named - before)
         assert outcome.updated + outcome.unchanged == len(named & before)
@@ -137,7 +138,7 @@ class History(RuleBasedStateMachine):
         waiting = [cdr for cdr in self.cdrs.values() if cdr.status == unrated]
         request = cdr_pb.RateUnratedRequest(tenant_id=self.tenant.id)
         answer = self.client.cdrs.RateUnrated(request)
-        rated = 0
+        rated = corrected = 0
         for old in waiting:
             call = make_call(self.tenant.id, old.destination_number, old.duration_seconds)
             call.started_at.CopyFrom(old.started_at)
@@ -147,9 +148,22 @@ class History(RuleBasedStateMachine):
                 rated += 1
                 assert outcome_of(now) == expected_outcome(result)
                 self.cdrs[old.id] = now
-            else:
-                assert now == old
+                continue
+            still = expected_outcome(result)
+            wanted = types.Cdr.FromString(old.SerializeToString())
+            if not result.refused and still != outcome_of(old):
+                # Only the reason, and the revision of the rates and rules that it follows from.
+                corrected += 1
+                wanted.unrated_reason = types.UnratedReason.Value(f"UNRATED_REASON_{still[1]}")
+                [present] = self.client.batch([call])
+                wanted.rate_revision = present.rate_revision
+                wanted.tenant.CopyFrom(self.tenant)
+                assert wanted.rate_revision > old.rate_revision
+            assert now == wanted
+            self.cdrs[old.id] = wanted
         assert (answer.examined, answer.rated) == (len(waiting), rated)
+        assert answer.still_unrated == len(waiting) - rated
+        assert answer.reason_corrected == corrected
 
     # What always holds.
 
