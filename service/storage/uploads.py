@@ -109,6 +109,8 @@ def page(
 
 def _reversed_of(connection: Connection, upload_ids: Collection[int]) -> dict[int, int]:
     """How many CDRs of each upload are reversed; uploads without any are left out."""
+    if not upload_ids:
+        return {}
     table = CdrReversalRow.__table__
     query = (
         select(table.c.upload_id, func.count())

@@ -181,14 +181,18 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         tenant_pb.CreateTenantRequest(tenant=types_pb2.Tenant(name="A")),
         TENANT,
         ("create", Tenant(name="A")),
-        types_pb2.Tenant(id=7, name="A", currency="USD", rounding=1, created_at=Timestamp()),  # type: ignore[arg-type]
+        types_pb2.Tenant(
+            id=7, name="A", currency="USD", rounding=1, created_at=Timestamp(), cost_decimals=4
+        ),  # type: ignore[arg-type]
     ),
     (
         "TenantService/GetTenant",
         tenant_pb.GetTenantRequest(id=7),
         TENANT,
         ("get", 7),
-        types_pb2.Tenant(id=7, name="A", currency="USD", rounding=1, created_at=Timestamp()),  # type: ignore[arg-type]
+        types_pb2.Tenant(
+            id=7, name="A", currency="USD", rounding=1, created_at=Timestamp(), cost_decimals=4
+        ),  # type: ignore[arg-type]
     ),
     (
         "TenantService/ListTenants",
@@ -197,7 +201,14 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         ("list", -5, "t"),
         tenant_pb.ListTenantsResponse(
             tenants=[
-                types_pb2.Tenant(id=7, name="A", currency="USD", rounding=1, created_at=Timestamp())  # type: ignore[arg-type]
+                types_pb2.Tenant(
+                    id=7,
+                    name="A",
+                    currency="USD",
+                    rounding=1,
+                    created_at=Timestamp(),
+                    cost_decimals=4,
+                )  # type: ignore[arg-type]
             ],
             next_page_token="next",
         ),
@@ -245,7 +256,7 @@ UNARY: list[tuple[str, Any, Any, tuple[Any, ...], Any]] = [
         "TenantService/UpdateExtension",
         tenant_pb.UpdateExtensionRequest(extension=types_pb2.Extension(id=8, number="102")),
         EXTENSION,
-        ("update_extension", Extension(id=8, number="102"), frozenset({"number", "name"})),
+        ("update_extension", Extension(id=8, number="102"), frozenset({"number"})),
         None,
     ),
     (

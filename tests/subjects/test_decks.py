@@ -112,7 +112,7 @@ def test_everything_is_there_after_loading(writer: World, other: Decks) -> None:
     (info,) = _infos(deck)
     assert (info.version_id, info.rate_id, info.prefix) == (rate.version_id, rate.id, "447")
     assert info.intervals == ((60, 1000, 1),)
-    assert (info.connect_fee_e8, info.minimum_seconds, info.blocked) == (3, 9, True)
+    assert (info.connect_fee_e8, info.minimum_seconds, info.blocked) == (30_000, 9, True)
     assert fresh.size() == (2, 1)
 
 
