@@ -209,6 +209,7 @@ def _values(calls: Sample, rows: int, *, sqlite: bool) -> dict[str, str]:
         "started_at_ns": f"({begin_s} + n * {SPAN_SECONDS} / {rows}) * 1000000000",
         "rate_revision": str(calls.rate_revision),
         "created_at_ns": f"{workload.STARTED_AT_S}000000000",
+        "generation": "0",
         **{name: f"sample.{name}" for name in _SAMPLE},
     }
 

@@ -81,6 +81,7 @@ def prepare(bench: Workbench, real: RealCalls, ids: list[str], tenant: Tenant) -
         "rate_revision": tenant.rate_revision,
         "upload_id": 1,
         "created_at_ns": workload.STARTED_AT_S * 10**9,
+        "generation": 0,
     }
     rows = (
         same

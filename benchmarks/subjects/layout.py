@@ -155,6 +155,7 @@ class _Chunks:
                     self._calls.rate_revision,
                     1,
                     workload.STARTED_AT_S * 10**9,
+                    0,
                 )
             )
         return rows
@@ -214,7 +215,7 @@ def _others(layout: Layout) -> dict[str, str]:
 def _index(layout: Layout, name: str, statement: str) -> str:
     if name == "uq_cdrs_call":
         if layout.keyed:
-            return statement.replace("ON cdrs", "ON cdr_keys")
+            return statement.replace("ON cdrs", "ON cdr_keys").replace(", generation", "")
         if layout.hashed:
             return statement.replace("call_id", "call_hash")
     return statement
