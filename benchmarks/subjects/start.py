@@ -108,6 +108,7 @@ def _filled(bench: Workbench, kind: str, decks: Sequence[Sequence[DeckRow]]) -> 
             "national_prefix": "",
             "international_prefix": "",
             "created_at_ns": now_ns,
+            "cost_decimals": 4,
         }
         for number in range(1, len(decks) + 1)
     ]
