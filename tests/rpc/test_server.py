@@ -46,6 +46,8 @@ METHODS = {
 }
 OWN_METHODS = {method.full_name: method for service in OWN for method in service.methods}
 NAMES = [service.full_name for service in OWN]
+# Streams that stay open (WatchCdrs where it follows); the first response comes at once.
+ENDLESS = ("grpc.health.v1.Health.Watch", "tollwire.v1.CdrService.WatchCdrs")
 
 
 def send(
@@ -63,7 +65,7 @@ def send(
     answer = kind(path)(argument, timeout=DEADLINE_SECONDS)
     if not method.server_streaming:
         return [answer]
-    if method.full_name == "grpc.health.v1.Health.Watch":
+    if method.full_name in ENDLESS:
         first = next(answer)
         answer.cancel()
         return [first]
