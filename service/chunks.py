@@ -59,9 +59,10 @@ class Chunk:
         return bytes(changed)
 
     def digest(self) -> bytes:
-        """SHA-256, by which the chunk as a whole is known again: over the packed form of the good
-        calls, and of each bad one what is wrong, but not the wording, which another release may put
-        differently. It is stored: it must never change."""
+        """SHA-256, by which older releases recognised a chunk as a whole: over the packed form of
+        the good calls, and of each bad one what is wrong, but not the wording, which another
+        release may put differently. Stored chunks of these releases have it: it must never
+        change."""
         bad = [(at, call.reason, call.field, call.call_id) for at, call in self.bad.items()]
         hashed = hashlib.sha256(b"tollwire.chunk.1")
         hashed.update(json.dumps([len(self) - len(bad), bad]).encode())

@@ -185,7 +185,7 @@ class Uploads:
             if again.chunk is not None:
                 return _answered_again(_answer(upload.id, again.chunk), again), None
         if old == len(chunk):
-            nothing = _answer(upload.id, StoredChunk(committed, 0, b""))
+            nothing = _answer(upload.id, StoredChunk(committed, 0))
             return _answered_again(nothing, again), None
         if upload.reversed_at_ns is not None:
             raise _reversed(upload.id)
@@ -206,7 +206,6 @@ class Uploads:
         stored = StoredChunk(
             first_index=first_index,
             calls=len(chunk),
-            digest=chunk.digest(),
             record_digests=chunk.record_digests(),
             created=recording.created,
             duplicates=recording.duplicates,

@@ -84,7 +84,7 @@ class UploadChunkRow(Base):
     )
     first_index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     calls: Mapped[int] = mapped_column(Integer)
-    # SHA-256 over the chunk's calls: a chunk sent again must be the same chunk.
+    # SHA-256 over the chunk's calls, in chunks of older releases; empty beside record_digests.
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     created: Mapped[int] = mapped_column(Integer)
     duplicates: Mapped[int] = mapped_column(Integer)

@@ -46,7 +46,6 @@ class StoredChunk:
 
     first_index: int
     calls: int
-    digest: bytes
     created: int = 0
     duplicates: int = 0
     conflicts: int = 0
@@ -54,6 +53,7 @@ class StoredChunk:
     unrated: int = 0
     first_cdr_id: int = 0
     record_digests: bytes | None = None  # 8 bytes each; None: of a release that had none
+    digest: bytes = b""  # of the chunk as a whole, where it has no record_digests
     recorded_again: int = 0
     derived_call_ids: int = 0
     derived_duplicates: int = 0

@@ -50,10 +50,13 @@ def chunk(calls: list[types_pb2.Call]) -> Chunk:
     return conversion.chunk(pb.UploadCdrsRequest(calls=calls).SerializeToString())[2]
 
 
-def of_an_older_release(world: World, upload_id: int) -> None:
+def of_an_older_release(world: World, settled: Chunk) -> None:
     with world.database.write() as connection:
         triggers.drop(connection)
-        connection.exec_driver_sql("UPDATE upload_chunks SET record_digests = NULL")
+        place = "?" if world.database.is_sqlite else "%s"
+        connection.exec_driver_sql(
+            f"UPDATE upload_chunks SET record_digests = NULL, digest = {place}", (settled.digest(),)
+        )
         triggers.install(connection)
 
 
@@ -68,7 +71,7 @@ def old(world: World, payer: int) -> tuple[ChunkResult, list[types_pb2.Call]]:
     calls[4] = sent(payer, "a")[0]
     answer = commit(world, 0, 0, calls)
     assert (answer.created, answer.duplicates, answer.conflicts, answer.rejected) == (4, 1, 1, 1)
-    of_an_older_release(world, answer.upload_id)
+    of_an_older_release(world, chunk(calls))
     return answer, calls
 
 
