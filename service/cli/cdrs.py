@@ -7,6 +7,7 @@ from typing import Any, Literal, TextIO
 
 import click
 
+from service.cli.call_files import CDR_COLUMNS
 from service.cli.cdr_filters import list_filter_options, since_option, until_option
 from service.cli.connection import Client, connected
 from service.cli.csv_file import CsvWriter
@@ -51,18 +52,7 @@ EXPORT_COLUMNS = (
     "started_at",
     "ended_at",
     "call_id",
-    "status",
-    "unrated_reason",
-    "bill_seconds",
-    "cost",
-    "currency",
-    "rate_id",
-    "matched_prefix",
-    "destination",
-    "rate_revision",
-    "upload_id",
-    "created_at",
-    "reversed_at",
+    *(name for name in CDR_COLUMNS if name != "id"),
 )
 
 
