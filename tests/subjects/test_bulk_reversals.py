@@ -23,37 +23,10 @@ from service.model import (
 )
 from service.record_model import ReversalProgress, ReversedCost
 from service.request import Caller, Request, Role, Scope, handling
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, at_once, call, calls
 
 WHY = ReversalRequest("wrong price list", "anna@noc-1")
 NOBODY = ReversalRequest("", "")
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
-def payer(world: World) -> int:
-    tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6)
-    return tenant_id
-
-
-@pytest.fixture
-def other(database: Database) -> Iterator[World]:
-    """Another worker on the same database."""
-    connected = Database(database.engine.url.render_as_string(hide_password=False))
-    yield World.over(connected)
-    connected.close()
-
-
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reversal_parts, "PART_CDRS", 7)
-    monkeypatch.setattr(reversal_parts, "PART_CHUNKS", 3)
 
 
 def reverse(world: World, wanted: CdrFilter, *, dry_run: bool = False) -> ReversalProgress:

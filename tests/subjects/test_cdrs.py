@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,21 +21,7 @@ from service.model import (
     Tenant,
     UnratedReason,
 )
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, chunk_of
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
-def other(world: World) -> Iterator[World]:
-    """Another worker over the same database."""
-    database = Database(world.database.engine.url.render_as_string(hide_password=False))
-    yield World.over(database)
-    database.close()
 
 
 @pytest.fixture

@@ -20,14 +20,8 @@ from service.model import (
 from service.record_model import VerificationFilter
 from service.rpc.conversion.cdrs import cdr as as_message
 from service.rpc.conversion.cdrs import usage as usage_message
-from service.storage.engine import Database
 from service.verification import Verification
 from tests.subjects.world import World, call, calls
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
 
 
 def _rate(world: World, tenant_id: int, **fields: int) -> Rate:

@@ -12,15 +12,9 @@ from service.explanations import Explanations
 from service.model import CdrFilter, Direction, ReversalRequest, Rounding, UnratedReason
 from service.record_model import ExplainedCdr, LedgerEntryKind
 from service.request import Caller, Request, Role, Scope, handling
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, call, calls
 
 WHY = ReversalRequest("wrong price list", "anna@noc-1")
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
 
 
 @pytest.fixture

@@ -16,13 +16,7 @@ from service.errors import InvalidInput, NotFound, Reason
 from service.feed import Feed, FeedPart
 from service.recording import Recorder, content_of, enter
 from service.request import EVERY_TENANT, Caller, Request, Role, Scope, handling
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, call, calls
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ from tests.subjects.world import NOON_NS, World, at_once, call, calls
 
 
 @pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
 def payer(world: World) -> int:
     return world.tenant()
 

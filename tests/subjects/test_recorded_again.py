@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,32 +14,11 @@ from service.ledger import Ledger
 from service.model import BadCall, Call, Cdr, CdrFilter, ReversalRequest, UsageQuery
 from service.record_model import ChunkResult, UploadReversal, VerificationFilter
 from service.storage import triggers
-from service.storage.engine import Database
 from service.verification import Verification
 from tests.subjects.world import World, at_once, call, calls, in_parts
 
 WHY = ReversalRequest("wrong rate", "billing")
 BAD = BadCall("direction", "is required", call_id="bad")
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
-def other(world: World) -> Iterator[World]:
-    """Another worker over the same database."""
-    database = Database(world.database.engine.url.render_as_string(hide_password=False))
-    yield World.over(database)
-    database.close()
-
-
-@pytest.fixture
-def payer(world: World) -> int:
-    tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6)
-    return tenant_id
 
 
 def outcome(answer: ChunkResult) -> tuple[int, int, int, int, int]:

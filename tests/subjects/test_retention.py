@@ -19,11 +19,6 @@ BAD = BadCall("direction", "is required")
 DAY_NS = 86_400 * 10**9
 
 
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
 class Clock:
     """A clock that stands still unless told otherwise."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,30 +22,9 @@ from service.model import (
 from service.record_model import ReversalFilter, UnratedOutcome
 from service.reversals import Reversals
 from service.storage import ledger
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, at_once, call, calls
 
 WHY = ReversalRequest("the switch was in test", "anna@noc-1")
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
-def payer(world: World) -> int:
-    tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6)
-    return tenant_id
-
-
-@pytest.fixture
-def other(database: Database) -> Iterator[World]:
-    """Another worker on the same database."""
-    connected = Database(database.engine.url.render_as_string(hide_password=False))
-    yield World.over(connected)
-    connected.close()
 
 
 def reversal_rows(world: World) -> list[Any]:

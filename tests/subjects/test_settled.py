@@ -12,22 +12,9 @@ from service.errors import FailedPrecondition, Reason
 from service.record_model import ChunkResult
 from service.rpc.conversion import uploads as conversion
 from service.storage import triggers
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
-def payer(world: World) -> int:
-    tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6)
-    return tenant_id
 
 
 def sent(payer: int, call_ids: str, **fields: object) -> list[types_pb2.Call]:

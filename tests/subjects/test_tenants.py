@@ -27,11 +27,6 @@ _ALL = frozenset(
 )
 
 
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
 def _failure(kind: type[TollwireError], reason: Reason, action: Any, *values: Any) -> TollwireError:
     with pytest.raises(kind) as raised:
         action(*values)

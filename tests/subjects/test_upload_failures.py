@@ -15,24 +15,11 @@ from service.model import BadCall, Call, Page
 from service.paging import MAX_PAGE_BYTES
 from service.record_model import FailedRecord, Upload
 from service.storage import upload_failures
-from service.storage.engine import Database
 from service.uploads import FAILURE_REASONS
 from tests.subjects.world import World, call, calls
 
 BAD = BadCall("direction", "is required", call_id="bad")
 Fetch = Callable[[int, str], Page[Any]]
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
-def payer(world: World) -> int:
-    tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6)
-    return tenant_id
 
 
 def everything(fetch: Fetch, page_size: int = 0) -> list[Any]:

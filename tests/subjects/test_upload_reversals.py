@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from service import reversal_parts, reversals
+from service import reversals
 from service.errors import FailedPrecondition, InvalidInput, NotFound, Reason
 from service.model import BadCall, Call, ReversalRequest
 from service.record_model import UploadReversal
 from service.reversals import Reversals
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, at_once, calls, in_parts
 
 WHY = ReversalRequest("poured in twice", "anna@noc-1")
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
-def payer(world: World) -> int:
-    tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6)
-    return tenant_id
-
-
-@pytest.fixture
-def other(database: Database) -> Iterator[World]:
-    """Another worker on the same database."""
-    connected = Database(database.engine.url.render_as_string(hide_password=False))
-    yield World.over(connected)
-    connected.close()
-
-
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reversal_parts, "PART_CDRS", 7)
-    monkeypatch.setattr(reversal_parts, "PART_CHUNKS", 3)
 
 
 def uploaded(world: World, records: Sequence[Call], chunk_calls: int = 3) -> int:

@@ -22,7 +22,6 @@ from service.model import BadCall, Call, CdrFilter, Extension, RatingStatus, Ten
 from service.record_model import ChunkResult, Upload
 from service.recording import Recorder
 from service.request import EVERY_TENANT
-from service.storage.engine import Database
 from tests.subjects.world import (
     NOON_NS,
     SECOND_NS,
@@ -35,18 +34,6 @@ from tests.subjects.world import (
 )
 
 BAD = BadCall("direction", "is required", call_id="bad")
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
-def payer(world: World) -> int:
-    tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6)
-    return tenant_id
 
 
 def counts(answer: ChunkResult | Upload) -> tuple[int, int, int, int, int]:
@@ -67,14 +54,6 @@ def send(worker: World, records: Sequence[Call | BadCall], size: int) -> Upload:
         answer = worker.commit(upload_id, offset, part)
         upload_id, offset = answer.upload_id, answer.committed_offset
     return worker.uploads.get(upload_id)
-
-
-@pytest.fixture
-def other(world: World) -> Iterator[World]:
-    """Another worker over the same database."""
-    database = Database(world.database.engine.url.render_as_string(hide_password=False))
-    yield World.over(database)
-    database.close()
 
 
 def test_an_upload_in_chunks(world: World, payer: int) -> None:

@@ -30,7 +30,6 @@ from service.model import (
     UsageRow,
     UsageTotals,
 )
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
 
 TENANT = UsageDimension.TENANT
@@ -41,11 +40,6 @@ DISPOSITION = UsageDimension.DISPOSITION
 DAY = UsageDimension.DAY
 HOUR = UsageDimension.HOUR
 MONTH = UsageDimension.MONTH
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
 
 
 @pytest.fixture

@@ -30,11 +30,6 @@ EVERYTHING = VerificationFilter()
 
 
 @pytest.fixture
-def world(database: Database) -> World:
-    return World.over(database)
-
-
-@pytest.fixture
 def payer(world: World) -> int:
     tenant_id = world.tenant(country_code="44", national_prefix="0", international_prefix="00")
     world.rate(tenant_id, "44", 200, 6)
