@@ -64,7 +64,7 @@ from service.tokens import Tokens
 from service.uploads import Uploads
 from service.usage import Usage
 from service.verification import Verification
-from service.waiting import DatabaseWait, GaveUp, Stopped
+from service.waiting import DatabaseWait, GaveUp, Stopped, no_report
 
 if TYPE_CHECKING:
     from service.metrics.exposition import Heard
@@ -115,15 +115,11 @@ def _never() -> bool:
     return False
 
 
-def _unreported(text: str) -> None:
-    pass
-
-
 @contextmanager
 def built(
     settings: Settings,
     is_stopped: Callable[[], bool] = _never,
-    report_wait: Callable[[str], None] = _unreported,
+    report_wait: Callable[[str], None] = no_report,
     progress: Progress | None = None,
 ) -> Iterator[Built]:
     """All subjects, with the decks loaded and followed; closed at the end of the block. A database
@@ -323,7 +319,7 @@ def _run(
         built(
             settings,
             lambda: not stop.empty(),
-            supervision.waiting if supervision else _unreported,
+            supervision.waiting if supervision else no_report,
             progress,
         ) as everything,
     ):

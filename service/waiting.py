@@ -37,8 +37,8 @@ class GaveUp(Exception):
     """The database did not come in time; the text says so."""
 
 
-def _no_report(text: str) -> None:
-    pass
+def no_report(text: str) -> None:
+    """For a wait that reports to the log alone."""
 
 
 class DatabaseWait:
@@ -51,7 +51,7 @@ class DatabaseWait:
         *,
         is_stopped: Callable[[], bool],
         cause_of: Callable[[Exception], str],
-        report: Callable[[str], None] = _no_report,
+        report: Callable[[str], None] = no_report,
     ) -> None:
         """``limit_seconds`` 0: without end. ``cause_of`` adds the driver's words to a failure.
         ``report`` is called at least every two attempts with what is waited for."""
