@@ -264,7 +264,7 @@ def charge(
 
 
 def max_cost(int cost_decimals):
-    """The highest cost with so many decimals, scaled by 10**cost_decimals: 15 digits before the point
+    """The highest cost with ``cost_decimals``, scaled by 10**cost_decimals: 15 digits before the point
     with 4 decimals, 18 digits in all with 5 to 8."""
     cdef rounding_t rules
     check_cost_decimals(cost_decimals)

@@ -136,7 +136,7 @@ cdef bint _read_price(const text_t* text, uint64_t* price_e8) noexcept nogil:
 
 
 cdef bint _read_bound(const stamp_t* stamp, int64_t* seconds, uint32_t* nanoseconds) noexcept nogil:
-    """An end of a window; one that is not there stays as it is."""
+    """Read one end of a window; an absent one leaves the values unchanged."""
     if not stamp.present:
         return True
     if not (FIRST_SECOND <= stamp.seconds <= LAST_SECOND and 0 <= stamp.nanos < 1_000_000_000):

@@ -1,6 +1,7 @@
-"""What operators see and the database takes a while for: asked in the background.
+"""Slow queries for metrics, run in the background.
 
-Nobody waits for it. It is asked no more often than so many seconds, and only where somebody looks.
+A reader gets the last result and does not wait. A query runs only when its result is read, and at
+most once in a given number of seconds.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Feed:
     ) -> Iterator[FeedPart | None]:
         """Parts from the cursor on ("": from the first CDR; ``from_now``: from those recorded after
         this). Without ``follow`` it ends once it has caught up. None at least each TICK_SECONDS:
-        whoever reads may stop there.
+        the caller may stop there.
 
         ``tenant_id`` 0: CDRs of all tenants that the caller may see. InvalidInput for a cursor that
         is not of this feed.

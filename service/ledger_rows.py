@@ -119,7 +119,7 @@ class PricingRows:
             self._faults[position] = f"CDR {row.cdr_id} was priced by pricing {row.id}, and again"
         elif not (all(map(_is_int, row[:-2])) and _is_int(row[-1]) and _is_id(row[-2])):
             self._faults[position] = (
-                f"pricing {row.id} is of CDR {row.cdr_id}, which is not there or has no price"
+                f"pricing {row.id} is of CDR {row.cdr_id}, which does not exist or has no price"
             )
 
     def _check_correction(self, position: int, followed: _Followed) -> None:

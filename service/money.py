@@ -58,7 +58,7 @@ def format_price(price_e8: int) -> str:
 
 
 def format_cost(cost_e8: int, decimals: int) -> str:
-    """A cost as decimal text with exactly so many decimals, 4 to 8, which must hold all of it: with
+    """A cost as decimal text with exactly ``decimals``, 4 to 8, which must hold all of it: with
     4 of them 400000 is "0.0040", and -10000 is "-0.0001"."""
     units, fraction = divmod(abs(cost_e8), 10**8)
     text = f"{'-' if cost_e8 < 0 else ''}{units}.{fraction:08d}"
@@ -77,7 +77,7 @@ def cost_e8(cost_scaled: int, decimals: int) -> int:
 
 
 def max_cost_words(decimals: int) -> str:
-    """How high the costs of a tenant with so many decimals may be, in words."""
+    """The limit of the costs of a tenant with this ``cost_decimals``, in words."""
     digits = 15 if decimals == MIN_COST_DECIMALS else 18 - decimals
     return f"{digits} digits before the point, the limit of a tenant with cost_decimals {decimals}"
 

@@ -36,7 +36,7 @@ class Progress:
         """``slot`` is the place of this process; -1: it has none."""
         self._numbers = memoryview(mmap.mmap(descriptor, 0)).cast("q")
         self._slot = slot
-        # Workers that were waited for in vain, and what they had reached: they may hang.
+        # Workers that did not catch up within a wait, and what they had reached: they may hang.
         self._stuck: dict[int, int] = {}
 
     def report(self, number: int) -> None:
@@ -49,7 +49,7 @@ class Progress:
 
     def wait(self, number: int, seconds: float, is_wanted: Callable[[], bool]) -> bool:
         """Wait until every worker that serves has reached ``number``; at most so long, and while it
-        is wanted. A worker that was waited for in vain is not waited for again before it moves.
+        is wanted. A worker that did not catch up is not waited for again before it moves.
         False where one has not reached it."""
         until = time.monotonic() + seconds
         while behind := self._behind(number + 1):

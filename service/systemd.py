@@ -1,4 +1,4 @@
-"""What a supervisor such as systemd is told about the server: ready, stopping, what it waits for.
+"""Reports the server's state to a supervisor such as systemd: ready, stopping, what it waits for.
 
 The protocol is sd_notify(3): datagrams of NAME=VALUE lines to the Unix socket that the environment
 names. Without that variable nothing is sent. A message that cannot be sent is left out: a server

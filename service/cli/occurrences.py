@@ -20,7 +20,7 @@ class Occurrences:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self._counts: dict[int, int] = {}  # of those that were seen twice or more
+        self._counts: dict[int, int] = {}  # of content seen at least twice
 
     def number(self, call: Call) -> None:
         """Set the occurrence of a call that has neither a call_id nor an occurrence."""

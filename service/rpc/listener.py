@@ -1,6 +1,6 @@
 """Which program listens on a port that is in use: a Tollwire server, or something else.
 
-For whoever examines an installation from outside. A server with TLS is recognised by its
+For ``doctor``, which examines an installation from outside. A server with TLS is recognised by its
 certificate, which is the one in the settings: a client without a certificate of its own, or without
 a token, gets no further where mutual TLS is on. Another server is asked for its health, and the
 metrics port for its page.

@@ -1,10 +1,10 @@
 """How workers see that others have changed what they keep in memory.
 
 Each kind of thing that they keep has a clock: a table of one row, which every change raises within
-its own transaction. Who compares its number with the one they know cannot miss a change.
-PostgreSQL tells of each commit besides (NOTIFY); SQLite cannot, but asking it takes microseconds.
-On PostgreSQL asking is for what was not told. Behind a connection pooler nothing is told, unless a
-second URL leads to a session of its own.
+its own transaction. A worker that compares this number with its own cannot miss a change.
+PostgreSQL also notifies of each commit (NOTIFY); SQLite cannot, but a query there takes
+microseconds. On PostgreSQL workers poll for the notifications that are lost. Behind a connection
+pooler there are no notifications, unless a second URL leads to a session of its own.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ somebody acts: DatabaseRefused, with a sentence that says what is wrong and what
 holds a password.
 
 PostgreSQL reports a refused connection as text alone, so the cause is found by its words. What is
-not recognised counts as "away": whoever waits logs the server's own words.
+not recognised counts as "away", and the server's own words are logged while it is waited for.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def kept(
 
 
 def count(connection: Connection, upload_id: int, first_index: int, records: int) -> int:
-    """How many of so many records from ``first_index`` on are kept as failed ones."""
+    """How many of ``records`` records from ``first_index`` on are kept as failed ones."""
     query = select(func.count()).where(
         UploadFailureRow.upload_id == upload_id,
         UploadFailureRow.record_index.between(first_index, first_index + records - 1),

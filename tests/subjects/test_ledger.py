@@ -182,7 +182,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         [
             *((ROWS, 1, 1, 1, "0 of its 1"), (ROWS, 2, 2, 3, "0 of its 3")),
             *((ROWS, 3, 5, 2, "0 of its 2"), (ROWS, 5, 7, 1, "0 of its 1")),
-            *((ROWS, 6, 8, 3, "0 of its 3"), (ROWS, 4, 1, 1, "which is not there")),
+            *((ROWS, 6, 8, 3, "0 of its 3"), (ROWS, 4, 1, 1, "which does not exist")),
         ],
     ),
     "an inserted CDR": ([copied(3, 11)], [(NOT_ENTERED, 0, 11, 1, "CDRs")]),

@@ -155,7 +155,7 @@ def cdr(record: Cdr) -> types_pb2.Cdr:
 
 
 def reversal(entry: Reversal, cost_decimals: int) -> types_pb2.Reversal:
-    """The reversal without the CDR that it is of, whose cost has so many decimals."""
+    """The reversal without its CDR, whose cost has this number of decimals."""
     return types_pb2.Reversal(
         id=entry.id,
         cost=None if entry.cost_e8 is None else format_cost(entry.cost_e8, cost_decimals),
