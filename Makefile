@@ -12,7 +12,6 @@ TEST_COSTS ?= 10000000
 # Three files of tests at a time: many tests wait, and two processors would wait with them.
 PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.set-up
-CORE_SOURCES := $(wildcard ratingcore/*.pyx ratingcore/*.pxd ratingcore/*.pxi ratingcore/*.h)
 PROTOS := $(shell find proto -name '*.proto')
 export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 # Where it is set, as in images for containers, each of the many processes that the tests start would

@@ -130,7 +130,7 @@ class Build(build):
 
 
 class BuildCore(build_ext):
-    """Compiles ratingcore/*.pyx. Only what changed, unless the mode (release, debug, sanitizers)
+    """Compiles each .pyx file of ratingcore. Only what changed, unless the mode (release, debug, sanitizers)
     is not the one that the modules there were built in."""
 
     def finalize_options(self) -> None:
@@ -160,12 +160,20 @@ class BuildCore(build_ext):
         if not built_in.exists() or built_in.read_text() != MODE:
             self.force = True
         if self.inplace:
+            remove_stale_modules()
             # setuptools would build elsewhere and copy, and build anew where nothing is elsewhere.
             super(build_ext, self).run()
         else:
             super().run()
         built_in.parent.mkdir(exist_ok=True)
         built_in.write_text(MODE)
+
+
+def remove_stale_modules() -> None:
+    """Remove compiled modules of the core whose source was moved or deleted."""
+    for module in CORE.rglob("*.so"):
+        if not (module.parent / f"{module.name.partition('.')[0]}.pyx").exists():
+            module.unlink()
 
 
 def core_extensions() -> list[Extension]:
@@ -184,15 +192,15 @@ def core_extensions() -> list[Extension]:
         compile_args.append("-fsanitize-coverage=trace-pc")
     return [
         Extension(
-            f"{CORE.name}.{source.stem}",
+            ".".join(source.with_suffix("").parts),
             [str(source)],
-            include_dirs=[str(CORE)],
-            depends=[str(header) for header in sorted(CORE.glob("*.h"))],
+            include_dirs=[str(CORE / "base")],
+            depends=[str(header) for header in sorted(CORE.rglob("*.h"))],
             define_macros=[("TOLLWIRE_DEBUG", "1" if DEBUG else "0")],
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
-        for source in sorted(CORE.glob("*.pyx"))
+        for source in sorted(CORE.rglob("*.pyx"))
     ]
 
 
@@ -200,8 +208,7 @@ setup(
     packages=[
         "tollwire",
         "tollwire.v1",
-        "ratingcore",
-        *find_packages(include=["service", "service.*"]),
+        *find_packages(include=["ratingcore", "ratingcore.*", "service", "service.*"]),
     ],
     # Proto package, folder and Python package are one path; no import is ever rewritten.
     package_dir={"tollwire": "proto/tollwire"},
@@ -209,7 +216,7 @@ setup(
     package_data={
         "tollwire": ["py.typed"],
         "tollwire.v1": ["*.proto", "*.pyi", "descriptors.binpb", "service_config.json"],
-        "ratingcore": ["py.typed", "*.pyi"],
+        "ratingcore": ["py.typed", "**/*.pyi"],
         "service": ["py.typed"],
         "service.storage": ["migrations/**/*.py", "migrations/**/*.mako"],
     },

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.native import library
 from ratingcore import Deck, DeckBuilder
-from ratingcore.wire import rate_request
+from ratingcore.wire.rate_calls import rate_request
 
 MAX_MESSAGE_CALLS = 1_000_000
 

@@ -3,8 +3,13 @@
 It holds a tenant's rates as a ``Deck``, immutable and shared between threads, in which the longest
 prefix of a number is found in nanoseconds; a ``DeckBuilder`` makes the next deck from the last one
 and a few changes in milliseconds; an ``IncomingDeck`` takes a deck from an import's bytes and
-finds what is new in it. It knows no gRPC, no SQL and no service, and imports the standard
-library only. Without the compiled modules the import fails; there is no slow path.
+finds what is new in it. Beside rating, it holds two protobuf codecs (calls and rates), PostgreSQL's
+binary COPY format, and the digests of the ledger and of uploads. It knows no gRPC, no SQL and no
+service, and imports the standard library only. Without the compiled modules the import fails; there
+is no slow path.
+
+The folders, each importing only those before it: ``base``, ``pricing``, ``index``, ``deck``,
+``wire``, ``record``.
 
 The rules are the rating rules of docs/api.md. Prices are integers scaled by 10^8 (``…_e8``), a
 cost is one scaled by 10**cost_decimals of its tenant (``cost_scaled``), times
@@ -17,13 +22,13 @@ leave to the reader:
 * A minimum (rule 5) stretches the call before it is cut into those parts.
 """
 
-from .builder import DeckBuilder
-from .deck import Deck, Rating
-from .incoming import IncomingDeck
-from .money import charge, max_cost
-from .number import normalize_number, normalize_prefix
-from .rateparse import read_head
-from .values import Columns, ConsideredRate, Explanation, Matches, RateInfo, Step
+from .deck.builder import DeckBuilder
+from .deck.deck import Deck, Rating
+from .pricing.money import charge, max_cost
+from .pricing.number import normalize_number, normalize_prefix
+from .pricing.values import Columns, ConsideredRate, Explanation, Matches, RateInfo, Step
+from .wire.incoming_deck import IncomingDeck
+from .wire.rate_parse import read_head
 
 # Rating.status and Columns.status, as on the wire; REFUSED is the core's own.
 REFUSED = 0

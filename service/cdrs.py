@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import ratingcore
-from ratingcore.keyorder import in_key_order
-from ratingcore.recordrating import rate_records
-from ratingcore.records import records_of
-from ratingcore.tally import Tally
+from ratingcore.record.key_order import in_key_order
+from ratingcore.record.record_rating import rate_records
+from ratingcore.record.records import records_of
+from ratingcore.wire.tally import Tally
 from service import audit, paging, scopes, tallies
 from service.calls import check_call
 from service.checks import check_id, check_period, check_text, refuse
@@ -60,7 +60,7 @@ from service.tenants import require_extension, require_tenant
 from service.uploads import visible_upload
 
 if TYPE_CHECKING:
-    from ratingcore.records import Outcome
+    from ratingcore.record.records import Outcome
 
 _CREATE = "CdrService/CreateCdr"
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
-from ratingcore.recorddigest import DIGEST_SIZE, digest_of_bad, digests
-from ratingcore.records import Records
+from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad, digests
+from ratingcore.record.records import Records
 from service.model import BadCall
 from service.record_model import ControlTotals, UploadFailure
 from service.recording import Recording

@@ -19,7 +19,7 @@ from itertools import chain, islice
 from operator import attrgetter
 
 from ratingcore import DeckBuilder, IncomingDeck, RateInfo
-from ratingcore.values import InEffect
+from ratingcore.pricing.values import InEffect
 from service import audit
 from service.decks import Decks, TenantDeck, built, tenant_not_found
 from service.errors import Exhausted, FailedPrecondition, Reason, invalid_field

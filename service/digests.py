@@ -1,5 +1,5 @@
 """What the ledger's digests of pricings and reversals are of. (Those of CDRs come from the rating
-core: ratingcore/rowdigest.pyx.)
+core: ratingcore/record/row_digest.pyx.)
 
 The digests are stored, and auditors compute them by themselves: a format that was ever written must
 never change. New digests are of format 2, in which the rest of a cost behind its whole units is in

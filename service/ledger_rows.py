@@ -16,8 +16,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
-from ratingcore.rowdigest import digest_of_stored, set_unrated
-from ratingcore.storedrows import StoredRows, read_copy, read_tuples
+from ratingcore.record.row_digest import digest_of_stored, set_unrated
+from ratingcore.record.stored_rows import StoredRows, read_copy, read_tuples
 from service.digests import PricedRow, ReversedRow, digest_of_pricings, digest_of_reversals
 from service.model import MAX_ID, RatingStatus, UnratedReason
 from service.record_model import LedgerDifference, LedgerDifferenceKind

@@ -16,12 +16,12 @@ from operator import attrgetter
 from typing import Any
 
 import ratingcore
-from ratingcore.keyorder import in_key_order, split
-from ratingcore.recordrating import count_outcomes, rate_records
-from ratingcore.records import Records
-from ratingcore.rowdigest import digest_of_new
-from ratingcore.rows import RowTuples, copy_data
-from ratingcore.tally import Tally
+from ratingcore.record.key_order import in_key_order, split
+from ratingcore.record.record_rating import count_outcomes, rate_records
+from ratingcore.record.records import Records
+from ratingcore.record.row_digest import digest_of_new
+from ratingcore.record.rows import RowTuples, copy_data
+from ratingcore.wire.tally import Tally
 from service import scopes, signals
 from service.decks import Decks
 from service.errors import NotFound, Reason

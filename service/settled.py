@@ -1,6 +1,6 @@
 """What is settled of an upload and sent again: compared record by record, in whatever cut it comes.
 
-Each settled chunk keeps a digest of each of its records (ratingcore/recorddigest.pyx). Chunks of
+Each settled chunk keeps a digest of each of its records (ratingcore/record/record_digest.pyx). Chunks of
 releases before that kept one digest of the whole chunk: a part of such a chunk is compared with
 what its records became, CDRs and failed records, which says that each was settled, but not that it
 was settled at this index.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ratingcore.recorddigest import DIGEST_SIZE, digest_of_bad
+from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad
 from service.chunks import Chunk
 from service.errors import FailedPrecondition, Reason
 from service.record_model import UploadFailure

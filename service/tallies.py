@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ratingcore.tally import Tally
+from ratingcore.wire.tally import Tally
 from service.model import RatingStatus, UnratedReason
 
 RATE_CALL = Tally()

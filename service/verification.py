@@ -1,6 +1,6 @@
 """Verification: stored costs recomputed, each from the rate that its CDR keeps.
 
-The rating core recomputes (ratingcore/verification.pyx) and says which CDRs differ; here they are
+The rating core recomputes (ratingcore/record/verification.pyx) and says which CDRs differ; here they are
 read part by part, the rates and rules that they refer to are fetched, and what differs is worded.
 Each part is read in a transaction of its own, so that none is open for long, however many CDRs
 there are. All that is compared is written once and kept for ever, so the parts need not be of one
@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ratingcore.keptrates import KeptRates
-from ratingcore.storedrows import StoredRows, read_copy, read_tuples
-from ratingcore.verification import Finding, recompute
+from ratingcore.record.kept_rates import KeptRates
+from ratingcore.record.stored_rows import StoredRows, read_copy, read_tuples
+from ratingcore.record.verification import Finding, recompute
 from service import scopes
 from service.checks import check_id, check_period, refuse
 from service.model import RatingStatus, UnratedReason

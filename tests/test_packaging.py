@@ -90,10 +90,10 @@ def _hand_over_the_core(unpacked: Path) -> None:
     shutil.copy2(ROOT / "build" / "core-inplace.mode", unpacked / "build" / "core.mode")
     version = f"{sys.version_info.major}{sys.version_info.minor}"
     library = f"lib.{sysconfig.get_platform()}-{sys.implementation.name}-{version}"
-    compiled = unpacked / "build" / library / "ratingcore"
-    compiled.mkdir(parents=True)
-    for source in ROOT.glob("ratingcore/*.pyx"):
-        (module,) = ROOT.glob(f"ratingcore/{source.stem}.*.so")
+    for source in ROOT.glob("ratingcore/**/*.pyx"):
+        (module,) = source.parent.glob(f"{source.stem}.*.so")
+        compiled = unpacked / "build" / library / source.parent.relative_to(ROOT)
+        compiled.mkdir(parents=True, exist_ok=True)
         shutil.copy2(module, compiled)
 
 
@@ -111,12 +111,14 @@ def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
     # Each module of the service; each of the core, compiled, with its type hints where it has any.
     expected = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.py")}
     expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.mako")}
-    expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("ratingcore/*.py*")}
+    expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("ratingcore/**/*.py*")}
     expected -= {name for name in expected if name.endswith((".pyx", ".pyc"))}
     assert expected <= names
     assert any(name.startswith("service/storage/migrations/versions/0001") for name in names)
     compiled = {name.split(".")[0] for name in names if name.endswith(".so")}
-    assert compiled == {f"ratingcore/{p.stem}" for p in ROOT.glob("ratingcore/*.pyx")}
+    assert compiled == {
+        p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.glob("ratingcore/**/*.pyx")
+    }
 
 
 @pytest.mark.timeout(BUILD_SECONDS)

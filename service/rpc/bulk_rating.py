@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 
-from ratingcore.tally import Tally
-from ratingcore.wire import (
+from ratingcore.wire.rate_calls import (
     MalformedRequest,
     OtherRevision,
     TooManyCalls,
     likely_min_rate_revision,
     rate_request,
 )
+from ratingcore.wire.tally import Tally
 from service.calls import Calls
 from service.errors import invalid_field
 from service.model import MAX_BATCH_CALLS

@@ -11,7 +11,7 @@ import time
 
 from google.protobuf.message import DecodeError
 
-from ratingcore.wire import rate_lone_call
+from ratingcore.wire.rate_calls import rate_lone_call
 from service import tallies
 from service.calls import Calls
 from service.errors import TollwireError

@@ -7,7 +7,7 @@ from functools import partial
 
 import grpc
 
-from ratingcore.wire import MalformedRequest
+from ratingcore.wire.rate_calls import MalformedRequest
 from service.cdrs import Cdrs
 from service.explanations import Explanations
 from service.feed import Feed

@@ -93,7 +93,7 @@ class UploadChunkRow(Base):
     unrated: Mapped[int] = mapped_column(Integer)
     # The chunk's CDRs have the ids from this one on, as many as were created; 0 where none was.
     first_cdr_id: Mapped[int] = mapped_column(BigInteger)
-    # 8 bytes for each record: ratingcore/recorddigest.pyx. NULL in chunks of older releases.
+    # 8 bytes for each record: ratingcore/record/record_digest.pyx. NULL in chunks of older releases.
     record_digests: Mapped[bytes | None] = mapped_column(LargeBinary)
     recorded_again: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     derived_call_ids: Mapped[int] = mapped_column(Integer, server_default=text("0"))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from ratingcore import Deck, DeckBuilder
-from ratingcore.keyorder import in_key_order
-from ratingcore.recordrating import rate_records
-from ratingcore.records import Records, records_of
+from ratingcore.record.key_order import in_key_order
+from ratingcore.record.record_rating import rate_records
+from ratingcore.record.records import Records, records_of
 
 if TYPE_CHECKING:
-    from ratingcore.records import Content
+    from ratingcore.record.records import Content
 
 MAX_PRICE_E8 = 999_999_999_999
 

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ratingcore import callparse
+from ratingcore.wire import call_parse
 from tests.core.protobuf import damaged, field_bytes, framed, message_bytes, varint
 from tests.fuzz.targets import fields_of
 from tollwire.v1 import rating_service_pb2, types_pb2
@@ -24,7 +24,7 @@ def by_library(request: bytes) -> list[tuple[object, ...]] | None:
 
 def by_core(request: bytes) -> list[tuple[object, ...]] | None:
     try:
-        return callparse.parse_calls(request)
+        return call_parse.parse_calls(request)
     except ValueError:
         return None
 
@@ -88,7 +88,7 @@ def test_the_field_numbers_are_those_of_the_descriptor() -> None:
         name: field.number << 3 | (2 if field.type in bytes_types else 0)
         for name, field in fields_of.items()
     }
-    assert callparse.call_tags() == tags
+    assert call_parse.call_tags() == tags
     for request in (
         rating_service_pb2.StreamRateCallsRequest,
         rating_service_pb2.BatchRateCallsRequest,

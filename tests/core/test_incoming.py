@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratingcore import Deck, DeckBuilder, IncomingDeck
-from ratingcore.memory import fail_allocation
+from ratingcore.base.memory import fail_allocation
 from tollwire.v1.rating_service_pb2 import ImportRatesRequest
 from tollwire.v1.types_pb2 import Rate
 

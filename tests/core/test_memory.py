@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from ratingcore import Deck, DeckBuilder, wire
-from ratingcore.memory import fail_allocation, live_blocks
+from ratingcore import Deck, DeckBuilder
+from ratingcore.base.memory import fail_allocation, live_blocks
+from ratingcore.wire import rate_calls
 from tests.core.decks import (
     PlainCall,
     PlainRate,
@@ -205,7 +206,7 @@ LONG_ANSWER = RatedCall(destination="x" * 5_000).SerializeToString()
 
 
 def streamed(deck: Deck) -> bytes:
-    return wire.rate_request(
+    return rate_calls.rate_request(
         MESSAGE, lambda tenant_id: deck if tenant_id % 7 else None, lambda _: LONG_ANSWER, 50, 1_000
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
 import shutil
 import subprocess
@@ -41,17 +42,18 @@ def test_it_needs_the_standard_library_only() -> None:
 
 
 def test_without_the_compiled_modules_the_import_fails(tmp_path: Path) -> None:
-    (tmp_path / "ratingcore").mkdir()
-    for source in PACKAGE.glob("*.py"):
-        shutil.copy(source, tmp_path / "ratingcore")
+    for source in PACKAGE.rglob("*.py"):
+        target = tmp_path / "ratingcore" / source.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
     result = run(tmp_path, "import ratingcore")
     assert result.returncode == 1
     assert "ModuleNotFoundError" in result.stderr
 
 
 def test_every_module_is_compiled() -> None:
-    for name in ("builder", "deck", "money", "number"):
-        module = getattr(ratingcore, name)
+    for name in ("deck.builder", "deck.deck", "pricing.money", "pricing.number"):
+        module = importlib.import_module(f"ratingcore.{name}")
         assert not module.__file__.endswith(".py")
 
 

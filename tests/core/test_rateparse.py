@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ratingcore import rateparse
+from ratingcore.wire import rate_parse
 from tests.core.protobuf import damaged, framed, message_bytes, varint
 from tollwire.v1 import rating_service_pb2, types_pb2
 
@@ -59,7 +59,7 @@ def by_library(request: bytes) -> Parsed | None:
 
 def by_core(request: bytes) -> Parsed | None:
     try:
-        return rateparse.read_head(request), rateparse.parse_rates(request)
+        return rate_parse.read_head(request), rate_parse.parse_rates(request)
     except ValueError:
         return None
 
@@ -139,7 +139,7 @@ def test_nesting_is_limited_alike(depth: int) -> None:
 def test_the_field_numbers_are_those_of_the_descriptors() -> None:
     """All fields of a rate that hold text or messages must be known: what is in them is checked."""
     bytes_types = {11, 9}  # TYPE_MESSAGE, TYPE_STRING
-    known = rateparse.import_tags()
+    known = rate_parse.import_tags()
     for message in (
         rating_service_pb2.ImportRatesRequest,
         types_pb2.Rate,

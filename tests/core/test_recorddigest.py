@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratingcore.recorddigest import DIGEST_SIZE, digest_of_bad, digests
-from ratingcore.records import Records, records_of
-from ratingcore.upload import read_upload
+from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad, digests
+from ratingcore.record.records import Records, records_of
+from ratingcore.record.upload import read_upload
 from tests.core.contents import content
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
 if TYPE_CHECKING:
-    from ratingcore.records import Content
+    from ratingcore.record.records import Content
 
 _MASK = 2**64 - 1
 

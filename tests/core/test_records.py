@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ratingcore
-from ratingcore.keyorder import in_key_order, split
-from ratingcore.memory import fail_allocation
-from ratingcore.recordrating import count_outcomes, rate_records
-from ratingcore.records import Records, records_of
-from ratingcore.rows import ROW_FIELDS, RowTuples, copy_data
-from ratingcore.upload import read_upload
+from ratingcore.base.memory import fail_allocation
+from ratingcore.record.key_order import in_key_order, split
+from ratingcore.record.record_rating import count_outcomes, rate_records
+from ratingcore.record.records import Records, records_of
+from ratingcore.record.rows import ROW_FIELDS, RowTuples, copy_data
+from ratingcore.record.upload import read_upload
 from tests.core.contents import DECKS, LISTS, TOO_DEAR, content, deck, good, rated
 
 if TYPE_CHECKING:
-    from ratingcore.records import Content
+    from ratingcore.record.records import Content
 
 
 # What they are.

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratingcore.keyorder import split
-from ratingcore.records import records_of
-from ratingcore.rowdigest import digest_of_new, digest_of_stored, set_unrated
-from ratingcore.rows import RowTuples, copy_data
-from ratingcore.storedrows import STORED_FIELDS, StoredRows, read_copy, read_tuples
+from ratingcore.record.key_order import split
+from ratingcore.record.records import records_of
+from ratingcore.record.row_digest import digest_of_new, digest_of_stored, set_unrated
+from ratingcore.record.rows import RowTuples, copy_data
+from ratingcore.record.stored_rows import STORED_FIELDS, StoredRows, read_copy, read_tuples
 from tests.core.contents import LISTS, content, rated
 
 if TYPE_CHECKING:
-    from ratingcore.records import Content
+    from ratingcore.record.records import Content
 
 Row = dict[str, Any]
 UPLOAD_IDS = st.sampled_from([0, 1, 2**63 - 1])

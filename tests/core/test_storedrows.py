@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratingcore.keyorder import split
-from ratingcore.memory import fail_allocation
-from ratingcore.rows import RowTuples, copy_data
-from ratingcore.storedrows import STORED_FIELDS, StoredRows, read_copy, read_tuples
+from ratingcore.base.memory import fail_allocation
+from ratingcore.record.key_order import split
+from ratingcore.record.rows import RowTuples, copy_data
+from ratingcore.record.stored_rows import STORED_FIELDS, StoredRows, read_copy, read_tuples
 from tests.core.contents import LISTS, content, rated
 
 if TYPE_CHECKING:
-    from ratingcore.records import Content
+    from ratingcore.record.records import Content
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import ratingcore
-from ratingcore.tally import Tally
+from ratingcore.wire.tally import Tally
 
 OUTCOMES = [
     (ratingcore.RATED, 0),

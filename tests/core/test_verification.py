@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ratingcore.keptrates import KeptRates
-from ratingcore.memory import fail_allocation, live_blocks
-from ratingcore.storedrows import STORED_FIELDS, StoredRows, read_tuples
-from ratingcore.verification import Finding, recompute
+from ratingcore.base.memory import fail_allocation, live_blocks
+from ratingcore.record.kept_rates import KeptRates
+from ratingcore.record.stored_rows import STORED_FIELDS, StoredRows, read_tuples
+from ratingcore.record.verification import Finding, recompute
 from tests.core.decks import (
     STATUS_NAMES,
     PlainCall,

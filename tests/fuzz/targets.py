@@ -12,7 +12,8 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ratingcore import Deck, callparse, wire
+from ratingcore import Deck
+from ratingcore.wire import call_parse, rate_calls
 from service.errors import NotFound
 from tests.fuzz import columns, decks
 from tests.fuzz.agreement import Difference, Target, accepted_alike, message_class, parsed
@@ -34,9 +35,9 @@ def rate(data: bytes) -> int | None:
     answer, demanded = None, 0
     try:
         answer, demanded = _rated(data)
-    except wire.MalformedRequest:
+    except rate_calls.MalformedRequest:
         pass
-    except wire.TooManyCalls:
+    except rate_calls.TooManyCalls:
         too_many = True
     if too_many:
         # Those after the last call that is allowed are not read, so they may be malformed.
@@ -58,10 +59,12 @@ def rate(data: bytes) -> int | None:
 def _rated(data: bytes) -> tuple[bytes, int]:
     """The answer, and the revision that is demanded."""
     try:
-        return wire.rate_request(data, _find_deck, _refer, NOW_NS, MAX_CALLS), 0
-    except wire.OtherRevision as other:
+        return rate_calls.rate_request(data, _find_deck, _refer, NOW_NS, MAX_CALLS), 0
+    except rate_calls.OtherRevision as other:
         revision = other.demanded
-        return wire.rate_request(data, _find_deck, _refer, NOW_NS, MAX_CALLS, revision), revision
+        return rate_calls.rate_request(
+            data, _find_deck, _refer, NOW_NS, MAX_CALLS, revision
+        ), revision
 
 
 def _find_deck(tenant_id: int) -> Deck | None:
@@ -83,7 +86,7 @@ def _refer(call: bytes) -> bytes:
 def lone(data: bytes) -> int | None:
     """The answer to one call, against message objects; what the core leaves to these it may."""
     request = parsed(pb.RateCallRequest, data)
-    answer = wire.rate_lone_call(data, _find_deck, NOW_NS)
+    answer = rate_calls.rate_lone_call(data, _find_deck, NOW_NS)
     if answer is None:
         return None if request is None else 0
     if request is None:
@@ -103,7 +106,7 @@ def read(data: bytes) -> int | None:
     """Every field of every call, as the parser reads it."""
     request = parsed(pb.StreamRateCallsRequest, data)
     try:
-        calls = callparse.parse_calls(data)
+        calls = call_parse.parse_calls(data)
     except ValueError:
         calls = None
     if not accepted_alike(calls, request):
@@ -142,8 +145,8 @@ def revision(data: bytes) -> int | None:
     message whose calls are just bytes."""
     request = parsed(_OUTERMOST, data)
     try:
-        found = wire.likely_min_rate_revision(data)
-    except wire.MalformedRequest:
+        found = rate_calls.likely_min_rate_revision(data)
+    except rate_calls.MalformedRequest:
         found = None
     if request is None:
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ratingcore import callparse
+from ratingcore.wire import call_parse
 from tests.fuzz import plain
 from tests.fuzz.__main__ import ROOT, replay
 from tests.fuzz.agreement import Difference, Target
@@ -61,7 +61,7 @@ def test_mutations_bend_what_they_are_given() -> None:
 
 def test_a_field_that_is_read_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A parser that takes a duration of 0 for none, and one that reads past a lie at the end."""
-    right = callparse.parse_calls
+    right = call_parse.parse_calls
 
     def no_zeros(data: bytes) -> list[tuple[object, ...]]:
         return [(*call[:6], call[6] or None, *call[7:]) for call in right(data)]
@@ -73,7 +73,7 @@ def test_a_field_that_is_read_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) 
             return right(data + b"\0")
 
     for wrong, finding in ((no_zeros, "is not"), (lenient, "only the core accepts it")):
-        monkeypatch.setattr(callparse, "parse_calls", wrong)
+        monkeypatch.setattr(call_parse, "parse_calls", wrong)
         with pytest.raises(Difference, match=finding):
             plain.fuzz(TARGETS["read"], TARGETS["read"].check, seed=1, inputs=INPUTS)
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ratingcore
-from ratingcore import answer, wire
-from ratingcore.tally import Tally
+from ratingcore.wire import rate_calls, rated_call_writer
+from ratingcore.wire.tally import Tally
 from service.errors import FailedPrecondition, InvalidInput, Reason
 from service.rpc.bulk_rating import BulkRating
 from tests.rpc.known_decks import CALLS, NOW_NS, by_messages
@@ -96,7 +96,7 @@ def test_answers_of_every_length(size: int) -> None:
     answer = types_pb2.RatedCall(destination="x" * size)
     refer: Callable[[bytes], bytes] = lambda _: answer.SerializeToString()  # noqa: E731
     request = pb.BatchRateCallsRequest(calls=[types_pb2.Call()] * 70).SerializeToString()
-    response = wire.rate_request(request, lambda _: None, refer, NOW_NS, 100)
+    response = rate_calls.rate_request(request, lambda _: None, refer, NOW_NS, 100)
     assert list(pb.BatchRateCallsResponse.FromString(response).rated) == [answer] * 70
 
 
@@ -137,7 +137,7 @@ def test_a_request_sees_one_deck_of_each_tenant() -> None:
         ]
     )
     response = pb.StreamRateCallsResponse.FromString(
-        wire.rate_request(request.SerializeToString(), find_deck, refer, NOW_NS, 10_000)
+        rate_calls.rate_request(request.SerializeToString(), find_deck, refer, NOW_NS, 10_000)
     )
     assert [rated.rate_revision for rated in response.rated] == tenants
     assert len(decks) == 2999
@@ -185,7 +185,7 @@ def test_a_revision_may_stand_anywhere_and_the_last_one_counts(
     request = b"".join(data.draw(st.permutations(parts)))
     message = pb.BatchRateCallsRequest.FromString(request)
     least = message.min_rate_revision
-    assert wire.likely_min_rate_revision(message.SerializeToString()) == least
+    assert rate_calls.likely_min_rate_revision(message.SerializeToString()) == least
     if least < 0:
         with pytest.raises(InvalidInput):
             BULK.rate(request, Tally())
@@ -202,7 +202,7 @@ def test_a_likely_revision_is_the_revision_or_none(request_bytes: bytes) -> None
         expected = pb.BatchRateCallsRequest.FromString(request_bytes).min_rate_revision
     except DecodeError:
         return
-    assert wire.likely_min_rate_revision(request_bytes) in (0, expected)
+    assert rate_calls.likely_min_rate_revision(request_bytes) in (0, expected)
 
 
 def test_an_error_of_those_who_are_asked_passes_through() -> None:
@@ -212,7 +212,7 @@ def test_an_error_of_those_who_are_asked_passes_through() -> None:
     for call in (types_pb2.Call(), types_pb2.Call(tenant_id=1, direction=1, disposition=1)):
         request = pb.StreamRateCallsRequest(calls=[call]).SerializeToString()
         with pytest.raises(RuntimeError, match="asked"):
-            wire.rate_request(request, fail, fail, NOW_NS, 1)
+            rate_calls.rate_request(request, fail, fail, NOW_NS, 1)
 
 
 def test_the_field_numbers_are_those_of_the_descriptor() -> None:
@@ -222,4 +222,4 @@ def test_the_field_numbers_are_those_of_the_descriptor() -> None:
         for field in types_pb2.RatedCall.DESCRIPTOR.fields
     }
     del tags["error"]  # never written by the core
-    assert answer.rated_call_tags() == tags
+    assert rated_call_writer.rated_call_tags() == tags

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratingcore.wire import rate_lone_call
+from ratingcore.wire.rate_calls import rate_lone_call
 from service import tallies
 from service.errors import InvalidInput, Reason, TollwireError
 from service.rpc.call_rating import CallRating

@@ -8,9 +8,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratingcore import upload
-from ratingcore.upload import read_upload
-from ratingcore.wire import MalformedRequest
+from ratingcore.record import upload
+from ratingcore.record.upload import read_upload
+from ratingcore.wire.rate_calls import MalformedRequest
 from service.errors import InvalidInput
 from service.model import MAX_BATCH_CALLS, BadCall
 from service.rpc.conversion import calls, uploads

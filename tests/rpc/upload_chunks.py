@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError
 
-from ratingcore.wire import MalformedRequest
+from ratingcore.wire.rate_calls import MalformedRequest
 from service.model import BadCall, Call
 from service.record_model import ControlTotals
 from service.recording import content_of

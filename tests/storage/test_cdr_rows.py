@@ -12,10 +12,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
 import ratingcore
-from ratingcore.keyorder import in_key_order
-from ratingcore.recordrating import rate_records
-from ratingcore.records import records_of
-from ratingcore.rows import ROW_FIELDS
+from ratingcore.record.key_order import in_key_order
+from ratingcore.record.record_rating import rate_records
+from ratingcore.record.records import records_of
+from ratingcore.record.rows import ROW_FIELDS
 from service.errors import Reason, Unavailable
 from service.recording import Rows
 from service.storage import cdrs

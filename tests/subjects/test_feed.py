@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from ratingcore.records import records_of
+from ratingcore.record.records import records_of
 from service import feed as module
 from service.errors import InvalidInput, NotFound, Reason
 from service.feed import Feed, FeedPart

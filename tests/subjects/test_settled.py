@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ratingcore.recorddigest import digest_of_bad
+from ratingcore.record.record_digest import digest_of_bad
 from service.chunks import Chunk
 from service.errors import FailedPrecondition, Reason
 from service.record_model import ChunkResult

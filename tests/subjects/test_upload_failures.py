@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ratingcore.records import records_of
+from ratingcore.record.records import records_of
 from service.chunks import Chunk
 from service.errors import InvalidInput, NotFound, Reason
 from service.model import BadCall, Call, Page

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ratingcore.records import records_of
+from ratingcore.record.records import records_of
 from service.cdrs import Cdrs
 from service.chunks import Chunk
 from service.deck_import import Intake

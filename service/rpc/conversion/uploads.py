@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ratingcore.upload import read_upload
+from ratingcore.record.upload import read_upload
 from service import upload_warnings
 from service.chunks import Chunk
 from service.model import MAX_BATCH_CALLS

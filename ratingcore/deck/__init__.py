@@ -1,0 +1,1 @@
+"""What Python calls: ``Deck``, ``DeckBuilder``, rating in blocks and columns, explanations."""

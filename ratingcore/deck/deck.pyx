@@ -1,0 +1,361 @@
+# cython: cdivision=True
+"""Deck and Rating: what Python sees of the tables.
+
+Validates at the edge, then calls free functions. A deck is frozen: any number of threads may read
+it, and whoever changes rates builds another one (builder.pyx) and swaps one reference.
+"""
+
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cython cimport final, freelist
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
+from libc.string cimport memset
+
+from .batch cimport NOT_BILLABLE, RATED, outcome_t, rate_digits
+from .columns cimport match_columns, rate_columns
+from ..index.invariants cimport check_tables
+from ..base.memory cimport allocate, release
+from ..pricing.money cimport BLOCKED_BIT, MAX_SECONDS, interval_t, terms_t, whole
+from ..pricing.number cimport MAX_DIGITS, normalize_text
+from ..index.tables cimport (
+    NO_ROW,
+    first_window,
+    is_group,
+    row_count,
+    row_destination,
+    row_rate_id,
+    row_terms,
+    row_version_id,
+    rows_in_order,
+    slot_prefix,
+    slots_on_path,
+    tables_free,
+    tables_nbytes,
+    tables_new,
+    tables_t,
+    terms_intervals,
+    window_t,
+)
+
+from ..pricing.values import RateInfo
+
+
+cdef str _destination(const tables_t* tables, uint32_t row):
+    cdef uint32_t length
+    cdef const uint8_t* text = row_destination(tables, row, &length)
+    return PyUnicode_DecodeUTF8(<const char*> text, length, NULL)
+
+
+cdef object _bound(int64_t seconds, uint32_t nanoseconds, int64_t open_end):
+    # A Python integer: 64 bits of nanoseconds end in 2262, the window of a rate may not.
+    return None if seconds == open_end else (<object> seconds) * 1_000_000_000 + nanoseconds
+
+
+cdef str _digits(const uint8_t* text, uint8_t length):
+    return text[:length].decode("ascii")
+
+
+@final
+cdef class Deck:
+    """The rates of one tenant at one revision, and the tenant's rules: immutable, thread-safe.
+
+    ``DeckBuilder`` makes them; ``Deck()`` is empty.
+    """
+
+    def __cinit__(self):
+        self.tables = tables_new()
+
+    def __dealloc__(self):
+        tables_free(self.tables)
+
+    def __len__(self):
+        """The number of rates."""
+        return row_count(self.tables)
+
+    def __iter__(self):
+        """All rates as RateInfo, by prefix; of one prefix the latest effective_from first."""
+        cdef uint32_t count = row_count(self.tables)
+        cdef uint32_t i
+        cdef uint32_t* rows = <uint32_t*> allocate(count, 4)
+        try:
+            rows_in_order(self.tables, rows)
+            for i in range(count):
+                yield self._info(rows[i])
+        finally:
+            release(rows)
+
+    def __repr__(self):
+        return f"<Deck of {len(self)} rates, revision {self.revision}>"
+
+    @property
+    def rounding(self):
+        return self.tables.rounding.mode
+
+    @property
+    def cost_decimals(self):
+        """How many decimals the tenant's costs have."""
+        return self.tables.rounding.cost_decimals
+
+    @property
+    def country_code(self):
+        return _digits(self.tables.dialling.country_code, self.tables.dialling.country_code_length)
+
+    @property
+    def national_prefix(self):
+        """"" also where it was given without a country code, without which it means nothing."""
+        return _digits(
+            self.tables.dialling.national_prefix, self.tables.dialling.national_prefix_length
+        )
+
+    @property
+    def international_prefix(self):
+        return _digits(
+            self.tables.dialling.international_prefix,
+            self.tables.dialling.international_prefix_length,
+        )
+
+    @property
+    def nbytes(self):
+        """All memory that the core holds for this deck, in bytes."""
+        return tables_nbytes(self.tables) + <size_t> self.__sizeof__()
+
+    def rate(
+        self,
+        str number not None,
+        started_at_ns,
+        duration_seconds,
+        bint billable,
+    ):
+        """Rate one call. ``billable``: it is outbound and was answered.
+
+        Never raises for a number or a cost: see ``Rating.status``. ValueError for a duration that
+        is not 0 to 2,147,483,647, OverflowError for what does not fit 64 bits.
+        """
+        cdef Rating rating = Rating.__new__(Rating)
+        cdef int64_t at_ns = whole(started_at_ns, "started_at_ns")
+        cdef int64_t seconds = whole(duration_seconds, "duration_seconds")
+        if not 0 <= seconds <= MAX_SECONDS:
+            raise ValueError(f"duration_seconds must be 0 to {MAX_SECONDS}, not {seconds}")
+        rating.deck = self
+        if not billable:
+            memset(&rating.outcome, 0, sizeof(outcome_t))
+            rating.outcome.status = NOT_BILLABLE
+            rating.outcome.row = NO_ROW
+            rating.digit_count = 0
+            return rating
+        rating.digit_count = normalize_text(number, &self.tables.dialling, rating.digits)
+        rate_digits(
+            self.tables,
+            rating.digits,
+            rating.digit_count,
+            at_ns,
+            seconds,
+            &rating.outcome,
+        )
+        return rating
+
+    def rate_columns(
+        self, numbers, offsets, durations, started_at_ns, billable, out=None
+    ):
+        """Rate n calls given as columns; the GIL is released meanwhile. Returns ``Columns``.
+
+        Buffers, one-dimensional and contiguous: ``numbers`` bytes of UTF-8; ``offsets`` int64
+        [n + 1], number i is numbers[offsets[i]:offsets[i + 1]]; ``durations`` int64 [n] in seconds;
+        ``started_at_ns`` int64 [n]; ``billable`` bytes [n], 0 is not. ValueError where a buffer has
+        another shape or type, where offsets fall or lead outside, and for a duration that is not 0
+        to 2,147,483,647. The buffers must not change meanwhile.
+
+        With ``out``, the results are written there, and it is returned: ``Columns`` of n items in
+        writable buffers of the same types, such as those of the batch before.
+        """
+        return rate_columns(
+            self.tables, numbers, offsets, durations, started_at_ns, billable, out
+        )
+
+    def match_columns(self, numbers, offsets, started_at_ns, out=None):
+        """Only the longest prefixes, without charging: numbers as in ``rate_columns``, all taken as
+        billable. A number that is not valid has no match. Returns ``Matches``."""
+        return match_columns(self.tables, numbers, offsets, started_at_ns, out)
+
+    def rate_at(self, index):
+        """The rate with an index from ``rate_columns``. IndexError where there is none."""
+        cdef const tables_t* tables = self.tables
+        cdef int64_t rows = <int64_t> tables.slot_count + tables.window_count
+        cdef int64_t row = whole(index, "index")
+        if not 0 <= row < rows or (
+            row < tables.slot_count and is_group(tables, <uint32_t> row)
+        ):
+            raise IndexError(f"no rate has the index {index}")
+        return self._info(<uint32_t> row)
+
+    def candidates(self, str digits not None):
+        """All rates whose prefix these digits begin with, as RateInfo: the longest prefix first, of
+        one prefix the latest effective_from first. In effect or not; the digits are normalised."""
+        cdef const tables_t* tables = self.tables
+        cdef uint32_t slots[MAX_DIGITS + 1]
+        cdef uint32_t lengths[MAX_DIGITS + 1]
+        cdef uint32_t first, i
+        cdef int at
+        cdef bytes text = digits.encode()
+        cdef list found = []
+        if len(text) > MAX_DIGITS or (text and not text.isdigit()):
+            raise ValueError(f"not a normalised number: {digits!r}")
+        for at in range(slots_on_path(tables, text, len(text), slots, lengths) - 1, -1, -1):
+            if is_group(tables, slots[at]):
+                first = first_window(tables, slots[at])
+                for i in range(first, first + tables.windows[first].left):
+                    found.append(self._info(tables.slot_count + i))
+            else:
+                found.append(self._info(slots[at]))
+        return found
+
+    def explain(
+        self,
+        str number not None,
+        started_at_ns,
+        duration_seconds,
+        bint billable,
+    ):
+        """How ``rate`` decides this call: an ``Explanation``. Raises what ``rate`` raises."""
+        from .explain import explain
+
+        return explain(self, number, started_at_ns, duration_seconds, billable)
+
+    def _check(self):
+        """For tests: walk every invariant of the tables. AssertionError names a broken one."""
+        check_tables(self.tables)
+
+    cdef str _prefix(self, uint32_t row):
+        """The prefix of a rate. The index has it, though nowhere in one piece."""
+        cdef uint8_t digits[MAX_DIGITS]
+        cdef uint32_t slot = row
+        cdef int length
+        if row >= self.tables.slot_count:
+            slot = self.tables.windows[row - self.tables.slot_count].slot
+        length = slot_prefix(self.tables, slot, digits)
+        return digits[:length].decode("ascii")
+
+    cdef object _info(self, uint32_t row):
+        cdef const tables_t* tables = self.tables
+        cdef const terms_t* terms = row_terms(tables, row)
+        cdef const window_t* window = NULL
+        cdef const interval_t* intervals
+        cdef uint32_t count, i
+        effective_from_ns = None
+        effective_to_ns = None
+        if row >= tables.slot_count:
+            window = &tables.windows[row - tables.slot_count]
+            effective_from_ns = _bound(window.from_s, window.from_ns, INT64_MIN)
+            effective_to_ns = _bound(window.to_s, window.to_ns, INT64_MAX)
+        intervals = terms_intervals(tables, terms, &count)
+        return RateInfo(
+            row_version_id(tables, row),
+            row_rate_id(tables, row),
+            self._prefix(row),
+            _destination(tables, row),
+            terms.price_e8,
+            terms.increment & ~<uint32_t> BLOCKED_BIT,
+            terms.connect_fee_e8,
+            terms.minimum_seconds,
+            tuple(
+                [
+                    (intervals[i].start_seconds, intervals[i].price_e8, intervals[i].increment)
+                    for i in range(count)
+                ]
+            ),
+            effective_from_ns,
+            effective_to_ns,
+            bool(terms.increment & BLOCKED_BIT),
+        )
+
+
+@final
+@freelist(64)
+cdef class Rating:
+    """The outcome of one call. Made by ``Deck.rate``; reads what is asked for when it is asked for,
+    and so keeps its deck alive: copy what you keep."""
+
+    def __cinit__(self):
+        self.outcome.row = NO_ROW
+
+    def __init__(self):
+        raise TypeError("Deck.rate makes these")
+
+    @property
+    def status(self):
+        """RATED, NOT_BILLABLE, UNRATED, or REFUSED where the cost would pass its limit."""
+        return self.outcome.status
+
+    @property
+    def unrated_reason(self):
+        """NO_RATE, BLOCKED or INVALID_NUMBER where the status is UNRATED, else 0."""
+        return self.outcome.unrated_reason
+
+    @property
+    def bill_seconds(self):
+        """None where there is no cost: UNRATED and REFUSED."""
+        return self.outcome.bill_seconds if self._has_cost() else None
+
+    @property
+    def cost_scaled(self):
+        """In 10^-cost_decimals of the tenant's currency (``Deck.cost_decimals``); None where there is no
+        cost: UNRATED and REFUSED."""
+        return self.outcome.cost_scaled if self._has_cost() else None
+
+    @property
+    def rate_id(self):
+        """Of the rate that matched, also where it is blocked; 0 where none did."""
+        if self.outcome.row == NO_ROW:
+            return 0
+        return row_rate_id(self.deck.tables, self.outcome.row)
+
+    @property
+    def version_id(self):
+        """Of that rate's state; 0 where there is none."""
+        if self.outcome.row == NO_ROW:
+            return 0
+        return row_version_id(self.deck.tables, self.outcome.row)
+
+    @property
+    def rate_index(self):
+        """What ``Deck.rate_at`` takes; -1 where no rate matched."""
+        return self.outcome.row
+
+    @property
+    def matched_prefix(self):
+        """Of that rate; "" where there is none."""
+        return self.digits[: self.outcome.prefix_length].decode("ascii")
+
+    @property
+    def destination(self):
+        """Of that rate; "" where there is none."""
+        if self.outcome.row == NO_ROW:
+            return ""
+        return _destination(self.deck.tables, self.outcome.row)
+
+    @property
+    def cost_per_minute_e8(self):
+        """Of that rate, from second 0; None where there is none."""
+        if self.outcome.row == NO_ROW:
+            return None
+        return row_terms(self.deck.tables, self.outcome.row).price_e8
+
+    @property
+    def billing_increment(self):
+        """Of that rate, from second 0; 0 where there is none."""
+        if self.outcome.row == NO_ROW:
+            return 0
+        return row_terms(self.deck.tables, self.outcome.row).increment & ~<uint32_t> BLOCKED_BIT
+
+    @property
+    def normalized_number(self):
+        """What was matched; "" for an invalid number, and where the call is not billable."""
+        return self.digits[: self.digit_count].decode("ascii")
+
+    def __repr__(self):
+        return (
+            f"<Rating status {self.status}, reason {self.unrated_reason}, bill_seconds "
+            f"{self.bill_seconds}, cost_scaled {self.cost_scaled}, prefix {self.matched_prefix!r}>"
+        )
+
+    cdef bint _has_cost(self) noexcept:
+        return self.outcome.status == RATED or self.outcome.status == NOT_BILLABLE

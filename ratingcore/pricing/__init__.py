@@ -1,0 +1,1 @@
+"""The rating rules on single values: normalised numbers, billed seconds, exact cost."""

@@ -1,0 +1,272 @@
+"""Exact money: billed seconds and cost (rating rules 5 to 8), and the limits of what goes in.
+
+All prices are integers scaled by 10^8, a cost is one scaled by 10 to the tenant's cost_decimals. A
+total is summed in sixtieths of 10^-8, in 128 bits, and rounded once; nothing here is a float. Nearly
+all terms are usual: for those money.pxd has a shorter way, without 128 bits and without a division.
+
+Rule 7, as read here: the call is cut into parts at the intervals' starts. A part that the call
+leaves behind, by reaching the next start, is billed exactly as long as it is, since rounding it up
+would bill it past that start. The part in which the call ends is rounded up to its own increment,
+also where that goes past a start which the call itself did not reach.
+"""
+
+from cpython.long cimport PyLong_Check
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from ..base.native cimport (
+    divide,
+    invariant,
+    rc_sixtieths,
+    reciprocal,
+    reciprocal_64,
+    sixtieths_of,
+    sixtieths_sum,
+    unlikely,
+)
+
+
+cdef void set_rounding(rounding_t* rounding, int mode, int cost_decimals) noexcept nogil:
+    """How a tenant's costs are rounded.
+
+    A division by divisor = 2^before * odd becomes a multiplication: with after = floor(log2(odd))
+    and multiplier = floor(2^(64 + after) / odd) + 1, the product is too large by less than
+    odd < 2^(after + 1) for each 2^(64 + after), which is exact for all numbers below 2^63; and
+    after the shift by ``before``, which is 2 or more, a total of 64 bits is below 2^62.
+    """
+    cdef uint64_t odd
+    cdef int i
+    memset(rounding, 0, sizeof(rounding_t))
+    rounding.mode = <uint8_t> mode
+    rounding.to_even = mode == HALF_EVEN
+    rounding.cost_decimals = <uint8_t> cost_decimals
+    rounding.divisor = 60
+    for i in range(MAX_COST_DECIMALS - cost_decimals):
+        rounding.divisor *= 10
+    odd = rounding.divisor
+    while odd & 1 == 0:
+        odd >>= 1
+        rounding.before += 1
+    while odd >> (rounding.after + 1):
+        rounding.after += 1
+    rounding.multiplier = reciprocal_64(odd, rounding.after)
+    if mode == UP:
+        rounding.bias = <uint32_t> rounding.divisor - 1
+    elif mode != DOWN:
+        rounding.bias = <uint32_t> rounding.divisor // 2
+    # 15 digits before the point with 4 decimals; with more, 18 digits in all.
+    rounding.max_cost = MAX_COST_UNITS * 10_000 + 9_999
+    if cost_decimals > MIN_COST_DECIMALS:
+        rounding.max_cost //= 10
+
+
+cdef void complete_terms(terms_t* terms) noexcept nogil:
+    """Write what follows from the rest: how to divide by the increment, and whether the terms are
+    usual."""
+    cdef bint blocked = (terms.increment & BLOCKED_BIT) != 0
+    terms.reciprocal = reciprocal(terms.increment & ~<uint32_t> BLOCKED_BIT)
+    terms.usual = not blocked and terms.intervals == 0 and terms.price_e8 >> 32 == 0
+
+
+cdef inline int64_t _round_up(int64_t seconds, uint32_t increment) noexcept nogil:
+    """To the next whole multiple; seconds is from 0 to MAX_SECONDS, so 32 bits suffice."""
+    cdef uint32_t whole = (<uint32_t> seconds + increment - 1) // increment
+    return <int64_t> whole * increment
+
+
+cdef rc_sixtieths _price_parts(
+    const terms_t* terms,
+    const interval_t* intervals,
+    uint32_t interval_count,
+    int64_t seconds,
+    int64_t* bill_seconds,
+) noexcept nogil:
+    """Rule 7: the sum of the parts' exact prices, and of their billed seconds."""
+    cdef rc_sixtieths total = sixtieths_of(0, 0)
+    cdef uint64_t price_e8 = terms.price_e8
+    cdef uint32_t increment = terms.increment
+    cdef int64_t start = 0
+    cdef int64_t billed, next_start
+    cdef uint32_t i
+    bill_seconds[0] = 0
+    for i in range(interval_count + 1):
+        if i < interval_count and seconds >= intervals[i].start_seconds:
+            next_start = intervals[i].start_seconds
+            billed = next_start - start
+        else:
+            next_start = -1
+            billed = _round_up(seconds - start, increment)
+        bill_seconds[0] += billed
+        total = sixtieths_sum(total, sixtieths_of(billed, price_e8))
+        if next_start < 0:
+            break
+        start = next_start
+        price_e8 = intervals[i].price_e8
+        increment = intervals[i].increment
+    return total
+
+
+cdef int charge_any(
+    const terms_t* terms,
+    const interval_t* intervals,
+    uint32_t interval_count,
+    int64_t duration_seconds,
+    const rounding_t* rounding,
+    int64_t* bill_seconds,
+    uint64_t* cost_scaled,
+) noexcept nogil:
+    """Bill one call of 0 to MAX_SECONDS under terms that are not blocked.
+
+    Returns 1, or 0 where the cost would pass its limit; then bill_seconds is as computed and the
+    cost is 0.
+    """
+    cdef rc_sixtieths total
+    cdef uint64_t cost, remainder
+    cdef int fits
+    cdef bint up
+    invariant(0 <= duration_seconds <= MAX_SECONDS and not terms.increment & BLOCKED_BIT)
+    bill_seconds[0] = 0
+    cost_scaled[0] = 0
+    if duration_seconds == 0:
+        return 1
+    if duration_seconds < terms.minimum_seconds:
+        duration_seconds = terms.minimum_seconds
+    total = _price_parts(terms, intervals, interval_count, duration_seconds, bill_seconds)
+    total = sixtieths_sum(total, sixtieths_of(60, terms.connect_fee_e8))
+    cost = divide(total, rounding.divisor, &remainder, &fits)
+    if rounding.mode == HALF_UP:
+        up = 2 * remainder >= rounding.divisor
+    elif rounding.mode == HALF_EVEN:
+        up = 2 * remainder > rounding.divisor or (2 * remainder == rounding.divisor and cost & 1)
+    elif rounding.mode == UP:
+        up = remainder > 0
+    else:
+        up = False
+    if unlikely(not fits or cost > rounding.max_cost - up):
+        return 0
+    cost_scaled[0] = cost + up
+    return 1
+
+
+cdef int64_t whole(object value, str name) except? -1:
+    """The value of an int. No float slips in: TypeError; OverflowError beyond 64 bits."""
+    if not PyLong_Check(value):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    return value
+
+
+cdef int check_rounding(int rounding) except -1:
+    if not HALF_UP <= rounding <= DOWN:
+        raise ValueError(f"rounding must be 1 to 4, not {rounding}")
+    return 0
+
+
+cdef int check_cost_decimals(int cost_decimals) except -1:
+    if not MIN_COST_DECIMALS <= cost_decimals <= MAX_COST_DECIMALS:
+        raise ValueError(
+            f"cost_decimals must be {MIN_COST_DECIMALS} to {MAX_COST_DECIMALS}, not {cost_decimals}"
+        )
+    return 0
+
+
+cdef int check_price(object price_e8, str name, uint64_t* checked) except -1:
+    cdef int64_t value = whole(price_e8, name)
+    if not 0 <= value <= <int64_t> MAX_PRICE_E8:
+        raise ValueError(f"{name} must be 0 to {MAX_PRICE_E8}, not {value}")
+    checked[0] = <uint64_t> value
+    return 0
+
+
+cdef int check_seconds(
+    object seconds, int64_t least, int64_t most, str name, uint32_t* checked
+) except -1:
+    cdef int64_t value = whole(seconds, name)
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be {least} to {most}, not {value}")
+    checked[0] = <uint32_t> value
+    return 0
+
+
+cdef int check_intervals(object intervals, interval_t* checked) except -1:
+    """Write up to MAX_INTERVALS of (start_seconds, cost_per_minute_e8, increment); their count."""
+    cdef int count = 0
+    cdef uint32_t before = 0
+    for start_seconds, price_e8, increment in intervals:
+        if count == MAX_INTERVALS:
+            raise ValueError(f"a rate has at most {MAX_INTERVALS} intervals")
+        check_seconds(
+            start_seconds,
+            <int64_t> before + 1,
+            MAX_SECONDS,
+            f"intervals[{count}].start_seconds",
+            &checked[count].start_seconds,
+        )
+        check_price(
+            price_e8,
+            f"intervals[{count}].cost_per_minute_e8",
+            &checked[count].price_e8,
+        )
+        check_seconds(
+            increment,
+            1,
+            MAX_BILLING_INCREMENT,
+            f"intervals[{count}].billing_increment",
+            &checked[count].increment,
+        )
+        before = checked[count].start_seconds
+        count += 1
+    return count
+
+
+def charge(
+    duration_seconds,
+    cost_per_minute_e8,
+    billing_increment,
+    connect_fee_e8=0,
+    minimum_seconds=0,
+    intervals=(),
+    int rounding=HALF_UP,
+    int cost_decimals=MIN_COST_DECIMALS,
+):
+    """(bill_seconds, cost_scaled) of one call (rating rules 5 to 8); the cost is an integer scaled
+    by 10**cost_decimals.
+
+    Intervals are (start_seconds, cost_per_minute_e8, billing_increment). ValueError for what is out
+    of its range; OverflowError where the cost would pass its limit (``max_cost``), and for what does
+    not even fit 64 bits.
+    """
+    cdef terms_t terms
+    cdef rounding_t rules
+    cdef interval_t parts[MAX_INTERVALS]
+    cdef uint32_t seconds = 0
+    cdef int64_t bill_seconds
+    cdef uint64_t cost_scaled
+    cdef int count
+    memset(&terms, 0, sizeof(terms_t))
+    check_seconds(duration_seconds, 0, MAX_SECONDS, "duration_seconds", &seconds)
+    check_price(cost_per_minute_e8, "cost_per_minute_e8", &terms.price_e8)
+    check_seconds(
+        billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &terms.increment
+    )
+    check_price(connect_fee_e8, "connect_fee_e8", &terms.connect_fee_e8)
+    check_seconds(minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &terms.minimum_seconds)
+    check_rounding(rounding)
+    check_cost_decimals(cost_decimals)
+    set_rounding(&rules, rounding, cost_decimals)
+    count = check_intervals(intervals, parts)
+    terms.intervals = count   # of a deck's list it would be the number; only 0 means something here
+    complete_terms(&terms)
+    if terms.usual:
+        charge_usual(&terms, seconds, &rules, &bill_seconds, &cost_scaled)
+    elif not charge_any(&terms, parts, count, seconds, &rules, &bill_seconds, &cost_scaled):
+        raise OverflowError("the cost would pass its limit")
+    return bill_seconds, cost_scaled
+
+
+def max_cost(int cost_decimals):
+    """The highest cost with ``cost_decimals``, scaled by 10**cost_decimals: 15 digits before the point
+    with 4 decimals, 18 digits in all with 5 to 8."""
+    cdef rounding_t rules
+    check_cost_decimals(cost_decimals)
+    set_rounding(&rules, HALF_UP, cost_decimals)
+    return rules.max_cost

@@ -1,0 +1,1 @@
+"""Calls as CDRs: identity, rows for both databases, digests, verification."""

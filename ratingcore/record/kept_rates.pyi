@@ -1,0 +1,23 @@
+from collections.abc import Iterable
+from typing import Any, final
+
+from .stored_rows import StoredRows
+
+Rules = tuple[int, int, str, str, str]
+
+@final
+class KeptRates:
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def missing_versions(self, rows: StoredRows) -> list[int]: ...
+    def tenants_of(self, rows: StoredRows) -> list[int]: ...
+    def revision(self, tenant_id: int) -> int: ...
+    def put_rate(
+        self,
+        version_id: int,
+        tenant_id: int,
+        created_revision: int,
+        retired_revision: int | None,
+        *values: Any,
+    ) -> None: ...
+    def put_tenant(self, tenant_id: int, revision: int, rules: Iterable[Rules]) -> None: ...

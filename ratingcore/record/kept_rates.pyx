@@ -1,0 +1,234 @@
+"""Rates and tenants' rules as they are kept for ever, gathered while CDRs are recomputed.
+
+A deck answers which rate is best; here it is known which one priced a call, so there is no index of
+prefixes, only versions by their ids. What is put here comes from a database that somebody may have
+changed by hand: what cannot be a rate or a rule is kept as damaged, and refuses nothing.
+"""
+
+from cython cimport final
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from ..base.memory cimport release, reserve
+from ..pricing.money cimport (
+    BLOCKED_BIT,
+    MAX_BILLING_INCREMENT,
+    MAX_INTERVALS,
+    MAX_SECONDS,
+    check_intervals,
+    check_price,
+    check_cost_decimals,
+    check_rounding,
+    check_seconds,
+    complete_terms,
+    set_rounding,
+)
+from ..pricing.number cimport set_dialling
+from ..base.pool cimport pool_free, pool_init, pool_intern
+from .records cimport NO_PARTY, record_t
+from .stored_rows cimport StoredRows
+
+cdef enum:
+    LIMIT = 0x7FFFFFF            # of each kind
+
+# What a value that is none of its kind raises.
+_WRONG = (ValueError, TypeError, OverflowError)
+
+
+cdef int64_t _bound(object bound_ns, int64_t open_end) except? -1:
+    """A bound of a window within 64 bits, which loses nothing: every call's start is inside."""
+    if bound_ns is None:
+        return open_end
+    return max(INT64_MIN, min(INT64_MAX, bound_ns))
+
+
+cdef int _set_prefix(kept_rate_t* rate, object prefix) except -1:
+    cdef bytes digits = str.encode(prefix)
+    if len(digits) > MAX_DIGITS or (digits and not digits.isdigit()):
+        raise ValueError(f"{prefix!r} is no prefix")
+    rate.prefix_length = <uint32_t> len(digits)
+    memcpy(rate.prefix, <const char*> digits, len(digits))
+    return 0
+
+
+@final
+cdef class KeptRates:
+    """Versions of rates by their ids, and the tenants' rules at each revision of their decks. For
+    one thread at a time."""
+
+    def __cinit__(self):
+        pool_init(&self.version_ids, sizeof(int64_t))
+        pool_init(&self.tenant_ids, sizeof(int64_t))
+
+    def __dealloc__(self):
+        pool_free(&self.version_ids)
+        pool_free(&self.tenant_ids)
+        release(self.rates)
+        release(self.tenants)
+        release(self.rules)
+        release(self.intervals)
+
+    def __len__(self):
+        """How much is kept: versions, rules and intervals together."""
+        return self.version_ids.count + self.rules_count + self.interval_count
+
+    def missing_versions(self, StoredRows rows not None):
+        """The version_ids that the rows name and nobody has put yet, each once."""
+        cdef const record_t* record
+        cdef uint32_t i
+        cdef uint32_t number = 0
+        wanted = set()
+        for i in range(rows.records.count):
+            record = &rows.records.items[i]
+            if record.version_id:
+                self.rate_number(record.version_id, &number)
+                if self.rates[number].state == MISSING:
+                    wanted.add(record.version_id)
+        return sorted(wanted)
+
+    def tenants_of(self, StoredRows rows not None):
+        """The tenants of the rows, each once."""
+        cdef const record_t* record
+        cdef int64_t last = 0
+        cdef uint32_t i
+        found = set()
+        for i in range(rows.records.count):
+            record = &rows.records.items[i]
+            if record.party != NO_PARTY and record.tenant_id != last:
+                last = record.tenant_id
+                found.add(last)
+        return sorted(found)
+
+    def revision(self, int64_t tenant_id):
+        """Up to which revision of its deck the tenant's rules are known; 0: not at all."""
+        cdef uint32_t number = 0
+        self.tenant_number(tenant_id, &number)
+        return self.tenants[number].revision
+
+    def put_rate(self, int64_t version_id, *values):
+        """Keep a version of a rate: tenant_id, created_revision, retired_revision or None, prefix,
+        cost_per_minute_e8, billing_increment, connect_fee_e8, minimum_seconds, intervals,
+        effective_from_ns or None, effective_to_ns or None, blocked. Intervals that are None, and
+        whatever else no rate can have, leave it damaged."""
+        cdef uint32_t number = 0
+        cdef kept_rate_t rate
+        memset(&rate, 0, sizeof(kept_rate_t))
+        rate.state = DAMAGED
+        try:
+            self.set_rate(&rate, values)
+            rate.state = USABLE
+        except _WRONG:
+            pass
+        self.rate_number(version_id, &number)
+        self.rates[number] = rate
+
+    def put_tenant(self, int64_t tenant_id, int64_t revision, rules):
+        """Keep what a tenant was, up to a revision of its deck: from_revision, rounding,
+        country_code, national_prefix, international_prefix and cost_decimals of each time that it
+        changed, by rising from_revision. What cannot be rules is damaged."""
+        cdef uint32_t number = 0
+        cdef uint32_t first = self.rules_count
+        for values in rules:
+            self.add_rules(values)
+        self.tenant_number(tenant_id, &number)
+        self.tenants[number].revision = revision
+        self.tenants[number].first_rules = first
+        self.tenants[number].rules_count = self.rules_count - first
+
+    cdef int rate_number(self, int64_t version_id, uint32_t* number) except -1 nogil:
+        """The item of a version, which is MISSING where it is new."""
+        reserve(
+            <void**> &self.rates,
+            &self.rate_capacity,
+            <uint64_t> self.version_ids.count + 1,
+            sizeof(kept_rate_t),
+            LIMIT,
+        )
+        self.rates[self.version_ids.count].state = MISSING
+        return pool_intern(&self.version_ids, &version_id, sizeof(int64_t), number)
+
+    cdef int tenant_number(self, int64_t tenant_id, uint32_t* number) except -1 nogil:
+        """The item of a tenant, of which nothing is known where it is new."""
+        reserve(
+            <void**> &self.tenants,
+            &self.tenant_capacity,
+            <uint64_t> self.tenant_ids.count + 1,
+            sizeof(kept_tenant_t),
+            LIMIT,
+        )
+        memset(&self.tenants[self.tenant_ids.count], 0, sizeof(kept_tenant_t))
+        return pool_intern(&self.tenant_ids, &tenant_id, sizeof(int64_t), number)
+
+    cdef int set_rate(self, kept_rate_t* rate, tuple values) except -1:
+        (
+            rate.tenant_id,
+            rate.created_revision,
+            retired_revision,
+            prefix,
+            cost_per_minute_e8,
+            billing_increment,
+            connect_fee_e8,
+            minimum_seconds,
+            intervals,
+            effective_from_ns,
+            effective_to_ns,
+            blocked,
+        ) = values
+        rate.retired_revision = INT64_MAX if retired_revision is None else retired_revision
+        _set_prefix(rate, prefix)
+        rate.from_ns = _bound(effective_from_ns, INT64_MIN)
+        rate.to_ns = _bound(effective_to_ns, INT64_MAX)
+        check_price(cost_per_minute_e8, "cost_per_minute_e8", &rate.terms.price_e8)
+        check_seconds(
+            billing_increment, 1, MAX_BILLING_INCREMENT, "increment", &rate.terms.increment
+        )
+        check_price(connect_fee_e8, "connect_fee_e8", &rate.terms.connect_fee_e8)
+        check_seconds(
+            minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &rate.terms.minimum_seconds
+        )
+        reserve(
+            <void**> &self.intervals,
+            &self.interval_capacity,
+            <uint64_t> self.interval_count + MAX_INTERVALS,
+            sizeof(interval_t),
+            LIMIT,
+        )
+        rate.first_interval = self.interval_count
+        rate.interval_count = check_intervals(intervals, &self.intervals[self.interval_count])
+        self.interval_count += rate.interval_count
+        rate.terms.intervals = rate.interval_count
+        if blocked:
+            rate.terms.increment |= BLOCKED_BIT
+        complete_terms(&rate.terms)
+        return 0
+
+    cdef int add_rules(self, tuple values) except -1:
+        cdef kept_rules_t* rules
+        reserve(
+            <void**> &self.rules,
+            &self.rules_capacity,
+            <uint64_t> self.rules_count + 1,
+            sizeof(kept_rules_t),
+            LIMIT,
+        )
+        rules = &self.rules[self.rules_count]
+        memset(rules, 0, sizeof(kept_rules_t))
+        try:
+            (
+                rules.from_revision,
+                rounding,
+                country_code,
+                national_prefix,
+                international_prefix,
+                cost_decimals,
+            ) = values
+            if None in values:
+                raise TypeError("a rule that there is none of is an empty text")
+            set_dialling(&rules.dialling, country_code, national_prefix, international_prefix)
+            check_rounding(rounding)
+            check_cost_decimals(cost_decimals)
+            set_rounding(&rules.rounding, rounding, cost_decimals)
+        except _WRONG:
+            pass
+        self.rules_count += 1
+        return 0

@@ -1,0 +1,221 @@
+# cython: cdivision=True
+"""Rated calls as rows, for the databases' bulk ways in: PostgreSQL's binary COPY format, and tuples.
+
+This module knows in which order a row has its fields (``ROW_FIELDS``; a row to copy has its id
+before them, SQLite gives the ids by itself), and nothing of tables or connections.
+"""
+
+from cpython.array cimport array
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ..deck.batch cimport UNRATED
+from ..wire.call_parse cimport text_t
+from ..wire.call_rules cimport NO_TIME
+from ..base.memory cimport release, reserve
+from .records cimport Records, record_t, text_of
+
+# The fields of a row in their order, each with the bytes of its integer; 0 for a text.
+ROW_FIELDS = (
+    ("tenant_id", 8),
+    ("call_id", 0),
+    ("extension_id", 8),
+    ("caller_number", 0),
+    ("destination_number", 0),
+    ("direction", 2),
+    ("disposition", 2),
+    ("duration_seconds", 4),
+    ("started_at_ns", 8),
+    ("ended_at_ns", 8),
+    ("status", 2),
+    ("unrated_reason", 2),
+    ("bill_seconds", 8),
+    ("cost_units", 8),
+    ("cost_fraction_e8", 4),
+    ("rate_version_id", 8),
+    ("rate_revision", 8),
+    ("upload_id", 8),
+    ("created_at_ns", 8),
+    ("generation", 2),
+)
+
+cdef enum:
+    FIELD_COUNT = 21                         # the id and ROW_FIELDS
+    FIXED_SIZE = 2 + FIELD_COUNT * (4 + 8)   # of a row without its texts, at most
+    MAX_COPY = 0x7FFFFFFF                    # bytes
+    HEADER_SIZE = 19
+    TRAILER_SIZE = 2
+
+# Signature, no flags, no extension.
+cdef const char* HEADER = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
+
+
+cdef inline uint8_t* _integer(uint8_t* at, uint64_t value, uint32_t size) noexcept nogil:
+    """An integer of 2, 4 or 8 bytes, the highest first, behind its size."""
+    cdef uint32_t i
+    at[0] = at[1] = at[2] = 0
+    at[3] = <uint8_t> size
+    for i in range(size):
+        at[4 + i] = <uint8_t> (value >> (8 * (size - 1 - i)))
+    return at + 4 + size
+
+
+cdef inline uint8_t* _null(uint8_t* at) noexcept nogil:
+    at[0] = at[1] = at[2] = at[3] = 0xFF
+    return at + 4
+
+
+cdef inline uint8_t* _optional(uint8_t* at, uint64_t value, uint32_t size) noexcept nogil:
+    """An integer for which 0 stands for none."""
+    return _integer(at, value, size) if value else _null(at)
+
+
+cdef inline uint8_t* _text(uint8_t* at, const text_t* text) noexcept nogil:
+    at[0] = <uint8_t> (text.size >> 24)
+    at[1] = <uint8_t> (text.size >> 16)
+    at[2] = <uint8_t> (text.size >> 8)
+    at[3] = <uint8_t> text.size
+    if text.size:
+        memcpy(at + 4, text.data, text.size)
+    return at + 4 + text.size
+
+
+cdef uint8_t* _row(
+    uint8_t* at, const record_t* record, int64_t row_id, int64_t upload_id, int64_t created_at_ns
+) noexcept nogil:
+    at[0] = 0
+    at[1] = FIELD_COUNT
+    at = _integer(at + 2, <uint64_t> row_id, 8)
+    at = _integer(at, <uint64_t> record.tenant_id, 8)
+    at = _text(at, &record.call_id)
+    at = _optional(at, <uint64_t> record.extension_id, 8)
+    at = _text(at, &record.caller_number)
+    at = _text(at, &record.destination_number)
+    at = _integer(at, record.direction, 2)
+    at = _integer(at, record.disposition, 2)
+    at = _integer(at, <uint64_t> record.duration_seconds, 4)
+    at = _integer(at, <uint64_t> record.started_at_ns, 8)
+    if record.ended_at_ns == NO_TIME:
+        at = _null(at)
+    else:
+        at = _integer(at, <uint64_t> record.ended_at_ns, 8)
+    at = _integer(at, record.status, 2)
+    at = _optional(at, record.unrated_reason, 2)
+    if record.status == UNRATED:
+        at = _null(_null(_null(at)))
+    else:
+        at = _integer(at, <uint64_t> record.bill_seconds, 8)
+        at = _integer(at, record.cost_units, 8)
+        at = _integer(at, record.cost_fraction_e8, 4)
+    at = _optional(at, <uint64_t> record.version_id, 8)
+    at = _integer(at, <uint64_t> record.rate_revision, 8)
+    at = _optional(at, <uint64_t> upload_id, 8)
+    at = _integer(at, <uint64_t> created_at_ns, 8)
+    return _integer(at, <uint64_t> record.generation, 2)
+
+
+cdef uint64_t _room(const record_t* records, const uint32_t* order, Py_ssize_t count) noexcept nogil:
+    """Bytes that a COPY of these calls may need at most."""
+    cdef uint64_t size = HEADER_SIZE + TRAILER_SIZE
+    cdef const record_t* record
+    cdef Py_ssize_t i
+    for i in range(count):
+        record = &records[order[i]]
+        size += FIXED_SIZE + record.call_id.size
+        size += record.caller_number.size + record.destination_number.size
+    return size
+
+
+def copy_data(
+    Records records not None,
+    array order not None,
+    int64_t first_id,
+    int64_t upload_id,
+    int64_t created_at_ns,
+):
+    """The rated calls at these positions as PostgreSQL's binary COPY data, a row each, with ids
+    from ``first_id`` on. No cost may be past its limit. ``upload_id`` 0 stands for none.
+    OverflowError above 2 GiB."""
+    cdef Py_ssize_t count = len(order)
+    cdef Py_ssize_t i
+    cdef uint32_t capacity = 0
+    cdef uint8_t* data = NULL
+    cdef uint8_t* at
+    records.check_positions(order)
+    try:
+        with nogil:
+            reserve(
+                <void**> &data,
+                &capacity,
+                _room(records.items, order.data.as_uints, count),
+                1,
+                MAX_COPY,
+            )
+            memcpy(data, HEADER, HEADER_SIZE)
+            at = data + HEADER_SIZE
+            for i in range(count):
+                at = _row(
+                    at,
+                    &records.items[order.data.as_uints[i]],
+                    first_id + i,
+                    upload_id,
+                    created_at_ns,
+                )
+            at[0] = at[1] = 0xFF
+        return PyBytes_FromStringAndSize(<const char*> data, at + TRAILER_SIZE - data)
+    finally:
+        release(data)
+
+
+cdef class RowTuples:
+    """The rated calls at some positions, a tuple each, made when it is asked for: thousands of
+    tuples that live at once are work for the garbage collector."""
+
+    cdef Records records
+    cdef array order
+    cdef Py_ssize_t next_index
+    cdef object upload_id
+    cdef object created_at_ns
+
+    def __init__(self, Records records not None, array order not None, upload_id, created_at_ns):
+        """``upload_id`` 0 stands for none."""
+        records.check_positions(order)
+        self.records = records
+        self.order = order
+        self.upload_id = upload_id or None
+        self.created_at_ns = created_at_ns
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef const record_t* record
+        cdef bint priced
+        if self.next_index >= len(self.order):
+            raise StopIteration
+        record = &self.records.items[self.order.data.as_uints[self.next_index]]
+        self.next_index += 1
+        priced = record.status != UNRATED
+        return (
+            record.tenant_id,
+            text_of(&record.call_id),
+            record.extension_id if record.extension_id else None,
+            text_of(&record.caller_number),
+            text_of(&record.destination_number),
+            record.direction,
+            record.disposition,
+            record.duration_seconds,
+            record.started_at_ns,
+            None if record.ended_at_ns == NO_TIME else record.ended_at_ns,
+            record.status,
+            record.unrated_reason if record.unrated_reason else None,
+            record.bill_seconds if priced else None,
+            record.cost_units if priced else None,
+            record.cost_fraction_e8 if priced else None,
+            record.version_id if record.version_id else None,
+            record.rate_revision,
+            self.upload_id,
+            self.created_at_ns,
+            record.generation,
+        )

@@ -1,0 +1,63 @@
+from collections.abc import Iterator, Sequence
+from typing import final
+
+from ..deck.deck import Deck
+from ..pricing.values import InEffect, RateInfo
+
+# As the arguments of DeckBuilder.put: version_id, rate_id, prefix, destination, cost_per_minute_e8,
+# billing_increment, connect_fee_e8, minimum_seconds, intervals, effective_from_ns, effective_to_ns,
+# blocked.
+Row = tuple[
+    int,
+    int,
+    str,
+    str,
+    int,
+    int,
+    int,
+    int,
+    Sequence[tuple[int, int, int]],
+    int | None,
+    int | None,
+    bool,
+]
+
+@final
+class IncomingDeck:
+    def __init__(self, tenant_id: int, effective_from: tuple[int, int] | None = None) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def seen(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def read(self, request: bytes, start: int = 0) -> tuple[list[tuple[int, bytes]], int]: ...
+    def put(
+        self,
+        index: int,
+        prefix: str,
+        destination: str,
+        cost_per_minute_e8: int,
+        billing_increment: int,
+        connect_fee_e8: int = 0,
+        minimum_seconds: int = 0,
+        intervals: Sequence[tuple[int, int, int]] = (),
+        effective_from: tuple[int, int] | None = None,
+        effective_to: tuple[int, int] | None = None,
+        blocked: bool = False,
+    ) -> None: ...
+    def sort(self) -> None: ...
+    def repeated(self) -> Iterator[tuple[int, int]]: ...
+    def compare(
+        self,
+        base: Deck,
+        *,
+        replace: bool,
+        closing: tuple[int, int] | None = None,
+        at: tuple[int, int] = (0, 0),
+    ) -> tuple[int, list[tuple[int, str]]]: ...
+    @property
+    def closed(self) -> list[RateInfo]: ...
+    @property
+    def in_effect(self) -> InEffect: ...
+    def number(self, first_version_id: int) -> None: ...
+    def rows(self, start: int, stop: int) -> list[Row]: ...

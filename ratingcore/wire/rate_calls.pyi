@@ -1,0 +1,28 @@
+from collections.abc import Callable
+
+from ..deck.deck import Deck
+from .tally import Tally
+
+class MalformedRequest(ValueError): ...
+class TooManyCalls(ValueError): ...
+
+class OtherRevision(ValueError):
+    demanded: int
+    def __init__(self, demanded: int) -> None: ...
+
+def rate_request(
+    request_bytes: bytes,
+    find_deck: Callable[[int], Deck | None],
+    refer: Callable[[bytes], bytes],
+    now_ns: int,
+    max_calls: int,
+    min_rate_revision: int = 0,
+    tally: Tally | None = None,
+) -> bytes: ...
+def rate_lone_call(
+    request_bytes: bytes,
+    find_deck: Callable[[int], Deck | None],
+    now_ns: int,
+    tally: Tally | None = None,
+) -> bytes | None: ...
+def likely_min_rate_revision(request_bytes: bytes) -> int: ...

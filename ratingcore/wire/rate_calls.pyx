@@ -1,0 +1,360 @@
+# cython: cdivision=True
+"""From a request's bytes to the response's bytes: rating without a Python object for each call.
+
+A request is a message whose field 1 is repeated tollwire.v1.Call (StreamRateCallsRequest,
+BatchRateCallsRequest), a response one whose field 1 is repeated RatedCall, one for each call, in
+order. The GIL is given up for the whole request, but for short visits: once for each tenant that a
+request names, once for each block of calls that has one that only ``refer`` can answer, and where
+the response needs more room.
+
+The core rates every call whose fields are in order. All others (a missing direction, a tenant that is
+not there, a cost past 15 digits, …) it hands to ``refer`` as they came, so that what is wrong
+with a call is worded in one place.
+
+This module leads; how calls are read and answers are written is in intake.pyx and rated_call_writer.pyx.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from .rated_call_writer cimport look_ahead, measure_block, write_block
+from ..deck.batch cimport BLOCK, UNRATED, call_t, outcome_t, rate_block
+from .bulk cimport block_t, job_t, source_t
+from .call_parse cimport TAG_CALLS, read_bytes, read_uint32, text_t
+from ..deck.deck cimport Deck
+from .intake cimport may_end_with_revision, read_block, read_revision
+from ..base.memory cimport bytes_data, resize_bytes
+from ..base.native cimport likely, unlikely
+from .tenant_map cimport roster_add, roster_free, roster_place, roster_t, tenant_t
+from .tally cimport KINDS, Tally, count_block
+
+
+cdef struct desk_t:                 # what a request is worked on with
+    block_t blocks[2]               # one at hand and the next
+    call_t calls[BLOCK]             # one tenant's, of a block that has several
+    outcome_t outcomes[BLOCK]       # of those
+
+
+cdef class _Request:
+    """One request on its way: what was asked, whom it concerns, and the response so far."""
+
+    cdef object find_deck
+    cdef object refer
+    cdef list decks                 # keeps the tables alive
+    cdef list answers               # of refer, for the block at hand
+    cdef source_t source
+    cdef uint32_t max_calls
+    cdef uint32_t call_count
+    cdef int64_t counts[KINDS]      # of the outcomes so far
+    cdef roster_t roster
+    cdef PyObject* response         # bytes, of which the first size are written; or NULL
+    cdef Py_ssize_t size
+    cdef Py_ssize_t capacity
+
+    def __dealloc__(self):
+        roster_free(&self.roster)
+        Py_XDECREF(self.response)
+
+
+cdef int _meet(_Request request, int64_t id) except -1:
+    """Look a tenant up that the request may not have named before."""
+    cdef tenant_t* tenant = roster_add(&request.roster, id)
+    cdef Deck deck
+    if tenant.id != 0:
+        return 0
+    deck = request.find_deck(id)
+    if deck is not None:
+        request.decks.append(deck)
+        tenant.tables = deck.tables
+        tenant.revision = deck.revision
+    tenant.id = id
+    request.roster.count += 1
+    return 0
+
+
+cdef int _meet_all(_Request request, const block_t* block) except -1:
+    """All tenants that calls of the block name and that are not to be referred anyway."""
+    cdef const job_t* job
+    cdef uint32_t i
+    for i in range(block.count):
+        job = &block.jobs[i]
+        if not job.referred:
+            _meet(request, job.tenant_id)
+    return 0
+
+
+cdef bint _lead_to_tenants(_Request request, block_t* block) noexcept nogil:
+    """Lead every call that is in order to its tenant, or to the place where it would be. Returns
+    whether all of them have been asked for."""
+    cdef const tenant_t* place = NULL
+    cdef bint known = True
+    cdef uint32_t i
+    if request.roster.capacity == 0:
+        return False
+    for i in range(block.count):
+        # Neighbours often are of one tenant.
+        if place == NULL or place.id != block.jobs[i].tenant_id:
+            if block.jobs[i].referred:
+                continue
+            place = roster_place(&request.roster, block.jobs[i].tenant_id)
+            known &= place.id != 0
+        block.jobs[i].tenant = place
+    return known
+
+
+cdef int _find_tenants(_Request request, block_t* block) except -1 nogil:
+    """Lead every call that is in order to its tenant; refer those whose tenant is not there."""
+    cdef job_t* job
+    cdef uint32_t i
+    if not _lead_to_tenants(request, block):
+        with gil:
+            _meet_all(request, block)
+        _lead_to_tenants(request, block)
+    if likely(block.tenant_id and block.jobs[0].tenant.tables != NULL):
+        return 0
+    block.tenant_id = 0
+    for i in range(block.count):
+        job = &block.jobs[i]
+        if not job.referred and job.tenant.tables == NULL:
+            job.referred = 1
+    return 0
+
+
+cdef void _rate_tenant(
+    desk_t* desk, block_t* block, uint32_t first, uint8_t* rated
+) noexcept nogil:
+    """Rate the calls of one tenant among those of the block from ``first``, which is one, on."""
+    cdef const tenant_t* tenant = block.jobs[first].tenant
+    cdef uint32_t places[BLOCK]
+    cdef uint32_t found = 0
+    cdef uint32_t i
+    for i in range(first, block.count):
+        if not block.jobs[i].referred and block.jobs[i].tenant == tenant:
+            desk.calls[found] = block.calls[i]
+            places[found] = i
+            rated[i] = 1
+            found += 1
+    rate_block(tenant.tables, desk.calls, found, desk.outcomes)
+    for i in range(found):
+        block.outcomes[places[i]] = desk.outcomes[i]
+
+
+cdef void _rate_calls(desk_t* desk, block_t* block) noexcept nogil:
+    """Rate the calls of the block that are not referred."""
+    cdef uint8_t rated[BLOCK]
+    cdef uint32_t i
+    if likely(block.tenant_id):
+        rate_block(block.jobs[0].tenant.tables, block.calls, block.count, block.outcomes)
+        return
+    memset(rated, 0, BLOCK)
+    for i in range(block.count):
+        if not block.jobs[i].referred and not rated[i]:
+            _rate_tenant(desk, block, i, rated)
+
+
+cdef int _refer_calls(_Request request, block_t* block) except -1:
+    """Ask for the answers to the calls of the block that the core leaves alone."""
+    cdef job_t* job
+    cdef bytes answer
+    cdef uint32_t i
+    request.answers = []
+    for i in range(block.count):
+        job = &block.jobs[i]
+        if job.referred:
+            answer = request.refer(
+                PyBytes_FromStringAndSize(<const char*> job.source.data, job.source.size)
+            )
+            request.answers.append(answer)
+            job.answer.data = <const uint8_t*> PyBytes_AS_STRING(answer)
+            job.answer.size = <uint32_t> PyBytes_GET_SIZE(answer)
+    return 0
+
+
+cdef int _make_room(_Request request, uint64_t needed) except -1:
+    """Room for a response of that many bytes, and for about as many as the calls that are not read
+    yet may take: answers are mostly longer than calls, by less than half."""
+    cdef Py_ssize_t unread = request.source.end - request.source.at
+    cdef Py_ssize_t capacity = <Py_ssize_t> needed + unread + unread // 2
+    request.capacity = 0
+    resize_bytes(&request.response, capacity)
+    request.capacity = capacity
+    return 0
+
+
+cdef int _write_answers(
+    _Request request, const block_t* block, uint64_t room
+) except -1 nogil:
+    """``room``: as ``measure_block`` says."""
+    cdef uint64_t needed = <uint64_t> request.size + room
+    cdef uint8_t* start
+    if unlikely(needed > <uint64_t> request.capacity):
+        with gil:
+            _make_room(request, needed)
+    start = bytes_data(request.response)
+    request.size = write_block(block, request.source.end, start + request.size) - start
+    return 0
+
+
+cdef enum:
+    DONE = 0
+    MALFORMED = 1
+    TOO_MANY = 2
+
+
+cdef int _rate_all(_Request request) except -1 nogil:
+    """The whole request, if there is nothing wrong with it as a whole."""
+    cdef desk_t desk
+    cdef block_t* block = &desk.blocks[0]
+    cdef block_t* next_block = &desk.blocks[1]
+    cdef uint64_t room
+    if not read_block(&request.source, block):
+        return MALFORMED
+    while block.count:
+        request.call_count += block.count
+        if request.call_count > request.max_calls:
+            return TOO_MANY
+        _find_tenants(request, block)
+        _rate_calls(&desk, block)
+        if unlikely(not look_ahead(block)):
+            with gil:
+                _refer_calls(request, block)
+        count_block(block, request.counts)
+        room = measure_block(block)
+        # While the next calls are read, what the answers say of the rates is on its way.
+        if not read_block(&request.source, next_block):
+            return MALFORMED
+        _write_answers(request, block, room)
+        block, next_block = next_block, block
+    return DONE
+
+
+cdef bytes _take_response(_Request request):
+    """The response, which the request then no longer has."""
+    cdef bytes response = b""
+    if request.response != NULL:
+        resize_bytes(&request.response, request.size)
+        response = <bytes> request.response
+        Py_XDECREF(request.response)
+        request.response = NULL
+    return response
+
+
+cdef _Request _request(
+    bytes request_bytes, object find_deck, object refer, int64_t now_ns, uint32_t max_calls
+):
+    """The caller keeps ``request_bytes`` for as long."""
+    cdef _Request request = _Request()
+    request.find_deck = find_deck
+    request.refer = refer
+    request.decks = []
+    request.source.at = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
+    request.source.end = request.source.at + PyBytes_GET_SIZE(request_bytes)
+    request.source.now_ns = now_ns
+    request.max_calls = max_calls
+    return request
+
+
+class MalformedRequest(ValueError):
+    """The request's bytes are not a protobuf message of its type."""
+
+
+class TooManyCalls(ValueError):
+    """The request has more calls than are allowed."""
+
+
+class OtherRevision(ValueError):
+    """The request demands another rate revision than it was rated with: ``demanded``."""
+
+    def __init__(self, int64_t demanded):
+        super().__init__(f"the request demands rate revision {demanded}")
+        self.demanded = demanded
+
+
+def rate_request(
+    bytes request_bytes not None,
+    find_deck,
+    refer,
+    int64_t now_ns,
+    uint32_t max_calls,
+    int64_t min_rate_revision=0,
+    Tally tally=None,
+):
+    """The response's bytes for a request's bytes.
+
+    ``find_deck(tenant_id)`` returns the Deck of a tenant, or None; it is asked once for each tenant of
+    the request, so that the request sees one revision of each.
+    ``refer(call)`` returns the RatedCall's bytes for a Call's bytes.
+    ``now_ns`` is when calls without a start are taken to have started.
+    ``min_rate_revision`` is the revision that ``find_deck`` and ``refer`` take the request to demand.
+    ``tally`` counts the calls that were not referred, once all went well.
+
+    MalformedRequest where protobuf would refuse the request; TooManyCalls above ``max_calls``;
+    OtherRevision where the request demands another revision than that.
+    """
+    cdef _Request request = _request(request_bytes, find_deck, refer, now_ns, max_calls)
+    cdef int outcome
+    with nogil:
+        outcome = _rate_all(request)
+    if outcome == MALFORMED:
+        raise MalformedRequest("the request is not a valid protobuf message of its type")
+    if outcome == TOO_MANY:
+        raise TooManyCalls(f"at most {max_calls} calls in one request")
+    if request.source.min_rate_revision != min_rate_revision:
+        raise OtherRevision(request.source.min_rate_revision)
+    if tally is not None:
+        tally.take(request.counts)
+    return _take_response(request)
+
+
+cdef bint _is_lone_call(const source_t* source) noexcept nogil:
+    """Whether the request is one Call in field 1 and nothing else."""
+    cdef uint32_t tag
+    cdef text_t call
+    cdef const uint8_t* at = read_uint32(source.at, source.end, &tag)
+    if at == NULL or tag != TAG_CALLS:
+        return False
+    return read_bytes(at, source.end, &call) == source.end
+
+
+def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns, Tally tally=None):
+    """The RateCallResponse's bytes for a RateCallRequest's bytes; None where they need more than a
+    price: a request with other fields than its call, an error to be worded, a call without a rate.
+
+    ``find_deck``, ``now_ns`` and ``tally`` as for ``rate_request``. The GIL is kept: one call is
+    rated sooner than the GIL would be given up and had again.
+    """
+    cdef _Request request = _request(request_bytes, find_deck, None, now_ns, 1)
+    cdef desk_t desk
+    cdef block_t* block = &desk.blocks[0]
+    if not _is_lone_call(&request.source) or not read_block(&request.source, block):
+        return None
+    _find_tenants(request, block)
+    _rate_calls(&desk, block)
+    if not look_ahead(block) or block.outcomes[0].status == UNRATED:
+        return None
+    _write_answers(request, block, measure_block(block))
+    if tally is not None:
+        count_block(block, request.counts)
+        tally.take(request.counts)
+    return _take_response(request)
+
+
+def likely_min_rate_revision(bytes request_bytes not None):
+    """The min_rate_revision of a request that has it last, where protobuf's own libraries write it;
+    of any other that value or 0. Looks into no call, and costs next to nothing where there is none.
+
+    MalformedRequest where the request's outermost fields are found to be out of order.
+    """
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
+    cdef const uint8_t* end = start + PyBytes_GET_SIZE(request_bytes)
+    cdef int64_t revision = 0
+    cdef bint readable = True
+    if may_end_with_revision(start, end):
+        with nogil:
+            readable = read_revision(start, end, &revision)
+    if not readable:
+        raise MalformedRequest("the request is not a valid protobuf message of its type")
+    return revision

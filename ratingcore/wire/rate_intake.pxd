@@ -1,0 +1,71 @@
+"""The rates of a deck on its way in: their layout, what makes one plainly valid, their order."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from ..base.pool cimport pool_t
+from .rate_parse cimport wire_rate_t
+from ..index.tables cimport tables_t
+
+cdef struct quote_t:             # 32 bytes, no padding: the terms of a rate, interned as bytes
+    uint64_t price_e8            # for a minute, from second 0, in 10^-8
+    uint64_t connect_fee_e8      # in 10^-8
+    uint32_t increment           # seconds
+    uint32_t minimum_seconds     # 0: none
+    uint32_t destination         # item of destinations
+    uint32_t intervals           # item of intervals << 1, and the lowest bit: blocked
+
+cdef struct incoming_t:          # 72 bytes
+    uint64_t key_high            # the prefix, as in change_t
+    uint64_t key_low
+    int64_t from_s               # the window, as in window_t
+    int64_t to_s
+    int64_t version_id           # 0 until it is known
+    int64_t rate_id              # 0 until it is known
+    uint32_t from_ns
+    uint32_t to_ns
+    uint32_t quote               # item of quotes
+    uint32_t index               # where in the deck, from 0
+    uint8_t length               # digits of the prefix
+
+cdef struct instant_t:
+    int64_t s
+    uint32_t ns
+
+cdef struct effect_t:            # which prefixes have a rate in effect at one instant
+    uint32_t before              # in the base
+    uint32_t after               # with the deck taken over
+    uint32_t gaps                # those of before that are not of after, but have a later rate
+    int64_t begins_s             # when the first rate of the deck after that instant begins
+    uint32_t begins_ns           # begins_s is INT64_MAX where none does
+
+cdef struct intake_t:
+    incoming_t* rates            # [count]
+    pool_t quotes                # of quote_t
+    pool_t intervals             # of lists of interval_t; item 0 is the empty list
+    pool_t destinations          # of UTF-8
+    instant_t from_default       # the start of a rate that states none
+    uint32_t count
+    uint32_t capacity
+
+cdef int intake_init(intake_t* intake) except -1 nogil
+cdef void intake_free(intake_t* intake) noexcept nogil
+cdef size_t intake_nbytes(const intake_t* intake) noexcept nogil
+cdef incoming_t* intake_add(intake_t* intake) except NULL nogil
+cdef int intake_take(
+    intake_t* intake, const wire_rate_t* wire, int64_t tenant_id, uint32_t index
+) except -1 nogil
+cdef void intake_sort(intake_t* intake) noexcept nogil
+cdef int by_key(const incoming_t* a, const incoming_t* b) noexcept nogil
+cdef int intake_compare(
+    intake_t* intake,
+    const tables_t* base,
+    bint replace,
+    const instant_t* closing,
+    const instant_t* at,
+    uint32_t* gone,
+    uint32_t* gone_count,
+    uint32_t* updated_count,
+    uint32_t* closed,
+    uint32_t* closed_count,
+    effect_t* effect,
+) except -1 nogil

@@ -1,0 +1,421 @@
+# cython: cdivision=True
+"""The rates of a deck on its way in: kept compactly, checked, ordered, compared with a deck.
+
+Only a rate that is plainly valid is taken from the wire. Whatever else comes, wrong or only unusual
+(intervals, a price with nine decimals), is left to the caller: so what is wrong with a rate is judged
+and worded in one place, and this module needs no words.
+"""
+
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport qsort
+from libc.string cimport memchr, memcmp, memset
+
+from .call_parse cimport stamp_t, text_t
+from ..index.changes cimport change_t, set_key
+from ..base.memory cimport allocate, release, reserve
+from ..pricing.money cimport BLOCKED_BIT, MAX_BILLING_INCREMENT, interval_t, terms_t
+from ..pricing.number cimport MAX_DIGITS, read_prefix
+from ..base.pool cimport pool_free, pool_init, pool_intern, pool_item, pool_nbytes
+from ..index.tables cimport (
+    MAX_ROWS,
+    row_count,
+    row_destination,
+    row_rate_id,
+    row_terms,
+    row_version_id,
+    rows_in_order,
+    slot_prefix,
+    terms_intervals,
+)
+
+cdef enum:
+    MAX_DESTINATION_CHARS = 200
+    MAX_UNITS_DIGITS = 8             # of a price, before the point
+    MAX_DECIMALS = 8                 # after it, but for zeros at the end
+
+cdef extern from *:
+    """
+    #define RC_FIRST_SECOND (-62135596800LL)
+    #define RC_LAST_SECOND 253402300799LL
+    """
+    const int64_t FIRST_SECOND "RC_FIRST_SECOND"   # of the year 1, and so of a Timestamp
+    const int64_t LAST_SECOND "RC_LAST_SECOND"     # of the year 9999
+
+
+cdef int intake_init(intake_t* intake) except -1 nogil:
+    cdef uint32_t number
+    memset(intake, 0, sizeof(intake_t))
+    intake.from_default.s = INT64_MIN
+    pool_init(&intake.quotes, sizeof(quote_t))
+    pool_init(&intake.intervals, 0)
+    pool_init(&intake.destinations, 0)
+    return pool_intern(&intake.intervals, NULL, 0, &number)
+
+
+cdef void intake_free(intake_t* intake) noexcept nogil:
+    release(intake.rates)
+    intake.rates = NULL
+    intake.count = intake.capacity = 0
+    pool_free(&intake.quotes)
+    pool_free(&intake.intervals)
+    pool_free(&intake.destinations)
+
+
+cdef size_t intake_nbytes(const intake_t* intake) noexcept nogil:
+    return (
+        <size_t> intake.capacity * sizeof(incoming_t)
+        + pool_nbytes(&intake.quotes)
+        + pool_nbytes(&intake.intervals)
+        + pool_nbytes(&intake.destinations)
+    )
+
+
+cdef incoming_t* intake_add(intake_t* intake) except NULL nogil:
+    """Room for one more rate, in effect from the default start on; it counts once ``count`` is
+    raised."""
+    cdef incoming_t* rate
+    reserve(
+        <void**> &intake.rates,
+        &intake.capacity,
+        <uint64_t> intake.count + 1,
+        sizeof(incoming_t),
+        MAX_ROWS,
+    )
+    rate = &intake.rates[intake.count]
+    memset(rate, 0, sizeof(incoming_t))
+    rate.from_s, rate.to_s = intake.from_default.s, INT64_MAX
+    rate.from_ns = intake.from_default.ns
+    return rate
+
+
+# --- What is plainly valid ------------------------------------------------------------------------
+
+
+cdef bint _is_destination(const text_t* text) noexcept nogil:
+    cdef uint32_t chars = 0
+    cdef uint32_t i
+    if text.size == 0:
+        return True
+    for i in range(text.size):
+        chars += (text.data[i] & 0xC0) != 0x80
+    return chars <= MAX_DESTINATION_CHARS and memchr(text.data, 0, text.size) == NULL
+
+
+cdef bint _read_price(const text_t* text, uint64_t* price_e8) noexcept nogil:
+    """Digits, and up to eight more after a point, and zeros behind them."""
+    cdef uint64_t value = 0
+    cdef uint32_t units = 0
+    cdef uint32_t decimals = 0
+    cdef uint32_t i = 0
+    while i < text.size and c'0' <= text.data[i] <= c'9':
+        if i == MAX_UNITS_DIGITS:
+            return False
+        value = value * 10 + (text.data[i] - c'0')
+        i += 1
+    units = i
+    if i < text.size:
+        if text.data[i] != c'.':
+            return False
+        i += 1
+        while i < text.size and c'0' <= text.data[i] <= c'9':
+            if decimals < MAX_DECIMALS:
+                value = value * 10 + (text.data[i] - c'0')
+                decimals += 1
+            elif text.data[i] != c'0':
+                return False
+            i += 1
+        if decimals == 0:
+            return False
+    if units == 0 or i < text.size:
+        return False
+    while decimals < MAX_DECIMALS:
+        value *= 10
+        decimals += 1
+    price_e8[0] = value
+    return True
+
+
+cdef bint _read_bound(const stamp_t* stamp, int64_t* seconds, uint32_t* nanoseconds) noexcept nogil:
+    """Read one end of a window; an absent one leaves the values unchanged."""
+    if not stamp.present:
+        return True
+    if not (FIRST_SECOND <= stamp.seconds <= LAST_SECOND and 0 <= stamp.nanos < 1_000_000_000):
+        return False
+    seconds[0] = stamp.seconds
+    nanoseconds[0] = <uint32_t> stamp.nanos
+    return True
+
+
+cdef bint _read_terms(const wire_rate_t* wire, quote_t* quote) noexcept nogil:
+    memset(quote, 0, sizeof(quote_t))
+    if not (
+        not wire.has_intervals
+        and 1 <= wire.billing_increment <= MAX_BILLING_INCREMENT
+        and wire.minimum_seconds >= 0
+        and _read_price(&wire.cost_per_minute, &quote.price_e8)
+        and (wire.connect_fee.size == 0 or _read_price(&wire.connect_fee, &quote.connect_fee_e8))
+        and _is_destination(&wire.destination)
+    ):
+        return False
+    quote.increment = <uint32_t> wire.billing_increment
+    quote.minimum_seconds = <uint32_t> wire.minimum_seconds
+    quote.intervals = wire.blocked
+    return True
+
+
+cdef int intake_take(
+    intake_t* intake, const wire_rate_t* wire, int64_t tenant_id, uint32_t index
+) except -1 nogil:
+    """Take a rate where it is plainly valid: 1. Else 0."""
+    cdef uint8_t digits[MAX_DIGITS]
+    cdef change_t key
+    cdef quote_t quote
+    cdef incoming_t* rate
+    cdef int length
+    if not _read_terms(wire, &quote) or not (wire.tenant_id == 0 or wire.tenant_id == tenant_id):
+        return 0
+    length = read_prefix(wire.prefix.data, wire.prefix.size, digits)
+    if length < 0:
+        return 0
+    rate = intake_add(intake)
+    if not (
+        _read_bound(&wire.effective_from, &rate.from_s, &rate.from_ns)
+        and _read_bound(&wire.effective_to, &rate.to_s, &rate.to_ns)
+    ):
+        return 0
+    if rate.to_s < rate.from_s or (rate.to_s == rate.from_s and rate.to_ns <= rate.from_ns):
+        return 0
+    set_key(&key, digits, length)
+    rate.key_high, rate.key_low, rate.length = key.key_high, key.key_low, key.length
+    rate.index = index
+    pool_intern(
+        &intake.destinations, wire.destination.data, wire.destination.size, &quote.destination
+    )
+    pool_intern(&intake.quotes, &quote, sizeof(quote_t), &rate.quote)
+    intake.count += 1
+    return 1
+
+
+# --- Order and comparison -------------------------------------------------------------------------
+
+
+cdef int by_key(const incoming_t* a, const incoming_t* b) noexcept nogil:
+    """By prefix; of one prefix the latest effective_from first, as decks list their rates."""
+    if a.key_high != b.key_high:
+        return -1 if a.key_high < b.key_high else 1
+    if a.key_low != b.key_low:
+        return -1 if a.key_low < b.key_low else 1
+    if a.from_s != b.from_s:
+        return -1 if a.from_s > b.from_s else 1
+    if a.from_ns != b.from_ns:
+        return -1 if a.from_ns > b.from_ns else 1
+    return 0
+
+
+cdef int _by_key_and_index(const void* left, const void* right) noexcept nogil:
+    cdef const incoming_t* a = <const incoming_t*> left
+    cdef const incoming_t* b = <const incoming_t*> right
+    cdef int order = by_key(a, b)
+    if order == 0:
+        order = -1 if a.index < b.index else 1
+    return order
+
+
+cdef void intake_sort(intake_t* intake) noexcept nogil:
+    """By key, then index. Decks mostly come in order, so look before sorting."""
+    cdef uint32_t i
+    for i in range(1, intake.count):
+        if _by_key_and_index(&intake.rates[i - 1], &intake.rates[i]) > 0:
+            qsort(intake.rates, intake.count, sizeof(incoming_t), _by_key_and_index)
+            return
+
+
+cdef void _load(const tables_t* base, uint32_t row, incoming_t* rate) noexcept nogil:
+    """Key, window and ids of a rate of a deck."""
+    cdef uint8_t digits[MAX_DIGITS]
+    cdef change_t key
+    cdef uint32_t slot = row
+    memset(rate, 0, sizeof(incoming_t))
+    rate.from_s, rate.to_s = INT64_MIN, INT64_MAX
+    if row >= base.slot_count:
+        rate.from_s = base.windows[row - base.slot_count].from_s
+        rate.from_ns = base.windows[row - base.slot_count].from_ns
+        rate.to_s = base.windows[row - base.slot_count].to_s
+        rate.to_ns = base.windows[row - base.slot_count].to_ns
+        slot = base.windows[row - base.slot_count].slot
+    set_key(&key, digits, slot_prefix(base, slot, digits))
+    rate.key_high, rate.key_low, rate.length = key.key_high, key.key_low, key.length
+    rate.version_id = row_version_id(base, row)
+    rate.rate_id = row_rate_id(base, row)
+
+
+cdef bint _same_bytes(
+    const uint8_t* left, uint32_t left_size, const uint8_t* right, uint32_t right_size
+) noexcept nogil:
+    # memcmp may not be given NULL, which is where the empty item may be.
+    return left_size == right_size and (left_size == 0 or memcmp(left, right, left_size) == 0)
+
+
+cdef bint _same_intervals(
+    const intake_t* intake, uint32_t number, const tables_t* base, const terms_t* terms
+) noexcept nogil:
+    cdef uint32_t size, count, i
+    cdef const interval_t* ours = <const interval_t*> pool_item(&intake.intervals, number, &size)
+    cdef const interval_t* theirs = terms_intervals(base, terms, &count)
+    if size != count * sizeof(interval_t):
+        return False
+    for i in range(count):
+        if (
+            ours[i].price_e8 != theirs[i].price_e8
+            or ours[i].start_seconds != theirs[i].start_seconds
+            or ours[i].increment != theirs[i].increment
+        ):
+            return False
+    return True
+
+
+cdef bint _is_same(
+    const intake_t* intake, const incoming_t* rate, const tables_t* base, uint32_t row,
+    const incoming_t* present,
+) noexcept nogil:
+    """Whether an incoming rate is as the deck has it. They have one key."""
+    cdef const quote_t* quote = &(<const quote_t*> intake.quotes.data)[rate.quote]
+    cdef const terms_t* terms = row_terms(base, row)
+    cdef uint32_t size, base_size
+    cdef const uint8_t* destination = pool_item(&intake.destinations, quote.destination, &size)
+    cdef const uint8_t* base_destination = row_destination(base, row, &base_size)
+    return (
+        rate.to_s == present.to_s
+        and rate.to_ns == present.to_ns
+        and quote.price_e8 == terms.price_e8
+        and quote.connect_fee_e8 == terms.connect_fee_e8
+        and quote.increment == terms.increment & ~<uint32_t> BLOCKED_BIT
+        and (quote.intervals & 1) == (terms.increment & BLOCKED_BIT != 0)
+        and quote.minimum_seconds == terms.minimum_seconds
+        and _same_bytes(destination, size, base_destination, base_size)
+        and _same_intervals(intake, quote.intervals >> 1, base, terms)
+    )
+
+
+cdef bint _is_before(int64_t s, uint32_t ns, int64_t other_s, uint32_t other_ns) noexcept nogil:
+    return s < other_s or (s == other_s and ns < other_ns)
+
+
+cdef bint _is_in_effect(const incoming_t* rate, const instant_t* at) noexcept nogil:
+    return not _is_before(at.s, at.ns, rate.from_s, rate.from_ns) and _is_before(
+        at.s, at.ns, rate.to_s, rate.to_ns
+    )
+
+
+cdef struct prefix_t:            # what is in effect of one prefix
+    uint64_t key_high
+    uint64_t key_low
+    bint before
+    bint after
+    bint later                   # a rate begins later
+
+
+cdef void _end_prefix(const prefix_t* prefix, effect_t* effect) noexcept nogil:
+    effect.before += prefix.before
+    effect.after += prefix.after
+    effect.gaps += prefix.before and not prefix.after and prefix.later
+
+
+cdef void _count(
+    const incoming_t* rate, bint is_after, const instant_t* at, prefix_t* prefix, effect_t* effect
+) noexcept nogil:
+    """Note a rate of the base, or one that is there with the deck taken over (``is_after``)."""
+    if prefix.key_high != rate.key_high or prefix.key_low != rate.key_low:
+        _end_prefix(prefix, effect)
+        memset(prefix, 0, sizeof(prefix_t))
+        prefix.key_high, prefix.key_low = rate.key_high, rate.key_low
+    if _is_in_effect(rate, at):
+        if is_after:
+            prefix.after = True
+        else:
+            prefix.before = True
+    elif is_after and _is_before(at.s, at.ns, rate.from_s, rate.from_ns):
+        prefix.later = True
+        if _is_before(rate.from_s, rate.from_ns, effect.begins_s, effect.begins_ns):
+            effect.begins_s, effect.begins_ns = rate.from_s, rate.from_ns
+
+
+cdef int intake_compare(
+    intake_t* intake,
+    const tables_t* base,
+    bint replace,
+    const instant_t* closing,
+    const instant_t* at_instant,
+    uint32_t* gone,
+    uint32_t* gone_count,
+    uint32_t* updated_count,
+    uint32_t* closed,
+    uint32_t* closed_count,
+    effect_t* effect,
+) except -1 nogil:
+    """Keep of the sorted rates those that are new or differ from the base's, the latter with the
+    ids that they have there.
+
+    ``gone`` has room for all rows of the base: those that are to go, because they differ or, with
+    ``replace``, because no rate has their key. With ``closing`` (NULL: none) such a rate goes only
+    if it begins at that instant or later; one that ends after it is in ``closed``, which has room
+    for all rows as well; one that ends before it stays. ``effect`` is filled with ``replace``.
+    """
+    cdef incoming_t present
+    cdef prefix_t prefix
+    cdef bint stays
+    cdef uint32_t count = row_count(base)
+    cdef uint32_t* rows = <uint32_t*> allocate(count, 4)
+    cdef uint32_t at = 0
+    cdef uint32_t i = 0
+    cdef uint32_t kept = 0
+    cdef int order
+    gone_count[0] = updated_count[0] = closed_count[0] = 0
+    memset(&prefix, 0, sizeof(prefix_t))
+    memset(effect, 0, sizeof(effect_t))
+    effect.begins_s = INT64_MAX
+    rows_in_order(base, rows)
+    if count:
+        _load(base, rows[0], &present)
+    while i < intake.count or (replace and at < count):
+        if i == intake.count:
+            order = 1
+        else:
+            order = by_key(&intake.rates[i], &present) if at < count else -1
+        if replace:
+            if order >= 0:
+                _count(&present, False, at_instant, &prefix, effect)
+            if order <= 0:
+                _count(&intake.rates[i], True, at_instant, &prefix, effect)
+        if order == 0 and not _is_same(intake, &intake.rates[i], base, rows[at], &present):
+            updated_count[0] += 1
+            intake.rates[i].version_id = present.version_id
+            intake.rates[i].rate_id = present.rate_id
+            intake.rates[kept] = intake.rates[i]
+            kept += 1
+            gone[gone_count[0]] = rows[at]
+            gone_count[0] += 1
+        elif order < 0:
+            intake.rates[kept] = intake.rates[i]
+            kept += 1
+        elif order > 0 and replace:
+            stays = closing != NULL and _is_before(
+                present.from_s, present.from_ns, closing.s, closing.ns
+            )
+            if not stays:
+                gone[gone_count[0]] = rows[at]
+                gone_count[0] += 1
+            else:
+                if _is_before(closing.s, closing.ns, present.to_s, present.to_ns):
+                    closed[closed_count[0]] = rows[at]
+                    closed_count[0] += 1
+                    present.to_s, present.to_ns = closing.s, closing.ns
+                _count(&present, True, at_instant, &prefix, effect)
+        i += order <= 0
+        at += order >= 0
+        if order >= 0 and at < count:
+            _load(base, rows[at], &present)
+    _end_prefix(&prefix, effect)
+    intake.count = kept
+    release(rows)
+    return 0

@@ -1,0 +1,281 @@
+"""Reading tollwire.v1.ImportRatesRequest from protobuf bytes, without a Python object for each rate.
+
+It accepts what the protobuf library accepts, refuses what it refuses, and reads the same values;
+tests/core/test_rateparse.py compares the two on whatever Hypothesis finds. What the values mean, and
+whether a rate is a valid one, is not decided here.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from .call_parse cimport (
+    MAX_DEPTH,
+    is_utf8,
+    read_bytes,
+    read_int32,
+    read_int64,
+    read_stamp,
+    read_uint32,
+    read_varint,
+    skip_field,
+)
+from ..base.native cimport likely, unlikely
+
+# Tags: field number << 3 | wire type.
+cdef enum:
+    HEAD_TENANT_ID = 1 << 3 | 0          # ImportRatesRequest
+    HEAD_MODE = 2 << 3 | 0
+    HEAD_DRY_RUN = 3 << 3 | 0
+    HEAD_RATES = 4 << 3 | 2
+    HEAD_RATE_COUNT = 5 << 3 | 0
+    HEAD_EFFECTIVE_FROM = 6 << 3 | 2
+    HEAD_ALLOW_GAP = 7 << 3 | 0
+    RATE_TENANT_ID = 2 << 3 | 0          # Rate
+    RATE_PREFIX = 3 << 3 | 2
+    RATE_DESTINATION = 4 << 3 | 2
+    RATE_COST_PER_MINUTE = 5 << 3 | 2
+    RATE_BILLING_INCREMENT = 6 << 3 | 0
+    RATE_CONNECT_FEE = 7 << 3 | 2
+    RATE_MINIMUM_SECONDS = 8 << 3 | 0
+    RATE_INTERVALS = 9 << 3 | 2
+    RATE_EFFECTIVE_FROM = 10 << 3 | 2
+    RATE_EFFECTIVE_TO = 11 << 3 | 2
+    RATE_BLOCKED = 12 << 3 | 0
+    RATE_ETAG = 13 << 3 | 2
+    RATE_CREATED_AT = 14 << 3 | 2
+    RATE_UPDATED_AT = 15 << 3 | 2
+    INTERVAL_COST_PER_MINUTE = 2 << 3 | 2
+
+    RATE_DEPTH = MAX_DEPTH - 1           # a rate is one message deep, what it holds one more
+
+
+cdef const uint8_t* _text(const uint8_t* at, const uint8_t* end, text_t* text) noexcept nogil:
+    at = read_bytes(at, end, text)
+    if unlikely(at == NULL) or unlikely(not is_utf8(text.data, text.size)):
+        return NULL
+    return at
+
+
+cdef const uint8_t* _bool(const uint8_t* at, const uint8_t* end, uint8_t* truth) noexcept nogil:
+    cdef uint64_t value = 0
+    at = read_varint(at, end, &value)
+    truth[0] = value != 0
+    return at
+
+
+cdef const uint8_t* _other(const uint8_t* at, const uint8_t* end, uint32_t tag) noexcept nogil:
+    """A field of a message within a rate that nobody asked for."""
+    if tag >> 3 == 0:
+        return NULL
+    return skip_field(at, end, tag, RATE_DEPTH - 1)
+
+
+cdef const uint8_t* _interval(const uint8_t* at, const uint8_t* end) noexcept nogil:
+    """An Interval: only whether it is well-formed."""
+    cdef text_t message, ignored
+    cdef const uint8_t* after = read_bytes(at, end, &message)
+    cdef uint32_t tag
+    if unlikely(after == NULL):
+        return NULL
+    at = message.data
+    while at < after:
+        at = read_uint32(at, after, &tag)
+        if unlikely(at == NULL):
+            return NULL
+        if tag == INTERVAL_COST_PER_MINUTE:
+            at = _text(at, after, &ignored)
+        else:
+            at = _other(at, after, tag)
+        if unlikely(at == NULL):
+            return NULL
+    return after
+
+
+cdef const uint8_t* parse_rate(
+    const uint8_t* at, const uint8_t* end, wire_rate_t* rate
+) noexcept nogil:
+    """Read a whole Rate, whose bytes end at ``end``. Returns ``end``, or NULL: it is malformed."""
+    cdef stamp_t ignored_stamp
+    cdef text_t ignored_text
+    cdef uint32_t tag
+    memset(rate, 0, sizeof(wire_rate_t))
+    while at < end:
+        at = read_uint32(at, end, &tag)
+        if unlikely(at == NULL):
+            return NULL
+        if tag == RATE_PREFIX:
+            at = _text(at, end, &rate.prefix)
+        elif tag == RATE_DESTINATION:
+            at = _text(at, end, &rate.destination)
+        elif tag == RATE_COST_PER_MINUTE:
+            at = _text(at, end, &rate.cost_per_minute)
+        elif tag == RATE_BILLING_INCREMENT:
+            at = read_int32(at, end, &rate.billing_increment)
+        elif tag == RATE_CONNECT_FEE:
+            at = _text(at, end, &rate.connect_fee)
+        elif tag == RATE_MINIMUM_SECONDS:
+            at = read_int32(at, end, &rate.minimum_seconds)
+        elif tag == RATE_INTERVALS:
+            at = _interval(at, end)
+            rate.has_intervals = 1
+        elif tag == RATE_EFFECTIVE_FROM:
+            at = read_stamp(at, end, &rate.effective_from, RATE_DEPTH - 1)
+        elif tag == RATE_EFFECTIVE_TO:
+            at = read_stamp(at, end, &rate.effective_to, RATE_DEPTH - 1)
+        elif tag == RATE_BLOCKED:
+            at = _bool(at, end, &rate.blocked)
+        elif tag == RATE_TENANT_ID:
+            at = read_int64(at, end, &rate.tenant_id)
+        elif tag == RATE_ETAG:
+            at = _text(at, end, &ignored_text)
+        elif tag == RATE_CREATED_AT or tag == RATE_UPDATED_AT:
+            at = read_stamp(at, end, &ignored_stamp, RATE_DEPTH - 1)
+        elif tag >> 3 == 0:
+            return NULL
+        else:
+            at = skip_field(at, end, tag, RATE_DEPTH)
+        if unlikely(at == NULL):
+            return NULL
+    return end
+
+
+cdef const uint8_t* next_rate(
+    const uint8_t* at, const uint8_t* end, wire_head_t* head, text_t* rate
+) noexcept nogil:
+    """Read an ImportRatesRequest on to behind its next rate, and note what it says on the way.
+    ``rate`` is left without data where there was no more. NULL: the message is malformed."""
+    cdef uint32_t tag
+    rate.data = NULL
+    while at < end:
+        at = read_uint32(at, end, &tag)
+        if unlikely(at == NULL):
+            return NULL
+        if likely(tag == HEAD_RATES):
+            return read_bytes(at, end, rate)
+        if tag == HEAD_TENANT_ID:
+            at = read_int64(at, end, &head.tenant_id)
+        elif tag == HEAD_MODE:
+            at = read_int32(at, end, &head.mode)
+        elif tag == HEAD_DRY_RUN:
+            at = _bool(at, end, &head.dry_run)
+        elif tag == HEAD_RATE_COUNT:
+            at = read_int64(at, end, &head.rate_count)
+            head.has_rate_count = 1
+        elif tag == HEAD_EFFECTIVE_FROM:
+            at = read_stamp(at, end, &head.effective_from, RATE_DEPTH)
+        elif tag == HEAD_ALLOW_GAP:
+            at = _bool(at, end, &head.allow_gap)
+        elif tag >> 3 == 0:
+            return NULL
+        else:
+            at = skip_field(at, end, tag, MAX_DEPTH)
+        if unlikely(at == NULL):
+            return NULL
+    return end
+
+
+cdef bint _is_well_formed(
+    const uint8_t* at, const uint8_t* end, wire_head_t* head
+) noexcept nogil:
+    cdef wire_rate_t rate
+    cdef text_t message
+    while at < end:
+        at = next_rate(at, end, head, &message)
+        if at == NULL:
+            return False
+        if message.data != NULL and parse_rate(message.data, at, &rate) == NULL:
+            return False
+    return True
+
+
+def read_head(bytes request not None):
+    """What one message of an import says besides its rates: (tenant_id, mode, dry_run, rate_count,
+    effective_from as (seconds, nanoseconds), allow_gap); None where an optional one is unset.
+
+    Looks through the whole message, with the GIL released. ValueError: it is malformed.
+    """
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(request)
+    cdef wire_head_t head
+    cdef bint well_formed
+    memset(&head, 0, sizeof(wire_head_t))
+    with nogil:
+        well_formed = _is_well_formed(at, end, &head)
+    if not well_formed:
+        raise ValueError("malformed")
+    return (
+        head.tenant_id,
+        head.mode,
+        bool(head.dry_run),
+        head.rate_count if head.has_rate_count else None,
+        _stamp_value(&head.effective_from),
+        bool(head.allow_gap),
+    )
+
+
+cdef object _stamp_value(const stamp_t* stamp):
+    return (stamp.seconds, stamp.nanos) if stamp.present else None
+
+
+def parse_rates(bytes request not None):
+    """Every rate of a message as a tuple of the fields that the parser keeps; for tests. ValueError:
+    it is malformed."""
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(request)
+    cdef wire_head_t head
+    cdef wire_rate_t rate
+    cdef text_t message
+    read_head(request)
+    rates = []
+    while at < end:
+        at = next_rate(at, end, &head, &message)
+        if message.data == NULL:
+            break
+        parse_rate(message.data, at, &rate)
+        rates.append((
+            rate.tenant_id,
+            rate.prefix.data[:rate.prefix.size],
+            rate.destination.data[:rate.destination.size],
+            rate.cost_per_minute.data[:rate.cost_per_minute.size],
+            rate.billing_increment,
+            rate.connect_fee.data[:rate.connect_fee.size],
+            rate.minimum_seconds,
+            bool(rate.has_intervals),
+            _stamp_value(&rate.effective_from),
+            _stamp_value(&rate.effective_to),
+            bool(rate.blocked),
+        ))
+    return rates
+
+
+def import_tags():
+    """The tags that the parser knows, by message and field; to be compared with the protos."""
+    return {
+        "ImportRatesRequest": {
+            "tenant_id": HEAD_TENANT_ID,
+            "mode": HEAD_MODE,
+            "dry_run": HEAD_DRY_RUN,
+            "rates": HEAD_RATES,
+            "rate_count": HEAD_RATE_COUNT,
+            "effective_from": HEAD_EFFECTIVE_FROM,
+            "allow_gap": HEAD_ALLOW_GAP,
+        },
+        "Rate": {
+            "tenant_id": RATE_TENANT_ID,
+            "prefix": RATE_PREFIX,
+            "destination": RATE_DESTINATION,
+            "cost_per_minute": RATE_COST_PER_MINUTE,
+            "billing_increment": RATE_BILLING_INCREMENT,
+            "connect_fee": RATE_CONNECT_FEE,
+            "minimum_seconds": RATE_MINIMUM_SECONDS,
+            "intervals": RATE_INTERVALS,
+            "effective_from": RATE_EFFECTIVE_FROM,
+            "effective_to": RATE_EFFECTIVE_TO,
+            "blocked": RATE_BLOCKED,
+            "etag": RATE_ETAG,
+            "created_at": RATE_CREATED_AT,
+            "updated_at": RATE_UPDATED_AT,
+        },
+        "Interval": {"cost_per_minute": INTERVAL_COST_PER_MINUTE},
+    }

@@ -1,0 +1,345 @@
+# cython: cdivision=True
+"""Writing what rating made of a block of calls: a response's field 1, repeated tollwire.v1.RatedCall.
+
+The fields of a RatedCall are short, and copying a few bytes costs less than finding out how few they
+are. So most is written in whole words, of which what follows overwrites the rest: ``measure_block``
+says how much room that takes at most.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove
+
+from ..deck.batch cimport REFUSED, UNRATED, call_t, outcome_t
+from .bulk cimport block_t, job_t
+from .call_parse cimport text_t
+from ..pricing.money cimport BLOCKED_BIT, E8, split_cost, terms_t
+from ..base.native cimport all_digits, likely, load8, prefetch, store8, unlikely
+from ..pricing.number cimport MAX_DIGITS, dialling_t, normalize
+from ..index.tables cimport (
+    NO_ROW,
+    destination_place,
+    destinations_end,
+    offer_destination,
+    offer_terms,
+    rate_id_place,
+    row_offer,
+    row_rate_id,
+    tables_t,
+)
+
+cdef enum:
+    MAX_VARINT = 10
+    WORDS = 32                      # bytes that are copied where nothing says that it must be fewer
+    # Of one RatedCall, what is neither call_id nor destination: tags and lengths, six varints, the
+    # prefix, two amounts of up to 20 characters, and what the last copy writes too much.
+    FIXED_ROOM = 16 * 3 + 6 * MAX_VARINT + MAX_DIGITS + 2 * 20 + WORDS
+
+# How tollwire.v1.RatedCall is written: field number << 3 | wire type.
+cdef enum:
+    TAG_RATED = 1 << 3 | 2          # StreamRateCallsResponse.rated, BatchRateCallsResponse.rated
+    TAG_CALL_ID = 1 << 3 | 2
+    TAG_STATUS = 2 << 3 | 0
+    TAG_UNRATED_REASON = 3 << 3 | 0
+    TAG_BILL_SECONDS = 4 << 3 | 0
+    TAG_COST = 5 << 3 | 2
+    TAG_RATE_ID = 6 << 3 | 0
+    TAG_MATCHED_PREFIX = 7 << 3 | 2
+    TAG_DESTINATION = 8 << 3 | 2
+    TAG_COST_PER_MINUTE = 9 << 3 | 2
+    TAG_BILLING_INCREMENT = 10 << 3 | 0
+    TAG_RATE_REVISION = 11 << 3 | 0
+
+
+cdef inline uint8_t* _varint(uint8_t* at, uint64_t value) noexcept nogil:
+    while value >= 0x80:
+        at[0] = <uint8_t> (value | 0x80)
+        value >>= 7
+        at += 1
+    at[0] = <uint8_t> value
+    return at + 1
+
+
+cdef inline uint8_t* _short_varint(uint8_t* at, uint64_t value) noexcept nogil:
+    """The same without a jump that depends on whether it takes one byte or two."""
+    cdef uint64_t more = value >= 0x80
+    if unlikely(value >= 0x4000):
+        return _varint(at, value)
+    at[0] = <uint8_t> (value | more << 7)
+    at[1] = <uint8_t> (value >> 7)
+    return at + 1 + more
+
+
+cdef inline uint8_t* _text(
+    uint8_t* at, uint8_t tag, const text_t* text, const uint8_t* readable_end
+) noexcept nogil:
+    """A field of bytes, from memory that may be read until ``readable_end``."""
+    at[0] = tag
+    if likely(text.size <= WORDS and readable_end - text.data >= WORDS):
+        at[1] = <uint8_t> text.size
+        memcpy(at + 2, text.data, WORDS)
+        return at + 2 + text.size
+    at = _varint(at + 1, text.size)
+    memcpy(at, text.data, text.size)
+    return at + text.size
+
+
+cdef inline uint64_t _four_digits(uint32_t number) noexcept nogil:
+    """As text in the lowest four bytes, the first digit lowest: two numbers of two digits side by
+    side, then each divided by ten."""
+    cdef uint32_t hundreds = number * 5243 >> 19
+    cdef uint32_t pairs = hundreds | (number - hundreds * 100) << 16
+    cdef uint32_t tens = (pairs * 103 >> 10) & 0x000F000F
+    return 0x30303030 + (tens | (pairs - tens * 10) << 8)
+
+
+cdef inline uint8_t* _units(uint8_t* at, uint64_t units) noexcept nogil:
+    """A whole number of 10 or more as text."""
+    cdef uint8_t* end
+    cdef uint32_t digits = 2
+    cdef uint64_t above = 100
+    while units >= above and digits < 19:
+        digits += 1
+        above *= 10
+    at += digits
+    end = at
+    while digits:
+        at -= 1
+        at[0] = <uint8_t> (c'0' + units % 10)
+        units //= 10
+        digits -= 1
+    return end
+
+
+cdef inline uint8_t* _money(
+    uint8_t* at, uint8_t tag, uint64_t units, uint32_t fraction_e8, uint32_t decimals
+) noexcept nogil:
+    """A decimal with 4 to 8 digits after the point. ``decimals`` 0: as many of them as it needs."""
+    cdef uint32_t high = fraction_e8 // 10_000
+    cdef uint32_t low = fraction_e8 - high * 10_000
+    cdef uint8_t* text = at + 2
+    at[0] = tag
+    if likely(units < 10):
+        text[0] = <uint8_t> (c'0' + units)
+        text += 1
+    else:
+        text = _units(text, units)
+    store8(text, c'.' | _four_digits(high) << 8)
+    text += 5
+    if unlikely(low or decimals > 4):
+        store8(text, _four_digits(low))
+        text += 4
+        if decimals:
+            text -= 8 - decimals
+        else:
+            while (text - 1)[0] == c'0':
+                text -= 1
+    at[1] = <uint8_t> (text - at - 2)
+    return text
+
+
+cdef inline uint8_t* _price(uint8_t* at, uint8_t tag, uint64_t price_e8) noexcept nogil:
+    cdef uint64_t units = price_e8 // E8
+    return _money(at, tag, units, <uint32_t> (price_e8 - units * E8), 0)
+
+
+cdef inline uint8_t* _cost(
+    uint8_t* at, uint64_t cost_scaled, uint32_t cost_decimals
+) noexcept nogil:
+    cdef uint64_t units
+    cdef uint32_t fraction_e8 = split_cost(cost_scaled, cost_decimals, &units)
+    return _money(at, TAG_COST, units, fraction_e8, cost_decimals)
+
+
+cdef inline bint _may_be_rewritten(const dialling_t* rules, uint8_t first) noexcept nogil:
+    """Whether a dialling rule may apply to a number that begins with this character."""
+    return (
+        (rules.international_prefix_length > 0 and rules.international_prefix[0] == first)
+        or (rules.national_prefix_length > 0 and rules.national_prefix[0] == first)
+    )
+
+
+cdef inline uint64_t _first(uint64_t word, uint32_t count) noexcept nogil:
+    """The first ``count`` of eight characters, 1 to 8, with zeros ("0") before them."""
+    return word << (64 - 8 * count) | (<uint64_t> 0x3030303030303030 >> (8 * count - 1) >> 1)
+
+
+cdef inline bint _begins_with_digits(const uint8_t* text, uint32_t count) noexcept nogil:
+    """Whether the first ``count`` of 16 characters are digits; not said of more than 16."""
+    if count <= 8:
+        return all_digits(_first(load8(text), count))
+    return count <= 16 and all_digits(load8(text)) and all_digits(_first(load8(text + 8), count - 8))
+
+
+cdef uint8_t* _any_prefix(
+    uint8_t* at, const text_t* number, const dialling_t* rules, uint32_t count
+) noexcept nogil:
+    cdef uint8_t digits[MAX_DIGITS]
+    normalize(number.data, number.size, rules, digits)
+    memcpy(at, digits, count)
+    return at + count
+
+
+cdef inline uint8_t* _prefix(
+    uint8_t* at,
+    const call_t* call,
+    const dialling_t* rules,
+    uint32_t count,
+    const uint8_t* readable_end,
+) noexcept nogil:
+    """matched_prefix: the first digits of the normalised number, which nearly always are the first
+    characters of the number as it was sent."""
+    cdef const uint8_t* text = call.number
+    cdef bint plus = text[0] == c'+'
+    cdef text_t number
+    at[0] = TAG_MATCHED_PREFIX
+    at[1] = <uint8_t> count
+    at += 2
+    text += plus
+    if (
+        likely(plus + count <= call.number_size and readable_end - text >= 16)
+        and likely(plus or not _may_be_rewritten(rules, text[0]))
+        and likely(_begins_with_digits(text, count))
+    ):
+        memcpy(at, text, 16)
+        return at + count
+    number.data = call.number
+    number.size = call.number_size
+    return _any_prefix(at, &number, rules, count)
+
+
+cdef inline uint8_t* _rate(
+    uint8_t* at,
+    const job_t* job,
+    const call_t* call,
+    const outcome_t* outcome,
+    const uint8_t* request_end,
+) noexcept nogil:
+    """The fields of the rate that matched: rate_id to billing_increment."""
+    cdef const tables_t* tables = job.tenant.tables
+    cdef const terms_t* terms = offer_terms(tables, job.offer)
+    at[0] = TAG_RATE_ID
+    at = _varint(at + 1, row_rate_id(tables, outcome.row))
+    if outcome.prefix_length:
+        at = _prefix(at, call, &tables.dialling, outcome.prefix_length, request_end)
+    if job.destination.size:
+        at = _text(at, TAG_DESTINATION, &job.destination, destinations_end(tables))
+    at = _price(at, TAG_COST_PER_MINUTE, terms.price_e8)
+    at[0] = TAG_BILLING_INCREMENT
+    return _varint(at + 1, terms.increment & ~<uint32_t> BLOCKED_BIT)
+
+
+cdef inline uint8_t* _rated_call(
+    uint8_t* at,
+    const job_t* job,
+    const call_t* call,
+    const outcome_t* outcome,
+    const uint8_t* request_end,
+) noexcept nogil:
+    """One RatedCall's fields, in their order."""
+    if job.call_id.size:
+        at = _text(at, TAG_CALL_ID, &job.call_id, request_end)
+    at[0] = TAG_STATUS
+    at[1] = outcome.status
+    if unlikely(outcome.status == UNRATED):
+        at[2] = TAG_UNRATED_REASON
+        at[3] = outcome.unrated_reason
+        at += 4
+    else:
+        at[2] = TAG_BILL_SECONDS
+        at = _short_varint(at + 3, outcome.bill_seconds)
+        at = _cost(at, outcome.cost_scaled, job.tenant.tables.rounding.cost_decimals)
+    if job.offer != NULL:
+        at = _rate(at, job, call, outcome, request_end)
+    at[0] = TAG_RATE_REVISION
+    return _varint(at + 1, job.tenant.revision)
+
+
+cdef bint look_ahead(block_t* block) noexcept nogil:
+    """Have on its way what is read of the rates that matched, and refer the calls whose cost is
+    past its limit. Returns whether none of the block's calls is referred."""
+    cdef bint none = True
+    cdef const tables_t* tables
+    cdef uint32_t i
+    cdef int32_t row
+    cdef job_t* job
+    for i in range(block.count):
+        job = &block.jobs[i]
+        if unlikely(job.referred or block.outcomes[i].status == REFUSED):
+            job.referred = 1
+            none = False
+            continue
+        row = block.outcomes[i].row
+        job.offer = NULL
+        if row != NO_ROW:
+            tables = job.tenant.tables
+            prefetch(rate_id_place(tables, row))
+            job.offer = row_offer(tables, row)
+            prefetch(destination_place(tables, job.offer))
+    return none
+
+
+cdef uint64_t measure_block(block_t* block) noexcept nogil:
+    """Bytes of room that ``write_block`` needs at most; after ``look_ahead``, and where a call is
+    referred after its answer is there."""
+    cdef uint64_t room = <uint64_t> block.count * FIXED_ROOM
+    cdef uint32_t i
+    cdef job_t* job
+    for i in range(block.count):
+        job = &block.jobs[i]
+        if unlikely(job.referred):
+            room += job.answer.size
+            continue
+        room += job.call_id.size
+        if job.offer != NULL:
+            job.destination.data = offer_destination(
+                job.tenant.tables, job.offer, &job.destination.size
+            )
+            # It may lie in two cache lines.
+            prefetch(job.destination.data)
+            prefetch(job.destination.data + WORDS - 1)
+            room += job.destination.size
+    return room
+
+
+cdef uint8_t* write_block(
+    const block_t* block, const uint8_t* request_end, uint8_t* at
+) noexcept nogil:
+    """Write the answers to all calls of the block, and return where they end."""
+    cdef const job_t* job
+    cdef uint8_t* start
+    cdef uint32_t i, size, length_bytes
+    for i in range(block.count):
+        job = &block.jobs[i]
+        start = at
+        start[0] = TAG_RATED
+        if unlikely(job.referred):
+            at = _varint(start + 1, job.answer.size)
+            memcpy(at, job.answer.data, job.answer.size)
+            at += job.answer.size
+            continue
+        # Nearly all are shorter than 128 bytes: their length takes one byte.
+        at = _rated_call(start + 2, job, &block.calls[i], &block.outcomes[i], request_end)
+        size = <uint32_t> (at - start - 2)
+        start[1] = <uint8_t> size
+        if unlikely(size >= 0x80):
+            length_bytes = 2 if size < 0x4000 else 3
+            memmove(start + 1 + length_bytes, start + 2, size)
+            at = _varint(start + 1, size) + size
+    return at
+
+
+def rated_call_tags():
+    """The tags that are written, by the names of RatedCall's fields; to be compared with the proto."""
+    return {
+        "call_id": TAG_CALL_ID,
+        "status": TAG_STATUS,
+        "unrated_reason": TAG_UNRATED_REASON,
+        "bill_seconds": TAG_BILL_SECONDS,
+        "cost": TAG_COST,
+        "rate_id": TAG_RATE_ID,
+        "matched_prefix": TAG_MATCHED_PREFIX,
+        "destination": TAG_DESTINATION,
+        "cost_per_minute": TAG_COST_PER_MINUTE,
+        "billing_increment": TAG_BILLING_INCREMENT,
+        "rate_revision": TAG_RATE_REVISION,
+    }
