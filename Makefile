@@ -65,7 +65,7 @@ cli-docs: setup ## write the tables in docs/cli.md anew
 	$(PY) -m tests.cli.test_cli_document
 
 man: setup ## write a manual page for each command into build/man/man1
-	$(PY) -m service.cli.manual build/man/man1
+	$(PY) -m tollwire.service.cli.manual build/man/man1
 
 bench-%: setup $(VENV)/.bench
 	$(PY) -m benchmarks $*
@@ -107,7 +107,7 @@ format: $(STAMP) ## ruff: mend what it can
 	ruff format .
 
 types: build ## mypy, strict
-	mypy --strict service ratingcore benchmarks
+	mypy --strict -p tollwire.service -p ratingcore -p benchmarks
 
 # Breaking changes are looked for against the last commit of main that has other protos than the
 # working tree. There is none as long as the protos were never changed.

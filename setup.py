@@ -130,8 +130,8 @@ class Build(build):
 
 
 class BuildCore(build_ext):
-    """Compiles each .pyx file of ratingcore. Only what changed, unless the mode (release, debug, sanitizers)
-    is not the one that the modules there were built in."""
+    """Compiles the .pyx files of ratingcore. Only what changed, unless the mode (release, debug,
+    sanitizers) is not the one that the modules there were built in."""
 
     def finalize_options(self) -> None:
         from Cython.Build import cythonize
@@ -208,17 +208,19 @@ setup(
     packages=[
         "tollwire",
         "tollwire.v1",
-        *find_packages(include=["ratingcore", "ratingcore.*", "service", "service.*"]),
+        *find_packages(include=["ratingcore", "ratingcore.*"]),
+        *(f"tollwire.{name}" for name in find_packages(include=["service", "service.*"])),
     ],
-    # Proto package, folder and Python package are one path; no import is ever rewritten.
-    package_dir={"tollwire": "proto/tollwire"},
+    # Proto package, folder and Python package are one path, so no import is rewritten. The folder
+    # service is installed as tollwire.service, because a package of that general name would collide
+    # with others. In the checkout, the link proto/tollwire/service shows type checkers the same.
+    package_dir={"tollwire": "proto/tollwire", "tollwire.service": "service"},
     include_package_data=False,
     package_data={
         "tollwire": ["py.typed"],
         "tollwire.v1": ["*.proto", "*.pyi", "descriptors.binpb", "service_config.json"],
         "ratingcore": ["py.typed", "**/*.pyi"],
-        "service": ["py.typed"],
-        "service.storage": ["migrations/**/*.py", "migrations/**/*.mako"],
+        "tollwire.service.storage.schema": ["migrations/**/*.py", "migrations/**/*.mako"],
     },
     ext_modules=core_extensions(),
     cmdclass={"build": Build, "build_protos": BuildProtos, "build_ext": BuildCore},

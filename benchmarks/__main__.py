@@ -46,7 +46,7 @@ SUBJECTS = (
     "verify",
     "start",
 )
-# Only where they are asked for by name: what they found is in docs/architecture.md.
+# Only where they are asked for by name: what they found is in docs/architecture/README.md.
 ON_DEMAND = ("layout",)
 
 TABLE_WIDTH = 170

@@ -22,10 +22,10 @@ from sqlalchemy import Index, MetaData, Table, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CheckConstraint, CreateIndex, CreateTable, DDLElement
 
-from service.storage import migrate, triggers
-from service.storage.engine import Connection, Database
-from service.storage.record_tables import CdrRow
-from service.storage.tables import Base
+from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.schema import migrate, triggers
+from tollwire.service.storage.schema.record_tables import CdrRow
+from tollwire.service.storage.schema.tenant_tables import Base
 
 KINDS = ("sqlite", "postgresql")
 SQLITE_SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536")

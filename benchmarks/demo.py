@@ -28,8 +28,8 @@ from rich.table import Table
 
 from benchmarks.real_deck import SEED, DeckRow, real_deck, real_numbers
 from benchmarks.workload import import_messages
-from service.cli.connection import Client
-from service.cli.upload import Chunk, Upload, chunked
+from tollwire.service.cli.connection import Client
+from tollwire.service.cli.upload import Chunk, Upload, chunked
 from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest, UploadCdrsResponse, UsageRow
 from tollwire.v1.tenant_service_pb2 import CreateExtensionRequest, CreateTenantRequest
 from tollwire.v1.types_pb2 import (
@@ -122,7 +122,14 @@ class Steps:
 @contextmanager
 def server(folder: Path) -> Iterator[tuple[str, int]]:
     """A server on a database in ``folder``: its address and its process id."""
-    command = [sys.executable, "-m", "service.cli.main", "serve", "--listen", "127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-m",
+        "tollwire.service.cli.main",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+    ]
     command += ["--database", f"sqlite:///{folder / 'demo.db'}", "--log-level", "WARNING"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -19,9 +19,9 @@ from benchmarks import workload
 from benchmarks.databases import SQLITE_SETTINGS, index_statements
 from benchmarks.workload import RealCalls
 from ratingcore import Deck
-from service.storage import triggers
-from service.storage.engine import Database
-from service.storage.record_tables import CdrRow
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import triggers
+from tollwire.service.storage.schema.record_tables import CdrRow
 
 COLUMNS = tuple(column.name for column in CdrRow.__table__.c)
 CALLER = "493012345678"

@@ -23,10 +23,10 @@ import grpc
 from benchmarks.real_deck import real_deck
 from benchmarks.workload import core_deck
 from ratingcore import RATED, Deck
-from service import interpreter
-from service.money import cost_e8, format_cost, format_price
-from service.rpc import server as tollwire_server
-from service.rpc.pools import RATING_THREADS
+from tollwire.service.domain.money import cost_e8, format_cost, format_price
+from tollwire.service.process import tuning
+from tollwire.service.rpc import server as tollwire_server
+from tollwire.service.rpc.pools import RATING_THREADS
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1.types_pb2 import RATING_STATUS_RATED, RatedCall
 
@@ -98,7 +98,7 @@ def objects_handlers(deck: Deck) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
 
 
 def main(kind: str, every: int = 1) -> None:
-    interpreter.favour_short_waits()
+    tuning.favour_short_waits()
     if kind == "floor":
         handlers = floor_handlers()
     else:
@@ -111,7 +111,7 @@ def main(kind: str, every: int = 1) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    interpreter.keep_what_is_there()
+    tuning.keep_what_is_there()
     server.start()
     print(f"{kind}: serving on 127.0.0.1:{port}", flush=True)
     stop.wait()

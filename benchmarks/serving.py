@@ -51,7 +51,14 @@ def environment() -> dict[str, str]:
 @contextmanager
 def tollwire(database_url: str, *, workers: int = 1) -> Iterator[Server]:
     """``tollwire serve`` over a database."""
-    command = ["service.cli.main", "serve", "--listen", "127.0.0.1:0", "--log-level", "WARNING"]
+    command = [
+        "tollwire.service.cli.main",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--log-level",
+        "WARNING",
+    ]
     command += ["--database", database_url, "--workers", str(workers)]
     with _serving(command) as server:
         yield server

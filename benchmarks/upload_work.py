@@ -19,7 +19,7 @@ from benchmarks.harness import Row, Spread, at_least, batches, over_baseline, ti
 from benchmarks.machine import REPOSITORY
 from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
-from service.storage.record_tables import CdrRow
+from tollwire.service.storage.schema.record_tables import CdrRow
 
 CHUNK_CALLS = 10_000
 WINDOW = 4
@@ -171,7 +171,14 @@ def peak_memory(
     answer = bench.folder / "uploads.answer"
     with answer.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli.main", *command, "--server", server.address],
+            [
+                sys.executable,
+                "-m",
+                "tollwire.service.cli.main",
+                *command,
+                "--server",
+                server.address,
+            ],
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=REPOSITORY,

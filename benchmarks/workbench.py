@@ -16,7 +16,7 @@ from benchmarks.demo import import_deck
 from benchmarks.filling import FilledDatabase
 from benchmarks.real_deck import DeckRow, real_deck
 from ratingcore import Deck
-from service.cli.connection import Client
+from tollwire.service.cli.connection import Client
 from tollwire.v1 import types_pb2
 from tollwire.v1.tenant_service_pb2 import CreateTenantRequest
 

@@ -1,5 +1,5 @@
 """Rates telephone calls and keeps the record of what each one cost; the layout is in
-docs/architecture.md.
+docs/architecture/README.md.
 """
 
 import os

@@ -23,9 +23,9 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from service.logs import Lines
-from service.storage.engine import Database
-from service.storage.migrate import prepare
+from tollwire.service.observability.logs import Lines
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema.migrate import prepare
 
 _DATABASES = ["sqlite"]
 if os.environ.get("TOLLWIRE_TEST_POSTGRES", "1") != "0":

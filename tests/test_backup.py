@@ -46,7 +46,7 @@ def done(*command: str | Path) -> str:
 
 
 def tollwire(*arguments: str | Path) -> str:
-    return done(sys.executable, "-m", "service.cli.main", *arguments)
+    return done(sys.executable, "-m", "tollwire.service.cli.main", *arguments)
 
 
 class Busy(Sender):

@@ -18,7 +18,9 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from service.model import (
+from tests.conftest import PostgresServer
+from tests.subjects.world import NOON_NS, SECOND_NS, World, call
+from tollwire.service.domain.model import (
     CdrFilter,
     Disposition,
     ReversalRequest,
@@ -26,9 +28,7 @@ from service.model import (
     UsageQuery,
     UsageRow,
 )
-from service.storage.engine import Database
-from tests.conftest import PostgresServer
-from tests.subjects.world import NOON_NS, SECOND_NS, World, call
+from tollwire.service.storage.engine import Database
 
 GRAFANA = Path(__file__).resolve().parents[1] / "deploy" / "grafana"
 DASHBOARD = json.loads((GRAFANA / "tollwire-business.json").read_text("utf-8"))

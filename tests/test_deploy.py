@@ -25,12 +25,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from service.app import STOP_MARGIN_SECONDS
-from service.cli.main import main
-from service.config import OPTIONS, Settings
-from service.config_sources import load
 from tests.integration.serving import ServerProcess
 from tests.rpc.authority import Authority
+from tollwire.service.cli.main import main
+from tollwire.service.process.app import STOP_MARGIN_SECONDS
+from tollwire.service.settings.config import OPTIONS, Settings
+from tollwire.service.settings.sources import load
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -173,7 +173,7 @@ def test_the_server_can_be_process_1(workers: int, tmp_path: Path) -> None:
         pytest.skip("namespaces of processes cannot be made here")
     server = subprocess.Popen(
         [
-            *(*UNSHARE, sys.executable, "-m", "service.cli.main", "serve"),
+            *(*UNSHARE, sys.executable, "-m", "tollwire.service.cli.main", "serve"),
             *("--listen", "127.0.0.1:0", "--workers", str(workers)),
             *("--database", f"sqlite:///{tmp_path / 'tollwire.db'}"),
         ],

@@ -1,7 +1,7 @@
-"""The arrows of the layout: who may import whom. Every import in every module is looked at, also
-those inside functions.
+"""The layout: a module's layer is its folder, and imports point to lower layers only.
 
-    rpc, cli -> subjects -> storage, ratingcore -> model, record_model, errors, money, config
+Every import in every module counts, also those inside functions. docs/architecture/README.md shows
+the folders and the arrows between them; the diagram must equal the imports.
 
 SQLAlchemy belongs to service/storage, gRPC and the stubs to service/rpc and service/cli.
 """
@@ -18,31 +18,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+CORE = ROOT / "ratingcore"
+DIAGRAM = ROOT / "docs" / "architecture" / "README.md"
+SERVICE = "tollwire.service"
 
-GROUND = {
-    f"service.{name}"
-    for name in (
-        *("model", "record_model", "errors", "money", "request", "signals"),
-        *("logs", "masking", "request_ids"),
-        *("config", "config_sources", "loopback", "pem_files", "certificates"),
-    )
+# Each folder may import those before it, and of the other roots what stands in OUTSIDE.
+SERVICE_LAYERS = (
+    *("domain", "settings", "storage", "observability", "cache", "accounts"),
+    *("rating", "record", "reports", "rpc", "process", "cli"),
+)
+CORE_LAYERS = ("base", "pricing", "index", "deck", "wire", "record")
+# Imports that point down and are forbidden all the same.
+FORBIDDEN = {
+    ("rpc", "storage"),  # the servicers reach the database through the subjects
+    ("cli", "domain"),  # the command knows the wire and nothing behind it
+    *(("cli", layer) for layer in ("storage", "observability", "cache", "accounts")),
+    *(("cli", layer) for layer in ("rating", "record", "reports", "rpc")),
 }
-
-# What each part may import of the project; itself always.
-MAY_IMPORT = {
-    "ground": set(),
-    "ratingcore": set(),
-    "storage": {"ground"},
-    "subjects": {"ground", "storage", "ratingcore"},
-    # The bulk path hands bytes to the core and gets bytes back.
-    "rpc": {"ground", "subjects", "ratingcore", "stubs"},
-    # What operators see: what the subjects have counted, and what the root hands in.
-    "metrics": {"ground", "subjects"},
-    # The command starts a server through the composition root; otherwise it is a client.
-    "cli": {"ground", "stubs", "app"},
-    "app": {"ground", "subjects", "storage", "rpc", "metrics"},
+# Other roots of the project: ratingcore, and the stubs in tollwire.v1.
+OUTSIDE = {
+    "ratingcore": {"observability", "cache", "rating", "record", "rpc"},
+    "tollwire.v1": {"rpc", "cli"},
 }
-# Libraries that belong to some parts only.
+# Libraries that belong to some folders only.
 BELONGS_TO = {
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
@@ -55,31 +53,29 @@ BELONGS_TO = {
     "google": {"rpc", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "cryptography": {"ground"},
+    "cryptography": {"settings"},
     "opentelemetry": {"rpc"},
-    "prometheus_client": {"metrics"},
-    "pydantic": {"ground"},
-    "pydantic_settings": {"ground"},
+    "prometheus_client": {"observability"},
+    "pydantic": {"settings"},
+    "pydantic_settings": {"settings"},
 }
+# What the rating core may import beside itself: of the standard library, and for Cython.
+CORE_LIBRARIES = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum"}
+CORE_LIBRARIES |= {"array", "fractions", "hashlib", "math", "typing"}
+CYTHON_LIBRARIES = {"cpython", "cython", "libc", *CORE_LIBRARIES}
 
 
-def part_of(module: str) -> str | None:
-    """The part of the project that a module is of; None for what is not of the project."""
-    head, _, rest = module.partition(".")
-    if head == "tollwire":
-        return "stubs"
-    if head == "ratingcore":
-        return "ratingcore"
-    if head != "service":
-        return None
-    for part in ("storage", "rpc", "cli", "app", "metrics"):
-        if rest == part or rest.startswith(f"{part}."):
-            return part
-    if rest in ("upkeep", "worker"):
-        return "app"
-    return (
-        "ground" if any(module == g or module.startswith(f"{g}.") for g in GROUND) else "subjects"
-    )
+def folder_of(module: str) -> str | None:
+    """The layer of a module: its folder in the service or in the core, "" for the root itself.
+
+    The stubs are "tollwire.v1". None: the module is not of the project.
+    """
+    parts = module.removesuffix(".__init__").split(".")
+    if parts[0] == "ratingcore":
+        return f"ratingcore.{parts[1]}" if len(parts) > 1 else "ratingcore"
+    if parts[:2] == ["tollwire", "service"]:
+        return parts[2] if len(parts) > 2 else ""
+    return "tollwire.v1" if parts[0] == "tollwire" else None
 
 
 def imports(module: str, source: str) -> Iterator[str]:
@@ -92,30 +88,37 @@ def imports(module: str, source: str) -> Iterator[str]:
             if node.level:
                 base = ".".join([*module.split(".")[: -node.level], *filter(None, [base])])
             # What is imported may be a module of the package, or a name in the module.
-            if base != "service":
+            if base not in (SERVICE, "tollwire"):
                 yield base
             yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
 
 
-def wrong_arrows(module: str, source: str) -> list[str]:
-    """Every import of the module that the layout forbids."""
-    part = part_of(module)
-    assert part in MAY_IMPORT, module
-    wrong = []
-    for imported in imports(module, source):
-        target = part_of(imported)
-        library = imported.partition(".")[0]
-        if (
-            (target is not None and target != part and target not in MAY_IMPORT[part])
-            or part not in BELONGS_TO.get(library, {part})
-            or (part == "ratingcore" and target is None and library not in STANDARD)
-        ):
-            wrong.append(f"{module} imports {imported}")
-    return wrong
+def may_import(module: str, imported: str) -> bool:
+    """Whether the layout allows the import."""
+    folder, target = folder_of(module), folder_of(imported)
+    library = imported.partition(".")[0]
+    if target is None:
+        if module.startswith("ratingcore"):
+            return library in CORE_LIBRARIES
+        return library != "service" and folder in BELONGS_TO.get(library, {folder})
+    if module.startswith("ratingcore"):
+        if not imported.startswith("ratingcore"):
+            return False
+        return _core_rank(target) <= _core_rank(folder)
+    if target in ("", folder):
+        return True
+    for root, folders in OUTSIDE.items():
+        if target.startswith(root):
+            return folder in folders
+    assert folder in SERVICE_LAYERS, f"{module}: the folder is not in SERVICE_LAYERS"
+    lower = SERVICE_LAYERS[: SERVICE_LAYERS.index(folder)]
+    return target in lower and (folder, target) not in FORBIDDEN
 
 
-STANDARD = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions"}
-STANDARD |= {"array", "hashlib", "math", "typing"}
+def _core_rank(folder: str | None) -> int:
+    name = (folder or "").removeprefix("ratingcore.")
+    # The package itself exports names of all folders.
+    return CORE_LAYERS.index(name) if name in CORE_LAYERS else len(CORE_LAYERS)
 
 
 @cache
@@ -123,45 +126,47 @@ def modules() -> dict[str, str]:
     """The project's own modules by name, with their sources."""
     found = {}
     for path in [*ROOT.glob("service/**/*.py"), *ROOT.glob("ratingcore/**/*.py")]:
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts)] = path.read_text("utf-8")
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name if path.is_relative_to(CORE) else f"tollwire.{name}"] = path.read_text("utf-8")
     return found
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_every_arrow_points_down(module: str) -> None:
-    assert wrong_arrows(module, modules()[module]) == []
+    wrong = [name for name in imports(module, modules()[module]) if not may_import(module, name)]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
     ("module", "statement"),
     [
-        ("service.model", "import service.money"),
-        ("service.storage.rates", "from service.decks import Decks"),
-        ("service.storage.rates", "import ratingcore"),
-        ("service.rates", "from service.rpc import server"),
-        ("service.rates", "from service import app"),
-        ("service.rates", "from tollwire.v1 import types_pb2"),
-        ("service.rates", "import grpc"),
-        ("service.rates", "def late():\n    from sqlalchemy import select"),
-        ("service.rpc.server", "from service.storage.engine import Database"),
-        ("service.rpc.server", "from ..storage import engine"),
-        ("service.rpc.server", "import sqlalchemy.exc"),
-        ("service.rpc.server", "import prometheus_client"),
-        ("service.metrics.shown", "from service.rpc import server"),
-        ("service.rpc.server", "from service.cli import main"),
-        ("service.cli.main", "from service.rates import Rates"),
-        ("service.cli.main", "from service.storage import migrate"),
-        ("service.app", "from service.cli.main import main"),
-        ("service.app", "import grpc"),
-        ("ratingcore.pricing.values", "from service import model"),
+        (f"{SERVICE}.domain.model", f"from {SERVICE}.settings import config"),
+        (f"{SERVICE}.storage.rates", f"from {SERVICE}.cache.decks import Decks"),
+        (f"{SERVICE}.storage.rates", "import ratingcore"),
+        (f"{SERVICE}.rating.rates", f"from {SERVICE}.rpc import server"),
+        (f"{SERVICE}.rating.rates", f"from {SERVICE}.process import app"),
+        (f"{SERVICE}.rating.rates", f"from {SERVICE}.record.cdrs import Cdrs"),
+        (f"{SERVICE}.rating.rates", "from tollwire.v1 import types_pb2"),
+        (f"{SERVICE}.rating.rates", "import grpc"),
+        (f"{SERVICE}.rating.rates", "def late():\n    from sqlalchemy import select"),
+        (f"{SERVICE}.rating.rates", "from service.rating import calls"),
+        (f"{SERVICE}.rpc.server", f"from {SERVICE}.storage.engine import Database"),
+        (f"{SERVICE}.rpc.server", "from ..storage import engine"),
+        (f"{SERVICE}.rpc.server", "import sqlalchemy.exc"),
+        (f"{SERVICE}.rpc.server", "import prometheus_client"),
+        (f"{SERVICE}.observability.metrics.shown", f"from {SERVICE}.rpc import server"),
+        (f"{SERVICE}.rpc.server", f"from {SERVICE}.cli import main"),
+        (f"{SERVICE}.cli.main", f"from {SERVICE}.rating.rates import Rates"),
+        (f"{SERVICE}.cli.main", f"from {SERVICE}.storage.schema import migrate"),
+        (f"{SERVICE}.process.app", f"from {SERVICE}.cli.main import main"),
+        (f"{SERVICE}.process.app", "import grpc"),
+        ("ratingcore.pricing.values", f"from {SERVICE}.domain import model"),
+        ("ratingcore.pricing.values", "from ..deck import explain"),
         ("ratingcore.pricing.values", "import numpy"),
     ],
 )
 def test_an_arrow_that_points_up_is_seen(module: str, statement: str) -> None:
-    wrong = wrong_arrows(module, statement)
-    # Between the modules of the ground all is allowed; that one is here to say so.
-    assert bool(wrong) is (module != "service.model")
+    assert not all(may_import(module, name) for name in imports(module, statement))
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -169,7 +174,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     graph = {
         module: {i for i in imports(module, source) if i in names and i != module}
         for module, source in names.items()
-        if module.startswith("service.")
+        if module.startswith(f"{SERVICE}.")
     }
     try:
         TopologicalSorter(graph).prepare()
@@ -177,29 +182,66 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         pytest.fail(f"modules import each other in a circle: {' -> '.join(error.args[1])}")
 
 
+def arrows() -> set[tuple[str, str]]:
+    """The imports between the folders of the service, and to the other roots."""
+    found = set()
+    for module, source in modules().items():
+        folder = folder_of(module)
+        if not module.startswith(f"{SERVICE}.") or not folder:
+            continue
+        for imported in imports(module, source):
+            target = folder_of(imported)
+            if target and target != folder:
+                found.add((folder, "ratingcore" if target.startswith("ratingcore") else target))
+    return found
+
+
+def core_arrows() -> set[tuple[str, str]]:
+    """The cimports and imports between the folders of the core."""
+    found = set()
+    for path in core_sources():
+        for target, _ in core_imports(path):
+            if target != path.parent.name:
+                found.add((path.parent.name, target))
+    return found
+
+
+def test_the_diagrams_show_the_imports() -> None:
+    diagrams = re.findall(r"```mermaid\n(.*?)```", DIAGRAM.read_text("utf-8"), re.DOTALL)
+    shown = [set(re.findall(r"^ *([\w.]+) --> ([\w.]+)$", text, re.MULTILINE)) for text in diagrams]
+    assert shown[:2] == [arrows(), core_arrows()]
+
+
 # Cython has imports of its own, which Python's parser does not read.
 CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([.\w]+)\s+c?import\b|c?import\s+([.\w]+))")
-CYTHON_MAY_IMPORT = {"cpython", "cython", "libc", *STANDARD}
 
 
-@pytest.mark.parametrize(
-    "path", sorted(ROOT.glob("ratingcore/**/*.p[xy][dx]")), ids=lambda path: path.name
-)
-def test_the_compiled_core_knows_only_the_standard_library(path: Path) -> None:
-    imported = [
-        match[1] or match[2]
-        for match in map(CYTHON_IMPORT.match, path.read_text("utf-8").splitlines())
-        if match is not None
-    ]
-    foreign = [
-        name
-        for name in imported
-        if not name.startswith(".")
-        and name.partition(".")[0] not in CYTHON_MAY_IMPORT | {"ratingcore"}
-    ]
-    assert foreign == []
+def core_sources() -> list[Path]:
+    return sorted(ROOT.glob("ratingcore/*/*.p[xy][dx]"))
 
 
-def test_all_of_the_core_was_found() -> None:
-    assert len(list(ROOT.glob("ratingcore/**/*.p[xy][dx]"))) > 5
-    assert len(modules()) > 40
+def core_imports(path: Path) -> Iterator[tuple[str, str]]:
+    """Folder and name of each import of another module of the core; "" for other packages."""
+    for line in path.read_text("utf-8").splitlines():
+        match = CYTHON_IMPORT.match(line)
+        if match is None:
+            continue
+        name = match[1] or match[2]
+        if name.startswith(".."):
+            yield name.lstrip(".").partition(".")[0], name
+        elif name.startswith("."):
+            yield path.parent.name, name
+        elif name.partition(".")[0] not in CYTHON_LIBRARIES:
+            yield "", name
+
+
+@pytest.mark.parametrize("path", core_sources(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_compiled_core_imports_lower_folders_only(path: Path) -> None:
+    lower = CORE_LAYERS[: CORE_LAYERS.index(path.parent.name) + 1]
+    assert [name for folder, name in core_imports(path) if folder not in lower] == []
+
+
+def test_all_modules_were_found() -> None:
+    assert len(core_sources()) > 50
+    assert len(modules()) > 150
+    assert {folder_of(m) for m in modules() if m.startswith(SERVICE)} == {"", *SERVICE_LAYERS}

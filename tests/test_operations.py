@@ -9,8 +9,8 @@ import click
 import pytest
 import yaml
 
-from service.cli.main import main
-from service.config import OPTIONS
+from tollwire.service.cli.main import main
+from tollwire.service.settings.config import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
@@ -95,9 +95,8 @@ def test_every_file_and_setting_that_is_named_exists() -> None:
 def test_what_is_measured_is_what_was_measured() -> None:
     """Each figure of the sizing stands in the document that it is from."""
     sizing = OPERATIONS.partition("\n## Sizing\n")[2].partition("\n## ")[0]
-    sources = "".join(
-        (ROOT / "docs" / name).read_text("utf-8") for name in ("performance.md", "architecture.md")
-    )
+    documents = [ROOT / "docs" / "performance.md", *ROOT.glob("docs/architecture/**/*.md")]
+    sources = "".join(path.read_text("utf-8") for path in documents)
     sources += f"{sources} 4.8 million"
     rows = [line.split("|")[2] for line in sizing.splitlines() if line.startswith("| ")][1:]
     figures = [figure for row in rows for figure in re.findall(r"\d[\d,]*(?:\.\d+)?", row)]

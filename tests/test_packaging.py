@@ -106,15 +106,16 @@ def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
             assert f"tollwire/v1/{proto}{suffix}" in names
     assert "tollwire/v1/service_config.json" in names
     assert "tollwire/v1/descriptors.binpb" in names
-    for package in ("tollwire", "service", "ratingcore"):
+    for package in ("tollwire", "ratingcore"):
         assert f"{package}/py.typed" in names
     # Each module of the service; each of the core, compiled, with its type hints where it has any.
-    expected = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.py")}
-    expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.mako")}
+    service = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.py")}
+    service |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.mako")}
+    expected = {f"tollwire/{name}" for name in service}
     expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("ratingcore/**/*.py*")}
     expected -= {name for name in expected if name.endswith((".pyx", ".pyc"))}
     assert expected <= names
-    assert any(name.startswith("service/storage/migrations/versions/0001") for name in names)
+    assert any(name.startswith("service/storage/schema/migrations/versions/0001") for name in names)
     compiled = {name.split(".")[0] for name in names if name.endswith(".so")}
     assert compiled == {
         p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.glob("ratingcore/**/*.pyx")
@@ -126,7 +127,7 @@ def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as wheel:
         names = wheel.namelist()
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {"tollwire", "service", "ratingcore", f"tollwire-{VERSION}.dist-info"}
+    assert tops == {"tollwire", "ratingcore", f"tollwire-{VERSION}.dist-info"}
     assert [name for name in names if name.endswith((".c", ".pyx", ".pxd", ".pyc", ".db"))] == []
 
 
@@ -164,7 +165,7 @@ def test_an_installed_wheel_serves_away_from_the_checkout(
             (dependencies / entry.name).symlink_to(entry)
     (site / "dependencies.pth").write_text(f"{dependencies}\n")
     script = (
-        "import service, ratingcore, tollwire.v1.cdr_service_pb2 as stubs;"
+        "import tollwire.service as service, ratingcore, tollwire.v1.cdr_service_pb2 as stubs;"
         "print(service.__file__, ratingcore.__file__, stubs.__file__)"
     )
     for found in run(python, "-c", script, cwd=tmp_path).split():

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.main import main
 from tests.integration.serving import ServerProcess, serving
+from tollwire.service.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -26,14 +26,14 @@ from benchmarks.harness import (
     timed,
 )
 from benchmarks.workbench import TENANT_ID, Workbench
-from service.app import Built, built
-from service.config import Settings
-from service.errors import Unauthenticated
-from service.model import Rate, Tenant, Token
-from service.request import EVERY_TENANT, Role
-from service.rpc.access_control import AccessControl
-from service.rpc.entrance import Entrance, Visit
-from service.rpc.rating_service import RatingServicer
+from tollwire.service.domain.errors import Unauthenticated
+from tollwire.service.domain.model import Rate, Tenant, Token
+from tollwire.service.domain.request import EVERY_TENANT, Role
+from tollwire.service.process.app import Built, built
+from tollwire.service.rpc.access_control import AccessControl
+from tollwire.service.rpc.pipeline import Entrance, Visit
+from tollwire.service.rpc.rating_service import RatingServicer
+from tollwire.service.settings.config import Settings
 from tollwire.v1 import rating_service_pb2, types_pb2
 
 METHOD = "RatingService/RateCall"

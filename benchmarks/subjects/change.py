@@ -20,7 +20,7 @@ from benchmarks.subjects.unary import sample
 from benchmarks.workbench import TENANT_ID, Workbench
 from benchmarks.workload import price_e8
 from ratingcore import Deck, DeckBuilder
-from service.money import format_price
+from tollwire.service.domain.money import format_price
 from tollwire.v1.rating_service_pb2 import RateCallRequest, UpdateRateRequest
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
 from tollwire.v1.types_pb2 import Call, Rate, RatedCall

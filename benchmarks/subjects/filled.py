@@ -20,7 +20,7 @@ from benchmarks.harness import Row, agreed, digest, in_turns
 from benchmarks.upload_work import IDS, UploadWork
 from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
-from service.storage.record_tables import CdrRow
+from tollwire.service.storage.schema.record_tables import CdrRow
 
 # Making the tables takes minutes.
 LONGEST_SECONDS = 1800

@@ -12,8 +12,8 @@ from benchmarks.databases import table_of
 from benchmarks.harness import Row, agreed, at_most, compared, digest, in_turns, over_baseline
 from benchmarks.real_deck import DeckRow
 from benchmarks.workbench import TENANT_ID, Workbench, make_tenant
-from service.cli.connection import Client
-from service.storage.tables import OPEN_FROM_S, OPEN_TO_S, RateVersionRow
+from tollwire.service.cli.connection import Client
+from tollwire.service.storage.schema.tenant_tables import OPEN_FROM_S, OPEN_TO_S, RateVersionRow
 from tollwire.v1.rating_service_pb2 import (
     ExportRatesRequest,
     ImportRatesResponse,

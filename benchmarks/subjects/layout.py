@@ -2,7 +2,7 @@
 to one that has many, as it is and laid out otherwise.
 
 Not part of ``make bench``: it takes half an hour, and 20 GB of disk. What its figures decided is in
-docs/architecture.md. The rows are written by the driver alone, sorted by key as the service does,
+docs/architecture/. The rows are written by the driver alone, sorted by key as the service does,
 prepared beforehand; checks and triggers are left out.
 """
 

@@ -16,9 +16,14 @@ from benchmarks.real_deck import DeckRow
 from benchmarks.subjects.imports import rate_rows
 from benchmarks.subjects.memory import RATES_A_TENANT, TENANTS, small_deck
 from benchmarks.workbench import Workbench
-from service.model import Rounding
-from service.storage.tables import DeckClockRow, RateVersionRow, TenantRow, TenantVersionRow
-from service.storage.tables import DeckRow as DeckStateRow
+from tollwire.service.domain.model import Rounding
+from tollwire.service.storage.schema.tenant_tables import (
+    DeckClockRow,
+    RateVersionRow,
+    TenantRow,
+    TenantVersionRow,
+)
+from tollwire.service.storage.schema.tenant_tables import DeckRow as DeckStateRow
 
 MIB = 2**20
 

@@ -23,7 +23,7 @@ from benchmarks.harness import (
 from benchmarks.workbench import TENANT_ID, Workbench
 from benchmarks.workload import RealCalls
 from ratingcore import Columns
-from service.money import cost_e8, format_cost
+from tollwire.service.domain.money import cost_e8, format_cost
 from tollwire.v1.rating_service_pb2 import StreamRateCallsResponse
 from tollwire.v1.types_pb2 import RatedCall
 

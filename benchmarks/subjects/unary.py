@@ -9,7 +9,7 @@ import grpc
 from benchmarks import load, rate_calls, serving, workload
 from benchmarks.harness import Row, agreed, at_least, compared, digest, in_turns, over_baseline
 from benchmarks.workbench import TENANT_ID, Workbench
-from service.money import cost_e8, format_cost
+from tollwire.service.domain.money import cost_e8, format_cost
 from tollwire.v1.rating_service_pb2 import RateCallRequest
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
 from tollwire.v1.types_pb2 import Call

@@ -11,8 +11,8 @@ from benchmarks.filling import Tenant
 from benchmarks.harness import Row, agreed, digest, in_turns
 from benchmarks.upload_work import IDS, UploadWork
 from benchmarks.workbench import TENANT_ID, Workbench
-from service.cli.connection import Client
-from service.storage.record_tables import CdrRow
+from tollwire.service.cli.connection import Client
+from tollwire.service.storage.schema.record_tables import CdrRow
 from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest
 
 _SUM = "SELECT sum(cost_units * 10000 + cost_fraction_e8 / 10000) FROM cdrs"

@@ -13,10 +13,10 @@ from benchmarks import databases, filling, serving
 from benchmarks.filling import COLUMNS
 from benchmarks.harness import Row, Spread, agreed, at_least, digest, in_turns, over_baseline, timed
 from benchmarks.workbench import Workbench
-from service.cli.connection import Client
-from service.storage import triggers
-from service.storage.engine import Database
-from service.verification import PART_IDS
+from tollwire.service.cli.connection import Client
+from tollwire.service.record.verification import PART_IDS
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import triggers
 from tollwire.v1.cdr_service_pb2 import VerifyCdrsRequest, VerifyCdrsResponse
 
 # Making the tables takes minutes.

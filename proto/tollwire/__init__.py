@@ -1,1 +1,1 @@
-"""The wire format of Tollwire: tollwire.v1 holds what the .proto files beside it became."""
+"""Tollwire: ``v1`` is the wire (made of the .proto files), ``service`` the server and command."""

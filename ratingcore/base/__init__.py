@@ -1,1 +1,1 @@
-"""Allocation, compiler intrinsics and pools of distinct byte strings. Imports nothing of the core."""
+"""Allocation, compiler intrinsics and pools of distinct byte strings."""

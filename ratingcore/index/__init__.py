@@ -1,1 +1,1 @@
-"""The prefix trie of a deck: its tables, how they are searched, and how changes make the next ones."""
+"""The prefix trie of a deck: its tables, the search, and building the next one."""

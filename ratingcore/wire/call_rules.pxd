@@ -1,7 +1,7 @@
 """The rules for a call's fields (types.proto), as far as one call can be held to them by itself.
 
 Whoever rates or records calls inside the core asks here; what breaks a rule goes to the service,
-whose check_call (service/calls.py) words it. The two say the same of every call, which a test
+whose check_call (service/rating/calls.py) words it. The two say the same of every call, which a test
 holds them to: a call that the core refuses is never one that the service finds nothing wrong with.
 
 Everything here is inlined into the module that uses it.

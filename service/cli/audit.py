@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from service.cli.connection import Client, connected
-from service.cli.groups import ListByDefault
-from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.tables import exact, number, text, time
-from service.cli.tenants import given
-from service.cli.values import ID, TIME, write_time
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.groups import ListByDefault
+from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
+from tollwire.service.cli.tables import exact, number, text, time
+from tollwire.service.cli.tenants import given
+from tollwire.service.cli.values import ID, TIME, write_time
 from tollwire.v1.access_service_pb2 import ListAuditEntriesRequest
 
 COLUMNS = (

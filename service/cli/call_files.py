@@ -15,9 +15,9 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import Parse, ParseDict, ParseError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.cli.csv_file import CsvFile
-from service.cli.lines import BadLine, Lines
-from service.cli.values import DIRECTION, DISPOSITION, read_enum, read_integer, read_time
+from tollwire.service.cli.csv_file import CsvFile
+from tollwire.service.cli.lines import BadLine, Lines
+from tollwire.service.cli.values import DIRECTION, DISPOSITION, read_enum, read_integer, read_time
 from tollwire.v1.types_pb2 import Call, Cdr
 
 CSV, JSON_LINES = "csv", "jsonl"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from service.cli.values import (
+from tollwire.service.cli.values import (
     DIRECTION,
     DISPOSITION,
     ID,

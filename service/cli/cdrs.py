@@ -7,17 +7,17 @@ from typing import Any, Literal, TextIO
 
 import click
 
-from service.cli.call_files import CDR_COLUMNS
-from service.cli.cdr_filters import list_filter_options, since_option, until_option
-from service.cli.connection import Client, connected
-from service.cli.csv_file import CsvWriter
-from service.cli.explanation import show_explained_cdr
-from service.cli.files import export
-from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import print_fields, print_json, print_json_lines
-from service.cli.tables import exact, grouped, number, text, time
-from service.cli.tenants import given
-from service.cli.values import (
+from tollwire.service.cli.call_files import CDR_COLUMNS
+from tollwire.service.cli.cdr_filters import list_filter_options, since_option, until_option
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.csv_file import CsvWriter
+from tollwire.service.cli.explanation import show_explained_cdr
+from tollwire.service.cli.files import export
+from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
+from tollwire.service.cli.output import print_fields, print_json, print_json_lines
+from tollwire.service.cli.tables import exact, grouped, number, text, time
+from tollwire.service.cli.tenants import given
+from tollwire.service.cli.values import (
     DIRECTION,
     DISPOSITION,
     ID,

@@ -13,14 +13,14 @@ from typing import Any
 
 import click
 
-from service.cli.cdr_filters import filter_options
-from service.cli.confirm import asks, confirm, yes_option
-from service.cli.connection import Client, connected
-from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import note, print_fields, print_json
-from service.cli.tables import exact, grouped, number, text, time
-from service.cli.tenants import given
-from service.cli.values import ID, TIME, write_time
+from tollwire.service.cli.cdr_filters import filter_options
+from tollwire.service.cli.confirm import asks, confirm, yes_option
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
+from tollwire.service.cli.output import note, print_fields, print_json
+from tollwire.service.cli.tables import exact, grouped, number, text, time
+from tollwire.service.cli.tenants import given
+from tollwire.service.cli.values import ID, TIME, write_time
 from tollwire.v1.cdr_service_pb2 import (
     ListReversalsRequest,
     ReverseCdrRequest,

@@ -11,10 +11,17 @@ from pathlib import Path
 import click
 import grpc
 
-from service.cli.connection import Client, connected
-from service.cli.failures import USAGE, Failure, one_line
-from service.cli.output import json_text, note
-from service.cli.values import DIRECTION, DISPOSITION, ID, RATING_STATUS, enum_name, write_time
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.failures import USAGE, Failure, one_line
+from tollwire.service.cli.output import json_text, note
+from tollwire.service.cli.values import (
+    DIRECTION,
+    DISPOSITION,
+    ID,
+    RATING_STATUS,
+    enum_name,
+    write_time,
+)
 from tollwire.v1.cdr_service_pb2 import WatchCdrsRequest, WatchCdrsResponse
 from tollwire.v1.types_pb2 import Cdr
 

@@ -15,11 +15,11 @@ import click
 import grpc
 from rich.progress import Progress, TaskID
 
-from service.cli.call_files import CSV, JSON_LINES, CallFile, format_of
-from service.cli.connection import Client, connected
-from service.cli.control_totals import Tally
-from service.cli.failed_records import UNREADABLE
-from service.cli.failures import (
+from tollwire.service.cli.call_files import CSV, JSON_LINES, CallFile, format_of
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.control_totals import Tally
+from tollwire.service.cli.failed_records import UNREADABLE
+from tollwire.service.cli.failures import (
     INTERRUPTED,
     REFUSED,
     USAGE,
@@ -27,11 +27,11 @@ from service.cli.failures import (
     failure_of,
     reason_of,
 )
-from service.cli.files import multiline_option
-from service.cli.interrupts import Interrupts
-from service.cli.lines import BadFile, BadLine
-from service.cli.occurrences import Occurrences
-from service.cli.output import (
+from tollwire.service.cli.files import multiline_option
+from tollwire.service.cli.interrupts import Interrupts
+from tollwire.service.cli.lines import BadFile, BadLine
+from tollwire.service.cli.occurrences import Occurrences
+from tollwire.service.cli.output import (
     byte_progress,
     json_document,
     note,
@@ -39,8 +39,8 @@ from service.cli.output import (
     print_fields,
     printable,
 )
-from service.cli.tables import grouped
-from service.cli.upload import (
+from tollwire.service.cli.tables import grouped
+from tollwire.service.cli.upload import (
     DEFAULT_CHUNK_CALLS,
     DEFAULT_RETRIES,
     DEFAULT_WINDOW,
@@ -48,8 +48,8 @@ from service.cli.upload import (
     Upload,
     chunked,
 )
-from service.cli.upload_state import UploadState
-from service.cli.values import ID
+from tollwire.service.cli.upload_state import UploadState
+from tollwire.service.cli.values import ID
 from tollwire.v1.cdr_service_pb2 import (
     FailedRecord,
     GetUploadResponse,

@@ -9,20 +9,20 @@ from typing import Any
 
 import click
 
-from service.cli.connection import Client, connected
-from service.cli.control_totals import is_time
-from service.cli.failed_records import (
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.control_totals import is_time
+from tollwire.service.cli.failed_records import (
     UNREADABLE,
     of_csv,
     write_csv,
     write_json_lines,
     write_unreadable_csv,
 )
-from service.cli.files import export
-from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import note, print_fields, print_json
-from service.cli.tables import exact, grouped, number, text, time
-from service.cli.values import ID, write_time
+from tollwire.service.cli.files import export
+from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
+from tollwire.service.cli.output import note, print_fields, print_json
+from tollwire.service.cli.tables import exact, grouped, number, text, time
+from tollwire.service.cli.values import ID, write_time
 from tollwire.v1.cdr_service_pb2 import (
     FailedRecord,
     GetUploadRequest,

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from service.cli.connection import Client, connected
-from service.cli.failures import Failure
-from service.cli.output import json_text, print_fields, print_table
-from service.cli.tenants import given
-from service.cli.values import ID, TIME
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.failures import Failure
+from tollwire.service.cli.output import json_text, print_fields, print_table
+from tollwire.service.cli.tenants import given
+from tollwire.service.cli.values import ID, TIME
 from tollwire.v1.cdr_service_pb2 import (
     CdrDifference,
     VerifyCdrsRequest,

@@ -16,10 +16,10 @@ import click
 import grpc
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from service.cli.credentials import take_token, token_options, with_token
-from service.cli.failures import INTERRUPTED, Failure, failure_of
-from service.cli.shared_options import SharedOption, before_the_command, take_from_before
-from service.cli.transport import PLAIN_TEXT, Transport, take_transport, transport_options
+from tollwire.service.cli.credentials import take_token, token_options, with_token
+from tollwire.service.cli.failures import INTERRUPTED, Failure, failure_of
+from tollwire.service.cli.shared_options import SharedOption, before_the_command, take_from_before
+from tollwire.service.cli.transport import PLAIN_TEXT, Transport, take_transport, transport_options
 from tollwire.v1.access_service_pb2_grpc import AccessServiceStub
 from tollwire.v1.cdr_service_pb2_grpc import CdrServiceStub
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import click
 import grpc
 
-from service.cli.shared_options import SharedOption
-from service.loopback import is_loopback_target
+from tollwire.service.cli.shared_options import SharedOption
+from tollwire.service.settings.loopback import is_loopback_target
 
 # More is no token, but some other file.
 _MAX_FILE_BYTES = 1000

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TextIO
 
-from service.cli.lines import MAX_LINE_BYTES, BadFile, Line, Lines
-from service.cli.output import note
+from tollwire.service.cli.lines import MAX_LINE_BYTES, BadFile, Line, Lines
+from tollwire.service.cli.output import note
 
 # The line that a record starts on, its bytes, and its fields or why it cannot be read.
 _Row = tuple[int, bytes, list[str] | str]

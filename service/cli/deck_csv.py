@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, TextIO
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
-from service.cli.csv_file import CsvFile, CsvWriter
-from service.cli.values import read_boolean, read_integer, read_time_or_date, write_time
+from tollwire.service.cli.csv_file import CsvFile, CsvWriter
+from tollwire.service.cli.values import read_boolean, read_integer, read_time_or_date, write_time
 from tollwire.v1.types_pb2 import Interval, Rate
 
 REQUIRED = ("prefix", "destination", "cost_per_minute", "billing_increment")

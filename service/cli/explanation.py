@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import click
 
-from service.cli.output import printable
-from service.cli.values import LEDGER_ENTRY_KIND, UNRATED_REASON, enum_name, write_time
+from tollwire.service.cli.output import printable
+from tollwire.service.cli.values import LEDGER_ENTRY_KIND, UNRATED_REASON, enum_name, write_time
 from tollwire.v1.cdr_service_pb2 import ExplainCdrResponse
 from tollwire.v1.rating_service_pb2 import ConsideredRate, Explanation
 

@@ -11,11 +11,11 @@ from typing import TextIO
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.cli.call_files import OPTIONAL, REQUIRED
-from service.cli.csv_file import CsvWriter, header_columns
-from service.cli.failures import Failure
-from service.cli.output import json_text
-from service.cli.values import DIRECTION, DISPOSITION, enum_name, write_time
+from tollwire.service.cli.call_files import OPTIONAL, REQUIRED
+from tollwire.service.cli.csv_file import CsvWriter, header_columns
+from tollwire.service.cli.failures import Failure
+from tollwire.service.cli.output import json_text
+from tollwire.service.cli.values import DIRECTION, DISPOSITION, enum_name, write_time
 from tollwire.v1.cdr_service_pb2 import FailedRecord
 from tollwire.v1.types_pb2 import Call
 

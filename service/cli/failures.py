@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from service.cli.shared_options import SharedOption
+from tollwire.service.cli.shared_options import SharedOption
 
 Detail = TypeVar("Detail", bound=Message)
 

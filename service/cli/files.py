@@ -14,8 +14,8 @@ from typing import TextIO, cast
 
 import click
 
-from service.cli.failures import USAGE, Failure
-from service.cli.output import note, printable
+from tollwire.service.cli.failures import USAGE, Failure
+from tollwire.service.cli.output import note, printable
 
 PROGRESS_SECONDS = 0.2
 # Bytes that are not UTF-8 are written back as they were read.

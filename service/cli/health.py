@@ -14,9 +14,9 @@ from grpc_health.v1.health_pb2 import (
     HealthListResponse,
 )
 
-from service.cli.connection import Client, connected
-from service.cli.failures import UNREACHABLE, Failure
-from service.cli.output import print_json, print_table
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.failures import UNREACHABLE, Failure
+from tollwire.service.cli.output import print_json, print_table
 
 _WHOLE = "(the server)"
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.listing import print_rows, table_options
-from service.cli.output import note
-from service.cli.settings import with_settings
-from service.cli.tables import exact, text
+from tollwire.service.cli.listing import print_rows, table_options
+from tollwire.service.cli.output import note
+from tollwire.service.cli.settings import with_settings
+from tollwire.service.cli.tables import exact, text
 
 if TYPE_CHECKING:
-    from service.config_sources import Loaded
+    from tollwire.service.settings.sources import Loaded
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -36,7 +36,7 @@ def config(loaded: Loaded, as_json: bool) -> None:
 
     Reads the same options, environment and file as "tollwire serve".
     """
-    from service.config import OPTIONS, as_text, without_secrets
+    from tollwire.service.settings.config import OPTIONS, as_text, without_secrets
 
     shown = {
         field: {
@@ -61,7 +61,7 @@ def doctor(loaded: Loaded, as_json: bool) -> None:
     1 if a server cannot run.
     """
     # Here, so that the client commands start without loading the server.
-    from service import upkeep
+    from tollwire.service.process import upkeep
 
     findings = upkeep.examine(loaded.settings)
     if as_json:
@@ -78,7 +78,7 @@ def doctor(loaded: Loaded, as_json: bool) -> None:
 
 def _note_unknown_variables() -> None:
     """A misspelt variable would be passed over in silence."""
-    from service.config import OPTIONS
+    from tollwire.service.settings.config import OPTIONS
 
     known = {option.variable for option in OPTIONS.values()}
     known |= _variables_of(click.get_current_context().find_root().command)

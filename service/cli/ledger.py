@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from service.cli.connection import Client, connected
-from service.cli.failures import Failure
-from service.cli.output import json_text, note, print_fields, print_json, print_table
-from service.cli.values import enum_name, write_time
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.failures import Failure
+from tollwire.service.cli.output import json_text, note, print_fields, print_json, print_table
+from tollwire.service.cli.values import enum_name, write_time
 from tollwire.v1.cdr_service_pb2 import (
     GetLedgerRootRequest,
     LedgerDifference,

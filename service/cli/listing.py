@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from service.cli.connection import Client
-from service.cli.output import note, print_json_lines
-from service.cli.tables import Column, Table, terminal_width
+from tollwire.service.cli.connection import Client
+from tollwire.service.cli.output import note, print_json_lines
+from tollwire.service.cli.tables import Column, Table, terminal_width
 
 DEFAULT_LIMIT = 50
 _LARGEST_PAGE = 1000

@@ -7,26 +7,26 @@ import sys
 
 import click
 
-from service.cli.audit import audit
-from service.cli.cdrs import cdrs
-from service.cli.cdrs_reversals import list_reversals, reverse_cdrs, reverse_upload
-from service.cli.cdrs_tail import tail_cdrs
-from service.cli.cdrs_upload import upload_cdrs
-from service.cli.cdrs_uploads import list_failures, list_uploads, upload_status
-from service.cli.cdrs_verify import verify_cdrs
-from service.cli.connection import CONNECTION_OPTIONS
-from service.cli.failures import INTERRUPTED
-from service.cli.health import health
-from service.cli.installation import config, doctor
-from service.cli.ledger import ledger
-from service.cli.program import Program, prepare_streams
-from service.cli.rates import rates
-from service.cli.rates_import import export_rates, import_rates
-from service.cli.rating import rate
-from service.cli.serve import backup, migrate, serve
-from service.cli.tenants import extensions, tenants
-from service.cli.tokens import tokens
-from service.cli.usage import usage
+from tollwire.service.cli.audit import audit
+from tollwire.service.cli.cdrs import cdrs
+from tollwire.service.cli.cdrs_reversals import list_reversals, reverse_cdrs, reverse_upload
+from tollwire.service.cli.cdrs_tail import tail_cdrs
+from tollwire.service.cli.cdrs_upload import upload_cdrs
+from tollwire.service.cli.cdrs_uploads import list_failures, list_uploads, upload_status
+from tollwire.service.cli.cdrs_verify import verify_cdrs
+from tollwire.service.cli.connection import CONNECTION_OPTIONS
+from tollwire.service.cli.failures import INTERRUPTED
+from tollwire.service.cli.health import health
+from tollwire.service.cli.installation import config, doctor
+from tollwire.service.cli.ledger import ledger
+from tollwire.service.cli.program import Program, prepare_streams
+from tollwire.service.cli.rates import rates
+from tollwire.service.cli.rates_import import export_rates, import_rates
+from tollwire.service.cli.rating import rate
+from tollwire.service.cli.serve import backup, migrate, serve
+from tollwire.service.cli.tenants import extensions, tenants
+from tollwire.service.cli.tokens import tokens
+from tollwire.service.cli.usage import usage
 
 EPILOG = (
     "Exit codes: 0 done; 1 the server refused the request or some records; 2 the command line or"

@@ -1,6 +1,6 @@
 """Manual pages of the command, one for each subcommand, written from its help.
 
-As a program, ``make man``: ``python -m service.cli.manual FOLDER``.
+As a program, ``make man``: ``python -m tollwire.service.cli.manual FOLDER``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from service.cli.main import main
+from tollwire.service.cli.main import main
 
 
 def pages() -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import hashlib
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.cli.control_totals import duration_seconds
+from tollwire.service.cli.control_totals import duration_seconds
 from tollwire.v1.types_pb2 import Call
 
 

@@ -25,8 +25,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from service.cli.tables import Column, Kind, Table, bold, terminal_width
-from service.cli.tables import printable as printable
+from tollwire.service.cli.tables import Column, Kind, Table, bold, terminal_width
+from tollwire.service.cli.tables import printable as printable
 
 
 def json_text(message: Message, indent: int | None = None) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
-from service.cli.failures import CLOSED_PIPE, INTERRUPTED, REFUSED, USAGE, Failure
-from service.cli.shared_options import SharedOption
+from tollwire.service.cli.failures import CLOSED_PIPE, INTERRUPTED, REFUSED, USAGE, Failure
+from tollwire.service.cli.shared_options import SharedOption
 
 # Errors of this kind come from writing.
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}

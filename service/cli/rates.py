@@ -9,13 +9,13 @@ from typing import Any, Literal
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.cli.confirm import confirm, yes_option
-from service.cli.connection import Client, connected
-from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import note, print_fields, print_json
-from service.cli.tables import exact, grouped, number, text, time
-from service.cli.tenants import changes, given, rate_revision_of
-from service.cli.values import ID, INT32, TimeParameter, write_time
+from tollwire.service.cli.confirm import confirm, yes_option
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
+from tollwire.service.cli.output import note, print_fields, print_json
+from tollwire.service.cli.tables import exact, grouped, number, text, time
+from tollwire.service.cli.tenants import changes, given, rate_revision_of
+from tollwire.service.cli.values import ID, INT32, TimeParameter, write_time
 from tollwire.v1.rating_service_pb2 import (
     CreateRateRequest,
     DeleteRateRequest,

@@ -23,16 +23,16 @@ import click
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.progress import Progress
 
-from service.cli import tables
-from service.cli.confirm import confirm, yes_option
-from service.cli.connection import Client, connected
-from service.cli.csv_file import CsvWriter
-from service.cli.deck_changes import KINDS, Change, deck_changes
-from service.cli.deck_csv import DeckFile, write_deck
-from service.cli.failures import REFUSED, USAGE, Failure
-from service.cli.files import export, multiline_option
-from service.cli.lines import BadFile
-from service.cli.output import (
+from tollwire.service.cli import tables
+from tollwire.service.cli.confirm import confirm, yes_option
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.csv_file import CsvWriter
+from tollwire.service.cli.deck_changes import KINDS, Change, deck_changes
+from tollwire.service.cli.deck_csv import DeckFile, write_deck
+from tollwire.service.cli.failures import REFUSED, USAGE, Failure
+from tollwire.service.cli.files import export, multiline_option
+from tollwire.service.cli.lines import BadFile
+from tollwire.service.cli.output import (
     byte_progress,
     json_document,
     note,
@@ -41,9 +41,9 @@ from service.cli.output import (
     print_json_lines,
     printable,
 )
-from service.cli.streaming import RequestQueue
-from service.cli.tables import Table, terminal_width
-from service.cli.values import ID, IMPORT_MODE, TIME, EnumParameter, write_time
+from tollwire.service.cli.streaming import RequestQueue
+from tollwire.service.cli.tables import Table, terminal_width
+from tollwire.service.cli.values import ID, IMPORT_MODE, TIME, EnumParameter, write_time
 from tollwire.v1.rating_service_pb2 import (
     ExportRatesRequest,
     ImportRatesRequest,

@@ -6,11 +6,11 @@ import click
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.cli.connection import Client, connected
-from service.cli.explanation import show_explanation
-from service.cli.failures import detail_of
-from service.cli.output import print_fields, print_json
-from service.cli.values import (
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.explanation import show_explanation
+from tollwire.service.cli.failures import detail_of
+from tollwire.service.cli.output import print_fields, print_json
+from tollwire.service.cli.values import (
     DIRECTION,
     DISPOSITION,
     ID,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.settings import with_settings
+from tollwire.service.cli.settings import with_settings
 
 if TYPE_CHECKING:
-    from service.config_sources import Loaded
+    from tollwire.service.settings.sources import Loaded
 
 
 @with_settings("serve")
@@ -25,7 +25,7 @@ def serve(loaded: Loaded) -> None:
     # Here, so that the client commands start without loading the server. What is loaded stays: to
     # search it for garbage meanwhile takes an eighth of the time.
     gc.disable()
-    from service import app
+    from tollwire.service.process import app
 
     gc.enable()
     sys.exit(app.serve(loaded.settings))
@@ -37,7 +37,7 @@ def migrate(loaded: Loaded) -> None:
 
     Stop all servers and make a backup first.
     """
-    from service import upkeep
+    from tollwire.service.process import upkeep
 
     sys.exit(upkeep.upgrade_database(loaded.settings.database, loaded.settings.session_database))
 
@@ -50,6 +50,6 @@ def backup(loaded: Loaded, file: Path) -> None:
     If FILE is a folder, the copy gets a name with the time in it. The copy contains everything that
     was committed before it began. Back up PostgreSQL with pg_dump or pg_basebackup.
     """
-    from service import upkeep
+    from tollwire.service.process import upkeep
 
     sys.exit(upkeep.back_up_database(loaded.settings, file))

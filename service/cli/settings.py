@@ -1,7 +1,7 @@
 """The options of commands that run beside a database and take the settings of a server.
 
-The options are made of the fields of service.config when the command is asked for, and not before:
-commands that are clients start without loading what validates them.
+The options are made of the fields of tollwire.service.settings.config when the command is asked
+for, and not before: commands that are clients start without loading what validates them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONFIG_OPTION = click.Option(
 
 
 class SettingsCommand(click.Command):
-    """A command whose callback gets ``loaded``, a service.config_sources.Loaded.
+    """A command whose callback gets ``loaded``, a tollwire.service.settings.sources.Loaded.
 
     With ``fields`` only these have options; the others come from environment and file all the same.
     """
@@ -39,8 +39,8 @@ class SettingsCommand(click.Command):
         return [*self._options, *super().get_params(ctx)]
 
     def invoke(self, ctx: click.Context) -> Any:
-        from service.config import OPTIONS, ConfigError
-        from service.config_sources import load
+        from tollwire.service.settings.config import OPTIONS, ConfigError
+        from tollwire.service.settings.sources import load
 
         file = ctx.params.pop("config")
         given = {field: ctx.params.pop(field) for field in OPTIONS if field in ctx.params}
@@ -60,7 +60,7 @@ def with_settings(
 
 
 def _options(fields: Sequence[str]) -> list[click.Parameter]:
-    from service.config import OPTIONS
+    from tollwire.service.settings.config import OPTIONS
 
     chosen = [OPTIONS[field] for field in fields] if fields else list(OPTIONS.values())
     made: list[click.Parameter] = []

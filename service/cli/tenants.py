@@ -9,12 +9,18 @@ import click
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from service.cli.confirm import confirm, yes_option
-from service.cli.connection import Client, connected
-from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import json_document, note, print_document, print_fields, print_json
-from service.cli.tables import exact, number, text, time
-from service.cli.values import ID, ROUNDING, EnumParameter, enum_name, write_time
+from tollwire.service.cli.confirm import confirm, yes_option
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
+from tollwire.service.cli.output import (
+    json_document,
+    note,
+    print_document,
+    print_fields,
+    print_json,
+)
+from tollwire.service.cli.tables import exact, number, text, time
+from tollwire.service.cli.values import ID, ROUNDING, EnumParameter, enum_name, write_time
 from tollwire.v1.tenant_service_pb2 import (
     CreateExtensionRequest,
     CreateTenantRequest,

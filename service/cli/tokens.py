@@ -9,18 +9,18 @@ import click
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.cli.confirm import confirm, yes_option
-from service.cli.connection import Client, connected
-from service.cli.groups import add_alias
-from service.cli.listing import Listing, limit_option, print_listing, table_options
-from service.cli.output import note, print_fields, print_json
-from service.cli.settings import with_settings
-from service.cli.tables import exact, number, text, time
-from service.cli.values import ID, TIME, EnumParameter, enum_name, write_time
+from tollwire.service.cli.confirm import confirm, yes_option
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.groups import add_alias
+from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
+from tollwire.service.cli.output import note, print_fields, print_json
+from tollwire.service.cli.settings import with_settings
+from tollwire.service.cli.tables import exact, number, text, time
+from tollwire.service.cli.values import ID, TIME, EnumParameter, enum_name, write_time
 from tollwire.v1 import access_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from service.config_sources import Loaded
+    from tollwire.service.settings.sources import Loaded
 
 ROLE: EnumDescriptor = pb.Role.DESCRIPTOR
 
@@ -125,7 +125,7 @@ def first_token(loaded: Loaded, name: str) -> None:
     has a valid token already.
     """
     # Here, so that the client commands start without loading the server.
-    from service import upkeep
+    from tollwire.service.process import upkeep
 
     sys.exit(upkeep.first_token(loaded.settings.database, name))
 

@@ -12,8 +12,8 @@ from typing import Any
 import click
 import grpc
 
-from service.cli.shared_options import SharedOption
-from service.pem_files import BadCertificate, PemFile, TlsFiles
+from tollwire.service.cli.shared_options import SharedOption
+from tollwire.service.settings.pem_files import BadCertificate, PemFile, TlsFiles
 
 _PATH = click.Path(path_type=Path)
 
@@ -112,7 +112,7 @@ def _credentials(files: TlsFiles) -> grpc.ChannelCredentials:
     if files == TlsFiles():
         return grpc.ssl_channel_credentials()
     # Not above: commands that speak plain text start without what reads certificates.
-    from service import certificates
+    from tollwire.service.settings import certificates
 
     try:
         material = certificates.load(files)

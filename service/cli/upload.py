@@ -17,9 +17,9 @@ from typing import TypeVar
 
 import grpc
 
-from service.cli.connection import Client
-from service.cli.failures import DEFECT, Failure, failure_of
-from service.cli.streaming import RequestQueue
+from tollwire.service.cli.connection import Client
+from tollwire.service.cli.failures import DEFECT, Failure, failure_of
+from tollwire.service.cli.streaming import RequestQueue
 from tollwire.v1.cdr_service_pb2 import (
     ControlTotals,
     FailedRecord,

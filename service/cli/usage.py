@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.cli.connection import Client, connected
-from service.cli.listing import print_rows, table_options
-from service.cli.output import note, print_json
-from service.cli.tables import Column, Kind, grouped
-from service.cli.values import (
+from tollwire.service.cli.connection import Client, connected
+from tollwire.service.cli.listing import print_rows, table_options
+from tollwire.service.cli.output import note, print_json
+from tollwire.service.cli.tables import Column, Kind, grouped
+from tollwire.service.cli.values import (
     ID,
     USAGE_DIMENSION,
     add_money,

@@ -4,7 +4,7 @@ A caller is who has sent a token ("authorization: Bearer tw_…"), or has shown 
 that stands for one; a token that is sent counts before the certificate. Where the server is open,
 whoever sends neither is LOCAL, who may do everything. Health is answered whoever asks.
 
-What a token stands for: service/credentials.py. What a role may call: permissions.py.
+What a token stands for: service/accounts/credentials.py. What a role may call: permissions.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import cast
 
 import grpc
 
-from service.credentials import Credentials, token_invalid
-from service.errors import Reason, Unauthenticated
-from service.request import LOCAL, NOBODY, Caller
-from service.rpc.entrance import Visit
-from service.rpc.permissions import PERMISSIONS, Needs, check
+from tollwire.service.accounts.credentials import Credentials, token_invalid
+from tollwire.service.domain.errors import Reason, Unauthenticated
+from tollwire.service.domain.request import LOCAL, NOBODY, Caller
+from tollwire.service.rpc.permissions import PERMISSIONS, Needs, check
+from tollwire.service.rpc.pipeline import Visit
 
 _HEADER = "authorization"
 _SCHEME = "bearer "

@@ -6,9 +6,9 @@ import time
 
 import grpc
 
-from service.audit import AuditLog
-from service.rpc.conversion import audit, fields, tokens
-from service.tokens import Tokens
+from tollwire.service.accounts.audit import AuditLog
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.rpc.conversion import audit, fields, tokens
 from tollwire.v1 import access_service_pb2 as pb
 from tollwire.v1 import access_service_pb2_grpc
 

@@ -2,7 +2,8 @@
 
 BatchRateCalls and StreamRateCalls make no message object, but for the few calls that the core
 leaves alone: those whose fields are not in order, or whose cost or tenant is not to be had. These
-go the way of a single call, through conversion and service.calls, which word what is wrong.
+go the way of a single call, through conversion and tollwire.service.rating.calls, which word what
+is wrong.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from ratingcore.wire.rate_calls import (
     rate_request,
 )
 from ratingcore.wire.tally import Tally
-from service.calls import Calls
-from service.errors import invalid_field
-from service.model import MAX_BATCH_CALLS
-from service.rpc.conversion import calls
-from service.rpc.interceptors import malformed_request
+from tollwire.service.domain.errors import invalid_field
+from tollwire.service.domain.model import MAX_BATCH_CALLS
+from tollwire.service.rating.calls import Calls
+from tollwire.service.rpc.conversion import calls
+from tollwire.service.rpc.interceptors import malformed_request
 from tollwire.v1 import types_pb2
 
 

@@ -1,8 +1,8 @@
 """RateCall: one call from the request's bytes to the response's bytes, without an object between.
 
 Nearly every request is a call that has a price, and the core answers it from its bytes. All others
-go through message objects and service.calls, which word what is wrong or show each step: so this
-module has no rules of its own.
+go through message objects and tollwire.service.rating.calls, which word what is wrong or show each
+step: so this module has no rules of its own.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from google.protobuf.message import DecodeError
 
 from ratingcore.wire.rate_calls import rate_lone_call
-from service import tallies
-from service.calls import Calls
-from service.errors import TollwireError
-from service.rpc.bulk_rating import least_revision
-from service.rpc.conversion import calls
-from service.rpc.interceptors import malformed_request
+from tollwire.service.domain.errors import TollwireError
+from tollwire.service.observability import tallies
+from tollwire.service.rating.calls import Calls
+from tollwire.service.rpc.bulk_rating import least_revision
+from tollwire.service.rpc.conversion import calls
+from tollwire.service.rpc.interceptors import malformed_request
 from tollwire.v1 import rating_service_pb2 as pb
 
 

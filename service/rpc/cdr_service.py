@@ -8,13 +8,17 @@ from functools import partial
 import grpc
 
 from ratingcore.wire.rate_calls import MalformedRequest
-from service.cdrs import Cdrs
-from service.explanations import Explanations
-from service.feed import Feed
-from service.ledger import Ledger
-from service.record_model import ChunkResult
-from service.reversals import Reversals
-from service.rpc.conversion import (
+from tollwire.service.domain.record_model import ChunkResult
+from tollwire.service.record.cdrs import Cdrs
+from tollwire.service.record.chunk_limiter import Turns
+from tollwire.service.record.explanations import Explanations
+from tollwire.service.record.feed import Feed
+from tollwire.service.record.ledger import Ledger
+from tollwire.service.record.reversals import Reversals
+from tollwire.service.record.uploads import NewUpload, Uploads
+from tollwire.service.record.verification import Verification
+from tollwire.service.reports.usage import Usage
+from tollwire.service.rpc.conversion import (
     calls,
     cdrs,
     explanations,
@@ -24,11 +28,7 @@ from service.rpc.conversion import (
     uploads,
     verification,
 )
-from service.rpc.interceptors import malformed_request, on_bytes
-from service.turns import Turns
-from service.uploads import NewUpload, Uploads
-from service.usage import Usage
-from service.verification import Verification
+from tollwire.service.rpc.interceptors import malformed_request, on_bytes
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc, types_pb2
 

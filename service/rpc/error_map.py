@@ -1,9 +1,9 @@
 """The one table through which every error leaves: exception -> status, retry hint, log level.
 
-A failure that has a name (service/errors.py) reaches the client with its reason and its words. Any
-other exception is a defect of the server: the client gets INTERNAL with a fixed text, the log one
-traceback. Every error carries google.rpc.Status with ErrorInfo, and BadRequest where fields are
-wrong, as the contract says.
+A failure that has a name (service/domain/errors.py) reaches the client with its reason and its
+words. Any other exception is a defect of the server: the client gets INTERNAL with a fixed text,
+the log one traceback. Every error carries google.rpc.Status with ErrorInfo, and BadRequest where
+fields are wrong, as the contract says.
 
 Log lines hold no message: messages may quote a caller's number, and numbers are personal data.
 """
@@ -20,9 +20,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from service import errors
-from service.errors import FieldViolation, Reason, TollwireError
-from service.rpc.conversion.calls import short_explanation
+from tollwire.service.domain import errors
+from tollwire.service.domain.errors import FieldViolation, Reason, TollwireError
+from tollwire.service.rpc.conversion.calls import short_explanation
 
 DOMAIN = "tollwire"
 DEFECT_MESSAGE = "the server has a defect; its log has the details"

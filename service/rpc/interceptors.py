@@ -25,14 +25,14 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from service import request_ids
-from service.errors import InvalidInput, Reason, shutting_down, unwanted
-from service.rpc import error_map
-from service.rpc.entrance import Entrance, Visit, expect
-from service.rpc.permissions import permission
-from service.rpc.pools import kind_of
-from service.rpc.rooms import Capacity
-from service.rpc.streams import Requests, Send, Stream, StreamOver, Streams
+from tollwire.service.domain.errors import InvalidInput, Reason, shutting_down, unwanted
+from tollwire.service.observability import request_ids
+from tollwire.service.rpc import error_map
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.permissions import permission
+from tollwire.service.rpc.pipeline import Entrance, Visit, expect
+from tollwire.service.rpc.pools import kind_of
+from tollwire.service.rpc.streams import Requests, Send, Stream, StreamOver, Streams
 
 # Trailing metadata: the revision of a tenant's rates after a change. Clients send it back as
 # min_rate_revision.

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from service.errors import Forbidden, Reason
-from service.request import Caller, Role
+from tollwire.service.domain.errors import Forbidden, Reason
+from tollwire.service.domain.request import Caller, Role
 
 
 class Needs(Enum):

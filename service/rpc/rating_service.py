@@ -8,15 +8,15 @@ from functools import partial
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from service import tallies
-from service.calls import Calls
-from service.rates import Rates
-from service.rpc.bulk_rating import BulkRating
-from service.rpc.call_rating import CallRating
-from service.rpc.conversion import fields, rates
-from service.rpc.conversion.imports import IncomingRequests
-from service.rpc.interceptors import malformed_request, on_bytes
-from service.rpc.streams import Requests
+from tollwire.service.observability import tallies
+from tollwire.service.rating.calls import Calls
+from tollwire.service.rating.rates import Rates
+from tollwire.service.rpc.bulk_rating import BulkRating
+from tollwire.service.rpc.call_rating import CallRating
+from tollwire.service.rpc.conversion import fields, rates
+from tollwire.service.rpc.conversion.imports import IncomingRequests
+from tollwire.service.rpc.interceptors import malformed_request, on_bytes
+from tollwire.service.rpc.streams import Requests
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
 

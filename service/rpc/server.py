@@ -14,33 +14,33 @@ from dataclasses import dataclass
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from service.audit import AuditLog
-from service.calls import Calls
-from service.cdrs import Cdrs
-from service.config import DEFAULT_DATABASE_WAIT_SECONDS, Listen
-from service.explanations import Explanations
-from service.feed import Feed
-from service.ledger import Ledger
-from service.rates import Rates
-from service.reversals import Reversals
-from service.rpc import health
-from service.rpc.access_service import AccessServicer
-from service.rpc.cdr_service import CdrServicer
-from service.rpc.entrance import Entrance
-from service.rpc.interceptors import add_service
-from service.rpc.pools import Authorizations, Kind
-from service.rpc.ports import CannotListen
-from service.rpc.rating_service import RatingServicer
-from service.rpc.rooms import Capacity
-from service.rpc.streams import Streams
-from service.rpc.symbols import Symbols
-from service.rpc.tenant_service import TenantServicer
-from service.tenants import Tenants
-from service.tokens import Tokens
-from service.turns import Turns
-from service.uploads import Uploads
-from service.usage import Usage
-from service.verification import Verification
+from tollwire.service.accounts.audit import AuditLog
+from tollwire.service.accounts.tenants import Tenants
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.domain.errors import CannotListen
+from tollwire.service.rating.calls import Calls
+from tollwire.service.rating.rates import Rates
+from tollwire.service.record.cdrs import Cdrs
+from tollwire.service.record.chunk_limiter import Turns
+from tollwire.service.record.explanations import Explanations
+from tollwire.service.record.feed import Feed
+from tollwire.service.record.ledger import Ledger
+from tollwire.service.record.reversals import Reversals
+from tollwire.service.record.uploads import Uploads
+from tollwire.service.record.verification import Verification
+from tollwire.service.reports.usage import Usage
+from tollwire.service.rpc import health
+from tollwire.service.rpc.access_service import AccessServicer
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.cdr_service import CdrServicer
+from tollwire.service.rpc.interceptors import add_service
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pools import Authorizations, Kind
+from tollwire.service.rpc.rating_service import RatingServicer
+from tollwire.service.rpc.reflection import Symbols
+from tollwire.service.rpc.streams import Streams
+from tollwire.service.rpc.tenant_service import TenantServicer
+from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS, Listen
 from tollwire.v1 import (
     access_service_pb2,
     cdr_service_pb2,

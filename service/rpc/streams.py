@@ -18,9 +18,9 @@ from typing import Generic, TypeVar
 
 import grpc
 
-from service.errors import Exhausted, Reason, Unavailable, shutting_down
-from service.rpc import error_map
-from service.rpc.rooms import RequestBytes
+from tollwire.service.domain.errors import Exhausted, Reason, Unavailable, shutting_down
+from tollwire.service.rpc import error_map
+from tollwire.service.rpc.capacity import RequestBytes
 
 T = TypeVar("T")
 

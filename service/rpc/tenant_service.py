@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from service.rpc.conversion import fields, tenants
-from service.tenants import Tenants
+from tollwire.service.accounts.tenants import Tenants
+from tollwire.service.rpc.conversion import fields, tenants
 from tollwire.v1 import tenant_service_pb2 as pb
 from tollwire.v1 import tenant_service_pb2_grpc, types_pb2
 

@@ -5,7 +5,7 @@ So a thread looks at the files, and what grpc gets is ready. Connections that ex
 what they began with.
 
 TLS 1.2 is the least that grpc's core takes, without an option for less; tests/rpc/test_tls.py shows
-it. What is in a file and whether it is fit is service/certificates.py's business.
+it. What is in a file and whether it is fit is service/settings/certificates.py's business.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 
-from service.certificates import Material, check, shown, valid_until
-from service.pem_files import BadCertificate, TlsFiles
+from tollwire.service.settings.certificates import Material, check, shown, valid_until
+from tollwire.service.settings.pem_files import BadCertificate, TlsFiles
 
 # Read as often as this; they are small, and times of files say less than what is in them.
 LOOK_SECONDS = 1.0

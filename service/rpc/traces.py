@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from service.rpc.entrance import Visit
+from tollwire.service.rpc.pipeline import Visit
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

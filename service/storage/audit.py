@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from service.record_model import AuditEntry, AuditFilter
-from service.storage.access_tables import AuditEntryRow
-from service.storage.cdrs import in_period
-from service.storage.owners import of_tenants
+from tollwire.service.domain.record_model import AuditEntry, AuditFilter
+from tollwire.service.storage.cdrs import in_period
+from tollwire.service.storage.owners import of_tenants
+from tollwire.service.storage.schema.access_tables import AuditEntryRow
 
 _TABLE = AuditEntryRow.__table__
 

@@ -15,7 +15,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from service.storage.refusals import parsed as parsed_url
+from tollwire.service.storage.refusals import parsed as parsed_url
 
 _URI = "file:"
 

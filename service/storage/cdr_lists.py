@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, literal_column, or_, select, tuple_
 
-from service.model import (
+from tollwire.service.domain.model import (
     Call,
     Cdr,
     CdrFilter,
@@ -26,14 +26,19 @@ from service.model import (
     Tenant,
     UnratedReason,
 )
-from service.record_model import ReversalFilter
-from service.storage.cdrs import IS_REVERSED, IS_UNRATED, Key, among, in_period
-from service.storage.owners import Within, newest_of, of_tenants
-from service.storage.rates import rate_from_row
-from service.storage.record_tables import CdrReversalRow, CdrRow, UploadChunkRow
-from service.storage.search import contains, matches
-from service.storage.tables import ExtensionRow, RateVersionRow, TenantRow, TenantVersionRow
-from service.storage.tenants import tenant_from_row
+from tollwire.service.domain.record_model import ReversalFilter
+from tollwire.service.storage.cdrs import IS_REVERSED, IS_UNRATED, Key, among, in_period
+from tollwire.service.storage.owners import Within, newest_of, of_tenants
+from tollwire.service.storage.rates import rate_from_row
+from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow, UploadChunkRow
+from tollwire.service.storage.schema.tenant_tables import (
+    ExtensionRow,
+    RateVersionRow,
+    TenantRow,
+    TenantVersionRow,
+)
+from tollwire.service.storage.search import contains, matches
+from tollwire.service.storage.tenants import tenant_from_row
 
 _E8 = 10**8
 

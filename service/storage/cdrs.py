@@ -30,10 +30,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from service.model import CdrFilter, RatingStatus
-from service.storage import ids
-from service.storage.record_tables import CdrReversalRow, CdrRow
-from service.storage.tables import ExtensionRow, TenantRow
+from tollwire.service.domain.model import CdrFilter, RatingStatus
+from tollwire.service.storage import ids
+from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
+from tollwire.service.storage.schema.tenant_tables import ExtensionRow, TenantRow
 
 _MAX_INT64 = 2**63 - 1
 Key = tuple[int, str]  # tenant_id, call_id

@@ -1,8 +1,8 @@
 """A whole deck's changes at once: rates retired and added by the ten thousand.
 
 Writes what it is told. What a deck changes is found in memory, by whoever holds the tenant's deck
-(service.deck_import); so nothing is staged, and rows go where they stay in the order of the index
-that is the most work to keep.
+(tollwire.service.rating.deck_import); so nothing is staged, and rows go where they stay in the
+order of the index that is the most work to keep.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from service.storage import ids
-from service.storage.engine import Database
-from service.storage.rates import from_pair, intervals_to_text, note_change, to_pair
+from tollwire.service.storage import ids
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.rates import from_pair, intervals_to_text, note_change, to_pair
 
 # A rate as DeckBuilder.put takes it: version_id, rate_id, prefix, destination, cost_per_minute_e8,
 # billing_increment, connect_fee_e8, minimum_seconds, intervals, effective_from_ns,

@@ -24,10 +24,10 @@ from typing import Any
 from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service.model import Tenant
-from service.storage.changes import Clock
-from service.storage.rates import from_ns, intervals_from_text, to_ns
-from service.storage.tables import (
+from tollwire.service.domain.model import Tenant
+from tollwire.service.storage.changes import Clock
+from tollwire.service.storage.rates import from_ns, intervals_from_text, to_ns
+from tollwire.service.storage.schema.tenant_tables import (
     OPEN_FROM_S,
     OPEN_TO_S,
     DeckClockRow,
@@ -36,7 +36,7 @@ from service.storage.tables import (
     RateVersionRow,
     TenantRow,
 )
-from service.storage.tenants import tenant_from_row
+from tollwire.service.storage.tenants import tenant_from_row
 
 _PART_ROWS = 10_000
 _PART_CHANGES = 10

@@ -3,7 +3,7 @@
 A unit of work is ``with database.read() as connection:`` or ``with database.write() as
 connection:``. A write commits at the end of the block and rolls back on any exception. Nothing
 outside keeps a connection. No unit waits for the database without end: what kind of work it is says
-how long, and none goes on for a client that has gone (service.storage.limits).
+how long, and none goes on for a client that has gone (tollwire.service.storage.limits).
 
 SQLite has one writer at a time. Within a process a lock hands the writers their turn, which is
 fair where SQLite's own busy handler polls. PostgreSQL: READ COMMITTED; every invariant that spans
@@ -21,8 +21,10 @@ from typing import Any
 from sqlalchemy import Connection as Connection
 from sqlalchemy.pool import QueuePool
 
-from service.storage.failures import Outcome, named_failures, unavailable
-from service.storage.limits import (
+from tollwire.service.storage.dialects.postgresql import keeps_sessions, postgresql_engine
+from tollwire.service.storage.dialects.sqlite import sqlite_engine
+from tollwire.service.storage.failures import Outcome, named_failures, unavailable
+from tollwire.service.storage.limits import (
     DEFAULT_WAIT_SECONDS,
     Work,
     acquired,
@@ -32,8 +34,7 @@ from service.storage.limits import (
     regardless,
     stop_if_over,
 )
-from service.storage.postgresql import keeps_sessions, postgresql_engine
-from service.storage.refusals import (
+from tollwire.service.storage.refusals import (
     SESSION_OPTION,
     DatabaseRefused,
     explained,
@@ -41,7 +42,6 @@ from service.storage.refusals import (
     refusals_named,
     where,
 )
-from service.storage.sqlite import sqlite_engine
 
 
 class Database:

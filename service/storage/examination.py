@@ -9,9 +9,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from service.storage import migrate, tokens
-from service.storage.engine import Database
-from service.storage.refusals import parsed as parsed_url
+from tollwire.service.storage import tokens
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.refusals import parsed as parsed_url
+from tollwire.service.storage.schema import migrate
 
 # A connection for each of these threads and some more: see Database.
 CONNECTIONS_A_WORKER = 32

@@ -15,8 +15,8 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from service.errors import FailedPrecondition, Reason, TollwireError, Unavailable
-from service.storage.limits import over
+from tollwire.service.domain.errors import FailedPrecondition, Reason, TollwireError, Unavailable
+from tollwire.service.storage.limits import over
 
 # Of a change whose commit was asked for and not answered.
 UNKNOWN_OUTCOME = "whether it was changed is not known, look before you try again"

@@ -7,17 +7,17 @@ are taken late.
 Rows that come in bulk take theirs with ``take_rows``, which makes nobody wait for a commit: the
 rows of a transaction have consecutive ids, above all that were taken before, by any worker. So ids
 rise in the order in which transactions take them, and not quite in that of their commits: for a
-reader that must not miss a row there is the ledger (service.feed). What a transaction that was
-rolled back had taken stays a gap.
+reader that must not miss a row there is the ledger (tollwire.service.record.feed). What a
+transaction that was rolled back had taken stays a gap.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, case, func, select, update
 
-from service.storage.record_tables import ROW_IDS
-from service.storage.schema import METADATA
-from service.storage.tables import IdCounter
+from tollwire.service.storage.schema.all_tables import METADATA
+from tollwire.service.storage.schema.record_tables import ROW_IDS
+from tollwire.service.storage.schema.tenant_tables import IdCounter
 
 # Ids that callers choose from here on do not move the counter: after a single create with the
 # greatest id there would be none left to give.

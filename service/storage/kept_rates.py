@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from service.storage.cdrs import among
-from service.storage.rates import from_ns, intervals_from_text, to_ns
-from service.storage.tables import DeckRow, RateVersionRow, TenantVersionRow
+from tollwire.service.storage.cdrs import among
+from tollwire.service.storage.rates import from_ns, intervals_from_text, to_ns
+from tollwire.service.storage.schema.tenant_tables import DeckRow, RateVersionRow, TenantVersionRow
 
 _VERSION = (
     RateVersionRow.version_id,

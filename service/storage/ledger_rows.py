@@ -1,5 +1,5 @@
 """The rows that the ledger's entries are about, read by their ids in bounded parts. (CDRs:
-service.storage.stored_rows.)
+tollwire.service.storage.stored_rows.)
 
 Everything is read as it is stored, whatever somebody may have put there; what it ought to be is not
 decided here.
@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from service.storage.pricings import Pricing
-from service.storage.reversals import ROW_FIELDS as REVERSAL_FIELDS
-from service.storage.stored_rows import any_texts
+from tollwire.service.storage.pricings import Pricing
+from tollwire.service.storage.reversals import ROW_FIELDS as REVERSAL_FIELDS
+from tollwire.service.storage.stored_rows import any_texts
 
 # A pricing with what stands in its CDR, and with what it is followed by: what stood in the CDR
 # before the next pricing of it.

@@ -4,7 +4,7 @@ Everything that waits for the database waits within a limit, so that one that ha
 which a client sees and retries, and not a thread that is lost. A server that answers enforces the
 limits itself, which ends the statement as well; where none answers (a peer that vanished, a proxy
 that takes everything and forwards nothing) the waiting thread gives up a little later and drops
-the connection (service.storage.postgresql).
+the connection (tollwire.service.storage.dialects.postgresql).
 
 The limits of a piece of work hold for the thread that does it, so nothing on the way needs to hand
 them on. Nobody's work outlives its client either: what is done for a request whose deadline has
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from service.config import DEFAULT_DATABASE_WAIT_SECONDS
-from service.errors import Reason, TollwireError, TooLate, unwanted
-from service.request import present
+from tollwire.service.domain.errors import Reason, TollwireError, TooLate, unwanted
+from tollwire.service.domain.request import present
+from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS
 
 DEFAULT_WAIT_SECONDS = DEFAULT_DATABASE_WAIT_SECONDS
 # libpq's least.

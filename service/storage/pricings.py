@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
-from service.storage import ids
-from service.storage.record_tables import CdrPricingRow
+from tollwire.service.storage import ids
+from tollwire.service.storage.schema.record_tables import CdrPricingRow
 
 
 class Pricing(NamedTuple):

@@ -13,10 +13,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, tuple_, update
 
-from service.model import Interval, Rate
-from service.storage.owners import Within, of_tenants
-from service.storage.search import contains
-from service.storage.tables import OPEN_FROM_S, OPEN_TO_S, RateChangeRow, RateVersionRow
+from tollwire.service.domain.model import Interval, Rate
+from tollwire.service.storage.owners import Within, of_tenants
+from tollwire.service.storage.schema.tenant_tables import (
+    OPEN_FROM_S,
+    OPEN_TO_S,
+    RateChangeRow,
+    RateVersionRow,
+)
+from tollwire.service.storage.search import contains
 
 # Where a rate stands in every list: tenant_id, prefix, effective_from_s, effective_from_nanos.
 Position = Sequence[int | str]

@@ -1,9 +1,9 @@
 """Why a database cannot be used as it is given, as far as waiting does not help.
 
-A database that is away may come back: that is Unavailable (service.storage.failures). A wrong
-password, a database or role that does not exist, a missing right or a wrong URL stays so until
-somebody acts: DatabaseRefused, with a sentence that says what is wrong and what to do. No text
-holds a password.
+A database that is away may come back: that is Unavailable (tollwire.service.storage.failures). A
+wrong password, a database or role that does not exist, a missing right or a wrong URL stays so
+until somebody acts: DatabaseRefused, with a sentence that says what is wrong and what to do. No
+text holds a password.
 
 PostgreSQL reports a refused connection as text alone, so the cause is found by its words. What is
 not recognised counts as "away", and the server's own words are logged while it is waited for.

@@ -31,12 +31,17 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
-from service.model import ReversalRequest
-from service.storage import ids
-from service.storage.cdrs import IS_UNRATED, among
-from service.storage.owners import Within, of_tenants
-from service.storage.record_tables import CdrReversalRow, CdrRow, UploadChunkRow, UploadRow
-from service.storage.tables import TenantRow
+from tollwire.service.domain.model import ReversalRequest
+from tollwire.service.storage import ids
+from tollwire.service.storage.cdrs import IS_UNRATED, among
+from tollwire.service.storage.owners import Within, of_tenants
+from tollwire.service.storage.schema.record_tables import (
+    CdrReversalRow,
+    CdrRow,
+    UploadChunkRow,
+    UploadRow,
+)
+from tollwire.service.storage.schema.tenant_tables import TenantRow
 
 _TABLE = "cdr_reversals"
 _E8 = 10**8

@@ -21,9 +21,9 @@ from psycopg.pq import ExecStatus
 from psycopg.waiting import Ready, Wait
 from sqlalchemy import Connection, func, select
 
-from service.record_model import VerificationFilter
-from service.storage.cdrs import ROW_FIELDS, in_period
-from service.storage.record_tables import CdrRow, UploadChunkRow
+from tollwire.service.domain.record_model import VerificationFilter
+from tollwire.service.storage.cdrs import ROW_FIELDS, in_period
+from tollwire.service.storage.schema.record_tables import CdrRow, UploadChunkRow
 
 T_co = TypeVar("T_co", covariant=True)
 

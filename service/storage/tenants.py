@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Delete, delete, exists, insert, select, updat
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from service.model import Extension, Rounding, Tenant
-from service.storage.owners import Within, of_tenants
-from service.storage.record_tables import CdrRow
-from service.storage.tables import ExtensionRow, TenantRow, TenantVersionRow
+from tollwire.service.domain.model import Extension, Rounding, Tenant
+from tollwire.service.storage.owners import Within, of_tenants
+from tollwire.service.storage.schema.record_tables import CdrRow
+from tollwire.service.storage.schema.tenant_tables import ExtensionRow, TenantRow, TenantVersionRow
 
 
 def tenant_from_row(row: Any) -> Tenant:

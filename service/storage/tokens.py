@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from service.model import Token
-from service.request import Role, Scope
-from service.storage.access_tables import TokenClockRow, TokenRow
-from service.storage.changes import Clock
+from tollwire.service.domain.model import Token
+from tollwire.service.domain.request import Role, Scope
+from tollwire.service.storage.changes import Clock
+from tollwire.service.storage.schema.access_tables import TokenClockRow, TokenRow
 
 # Revocation must count within a second everywhere, also where the database's word of it is lost.
 CLOCK = Clock("token_clock", "tollwire_tokens", {"sqlite": 0.1, "postgresql": 0.1})

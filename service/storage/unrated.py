@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, select
 
-from service.storage.cdrs import IS_REVERSED, IS_UNRATED
-from service.storage.record_tables import CdrRow
+from tollwire.service.storage.cdrs import IS_REVERSED, IS_UNRATED
+from tollwire.service.storage.schema.record_tables import CdrRow
 
 
 def summary(connection: Connection, most: int) -> list[tuple[int, int, int]]:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import psycopg
 from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_
 
-from service.record_model import FailedRecord, UploadFailure
-from service.storage.record_tables import UploadFailureRow
+from tollwire.service.domain.record_model import FailedRecord, UploadFailure
+from tollwire.service.storage.schema.record_tables import UploadFailureRow
 
 _FIELDS = (
     "upload_id",

@@ -21,11 +21,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from service.record_model import ControlTotals, Upload
-from service.request import EVERY_TENANT, Scope
-from service.storage.cdrs import among
-from service.storage.owners import Within
-from service.storage.record_tables import (
+from tollwire.service.domain.record_model import ControlTotals, Upload
+from tollwire.service.domain.request import EVERY_TENANT, Scope
+from tollwire.service.storage.cdrs import among
+from tollwire.service.storage.owners import Within
+from tollwire.service.storage.schema.record_tables import (
     SHORT_SCOPE,
     CdrReversalRow,
     UploadChunkRow,

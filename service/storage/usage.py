@@ -22,17 +22,17 @@ from sqlalchemy import (
     select,
 )
 
-from service.model import (
+from tollwire.service.domain.model import (
     MIN_COST_DECIMALS,
     Disposition,
     RatingStatus,
     UsageDimension,
     UsageTotals,
 )
-from service.storage.cdrs import in_period
-from service.storage.owners import Within, listed, of_tenants
-from service.storage.record_tables import CdrReversalRow, CdrRow
-from service.storage.tables import RateVersionRow, TenantRow
+from tollwire.service.storage.cdrs import in_period
+from tollwire.service.storage.owners import Within, listed, of_tenants
+from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
+from tollwire.service.storage.schema.tenant_tables import RateVersionRow, TenantRow
 
 _NS = 10**9
 DAY_SECONDS = 86_400

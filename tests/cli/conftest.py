@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli import upload as upload_module
-from service.cli.main import main
 from tests.cli.fake import FakeServer
+from tollwire.service.cli import upload as upload_module
+from tollwire.service.cli.main import main
 
 Tollwire = Callable[..., Result]
 

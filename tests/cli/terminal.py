@@ -40,7 +40,7 @@ def on_terminal(arguments: list[str], width: int, **settings: str) -> Seen:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     env = {k: v for k, v in environment().items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli.main", *arguments],
+        [sys.executable, "-m", "tollwire.service.cli.main", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=subprocess.PIPE,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.cli.call_files import CSV, JSON_LINES, CallFile
-from service.cli.deck_csv import DeckFile
-from service.cli.lines import BadLine
+from tollwire.service.cli.call_files import CSV, JSON_LINES, CallFile
+from tollwire.service.cli.deck_csv import DeckFile
+from tollwire.service.cli.lines import BadLine
 from tollwire.v1.types_pb2 import Call, Rate
 
 LINES = 5_000

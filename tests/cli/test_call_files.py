@@ -8,7 +8,7 @@ import json
 import pytest
 from google.protobuf.json_format import MessageToJson, ParseDict
 
-from service.cli.call_files import (
+from tollwire.service.cli.call_files import (
     CDR_COLUMNS,
     CSV,
     JSON_LINES,
@@ -18,8 +18,8 @@ from service.cli.call_files import (
     Record,
     format_of,
 )
-from service.cli.cdrs import EXPORT_COLUMNS
-from service.cli.lines import MAX_LINE_BYTES, BadFile, BadLine
+from tollwire.service.cli.cdrs import EXPORT_COLUMNS
+from tollwire.service.cli.lines import MAX_LINE_BYTES, BadFile, BadLine
 from tollwire.v1.types_pb2 import Call, Cdr
 
 CALL = Call(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from service.cli import manual
-from service.cli.main import main
 from tests.cli.terminal import on_terminal
 from tests.integration.serving import REPOSITORY, serving
+from tollwire.service.cli import manual
+from tollwire.service.cli.main import main
 
 PATH = REPOSITORY / "docs" / "cli.md"
 SHOWN = re.compile(r"(<!-- shown: (\d+): (.*?) -->\n)(?:```\n.*?```\n)?", re.DOTALL)

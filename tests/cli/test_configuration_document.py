@@ -1,4 +1,5 @@
-"""docs/configuration.md has each setting, as the fields of service.config have it.
+"""docs/configuration.md has each setting, as the fields of tollwire.service.settings.config have
+it.
 
 As a program, ``make config-docs``, this writes that part of the document anew.
 """
@@ -8,8 +9,8 @@ from __future__ import annotations
 import re
 import tomllib
 
-from service.config import OPTIONS, Option, Settings
 from tests.integration.serving import REPOSITORY
+from tollwire.service.settings.config import OPTIONS, Option, Settings
 
 PATH = REPOSITORY / "docs" / "configuration.md"
 DOCUMENT = PATH.read_text("utf-8")

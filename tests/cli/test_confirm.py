@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.exceptions import Exit
 
-from service.cli import confirm as confirming
-from service.cli.confirm import asks, confirm
 from tests.cli.conftest import Tollwire
 from tests.cli.fake import FakeServer
+from tollwire.service.cli import confirm as confirming
+from tollwire.service.cli.confirm import asks, confirm
 
 
 class Terminal:

@@ -6,8 +6,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.cli.control_totals import Tally, duration_seconds
-from service.rpc.conversion import uploads
+from tollwire.service.cli.control_totals import Tally, duration_seconds
+from tollwire.service.rpc.conversion import uploads
 from tollwire.v1.cdr_service_pb2 import ControlTotals, UploadCdrsRequest
 from tollwire.v1.types_pb2 import Call
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from service.cli.deck_changes import CHEAPER, DEARER, GONE, NEW, OTHER, Change, deck_changes
+from tollwire.service.cli.deck_changes import (
+    CHEAPER,
+    DEARER,
+    GONE,
+    NEW,
+    OTHER,
+    Change,
+    deck_changes,
+)
 from tollwire.v1.types_pb2 import Interval, Rate
 
 NOW = (1_000_000, 5)

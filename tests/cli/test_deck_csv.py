@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cli.deck_csv import DeckFile, write_deck
-from service.cli.lines import BadFile
+from tollwire.service.cli.deck_csv import DeckFile, write_deck
+from tollwire.service.cli.lines import BadFile
 from tollwire.v1.types_pb2 import Interval, Rate
 
 HEADER = "prefix,destination,cost_per_minute,billing_increment"

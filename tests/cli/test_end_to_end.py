@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from service.cli.cdrs_reversals import read_ids, who_asks
-from service.cli.main import main
 from tests.integration.serving import REPOSITORY, ServerProcess, serving
+from tollwire.service.cli.cdrs_reversals import read_ids, who_asks
+from tollwire.service.cli.main import main
 
 Run = Callable[..., str]
 
@@ -603,7 +603,7 @@ def uploading(path: Path, address: str, state: Path) -> subprocess.Popen[str]:
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "proto")])
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "service.cli.main", "cdrs", "upload", str(path)),
+            *(sys.executable, "-m", "tollwire.service.cli.main", "cdrs", "upload", str(path)),
             *("--server", address, "--chunk", "20", "--window", "2", "--json"),
         ],
         env=os.environ | {"XDG_STATE_HOME": str(state), "PYTHONPATH": paths},

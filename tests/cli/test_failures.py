@@ -9,10 +9,10 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 
-from service.cli.failures import failure_of
-from service.cli.main import main
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
+from tollwire.service.cli.failures import failure_of
+from tollwire.service.cli.main import main
 
 RATE = ("rate", "4420", "--tenant", "1", "--seconds", "7")
 

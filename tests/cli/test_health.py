@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 from grpc_health.v1 import health_pb2_grpc
 
-from service.cli.main import main
-from service.rpc.health import HealthServicer
 from tests.cli.conftest import unused_address
+from tollwire.service.cli.main import main
+from tollwire.service.rpc.health import HealthServicer
 
 RATING = "tollwire.v1.RatingService"
 Health = Callable[..., Result]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli.main import main
-from service.config import OPTIONS, Settings, without_secrets
+from tollwire.service.cli.main import main
+from tollwire.service.settings.config import OPTIONS, Settings, without_secrets
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from service.cli.interrupts import Interrupts
+from tollwire.service.cli.interrupts import Interrupts
 
 
 class Unlucky:

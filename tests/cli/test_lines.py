@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from service.cli.lines import _BLOCK_BYTES, MAX_LINE_BYTES, BadFile, Line, Lines
+from tollwire.service.cli.lines import _BLOCK_BYTES, MAX_LINE_BYTES, BadFile, Line, Lines
 
 
 class Dripping(io.BytesIO):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli.main import main
 from tests.rpc.authority import Authority
 from tests.rpc.processes import Process
+from tollwire.service.cli.main import main
 
-COMMAND = ("-m", "service.cli.main")
+COMMAND = ("-m", "tollwire.service.cli.main")
 
 
 def free_port() -> int:

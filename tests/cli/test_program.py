@@ -16,9 +16,9 @@ from typing import IO, Any
 import pytest
 from click.testing import CliRunner
 
-from service.cli.main import main
 from tests.cli.terminal import on_terminal
 from tests.integration.serving import environment, serving
+from tollwire.service.cli.main import main
 
 DECK = "prefix,destination,cost_per_minute,billing_increment\n44,UK,0.02,6\n"
 CALLS = """\
@@ -45,7 +45,7 @@ def run(
     address: str, *arguments: str, stdout: int | IO[Any] = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service.cli.main", *arguments],
+        [sys.executable, "-m", "tollwire.service.cli.main", *arguments],
         env=environment() | {"TOLLWIRE_SERVER": address},
         stdin=subprocess.DEVNULL,
         stdout=stdout,
@@ -280,6 +280,6 @@ def test_completion() -> None:
         "COMP_CWORD": "2",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "service.cli.main"], env=env, capture_output=True, text=True
+        [sys.executable, "-m", "tollwire.service.cli.main"], env=env, capture_output=True, text=True
     )
     assert done.stdout.split() == ["plain,list"]

@@ -11,10 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from service.cli.main import main
-from service.cli.settings import with_settings
-from service.config import OPTIONS
-from service.config_sources import Loaded
+from tollwire.service.cli.main import main
+from tollwire.service.cli.settings import with_settings
+from tollwire.service.settings.config import OPTIONS
+from tollwire.service.settings.sources import Loaded
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +87,11 @@ def test_clients_start_without_what_a_server_needs() -> None:
     program = (
         "import sys\n"
         "from click.testing import CliRunner\n"
-        "from service.cli.main import main\n"
+        "from tollwire.service.cli.main import main\n"
         "for arguments in (['--help'], ['tenants', 'list', '--help']):\n"
         "    assert CliRunner().invoke(main, arguments).exit_code == 0\n"
-        "print(*sorted({'pydantic', 'sqlalchemy', 'service.config'} & set(sys.modules)))\n"
+        "heavy = {'pydantic', 'sqlalchemy', 'tollwire.service.settings.config'}\n"
+        "print(*sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True

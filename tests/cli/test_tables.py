@@ -22,12 +22,12 @@ from google.protobuf.json_format import Parse
 from google.protobuf.message import Message
 from rich.cells import cell_len
 
-from service.cli import audit, cdrs, cdrs_reversals, cdrs_uploads, rates, tenants, tokens
-from service.cli.listing import Listing, print_rows
-from service.cli.main import main
-from service.cli.tables import Column, Kind, Table, exact, grouped, number, text
 from tests.cli.terminal import Seen, on_terminal
 from tests.integration.serving import serving
+from tollwire.service.cli import audit, cdrs, cdrs_reversals, cdrs_uploads, rates, tenants, tokens
+from tollwire.service.cli.listing import Listing, print_rows
+from tollwire.service.cli.main import main
+from tollwire.service.cli.tables import Column, Kind, Table, exact, grouped, number, text
 from tollwire.v1 import access_service_pb2, cdr_service_pb2, types_pb2
 
 WIDTHS = (80, 120, 200)

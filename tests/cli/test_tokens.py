@@ -13,11 +13,11 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli.main import main
 from tests.cli.conftest import Tollwire
 from tests.cli.fake import FakeServer
 from tests.rpc.processes import Process
 from tests.rpc.running import DEADLINE_SECONDS, connected
+from tollwire.service.cli.main import main
 from tollwire.v1 import tenant_service_pb2 as tenant_pb
 from tollwire.v1 import tenant_service_pb2_grpc as tenant_grpc
 
@@ -96,7 +96,7 @@ def done(*arguments: str, token: str = "") -> str:
 def guarded(database_url: str) -> Iterator[str]:
     """The address of two workers that demand tokens."""
     options = ("--listen", "127.0.0.1:0", "--database", database_url, "--workers", "2")
-    command = ("-m", "service.cli.main", "serve", *options, "--access", "tokens")
+    command = ("-m", "tollwire.service.cli.main", "serve", *options, "--access", "tokens")
     with Process(*command) as server:
         line = LINE.match(server.output.next() or "")
         assert line is not None, server.errors.next()

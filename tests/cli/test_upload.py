@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from google.rpc import code_pb2
 
-from service.cli.connection import Client
-from service.cli.upload import MAX_CHUNK_BYTES, Chunk, Upload, chunked
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
+from tollwire.service.cli.connection import Client
+from tollwire.service.cli.upload import MAX_CHUNK_BYTES, Chunk, Upload, chunked
 from tollwire.v1.cdr_service_pb2 import ControlTotals, GetUploadResponse, UploadCdrsResponse
 from tollwire.v1.types_pb2 import Call
 

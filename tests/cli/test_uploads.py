@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.call_files import CSV, JSON_LINES, CallFile
 from tests.cli.conftest import Tollwire
 from tests.cli.fake import FakeServer
+from tollwire.service.cli.call_files import CSV, JSON_LINES, CallFile
 from tollwire.v1.cdr_service_pb2 import ControlTotals
 from tollwire.v1.types_pb2 import Call, UnreadableRecord
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cli import values
+from tollwire.service.cli import values
 
 
 @pytest.mark.parametrize(

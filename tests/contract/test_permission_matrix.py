@@ -16,13 +16,13 @@ import pytest
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection_pb2
 
-from service.app import built
-from service.config import Settings
-from service.request import Role
 from tests.contract.matrix import METHODS, SERVICES, Answer, Asker, Case, Things, cases
 from tests.integration.client import chunk, make_call, make_rate, timestamp
 from tests.integration.serving import ServerProcess
 from tests.rpc.test_permissions import FOR_ALL, FOR_EVERY_TENANT, may
+from tollwire.service.domain.request import Role
+from tollwire.service.process.app import built
+from tollwire.service.settings.config import Settings
 from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb

@@ -14,7 +14,7 @@ import pytest
 
 import ratingcore
 from ratingcore import Deck, DeckBuilder, Rating
-from service import model
+from tollwire.service.domain import model
 
 PACKAGE = Path(ratingcore.__file__).parent
 

@@ -14,7 +14,7 @@ _TOKEN = re.compile(r"tw_\d+_[\w-]{43}")
 
 def first_token(database_url: str) -> str:
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "proto")])
-    command = [sys.executable, "-m", "service.cli.main"]
+    command = [sys.executable, "-m", "tollwire.service.cli.main"]
     for arguments in (["migrate"], ["tokens", "first"]):
         done = subprocess.run(
             [*command, *arguments, "--database", database_url],

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli.main import main
 from tests.faults.postgres import Postgres
 from tests.faults.proxy import Proxy
 from tests.rpc.processes import Process
+from tollwire.service.cli.main import main
 
-COMMAND = ("-m", "service.cli.main")
+COMMAND = ("-m", "tollwire.service.cli.main")
 PASSWORD = "correct-horse"
 
 

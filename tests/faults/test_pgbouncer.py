@@ -14,15 +14,15 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from service.cli.main import main
-from service.storage.changes import ChangeWatch
-from service.storage.decks import CLOCK
-from service.storage.engine import Database
 from tests.faults.pgbouncer import PROGRAM, PgBouncer
 from tests.faults.postgres import Postgres
 from tests.faults.serving import Sender
 from tests.integration.client import Client, chunk, make_call, make_rate
 from tests.integration.serving import ServerProcess
+from tollwire.service.cli.main import main
+from tollwire.service.storage.changes import ChangeWatch
+from tollwire.service.storage.decks import CLOCK
+from tollwire.service.storage.engine import Database
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import types_pb2 as types
 

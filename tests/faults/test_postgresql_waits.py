@@ -13,12 +13,12 @@ from psycopg import _copy, connection, cursor, transaction
 from psycopg import _server_cursor as server_cursor
 from sqlalchemy import text
 
-from service.errors import Reason, Unavailable
-from service.storage.engine import Database
-from service.storage.failures import UNKNOWN_OUTCOME
-from service.storage.limits import Work
 from tests.faults.postgres import Postgres
 from tests.faults.proxy import Proxy
+from tollwire.service.domain.errors import Reason, Unavailable
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.failures import UNKNOWN_OUTCOME
+from tollwire.service.storage.limits import Work
 
 WAIT_SECONDS = 0.5
 # Longer than any limit, shorter than the test's own.

@@ -33,7 +33,7 @@ _CUT, _SYNCED, _REMOVED = 2, 3, 4
 _WRITER = """
 import os, random, sys
 from sqlalchemy import event, text
-from service.storage.engine import Database
+from tollwire.service.storage.engine import Database
 
 folder, transactions, level = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 acknowledged = os.open(folder + "/acknowledged", os.O_WRONLY | os.O_CREAT)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from service.errors import FailedPrecondition, Reason, TollwireError, Unavailable
-from service.storage.engine import Database
-from service.storage.limits import Work
+from tollwire.service.domain.errors import FailedPrecondition, Reason, TollwireError, Unavailable
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.limits import Work
 
 WAIT_SECONDS = 0.5
 

@@ -3,15 +3,15 @@ takes, against the protobuf library and the way of a single rate."""
 
 from __future__ import annotations
 
-from service.deck_import import Intake, Room
-from service.errors import InvalidInput
-from service.model import ImportMode, ImportPlan, Rate
-from service.rpc.conversion.fields import Wrong, time_ns
-from service.rpc.conversion.imports import IncomingRequests
 from tests.core.test_rateparse import by_core, by_library
 from tests.fuzz.agreement import Difference, accepted_alike
 from tests.fuzz.fields import Grammar, Values
 from tests.rpc.test_conversion_imports import HEAD, rates_in, singly
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import ImportMode, ImportPlan, Rate
+from tollwire.service.rating.deck_import import Intake, Room
+from tollwire.service.rpc.conversion.fields import Wrong, time_ns
+from tollwire.service.rpc.conversion.imports import IncomingRequests
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

@@ -14,12 +14,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ratingcore import Deck
 from ratingcore.wire import call_parse, rate_calls
-from service.errors import NotFound
 from tests.fuzz import columns, decks
 from tests.fuzz.agreement import Difference, Target, accepted_alike, message_class, parsed
 from tests.fuzz.fields import Grammar, Values, varint
 from tests.rpc import upload_chunks
 from tests.rpc.known_decks import DECKS, NOW_NS, by_messages
+from tollwire.service.domain.errors import NotFound
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2

@@ -20,11 +20,11 @@ import psutil
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from service.cli.credentials import with_token
 from tests.hostile.asking import CHANNEL_OPTIONS, NEVER, PATIENCE_SECONDS, Input
 from tests.hostile.drawing import Known
 from tests.integration.client import chunk, make_call, make_rate
 from tests.integration.serving import ServerProcess, environment
+from tollwire.service.cli.credentials import with_token
 from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import tenant_service_pb2 as tenant_pb
@@ -127,7 +127,15 @@ def target(database_url: str, access: str, workers: int = 1) -> Iterator[Target]
 
 def _first_token(database_url: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "service.cli.main", "tokens", "first", "--database", database_url],
+        [
+            sys.executable,
+            "-m",
+            "tollwire.service.cli.main",
+            "tokens",
+            "first",
+            "--database",
+            database_url,
+        ],
         env=environment(),
         capture_output=True,
         text=True,

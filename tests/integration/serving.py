@@ -33,7 +33,7 @@ class ServerProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop()
         self.process = subprocess.Popen(
             [
-                *[sys.executable, "-m", "service.cli.main", "serve"],
+                *[sys.executable, "-m", "tollwire.service.cli.main", "serve"],
                 *["--listen", listen, "--database", database_url, "--workers", str(workers)],
             ],
             stdout=subprocess.PIPE,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from service.cli.main import main
 from tests.integration.client import Client
 from tests.integration.serving import ServerProcess
 from tests.metrics.scraping import some_work
 from tests.rpc.authority import Authority
+from tollwire.service.cli.main import main
 
 
 @pytest.fixture(scope="module")

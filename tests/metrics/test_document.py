@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service import signals
-from service.metrics.exposition import COUNTERS
-from service.metrics.gauges import OF_THE_RECORD, OF_THE_SERVER, OF_WORKERS
+from tollwire.service.observability import instruments
+from tollwire.service.observability.metrics.exposition import COUNTERS
+from tollwire.service.observability.metrics.gauges import OF_THE_RECORD, OF_THE_SERVER, OF_WORKERS
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "observability.md"
 
@@ -19,7 +19,7 @@ def row(name: str, kind: str, labels: tuple[str, ...], meaning: str) -> str:
 def rows() -> list[str]:
     found = [
         *(row(f"{one.name}_total", "counter", one.labels, one.help) for one in COUNTERS),
-        *(row(one.name, "histogram", one.labels, one.help) for one in signals.HISTOGRAMS),
+        *(row(one.name, "histogram", one.labels, one.help) for one in instruments.HISTOGRAMS),
     ]
     for definitions, before in ((OF_WORKERS, ("worker",)), (OF_THE_RECORD + OF_THE_SERVER, ())):
         for one in definitions:

@@ -10,8 +10,8 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics.exposition import Exposition, Heard
-from service.signals import CHUNK_BUCKETS_SECONDS
+from tollwire.service.observability.instruments import CHUNK_BUCKETS_SECONDS
+from tollwire.service.observability.metrics.exposition import Exposition, Heard
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

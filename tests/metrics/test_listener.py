@@ -11,9 +11,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.config import Listen
-from service.metrics import listener as module
-from service.metrics.listener import MAX_CONNECTIONS, MAX_HEAD_BYTES, Listener
+from tollwire.service.observability.metrics import listener as module
+from tollwire.service.observability.metrics.listener import (
+    MAX_CONNECTIONS,
+    MAX_HEAD_BYTES,
+    Listener,
+)
+from tollwire.service.settings.config import Listen
 
 SECONDS = 20
 

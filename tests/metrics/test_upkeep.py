@@ -10,15 +10,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from service.certificates import load, valid_until
-from service.cli.main import main
-from service.config import Settings
-from service.database_size import DatabaseSize, Size, last_backup_seconds
-from service.pem_files import server_files
-from service.storage.engine import Database
 from tests.integration.serving import ServerProcess
 from tests.metrics.scraping import Scrape, metrics_address, wait_until
 from tests.rpc.authority import Authority
+from tollwire.service.cli.main import main
+from tollwire.service.observability.metrics.database_size import (
+    DatabaseSize,
+    Size,
+    last_backup_seconds,
+)
+from tollwire.service.settings.certificates import load, valid_until
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.pem_files import server_files
+from tollwire.service.storage.engine import Database
 
 
 def test_certificates_and_backups_of_a_server(

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from service.pem_files import PemFile, TlsFiles
 from tests.rpc.running import DEADLINE_SECONDS
+from tollwire.service.settings.pem_files import PemFile, TlsFiles
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)

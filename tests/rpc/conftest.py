@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from service.app import built
-from service.config import Listen, Settings
-from service.rpc.entrance import Entrance
-from service.rpc.rooms import Capacity
-from service.rpc.server import RpcServer
 from tests.rpc.running import connected
+from tollwire.service.process.app import built
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.server import RpcServer
+from tollwire.service.settings.config import Listen, Settings
 
 
 @dataclass

@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from service.rpc.workers import Supervisor, WorkersFailed
+from tollwire.service.process.workers import Supervisor, WorkersFailed
 
 # What a worker that is deaf is waited for.
 ANSWER_SECONDS = 0.5

@@ -6,11 +6,11 @@ from __future__ import annotations
 import random
 
 import ratingcore
-from service.calls import Calls
-from service.decks import Decks, TenantDeck
-from service.errors import NotFound, Reason
-from service.model import Rounding, Tenant
-from service.rpc.conversion import calls as conversion
+from tollwire.service.cache.decks import Decks, TenantDeck
+from tollwire.service.domain.errors import NotFound, Reason
+from tollwire.service.domain.model import Rounding, Tenant
+from tollwire.service.rating.calls import Calls
+from tollwire.service.rpc.conversion import calls as conversion
 from tollwire.v1 import rating_service_pb2 as pb
 
 NOW_NS = 1_763_000_000 * 10**9

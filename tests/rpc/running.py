@@ -12,11 +12,11 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from service.rpc.entrance import Entrance
-from service.rpc.interceptors import add_service
-from service.rpc.pools import Kind
-from service.rpc.rooms import Capacity
-from service.rpc.streams import Streams
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.interceptors import add_service
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pools import Kind
+from tollwire.service.rpc.streams import Streams
 
 # No test waits longer for something that should happen at once.
 DEADLINE_SECONDS = 20

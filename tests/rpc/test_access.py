@@ -19,19 +19,19 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from service.app import built
-from service.config import Listen, Settings
-from service.credentials import token_invalid
-from service.errors import Unauthenticated
-from service.model import Tenant, Token
-from service.request import EVERY_TENANT, Role, Scope
-from service.rpc.access_control import AccessControl
-from service.rpc.entrance import Entrance, Visit
-from service.rpc.permissions import PERMISSIONS, Needs
-from service.rpc.rooms import Capacity
-from service.rpc.server import RpcServer
-from service.tokens import Tokens
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal, running
+from tollwire.service.accounts.credentials import token_invalid
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.domain.errors import Unauthenticated
+from tollwire.service.domain.model import Tenant, Token
+from tollwire.service.domain.request import EVERY_TENANT, Role, Scope
+from tollwire.service.process.app import built
+from tollwire.service.rpc.access_control import AccessControl
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.permissions import PERMISSIONS, Needs
+from tollwire.service.rpc.pipeline import Entrance, Visit
+from tollwire.service.rpc.server import RpcServer
+from tollwire.service.settings.config import Listen, Settings
 from tollwire.v1 import (
     access_service_pb2,
     cdr_service_pb2,

@@ -12,15 +12,15 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.config import Listen
-from service.record_model import ChunkResult
-from service.rpc import server as rpc_server
-from service.rpc.entrance import Entrance
-from service.rpc.rooms import CHUNKS_AT_ONCE, Capacity, chunks_at_once
-from service.rpc.server import RpcServer, Subjects
 from tests.rpc.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected
 from tests.torture.badline import BadLine
+from tollwire.service.domain.record_model import ChunkResult
+from tollwire.service.rpc import server as rpc_server
+from tollwire.service.rpc.capacity import CHUNKS_AT_ONCE, Capacity, chunks_at_once
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.server import RpcServer, Subjects
+from tollwire.service.settings.config import Listen
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
 
@@ -92,7 +92,7 @@ def test_rpcs_of_one_connection_beyond_the_limit_stay_with_the_client(
     options = dict(rpc_server.OPTIONS)
     assert options["grpc.max_concurrent_streams"] == rpc_server.MAX_RPCS_A_CONNECTION
     options["grpc.max_concurrent_streams"] = few
-    monkeypatch.setattr("service.rpc.server.OPTIONS", tuple(options.items()))
+    monkeypatch.setattr("tollwire.service.rpc.server.OPTIONS", tuple(options.items()))
     server = server_over(None)
     address = str(server.bind(Listen("127.0.0.1", 0)))
     server.start()
@@ -127,7 +127,7 @@ def test_a_client_that_vanishes_without_a_word_leaves_its_place(
     hurried = [
         (name, value // 20 if name in times else value) for name, value in rpc_server.OPTIONS
     ]
-    monkeypatch.setattr("service.rpc.server.OPTIONS", tuple(hurried))
+    monkeypatch.setattr("tollwire.service.rpc.server.OPTIONS", tuple(hurried))
     uploads = Uploads()
     uploads.go_on.set()
     server = server_over(uploads, max_streams=1)

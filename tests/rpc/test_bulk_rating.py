@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import ratingcore
 from ratingcore.wire import rate_calls, rated_call_writer
 from ratingcore.wire.tally import Tally
-from service.errors import FailedPrecondition, InvalidInput, Reason
-from service.rpc.bulk_rating import BulkRating
 from tests.rpc.known_decks import CALLS, NOW_NS, by_messages
+from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, Reason
+from tollwire.service.rpc.bulk_rating import BulkRating
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
@@ -70,7 +70,7 @@ BATCHES = st.lists(
 
 
 def frozen_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.rpc.bulk_rating.time.time_ns", lambda: NOW_NS)
+    monkeypatch.setattr("tollwire.service.rpc.bulk_rating.time.time_ns", lambda: NOW_NS)
 
 
 @settings(max_examples=200, deadline=None)

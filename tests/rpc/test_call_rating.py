@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratingcore.wire.rate_calls import rate_lone_call
-from service import tallies
-from service.errors import InvalidInput, Reason, TollwireError
-from service.rpc.call_rating import CallRating
-from service.rpc.conversion import calls as conversion
 from tests.rpc.test_bulk_rating import ANYTHING, CALLS, NOW_NS, WELL_FORMED
+from tollwire.service.domain.errors import InvalidInput, Reason, TollwireError
+from tollwire.service.observability import tallies
+from tollwire.service.rpc.call_rating import CallRating
+from tollwire.service.rpc.conversion import calls as conversion
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
@@ -62,7 +62,7 @@ def outcome(rate: object, data: bytes) -> object:
 @pytest.fixture(autouse=True, scope="module")
 def _frozen_time() -> object:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("service.rpc.call_rating.time.time_ns", lambda: NOW_NS)
+        patched.setattr("tollwire.service.rpc.call_rating.time.time_ns", lambda: NOW_NS)
         yield
 
 

@@ -11,18 +11,18 @@ from typing import Any
 import grpc
 import pytest
 
-from service.app import built
-from service.config import Listen, Settings
-from service.model import Tenant, Token
-from service.request import Role, Scope
-from service.rpc.access_control import AccessControl, identities
-from service.rpc.entrance import Entrance
-from service.rpc.rooms import Capacity
-from service.rpc.server import RpcServer
-from service.rpc.tls import ServerTls
-from service.tokens import Tokens
 from tests.rpc.authority import Authority, Issued, files_of
 from tests.rpc.running import DEADLINE_SECONDS, refusal
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.domain.model import Tenant, Token
+from tollwire.service.domain.request import Role, Scope
+from tollwire.service.process.app import built
+from tollwire.service.rpc.access_control import AccessControl, identities
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.server import RpcServer
+from tollwire.service.rpc.tls import ServerTls
+from tollwire.service.settings.config import Listen, Settings
 from tollwire.v1 import tenant_service_pb2 as pb
 from tollwire.v1 import tenant_service_pb2_grpc
 

@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from service.certificates import load
-from service.pem_files import BadCertificate
 from tests.rpc.authority import DAY, NOW, Authority, files_of
+from tollwire.service.settings.certificates import load
+from tollwire.service.settings.pem_files import BadCertificate
 
 AUTHORITY = Authority()
 PAIR = AUTHORITY.issue("tollwire.example", "127.0.0.1")

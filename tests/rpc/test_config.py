@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.config import OPTIONS, ConfigError, Listen, Settings, parse_listen
-from service.loopback import is_loopback_target
+from tollwire.service.settings.config import OPTIONS, ConfigError, Listen, Settings, parse_listen
+from tollwire.service.settings.loopback import is_loopback_target
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.config import OPTIONS, ConfigError, Listen, Settings
-from service.config_sources import load
+from tollwire.service.settings.config import OPTIONS, ConfigError, Listen, Settings
+from tollwire.service.settings.sources import load
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,14 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.config import Listen, Settings
-from service.rpc import connections
-from service.rpc.connections import connection_options
-from service.rpc.entrance import Entrance
-from service.rpc.rooms import Capacity
-from service.rpc.server import RpcServer, Subjects
 from tests.rpc.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected
+from tollwire.service.rpc import connections
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.connections import connection_options
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.server import RpcServer, Subjects
+from tollwire.service.settings.config import Listen, Settings
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.errors import InvalidInput
-from service.model import (
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import (
     BadCall,
     Call,
     ConsideredRate,
@@ -20,7 +20,7 @@ from service.model import (
     RatingStatus,
     UnratedReason,
 )
-from service.rpc.conversion import calls
+from tollwire.service.rpc.conversion import calls
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

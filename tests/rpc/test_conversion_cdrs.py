@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.cdrs import most_bytes
-from service.errors import InvalidInput
-from service.model import (
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import (
     MAX_BILLING_INCREMENT,
     MAX_CALL_ID_CHARS,
     MAX_COST_E8,
@@ -41,7 +40,8 @@ from service.model import (
     UsageRow,
     UsageTotals,
 )
-from service.rpc.conversion import cdrs, rates, tenants
+from tollwire.service.record.cdrs import most_bytes
+from tollwire.service.rpc.conversion import cdrs, rates, tenants
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

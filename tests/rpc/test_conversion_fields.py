@@ -7,10 +7,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.errors import FieldViolation, InvalidInput
-from service.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS, Direction
-from service.rpc.conversion import fields
-from service.rpc.conversion.fields import Wrong
+from tollwire.service.domain.errors import FieldViolation, InvalidInput
+from tollwire.service.domain.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS, Direction
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.fields import Wrong
 
 
 @given(st.integers(MIN_TIMESTAMP_NS, MAX_TIMESTAMP_NS))

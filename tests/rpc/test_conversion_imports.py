@@ -12,13 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.deck_import import Intake, Room
-from service.errors import FailedPrecondition, InvalidInput, Reason
-from service.model import ImportMode, ImportPlan, Interval, Rate, RateError
-from service.rate_checks import check_terms, normalized
-from service.rpc.conversion.fields import Wrong
-from service.rpc.conversion.imports import IncomingRequests
-from service.rpc.conversion.rates import read_rate
+from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, Reason
+from tollwire.service.domain.model import ImportMode, ImportPlan, Interval, Rate, RateError
+from tollwire.service.rating.deck_import import Intake, Room
+from tollwire.service.rating.rate_checks import check_terms, normalized
+from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.imports import IncomingRequests
+from tollwire.service.rpc.conversion.rates import read_rate
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

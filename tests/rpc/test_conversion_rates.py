@@ -11,10 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import model
-from service.errors import InvalidInput
-from service.model import ImportOutcome, Interval, Rate, RateError
-from service.rpc.conversion import rates
+from tollwire.service.domain import model
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import ImportOutcome, Interval, Rate, RateError
+from tollwire.service.rpc.conversion import rates
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.errors import InvalidInput
-from service.model import (
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import (
     MAX_COST_E8,
     Call,
     Cdr,
@@ -18,8 +18,8 @@ from service.model import (
     Tenant,
     UnratedReason,
 )
-from service.record_model import ReversalFilter
-from service.rpc.conversion import cdrs, reversals
+from tollwire.service.domain.record_model import ReversalFilter
+from tollwire.service.rpc.conversion import cdrs, reversals
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

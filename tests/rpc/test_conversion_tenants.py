@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.errors import InvalidInput
-from service.model import Extension, Rounding, Tenant
-from service.rpc.conversion import tenants
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import Extension, Rounding, Tenant
+from tollwire.service.rpc.conversion import tenants
 from tollwire.v1 import tenant_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.record_model import ChunkResult, ControlTotals, FailedRecord, Upload, UploadFailure
-from service.rpc.conversion import uploads
 from tests.core.protobuf import framed, varint
+from tollwire.service.domain.record_model import (
+    ChunkResult,
+    ControlTotals,
+    FailedRecord,
+    Upload,
+    UploadFailure,
+)
+from tollwire.service.rpc.conversion import uploads
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

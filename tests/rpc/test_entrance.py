@@ -10,9 +10,18 @@ from typing import Any
 import grpc
 import pytest
 
-from service.errors import Exhausted, NotFound, Reason
-from service.request import EVERY_TENANT, LOCAL, Caller, Request, Role, Scope, handling, present
-from service.rpc.entrance import Entrance, Visit
+from tollwire.service.domain.errors import Exhausted, NotFound, Reason
+from tollwire.service.domain.request import (
+    EVERY_TENANT,
+    LOCAL,
+    Caller,
+    Request,
+    Role,
+    Scope,
+    handling,
+    present,
+)
+from tollwire.service.rpc.pipeline import Entrance, Visit
 
 
 class FakeContext:

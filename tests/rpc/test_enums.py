@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import pytest
 
-from service import model, record_model
+from tollwire.service.domain import model, record_model
 from tollwire.v1 import types_pb2
 
 PAIRS = [

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from service import errors
-from service.errors import FieldViolation, Reason, TollwireError
-from service.rpc import error_map
-from service.storage.engine import Database
 from tests.rpc.running import Running, refusal, running
+from tollwire.service.domain import errors
+from tollwire.service.domain.errors import FieldViolation, Reason, TollwireError
+from tollwire.service.rpc import error_map
+from tollwire.service.storage.engine import Database
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
 from tollwire.v1.error_reason_pb2 import ErrorReason

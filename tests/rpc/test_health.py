@@ -14,12 +14,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from service.config import Listen
-from service.record_model import ChunkResult
-from service.rpc.entrance import Entrance
-from service.rpc.rooms import Capacity
-from service.rpc.server import REFLECTION_STREAMS, RpcServer, Subjects
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
+from tollwire.service.domain.record_model import ChunkResult
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.server import REFLECTION_STREAMS, RpcServer, Subjects
+from tollwire.service.settings.config import Listen
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
 

@@ -18,9 +18,9 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.upkeep import upgrade_database
 from tests.rpc.processes import Process, is_gone, wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected, read_refusal, refusal
+from tollwire.service.process.upkeep import upgrade_database
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import cdr_service_pb2_grpc as cdr_grpc
 from tollwire.v1 import rating_service_pb2 as rating_pb
@@ -31,8 +31,8 @@ from tollwire.v1 import types_pb2
 
 PROGRAM = """
 import sys
-from service.app import serve
-from service.config import Settings
+from tollwire.service.process.app import serve
+from tollwire.service.settings.config import Settings
 names = ("listen", "database", "workers", "grace_seconds", "log_level")
 sys.exit(serve(Settings(**dict(zip(names, sys.argv[1:])))))
 """

@@ -11,13 +11,20 @@ from typing import Any
 
 import pytest
 
-from service import errors, logs
-from service.errors import Reason
-from service.logs import MOST_LINES_A_SECOND, ConsoleLines, JsonLines, Lines, Sampled
-from service.masking import mask
-from service.model import RatingStatus
-from service.request import Request, handling
-from service.rpc import error_map
+from tollwire.service.domain import errors
+from tollwire.service.domain.errors import Reason
+from tollwire.service.domain.model import RatingStatus
+from tollwire.service.domain.request import Request, handling
+from tollwire.service.observability import logs
+from tollwire.service.observability.logs import (
+    MOST_LINES_A_SECOND,
+    ConsoleLines,
+    JsonLines,
+    Lines,
+    Sampled,
+)
+from tollwire.service.observability.masking import mask
+from tollwire.service.rpc import error_map
 
 NUMBER = "447911123456"
 MASKED = "**********56"
@@ -119,7 +126,7 @@ def test_nothing_else_writes_to_standard_error() -> None:
             "-c",
             f"""
 import threading, warnings
-from service import logs
+from tollwire.service.observability import logs
 logs.set_up("INFO", "json", full_numbers=False)
 class Finalised:
     def __del__(self):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service import request_ids
-from service.masking import mask
+from tollwire.service.observability import request_ids
+from tollwire.service.observability.masking import mask
 
 DIGITS = st.text("0123456789", min_size=7, max_size=32)
 # As dates and addresses of machines are written.

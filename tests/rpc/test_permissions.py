@@ -11,13 +11,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from service.errors import Forbidden, Reason
-from service.request import EVERY_TENANT, LOCAL, Caller, Role, Scope
-from service.rpc.entrance import Entrance
-from service.rpc.interceptors import add_service
-from service.rpc.permissions import PERMISSIONS, check, permission
-from service.rpc.rooms import Capacity
-from service.rpc.streams import Streams
+from tollwire.service.domain.errors import Forbidden, Reason
+from tollwire.service.domain.request import EVERY_TENANT, LOCAL, Caller, Role, Scope
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.interceptors import add_service
+from tollwire.service.rpc.permissions import PERMISSIONS, check, permission
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.streams import Streams
 from tollwire.v1 import (
     access_service_pb2,
     cdr_service_pb2,

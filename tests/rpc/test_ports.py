@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from service.config import Listen
-from service.rpc.ports import CannotListen, Reservation, probe
+from tollwire.service.domain.errors import CannotListen
+from tollwire.service.process.ports import Reservation, probe
+from tollwire.service.settings.config import Listen
 
 
 @contextmanager

@@ -12,13 +12,16 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
-from service.request import Caller, Role, Scope
-from service.rpc import pools
-from service.rpc.entrance import Entrance, Visit
-from service.rpc.health import SERVICE as HEALTH
-from service.rpc.health import HealthServicer
-from service.rpc.interceptors import add_service
-from service.rpc.pools import (
+from tests.rpc.processes import wait_until
+from tests.rpc.running import DEADLINE_SECONDS, Refusal, Running, connected, read_refusal, running
+from tollwire.service.domain.request import Caller, Role, Scope
+from tollwire.service.rpc import pools
+from tollwire.service.rpc.capacity import Capacity, RequestBytes
+from tollwire.service.rpc.health import SERVICE as HEALTH
+from tollwire.service.rpc.health import HealthServicer
+from tollwire.service.rpc.interceptors import add_service
+from tollwire.service.rpc.pipeline import Entrance, Visit
+from tollwire.service.rpc.pools import (
     Arrivals,
     Authorizations,
     Kind,
@@ -27,11 +30,8 @@ from service.rpc.pools import (
     kind_of,
     present_place,
 )
-from service.rpc.rooms import Capacity, RequestBytes
-from service.rpc.server import _SERVICES
-from service.rpc.streams import Streams
-from tests.rpc.processes import wait_until
-from tests.rpc.running import DEADLINE_SECONDS, Refusal, Running, connected, read_refusal, running
+from tollwire.service.rpc.server import _SERVICES
+from tollwire.service.rpc.streams import Streams
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2

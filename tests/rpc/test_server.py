@@ -16,10 +16,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.rpc import streams
-from service.rpc.server import MAX_REQUEST_BYTES
 from tests.rpc.conftest import WholeServer
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
+from tollwire.service.rpc import streams
+from tollwire.service.rpc.server import MAX_REQUEST_BYTES
 from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import cdr_service_pb2_grpc as cdr_grpc

@@ -17,9 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.deck_import import Intake, Room
-from service.feed import FeedPart
-from service.model import (
+from tollwire.service.domain.model import (
     BadCall,
     Call,
     Cdr,
@@ -45,7 +43,7 @@ from service.model import (
     UsageRow,
     UsageTotals,
 )
-from service.record_model import (
+from tollwire.service.domain.record_model import (
     AuditEntry,
     AuditFilter,
     CdrDifference,
@@ -69,14 +67,16 @@ from service.record_model import (
     VerificationFilter,
     VerificationProgress,
 )
-from service.recording import content_of
-from service.request import Role, Scope
-from service.rpc.access_service import AccessServicer
-from service.rpc.cdr_service import CdrServicer
-from service.rpc.conversion import cdrs as conversion
-from service.rpc.rating_service import RatingServicer
-from service.rpc.tenant_service import TenantServicer
-from service.turns import Turns
+from tollwire.service.domain.request import Role, Scope
+from tollwire.service.rating.deck_import import Intake, Room
+from tollwire.service.record.chunk_limiter import Turns
+from tollwire.service.record.feed import FeedPart
+from tollwire.service.record.recording import content_of
+from tollwire.service.rpc.access_service import AccessServicer
+from tollwire.service.rpc.cdr_service import CdrServicer
+from tollwire.service.rpc.conversion import cdrs as conversion
+from tollwire.service.rpc.rating_service import RatingServicer
+from tollwire.service.rpc.tenant_service import TenantServicer
 from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb

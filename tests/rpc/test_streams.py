@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 
-from service.rpc.streams import StreamOver
 from tests.rpc.running import DEADLINE_SECONDS, Running, connected, refusal, running
+from tollwire.service.rpc.streams import StreamOver
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from service.systemd import Supervision
 from tests.rpc.processes import Process
+from tollwire.service.process.systemd import Supervision
 
 SECONDS = 60
 
@@ -54,7 +54,7 @@ def abstract_name() -> str:
 
 def serve(url: str, workers: int, **env: str) -> Process:
     options = ("--listen", "127.0.0.1:0", "--database", url, "--workers", str(workers))
-    return Process("-m", "service.cli.main", "serve", *options, env=env)
+    return Process("-m", "tollwire.service.cli.main", "serve", *options, env=env)
 
 
 @pytest.mark.parametrize(("workers", "is_abstract"), [(1, False), (2, True)])

@@ -17,14 +17,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.app import Built, built
-from service.config import Listen, Settings
-from service.rpc.entrance import Entrance
-from service.rpc.rooms import Capacity
-from service.rpc.server import RpcServer
-from service.rpc.tls import ServerTls
 from tests.rpc.authority import DAY, NOW, Authority, Issued, files_of, shown_by
 from tests.rpc.running import DEADLINE_SECONDS
+from tollwire.service.process.app import Built, built
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.server import RpcServer
+from tollwire.service.rpc.tls import ServerTls
+from tollwire.service.settings.config import Listen, Settings
 
 AUTHORITY, STRANGER = Authority(), Authority()
 PAIR = AUTHORITY.issue("localhost", "tollwire.example")

@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service import app
-from service.cli.main import main
-from service.config import Settings
 from tests.rpc.authority import DAY, NOW, Authority, shown_by
 from tests.rpc.processes import Process, wait_until
 from tests.rpc.running import DEADLINE_SECONDS
+from tollwire.service.cli.main import main
+from tollwire.service.process import app
+from tollwire.service.settings.config import Settings
 
 SERVING_LINE = re.compile(r"tollwire: serving on 127\.0\.0\.1:(\d+) \(TLS, sqlite, (\d) workers?, ")
 # New connections in a row that must show the new certificate: with two workers, that one of them
@@ -128,7 +128,7 @@ def connected(address: str) -> Iterator[health_pb2_grpc.HealthStub]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_rotation_under_load_fails_no_call(folder: Path, workers: int) -> None:
     given = arguments(**options(folder), workers=str(workers))
-    with Process("-m", "service.cli.main", *given) as process:
+    with Process("-m", "tollwire.service.cli.main", *given) as process:
         address = _address(process)
         with (
             connected(address) as watching,

@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
-from service.errors import NotFound, Reason
-from service.rpc import traces
-from service.rpc.entrance import Visit
+from tollwire.service.domain.errors import NotFound, Reason
+from tollwire.service.rpc import traces
+from tollwire.service.rpc.pipeline import Visit
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra tollwire[otel] is not installed")
 
@@ -108,7 +108,7 @@ def test_without_the_library_a_sentence_says_so() -> None:
     code = """
 import sys
 sys.modules["opentelemetry"] = None
-from service.rpc import traces
+from tollwire.service.rpc import traces
 try:
     traces.exporting()
 except traces.NoTraces as error:
@@ -119,6 +119,6 @@ except traces.NoTraces as error:
 
 
 def test_a_server_without_traces_does_not_load_the_library() -> None:
-    code = "import sys, service.app; print('opentelemetry' in sys.modules)"
+    code = "import sys, tollwire.service.process.app; print('opentelemetry' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False\n", done.stderr

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from ratingcore.record import upload
 from ratingcore.record.upload import read_upload
 from ratingcore.wire.rate_calls import MalformedRequest
-from service.errors import InvalidInput
-from service.model import MAX_BATCH_CALLS, BadCall
-from service.rpc.conversion import calls, uploads
 from tests.core.protobuf import damaged, framed, varint
 from tests.core.test_callparse import CALLS, FIELDS
 from tests.rpc.upload_chunks import compared
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import MAX_BATCH_CALLS, BadCall
+from tollwire.service.rpc.conversion import calls, uploads
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from ratingcore.wire.rate_calls import MalformedRequest
-from service.model import BadCall, Call
-from service.record_model import ControlTotals
-from service.recording import content_of
-from service.rpc.conversion import calls, uploads
+from tollwire.service.domain.model import BadCall, Call
+from tollwire.service.domain.record_model import ControlTotals
+from tollwire.service.record.recording import content_of
+from tollwire.service.rpc.conversion import calls, uploads
 from tollwire.v1 import cdr_service_pb2 as pb
 
 Read = tuple[int, int, list[Call | BadCall], ControlTotals | None]

@@ -19,8 +19,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
 
-from service.storage import migrate
-from service.storage.engine import Database
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import migrate
 
 _FOLDER = Path(__file__).with_name("release_0001")
 _REFERRED_TO = ("tenants", "uploads")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli.main import main
-from service.storage.backup import BackupError, copy
+from tollwire.service.cli.main import main
+from tollwire.service.storage.backup import BackupError, copy
 
 
 @pytest.fixture

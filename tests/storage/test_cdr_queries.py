@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from service.model import CdrFilter, RatingStatus, UnratedReason
-from service.record_model import ReversalFilter
-from service.storage import cdr_lists, cdrs, rates, uploads, usage
-from service.storage.engine import Database
-from service.storage.usage import OffsetFrom
+from tollwire.service.domain.model import CdrFilter, RatingStatus, UnratedReason
+from tollwire.service.domain.record_model import ReversalFilter
+from tollwire.service.storage import cdr_lists, cdrs, rates, uploads, usage
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.usage import OffsetFrom
 
 NOON_NS = 1_772_445_600 * 10**9
 

@@ -16,11 +16,11 @@ from ratingcore.record.key_order import in_key_order
 from ratingcore.record.record_rating import rate_records
 from ratingcore.record.records import records_of
 from ratingcore.record.rows import ROW_FIELDS
-from service.errors import Reason, Unavailable
-from service.recording import Rows
-from service.storage import cdrs
-from service.storage.engine import Database
-from service.storage.record_tables import CdrRow
+from tollwire.service.domain.errors import Reason, Unavailable
+from tollwire.service.record.recording import Rows
+from tollwire.service.storage import cdrs
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema.record_tables import CdrRow
 
 
 def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> Rows:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from service.errors import Reason, TollwireError, TooLate, Unavailable, Unwanted
-from service.request import Request, handling
-from service.storage.engine import Database
-from service.storage.limits import Work, regardless, seconds_left
+from tollwire.service.domain.errors import Reason, TollwireError, TooLate, Unavailable, Unwanted
+from tollwire.service.domain.request import Request, handling
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.limits import Work, regardless, seconds_left
 
 WAIT_SECONDS = 120.0
 SOON_SECONDS = 0.3

@@ -15,14 +15,22 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.credentials import Credentials
-from service.model import BadCall, Disposition, ImportMode, Rate, ReversalRequest, Tenant, Token
-from service.request import Role, Scope
-from service.storage.engine import Database
-from service.storage.schema import METADATA
-from service.tokens import Tokens
 from tests.conftest import Fill
 from tests.subjects.world import World, call
+from tollwire.service.accounts.credentials import Credentials
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.domain.model import (
+    BadCall,
+    Disposition,
+    ImportMode,
+    Rate,
+    ReversalRequest,
+    Tenant,
+    Token,
+)
+from tollwire.service.domain.request import Role, Scope
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema.all_tables import METADATA
 
 _ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
 _HISTORY = (

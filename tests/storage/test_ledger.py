@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from service.storage import ledger
-from service.storage.engine import Database
-from service.storage.ledger import EntryKind
 from tests.subjects.world import at_once
+from tollwire.service.storage import ledger
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.ledger import EntryKind
 
 DIGEST = bytes(range(32))
 

@@ -17,11 +17,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from service.storage import ids, migrate, triggers
-from service.storage.engine import Database
-from service.storage.migrate import SchemaError, prepare, upgrade
-from service.storage.schema import METADATA
 from tests.subjects.world import at_once
+from tollwire.service.storage import ids
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import migrate, triggers
+from tollwire.service.storage.schema.all_tables import METADATA
+from tollwire.service.storage.schema.migrate import SchemaError, prepare, upgrade
 
 _COUNTERS = {"tenants", "extensions", "rate_versions", "uploads", "tokens"}
 HEAD = migrate.newest()
@@ -76,7 +77,8 @@ def test_a_server_on_a_database_as_it_should_be_does_not_load_alembic(
 ) -> None:
     url = f"sqlite:///{tmp_path}/tollwire.db"
     script = (
-        "import sys; from service.storage.engine import Database; from service import app\n"
+        "import sys; from tollwire.service.storage.engine import Database\n"
+        "from tollwire.service.process import app\n"
         f"with app.built(app.Settings(database={url!r})): print('alembic' in sys.modules)"
     )
     for loads in ("True", "False"):

@@ -10,16 +10,16 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from sqlalchemy import text
 
-from service.ledger import Ledger
-from service.model import CdrFilter, RatingStatus, ReversalRequest, Tenant
-from service.record_model import LedgerDifference, VerificationFilter
-from service.rpc.conversion.cdrs import cdr as as_message
-from service.storage import migrate, triggers
-from service.storage.engine import Database
-from service.verification import Verification
 from tests.storage import old_release
 from tests.storage.old_release import OldRelease
 from tests.subjects.world import World, call, calls
+from tollwire.service.domain.model import CdrFilter, RatingStatus, ReversalRequest, Tenant
+from tollwire.service.domain.record_model import LedgerDifference, VerificationFilter
+from tollwire.service.record.ledger import Ledger
+from tollwire.service.record.verification import Verification
+from tollwire.service.rpc.conversion.cdrs import cdr as as_message
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import migrate, triggers
 
 
 @pytest.fixture

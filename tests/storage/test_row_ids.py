@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from service.storage import ids
-from service.storage.engine import Database
-from service.storage.record_tables import ROW_IDS
 from tests.subjects.world import at_once
+from tollwire.service.storage import ids
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema.record_tables import ROW_IDS
 
 
 def take(database: Database, count: int, table: str = "cdrs") -> range:

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import String, literal, select, union_all
 
-from service.storage import search
-from service.storage.engine import Database
+from tollwire.service.storage import search
+from tollwire.service.storage.engine import Database
 
 CASED = [
     char

@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.record_model import VerificationFilter
-from service.storage import stored_rows
-from service.storage.engine import Database
 from tests.subjects.world import World, calls
+from tollwire.service.domain.record_model import VerificationFilter
+from tollwire.service.storage import stored_rows
+from tollwire.service.storage.engine import Database
 
 
 class Counted:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service import reversal_parts
-from service.storage.engine import Database
 from tests.subjects.world import World
+from tollwire.service.record import reversal_parts
+from tollwire.service.storage.engine import Database
 
 
 @pytest.fixture

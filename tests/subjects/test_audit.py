@@ -10,17 +10,25 @@ from typing import Any
 
 import pytest
 
-from service import audit
-from service.audit import AuditLog
-from service.credentials import Credentials
-from service.errors import InvalidInput, NotFound, TollwireError
-from service.model import Extension, ImportMode, Interval, Rate, ReversalRequest, Rounding, Token
-from service.model import Tenant as TenantModel
-from service.record_model import AuditEntry, AuditFilter
-from service.request import EVERY_TENANT, Caller, Request, Role, Scope, handling
-from service.storage.engine import Database
-from service.tokens import Tokens
 from tests.subjects.world import NOON_NS, World, call, calls, chunk_of
+from tollwire.service.accounts import audit
+from tollwire.service.accounts.audit import AuditLog
+from tollwire.service.accounts.credentials import Credentials
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.domain.errors import InvalidInput, NotFound, TollwireError
+from tollwire.service.domain.model import (
+    Extension,
+    ImportMode,
+    Interval,
+    Rate,
+    ReversalRequest,
+    Rounding,
+    Token,
+)
+from tollwire.service.domain.model import Tenant as TenantModel
+from tollwire.service.domain.record_model import AuditEntry, AuditFilter
+from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope, handling
+from tollwire.service.storage.engine import Database
 
 ANY = AuditFilter()
 WHY = ReversalRequest("wrong switch", "Anna")

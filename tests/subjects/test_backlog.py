@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from service.backlog import Backlog, Unrated
-from service.storage import unrated
-from service.storage.engine import Database
 from tests.subjects.world import NOON_NS, World, call
+from tollwire.service.observability.metrics.backlog import Backlog, Unrated
+from tollwire.service.storage import unrated
+from tollwire.service.storage.engine import Database
 
 DEADLINE_SECONDS = 60
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from service import reversal_parts
-from service.errors import InvalidInput, NotFound, Reason
-from service.ledger import Ledger
-from service.model import (
+from tests.subjects.world import NOON_NS, World, at_once, call, calls
+from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import (
     Call,
     CdrFilter,
     Direction,
@@ -21,9 +20,10 @@ from service.model import (
     ReversalRequest,
     UnratedReason,
 )
-from service.record_model import ReversalProgress, ReversedCost
-from service.request import Caller, Request, Role, Scope, handling
-from tests.subjects.world import NOON_NS, World, at_once, call, calls
+from tollwire.service.domain.record_model import ReversalProgress, ReversedCost
+from tollwire.service.domain.request import Caller, Request, Role, Scope, handling
+from tollwire.service.record import reversal_parts
+from tollwire.service.record.ledger import Ledger
 
 WHY = ReversalRequest("wrong price list", "anna@noc-1")
 NOBODY = ReversalRequest("", "")

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from service.calls import Calls, check_call, resolve_duration
-from service.errors import (
+from tests.subjects.world import NOON_NS, SECOND_NS, World, call
+from tollwire.service.domain.errors import (
     FailedPrecondition,
     InvalidInput,
     NotFound,
     Reason,
     TollwireError,
 )
-from service.model import (
+from tollwire.service.domain.model import (
     MAX_COST_E8,
     MAX_DURATION_SECONDS,
     MAX_STARTED_AT_NS,
@@ -31,8 +31,8 @@ from service.model import (
     Tenant,
     UnratedReason,
 )
-from service.storage.engine import Database
-from tests.subjects.world import NOON_NS, SECOND_NS, World, call
+from tollwire.service.rating.calls import Calls, check_call, resolve_duration
+from tollwire.service.storage.engine import Database
 
 _GOOD = call(1, "+44 20", 7, call_id="a", caller_number="101", extension_id=5)
 

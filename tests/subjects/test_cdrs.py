@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from service.errors import AlreadyExists, InvalidInput, NotFound, Reason
-from service.model import (
+from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, chunk_of
+from tollwire.service.domain.errors import AlreadyExists, InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import (
     MAX_COST_E8,
     MAX_STARTED_AT_NS,
     Call,
@@ -21,7 +22,6 @@ from service.model import (
     Tenant,
     UnratedReason,
 )
-from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, chunk_of
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from service.calls import Calls
-from service.errors import InvalidInput
-from service.ledger import Ledger
-from service.model import (
+from tests.subjects.world import World, call, calls
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import (
     MAX_PRICE_E8,
     Rate,
     ReversalRequest,
@@ -17,11 +16,12 @@ from service.model import (
     UsageDimension,
     UsageQuery,
 )
-from service.record_model import VerificationFilter
-from service.rpc.conversion.cdrs import cdr as as_message
-from service.rpc.conversion.cdrs import usage as usage_message
-from service.verification import Verification
-from tests.subjects.world import World, call, calls
+from tollwire.service.domain.record_model import VerificationFilter
+from tollwire.service.rating.calls import Calls
+from tollwire.service.record.ledger import Ledger
+from tollwire.service.record.verification import Verification
+from tollwire.service.rpc.conversion.cdrs import cdr as as_message
+from tollwire.service.rpc.conversion.cdrs import usage as usage_message
 
 
 def _rate(world: World, tenant_id: int, **fields: int) -> Rate:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from service.credentials import Credentials
-from service.errors import Reason, TollwireError, Unauthenticated
-from service.model import Token
-from service.request import EVERY_TENANT, Role
-from service.storage.engine import Database
-from service.storage.tokens import CLOCK
-from service.tokens import Tokens
+from tollwire.service.accounts.credentials import Credentials
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.domain.errors import Reason, TollwireError, Unauthenticated
+from tollwire.service.domain.model import Token
+from tollwire.service.domain.request import EVERY_TENANT, Role
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.tokens import CLOCK
 
 _DEADLINE_SECONDS = 20
 SECRET = "A" * 43

@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 
-from service import deck_import
-from service.deck_import import Intake, Room
-from service.errors import Exhausted, InvalidInput, NotFound, Reason
-from service.model import ImportMode, ImportOutcome, ImportPlan, Interval, Rate, RateError, Tenant
-from service.storage.engine import Database
 from tests.subjects.world import World, at_once
+from tollwire.service.domain.errors import Exhausted, InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import (
+    ImportMode,
+    ImportOutcome,
+    ImportPlan,
+    Interval,
+    Rate,
+    RateError,
+    Tenant,
+)
+from tollwire.service.rating import deck_import
+from tollwire.service.rating.deck_import import Intake, Room
+from tollwire.service.storage.engine import Database
 from tollwire.v1.rating_service_pb2 import ImportRatesRequest
 
 MERGE, REPLACE = ImportMode.MERGE, ImportMode.REPLACE

@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
-from service.errors import FailedPrecondition, Reason
-from service.model import Call, Direction, Disposition, ImportMode, ImportOutcome, Rate
-from service.storage.engine import Database
 from tests.subjects.world import World
+from tollwire.service.domain.errors import FailedPrecondition, Reason
+from tollwire.service.domain.model import (
+    Call,
+    Direction,
+    Disposition,
+    ImportMode,
+    ImportOutcome,
+    Rate,
+)
+from tollwire.service.storage.engine import Database
 
 _NS = 10**9
 _DAY = 86_400 * _NS

@@ -13,14 +13,14 @@ from dataclasses import replace
 import pytest
 
 import ratingcore
-from service.decks import Decks, TenantDeck
-from service.errors import NotFound, Reason, Unavailable
-from service.following import Follower
-from service.model import ImportMode, Interval, Rate, Rounding, Tenant
-from service.storage import decks as storage
-from service.storage.changes import ChangeWatch
-from service.storage.engine import Connection, Database
 from tests.subjects.world import NOON_NS, World, call
+from tollwire.service.cache.decks import Decks, TenantDeck
+from tollwire.service.domain.errors import NotFound, Reason, Unavailable
+from tollwire.service.domain.model import ImportMode, Interval, Rate, Rounding, Tenant
+from tollwire.service.storage import decks as storage
+from tollwire.service.storage.change_follower import Follower
+from tollwire.service.storage.changes import ChangeWatch
+from tollwire.service.storage.engine import Connection, Database
 
 _DEADLINE_SECONDS = 20
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from service import doctor
-from service.config import Listen, Settings
-from service.credentials import Credentials
-from service.doctor import Finding, Verdict
-from service.model import Token
-from service.request import EVERY_TENANT, Role
-from service.rpc.error_map import cause_of
-from service.storage import examination
-from service.storage.engine import Database
-from service.storage.examination import Answers
-from service.storage.migrate import newest
-from service.tokens import Tokens
 from tests.rpc.authority import Authority
+from tollwire.service.accounts.credentials import Credentials
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.domain.model import Token
+from tollwire.service.domain.request import EVERY_TENANT, Role
+from tollwire.service.process import doctor
+from tollwire.service.process.doctor import Finding, Verdict
+from tollwire.service.rpc.error_map import cause_of
+from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.storage import examination
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.examination import Answers
+from tollwire.service.storage.schema.migrate import newest
 
 
 def free(listen: Listen) -> str:

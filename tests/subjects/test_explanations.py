@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
-from service.errors import InvalidInput, NotFound, Reason
-from service.explanations import Explanations
-from service.model import CdrFilter, Direction, ReversalRequest, Rounding, UnratedReason
-from service.record_model import ExplainedCdr, LedgerEntryKind
-from service.request import Caller, Request, Role, Scope, handling
 from tests.subjects.world import NOON_NS, World, call, calls
+from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import (
+    CdrFilter,
+    Direction,
+    ReversalRequest,
+    Rounding,
+    UnratedReason,
+)
+from tollwire.service.domain.record_model import ExplainedCdr, LedgerEntryKind
+from tollwire.service.domain.request import Caller, Request, Role, Scope, handling
+from tollwire.service.record.explanations import Explanations
 
 WHY = ReversalRequest("wrong price list", "anna@noc-1")
 

@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from ratingcore.record.records import records_of
-from service import feed as module
-from service.errors import InvalidInput, NotFound, Reason
-from service.feed import Feed, FeedPart
-from service.recording import Recorder, content_of, enter
-from service.request import EVERY_TENANT, Caller, Request, Role, Scope, handling
 from tests.subjects.world import NOON_NS, World, call, calls
+from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
+from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope, handling
+from tollwire.service.record import feed as module
+from tollwire.service.record.feed import Feed, FeedPart
+from tollwire.service.record.recording import Recorder, content_of, enter
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service import interpreter
+from tollwire.service.process import tuning
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,8 @@ def _as_before() -> Iterator[None]:
 
 
 def test_threads_wait_shortly_and_searches_through_everything_are_rare() -> None:
-    interpreter.favour_short_waits()
-    assert sys.getswitchinterval() == pytest.approx(interpreter.SWITCH_SECONDS)
+    tuning.favour_short_waits()
+    assert sys.getswitchinterval() == pytest.approx(tuning.SWITCH_SECONDS)
     young, middle, everything = gc.get_threshold()
     assert gc.isenabled()
     # Far more objects than all bulk requests in work at one time have.
@@ -34,7 +34,7 @@ def test_threads_wait_shortly_and_searches_through_everything_are_rare() -> None
 
 def test_what_is_there_is_not_searched_again() -> None:
     kept = [[] for _ in range(1000)]  # type: list[list[object]]
-    interpreter.keep_what_is_there()
+    tuning.keep_what_is_there()
     assert gc.get_freeze_count() >= len(kept)
     assert len(gc.get_objects()) < len(kept)
 
@@ -45,12 +45,12 @@ def test_a_server_may_open_the_files_that_it_needs(caplog: pytest.LogCaptureFixt
         pytest.skip("there is no limit here")
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        interpreter.allow_files(200)
+        tuning.allow_files(200)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (256, hard)
-        interpreter.allow_files(300)
+        tuning.allow_files(300)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
         assert caplog.records == []
-        interpreter.allow_files(hard + 1)
+        tuning.allow_files(hard + 1)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
         assert [line.levelno for line in caplog.records] == [logging.WARNING]
     finally:
@@ -65,7 +65,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_heeded() -> None:
             "-c",
             """
 import os, queue, signal, threading, time
-from service import interpreter
+from tollwire.service.process import tuning
 stop = queue.SimpleQueue()
 signal.signal(signal.SIGTERM, lambda number, frame: stop.put(number))
 def send():
@@ -74,7 +74,7 @@ def send():
     os.kill(os.getpid(), signal.SIGTERM)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 threading.Thread(target=send).start()
-assert interpreter.next_event(stop) == signal.SIGTERM
+assert tuning.next_event(stop) == signal.SIGTERM
 """,
         ],
         timeout=30,

@@ -14,18 +14,22 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from service import ledger_rows
-from service.errors import InvalidInput
-from service.ledger import Ledger
-from service.model import ReversalRequest, UnratedReason
-from service.record_model import LedgerDifference, LedgerDifferenceKind, LedgerProgress
-from service.storage import ledger as storage
-from service.storage import triggers
-from service.storage.engine import Database
-from service.storage.ledger import EntryKind
-from service.storage.reversals import IdRange
 from tests.conftest import Fill
 from tests.subjects.world import World, at_once, call, calls
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.model import ReversalRequest, UnratedReason
+from tollwire.service.domain.record_model import (
+    LedgerDifference,
+    LedgerDifferenceKind,
+    LedgerProgress,
+)
+from tollwire.service.record import ledger_rows
+from tollwire.service.record.ledger import Ledger
+from tollwire.service.storage import ledger as storage
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.ledger import EntryKind
+from tollwire.service.storage.reversals import IdRange
+from tollwire.service.storage.schema import triggers
 
 CHAIN, ROWS, NOT_ENTERED, ROOT = LedgerDifferenceKind
 
@@ -446,10 +450,13 @@ def test_what_an_owner_of_the_database_may_do_is_found(
 
 
 def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("service.ledger.PART_ENTRIES", "service.ledger_rows.PART_ENTRIES"):
+    for name in (
+        "tollwire.service.record.ledger.PART_ENTRIES",
+        "tollwire.service.record.ledger_rows.PART_ENTRIES",
+    ):
         monkeypatch.setattr(name, 2)
-    monkeypatch.setattr("service.ledger_rows.PART_ROWS", 2)
-    monkeypatch.setattr("service.ledger.PROGRESS_SECONDS", 0)
+    monkeypatch.setattr("tollwire.service.record.ledger_rows.PART_ROWS", 2)
+    monkeypatch.setattr("tollwire.service.record.ledger.PROGRESS_SECONDS", 0)
 
 
 def rows_not_entered(told: LedgerProgress) -> set[tuple[str, int]]:

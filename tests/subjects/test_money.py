@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model import MAX_COST_E8, MAX_PRICE_E8
-from service.money import CURRENCIES, decimals_of, format_cost, format_price, parse_price
+from tollwire.service.domain.model import MAX_COST_E8, MAX_PRICE_E8
+from tollwire.service.domain.money import (
+    CURRENCIES,
+    decimals_of,
+    format_cost,
+    format_price,
+    parse_price,
+)
 
 
 @pytest.mark.parametrize(

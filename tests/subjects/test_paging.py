@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
-from service.errors import InvalidInput
-from service.paging import MAX_PAGE_BYTES, decode_token, encode_token, fitting, page_size
+from tollwire.service.domain.errors import InvalidInput
+from tollwire.service.domain.paging import (
+    MAX_PAGE_BYTES,
+    decode_token,
+    encode_token,
+    fitting,
+    page_size,
+)
 
 _KEY = (7, "44", -5)
 _TYPES = (int, str, int)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.progress import VARIABLE, Progress, of_this_worker, shared
+from tollwire.service.cache.worker_progress import VARIABLE, Progress, of_this_worker, shared
 
 
 def wanted() -> bool:

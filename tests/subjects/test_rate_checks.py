@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.model import (
+from tollwire.service.domain.model import (
     MAX_DURATION_SECONDS,
     MAX_PRICE_E8,
     MAX_TIMESTAMP_NS,
@@ -15,7 +15,7 @@ from service.model import (
     Interval,
     Rate,
 )
-from service.rate_checks import check_rate, check_terms, normalized
+from tollwire.service.rating.rate_checks import check_rate, check_terms, normalized
 
 _GOOD = Rate(tenant_id=1, prefix="44", destination="UK", cost_per_minute_e8=200_0000)
 

@@ -7,15 +7,21 @@ from typing import Any
 
 import pytest
 
-from service import cdrs
-from service.errors import InvalidInput, NotFound, Reason
-from service.ledger import Ledger
-from service.model import Direction, RatingStatus, ReversalRequest, Tenant, UnratedReason
-from service.record_model import UnratedOutcome, VerificationFilter
-from service.reversals import Reversals
-from service.storage.engine import Database
-from service.verification import Verification
 from tests.subjects.world import NOON_NS, World, at_once, call, calls
+from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import (
+    Direction,
+    RatingStatus,
+    ReversalRequest,
+    Tenant,
+    UnratedReason,
+)
+from tollwire.service.domain.record_model import UnratedOutcome, VerificationFilter
+from tollwire.service.record import cdrs
+from tollwire.service.record.ledger import Ledger
+from tollwire.service.record.reversals import Reversals
+from tollwire.service.record.verification import Verification
+from tollwire.service.storage.engine import Database
 
 
 @pytest.fixture
@@ -213,7 +219,7 @@ def test_broken_off_it_is_started_again(
         return int(price(*arguments))
 
     with monkeypatch.context() as patched:
-        patched.setattr("service.storage.cdrs.price", breaks)
+        patched.setattr("tollwire.service.storage.cdrs.price", breaks)
         with pytest.raises(RuntimeError):
             rate_unrated(world)
     assert rate_unrated(world) == (1500, 1500, 0)

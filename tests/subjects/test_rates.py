@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.errors import (
+from tests.subjects.world import World, at_once, call
+from tollwire.service.domain.errors import (
     Aborted,
     AlreadyExists,
     InvalidInput,
@@ -15,9 +16,8 @@ from service.errors import (
     Reason,
     TollwireError,
 )
-from service.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS, Interval, Rate
-from service.storage.engine import Database
-from tests.subjects.world import World, at_once, call
+from tollwire.service.domain.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS, Interval, Rate
+from tollwire.service.storage.engine import Database
 
 _FIELDS = (
     "prefix",

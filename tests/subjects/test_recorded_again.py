@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from service.errors import AlreadyExists, InvalidInput
-from service.ledger import Ledger
-from service.model import BadCall, Call, Cdr, CdrFilter, ReversalRequest, UsageQuery
-from service.record_model import ChunkResult, UploadReversal, VerificationFilter
-from service.storage import triggers
-from service.verification import Verification
 from tests.subjects.world import World, at_once, call, calls, in_parts
+from tollwire.service.domain.errors import AlreadyExists, InvalidInput
+from tollwire.service.domain.model import BadCall, Call, Cdr, CdrFilter, ReversalRequest, UsageQuery
+from tollwire.service.domain.record_model import ChunkResult, UploadReversal, VerificationFilter
+from tollwire.service.record.ledger import Ledger
+from tollwire.service.record.verification import Verification
+from tollwire.service.storage.schema import triggers
 
 WHY = ReversalRequest("wrong rate", "billing")
 BAD = BadCall("direction", "is required", call_id="bad")

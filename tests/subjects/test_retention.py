@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from service.model import BadCall
-from service.retention import DELETED_AT_ONCE, FailureRetention, kept_since_ns
-from service.storage import upload_failures
-from service.storage.engine import Database
-from service.uploads import Uploads
 from tests.subjects.world import World, at_once, calls
+from tollwire.service.domain.model import BadCall
+from tollwire.service.record.retention import DELETED_AT_ONCE, FailureRetention, kept_since_ns
+from tollwire.service.record.uploads import Uploads
+from tollwire.service.storage import upload_failures
+from tollwire.service.storage.engine import Database
 
 BAD = BadCall("direction", "is required")
 DAY_NS = 86_400 * 10**9

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.errors import InvalidInput, NotFound, Reason
-from service.model import (
+from tests.subjects.world import NOON_NS, World, at_once, call, calls
+from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import (
     MAX_COST_E8,
     Cdr,
     CdrFilter,
@@ -19,10 +20,9 @@ from service.model import (
     Reversal,
     ReversalRequest,
 )
-from service.record_model import ReversalFilter, UnratedOutcome
-from service.reversals import Reversals
-from service.storage import ledger
-from tests.subjects.world import NOON_NS, World, at_once, call, calls
+from tollwire.service.domain.record_model import ReversalFilter, UnratedOutcome
+from tollwire.service.record.reversals import Reversals
+from tollwire.service.storage import ledger
 
 WHY = ReversalRequest("the switch was in test", "anna@noc-1")
 

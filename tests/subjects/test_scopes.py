@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from service.calls import Calls
-from service.errors import InvalidInput, NotFound, Reason, TollwireError
-from service.model import (
+from tests.subjects.world import World, call, calls
+from tollwire.service.domain.errors import InvalidInput, NotFound, Reason, TollwireError
+from tollwire.service.domain.model import (
     Cdr,
     CdrFilter,
     Extension,
@@ -28,11 +28,11 @@ from service.model import (
     UsageDimension,
     UsageQuery,
 )
-from service.record_model import ReversalFilter, VerificationFilter
-from service.request import Caller, Request, Role, Scope, handling
-from service.storage.engine import Database
-from service.verification import Verification
-from tests.subjects.world import World, call, calls
+from tollwire.service.domain.record_model import ReversalFilter, VerificationFilter
+from tollwire.service.domain.request import Caller, Request, Role, Scope, handling
+from tollwire.service.rating.calls import Calls
+from tollwire.service.record.verification import Verification
+from tollwire.service.storage.engine import Database
 
 ABSENT = 900_000_001
 WHY = ReversalRequest("a test", "anna")

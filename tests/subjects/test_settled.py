@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from ratingcore.record.record_digest import digest_of_bad
-from service.chunks import Chunk
-from service.errors import FailedPrecondition, Reason
-from service.record_model import ChunkResult
-from service.rpc.conversion import uploads as conversion
-from service.storage import triggers
 from tests.subjects.world import NOON_NS, World
+from tollwire.service.domain.errors import FailedPrecondition, Reason
+from tollwire.service.domain.record_model import ChunkResult
+from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.rpc.conversion import uploads as conversion
+from tollwire.service.storage.schema import triggers
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

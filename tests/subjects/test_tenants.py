@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.errors import (
+from tests.subjects.world import World, at_once, call
+from tollwire.service.accounts.tenants import check_extension, check_tenant
+from tollwire.service.domain.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidInput,
@@ -16,11 +18,9 @@ from service.errors import (
     Reason,
     TollwireError,
 )
-from service.model import MAX_ID, Extension, Rounding, Tenant
-from service.storage import tenants as storage
-from service.storage.engine import Database
-from service.tenants import check_extension, check_tenant
-from tests.subjects.world import World, at_once, call
+from tollwire.service.domain.model import MAX_ID, Extension, Rounding, Tenant
+from tollwire.service.storage import tenants as storage
+from tollwire.service.storage.engine import Database
 
 _ALL = frozenset(
     {"name", "currency", "rounding", "country_code", "national_prefix", "international_prefix"}

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from service.credentials import Credentials
-from service.errors import (
+from tests.subjects.world import NOON_NS, World, at_once
+from tollwire.service.accounts.credentials import Credentials
+from tollwire.service.accounts.tokens import AdminExists, Tokens
+from tollwire.service.domain.errors import (
     AlreadyExists,
     Forbidden,
     InvalidInput,
@@ -18,11 +20,17 @@ from service.errors import (
     TollwireError,
     Unauthenticated,
 )
-from service.model import MAX_TOKEN_TENANTS, Token
-from service.request import EVERY_TENANT, LOCAL, Caller, Request, Role, Scope, handling
-from service.storage.engine import Database
-from service.tokens import AdminExists, Tokens
-from tests.subjects.world import NOON_NS, World, at_once
+from tollwire.service.domain.model import MAX_TOKEN_TENANTS, Token
+from tollwire.service.domain.request import (
+    EVERY_TENANT,
+    LOCAL,
+    Caller,
+    Request,
+    Role,
+    Scope,
+    handling,
+)
+from tollwire.service.storage.engine import Database
 
 HOUR_NS = 3600 * 10**9
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from ratingcore.record.records import records_of
-from service.chunks import Chunk
-from service.errors import InvalidInput, NotFound, Reason
-from service.model import BadCall, Call, Page
-from service.paging import MAX_PAGE_BYTES
-from service.record_model import FailedRecord, Upload
-from service.storage import upload_failures
-from service.uploads import FAILURE_REASONS
 from tests.subjects.world import World, call, calls
+from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import BadCall, Call, Page
+from tollwire.service.domain.paging import MAX_PAGE_BYTES
+from tollwire.service.domain.record_model import FailedRecord, Upload
+from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.record.uploads import FAILURE_REASONS
+from tollwire.service.storage import upload_failures
 
 BAD = BadCall("direction", "is required", call_id="bad")
 Fetch = Callable[[int, str], Page[Any]]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from service import reversals
-from service.errors import FailedPrecondition, InvalidInput, NotFound, Reason
-from service.model import BadCall, Call, ReversalRequest
-from service.record_model import UploadReversal
-from service.reversals import Reversals
 from tests.subjects.world import NOON_NS, World, at_once, calls, in_parts
+from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import BadCall, Call, ReversalRequest
+from tollwire.service.domain.record_model import UploadReversal
+from tollwire.service.record import reversals
+from tollwire.service.record.reversals import Reversals
 
 WHY = ReversalRequest("poured in twice", "anna@noc-1")
 
@@ -171,7 +171,7 @@ def test_broken_off_it_is_started_again(
             raise RuntimeError("broken off")
 
     with monkeypatch.context() as patched:
-        patched.setattr("service.storage.ledger.append", breaks)
+        patched.setattr("tollwire.service.storage.ledger.append", breaks)
         with pytest.raises(RuntimeError):
             world.reversals.reverse_upload(upload_id, WHY)
     assert len(reversed_call_ids(world)) == 12

@@ -11,17 +11,6 @@ from typing import Any
 
 import pytest
 
-from service.errors import (
-    FailedPrecondition,
-    InvalidInput,
-    NotFound,
-    OutOfRange,
-    Reason,
-)
-from service.model import BadCall, Call, CdrFilter, Extension, RatingStatus, Tenant
-from service.record_model import ChunkResult, Upload
-from service.recording import Recorder
-from service.request import EVERY_TENANT
 from tests.subjects.world import (
     NOON_NS,
     SECOND_NS,
@@ -32,6 +21,17 @@ from tests.subjects.world import (
     chunk_of,
     in_parts,
 )
+from tollwire.service.domain.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    OutOfRange,
+    Reason,
+)
+from tollwire.service.domain.model import BadCall, Call, CdrFilter, Extension, RatingStatus, Tenant
+from tollwire.service.domain.record_model import ChunkResult, Upload
+from tollwire.service.domain.request import EVERY_TENANT
+from tollwire.service.record.recording import Recorder
 
 BAD = BadCall("direction", "is required", call_id="bad")
 
@@ -320,7 +320,7 @@ def test_a_chunk_that_fails_leaves_nothing(
         raise Broken
 
     with monkeypatch.context() as patched:
-        patched.setattr("service.storage.uploads.add_chunk", broken)
+        patched.setattr("tollwire.service.storage.uploads.add_chunk", broken)
         with pytest.raises(Broken):
             world.commit(upload_id, 5, calls(payer, 5, 5))
     assert len(world.rows()) == 5

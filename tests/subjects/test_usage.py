@@ -14,8 +14,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from service.errors import InvalidInput, NotFound
-from service.model import (
+from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
+from tollwire.service.domain.errors import InvalidInput, NotFound
+from tollwire.service.domain.model import (
     MAX_COST_E8,
     MAX_STARTED_AT_NS,
     Call,
@@ -30,7 +31,6 @@ from service.model import (
     UsageRow,
     UsageTotals,
 )
-from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
 
 TENANT = UsageDimension.TENANT
 EXTENSION = UsageDimension.EXTENSION

@@ -17,14 +17,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from service import verification as module
-from service.errors import InvalidInput, NotFound, Reason
-from service.model import Direction, Disposition, Interval, Rate, Rounding, Tenant
-from service.record_model import CdrDifference, VerificationFilter, VerificationProgress
-from service.storage import triggers
-from service.storage.engine import Database
-from service.verification import Verification
 from tests.subjects.world import NOON_NS, SECOND_NS, World, call, calls
+from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
+from tollwire.service.domain.model import Direction, Disposition, Interval, Rate, Rounding, Tenant
+from tollwire.service.domain.record_model import (
+    CdrDifference,
+    VerificationFilter,
+    VerificationProgress,
+)
+from tollwire.service.record import verification as module
+from tollwire.service.record.verification import Verification
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import triggers
 
 EVERYTHING = VerificationFilter()
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratingcore.record.records import records_of
-from service.cdrs import Cdrs
-from service.chunks import Chunk
-from service.deck_import import Intake
-from service.decks import Decks
-from service.model import (
+from tollwire.service.accounts.tenants import Tenants
+from tollwire.service.cache.decks import Decks
+from tollwire.service.domain.model import (
     BadCall,
     Call,
     Direction,
@@ -25,14 +23,16 @@ from service.model import (
     RateError,
     Tenant,
 )
-from service.rates import Rates
-from service.record_model import ChunkResult
-from service.recording import content_of
-from service.reversals import Reversals
-from service.storage.engine import Database
-from service.tenants import Tenants
-from service.uploads import Uploads
-from service.usage import Usage
+from tollwire.service.domain.record_model import ChunkResult
+from tollwire.service.rating.deck_import import Intake
+from tollwire.service.rating.rates import Rates
+from tollwire.service.record.cdrs import Cdrs
+from tollwire.service.record.recording import content_of
+from tollwire.service.record.reversals import Reversals
+from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.record.uploads import Uploads
+from tollwire.service.reports.usage import Usage
+from tollwire.service.storage.engine import Database
 
 SECOND_NS = 10**9
 # 2026-03-02T10:00:00Z

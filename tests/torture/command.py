@@ -88,7 +88,7 @@ def _started(server: Service, path: Path, tenant_id: int) -> subprocess.Popen[st
     arguments = ["cdrs", "upload", str(path), "--tenant", str(tenant_id), "--json"]
     arguments += ["--chunk", str(CHUNK_CALLS), "--server", server.address]
     return subprocess.Popen(
-        [sys.executable, "-m", "service.cli.main", *arguments],
+        [sys.executable, "-m", "tollwire.service.cli.main", *arguments],
         env=os.environ | {"XDG_STATE_HOME": str(path.parent)},
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from service.record_model import AuditEntry, AuditFilter
-from service.rpc.conversion import fields
-from service.rpc.conversion.fields import Wrong
+from tollwire.service.domain.record_model import AuditEntry, AuditFilter
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.fields import Wrong
 from tollwire.v1 import access_service_pb2 as pb
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.calls import check_call, resolve_duration
-from service.errors import FieldViolation, Reason, invalid_field
-from service.model import (
+from tollwire.service.domain.errors import FieldViolation, Reason, invalid_field
+from tollwire.service.domain.model import (
     MAX_BATCH_CALLS,
     MAX_CALL_ID_CHARS,
     MAX_DURATION_SECONDS,
@@ -22,9 +21,10 @@ from service.model import (
     Explanation,
     RatedCall,
 )
-from service.money import format_cost, format_price
-from service.rpc.conversion import fields
-from service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.service.domain.money import format_cost, format_price
+from tollwire.service.rating.calls import check_call, resolve_duration
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

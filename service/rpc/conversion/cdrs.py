@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from service.model import (
+from tollwire.service.domain.model import (
     Cdr,
     CdrFilter,
     Direction,
@@ -18,11 +18,11 @@ from service.model import (
     UsageRow,
     UsageTotals,
 )
-from service.money import format_cost
-from service.rpc.conversion import fields
-from service.rpc.conversion.fields import Wrong
-from service.rpc.conversion.rates import rate
-from service.rpc.conversion.tenants import extension, tenant
+from tollwire.service.domain.money import format_cost
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.rates import rate
+from tollwire.service.rpc.conversion.tenants import extension, tenant
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 _DIMENSIONS = fields.members(UsageDimension)

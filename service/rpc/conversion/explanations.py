@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from service.record_model import ExplainedCdr, LedgerEntry, UnratedStep
-from service.rpc.conversion import fields
-from service.rpc.conversion.calls import explanation
-from service.rpc.conversion.cdrs import cdr
-from service.rpc.conversion.verification import difference
+from tollwire.service.domain.record_model import ExplainedCdr, LedgerEntry, UnratedStep
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.calls import explanation
+from tollwire.service.rpc.conversion.cdrs import cdr
+from tollwire.service.rpc.conversion.verification import difference
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.errors import FieldViolation, invalid_field, invalid_fields
-from service.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS
-from service.money import parse_price
+from tollwire.service.domain.errors import FieldViolation, invalid_field, invalid_fields
+from tollwire.service.domain.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS
+from tollwire.service.domain.money import parse_price
 
 E = TypeVar("E", bound=IntEnum)
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 import ratingcore
-from service.deck_import import Intake
-from service.errors import FailedPrecondition, Reason, invalid_field
-from service.model import ImportMode, ImportPlan, RateError
-from service.rate_checks import check_terms
-from service.rpc.conversion import fields
-from service.rpc.conversion.fields import REQUIRED, Wrong
-from service.rpc.conversion.rates import read_rate
+from tollwire.service.domain.errors import FailedPrecondition, Reason, invalid_field
+from tollwire.service.domain.model import ImportMode, ImportPlan, RateError
+from tollwire.service.rating.deck_import import Intake
+from tollwire.service.rating.rate_checks import check_terms
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.service.rpc.conversion.rates import read_rate
 from tollwire.v1 import types_pb2
 
 _MODES = fields.members(ImportMode)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.record_model import LedgerDifference, LedgerProgress, LedgerRoot
-from service.rpc.conversion import fields
+from tollwire.service.domain.record_model import LedgerDifference, LedgerProgress, LedgerRoot
+from tollwire.service.rpc.conversion import fields
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

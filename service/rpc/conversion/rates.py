@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from service.errors import invalid_field
-from service.model import ImportOutcome, Interval, Rate
-from service.money import format_price
-from service.rate_checks import check_rate, check_terms
-from service.rpc.conversion import fields
-from service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.service.domain.errors import invalid_field
+from tollwire.service.domain.model import ImportOutcome, Interval, Rate
+from tollwire.service.domain.money import format_price
+from tollwire.service.rating.rate_checks import check_rate, check_terms
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

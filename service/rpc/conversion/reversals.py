@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.model import Cdr, CdrFilter, ReversalRequest
-from service.money import format_cost
-from service.record_model import ReversalFilter, ReversalProgress, UploadReversal
-from service.rpc.conversion import cdrs, fields
-from service.rpc.conversion.fields import Wrong
+from tollwire.service.domain.model import Cdr, CdrFilter, ReversalRequest
+from tollwire.service.domain.money import format_cost
+from tollwire.service.domain.record_model import ReversalFilter, ReversalProgress, UploadReversal
+from tollwire.service.rpc.conversion import cdrs, fields
+from tollwire.service.rpc.conversion.fields import Wrong
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from service.errors import invalid_field
-from service.model import Extension, Rounding, Tenant
-from service.rpc.conversion import fields
-from service.rpc.conversion.fields import REQUIRED, Wrong
-from service.tenants import check_extension, check_tenant
+from tollwire.service.accounts.tenants import check_extension, check_tenant
+from tollwire.service.domain.errors import invalid_field
+from tollwire.service.domain.model import Extension, Rounding, Tenant
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
 from tollwire.v1 import tenant_service_pb2 as pb
 from tollwire.v1 import types_pb2
 

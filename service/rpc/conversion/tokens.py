@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from service.errors import invalid_field
-from service.model import Token
-from service.request import Role, Scope
-from service.rpc.conversion import fields
-from service.rpc.conversion.fields import REQUIRED, Wrong
-from service.tokens import check_token
+from tollwire.service.accounts.tokens import check_token
+from tollwire.service.domain.errors import invalid_field
+from tollwire.service.domain.model import Token
+from tollwire.service.domain.request import Role, Scope
+from tollwire.service.rpc.conversion import fields
+from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
 from tollwire.v1 import access_service_pb2 as pb
 
 ROLES = {role: pb.Role.Value(f"ROLE_{role.name}") for role in Role}

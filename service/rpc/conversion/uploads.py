@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ratingcore.record.upload import read_upload
-from service import upload_warnings
-from service.chunks import Chunk
-from service.model import MAX_BATCH_CALLS
-from service.record_model import ChunkResult, ControlTotals, FailedRecord, Upload
-from service.rpc.conversion import calls, fields
+from tollwire.service.domain.model import MAX_BATCH_CALLS
+from tollwire.service.domain.record_model import ChunkResult, ControlTotals, FailedRecord, Upload
+from tollwire.service.record import upload_warnings
+from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.rpc.conversion import calls, fields
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 

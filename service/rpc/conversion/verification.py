@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from service.record_model import CdrDifference, VerificationFilter, VerificationProgress
-from service.rpc.conversion.cdrs import time_bounds
-from service.rpc.conversion.fields import Wrong
+from tollwire.service.domain.record_model import (
+    CdrDifference,
+    VerificationFilter,
+    VerificationProgress,
+)
+from tollwire.service.rpc.conversion.cdrs import time_bounds
+from tollwire.service.rpc.conversion.fields import Wrong
 from tollwire.v1 import cdr_service_pb2
 
 

@@ -1,0 +1,345 @@
+"""Tenants and their extensions.
+
+A tenant's rules (how its numbers are dialled, how its costs are rounded) are part of what its calls
+are rated with, so each change counts as a change of its deck and is kept in its history: a CDR
+shows the tenant as it was (rating rule 9).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from tollwire.service.accounts import audit
+from tollwire.service.cache.decks import Decks, tenant_not_found
+from tollwire.service.domain import paging, request, scopes
+from tollwire.service.domain.checks import check_id, check_text, refuse
+from tollwire.service.domain.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FieldViolation,
+    NotFound,
+    Reason,
+    invalid_field,
+)
+from tollwire.service.domain.model import (
+    MAX_COST_DECIMALS,
+    MAX_EXTENSION_NUMBER_CHARS,
+    MAX_NAME_CHARS,
+    MIN_COST_DECIMALS,
+    Extension,
+    Page,
+    Tenant,
+)
+from tollwire.service.domain.money import CURRENCIES
+from tollwire.service.storage import decks as stored_decks
+from tollwire.service.storage import ids, rates
+from tollwire.service.storage import tenants as storage
+from tollwire.service.storage.engine import Connection, Database
+
+_MAX_COUNTRY_CODE_DIGITS = 4
+_MAX_PREFIX_DIGITS = 8
+_DIGITS = re.compile("[0-9]*")
+
+
+def check_tenant(tenant: Tenant) -> list[FieldViolation]:
+    """What is wrong with a tenant, with field paths from it; [] if nothing."""
+    found = [
+        *check_id("id", tenant.id, required=False),
+        *check_text("name", tenant.name, MAX_NAME_CHARS),
+        *_check_digits("country_code", tenant.country_code, _MAX_COUNTRY_CODE_DIGITS),
+        *_check_digits("national_prefix", tenant.national_prefix, _MAX_PREFIX_DIGITS),
+        *_check_digits("international_prefix", tenant.international_prefix, _MAX_PREFIX_DIGITS),
+    ]
+    if tenant.currency not in CURRENCIES:
+        found.append(
+            FieldViolation(
+                "currency",
+                "must be an active ISO 4217 code in upper case, such as USD;"
+                f" got {tenant.currency[:10]!r}",
+            )
+        )
+    if not MIN_COST_DECIMALS <= tenant.cost_decimals <= MAX_COST_DECIMALS:
+        found.append(
+            FieldViolation(
+                "cost_decimals",
+                f"must be {MIN_COST_DECIMALS} to {MAX_COST_DECIMALS}, or 0 for"
+                f" {MIN_COST_DECIMALS}; got {tenant.cost_decimals}",
+            )
+        )
+    if tenant.national_prefix and not tenant.country_code:
+        found.append(FieldViolation("country_code", "is required where there is a national_prefix"))
+    return found
+
+
+def check_extension(extension: Extension) -> list[FieldViolation]:
+    """What is wrong with an extension, with field paths from it; [] if nothing."""
+    return [
+        *check_id("id", extension.id, required=False),
+        *check_id("tenant_id", extension.tenant_id),
+        *check_text("number", extension.number, MAX_EXTENSION_NUMBER_CHARS, required=True),
+        *check_text("name", extension.name, MAX_NAME_CHARS),
+    ]
+
+
+def _check_digits(field: str, text: str, max_digits: int) -> Iterator[FieldViolation]:
+    if len(text) > max_digits or not _DIGITS.fullmatch(text):
+        yield FieldViolation(field, f"must be up to {max_digits} digits, got {text[:40]!r}")
+
+
+class Tenants:
+    """What clients do with tenants and extensions. Thread-safe."""
+
+    def __init__(
+        self, database: Database, decks: Decks, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._database = database
+        self._decks = decks
+        self._clock_ns = clock_ns
+
+    def create(self, tenant: Tenant) -> Tenant:
+        """AlreadyExists TENANT_EXISTS where the tenant brings an id and it is taken."""
+        refuse(check_tenant(tenant), "tenant.")
+        tenant = replace(tenant, created_at_ns=self._clock_ns())
+        with self._database.write() as connection:
+            if tenant.id:
+                ids.move_past(connection, "tenants", tenant.id)
+            else:
+                tenant = replace(tenant, id=ids.take(connection, "tenants"))
+            if not storage.add(connection, tenant):
+                raise AlreadyExists(
+                    Reason.TENANT_EXISTS,
+                    f"there is a tenant {tenant.id} already",
+                    metadata={"tenant_id": str(tenant.id)},
+                )
+            _enter(connection, "CreateTenant", tenant.created_at_ns, None, tenant)
+            revision = stored_decks.create(connection, tenant.id) + 1
+            storage.add_version(connection, tenant, revision)
+            stored_decks.advance(connection, tenant.id, revision)
+        self._decks.refresh_after_commit()
+        request.present().leaves_rates_at(revision)
+        return tenant
+
+    def get(self, tenant_id: int) -> Tenant:
+        refuse(check_id("id", tenant_id))
+        with self._database.read() as connection:
+            tenant = storage.get(connection, tenant_id)
+        if tenant is None or not scopes.covers(tenant_id):
+            raise tenant_not_found(tenant_id)
+        return tenant
+
+    def list(self, page_size: int, page_token: str) -> Page[Tenant]:
+        """One page of those that the caller may see, by rising id."""
+        size = paging.page_size(page_size)
+        wanted = ("tenants", scopes.within())
+        (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
+        with self._database.read() as connection:
+            found = storage.page(connection, after_id, size + 1, scopes.within())
+        if len(found) <= size:
+            return Page(found)
+        shown = found[:size]
+        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+
+    def update(self, tenant: Tenant, fields: frozenset[str]) -> Tenant:
+        """Take over ``fields`` from ``tenant``. Holds for calls rated from then on.
+
+        FailedPrecondition CURRENCY_IN_USE where the currency would change and there are CDRs.
+        """
+        refuse(check_id("id", tenant.id), "tenant.")
+        with self._database.write() as connection:
+            # Only who is likely to succeed waits for the calls that are being recorded.
+            from_calls = "currency" in fields and not storage.has_cdrs(connection, tenant.id)
+            revision, present = self._hold(connection, tenant.id, from_calls=from_calls)
+            changed = replace(present, **{name: getattr(tenant, name) for name in fields})
+            refuse(check_tenant(changed), "tenant.")
+            if changed == present:
+                request.present().leaves_rates_at(revision)
+                return present
+            if changed.currency != present.currency and storage.has_cdrs(connection, tenant.id):
+                raise FailedPrecondition(
+                    Reason.CURRENCY_IN_USE,
+                    f"tenant {tenant.id} has CDRs in {present.currency}; create another tenant for"
+                    f" {changed.currency}",
+                    metadata={"tenant_id": str(tenant.id), "currency": present.currency},
+                )
+            storage.change(connection, changed)
+            _enter(connection, "UpdateTenant", self._clock_ns(), present, changed)
+            storage.add_version(connection, changed, revision + 1)
+            stored_decks.advance(connection, tenant.id, revision + 1)
+        self._decks.refresh_after_commit()
+        request.present().leaves_rates_at(revision + 1)
+        return changed
+
+    def delete(self, tenant_id: int) -> None:
+        """Removes its rates and extensions as well. FailedPrecondition TENANT_IN_USE while CDRs
+        refer to it."""
+        refuse(check_id("id", tenant_id))
+        with self._database.write() as connection:
+            from_calls = not storage.has_cdrs(connection, tenant_id)
+            revision, present = self._hold(connection, tenant_id, from_calls=from_calls)
+            if storage.has_cdrs(connection, tenant_id) or not storage.remove(connection, tenant_id):
+                raise FailedPrecondition(
+                    Reason.TENANT_IN_USE,
+                    f"CDRs refer to tenant {tenant_id}, so it stays",
+                    metadata={"tenant_id": str(tenant_id)},
+                )
+            rates.retire_all(connection, tenant_id, revision + 1)
+            _enter(connection, "DeleteTenant", self._clock_ns(), present, None)
+            stored_decks.advance(connection, tenant_id, revision + 1)
+        self._decks.refresh_after_commit()
+        request.present().leaves_rates_at(revision + 1)
+
+    def create_extension(self, extension: Extension) -> Extension:
+        """AlreadyExists EXTENSION_EXISTS where the extension brings an id and it is taken, which
+        only who may see every tenant can: whether it is taken tells of all of them."""
+        refuse([*check_extension(extension), *_check_chosen(extension.id)], "extension.")
+        owner_id = extension.tenant_id
+        with self._database.write() as connection:
+            if not (scopes.covers(owner_id) and storage.keep(connection, owner_id)):
+                raise tenant_not_found(extension.tenant_id)
+            if extension.id:
+                ids.move_past(connection, "extensions", extension.id)
+            else:
+                extension = replace(extension, id=ids.take(connection, "extensions"))
+            if not storage.add_extension(connection, extension):
+                raise AlreadyExists(
+                    Reason.EXTENSION_EXISTS,
+                    f"there is an extension {extension.id} already",
+                    metadata={"extension_id": str(extension.id)},
+                )
+            _enter(connection, "CreateExtension", self._clock_ns(), None, extension)
+        return extension
+
+    def get_extension(self, extension_id: int) -> Extension:
+        refuse(check_id("id", extension_id))
+        with self._database.read() as connection:
+            extension = storage.get_extension(connection, extension_id)
+        if extension is None or not scopes.covers(extension.tenant_id):
+            raise _extension_not_found(extension_id)
+        return extension
+
+    def list_extensions(self, tenant_id: int, page_size: int, page_token: str) -> Page[Extension]:
+        """One page, by rising id. ``tenant_id`` 0: of all tenants. NotFound TENANT_NOT_FOUND."""
+        refuse(check_id("tenant_id", tenant_id, required=False))
+        size = paging.page_size(page_size)
+        wanted = ("extensions", tenant_id, scopes.within())
+        (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
+        with self._database.read() as connection:
+            require_tenant(connection, tenant_id)
+            found = storage.page_extensions(
+                connection, tenant_id, after_id, size + 1, scopes.within()
+            )
+        if len(found) <= size:
+            return Page(found)
+        shown = found[:size]
+        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+
+    def update_extension(self, extension: Extension, fields: frozenset[str]) -> Extension:
+        """Take over ``fields`` from ``extension``, whose tenant_id must be 0 or the owner's."""
+        refuse(check_id("id", extension.id), "extension.")
+        with self._database.write() as connection:
+            present = storage.lock_extension(connection, extension.id, scopes.within())
+            if present is None:
+                raise _extension_not_found(extension.id)
+            if extension.tenant_id not in (0, present.tenant_id):
+                raise invalid_field(
+                    "extension.tenant_id",
+                    f"must be 0 or the owner's, {present.tenant_id}; got {extension.tenant_id}",
+                )
+            changed = replace(present, **{name: getattr(extension, name) for name in fields})
+            refuse(check_extension(changed), "extension.")
+            if changed != present:
+                storage.change_extension(connection, changed)
+                _enter(connection, "UpdateExtension", self._clock_ns(), present, changed)
+        return changed
+
+    def delete_extension(self, extension_id: int) -> None:
+        """FailedPrecondition EXTENSION_IN_USE while CDRs refer to it."""
+        refuse(check_id("id", extension_id))
+        with self._database.write() as connection:
+            present = storage.lock_extension(
+                *(connection, extension_id, scopes.within()),
+                from_calls=not storage.extension_has_cdrs(connection, extension_id),
+            )
+            if present is None:
+                raise _extension_not_found(extension_id)
+            if storage.extension_has_cdrs(connection, extension_id) or not storage.remove_extension(
+                connection, extension_id
+            ):
+                raise FailedPrecondition(
+                    Reason.EXTENSION_IN_USE,
+                    f"CDRs refer to extension {extension_id}, so it stays",
+                    metadata={"extension_id": str(extension_id)},
+                )
+            _enter(connection, "DeleteExtension", self._clock_ns(), present, None)
+
+    def _hold(
+        self, connection: Connection, tenant_id: int, *, from_calls: bool
+    ) -> tuple[int, Tenant]:
+        """The revision of a tenant's deck and the tenant, both locked."""
+        if not scopes.covers(tenant_id):
+            raise tenant_not_found(tenant_id)
+        revision = stored_decks.lock(connection, tenant_id)
+        tenant = storage.lock(connection, tenant_id, from_calls=from_calls)
+        if revision is None or tenant is None:
+            raise tenant_not_found(tenant_id)
+        return revision, tenant
+
+
+def is_there(connection: Connection, tenant_id: int) -> bool:
+    """Whether there is such a tenant, for the caller."""
+    return storage.get(connection, tenant_id) is not None and scopes.covers(tenant_id)
+
+
+def require_tenant(connection: Connection, tenant_id: int) -> None:
+    """For a filter, where 0 stands for all. NotFound TENANT_NOT_FOUND where the tenant does not
+    exist for the caller: a mistyped id must not look like a tenant without calls."""
+    if tenant_id and not is_there(connection, tenant_id):
+        raise tenant_not_found(tenant_id)
+
+
+def require_extension(connection: Connection, extension_id: int, tenant_id: int) -> None:
+    """The same for an extension, of that tenant where it is not 0: EXTENSION_NOT_FOUND."""
+    if not extension_id:
+        return
+    extension = storage.get_extension(connection, extension_id)
+    if (
+        extension is None
+        or not scopes.covers(extension.tenant_id)
+        or tenant_id not in (0, extension.tenant_id)
+    ):
+        raise _extension_not_found(extension_id)
+
+
+def _enter(
+    connection: Connection,
+    action: str,
+    now_ns: int,
+    before: Tenant | Extension | None,
+    after: Tenant | Extension | None,
+) -> None:
+    """Into the audit log."""
+    one = after or before
+    assert one is not None
+    if isinstance(one, Tenant):
+        resource, tenant_id = f"tenant/{one.id}", one.id
+    else:
+        resource, tenant_id = f"extension/{one.id}", one.tenant_id
+    audit.enter(
+        *(connection, action, resource, now_ns), tenant_id=tenant_id, before=before, after=after
+    )
+
+
+def _check_chosen(extension_id: int) -> Iterator[FieldViolation]:
+    if extension_id and scopes.within() is not None:
+        yield FieldViolation("id", "must be 0, unless the caller's scope is every tenant")
+
+
+def _extension_not_found(extension_id: int) -> NotFound:
+    return NotFound(
+        Reason.EXTENSION_NOT_FOUND,
+        f"there is no extension {extension_id}",
+        metadata={"extension_id": str(extension_id)},
+    )

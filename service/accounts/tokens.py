@@ -1,0 +1,227 @@
+"""Tokens: made, shown and revoked.
+
+Who makes, sees and revokes tokens does so within their own scope; a token that reaches further does
+not exist for them. What a token may do is decided where it is sent
+(service/accounts/credentials.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from tollwire.service.accounts import audit
+from tollwire.service.accounts.credentials import Credentials, digest, new_secret, text_of
+from tollwire.service.cache.decks import tenant_not_found
+from tollwire.service.domain import paging, scopes
+from tollwire.service.domain.checks import check_id, check_text, refuse
+from tollwire.service.domain.errors import (
+    AlreadyExists,
+    FieldViolation,
+    Forbidden,
+    NotFound,
+    Reason,
+)
+from tollwire.service.domain.model import (
+    MAX_CERTIFICATE_IDENTITY_CHARS,
+    MAX_ID,
+    MAX_NAME_CHARS,
+    MAX_STARTED_AT_NS,
+    MAX_TOKEN_TENANTS,
+    Page,
+    Token,
+)
+from tollwire.service.domain.request import EVERY_TENANT, Role, Scope, present
+from tollwire.service.domain.scopes import scope as callers_scope
+from tollwire.service.storage import ids, tenants
+from tollwire.service.storage import tokens as storage
+from tollwire.service.storage.engine import Connection, Database
+
+
+def check_token(token: Token, now_ns: int) -> list[FieldViolation]:
+    """What is wrong with a token to make, with field paths from it; [] if nothing."""
+    found = [
+        *check_text("name", token.name, MAX_NAME_CHARS, required=True),
+        *check_text(
+            "certificate_identity", token.certificate_identity, MAX_CERTIFICATE_IDENTITY_CHARS
+        ),
+        *_check_scope(token.scope),
+    ]
+    expires_at_ns = token.expires_at_ns
+    if expires_at_ns is not None and not now_ns < expires_at_ns <= MAX_STARTED_AT_NS:
+        found.append(
+            FieldViolation("expires_at", "must be in the future, and before 2262-04-11T23:47:16Z")
+        )
+    return found
+
+
+def _check_scope(scope: Scope) -> Iterator[FieldViolation]:
+    if scope.tenant_ids is None:
+        return
+    if not 1 <= len(scope.tenant_ids) <= MAX_TOKEN_TENANTS:
+        yield FieldViolation(
+            "tenant_ids",
+            f"must name 1 to {MAX_TOKEN_TENANTS} tenants, or every_tenant be set;"
+            f" got {len(scope.tenant_ids)}",
+        )
+    wrong = [tenant_id for tenant_id in scope.tenant_ids if not 0 < tenant_id <= MAX_ID]
+    if wrong:
+        yield FieldViolation("tenant_ids", f"must be above 0, got {min(wrong)}")
+
+
+class AdminExists(Exception):
+    """Whoever has lost that token can neither make another nor revoke it: only somebody who can
+    write the database itself."""
+
+
+class Tokens:
+    """What administrators do with tokens. Thread-safe."""
+
+    def __init__(
+        self,
+        database: Database,
+        credentials: Credentials,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._database = database
+        self._credentials = credentials
+        self._clock_ns = clock_ns
+
+    def create(self, token: Token) -> tuple[Token, str]:
+        """The token as it is kept, and its text, which nobody can tell again.
+
+        NotFound TENANT_NOT_FOUND for a tenant that is not there or that the caller may not see;
+        Forbidden SCOPE_LACKS; AlreadyExists CERTIFICATE_IDENTITY_TAKEN.
+        """
+        now_ns = self._clock_ns()
+        refuse(check_token(token, now_ns), "token.")
+        _check_reach(token)
+        with self._database.write() as connection:
+            made = self._add(connection, token, now_ns)
+        self._credentials.load_after_commit()
+        return made
+
+    def create_first(self, name: str) -> tuple[Token, str]:
+        """The token of an administrator of every tenant, for whom there is none.
+        AdminExists where there is one that can be used."""
+        now_ns = self._clock_ns()
+        token = Token(name=name, role=Role.ADMIN, scope=EVERY_TENANT)
+        refuse(check_token(token, now_ns), "token.")
+        with self._database.write() as connection:
+            seq = storage.begin_change(connection)
+            for other in storage.after(connection, 0, include_revoked=False):
+                reaches_all = other.role is Role.ADMIN and other.scope == EVERY_TENANT
+                if reaches_all and other.is_usable(now_ns):
+                    raise AdminExists(
+                        f"there is a token of an administrator already: {other.id} ({other.name});"
+                        " use it to make others, or revoke it first"
+                    )
+            return self._add(connection, token, now_ns, seq)
+
+    def get(self, token_id: int) -> Token:
+        refuse(check_id("id", token_id))
+        with self._database.read() as connection:
+            return _within_reach(storage.get(connection, token_id), token_id)
+
+    def list(self, page_size: int, page_token: str, *, include_revoked: bool) -> Page[Token]:
+        """One page, by rising id."""
+        size = paging.page_size(page_size)
+        wanted = ("tokens", include_revoked, scopes.within())
+        (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
+        scope = callers_scope()
+        shown: list[Token] = []
+        with self._database.read() as connection:
+            for token in storage.after(connection, after_id, include_revoked=include_revoked):
+                if not scope.covers_all_of(token.scope):
+                    continue
+                if len(shown) == size:
+                    return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+                shown.append(token)
+        return Page(shown)
+
+    def revoke(self, token_id: int) -> Token:
+        """The token, which lets nobody in any more; as it was where it did not before."""
+        refuse(check_id("id", token_id))
+        with self._database.write() as connection:
+            seq = storage.begin_change(connection)
+            token = _within_reach(storage.get(connection, token_id), token_id)
+            if token.revoked_at_ns is not None:
+                return token
+            now_ns = self._clock_ns()
+            storage.revoke(connection, token_id, now_ns, seq)
+            revoked = replace(token, revoked_at_ns=now_ns)
+            _enter(connection, "RevokeToken", now_ns, token, revoked)
+        self._credentials.load_after_commit()
+        return revoked
+
+    def _add(
+        self, connection: Connection, token: Token, now_ns: int, seq: int = 0
+    ) -> tuple[Token, str]:
+        seq = seq or storage.begin_change(connection)
+        named = token.scope.tenant_ids or frozenset()
+        for tenant_id in sorted(named - tenants.present(connection, named)):
+            raise tenant_not_found(tenant_id)
+        if token.certificate_identity:
+            holder = storage.with_identity(connection, token.certificate_identity)
+            if holder is not None:
+                raise _identity_taken(holder)
+        token = replace(
+            token,
+            id=ids.take(connection, "tokens"),
+            created_at_ns=now_ns,
+            created_by=present().caller.name,
+            revoked_at_ns=None,
+        )
+        secret = new_secret()
+        storage.add(connection, token, digest(secret), seq)
+        _enter(connection, "CreateToken", now_ns, None, token)
+        return token, text_of(token.id, secret)
+
+
+def _enter(
+    connection: Connection, action: str, now_ns: int, before: Token | None, after: Token
+) -> None:
+    """Into the audit log."""
+    audit.enter(
+        *(connection, action, f"token/{after.id}", now_ns),
+        tenant_id=audit.sole_tenant(after.scope),
+        before=before,
+        after=after,
+    )
+
+
+def _check_reach(token: Token) -> None:
+    """Nobody makes a token that reaches further than their own."""
+    scope = callers_scope()
+    if scope.tenant_ids is None:
+        return
+    if token.scope.tenant_ids is None:
+        raise _scope_lacks("a token for every tenant is made by callers who have every tenant")
+    if token.certificate_identity:
+        # An identity is nobody's in particular: who may give it away may take another's place.
+        raise _scope_lacks("a token for a certificate is made by callers who have every tenant")
+    for tenant_id in sorted(token.scope.tenant_ids - scope.tenant_ids):
+        raise tenant_not_found(tenant_id)
+
+
+def _within_reach(token: Token | None, token_id: int) -> Token:
+    if token is None or not callers_scope().covers_all_of(token.scope):
+        raise NotFound(
+            Reason.TOKEN_NOT_FOUND,
+            f"there is no token {token_id}",
+            metadata={"token_id": str(token_id)},
+        )
+    return token
+
+
+def _scope_lacks(message: str) -> Forbidden:
+    return Forbidden(Reason.SCOPE_LACKS, message)
+
+
+def _identity_taken(holder: Token) -> AlreadyExists:
+    return AlreadyExists(
+        Reason.CERTIFICATE_IDENTITY_TAKEN,
+        f"token {holder.id} stands for certificates of that identity; revoke it first",
+        metadata={"token_id": str(holder.id)},
+    )

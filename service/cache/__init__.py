@@ -1,0 +1,1 @@
+"""What each worker keeps in memory and keeps equal to the database: tenants and their decks."""

@@ -1,0 +1,327 @@
+"""The rates of all tenants in memory, kept equal to what is committed in the database.
+
+Every worker has one ``Decks``. Readers take a tenant's deck by reference and never wait: a deck is
+immutable, and a change builds the next one beside it and swaps the reference. How a change is found
+and why none can be missed: tollwire.service.storage.decks.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+import ratingcore
+from tollwire.service.cache.worker_progress import Progress
+from tollwire.service.domain import scopes
+from tollwire.service.domain.errors import FailedPrecondition, NotFound, Reason, Unavailable
+from tollwire.service.domain.model import Tenant
+from tollwire.service.domain.request import present
+from tollwire.service.storage import decks as storage
+from tollwire.service.storage.change_follower import Follower
+from tollwire.service.storage.decks import DeckState
+from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.failures import unavailable
+from tollwire.service.storage.limits import Work, regardless
+
+_LOG = logging.getLogger("tollwire.decks")
+
+# How long a change waits at most for the other workers of the server to rate with it.
+WAIT_SECONDS = 2.0
+IMPORT_WAIT_SECONDS = 30.0
+
+_TRIES_OUTSIDE = 3
+# From when a commit shows to others until its own thread has heard of it.
+_SETTLE_SECONDS = 1.0
+# Longer than the largest deck takes.
+_BUILDING_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantDeck:
+    """A tenant's rules and rates at one revision."""
+
+    tenant: Tenant
+    deck: ratingcore.Deck
+    revision: int
+
+
+class Offer:
+    """A deck that whoever changes it has built already, for all that catch up with that change.
+
+    It counts only if the change is committed, which others may see before its own thread does.
+    """
+
+    def __init__(self) -> None:
+        self._settled = threading.Event()
+        self._is_committed = False
+
+    def settle(self, *, is_committed: bool) -> None:
+        self._is_committed = is_committed
+        self._settled.set()
+
+    def holds(self) -> bool:
+        """Whether the change is committed. Waits for its thread to know, though not for ever: False
+        then, as where it is not."""
+        return self._settled.wait(_SETTLE_SECONDS) and self._is_committed
+
+
+class Decks:
+    """The decks of all tenants. Thread-safe. A caller finds those of the tenants that it may see.
+
+    ``load`` before the first use; ``follow`` to keep up with other workers; ``close`` at the end.
+    """
+
+    def __init__(self, database: Database, progress: Progress | None = None) -> None:
+        """``progress``: of the workers of this server; None where there is one."""
+        self._database = database
+        self._progress = progress
+        self._decks: dict[int, TenantDeck] = {}
+        # By tenant and revision.
+        self._offers: dict[tuple[int, int], tuple[Offer, TenantDeck]] = {}
+        self._known_seq = 0
+        self._refresh_began = -math.inf
+        self._failure: tuple[float, Unavailable] | None = None
+        # Held while decks are built. Whoever waits for it has its connection already, and whoever
+        # holds it needs no further one, so a full pool cannot lock both up.
+        self._building = threading.Lock()
+        self._follower = Follower(
+            *(database, storage.CLOCK, "changes of rates", _LOG),
+            known_seq=lambda: self._known_seq,
+            refresh=self.refresh,
+        )
+
+    def load(self) -> None:
+        """Read everything that is committed, in one go. One deck is built at a time, so that no
+        more memory is held than the decks take and one of them in the making."""
+        with self._database.read(work=Work.LONG) as connection, self._building:
+            storage.one_state(connection)
+            states = storage.changed_since(connection, 0)
+            present = {state.tenant_id: state for state in states if state.tenant}
+            for tenant_id, parts in groupby(storage.present_rates(connection), key=itemgetter(0)):
+                builder = ratingcore.DeckBuilder()
+                for _, rates in parts:
+                    builder.put_many(rates)
+                self._take(present.pop(tenant_id), builder)
+            for state in present.values():
+                self._take(state, ratingcore.DeckBuilder())
+            self._known_seq = states[-1].change_seq if states else 0
+        if self._progress is not None:
+            # From now on the others wait for this worker; what they changed before is read here.
+            self._progress.report(self._known_seq)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Catch up with everything that is committed."""
+        began = time.monotonic()
+        with self._database.read(work=Work.LOOK) as connection:
+            self.catch_up(connection)
+        self._refresh_began = max(self._refresh_began, began)
+
+    def refresh_after_commit(self, wait_seconds: float = WAIT_SECONDS) -> None:
+        """As ``refresh``, for who has just committed a change: that it is written is true even if
+        it cannot be read back now, and the follower will.
+
+        Then wait until all workers of this server rate with the change, at most so long and half as
+        long as the client still waits: a worker that hangs holds up nobody.
+        """
+        try:
+            with regardless():
+                self.refresh()
+        except Unavailable:
+            _LOG.warning("a change is committed, but cannot be read back yet")
+            return
+        if self._progress is None:
+            return
+        request = present()
+        remaining = request.remaining_seconds()
+        if remaining is not None:
+            wait_seconds = min(wait_seconds, remaining / 2)
+        if not self._progress.wait(self._known_seq, wait_seconds, request.is_wanted):
+            _LOG.warning("a change is committed, but a worker does not rate with it yet")
+
+    def catch_up(self, connection: Connection) -> None:
+        """Catch up with what ``connection`` sees. Not within a transaction that has changed rates
+        itself: what is not committed must not be rated with."""
+        if storage.change_seq(connection) <= self._known_seq:
+            return
+        with self._turn_to_build():
+            for state in storage.changed_since(connection, self._known_seq):
+                self._apply(connection, state)
+                self._known_seq = state.change_seq
+            if self._progress is not None:
+                self._progress.report(self._known_seq)
+
+    @contextmanager
+    def _turn_to_build(self) -> Iterator[None]:
+        """Unavailable where another thread builds for too long, which a database that does not
+        answer can make it: all who wait must not do so one after the other."""
+        if not self._building.acquire(timeout=_BUILDING_SECONDS):
+            raise unavailable("the changes of rates cannot be read")
+        try:
+            yield
+        finally:
+            self._building.release()
+
+    def in_memory(self, tenant_id: int) -> TenantDeck | None:
+        """The tenant's deck, without a look into the database."""
+        return self._decks.get(tenant_id) if scopes.covers(tenant_id) else None
+
+    @contextmanager
+    def writing(self, work: Work = Work.ORDINARY) -> Iterator[Connection]:
+        """A writing transaction for who rates in it, with the decks caught up before it begins.
+
+        What was committed while it waited for its turn is read outside of it too: the locks that it
+        holds must not wait for the deck of a big import to be built. ``catch_up`` within it then
+        has little left to do.
+        """
+        for _ in range(_TRIES_OUTSIDE):
+            with self._database.write(work=work) as connection:
+                if storage.change_seq(connection) <= self._known_seq:
+                    yield connection
+                    return
+            self.refresh()
+        # The rates change without a pause, but then there is little to read each time.
+        with self._database.write(work=work) as connection:
+            yield connection
+
+    @contextmanager
+    def offering(self) -> Iterator[Callable[[TenantDeck], None]]:
+        """Around a transaction that changes a deck and builds the next one itself: hand that over
+        before the transaction is committed, which must be within the block. It is in use after it,
+        and nobody reads the change from the database."""
+        offer = Offer()
+        keys = []
+
+        def hand_over(made: TenantDeck) -> None:
+            keys.append((made.tenant.id, made.revision))
+            self._offers[keys[-1]] = (offer, made)
+
+        try:
+            yield hand_over
+        except BaseException:
+            offer.settle(is_committed=False)
+            raise
+        else:
+            offer.settle(is_committed=True)
+            self.refresh_after_commit(IMPORT_WAIT_SECONDS)
+        finally:
+            for key in keys:
+                self._offers.pop(key, None)
+
+    def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
+        """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database.
+
+        ``asked_at``, by time.monotonic(): a look since then will do, and so will one that failed.
+        So a batch that names many unknown tenants asks the database once. Unavailable where the
+        database is away.
+        """
+        found = self.in_memory(tenant_id)
+        if found is None and (asked_at is None or self._refresh_began < asked_at):
+            self._look(asked_at)
+            found = self.in_memory(tenant_id)
+        if found is None:
+            raise tenant_not_found(tenant_id)
+        return found
+
+    def _look(self, asked_at: float | None) -> None:
+        """Refresh, unless that has failed since ``asked_at``: then fail likewise, at once."""
+        failed = self._failure
+        if failed is not None and asked_at is not None and failed[0] >= asked_at:
+            raise Unavailable(failed[1].reason, failed[1].message)
+        began = time.monotonic()
+        try:
+            self.refresh()
+        except Unavailable as error:
+            self._failure = (began, error)
+            raise
+
+    def at_least(self, tenant_id: int, revision: int, asked_at: float | None = None) -> TenantDeck:
+        """The tenant's deck at ``revision`` or later. Asks the database where this worker has not
+        seen it yet. NotFound TENANT_NOT_FOUND, FailedPrecondition RATE_REVISION_AHEAD."""
+        found = self.deck(tenant_id, asked_at)
+        if found.revision < revision:
+            self.refresh()
+            found = self.deck(tenant_id)
+        if found.revision < revision:
+            raise FailedPrecondition(
+                Reason.RATE_REVISION_AHEAD,
+                f"the rates of tenant {tenant_id} are at revision {found.revision}, not yet at"
+                f" {revision}; demand one that a change of these rates has answered",
+                metadata={
+                    "tenant_id": str(tenant_id),
+                    "rate_revision": str(found.revision),
+                },
+            )
+        return found
+
+    def size(self) -> tuple[int, int]:
+        """How many tenants there are, and how many rates they have together."""
+        decks = list(self._decks.values())
+        return len(decks), sum(len(tenant.deck) for tenant in decks)
+
+    def change_number(self) -> int:
+        """The number of the last change of any deck that is in these."""
+        return self._known_seq
+
+    def lag_seconds(self) -> float:
+        """For how long changes may have been missed: since it was last known that none was."""
+        return self._follower.lag_seconds()
+
+    def follow(self) -> None:
+        """Start to watch for the changes of other workers, in a thread of its own."""
+        self._follower.start()
+
+    def close(self) -> None:
+        """Stop to follow. A database that does not answer delays it by seconds at most."""
+        self._follower.close()
+
+    def _apply(self, connection: Connection, state: DeckState) -> None:
+        if state.tenant is None:
+            self._decks.pop(state.tenant_id, None)
+            return
+        offer, made = self._offers.get((state.tenant_id, state.revision), (None, None))
+        if offer is not None and made is not None and offer.holds():
+            self._decks[state.tenant_id] = made
+            return
+        known = self._decks.get(state.tenant_id)
+        since = known.revision if known else 0
+        builder = ratingcore.DeckBuilder(known.deck if known else None)
+        for version_id, prefix in storage.rates_gone(
+            connection, state.tenant_id, since, state.revision
+        ):
+            builder.remove(version_id, prefix)
+        builder.put_many(storage.rates_come(connection, state.tenant_id, since, state.revision))
+        self._take(state, builder)
+
+    def _take(self, state: DeckState, builder: ratingcore.DeckBuilder) -> None:
+        """Rate with what was built from now on. The tenant of ``state`` is there."""
+        assert state.tenant is not None
+        self._decks[state.tenant_id] = built(builder, state.tenant, state.revision)
+
+
+def built(builder: ratingcore.DeckBuilder, tenant: Tenant, revision: int) -> TenantDeck:
+    """The deck that a builder holds, under the tenant's rules."""
+    deck = builder.build(
+        revision,
+        tenant.rounding,
+        tenant.country_code,
+        tenant.national_prefix,
+        tenant.international_prefix,
+        tenant.cost_decimals,
+    )
+    return TenantDeck(tenant, deck, revision)
+
+
+def tenant_not_found(tenant_id: int) -> NotFound:
+    return NotFound(
+        Reason.TENANT_NOT_FOUND,
+        f"there is no tenant {tenant_id}",
+        metadata={"tenant_id": str(tenant_id)},
+    )

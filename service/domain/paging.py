@@ -1,0 +1,93 @@
+"""Pages of lists, as AIP-158 has them: sizes clamped, tokens opaque.
+
+A token holds the key of the last item shown and a digest of the filters, so a list goes on exactly
+after that item whatever was added or removed meanwhile, and a token is good only for the list that
+it came from. A token is not secret and may be forged, so what it holds is checked like any input.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from tollwire.service.domain.errors import invalid_field
+from tollwire.service.domain.model import MAX_ID
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+# gRPC clients refuse answers above 4 MiB unless told otherwise.
+MAX_PAGE_BYTES = 2 * 2**20
+_MAX_TOKEN_CHARS = 4096
+# In one wording: a token that somebody else was given says no more than one that never was.
+_NOT_OF_THIS_LIST = (
+    "is not one that this list returned, with these filters and to this caller; start again"
+    " without it"
+)
+
+T = TypeVar("T")
+
+
+def page_size(requested: int) -> int:
+    """How many items a page shall have: 0 means 50, above 1000 counts as 1000."""
+    if requested < 0:
+        raise invalid_field("page_size", f"must be 0 or more, got {requested}")
+    return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def fitting(found: list[T], size: int, bytes_of: Callable[[T], int]) -> list[T]:
+    """The items of a page: the first ``size`` of ``found``, or fewer where they are longer than a
+    page may be; but always one. ``bytes_of`` says how long an item is at most."""
+    page_bytes = 0
+    for count, item in enumerate(found[:size]):
+        page_bytes += bytes_of(item)
+        if count and page_bytes > MAX_PAGE_BYTES:
+            return found[:count]
+    return found[:size]
+
+
+def encode_token(filters: object, key: Sequence[int | str]) -> str:
+    """The token of the page after the item with ``key``. ``filters`` needs a faithful ``repr``."""
+    text = json.dumps([_digest(filters), *key], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_token(token: str, filters: object, types: Sequence[type] | None) -> list[Any] | None:
+    """The key in ``token``, None where it is empty. ``types`` (int or str) are those of the key's
+    parts; None: any number of ints. InvalidInput naming page_token where it is damaged, forged or
+    of another list."""
+    if not token:
+        return None
+    try:
+        if len(token) > _MAX_TOKEN_CHARS:
+            raise ValueError("too long")
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if not isinstance(parts, list) or not parts:
+            raise ValueError("not a key")
+        digest, *key = parts
+        types = [int] * len(key) if types is None else types
+        if len(key) != len(types):
+            raise ValueError("not a key")
+        if not all(_is_good(part, kind) for part, kind in zip(key, types, strict=True)):
+            raise ValueError("not a key of this list")
+    except (ValueError, RecursionError) as error:
+        raise invalid_field("page_token", _NOT_OF_THIS_LIST) from error
+    if digest != _digest(filters):
+        raise invalid_field("page_token", _NOT_OF_THIS_LIST)
+    return key
+
+
+def _digest(filters: object) -> str:
+    return hashlib.blake2b(repr(filters).encode(), digest_size=8).hexdigest()
+
+
+def _is_good(part: object, kind: type) -> bool:
+    """Whether the database can take it: 64 bits, and text without NUL or half a character."""
+    if type(part) is not kind:
+        return False
+    if isinstance(part, int):
+        return -MAX_ID <= part <= MAX_ID
+    return isinstance(part, str) and "\0" not in part and part.isascii()

@@ -1,0 +1,1 @@
+"""Logs, request ids, counters and histograms; ``metrics`` shows them to operators."""

@@ -1,0 +1,176 @@
+"""The log on standard error: lines to read, or one JSON object a line for what gathers logs.
+
+Each line says which request it is about, where it is about one. Telephone numbers are masked in
+whatever was not written here as a number: the arguments of a line, texts of exceptions, words of
+the database and of libraries. Whoever writes a count or an id hands it in as an int, which stays.
+
+What Python itself would write to standard error (a thread that dies, a warning) goes the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from tollwire.service.domain.request import present
+from tollwire.service.observability.masking import mask
+from tollwire.service.observability.request_ids import shown
+
+_LOG = logging.getLogger("tollwire")
+
+# What a line knows besides its text: as ``extra={"fields": {...}}``.
+FIELDS = "fields"
+# Of one kind of line about RPCs, unless the level is DEBUG. A flood of refusals must not become a
+# flood of lines.
+MOST_LINES_A_SECOND = 10
+
+
+def set_up(level: str, style: str, *, full_numbers: bool) -> None:
+    """Everything that is logged in this process from now on. ``style``: console or json.
+    ``full_numbers``: telephone numbers are not masked."""
+    handler = logging.StreamHandler(sys.stderr)
+    clean: Callable[[str], str] = str if full_numbers else mask
+    handler.setFormatter(JsonLines(clean) if style == "json" else ConsoleLines(clean))
+    if level != "DEBUG":
+        handler.addFilter(Sampled())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # else it tells of every start
+    logging.captureWarnings(True)
+    sys.excepthook = _died
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _thread_died
+
+
+class Sampled(logging.Filter):
+    """Lets through so many lines a second of each kind about RPCs: of one level, about one method
+    with one code. The next line that comes through says how many were left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        # The second that is running, the lines in it, and those left out since the last line.
+        self._kinds: dict[tuple[Any, ...], list[int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != "tollwire.rpc":
+            return True
+        args = record.args[:2] if isinstance(record.args, tuple) else ()
+        with self._lock:
+            kind = self._kinds.setdefault((record.levelno, record.msg, *args), [0, 0, 0])
+            if kind[0] != int(record.created):
+                kind[:2] = int(record.created), 0
+            kind[1] += 1
+            if kind[1] > MOST_LINES_A_SECOND:
+                kind[2] += 1
+                return False
+            left_out, kind[2] = kind[2], 0
+        if left_out:
+            setattr(record, FIELDS, {**getattr(record, FIELDS, {}), "left_out": left_out})
+        return True
+
+
+class Lines(logging.Formatter):
+    """The parts of a line, with the numbers in them masked."""
+
+    def __init__(self, clean: Callable[[str], str]) -> None:
+        super().__init__()
+        self._clean = clean
+
+    def message(self, record: logging.LogRecord) -> str:
+        template = self._clean(str(record.msg))
+        if not record.args:
+            return template
+        try:
+            if isinstance(record.args, Mapping):
+                return template % {key: self._value(one) for key, one in record.args.items()}
+            return template % tuple(map(self._value, record.args))
+        except Exception:
+            # logging itself would print the arguments as they are.
+            return f"{template} (its arguments do not fit)"
+
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        given: dict[str, Any] = dict(getattr(record, FIELDS, {}))
+        request = present()
+        request_id = given.pop("request_id", request.id)
+        fields: dict[str, Any] = {}
+        if request_id:
+            fields["request_id"] = shown(request_id, self._clean)
+        if request.tenant_id > 0:
+            fields["tenant_id"] = request.tenant_id
+        return fields | {name: self._value(value) for name, value in given.items()}
+
+    def trouble(self, record: logging.LogRecord) -> str:
+        """The exception and the stack of a line, if it has any."""
+        parts = []
+        if record.exc_info and record.exc_info[0] is not None:
+            parts.append("".join(traceback.format_exception(*record.exc_info)).rstrip())
+        if record.stack_info:
+            parts.append(record.stack_info)
+        return self._clean("\n".join(parts))
+
+    def _value(self, value: object) -> Any:
+        # A bool is an int, and an IntEnum too.
+        return value if isinstance(value, int | float) or value is None else self._clean(str(value))
+
+
+class ConsoleLines(Lines):
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        line = f"{at},{int(record.msecs):03} {record.levelname} {record.name}: "
+        line += self.message(record)
+        for name, value in self.fields(record).items():
+            if name != "method":  # is in the message
+                line += f" {name}={value}"
+        trouble = self.trouble(record)
+        return f"{line}\n{trouble}" if trouble else line
+
+
+class JsonLines(Lines):
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{at}.{int(record.msecs):03}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": self.message(record),
+            "pid": record.process,
+            **self.fields(record),
+        }
+        trouble = self.trouble(record)
+        if trouble:
+            line["exception"] = trouble
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _died(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    _LOG.critical("the process ends by an exception", exc_info=(kind, error, trace))
+
+
+def _thread_died(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and args.exc_type is not SystemExit:
+        _LOG.error(
+            "a thread ends by an exception",
+            exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+        )
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    if args.exc_value is not None:
+        _LOG.error(
+            "an exception that nobody could be told of",
+            exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+        )

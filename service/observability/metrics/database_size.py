@@ -1,0 +1,57 @@
+"""How large the database is, how much its disk has left, and when it was last backed up: for
+operators, not for the wire.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tollwire.service.observability.metrics.background import Background
+from tollwire.service.storage import examination
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.limits import Work
+
+REFRESH_SECONDS = 60.0
+
+_LOG = logging.getLogger("tollwire.database")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """``bytes_by_part``: "main", and on SQLite "wal" for the log beside the file.
+    ``disk_free_bytes``: None where the database is on another machine."""
+
+    bytes_by_part: Mapping[str, int]
+    disk_free_bytes: int | None = None
+
+
+class DatabaseSize:
+    """The size of one database. Thread-safe."""
+
+    def __init__(self, database: Database, url: str) -> None:
+        self._database = database
+        self._file = examination.sqlite_file(url)
+        self._background = Background(self._ask, "the database's size", _LOG, REFRESH_SECONDS)
+
+    def look(self) -> Size | None:
+        """As of a while ago; None where nothing is known yet. Waits for nothing."""
+        return self._background.look()
+
+    def _ask(self) -> Size:
+        if self._file is not None:
+            sizes = examination.file_sizes(self._file)
+            return Size(sizes, examination.free_bytes(self._file))
+        with self._database.read(work=Work.LOOK) as connection:
+            return Size({"main": examination.postgresql_bytes(connection)})
+
+
+def last_backup_seconds(record: Path) -> float:
+    """When the last backup was finished, in seconds since 1970: the time of change of the file that
+    records it; 0 where there was none."""
+    try:
+        return record.stat().st_mtime
+    except OSError:
+        return 0.0

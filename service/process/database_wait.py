@@ -1,0 +1,114 @@
+"""A server that starts before its database waits for it.
+
+What needs the database at the start is tried until it works: while the database is away, starts, or
+takes no more connections. A database that refuses (tollwire.service.storage.refusals) is not waited
+for. A log line says what is waited for, at first and then every few seconds. The wait ends without
+an error when the process is told to stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tollwire.service.domain.errors import TollwireError, Unavailable, Unwanted
+from tollwire.service.domain.request import Request, handling
+from tollwire.service.storage.engine import Database
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger("tollwire.database")
+
+# Between two attempts, and between two log lines.
+_FIRST_PAUSE_SECONDS = 0.2
+_MAX_PAUSE_SECONDS = 2.0
+_TELL_SECONDS = 10.0
+# How often the end of the process is looked for.
+_LOOK_SECONDS = 0.1
+
+
+class Stopped(Exception):
+    """The process was told to stop while it waited."""
+
+
+class GaveUp(Exception):
+    """The database did not come in time; the text says so."""
+
+
+def no_report(text: str) -> None:
+    """For a wait that reports to the log alone."""
+
+
+class DatabaseWait:
+    """The wait of one start; all its steps share one limit. For one thread."""
+
+    def __init__(
+        self,
+        database: Database,
+        limit_seconds: float,
+        *,
+        is_stopped: Callable[[], bool],
+        cause_of: Callable[[Exception], str],
+        report: Callable[[str], None] = no_report,
+    ) -> None:
+        """``limit_seconds`` 0: without end. ``cause_of`` adds the driver's words to a failure.
+        ``report`` is called at least every two attempts with what is waited for."""
+        self._database = database
+        self._limit_seconds = limit_seconds
+        self._is_stopped = is_stopped
+        self._cause_of = cause_of
+        self._report = report
+        self._began: float | None = None
+        self._told = 0.0
+
+    def run(self, step: Callable[[], T]) -> T:
+        """What ``step`` returns, once the database answers it. Stopped, GaveUp, DatabaseRefused;
+        other failures as they are."""
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        while True:
+            if self._is_stopped():
+                raise Stopped
+            try:
+                # A statement that waits, for a lock for instance, ends with the process too.
+                with (
+                    self._database.refusals_named(),
+                    handling(Request(is_wanted=lambda: not self._is_stopped())),
+                ):
+                    answer = step()
+            except Unwanted:
+                raise Stopped from None
+            except Unavailable as error:
+                self._pause(error, pause_seconds)
+                pause_seconds = min(2 * pause_seconds, _MAX_PAUSE_SECONDS)
+            else:
+                if self._began is not None:
+                    waited = time.monotonic() - self._began
+                    _LOG.warning("the database answers after %.0f s", waited)
+                    self._began = None
+                return answer
+
+    def _pause(self, error: TollwireError, seconds: float) -> None:
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        waited = now - self._began
+        where = self._database.where
+        cause = self._cause_of(error).strip() or f"({error.message})"
+        if self._limit_seconds and waited >= self._limit_seconds:
+            raise GaveUp(
+                f"the database at {where} did not answer within {self._limit_seconds:g} s {cause};"
+                " start it, correct --database, or raise --database-start-wait-seconds"
+            )
+        end = (
+            f"gives up after {self._limit_seconds:g} s" if self._limit_seconds else "never gives up"
+        )
+        text = f"waiting for the database at {where}, {waited:.0f} s so far; {end} {cause}"
+        self._report(text)
+        if not self._told or now - self._told >= _TELL_SECONDS:
+            self._told = now
+            _LOG.warning("%s", text)
+        until = now + seconds
+        while time.monotonic() < until and not self._is_stopped():
+            time.sleep(_LOOK_SECONDS)

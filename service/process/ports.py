@@ -1,0 +1,101 @@
+"""Ports: found free before grpc binds them, and held while workers come and go.
+
+With SO_REUSEPORT, which workers need to share a port, the kernel would as gladly share it with a
+stranger of the same user. So a port is probed without that option first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from types import TracebackType
+from typing import Any
+
+from tollwire.service.domain.errors import CannotListen
+from tollwire.service.settings.config import Listen
+
+_ADVICE = {
+    errno.EADDRINUSE: "the port is in use; stop the other server or take another port",
+    errno.EACCES: "ports below 1024 need privileges; take a higher port",
+    errno.EADDRNOTAVAIL: "the address is not one of this machine",
+}
+
+
+def probe(listen: Listen) -> None:
+    """CannotListen where the address does not exist here or somebody listens there already."""
+    for family, address in _resolve(listen):
+        with _socket(family, listen) as candidate:
+            _bind(candidate, address, listen)
+
+
+class Reservation:
+    """Holds a port without listening on it. Whoever binds it with SO_REUSEPORT can listen there."""
+
+    def __init__(self, listen: Listen) -> None:
+        """``listen.port`` 0 picks a free one; ``self.listen`` has it."""
+        probe(listen)
+        self.listen = listen
+        self._sockets: list[socket.socket] = []
+        try:
+            for family, address in _resolve(listen):
+                held = _socket(family, listen)
+                self._sockets.append(held)
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                _bind(held, (address[0], self.listen.port, *address[2:]), listen)
+                self.listen = Listen(listen.host, held.getsockname()[1])
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for held in self._sockets:
+            held.close()
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _resolve(listen: Listen) -> list[tuple[socket.AddressFamily, Any]]:
+    try:
+        found = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as error:
+        raise CannotListen(
+            f"cannot listen on {listen}: the host is unknown; name an address of this machine"
+        ) from error
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _socket(family: socket.AddressFamily, listen: Listen) -> socket.socket:
+    try:
+        made = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _cannot_listen(listen, error) from error
+    # So that connections of a server that has just stopped do not count as somebody listening.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        # As grpc binds: "::" stands for IPv4 as well.
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return made
+
+
+def _bind(free: socket.socket, address: Any, listen: Listen) -> None:
+    try:
+        free.bind(address)
+    except OSError as error:
+        raise _cannot_listen(listen, error) from error
+
+
+def _cannot_listen(listen: Listen, error: OSError) -> CannotListen:
+    number = error.errno or 0
+    return CannotListen(f"cannot listen on {listen}: {_ADVICE.get(number) or os.strerror(number)}")

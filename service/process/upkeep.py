@@ -1,0 +1,153 @@
+"""What is done to a database or a machine beside its servers, each by one command.
+
+Like the server, put together here from its parts (tollwire.service.process.app). Nothing here
+serves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tollwire.service.accounts.credentials import Credentials
+from tollwire.service.accounts.tokens import AdminExists, Tokens
+from tollwire.service.domain.errors import CannotListen
+from tollwire.service.observability import logs
+from tollwire.service.process import doctor
+from tollwire.service.process.app import MENDABLE, failed
+from tollwire.service.process.doctor import Finding
+from tollwire.service.process.ports import probe
+from tollwire.service.rpc.error_map import cause_of
+from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.storage import backup, examination
+from tollwire.service.storage.backup import BackupError
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import migrate
+
+
+class NoDatabase(Exception):
+    """A command needs a database that is set up; the text says what to run."""
+
+
+_MENDABLE = (*MENDABLE, AdminExists, BackupError, NoDatabase)
+
+
+def upgrade_database(url: str, session_url: str | None = None) -> int:
+    """Bring a database to the schema of this release, and say on standard output what was done.
+    ``session_url``: the way to it past a connection pooler. The exit code: 0, or 1 after one line
+    on standard error that says why it cannot be."""
+    logs.set_up("WARNING", "console", full_numbers=False)
+    try:
+        with _opened(session_url or url) as database:
+            before, after = migrate.upgrade(database)
+    except _MENDABLE as error:
+        return failed(error)
+    done = "already there" if before == after else f"it was {before or 'empty'} before"
+    print(f"tollwire: the database has schema {after}; {done}")
+    return 0
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Database]:
+    """The database, for one command. DatabaseRefused where waiting does not help."""
+    database = Database(url)
+    try:
+        with database.refusals_named():
+            yield database
+    finally:
+        database.close()
+
+
+_SET_UP = (
+    "tollwire tokens first creates no database: run tollwire migrate, or start tollwire serve, with"
+    " the same --database first"
+)
+
+
+def _check_that_the_file_exists(url: str) -> None:
+    file = examination.sqlite_file(url)
+    if file is not None and not file.exists():
+        raise NoDatabase(f"--database: the file {file} does not exist; {_SET_UP}")
+
+
+def _check_that_it_is_set_up(database: Database) -> None:
+    found, needed = migrate.state(database)
+    if found is None:
+        raise NoDatabase(f"--database: the database at {database.where} is empty; {_SET_UP}")
+    if found != needed:
+        raise NoDatabase(
+            f"--database: the database has schema {found}, this release needs {needed}; make a"
+            " backup, stop all servers and run: tollwire migrate"
+        )
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """What is wrong with what a server with these settings needs: see ``tollwire doctor``."""
+
+    def port_trouble(listen: Listen) -> str:
+        try:
+            probe(listen)
+        except CannotListen as error:
+            return str(error)
+        return ""
+
+    def own_server(listen: Listen) -> bool | None:
+        # Here: it loads a library that takes longer than all the rest.
+        from tollwire.service.rpc import port_probe
+
+        is_grpc = listen == settings.listen
+        found = (
+            port_probe.on_the_grpc_port(settings)
+            if is_grpc
+            else port_probe.on_the_metrics_port(listen)
+        )
+        if found is port_probe.Listener.OTHER:
+            return None
+        return found is port_probe.Listener.SERVING
+
+    return list(doctor.examine(settings, port_trouble, cause_of, own_server))
+
+
+def first_token(url: str, name: str) -> int:
+    """Print the first administrator's token, straight from the database: this once, and only where
+    there is none. Neither creates nor migrates a database. The exit code: 0, or 1 after one line on
+    standard error that says why not."""
+    logs.set_up("WARNING", "console", full_numbers=False)
+    try:
+        _check_that_the_file_exists(url)
+        with _opened(url) as database:
+            _check_that_it_is_set_up(database)
+            token, text = Tokens(database, Credentials(database)).create_first(name)
+    except _MENDABLE as error:
+        return failed(error)
+    sys.stderr.write(f"tollwire: token {token.id} ({token.name}), shown this once:\n")
+    print(text)
+    return 0
+
+
+def back_up_database(settings: Settings, target: Path) -> int:
+    """Copy an SQLite database that may be in use to a file, or to a new file in a folder; record
+    it, and say on standard output where it is now. The exit code: 0, or 1 after one line on
+    standard error that says why it cannot be."""
+    if target.is_dir():
+        target = target / f"tollwire-{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}.db"
+    try:
+        size_bytes = backup.copy(settings.database, target)
+    except _MENDABLE as error:
+        return failed(error)
+    print(f"tollwire: the database was copied to {target} ({size_bytes:,} bytes)")
+    record = settings.backup_record
+    if record is not None:
+        try:
+            record.write_text(f"{datetime.now(UTC).isoformat()} {target}\n", "utf-8")
+        except OSError as error:
+            return failed(
+                BackupError(
+                    f"the backup is complete, but {record} cannot be written ({error.strerror}), so"
+                    " its age is not shown; correct --backup-record-file"
+                )
+            )
+    return 0

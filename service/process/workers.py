@@ -1,0 +1,269 @@
+"""Several worker processes behind one port.
+
+The parent holds the port, starts the workers as fresh processes (nothing is forked: grpc does not
+survive it), says when all of them serve, replaces one that dies, and hands on the request to stop.
+It serves nothing itself and knows nothing of what the workers do.
+
+A worker and its parent talk over the worker's standard input and output: in goes one line of JSON,
+its settings, which may hold a password and so are no argument; out comes one line of JSON once it
+serves. From then on each line that goes in is a question, to which one line comes out. That the
+input ends tells a worker that its parent is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import IO, Any, Literal
+
+from tollwire.service.cache import worker_progress
+from tollwire.service.process.tuning import next_event
+
+# A worker that lives shorter than this has failed to start, or as good as.
+SETTLED_SECONDS = 10.0
+# So many times in a row, and with no other worker that serves, there is no hope.
+MAX_QUICK_DEATHS = 5
+FIRST_BACKOFF_SECONDS = 0.2
+MAX_BACKOFF_SECONDS = 10.0
+
+_LOG = logging.getLogger("tollwire.workers")
+
+
+def _never() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
+
+
+class WorkersFailed(Exception):
+    """The workers do not stay alive; their own words are on standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker has last answered, None before it has; whether that is to the last question;
+    how often the worker was started."""
+
+    content: Any
+    is_present: bool
+    starts: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    kind: Literal["ready", "dead", "restart", "stop"]
+    slot: int = -1
+    report: Mapping[str, Any] | None = None
+
+
+class _Worker:
+    """One process, and the threads that listen to it and wait for its end."""
+
+    def __init__(
+        self,
+        slot: int,
+        command: Sequence[str],
+        settings: str,
+        events: queue.SimpleQueue[_Event],
+        memory: IO[bytes] | None,
+    ) -> None:
+        self.started_at = time.monotonic()
+        self.serves = False
+        self._slot = slot
+        self._heard = threading.Condition()
+        self._questions = 0
+        self._answers = 0
+        self._answer: Any = None
+        self._events = events
+        descriptors = () if memory is None else (memory.fileno(),)
+        place = [(worker_progress.VARIABLE, f"{slot}:{one}") for one in descriptors]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | dict(place),
+            pass_fds=descriptors,
+        )
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(settings + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is dead already, which the thread below reports
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line.endswith("\n"):
+            self._events.put(_Event("ready", self._slot, json.loads(line)))
+        for line in self.process.stdout:
+            with self._heard:
+                self._answers += 1
+                self._answer = json.loads(line)
+                self._heard.notify_all()
+        self.process.wait()
+        self.process.stdout.close()
+        self._events.put(_Event("dead", self._slot))
+
+    def ask(self, question: str) -> None:
+        """Ask, unless the worker still owes an answer: questions that are not read would fill the
+        pipe."""
+        with self._heard:
+            if self._questions > self._answers or not self.serves:
+                return
+            self._questions += 1
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(question + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it is dead, and will be replaced
+
+    def answer(self, until: float) -> tuple[Any, bool]:
+        """The last answer, None before the first; and whether it is that to the last question,
+        which is waited for until then, by time.monotonic()."""
+        with self._heard:
+            self._heard.wait_for(
+                lambda: self._questions == self._answers, max(0.0, until - time.monotonic())
+            )
+            answered = self._questions == self._answers and self.serves
+            return self._answer, answered and self._answer is not None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+class Supervisor:
+    """Keeps ``count`` workers alive until told to stop. ``run`` belongs to the main thread."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        settings: Mapping[str, Any],
+        count: int,
+        *,
+        stop_seconds: float,
+        on_serving: Callable[[Mapping[str, Any]], None],
+        on_stopping: Callable[[], None] = _nothing,
+        beat: Callable[[], None] = _nothing,
+        first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+        memory: IO[bytes] | None = None,
+    ) -> None:
+        """``command`` starts a worker, which may take ``stop_seconds`` to end when it is told to.
+        ``on_serving`` is called once, when all serve, with the report of one of them;
+        ``on_stopping`` before they are told to stop; ``beat`` again and again meanwhile. ``memory``
+        is what the workers share to say how far they are
+        (tollwire.service.cache.worker_progress)."""
+        self._memory = memory
+        self._progress = None if memory is None else worker_progress.Progress(memory.fileno())
+        self._command = command
+        self._settings = json.dumps(settings)
+        self._stop_seconds = stop_seconds
+        self._on_serving: Callable[[Mapping[str, Any]], None] | None = on_serving
+        self._on_stopping = on_stopping
+        self._beat = beat
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._workers: dict[int, _Worker] = {}
+        self._count = count
+        self._first_backoff_seconds = first_backoff_seconds
+        self._quick_deaths = [0] * count
+        self._starts = [0] * count
+
+    def run(self, is_stopped: Callable[[], bool] = _never) -> None:
+        """Returns once SIGTERM or SIGINT came; WorkersFailed where they cannot be kept alive.
+        ``is_stopped``: whether one came before, to a handler of the caller's."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_stop)
+        if is_stopped():
+            return
+        try:
+            for slot in range(self._count):
+                self._start(slot)
+            while (event := next_event(self._events, self._beat)).kind != "stop":
+                self._handle(event)
+        finally:
+            self._on_stopping()
+            self._stop_all()
+
+    def ask(self, questions: Callable[[int], Any], wait_seconds: float) -> dict[int, Answer]:
+        """Ask every worker the question for its number, and wait for the answers of all, so long at
+        most. For any one thread at a time."""
+        workers = dict(self._workers)
+        for slot, worker in workers.items():
+            worker.ask(json.dumps(questions(slot)))
+        until = time.monotonic() + wait_seconds
+        return {
+            slot: Answer(*worker.answer(until), starts=self._starts[slot])
+            for slot, worker in workers.items()
+        }
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # asked again, the process dies at once
+        self._events.put(_Event("stop"))
+
+    def _start(self, slot: int) -> None:
+        self._starts[slot] += 1
+        self._workers[slot] = _Worker(
+            slot, self._command, self._settings, self._events, self._memory
+        )
+
+    def _handle(self, event: _Event) -> None:
+        if event.kind == "ready":
+            self._workers[event.slot].serves = True
+            if self._on_serving and all(worker.serves for worker in self._workers.values()):
+                assert event.report is not None
+                self._on_serving(event.report)
+                self._on_serving = None
+        elif event.kind == "dead":
+            self._replace_later(event.slot)
+        elif event.kind == "restart":
+            self._start(event.slot)
+
+    def _replace_later(self, slot: int) -> None:
+        dead = self._workers[slot]
+        if self._progress is not None:
+            self._progress.clear(slot)
+        if self._on_serving and not dead.serves:
+            raise WorkersFailed("a worker could not start")
+        dead.serves = False
+        settled = time.monotonic() - dead.started_at >= SETTLED_SECONDS
+        quick_deaths = 0 if settled else self._quick_deaths[slot] + 1
+        self._quick_deaths[slot] = quick_deaths
+        if quick_deaths >= MAX_QUICK_DEATHS and not self._any_serves():
+            raise WorkersFailed("the workers die as soon as they are started")
+        delay_seconds = min(self._first_backoff_seconds * 2**quick_deaths, MAX_BACKOFF_SECONDS)
+        _LOG.error(
+            "worker %d (pid %d) ended with code %d; a new one starts in %.1f s",
+            *(slot, dead.process.pid, dead.process.returncode, delay_seconds),
+        )
+        timer = threading.Timer(delay_seconds, self._events.put, (_Event("restart", slot),))
+        timer.daemon = True
+        timer.start()
+
+    def _any_serves(self) -> bool:
+        return any(worker.serves for worker in self._workers.values())
+
+    def _stop_all(self) -> None:
+        for worker in self._workers.values():
+            worker.signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._stop_seconds
+        for worker in self._workers.values():
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()

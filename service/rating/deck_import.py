@@ -1,0 +1,356 @@
+"""Taking over a whole deck: checked as it comes in, compared and written as one change.
+
+Atomic: where any rate is rejected nothing changes, and the outcome says which and why. A rate is
+recognised by its prefix and effective_from; a deck that names the same one twice is ambiguous, so
+the second is rejected.
+
+A deck is gathered in memory, compactly, and needs nothing of the database until it is complete: so
+a slow sender holds up nobody. It is compared with the worker's own deck, which under the lock on
+the tenant's deck is what is committed, and the worker goes on with the deck that comes of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from heapq import merge, nsmallest
+from itertools import chain, islice
+from operator import attrgetter
+
+from ratingcore import DeckBuilder, IncomingDeck, RateInfo
+from ratingcore.pricing.values import InEffect
+from tollwire.service.accounts import audit
+from tollwire.service.accounts.tenants import is_there
+from tollwire.service.cache.decks import Decks, TenantDeck, built, tenant_not_found
+from tollwire.service.domain.errors import Exhausted, FailedPrecondition, Reason, invalid_field
+from tollwire.service.domain.model import ImportMode, ImportOutcome, ImportPlan, Rate, RateError
+from tollwire.service.rating.rate_checks import check_terms, normalized
+from tollwire.service.storage import deck_import as storage
+from tollwire.service.storage import decks as stored_decks
+from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.limits import Work
+
+MAX_ERRORS = 1000
+MAX_DECK_RATES = 5_000_000
+# Of all the decks that are coming in, in one worker. The largest deck takes about half.
+MAX_INTAKE_BYTES = 1024**3
+_PART_RATES = 10_000
+_NS = 10**9
+
+
+class Room:
+    """The memory that all the decks coming in may take together. Thread-safe."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.free_bytes = size_bytes
+        self._lock = threading.Lock()
+
+    def take(self, more_bytes: int) -> None:
+        """Below 0: give back. Exhausted where there is not as much left."""
+        with self._lock:
+            if more_bytes > self.free_bytes:
+                raise Exhausted(
+                    Reason.TOO_MANY_STREAMS,
+                    "the imports that are under way fill the memory that there is for them; try"
+                    " again later",
+                )
+            self.free_bytes -= more_bytes
+
+
+class Intake:
+    """The deck on its way in, and what is wrong with it so far. Used as a context manager."""
+
+    def __init__(self, tenant_id: int, room: Room, effective_from_ns: int | None = None) -> None:
+        """``effective_from_ns``: of the rates that state none."""
+        self.deck = IncomingDeck(tenant_id, _pair(effective_from_ns))
+        self._tenant_id = tenant_id
+        self._effective_from_ns = effective_from_ns
+        self._room = room
+        self._held_bytes = 0
+        self._errors: list[RateError] = []  # the first MAX_ERRORS
+        self._last_bad_index = -1
+        self._bad = 0
+
+    def __enter__(self) -> Intake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.take(-self._held_bytes)
+
+    def read(self, request: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take the rates of an ImportRatesRequest, which must be well-formed. Gives index and bytes
+        of each that is not plainly valid, for the caller to ``put`` or ``reject``."""
+        at = 0
+        while at < len(request):
+            left, at = self.deck.read(request, at)
+            self._bound()
+            yield from left
+
+    def dated(self, rate: Rate) -> Rate:
+        """The rate, from the start of the deck on where it states no effective_from."""
+        if rate.effective_from_ns is None:
+            return replace(rate, effective_from_ns=self._effective_from_ns)
+        return rate
+
+    def put(self, index: int, rate: Rate) -> None:
+        """Take one rate of the deck, or reject it with all that is wrong with it."""
+        rate = self.dated(rate)
+        found = check_terms(rate)
+        for violation in found:
+            self.reject(RateError(index, violation.field, violation.description))
+        if rate.tenant_id not in (0, self._tenant_id):
+            wrong = f"must be 0 or the import's, {self._tenant_id}; got {rate.tenant_id}"
+            self.reject(RateError(index, "tenant_id", wrong))
+        elif not found:
+            self._put(index, normalized(rate))
+
+    def reject(self, error: RateError) -> None:
+        """Several errors may follow each other for one rate: it is rejected once."""
+        if error.index != self._last_bad_index:
+            self._last_bad_index = error.index
+            self._bad += 1
+        if len(self._errors) < MAX_ERRORS:
+            self._errors.append(error)
+
+    def verdict(self) -> tuple[int, tuple[RateError, ...]]:
+        """How many rates are rejected, and the first errors, once the whole deck is there."""
+        self.deck.sort()
+        count = sum(1 for _ in self.deck.repeated())
+        repeated = (
+            RateError(
+                index,
+                "prefix",
+                f"rates[{index}] has the same prefix and effective_from as rates[{first_index}];"
+                " remove one of them",
+                first_index,
+            )
+            for index, first_index in nsmallest(MAX_ERRORS, self.deck.repeated())
+        )
+        errors = merge(self._errors, repeated, key=attrgetter("index"))
+        return self._bad + count, tuple(islice(errors, MAX_ERRORS))
+
+    def _put(self, index: int, rate: Rate) -> None:
+        self.deck.put(
+            index,
+            rate.prefix,
+            rate.destination,
+            rate.cost_per_minute_e8,
+            rate.billing_increment,
+            rate.connect_fee_e8,
+            rate.minimum_seconds,
+            [
+                (part.start_seconds, part.cost_per_minute_e8, part.billing_increment)
+                for part in rate.intervals
+            ],
+            _pair(rate.effective_from_ns),
+            _pair(rate.effective_to_ns),
+            rate.blocked,
+        )
+
+    def _bound(self) -> None:
+        if self.deck.seen > MAX_DECK_RATES:
+            raise invalid_field("rates", f"must be at most {MAX_DECK_RATES:,} in a deck")
+        size_bytes = self.deck.nbytes
+        self._room.take(size_bytes - self._held_bytes)
+        self._held_bytes = size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What the rates that a comparison has kept do to a deck. ``gone``: version_id and prefix, of
+    those that are updated or deleted. ``closed``: rates as they are, which end at ``closed_at_ns``.
+    """
+
+    created: int
+    updated: int
+    gone: list[tuple[int, str]]
+    closed: list[RateInfo]
+    closed_at_ns: int | None
+
+    @property
+    def deleted(self) -> int:
+        return len(self.gone) - self.updated
+
+    def retired(self) -> list[tuple[int, str]]:
+        """version_id and prefix of all that are present no more as they are."""
+        return self.gone + [(rate.version_id, rate.prefix) for rate in self.closed]
+
+
+class DeckImports:
+    """Imports of whole decks. Thread-safe."""
+
+    def __init__(self, database: Database, decks: Decks, clock_ns: Callable[[], int]) -> None:
+        self._database = database
+        self._decks = decks
+        self._clock_ns = clock_ns
+        self._room = Room(MAX_INTAKE_BYTES)
+
+    def run(self, plan: ImportPlan, fill: Callable[[Intake], None]) -> ImportOutcome:
+        """See ``Rates.import_deck``."""
+        tenant_id = plan.tenant_id
+        with self._database.read() as connection:
+            _require(connection, tenant_id)
+        with Intake(tenant_id, self._room, plan.effective_from_ns) as intake:
+            fill(intake)
+            rejected, errors = intake.verdict()
+            if rejected:
+                with self._database.read() as connection:
+                    revision = stored_decks.revision(connection, tenant_id) or 0
+                return ImportOutcome(rejected=rejected, errors=errors, rate_revision=revision)
+            accepted = len(intake.deck)
+            changes, revision = self._take_over(plan, intake.deck)
+        return ImportOutcome(
+            created=changes.created,
+            updated=changes.updated,
+            deleted=changes.deleted,
+            unchanged=accepted - changes.created - changes.updated,
+            rate_revision=revision,
+            closed=len(changes.closed),
+        )
+
+    def _take_over(self, plan: ImportPlan, deck: IncomingDeck) -> tuple[_Changes, int]:
+        """What the deck changes, and the revision of the tenant's deck with it; of a dry run:
+        without it."""
+        tenant_id, dry_run = plan.tenant_id, plan.dry_run
+        unit = self._database.read if dry_run else self._decks.writing
+        with self._decks.offering() as hand_over, unit(work=Work.LONG) as connection:
+            if not dry_run:
+                stored_decks.lock(connection, tenant_id)
+            _require(connection, tenant_id)
+            self._decks.catch_up(connection)
+            base = self._decks.in_memory(tenant_id)
+            if base is None:
+                raise tenant_not_found(tenant_id)
+            changes = self._compare(plan, base, deck)
+            if dry_run or not (len(deck) or changes.retired()):
+                return changes, base.revision
+            made = self._write(connection, base, deck, changes)
+            hand_over(made)
+            self._enter(connection, plan.mode, changes, made)
+            stored_decks.advance(connection, tenant_id, made.revision)
+        return changes, made.revision
+
+    def _compare(self, plan: ImportPlan, base: TenantDeck, deck: IncomingDeck) -> _Changes:
+        """What the deck changes. FailedPrecondition IMPORT_GAP where it begins too late."""
+        is_empty = not len(deck)
+        start_ns = plan.effective_from_ns
+        now_ns = self._clock_ns()
+        # The rates that the deck replaces stay in effect until it begins.
+        at_ns = now_ns if start_ns is None else max(now_ns, start_ns)
+        updated, gone = deck.compare(
+            base.deck,
+            replace=plan.mode == ImportMode.REPLACE,
+            closing=_pair(start_ns),
+            at=divmod(at_ns, _NS),
+        )
+        if plan.mode == ImportMode.REPLACE and not is_empty and not plan.allow_gap:
+            _refuse_gap(plan.tenant_id, deck.in_effect, at_ns)
+        return _Changes(len(deck) - updated, updated, gone, deck.closed, start_ns)
+
+    def _enter(
+        self, connection: Connection, mode: ImportMode, changes: _Changes, made: TenantDeck
+    ) -> None:
+        """Into the audit log: what it came to, and not each rate, whose history is kept anyway."""
+        done = {
+            "mode": mode.name,
+            "created": changes.created,
+            "updated": changes.updated,
+            "deleted": changes.deleted,
+            **({"closed": len(changes.closed)} if changes.closed else {}),
+            "rate_revision": made.revision,
+        }
+        tenant_id = made.tenant.id
+        resource = f"deck/{tenant_id}"
+        audit.enter(
+            *(connection, "ImportRates", resource, self._clock_ns()),
+            tenant_id=tenant_id,
+            after=done,
+        )
+
+    def _write(
+        self, connection: Connection, base: TenantDeck, deck: IncomingDeck, changes: _Changes
+    ) -> TenantDeck:
+        tenant_id, revision = base.tenant.id, base.revision + 1
+        count = len(deck) + len(changes.closed)
+        first_version_id = storage.reserve_ids(self._database, connection, count)
+        deck.number(first_version_id)
+        builder = DeckBuilder(base.deck)
+        retired = changes.retired()
+        for version_id, prefix in retired:
+            builder.remove(version_id, prefix)
+        gone = [version_id for version_id, _ in retired]
+        keep_age = changes.updated or changes.closed
+        known_since_ns = storage.created_at_ns(connection, gone) if keep_age else {}
+        storage.retire(connection, gone, revision)
+        rates = chain(
+            chain.from_iterable(_parts(deck, builder)),
+            _closed(changes, first_version_id + len(deck), builder),
+        )
+        storage.add(
+            connection,
+            tenant_id,
+            revision,
+            range(first_version_id, first_version_id + count),
+            rates,
+            known_since_ns,
+            self._clock_ns(),
+        )
+        return built(builder, base.tenant, revision)
+
+
+def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[storage.Row]]:
+    """The rates to write, which the builder gets as well."""
+    for start in range(0, len(deck), _PART_RATES):
+        part = deck.rows(start, start + _PART_RATES)
+        builder.put_many(part)
+        yield part
+
+
+def _closed(
+    changes: _Changes, first_version_id: int, builder: DeckBuilder
+) -> Iterator[storage.Row]:
+    """The next versions of the rates that end, which the builder gets as well."""
+    rows = [
+        rate._replace(version_id=version_id, effective_to_ns=changes.closed_at_ns)
+        for version_id, rate in enumerate(changes.closed, first_version_id)
+    ]
+    builder.put_many(rows)
+    yield from rows
+
+
+def _pair(time_ns: int | None) -> tuple[int, int] | None:
+    """Seconds and nanoseconds, as the core takes them."""
+    return None if time_ns is None else divmod(time_ns, _NS)
+
+
+def _refuse_gap(tenant_id: int, effect: InEffect, at_ns: int) -> None:
+    """Where no rate would be in effect although one is, or a prefix of the deck would have none
+    until a later rate begins. A prefix that the deck does not name is meant to go."""
+    if not (effect.gaps or (effect.before and not effect.after)):
+        return
+    lost = effect.before if not effect.after else effect.gaps
+    begins, advice = "", "allow_gap (--allow-gap) takes the deck as it is"
+    message = (
+        f"rates: {lost} of the {effect.before} prefixes of tenant {tenant_id} that have a rate in"
+        f" effect at {audit.time_text(at_ns - at_ns % _NS)} would have none with this deck"
+    )
+    if effect.begins_ns is None:
+        message += ", whose rates have all ended"
+    else:
+        begins = audit.time_text(effect.begins_ns)
+        message += f" until its rates begin, the first at {begins}"
+        advice = (
+            f"effective_from (--effective-from {begins}) keeps the present rates in effect until"
+            f" then; {advice}"
+        )
+    raise FailedPrecondition(
+        Reason.IMPORT_GAP,
+        f"{message}; nothing was changed; {advice}",
+        metadata={"prefixes": str(lost), "begins_at": begins},
+    )
+
+
+def _require(connection: Connection, tenant_id: int) -> None:
+    if not is_there(connection, tenant_id):
+        raise tenant_not_found(tenant_id)

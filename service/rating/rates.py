@@ -1,0 +1,227 @@
+"""Rates: one by one, and whole decks in and out.
+
+Every change writes a new version and keeps the old one (rating rule 9): a CDR refers to the version
+that priced it. A rate is recognised by its id, or in a deck by its prefix and effective_from, of
+which a tenant has each pair once (rating rule 3).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from tollwire.service.accounts import audit
+from tollwire.service.accounts.tenants import is_there, require_tenant
+from tollwire.service.cache.decks import Decks, tenant_not_found
+from tollwire.service.domain import paging, scopes
+from tollwire.service.domain.checks import check_id, check_text, refuse
+from tollwire.service.domain.errors import Aborted, AlreadyExists, NotFound, Reason, invalid_field
+from tollwire.service.domain.model import ImportOutcome, ImportPlan, Page, Rate
+from tollwire.service.domain.request import present
+from tollwire.service.rating.deck_import import DeckImports, Intake
+from tollwire.service.rating.rate_checks import check_rate, normalized
+from tollwire.service.storage import decks as stored_decks
+from tollwire.service.storage import ids
+from tollwire.service.storage import rates as storage
+from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.limits import Work
+
+MAX_SEARCH_CHARS = 256
+_EXPORT_RATES = 1000
+
+
+class Rates:
+    """What clients do with rates. Thread-safe."""
+
+    def __init__(
+        self, database: Database, decks: Decks, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._database = database
+        self._decks = decks
+        self._clock_ns = clock_ns
+        self._imports = DeckImports(database, decks, clock_ns)
+
+    def create(self, rate: Rate) -> Rate:
+        """The server picks the id. AlreadyExists RATE_EXISTS where the tenant has a rate with that
+        prefix and effective_from."""
+        refuse(check_rate(rate), "rate.")
+        now_ns = self._clock_ns()
+        rate = replace(normalized(rate), created_at_ns=now_ns, updated_at_ns=now_ns)
+        with self._database.write() as connection:
+            revision = _lock_deck(connection, rate.tenant_id) + 1
+            _refuse_taken(connection, rate)
+            rate_id = ids.take(connection, "rate_versions")
+            rate = replace(rate, id=rate_id, version_id=rate_id, rate_revision=revision)
+            storage.add(connection, rate, revision)
+            _enter(connection, "CreateRate", now_ns, None, rate)
+            stored_decks.advance(connection, rate.tenant_id, revision)
+        self._decks.refresh_after_commit()
+        present().leaves_rates_at(revision)
+        return rate
+
+    def get(self, rate_id: int) -> Rate:
+        refuse(check_id("id", rate_id))
+        with self._database.read() as connection:
+            rate = storage.get(connection, rate_id)
+        if rate is None or not scopes.covers(rate.tenant_id):
+            raise _rate_not_found(rate_id)
+        return rate
+
+    def list(self, tenant_id: int, search: str, page_size: int, page_token: str) -> Page[Rate]:
+        """One page, by tenant, prefix and effective_from. ``tenant_id`` 0: of all tenants that the
+        caller may see; ``search`` in any case, within prefix or destination. NotFound
+        TENANT_NOT_FOUND."""
+        refuse(
+            [
+                *check_id("tenant_id", tenant_id, required=False),
+                *check_text("search", search, MAX_SEARCH_CHARS),
+            ]
+        )
+        size = paging.page_size(page_size)
+        wanted = ("rates", tenant_id, search, scopes.within())
+        after = paging.decode_token(page_token, wanted, (int, str, int, int))
+        with self._database.read(work=Work.LONG) as connection:
+            require_tenant(connection, tenant_id)
+            found = storage.page(connection, tenant_id, search, after, size + 1, scopes.within())
+        if len(found) <= size:
+            return Page(found)
+        shown = found[:size]
+        return Page(shown, paging.encode_token(wanted, storage.position(shown[-1])))
+
+    def update(self, rate: Rate, fields: frozenset[str], etag: str) -> Rate:
+        """Take over ``fields`` from ``rate``, whose tenant_id must be 0 or the owner's. What
+        changes nothing leaves the etag as it is.
+
+        Aborted ETAG_MISMATCH where ``etag`` is not empty and not the present one; AlreadyExists
+        RATE_EXISTS where another rate has the new prefix and effective_from.
+        """
+        refuse(check_id("id", rate.id), "rate.")
+        with self._database.write() as connection:
+            revision, stored = self._hold(connection, rate.id, etag)
+            if rate.tenant_id not in (0, stored.tenant_id):
+                raise invalid_field(
+                    "rate.tenant_id",
+                    f"must be 0 or the owner's, {stored.tenant_id}; got {rate.tenant_id}",
+                )
+            changed = replace(stored, **{name: getattr(rate, name) for name in fields})
+            refuse(check_rate(changed), "rate.")
+            changed = normalized(changed)
+            if changed == stored:
+                present().leaves_rates_at(revision)
+                return stored
+            if storage.position(changed) != storage.position(stored):
+                _refuse_taken(connection, changed)
+            changed = replace(
+                changed,
+                version_id=ids.take(connection, "rate_versions"),
+                updated_at_ns=self._clock_ns(),
+                rate_revision=revision + 1,
+            )
+            storage.retire(connection, stored.version_id, revision + 1)
+            storage.add(connection, changed, revision + 1)
+            _enter(connection, "UpdateRate", changed.updated_at_ns, stored, changed)
+            stored_decks.advance(connection, changed.tenant_id, revision + 1)
+        self._decks.refresh_after_commit()
+        present().leaves_rates_at(revision + 1)
+        return changed
+
+    def delete(self, rate_id: int, etag: str) -> None:
+        """Aborted ETAG_MISMATCH where ``etag`` is not empty and not the present one."""
+        refuse(check_id("id", rate_id))
+        with self._database.write() as connection:
+            revision, stored = self._hold(connection, rate_id, etag)
+            storage.retire(connection, stored.version_id, revision + 1)
+            _enter(connection, "DeleteRate", self._clock_ns(), stored, None)
+            stored_decks.advance(connection, stored.tenant_id, revision + 1)
+        self._decks.refresh_after_commit()
+        present().leaves_rates_at(revision + 1)
+
+    def export(self, tenant_id: int) -> Iterator[Sequence[Rate]]:
+        """All rates of a tenant as they are now, by prefix and effective_from, in parts. What
+        changes meanwhile does not show, and no transaction stays open between the parts."""
+        refuse(check_id("tenant_id", tenant_id))
+        with self._database.read() as connection:
+            revision = stored_decks.revision(connection, tenant_id)
+            if revision is None or not is_there(connection, tenant_id):
+                raise tenant_not_found(tenant_id)
+        return self._export(tenant_id, revision)
+
+    def import_deck(self, plan: ImportPlan, fill: Callable[[Intake], None]) -> ImportOutcome:
+        """Take a whole deck, or none of it where any rate is rejected. ``fill`` puts the rates into
+        the intake that it is given, as they come. NotFound TENANT_NOT_FOUND; Exhausted
+        TOO_MANY_STREAMS where the imports under way fill the memory that there is for them;
+        FailedPrecondition IMPORT_GAP where a deck that replaces begins too late."""
+        refuse(check_id("tenant_id", plan.tenant_id))
+        outcome = self._imports.run(plan, fill)
+        present().leaves_rates_at(outcome.rate_revision)
+        return outcome
+
+    def _export(self, tenant_id: int, revision: int) -> Iterator[Sequence[Rate]]:
+        after = None
+        while True:
+            with self._database.read() as connection:
+                part = storage.page_at_revision(
+                    connection, tenant_id, revision, after, _EXPORT_RATES
+                )
+            if part:
+                yield part
+            if len(part) < _EXPORT_RATES:
+                return
+            after = storage.position(part[-1])
+
+    def _hold(self, connection: Connection, rate_id: int, etag: str) -> tuple[int, Rate]:
+        """The revision of a rate's deck, locked, and the present state of the rate."""
+        found = storage.get(connection, rate_id)
+        if found is None or not scopes.covers(found.tenant_id):
+            raise _rate_not_found(rate_id)
+        revision = _lock_deck(connection, found.tenant_id)
+        # Once more: it may have changed before the lock was there.
+        stored = storage.get(connection, rate_id)
+        if stored is None:
+            raise _rate_not_found(rate_id)
+        if etag and etag != stored.etag:
+            raise Aborted(
+                Reason.ETAG_MISMATCH,
+                f"rate {rate_id} has changed since it was read; read it again",
+                metadata={"rate_id": str(rate_id), "etag": stored.etag},
+            )
+        return revision, stored
+
+
+def _enter(
+    connection: Connection, action: str, now_ns: int, before: Rate | None, after: Rate | None
+) -> None:
+    """Into the audit log."""
+    one = after or before
+    assert one is not None
+    audit.enter(
+        *(connection, action, f"rate/{one.id}", now_ns),
+        tenant_id=one.tenant_id,
+        before=before,
+        after=after,
+    )
+
+
+def _lock_deck(connection: Connection, tenant_id: int) -> int:
+    revision = stored_decks.lock(connection, tenant_id) if scopes.covers(tenant_id) else None
+    if revision is None or not is_there(connection, tenant_id):
+        raise tenant_not_found(tenant_id)
+    return revision
+
+
+def _refuse_taken(connection: Connection, rate: Rate) -> None:
+    taken = storage.at_position(connection, storage.position(rate))
+    if taken is not None:
+        raise AlreadyExists(
+            Reason.RATE_EXISTS,
+            f"tenant {rate.tenant_id} has rate {taken.id} with prefix {rate.prefix!r} and that"
+            " effective_from already",
+            metadata={"rate_id": str(taken.id), "tenant_id": str(rate.tenant_id)},
+        )
+
+
+def _rate_not_found(rate_id: int) -> NotFound:
+    return NotFound(
+        Reason.RATE_NOT_FOUND, f"there is no rate {rate_id}", metadata={"rate_id": str(rate_id)}
+    )

@@ -1,0 +1,1 @@
+"""CDRs: recording, uploads, corrections, the feed, the ledger, and verification."""

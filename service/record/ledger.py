@@ -1,0 +1,279 @@
+"""The ledger as an auditor sees it: a root to note down, and whether all of it still fits.
+
+A root says how long each chain is and what its last entry's hash is; nothing is stored when one is
+read. Verification walks each chain from its first entry, computes every hash anew, and holds the
+rows of the three tables against the entries (tollwire.service.record.ledger_rows). Without a root
+it finds every change that is not itself entered and chained; a chain that somebody wrote anew as a
+whole fits itself, and only a root that was noted down before tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tollwire.service.domain.errors import invalid_field
+from tollwire.service.domain.model import MAX_ID
+from tollwire.service.domain.record_model import (
+    LedgerDifference,
+    LedgerDifferenceKind,
+    LedgerProgress,
+    LedgerRoot,
+)
+from tollwire.service.record.ledger_rows import KINDS, RowCheck
+from tollwire.service.storage import ledger
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.ledger import HASH_SIZE, NO_HASH, Entry, EntryKind, Head
+from tollwire.service.storage.limits import Work
+
+# How often a verification tells how far it is, and with how many differences at the latest.
+PROGRESS_SECONDS = 1.0
+PROGRESS_DIFFERENCES = 1_000
+PART_ENTRIES = 10_000
+MAX_CHAIN_DIFFERENCES = 100
+
+MAX_ROOT_CHARS = 1_000
+_ROOT = re.compile(r"(\d{1,19}(?:-\d{1,19})*):([0-9a-f]{64})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A root that somebody noted down: the chains' lengths, and the digest of their ends."""
+
+    lengths: tuple[int, ...]
+    digest: str
+
+    @classmethod
+    def read(cls, root: str) -> Noted | None:
+        """None where there is none. InvalidInput for what no root looks like."""
+        if not root:
+            return None
+        found = _ROOT.fullmatch(root.strip()) if len(root) <= MAX_ROOT_CHARS else None
+        if found is None:
+            raise invalid_field("root", "must be as GetLedgerRoot gave it: LENGTHS:HEX")
+        lengths = tuple(map(int, found[1].split("-")))
+        if max(lengths) > MAX_ID:
+            raise invalid_field(
+                "root", f"has a chain of {max(lengths)} entries; the most is {MAX_ID}"
+            )
+        return cls(lengths, found[2])
+
+
+def root_of(ends: Sequence[Head]) -> str:
+    """The root of chains that end there, one after the other from 0 on. It is noted down for years:
+    it must never change. Empty chains at the end are left out."""
+    while ends and ends[-1].length == 0:
+        ends = ends[:-1]
+    hashed = hashlib.sha256(b"tollwire.root.1")
+    for end in ends:
+        hashed.update(struct.pack("<2q", end.chain, end.length) + end.hash)
+    lengths = "-".join(str(end.length) for end in ends) or "0"
+    return f"{lengths}:{hashed.hexdigest()}"
+
+
+class Ledger:
+    """What auditors do with the ledger. Thread-safe."""
+
+    def __init__(self, database: Database, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._database = database
+        self._clock_ns = clock_ns
+
+    def root(self) -> LedgerRoot:
+        """What the ledger is known by now."""
+        with self._database.read() as connection:
+            heads = ledger.heads(connection)
+        return LedgerRoot(root_of(heads), sum(head.length for head in heads), self._clock_ns())
+
+    def verify(self, root: str) -> Iterator[LedgerProgress]:
+        """Check the whole ledger, and with ``root`` (not empty) that it has grown from there.
+
+        Each part is read in a transaction of its own when it is asked for, and what is written
+        meanwhile is no difference. InvalidInput for what is no root.
+        """
+        return self._progress(Noted.read(root))
+
+    def _progress(self, noted: Noted | None) -> Iterator[LedgerProgress]:
+        check = _Check(self._database, noted)
+        began = told = time.monotonic()
+        for _ in check.parts():
+            now = time.monotonic()
+            if now - told >= PROGRESS_SECONDS or len(check.found) >= PROGRESS_DIFFERENCES:
+                yield check.progress(now - began, done=False)
+                told = now
+        yield check.progress(time.monotonic() - began, done=True)
+
+
+@dataclass
+class _Check:
+    """One verification. ``found`` are the differences that were not told yet."""
+
+    database: Database
+    noted: Noted | None
+    found: list[LedgerDifference] = field(default_factory=list)
+    entries_checked: int = 0
+    rows_checked: int = 0
+
+    def progress(self, seconds: float, *, done: bool) -> LedgerProgress:
+        told, self.found = tuple(self.found), []
+        rows_per_second = self.rows_checked / seconds if seconds else 0.0
+        return LedgerProgress(self.entries_checked, self.rows_checked, rows_per_second, told, done)
+
+    def report(self, difference: LedgerDifference) -> None:
+        self.found.append(difference)
+
+    def parts(self) -> Iterator[None]:
+        """Checks part after part, one for each step."""
+        heads = self._heads()
+        noted_ends = []
+        for head in heads:
+            walk = _Walk(self, head, self._noted_length(head.chain))
+            yield from walk.parts()
+            noted_ends.append(walk.noted_end)
+        self._check_root(heads, noted_ends)
+        for kind in KINDS:
+            rows = RowCheck(self.database, kind, self.report)
+            before = self.rows_checked
+            for _ in rows.parts():
+                self.rows_checked = before + rows.rows_checked
+                yield
+
+    def _heads(self) -> list[Head]:
+        """The chains' ends, with everything that stands outside of what they end."""
+        with self.database.snapshot(Work.LONG) as connection:
+            heads = list(filter(_is_head, ledger.heads(connection)))
+            chains = ledger.chains_with_entries(connection)
+            behind = [
+                entry
+                for head in heads
+                for entry in ledger.entries_behind(
+                    connection, head.chain, head.length, MAX_CHAIN_DIFFERENCES
+                )
+            ]
+        for entry in behind:
+            self.chain_differs(entry.chain, entry.seq, "the entry stands behind the chain's end")
+        for chain in {*chains, *range(len(heads))} - {head.chain for head in heads}:
+            self.chain_differs(chain, 0, f"chain {chain!r} has no end")
+        return heads
+
+    def _noted_length(self, chain: int) -> int:
+        lengths = self.noted.lengths if self.noted else ()
+        return lengths[chain] if 0 <= chain < len(lengths) else 0
+
+    def _check_root(self, heads: Sequence[Head], noted_ends: Sequence[Head | None]) -> None:
+        if self.noted is None:
+            return
+        lengths = {head.chain: head.length for head in heads}
+        shorter = [
+            chain
+            for chain, length in enumerate(self.noted.lengths)
+            if length > lengths.get(chain, 0)
+        ]
+        for chain in shorter:
+            self._root_differs(
+                f"chain {chain} had {self.noted.lengths[chain]} entries when the root was noted"
+                f" down, and has {lengths.get(chain, 0)}",
+                chain,
+            )
+        ends = [end for end in noted_ends if end is not None]
+        if not shorter and root_of(ends).partition(":")[2] != self.noted.digest:
+            self._root_differs("the entries that it was noted down of are not those of now")
+
+    def _root_differs(self, message: str, chain: int = 0) -> None:
+        self.report(LedgerDifference(LedgerDifferenceKind.ROOT, message, chain))
+
+    def chain_differs(self, chain: int, seq: int, message: str) -> None:
+        """What is no number, which SQLite may hold, is only in the message."""
+        numbers = (value if isinstance(value, int) else 0 for value in (chain, seq))
+        self.report(LedgerDifference(LedgerDifferenceKind.CHAIN, message, *numbers))
+
+
+class _Walk:
+    """The walk along a chain, from its first entry to its end. ``noted_end`` is where it ended when
+    the root was noted down; None where no such entry is there."""
+
+    def __init__(self, check: _Check, head: Head, noted_length: int) -> None:
+        self._check = check
+        self._head = head
+        self._noted_length = noted_length
+        self._seq = 0  # of the last entry
+        self._last_hash: bytes | None = NO_HASH  # None: not there
+        self._differences = 0
+        self.noted_end = None if noted_length else Head(head.chain, 0, NO_HASH)
+
+    def parts(self) -> Iterator[None]:
+        first_seq = -MAX_ID - 1
+        while first_seq <= self._head.length:
+            with self._check.database.read(work=Work.LONG) as connection:
+                entries = ledger.entries(
+                    connection, self._head.chain, first_seq, self._head.length, PART_ENTRIES
+                )
+            for entry in entries:
+                self._step(entry)
+            self._check.entries_checked += len(entries)
+            yield
+            if len(entries) < PART_ENTRIES:
+                break
+            first_seq = entries[-1].seq + 1
+        self._missing_until(self._head.length)
+        if self._last_hash is not None and self._last_hash != self._head.hash:
+            self._differs(self._head.length, "the chain's end is not that of its last entry")
+
+    def _step(self, entry: Entry) -> None:
+        if entry.seq < 1:
+            self._differs(entry.seq, "the entry stands before the chain's first")
+            return
+        self._missing_until(entry.seq - 1)
+        if not _is_entry(entry):
+            self._differs(entry.seq, "the entry has values that none can have")
+            self._last_hash = None
+        else:
+            if self._last_hash is not None and _hash(self._last_hash, entry) != entry.hash:
+                self._differs(
+                    entry.seq, "the entry was changed, or does not follow the one before it"
+                )
+            self._last_hash = entry.hash
+            if entry.seq == self._noted_length:
+                self.noted_end = Head(entry.chain, entry.seq, entry.hash)
+        self._seq = entry.seq
+
+    def _missing_until(self, seq: int) -> None:
+        if self._seq < seq:
+            self._differs(self._seq + 1, f"the entries up to {seq} are missing")
+            self._seq, self._last_hash = seq, None
+
+    def _differs(self, seq: int, message: str) -> None:
+        self._differences += 1
+        if self._differences == MAX_CHAIN_DIFFERENCES:
+            message += "; what else is wrong with this chain is not told"
+        if self._differences <= MAX_CHAIN_DIFFERENCES:
+            self._check.chain_differs(self._head.chain, seq, message)
+
+
+def _hash(last_hash: bytes, entry: Entry) -> bytes:
+    return ledger.entry_hash(
+        *(last_hash, entry.chain, entry.seq, entry.kind, entry.first_id, entry.row_count),
+        *(entry.created_at_ns, entry.digest, entry.format),
+    )
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == HASH_SIZE
+
+
+def _is_head(head: Head) -> bool:
+    return isinstance(head.chain, int) and isinstance(head.length, int) and _is_hash(head.hash)
+
+
+def _is_entry(entry: Entry) -> bool:
+    numbers = (entry.seq, entry.kind, entry.first_id, entry.row_count, entry.created_at_ns)
+    return (
+        all(isinstance(number, int) for number in numbers)
+        and entry.kind in set(EntryKind)
+        and entry.format in ledger.FORMATS
+        and _is_hash(entry.digest)
+        and _is_hash(entry.hash)
+    )

@@ -1,0 +1,384 @@
+"""Whether the recorded rows are those that the ledger's entries are about.
+
+Entries and rows of a kind are read side by side by rising ids, in parts of bounded size. A part is
+one snapshot: whatever rows it shows, their entry is in it too, so rows that are written meanwhile
+are no difference. What chains entries together is checked elsewhere
+(tollwire.service.record.ledger).
+
+Nothing that is read is trusted: somebody who owns the database may have put anything there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol
+
+from ratingcore.record.row_digest import digest_of_stored, set_unrated
+from ratingcore.record.stored_rows import StoredRows, read_copy, read_tuples
+from tollwire.service.domain.model import MAX_ID, RatingStatus, UnratedReason
+from tollwire.service.domain.record_model import LedgerDifference, LedgerDifferenceKind
+from tollwire.service.record.digests import (
+    PricedRow,
+    ReversedRow,
+    digest_of_pricings,
+    digest_of_reversals,
+)
+from tollwire.service.storage import ledger, ledger_rows, stored_rows
+from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.ledger import Entry, EntryKind
+from tollwire.service.storage.limits import Work
+from tollwire.service.storage.pricings import Pricing
+
+PART_ENTRIES = 1_000
+PART_ROWS = 20_000
+# More than any transaction writes.
+MAX_ENTRY_ROWS = 100_000
+
+_BEFORE_ALL = -(2**63)
+_BEHIND_ALL = 2**63
+
+
+class Rows(Protocol):
+    """Stored rows of one kind, by rising ids."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+
+    def faults(self, begin: int, end: int) -> Iterator[str]:
+        """What is wrong with the rows from position ``begin`` until before ``end`` whatever their
+        digest is."""
+
+    def digest(self, begin: int, end: int, format_: int) -> bytes:
+        """Of these rows, which have no faults, in a format of the ledger. b"": one of them holds
+        what the format has no place for."""
+
+
+class CdrRows:
+    """CDRs as they were when they were recorded: what a pricing has changed is turned back."""
+
+    def __init__(self, rows: StoredRows, pricings: Sequence[Pricing]) -> None:
+        self.ids: Sequence[int] = rows.ids
+        self._rows = rows
+        self._faults = {
+            position: f"CDR {rows.ids[position]} cannot have {field} {stored!r}"
+            for position, field, stored in rows.misfits
+        }
+        for cdr_id, of_one in groupby(pricings, key=attrgetter("cdr_id")):
+            position = bisect_left(self.ids, cdr_id)
+            if position < len(self.ids) and self.ids[position] == cdr_id:
+                self._turn_back(position, list(of_one))
+
+    def _turn_back(self, position: int, pricings: Sequence[Pricing]) -> None:
+        """All pricings of one CDR: it was recorded with what stood in it before the first."""
+        if position in self._faults:
+            return
+        cdr_id, reason, revision, *_ = pricings[0]
+        is_priced = pricings[-1].new_unrated_reason is None
+        is_unrated = self._rows.records.outcome(position)[0] == RatingStatus.UNRATED
+        if is_priced and is_unrated:
+            self._faults[position] = f"CDR {cdr_id} was priced, and has no price any more"
+        elif not is_priced and not is_unrated:
+            self._faults[position] = f"CDR {cdr_id} has a price, and no pricing says so"
+        elif reason not in set(UnratedReason) or not isinstance(revision, int):
+            self._faults[position] = f"the pricing of CDR {cdr_id} is none"
+        else:
+            set_unrated(self._rows.records, position, reason, revision)
+
+    def faults(self, begin: int, end: int) -> Iterator[str]:
+        return (text for at, text in self._faults.items() if begin <= at < end)
+
+    def digest(self, begin: int, end: int, format_: int) -> bytes:
+        return digest_of_stored(self._rows, begin, end, format_)
+
+
+class _Followed(NamedTuple):
+    """What a pricing says it made of its CDR, and what the next pricing and the CDR say."""
+
+    cdr_reason: Any
+    new_reason: Any  # NULL: it priced the CDR
+    new_revision: Any
+    next_id: Any  # NULL: there is none
+    next_reason: Any
+    next_revision: Any
+
+
+class PricingRows:
+    """Pricings, each with what it made of its CDR."""
+
+    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
+        count = len(PricedRow._fields)
+        self._rows = [PricedRow(*row[:count]) for row in rows]
+        self._faults: dict[int, str] = {}
+        self.ids: Sequence[int] = [row.id for row in self._rows]
+        for position, row in enumerate(rows):
+            self._check(position, _Followed(*row[count:]))
+
+    def _check(self, position: int, followed: _Followed) -> None:
+        row = self._rows[position]
+        if followed.new_reason is not None:
+            self._check_correction(position, followed)
+        elif followed.next_id is not None:
+            self._faults[position] = f"CDR {row.cdr_id} was priced by pricing {row.id}, and again"
+        elif not (all(map(_is_int, row[:-2])) and _is_int(row[-1]) and _is_id(row[-2])):
+            self._faults[position] = (
+                f"pricing {row.id} is of CDR {row.cdr_id}, which does not exist or has no price"
+            )
+
+    def _check_correction(self, position: int, followed: _Followed) -> None:
+        """A CDR that stayed UNRATED: what it got must be what it had next, or has now."""
+        row = self._rows[position]
+        stated = (followed.new_reason, followed.new_revision)
+        after = (followed.next_reason, followed.next_revision)
+        if followed.next_id is None:
+            after = (followed.cdr_reason, row.new_rate_revision)
+        if stated != after or not all(map(_is_int, (*row[:5], *stated))):
+            self._faults[position] = (
+                f"pricing {row.id} gave CDR {row.cdr_id} another reason, which it does not have"
+            )
+            return
+        self._rows[position] = PricedRow(
+            *row[:5], RatingStatus.UNRATED, followed.new_reason, 0, 0, 0, followed.new_revision
+        )
+
+    def faults(self, begin: int, end: int) -> Iterator[str]:
+        return (text for at, text in self._faults.items() if begin <= at < end)
+
+    def digest(self, begin: int, end: int, format_: int) -> bytes:
+        rows = (
+            row._replace(rate_version_id=row.rate_version_id or 0) for row in self._rows[begin:end]
+        )
+        return digest_of_pricings(rows, format_)
+
+
+class ReversalRows:
+    """Reversals."""
+
+    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
+        self._rows = [ReversedRow(*row) for row in rows]
+        self.ids: Sequence[int] = [row.id for row in self._rows]
+
+    def faults(self, begin: int, end: int) -> Iterator[str]:
+        for row in self._rows[begin:end]:
+            numbers = (row.cdr_id, row.tenant_id, row.started_at_ns, row.created_at_ns)
+            cost = (row.cost_units, row.cost_fraction_e8)
+            texts = (row.reason, row.requested_by)
+            if not (
+                all(map(_is_int, numbers))
+                and (all(map(_is_int, cost)) or cost == (None, None))
+                and _is_id(row.upload_id)
+                and all(map(_is_text, texts))
+            ):
+                yield f"reversal {row.id} has values that none can have"
+
+    def digest(self, begin: int, end: int, format_: int) -> bytes:
+        return digest_of_reversals(self._rows[begin:end], format_)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int)
+
+
+def _is_text(value: object) -> bool:
+    """That can be hashed: without a NUL, and without the surrogates of what is no UTF-8."""
+    return (
+        isinstance(value, str)
+        and "\0" not in value
+        and not any("\ud800" <= character <= "\udfff" for character in value)
+    )
+
+
+def _is_id(value: object) -> bool:
+    """Or none."""
+    return value is None or (isinstance(value, int) and value != 0)
+
+
+class _Reader:
+    """How CDRs come into the core."""
+
+    copy = staticmethod(read_copy)
+    tuples = staticmethod(read_tuples)
+
+
+def _read_cdrs(connection: Connection, begin_id: int, end_id: int, limit: int) -> Rows:
+    stored = stored_rows.read_first(connection, _Reader, begin_id, end_id - 1, limit)
+    return CdrRows(stored, ledger_rows.pricings_of_cdrs(connection, begin_id, end_id))
+
+
+def _read_pricings(connection: Connection, begin_id: int, end_id: int, limit: int) -> Rows:
+    return PricingRows(ledger_rows.pricings(connection, begin_id, end_id, limit))
+
+
+def _read_reversals(connection: Connection, begin_id: int, end_id: int, limit: int) -> Rows:
+    return ReversalRows(ledger_rows.reversals(connection, begin_id, end_id, limit))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where the rows of a kind of entry are, what they are called and how they are read."""
+
+    table: str
+    noun: str
+    read: Callable[[Connection, int, int, int], Rows]
+
+
+KINDS = {
+    EntryKind.RECORDED: Kind("cdrs", "CDRs", _read_cdrs),
+    EntryKind.PRICED: Kind("cdr_pricings", "pricings", _read_pricings),
+    EntryKind.REVERSED: Kind("cdr_reversals", "reversals", _read_reversals),
+}
+
+
+@dataclass
+class _Place:
+    """How far the rows of a kind are checked."""
+
+    id: int = _BEFORE_ALL  # all rows before it
+    first_id: int = _BEFORE_ALL  # all entries up to the one with this
+
+
+class RowCheck:
+    """The check of the rows of one kind. ``rows_checked`` counts those that an entry has."""
+
+    def __init__(
+        self,
+        database: Database,
+        kind: EntryKind,
+        report: Callable[[LedgerDifference], None],
+    ) -> None:
+        self._database = database
+        self._kind = kind
+        self._of = KINDS[kind]
+        self._report = report
+        self._place = _Place()
+        self.rows_checked = 0
+
+    def parts(self) -> Iterator[None]:
+        """Checks part after part, one for each step. What is written meanwhile is checked too, as
+        far as the ids go that there were at the beginning."""
+        last_id = self._last_id()
+        while self._place.id <= last_id:
+            self._check_part()
+            yield
+
+    def _last_id(self) -> int:
+        with self._database.snapshot(Work.LONG) as connection:
+            newest = ledger_rows.newest_id(connection, self._of.table)
+            last = ledger.last_entry_by_rows(connection, self._kind)
+        return newest if last is None else max(newest, last.first_id)
+
+    def _check_part(self) -> None:
+        with self._database.snapshot(Work.LONG) as connection:
+            entries, end_id = self._next_entries(connection)
+            limit = PART_ROWS + sum(entry.row_count for entry, wrong in entries if not wrong)
+            rows = self._of.read(connection, self._place.id, end_id, limit)
+        is_cut_off = len(rows.ids) == limit
+        if is_cut_off:
+            end_id = rows.ids[-1] + 1
+        at = 0
+        for entry, wrong in entries:
+            if wrong:
+                self._differs(entry, wrong)
+                self._place.first_id = entry.first_id
+            elif entry.first_id + entry.row_count <= end_id:
+                at = self._check_entry(entry, rows, at)
+            else:
+                self._leave_for_later(entry, rows, at, end_id)
+                return
+        self._not_entered(rows.ids[at:])
+        self._place.id = end_id
+        if is_cut_off:
+            # What is entered from now on among the rows that were just seen is left alone.
+            self._place.first_id = max(self._place.first_id, end_id - 1)
+
+    def _leave_for_later(self, entry: Entry, rows: Rows, at: int, end_id: int) -> None:
+        """There were so many rows before this entry that its own are not all among those read."""
+        before = (self._place.id, self._place.first_id)
+        self._not_entered(rows.ids[at : bisect_left(rows.ids, entry.first_id)])
+        self._place.id = max(self._place.id, min(entry.first_id, end_id))
+        if before == (self._place.id, self._place.first_id):
+            self._differs(entry, f"there are more {self._of.noun} than ids")
+            self._pass(entry)
+
+    def _next_entries(self, connection: Connection) -> tuple[list[tuple[Entry, str]], int]:
+        """The entries of the next part, each with why no transaction can have made it (empty where
+        one can), and up to which id the part goes."""
+        taken: list[tuple[Entry, str]] = []
+        row_count = 0
+        end_id = self._place.id
+        found = ledger.entries_by_rows(connection, self._kind, self._place.first_id, PART_ENTRIES)
+        for entry in found:
+            wrong = self._wrong(entry, end_id)
+            if not wrong:
+                row_count += entry.row_count
+                if taken and row_count > PART_ROWS:
+                    return taken, end_id
+                end_id = entry.first_id + entry.row_count
+            taken.append((entry, wrong))
+        return taken, end_id if len(found) == PART_ENTRIES else _BEHIND_ALL
+
+    def _wrong(self, entry: Entry, end_id: int) -> str:
+        if not (_is_int(entry.first_id) and _is_int(entry.row_count)):
+            return "the entry has values that none can have"
+        if entry.format not in ledger.FORMATS:
+            return f"this release does not know the format {entry.format!r} of the entry"
+        if not 0 < entry.first_id <= MAX_ID - MAX_ENTRY_ROWS:
+            return f"no {self._of.noun} have ids from {entry.first_id} on"
+        if not 0 < entry.row_count <= MAX_ENTRY_ROWS:
+            return f"no transaction writes {entry.row_count} {self._of.noun}"
+        if entry.first_id < end_id:
+            return f"another entry has {self._of.noun} of this one"
+        return ""
+
+    def _check_entry(self, entry: Entry, rows: Rows, at: int) -> int:
+        """Check the rows of an entry, the first of them from position ``at`` on; the position
+        behind them."""
+        begin = bisect_left(rows.ids, entry.first_id, at)
+        end = bisect_left(rows.ids, entry.first_id + entry.row_count, begin)
+        self._not_entered(rows.ids[at:begin])
+        faults = list(rows.faults(begin, end))
+        for fault in faults:
+            self._differs(entry, fault)
+        if end - begin != entry.row_count:
+            self._differs(
+                entry, f"{end - begin} of its {entry.row_count} {self._of.noun} are there"
+            )
+        elif not faults and rows.digest(begin, end, entry.format) != entry.digest:
+            self._differs(entry, f"its {self._of.noun} are not what was written")
+        self.rows_checked += end - begin
+        self._pass(entry)
+        return end
+
+    def _pass(self, entry: Entry) -> None:
+        self._place.first_id = entry.first_id
+        self._place.id = entry.first_id + entry.row_count
+
+    def _not_entered(self, ids: Sequence[int]) -> None:
+        """Rows that no entry has, in runs of ids."""
+        begin = 0
+        for end in range(1, len(ids) + 1):
+            if end == len(ids) or ids[end] != ids[end - 1] + 1:
+                self._report(
+                    LedgerDifference(
+                        LedgerDifferenceKind.NOT_ENTERED,
+                        f"{self._of.noun}: no transaction has entered these",
+                        first_id=ids[begin],
+                        row_count=end - begin,
+                    )
+                )
+                begin = end
+
+    def _differs(self, entry: Entry, message: str) -> None:
+        self._report(
+            LedgerDifference(
+                LedgerDifferenceKind.ROWS,
+                message,
+                entry.chain,
+                entry.seq,
+                entry.first_id,
+                entry.row_count,
+            )
+        )

@@ -1,0 +1,396 @@
+"""Recording calls: the one way into the record, for a single call as for a chunk of thousands.
+
+What is recorded, a duplicate, in conflict or refused and why, and by which rates a call is priced
+are decided here and nowhere else, so CreateCdr and UploadCdrs cannot differ. The calls themselves
+stay inside the rating core; only those that are not simply new are looked at here. The caller owns
+the transaction; this module knows neither uploads' offsets nor the wire.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any
+
+import ratingcore
+from ratingcore.record.key_order import in_key_order, split
+from ratingcore.record.record_rating import count_outcomes, rate_records
+from ratingcore.record.records import Records
+from ratingcore.record.row_digest import digest_of_new
+from ratingcore.record.rows import RowTuples, copy_data
+from ratingcore.wire.tally import Tally
+from tollwire.service.cache.decks import Decks
+from tollwire.service.domain import scopes
+from tollwire.service.domain.errors import NotFound, Reason
+from tollwire.service.domain.model import MAX_GENERATION, Call
+from tollwire.service.domain.money import max_cost_words
+from tollwire.service.domain.request import Scope
+from tollwire.service.observability import instruments
+from tollwire.service.observability.tallies import TALLIES
+from tollwire.service.storage import cdrs, ledger
+from tollwire.service.storage.cdrs import CONTENT_FIELDS, Content, Inserted, Key, Recorded
+from tollwire.service.storage.engine import Connection
+from tollwire.service.storage.ledger import EntryKind
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the call at ``position`` of the batch was not recorded. ``metadata`` is for programs."""
+
+    position: int
+    call_id: str
+    reason: Reason
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What became of a batch. created + duplicates + refusals are its calls; ``outcomes`` is what
+    those of created came to; the refusals come by rising position. The CDRs have the ids from
+    ``first_id`` on, and this ``digest``; 0 and empty where none was created. ``recorded_again`` of
+    those created follow a reversed CDR of the same call_id; ``derived_duplicates`` of the
+    duplicates have a derived call_id."""
+
+    first_id: int
+    created: int
+    duplicates: int
+    outcomes: Tally
+    refusals: tuple[Refusal, ...]
+    digest: bytes
+    created_at_ns: int
+    recorded_again: int = 0
+    derived_duplicates: int = 0
+
+    @property
+    def unrated(self) -> int:
+        return self.outcomes.unrated()
+
+    @property
+    def conflicts(self) -> int:
+        return sum(refusal.reason == Reason.CDR_CONFLICT for refusal in self.refusals)
+
+
+def content_of(call: Call) -> Content:
+    """What the call is compared by; its call_id is empty where the sender gave none."""
+    return (
+        call.tenant_id,
+        call.call_id,
+        call.extension_id,
+        call.caller_number,
+        call.destination_number,
+        call.direction,
+        call.disposition,
+        call.duration_seconds,
+        call.started_at_ns,
+        call.ended_at_ns,
+    )
+
+
+class Recorder:
+    """Records calls within transactions of others. Thread-safe."""
+
+    def __init__(self, decks: Decks, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._decks = decks
+        self._clock_ns = clock_ns
+
+    def record(
+        self, connection: Connection, records: Records, upload_id: int, scope: Scope
+    ) -> Recording:
+        """Rate and write the calls that break no rule and are not recorded yet. Tenants that
+        ``scope``, which must be within the caller's, does not cover are not there.
+
+        ``connection`` is in a writing transaction; nothing is durable before it commits, and
+        ``enter`` must be the last that is done in it.
+        """
+        records.set_first_generation()
+        decks, owners = self._hold_parties(connection, records, scope)
+        refusals = _unknown_parties(records, decks.keys(), owners)
+        order = in_key_order(records, {_party(records, one.position) for one in refusals})
+        rate_records(records, order, decks)
+        new, old, too_dear = split(records, order)
+        in_the_way: dict[Key, Recorded] = {}
+        if too_dear:
+            found = cdrs.find(connection, map(records.key, too_dear))
+            in_the_way = {key: one for key, one in found.items() if not one.is_reversed}
+            new, old, too_dear = split(records, order, in_the_way)
+            refusals += [_overflow(records, position, decks) for position in too_dear]
+        rows = Rows(records, new, upload_id, self._clock_ns())
+        inserted = cdrs.insert_new(connection, rows)
+        first_count = len(new)
+        if inserted.in_the_way:
+            rows = rows.without(inserted.in_the_way.keys())
+            in_the_way |= {
+                key: one for key, one in inserted.in_the_way.items() if not one.is_reversed
+            }
+            first_count = len(rows)
+            rows, refused = _record_again(connection, rows, new, old, inserted, in_the_way)
+            refusals += refused
+            old.extend(position for position in new if records.key(position) in in_the_way)
+        conflicts = _conflicts(connection, records, rows.order, old, in_the_way)
+        refusals += conflicts
+        return Recording(
+            first_id=inserted.first_id if len(rows) else 0,
+            created=len(rows),
+            duplicates=len(old) - len(conflicts),
+            outcomes=count_outcomes(records, rows.order),
+            refusals=tuple(sorted(refusals, key=attrgetter("position"))),
+            digest=rows.digest(inserted.first_id) if len(rows) else b"",
+            created_at_ns=rows.created_at_ns,
+            recorded_again=len(rows) - first_count,
+            derived_duplicates=records.derived(old)
+            - records.derived(one.position for one in conflicts),
+        )
+
+    def _hold_parties(
+        self, connection: Connection, records: Records, scope: Scope
+    ) -> tuple[dict[int, ratingcore.Deck], dict[int, int]]:
+        """The decks of the tenants that exist and the owners of the extensions that do.
+
+        They are locked first and the decks caught up after, so that the calls are priced by what is
+        committed when they are written.
+        """
+        parties = records.parties()
+        tenant_ids = {tenant_id for tenant_id, _ in parties}
+        scopes.concerns(tenant_ids)
+        if scope.tenant_ids is not None:
+            tenant_ids &= scope.tenant_ids
+        extension_ids = {one for tenant_id, one in parties if tenant_id in tenant_ids}
+        present, owners = cdrs.hold_parties(
+            connection, tenant_ids, extension_ids - {0}, only_theirs=scope.tenant_ids is not None
+        )
+        self._decks.catch_up(connection)
+        return known_decks(self._decks, present), owners
+
+
+def enter(connection: Connection, recording: Recording) -> None:
+    """Put what was recorded on the ledger: the last that is done before the commit, because others
+    may wait for it."""
+    if recording.created:
+        ledger.append(
+            connection,
+            EntryKind.RECORDED,
+            recording.first_id,
+            recording.created,
+            recording.digest,
+            recording.created_at_ns,
+        )
+
+
+def expect_records(method: str) -> None:
+    """That ``method`` will bring some: counters that begin with their first record would hide it
+    from whoever looks at how they grow."""
+    for outcome in ("created", "duplicate", "conflict", "rejected"):
+        instruments.RECORDS.add(0, method, outcome)
+
+
+def count_recorded(method: str, recording: Recording) -> None:
+    """For operators: what came of a batch that ``method`` brought and that is committed."""
+    TALLIES[method].add_all(recording.outcomes)
+    _count(method, "created", recording.created)
+    _count(method, "duplicate", recording.duplicates)
+
+
+def count_refused(method: str, conflicts: int, rejected: int) -> None:
+    """Likewise what was not recorded."""
+    _count(method, "conflict", conflicts)
+    _count(method, "rejected", rejected)
+
+
+def _count(method: str, outcome: str, calls: int) -> None:
+    if calls:
+        instruments.RECORDS.add(calls, method, outcome)
+
+
+def known_decks(decks: Decks, tenant_ids: Collection[int]) -> dict[int, ratingcore.Deck]:
+    """The decks of those tenants that have one."""
+    known: dict[int, ratingcore.Deck] = {}
+    for tenant_id in tenant_ids:
+        try:
+            known[tenant_id] = decks.deck(tenant_id).deck
+        except NotFound:
+            continue
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The calls at the positions ``order`` as rows to insert. ``upload_id`` 0 means none."""
+
+    records: Records
+    order: array[int]  # positions
+    upload_id: int
+    created_at_ns: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def keys(self) -> Iterator[Key]:
+        return map(self.records.key, self.order)
+
+    def tuples(self) -> Iterable[tuple[Any, ...]]:
+        return RowTuples(self.records, self.order, self.upload_id, self.created_at_ns)
+
+    def copy_data(self, first_id: int) -> bytes:
+        return copy_data(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
+
+    def digest(self, first_id: int) -> bytes:
+        """What the rows are known by for ever, with ids from ``first_id`` on."""
+        return digest_of_new(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
+
+    def without(self, keys: Collection[Key]) -> Rows:
+        key = self.records.key
+        kept = array("I", [position for position in self.order if key(position) not in keys])
+        return replace(self, order=kept)
+
+    def following(self, generations: Mapping[Key, int]) -> None:
+        for position in self.order:
+            key = self.records.key(position)
+            self.records.set_generation(position, generations[key] + 1)
+
+
+def _record_again(
+    connection: Connection,
+    rows: Rows,
+    new: array[int],
+    old: array[int],
+    inserted: Inserted,
+    in_the_way: dict[Key, Recorded],
+) -> tuple[Rows, list[Refusal]]:
+    """Record those of ``new`` whose newest CDR is reversed once more, as the next generation of
+    their key; the rows so far with these behind them, and what is refused because there is no next
+    generation. What others have recorded meanwhile is put in ``in_the_way``; what is refused is
+    taken out of ``old``."""
+    records = rows.records
+    taken_back = {key: one for key, one in inserted.in_the_way.items() if one.is_reversed}
+    if not taken_back:
+        return rows, []
+    last = {key for key, one in taken_back.items() if one.generation >= MAX_GENERATION}
+    refused = []
+    if last:
+        refused = [
+            _no_generation_left(records, position, taken_back[records.key(position)])
+            for position in (*new, *old)
+            if records.key(position) in last
+        ]
+        old[:] = array("I", [position for position in old if records.key(position) not in last])
+    again = array(
+        "I",
+        [
+            position
+            for position in new
+            if (key := records.key(position)) in taken_back and key not in last
+        ],
+    )
+    more = replace(rows, order=again)
+    first_id = inserted.first_id + len(rows)
+    taken = cdrs.insert_again(connection, more, first_id, taken_back)
+    in_the_way |= taken
+    return replace(rows, order=rows.order + more.without(taken.keys()).order), refused
+
+
+def _no_generation_left(records: Records, position: int, recorded: Recorded) -> Refusal:
+    call_id = records.call_id(position)
+    return Refusal(
+        position,
+        call_id,
+        Reason.CDR_CONFLICT,
+        f"call_id: {call_id!r} was recorded and reversed {MAX_GENERATION + 1:,} times,"
+        f" the last time as CDR {recorded.cdr_id}, and cannot be again; use another call_id",
+        {"cdr_id": str(recorded.cdr_id), "fields": ""},
+    )
+
+
+def _party(records: Records, position: int) -> tuple[int, int]:
+    content = records.content(position)
+    return content[0], content[2]
+
+
+def _unknown_parties(
+    records: Records, tenants: Collection[int], owners: Mapping[int, int]
+) -> list[Refusal]:
+    """A refusal for each call whose tenant or extension does not exist."""
+    unknown: dict[tuple[int, int], tuple[Reason, str, dict[str, str]]] = {}
+    for tenant_id, extension_id in records.parties():
+        if tenant_id not in tenants:
+            unknown[tenant_id, extension_id] = (
+                Reason.TENANT_NOT_FOUND,
+                f"tenant_id: there is no tenant {tenant_id}",
+                {"tenant_id": str(tenant_id)},
+            )
+        elif extension_id and owners.get(extension_id) != tenant_id:
+            unknown[tenant_id, extension_id] = (
+                Reason.EXTENSION_NOT_FOUND,
+                f"extension_id: tenant {tenant_id} has no extension {extension_id}",
+                {"extension_id": str(extension_id)},
+            )
+    if not unknown:
+        return []
+    return [
+        Refusal(position, records.call_id(position), *unknown[_party(records, position)])
+        for position in records.of_parties(unknown.keys())
+    ]
+
+
+def _overflow(records: Records, position: int, decks: Mapping[int, ratingcore.Deck]) -> Refusal:
+    decimals = decks[records.key(position)[0]].cost_decimals
+    return Refusal(
+        position,
+        records.call_id(position),
+        Reason.COST_OVERFLOW,
+        f"duration_seconds: the cost would pass {max_cost_words(decimals)}",
+    )
+
+
+def _conflicts(
+    connection: Connection,
+    records: Records,
+    created: Sequence[int],
+    old: Sequence[int],
+    in_the_way: Mapping[Key, Recorded],
+) -> list[Refusal]:
+    """Those of ``old`` whose content is not the recorded one, be it recorded long ago or by this
+    batch itself."""
+    if not old:
+        return []
+    own = {records.key(position): position for position in created}
+    changed = []
+    for position in old:
+        first = own.get(records.key(position))
+        recorded = (
+            in_the_way[records.key(position)].content if first is None else records.content(first)
+        )
+        if records.content(position) != recorded:
+            changed.append(position)
+    # What this batch recorded has an id by now.
+    ids = cdrs.find(connection, {key for key in map(records.key, changed) if key in own})
+    return [
+        _conflict(
+            records,
+            position,
+            ids.get(records.key(position)) or in_the_way[records.key(position)],
+        )
+        for position in changed
+    ]
+
+
+def _conflict(records: Records, position: int, recorded: Recorded) -> Refusal:
+    sent = records.content(position)
+    differing = [
+        name.removesuffix("_ns")
+        for name, mine, stored in zip(CONTENT_FIELDS, sent, recorded.content, strict=True)
+        if mine != stored
+    ]
+    call_id = records.call_id(position)
+    return Refusal(
+        position,
+        call_id,
+        Reason.CDR_CONFLICT,
+        f"call_id: {call_id!r} is recorded as CDR {recorded.cdr_id} with other content"
+        f" (different: {', '.join(differing)}); nothing was changed; another call needs"
+        " another call_id",
+        {"cdr_id": str(recorded.cdr_id), "fields": ",".join(differing)},
+    )

@@ -1,0 +1,143 @@
+"""What is settled of an upload and sent again: compared record by record, in whatever cut it comes.
+
+Each settled chunk keeps a digest of each of its records (ratingcore/record/record_digest.pyx).
+Chunks of releases before that kept one digest of the whole chunk: a part of such a chunk is
+compared with what its records became, CDRs and failed records, which says that each was settled,
+but not that it was settled at this index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad
+from tollwire.service.domain.errors import FailedPrecondition, Reason
+from tollwire.service.domain.record_model import UploadFailure
+from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.storage import cdrs, upload_failures, uploads
+from tollwire.service.storage.engine import Connection
+from tollwire.service.storage.uploads import StoredChunk
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The first ``calls`` of a chunk that is sent again. ``chunk`` is the stored one where exactly
+    that is sent again. ``of_reversed`` of the calls have a CDR that is reversed now."""
+
+    calls: int
+    chunk: StoredChunk | None
+    failures: tuple[UploadFailure, ...]
+    of_reversed: int
+
+
+def compare(
+    connection: Connection, upload_id: int, offset: int, sent: Chunk, calls: int
+) -> Settled:
+    """Compare the first ``calls`` records of ``sent``, which were settled at ``offset``, with what
+    was settled. FailedPrecondition UPLOAD_CHUNK_CHANGED names the first index that differs."""
+    end = offset + calls
+    digests = sent.record_digests()
+    stored = uploads.chunks(connection, upload_id, offset, end)
+    for chunk in stored:
+        begin = max(offset, chunk.first_index)
+        stop = min(end, chunk.first_index + chunk.calls)
+        part = sent.part(begin - offset, stop - offset)
+        if chunk.record_digests is None:
+            _compare_whole(connection, upload_id, chunk, begin, part)
+        else:
+            new = digests[(begin - offset) * DIGEST_SIZE : (stop - offset) * DIGEST_SIZE]
+            first = begin - chunk.first_index
+            old = chunk.record_digests[first * DIGEST_SIZE : (first + len(part)) * DIGEST_SIZE]
+            _compare_records(upload_id, begin, part, old, new)
+    failures = tuple(upload_failures.of_chunk(connection, upload_id, offset, end))
+    first_chunk = stored[0]
+    is_exact = (first_chunk.first_index, first_chunk.calls) == (offset, len(sent))
+    return Settled(
+        calls=calls,
+        chunk=first_chunk if is_exact else None,
+        failures=failures,
+        of_reversed=_count_reversed(connection, offset, sent, calls, failures),
+    )
+
+
+def _compare_records(upload_id: int, begin: int, part: Chunk, old: bytes, new: bytes) -> None:
+    if old == new:
+        return
+    for position in range(len(part)):
+        place = slice(position * DIGEST_SIZE, (position + 1) * DIGEST_SIZE)
+        if old[place] != new[place] and not _was_bad(part, position, old[place]):
+            raise _changed(upload_id, begin + position)
+
+
+def _was_bad(part: Chunk, position: int, old: bytes) -> bool:
+    """Whether a record that breaks no rule now was settled, with the same bytes, as one that broke
+    a rule of an older release."""
+    source = part.records.source(position)
+    return position not in part.bad and bool(source) and digest_of_bad(source) == old
+
+
+def _compare_whole(
+    connection: Connection, upload_id: int, chunk: StoredChunk, begin: int, part: Chunk
+) -> None:
+    """Compare with a chunk that has but one digest, which says nothing of a bad record but why it
+    is bad."""
+    end = begin + len(part)
+    failed = {
+        record.failure.index: record.content
+        for record in upload_failures.kept(connection, upload_id, begin, end)
+    }
+    if len(part) == chunk.calls and part.digest() == chunk.digest:
+        for index, content in sorted(failed.items()):
+            if part.records.source(index - begin) != content:
+                raise _changed(upload_id, index)
+        return
+    kept = upload_failures.count(connection, upload_id, chunk.first_index, chunk.calls)
+    good = [at for at in range(len(part)) if at not in part.bad]
+    recorded = cdrs.contents(connection, map(part.records.key, good))
+    for position in range(len(part)):
+        index = begin + position
+        if index in failed:
+            same = part.records.source(position) == failed[index]
+        else:
+            same = position not in part.bad and part.records.content(position) in recorded
+        if not same and kept < chunk.conflicts + chunk.rejected:
+            raise _unknown(upload_id, index, chunk)
+        if not same:
+            raise _changed(upload_id, index)
+    if len(part) == chunk.calls:
+        # The same records in another order, or another record in the place of one sent twice.
+        raise _unknown(upload_id, begin, chunk)
+
+
+def _count_reversed(
+    connection: Connection,
+    offset: int,
+    sent: Chunk,
+    calls: int,
+    failures: tuple[UploadFailure, ...],
+) -> int:
+    failed = {failure.index - offset for failure in failures}
+    key = sent.records.key
+    keys = [key(at) for at in range(calls) if at not in sent.bad and at not in failed]
+    reversed_keys = cdrs.reversed_among(connection, keys)
+    return sum(one in reversed_keys for one in keys) if reversed_keys else 0
+
+
+def _changed(upload_id: int, index: int) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.UPLOAD_CHUNK_CHANGED,
+        f"calls: record {index} of upload {upload_id} was settled with other content; nothing of"
+        " this chunk was recorded; send what was settled unchanged, or go on at committed_offset",
+        metadata={"upload_id": str(upload_id), "index": str(index)},
+    )
+
+
+def _unknown(upload_id: int, index: int, chunk: StoredChunk) -> FailedPrecondition:
+    first, last = chunk.first_index, chunk.first_index + chunk.calls - 1
+    return FailedPrecondition(
+        Reason.UPLOAD_CHUNK_CHANGED,
+        f"calls: record {index} of upload {upload_id} cannot be compared: an older release settled"
+        f" records {first} to {last} as one chunk; send exactly these records as one chunk, or go"
+        " on at committed_offset",
+        metadata={"upload_id": str(upload_id), "index": str(index)},
+    )

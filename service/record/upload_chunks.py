@@ -1,0 +1,97 @@
+"""One chunk of an upload as it was sent, and what its records are known by.
+
+Knows neither the database nor the upload that the chunk belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+
+from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad, digests
+from ratingcore.record.records import Records
+from tollwire.service.domain.model import BadCall
+from tollwire.service.domain.record_model import ControlTotals, UploadFailure
+from tollwire.service.record.recording import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The calls of a chunk. ``bad`` says what is wrong with those that break a rule, by their
+    positions in ``records``. ``control_totals`` are what the sender says that the whole upload has,
+    this chunk included."""
+
+    records: Records
+    bad: Mapping[int, BadCall]
+    control_totals: ControlTotals | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def part(self, begin: int, end: int) -> Chunk:
+        """The calls from position ``begin`` until before ``end``, or the last one."""
+        end = min(end, len(self))
+        if begin == 0 and end == len(self):
+            return self
+        bad = {at - begin: call for at, call in self.bad.items() if begin <= at < end}
+        return Chunk(self.records.part(begin, end), bad, self.control_totals)
+
+    def duration_seconds(self) -> int:
+        """Of all calls, bad ones too as far as they have a duration."""
+        bad = sum(call.duration_seconds for call in self.bad.values())
+        return self.records.duration_seconds() + bad
+
+    def record_digests(self) -> bytes:
+        """What each record is known by, wherever it is sent: DIGEST_SIZE bytes each, in their
+        order. They are stored: they must never change."""
+        made = digests(self.records)
+        unsent = [at for at in self.bad if not self.records.source(at)]
+        if not unsent:
+            return made
+        changed = bytearray(made)
+        for at in unsent:
+            call = self.bad[at]
+            stands_for = json.dumps([call.reason, call.field, call.call_id]).encode()
+            changed[at * DIGEST_SIZE : (at + 1) * DIGEST_SIZE] = digest_of_bad(stands_for)
+        return bytes(changed)
+
+    def digest(self) -> bytes:
+        """SHA-256, by which older releases recognised a chunk as a whole: over the packed form of
+        the good calls, and of each bad one what is wrong, but not the wording, which another
+        release may put differently. Stored chunks of these releases have it: it must never
+        change."""
+        bad = [(at, call.reason, call.field, call.call_id) for at, call in self.bad.items()]
+        hashed = hashlib.sha256(b"tollwire.chunk.1")
+        hashed.update(json.dumps([len(self) - len(bad), bad]).encode())
+        hashed.update(self.records.packed())
+        return hashed.digest()
+
+    def failures(self, first_index: int, recording: Recording) -> tuple[UploadFailure, ...]:
+        """One for each call that was not recorded and is no duplicate, by rising index."""
+        failures = [
+            _failure(first_index + position, call.call_id, call.reason, _words(call))
+            for position, call in self.bad.items()
+        ]
+        failures += [
+            _failure(
+                first_index + refusal.position,
+                refusal.call_id,
+                refusal.reason.value,
+                refusal.message,
+            )
+            for refusal in recording.refusals
+        ]
+        return tuple(sorted(failures, key=attrgetter("index")))
+
+
+def _failure(index: int, call_id: str, reason: str, message: str) -> UploadFailure:
+    """What one record is answered with, in texts that every database can keep: a record that is
+    wrong must not stand in the way of the others."""
+    return UploadFailure(index, call_id.replace("\0", ""), reason, message.replace("\0", ""))
+
+
+def _words(call: BadCall) -> str:
+    return f"{call.field}: {call.message}" if call.field else call.message

@@ -1,0 +1,318 @@
+"""Uploads: chunks of calls, each one transaction, settled once whatever is sent again.
+
+An upload is a sequence of records; a chunk is a part of it, and ``offset`` says where. A chunk that
+comes again, because its answer was lost, is answered from what is stored; what lies past the
+committed records is the only part that is ever processed. What comes again is compared in
+``settled``. Which calls are recorded, duplicates or refused is decided in ``recording``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from operator import attrgetter
+
+from tollwire.service.cache.decks import Decks
+from tollwire.service.domain import paging, scopes
+from tollwire.service.domain.checks import check_id, check_number, refuse
+from tollwire.service.domain.errors import (
+    FailedPrecondition,
+    FieldViolation,
+    NotFound,
+    OutOfRange,
+    Reason,
+    invalid_field,
+)
+from tollwire.service.domain.model import MAX_BATCH_CALLS, MAX_ID, Page
+from tollwire.service.domain.record_model import ChunkResult, FailedRecord, Upload, UploadFailure
+from tollwire.service.observability.instruments import CHUNK_SECONDS
+from tollwire.service.record import retention, settled_records
+from tollwire.service.record.recording import (
+    Recorder,
+    Recording,
+    count_recorded,
+    count_refused,
+    enter,
+    expect_records,
+)
+from tollwire.service.record.settled_records import Settled
+from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.storage import ids, upload_failures, uploads
+from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.limits import Work
+from tollwire.service.storage.uploads import StoredChunk
+
+_METHOD = "CdrService/UploadCdrs"
+
+# Why a record may fail.
+FAILURE_REASONS = (
+    Reason.INVALID_FIELD,
+    Reason.TENANT_NOT_FOUND,
+    Reason.EXTENSION_NOT_FOUND,
+    Reason.COST_OVERFLOW,
+    Reason.CDR_CONFLICT,
+    Reason.UNREADABLE_RECORD,
+)
+
+
+class NewUpload:
+    """An upload that is about to start: its id, once it has one. An attempt to start it that failed
+    may have done so all the same; the next one, with the same object, goes on with it."""
+
+    id = 0
+
+
+class Uploads:
+    """What clients do with uploads. Thread-safe; chunks of one upload wait for each other."""
+
+    def __init__(
+        self,
+        database: Database,
+        decks: Decks,
+        clock_ns: Callable[[], int] = time.time_ns,
+        failure_retention_days: int = 0,
+    ) -> None:
+        """``failure_retention_days``: for how long failed records are listed; 0: for ever."""
+        self._database = database
+        self._decks = decks
+        self._recorder = Recorder(decks, clock_ns)
+        expect_records(_METHOD)
+        self._clock_ns = clock_ns
+        self._failure_retention_days = failure_retention_days
+
+    def get(self, upload_id: int) -> Upload:
+        refuse(check_id("upload_id", upload_id))
+        with self._database.read() as connection:
+            return visible_upload(connection, upload_id)
+
+    def list(self, page_size: int, page_token: str) -> Page[Upload]:
+        """One page of those that the caller may see, the newest upload first."""
+        size = paging.page_size(page_size)
+        wanted = ("uploads", scopes.within())
+        before = paging.decode_token(page_token, wanted, (int,))
+        before_id = before[0] if before else None
+        with self._database.read() as connection:
+            found = uploads.page(connection, before_id, size + 1, scopes.within())
+        if len(found) <= size:
+            return Page(found)
+        shown = found[:size]
+        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+
+    def list_failures(
+        self, upload_id: int, reason: str, page_size: int, page_token: str
+    ) -> Page[FailedRecord]:
+        """One page of an upload's failed records that are still kept, by rising index. ``reason``
+        "": with any. A page ends early where the records are long."""
+        refuse([*check_id("upload_id", upload_id), *_check_reason(reason)])
+        size = paging.page_size(page_size)
+        listed = (upload_id, reason, scopes.within())
+        after = paging.decode_token(page_token, listed, (int,))
+        kept_since_ns = retention.kept_since_ns(self._failure_retention_days, self._clock_ns())
+        wanted = upload_failures.Wanted(upload_id, reason, kept_since_ns)
+        with self._database.read(work=Work.LONG) as connection:
+            visible_upload(connection, upload_id)
+            found = upload_failures.outlines(
+                connection, wanted, after[0] if after else -1, size + 1
+            )
+            shown = paging.fitting(found, size, attrgetter("most_bytes"))
+            if not shown:
+                return Page([])
+            last = shown[-1].record_index
+            failed = upload_failures.between(connection, wanted, shown[0].record_index, last)
+        if len(shown) == len(found):
+            return Page(failed)
+        return Page(failed, paging.encode_token(listed, (last,)))
+
+    def commit(
+        self, upload_id: int, offset: int, chunk: Chunk, new: NewUpload | None = None
+    ) -> ChunkResult:
+        """Settle one chunk, durably. ``upload_id`` 0 with ``offset`` 0 starts an upload, which is
+        ``new`` for who may have to try again.
+
+        ``offset`` is the index of the first call within the upload. A chunk that comes again as it
+        was is answered as it was. In any other cut the calls that were settled before are counted
+        as ``already_settled`` alone, and only the others are processed. A bad call is a rejected
+        record.
+        """
+        _check_chunk(upload_id, offset, chunk)
+        if upload_id == 0 and offset > 0:
+            raise _gap(upload_id, offset, expected=0)
+        starts = upload_id == 0
+        if starts:
+            new = new or NewUpload()
+            tried = new.id > 0
+            upload_id = new.id = new.id or self._new_id()
+        began = time.perf_counter()
+        with self._decks.writing() as connection:
+            if starts and not (tried and uploads.get(connection, upload_id)):
+                uploads.create(connection, upload_id, self._clock_ns(), scopes.scope())
+            upload = visible_upload(connection, upload_id, hold=True)
+            if chunk.control_totals is not None:
+                uploads.state_totals(connection, upload_id, chunk.control_totals)
+            result, recording = self._commit(connection, upload, offset, chunk)
+            if chunk.control_totals is not None:
+                upload = visible_upload(connection, upload_id, hold=True)
+        if recording is not None:
+            CHUNK_SECONDS.observe(time.perf_counter() - began)
+            count_recorded(_METHOD, recording)
+            count_refused(_METHOD, result.conflicts, result.rejected)
+        if chunk.control_totals is None:
+            return result
+        return replace(
+            result,
+            settled_totals=upload.settled_totals,
+            control_totals_match=upload.control_totals_match,
+        )
+
+    def _new_id(self) -> int:
+        # In a transaction of its own: the counter stays locked until the commit, and uploads that
+        # start at once would wait for each other's first chunk.
+        with self._database.write() as connection:
+            return ids.take(connection, "uploads")
+
+    def _commit(
+        self, connection: Connection, upload: Upload, offset: int, chunk: Chunk
+    ) -> tuple[ChunkResult, Recording | None]:
+        """Settle what is new of the chunk; ``upload`` is held. Also what was recorded, if there was
+        anything new."""
+        committed = upload.committed_offset
+        if offset > committed:
+            raise _gap(upload.id, offset, expected=committed)
+        old = min(committed - offset, len(chunk))
+        again = None
+        if old:
+            again = settled_records.compare(connection, upload.id, offset, chunk, old)
+            if again.chunk is not None:
+                return _answered_again(_answer(upload.id, again.chunk), again), None
+        if old == len(chunk):
+            nothing = _answer(upload.id, StoredChunk(committed, 0))
+            return _answered_again(nothing, again), None
+        if upload.reversed_at_ns is not None:
+            raise _reversed(upload.id)
+        result, recording = self._settle(connection, upload, chunk.part(old, len(chunk)))
+        return _answered_again(result, again), recording
+
+    def _settle(
+        self, connection: Connection, upload: Upload, chunk: Chunk
+    ) -> tuple[ChunkResult, Recording]:
+        """Settle a chunk that begins where the upload stands."""
+        duration_seconds = chunk.duration_seconds()
+        if upload.duration_seconds + duration_seconds > MAX_ID:
+            raise invalid_field("calls", f"durations may add up to {MAX_ID}; start another upload")
+        first_index = upload.committed_offset
+        recording = self._recorder.record(connection, chunk.records, upload.id, upload.scope)
+        now_ns = self._clock_ns()
+        failures = chunk.failures(first_index, recording)
+        stored = StoredChunk(
+            first_index=first_index,
+            calls=len(chunk),
+            record_digests=chunk.record_digests(),
+            created=recording.created,
+            duplicates=recording.duplicates,
+            conflicts=recording.conflicts,
+            rejected=len(failures) - recording.conflicts,
+            unrated=recording.unrated,
+            first_cdr_id=recording.first_id,
+            recorded_again=recording.recorded_again,
+            derived_call_ids=chunk.records.derived(),
+            derived_duplicates=recording.derived_duplicates,
+        )
+        uploads.add_chunk(connection, upload.id, stored, duration_seconds, now_ns)
+        if failures:
+            source = chunk.records.source
+            failed = (
+                FailedRecord(one, source(one.index - first_index), now_ns) for one in failures
+            )
+            upload_failures.add(connection, upload.id, failed)
+        enter(connection, recording)
+        return _answer(upload.id, stored, failures), recording
+
+
+def _check_chunk(upload_id: int, offset: int, chunk: Chunk) -> None:
+    violations = [
+        *check_id("upload_id", upload_id, required=False),
+        *check_number("offset", offset, 0, MAX_ID),
+    ]
+    if chunk.control_totals is not None:
+        for name, number in asdict(chunk.control_totals).items():
+            violations += check_number(f"control_totals.{name}", number, 0, MAX_ID)
+    refuse(violations)
+    if len(chunk) > MAX_BATCH_CALLS:
+        raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} a chunk, got {len(chunk)}")
+
+
+def _check_reason(reason: str) -> Iterator[FieldViolation]:
+    if reason and reason not in FAILURE_REASONS:
+        yield FieldViolation("reason", f"must be empty or one of {', '.join(FAILURE_REASONS)}")
+
+
+def _answer(
+    upload_id: int, chunk: StoredChunk, failures: Sequence[UploadFailure] = ()
+) -> ChunkResult:
+    return ChunkResult(
+        upload_id=upload_id,
+        committed_offset=chunk.first_index + chunk.calls,
+        created=chunk.created,
+        duplicates=chunk.duplicates,
+        conflicts=chunk.conflicts,
+        rejected=chunk.rejected,
+        unrated=chunk.unrated,
+        failures=tuple(failures),
+        recorded_again=chunk.recorded_again,
+        derived_call_ids=chunk.derived_call_ids,
+        derived_duplicates=chunk.derived_duplicates,
+    )
+
+
+def _answered_again(result: ChunkResult, again: Settled | None) -> ChunkResult:
+    """With what was settled before: beside the other counts, unless these are the stored ones."""
+    if again is None:
+        return result
+    return replace(
+        result,
+        already_settled=0 if again.chunk is not None else again.calls,
+        failures=again.failures + result.failures,
+        duplicates_of_reversed=again.of_reversed,
+    )
+
+
+def _gap(upload_id: int, offset: int, *, expected: int) -> OutOfRange:
+    upload = f"upload {upload_id}" if upload_id else "a new upload"
+    return OutOfRange(
+        Reason.UPLOAD_GAP,
+        f"offset: {upload} goes on at {expected}, got {offset}",
+        metadata={"upload_id": str(upload_id), "expected_offset": str(expected)},
+    )
+
+
+def _reversed(upload_id: int) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.UPLOAD_REVERSED,
+        f"upload_id: upload {upload_id} is reversed and takes no more records; start a new one",
+        metadata={"upload_id": str(upload_id)},
+    )
+
+
+def visible_upload(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload:
+    """The upload as it stands. With ``hold`` nobody else changes it before this transaction ends.
+    NotFound UPLOAD_NOT_FOUND, also where the caller may not see all tenants that may be in it."""
+    if hold and scopes.within() is not None:
+        visible_upload(connection, upload_id)  # one that is not is not waited for
+    upload = uploads.get(connection, upload_id, hold=hold)
+    if upload is None or not is_visible(upload):
+        raise _unknown_upload(upload_id)
+    return upload
+
+
+def is_visible(upload: Upload | None) -> bool:
+    """Whether it is there, for the caller."""
+    return upload is not None and scopes.scope().covers_all_of(upload.scope)
+
+
+def _unknown_upload(upload_id: int) -> NotFound:
+    return NotFound(
+        Reason.UPLOAD_NOT_FOUND,
+        f"upload_id: there is no upload {upload_id}",
+        metadata={"upload_id": str(upload_id)},
+    )

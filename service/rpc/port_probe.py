@@ -1,0 +1,87 @@
+"""Which program listens on a port that is in use: a Tollwire server, or something else.
+
+For ``doctor``, which examines an installation from outside. A server with TLS is recognised by its
+certificate, which is the one in the settings: a client without a certificate of its own, or without
+a token, gets no further where mutual TLS is on. Another server is asked for its health, and the
+metrics port for its page.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import urllib.request
+from enum import Enum
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tollwire.service.settings.config import Listen, Settings
+
+_SECONDS = 3.0
+# Rating goes on while the database is away.
+_SERVICE = "tollwire.v1.RatingService"
+_METRIC = b"tollwire_build_info"
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Listener(Enum):
+    """What answers on a port."""
+
+    SERVING = "a Tollwire server that serves"
+    NOT_SERVING = "a Tollwire server that does not serve"
+    OTHER = "another program, or a server that does not answer"
+
+
+def on_the_grpc_port(settings: Settings) -> Listener:
+    """What listens where a server with these settings would."""
+    address = _local(settings.listen)
+    if settings.uses_tls:
+        return _by_certificate(address, settings)
+    with grpc.insecure_channel(str(address)) as channel:
+        request = health_pb2.HealthCheckRequest(service=_SERVICE)
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_SECONDS)
+        except grpc.RpcError:
+            return Listener.OTHER
+    is_serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+    return Listener.SERVING if is_serving else Listener.NOT_SERVING
+
+
+def on_the_metrics_port(listen: Listen) -> Listener:
+    """What listens where a server would show its metrics."""
+    url = f"http://{_local(listen)}/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+            return Listener.SERVING if _METRIC in response.read() else Listener.OTHER
+    except (OSError, ValueError):
+        return Listener.OTHER
+
+
+def _by_certificate(address: Listen, settings: Settings) -> Listener:
+    assert settings.tls_cert_file is not None
+    # Nothing is sent; the certificate that is shown is compared as it is.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        own = _first_certificate(settings.tls_cert_file.read_text("ascii"))
+        with (
+            socket.create_connection((address.host, address.port), _SECONDS) as connection,
+            context.wrap_socket(connection) as secured,
+        ):
+            shown = secured.getpeercert(binary_form=True)
+    except (OSError, ValueError):
+        return Listener.OTHER
+    return Listener.SERVING if shown == own else Listener.OTHER
+
+
+def _first_certificate(pem: str) -> bytes:
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    start = pem.index(begin)
+    return ssl.PEM_cert_to_DER_cert(pem[start : pem.index(end, start) + len(end)])
+
+
+def _local(listen: Listen) -> Listen:
+    return Listen(_ANY_ADDRESS.get(listen.host, listen.host), listen.port)

@@ -1,0 +1,454 @@
+"""The settings of a server: each with its name, type, default and reason, in this one place.
+
+Options of the command line, variables of the environment, keys of the file and the reference in
+docs/configuration.md are made of these fields. Whatever cannot work is refused in one sentence that
+names the option. Knows nothing of where values come from (tollwire.service.settings.sources), nor
+whether a database answers or a file can be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from tollwire.service.settings.loopback import is_loopback
+
+DEFAULT_DATABASE = "sqlite:///tollwire.db"
+DEFAULT_MAX_STREAMS = 32
+# Far more than a worker does at one time, and what it does in a tenth of a second.
+DEFAULT_MAX_RPCS = 256
+DEFAULT_MAX_REQUEST_BYTES_IN_WORK = 256 * 1024 * 1024
+DEFAULT_DATABASE_WAIT_SECONDS = 10.0
+
+_LISTEN = re.compile(
+    r"(?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ (?: %\w+ )? ) \] | (?P<host> [^\[\]:\s/]+ ) )"
+    r": (?P<port> [0-9]{1,5} )",
+    re.VERBOSE,
+)
+_SQLITE_FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<file>[^?]*)(?:\?.*)?")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the text names the option and says how to mend it."""
+
+    def __init__(self, text: str, field: str = "") -> None:
+        """``field``: the one whose value is wrong, where it is one alone."""
+        super().__init__(text)
+        self.field = field
+
+
+class Listen(NamedTuple):
+    """Where to listen: a host name or address, without brackets, and a port; 0 for any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+DEFAULT_LISTEN = Listen("127.0.0.1", 50051)
+
+
+def parse_listen(text: str, option: str = "--listen") -> Listen:
+    """The address in "127.0.0.1:50051" or "[::1]:50051". ConfigError where it is none."""
+    match = _LISTEN.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"{option}: must be HOST:PORT such as {DEFAULT_LISTEN} or [::1]:50051, got {text!r}"
+        )
+    port = int(match["port"])
+    if port > 65_535:
+        raise ConfigError(f"{option}: the port must be 0 to 65535, got {port}")
+    return Listen(match["ipv6"] or match["host"], port)
+
+
+def _listen(value: Any) -> Any:
+    return value if isinstance(value, Listen) else parse_listen(str(value))
+
+
+def _metrics_listen(value: Any) -> Any:
+    if value in ("", None) or isinstance(value, Listen):
+        return value or None
+    return parse_listen(str(value), "--metrics-listen")
+
+
+def _nothing_for_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _check_database(url: str) -> str:
+    # The URL may hold a password: it is not repeated.
+    scheme, separator, _ = url.partition("://")
+    backend = scheme.partition("+")[0] if separator else ""
+    if backend == "postgresql":
+        _check_port(url)
+    elif backend == "sqlite":
+        match = _SQLITE_FILE.fullmatch(url)
+        if match is None or match["file"] in ("", ":memory:") or "mode=memory" in url:
+            raise ConfigError(
+                "--database: an SQLite database must be a file, as in sqlite:///tollwire.db;"
+                " one in memory would lose acknowledged records"
+            )
+    else:
+        raise ConfigError(
+            "--database: must be sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
+        )
+    return url
+
+
+def _check_session_database(url: str | None) -> str | None:
+    if url is None:
+        return None
+    if not re.match(r"postgresql(\+\w+)?://", url):
+        raise ConfigError("--session-database: must be postgresql+psycopg://USER@HOST/NAME")
+    _check_port(url, "--session-database")
+    return url
+
+
+def _check_port(url: str, option: str = "--database") -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ConfigError(f"{option}: the port must be a number up to 65535") from None
+
+
+_File = Annotated[Path | None, BeforeValidator(_nothing_for_empty)]
+_AsText = PlainSerializer(lambda value: "" if value is None else str(value), return_type=str)
+
+
+class Settings(BaseModel):
+    """What ``tollwire serve`` runs with. Making one raises ConfigError where a value cannot work.
+
+    Only what is handed in counts, and the defaults. ``model_dump(mode="json")`` is what a worker
+    process makes the same settings of.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False
+    )
+
+    listen: Annotated[Listen, BeforeValidator(_listen), _AsText] = Field(
+        DEFAULT_LISTEN,
+        description="The address to listen on; port 0: any free port. The default accepts"
+        " connections from this machine only.",
+    )
+    database: Annotated[str, AfterValidator(_check_database)] = Field(
+        DEFAULT_DATABASE,
+        description="sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME. A file is"
+        " created if it does not exist; several machines need PostgreSQL.",
+    )
+    session_database: Annotated[
+        str | None, BeforeValidator(_nothing_for_empty), AfterValidator(_check_session_database)
+    ] = Field(
+        None,
+        description="A second URL of the same PostgreSQL database, if --database leads through a"
+        " connection pooler such as PgBouncer in transaction mode: a direct one, for notifications"
+        " (LISTEN) and migrations. None: behind a pooler, workers poll for changes.",
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,  # far more than a machine has cores
+        description="The number of processes that share the port. A process uses little more than"
+        " one core, and has all rates in memory.",
+    )
+    access: Literal["auto", "open", "tokens"] = Field(
+        "auto",
+        description="Access control: tokens requires a token with every request; open allows"
+        " everything without a token. auto is open on a loopback address without TLS, and tokens"
+        " everywhere else.",
+    )
+    insecure: bool = Field(
+        False,
+        description="Allow plain text, and --access open, on an address that other machines can"
+        " reach. For networks that are protected in another way.",
+    )
+    tls_cert_file: _File = Field(
+        None,
+        description="The certificate of the server, followed by the intermediate certificates, PEM."
+        " The server reads it again when it changes.",
+    )
+    tls_key_file: _File = Field(None, description="The certificate's private key, PEM.")
+    tls_client_ca_file: _File = Field(
+        None,
+        description="The certificate authorities of client certificates, PEM: mutual TLS, in which"
+        " every client needs a certificate. None: clients need no certificate.",
+    )
+    max_connections: int = Field(
+        1_000,
+        ge=1,
+        le=1_000_000,
+        description="The number of simultaneous connections of a worker. Each needs a file"
+        " descriptor; the server raises its limit as far as the system allows.",
+    )
+    max_rpcs: int = Field(
+        DEFAULT_MAX_RPCS,
+        ge=1,
+        le=100_000,
+        description="The number of simultaneous requests of a worker, without streams. The limit"
+        " holds for RateCall, for BatchRateCalls and for all other methods separately. Requests"
+        " above it are refused at once.",
+    )
+    max_streams: int = Field(
+        DEFAULT_MAX_STREAMS,
+        ge=1,
+        le=4096,  # far more threads than a process should have
+        description="The number of simultaneous streaming requests of a worker. Each holds a thread"
+        " while it lasts.",
+    )
+    max_request_bytes_in_work: int = Field(
+        DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
+        ge=32 * 1024 * 1024,  # one message of the largest size
+        le=1 << 40,
+        description="The total bytes of request messages that a worker processes at one time. It"
+        " limits the memory of all requests together.",
+    )
+    tenant_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="The part of --max-rpcs and --max-streams that one tenant or one token may"
+        " use; 1: all. Below 1, one caller cannot block the others. Without tokens, callers are"
+        " not distinguished, and the limit does not apply.",
+    )
+    max_connection_age_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=31_536_000,
+        description="The longest duration of a connection, after which the client opens a new one;"
+        " 0: no limit. A load balancer reaches new servers by new connections only.",
+    )
+    grace_seconds: float = Field(
+        20.0,
+        ge=0,
+        le=3600,
+        description="The time that requests in progress get after SIGTERM. Most supervisors kill a"
+        " process after 30 seconds.",
+    )
+    database_wait_seconds: float = Field(
+        DEFAULT_DATABASE_WAIT_SECONDS,
+        ge=0.5,
+        le=200,
+        description="The time that requests wait for the database before they fail. Longer than a"
+        " commit takes on a busy disk, and shorter than the deadline of clients.",
+    )
+    database_start_wait_seconds: float = Field(
+        300.0,
+        ge=0,
+        le=31_536_000,
+        description="The time that a server waits at its start for a database that does not answer;"
+        " 0: no limit. A wrong password or a database that does not exist ends the start at once.",
+    )
+    failure_retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="The days that failed records of uploads are kept; 0: no limit. They contain"
+        " telephone numbers.",
+    )
+    metrics_listen: Annotated[Listen | None, BeforeValidator(_metrics_listen), _AsText] = Field(
+        None,
+        description="The address of the Prometheus metrics of all workers, HOST:PORT. None: no"
+        " metrics. They need no token.",
+    )
+    backup_record_file: _File = Field(
+        None,
+        description="A file whose modification time is the end of the last backup: tollwire backup"
+        " writes it, and the metrics show it. None: FILE.last-backup beside an SQLite database; no"
+        " such metric with PostgreSQL.",
+    )
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = (
+        Field("INFO", description="The lowest level in the log on stderr. DEBUG logs each request.")
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console",
+        description="console: lines for people; json: one JSON object a line for log collectors.",
+    )
+    log_full_numbers: bool = Field(
+        False,
+        description="Log telephone numbers in full. They are personal data, and masked by default.",
+    )
+    traces: bool = Field(
+        False,
+        description="Send OpenTelemetry traces to the endpoint of the OTEL_* variables. Needs"
+        " tollwire[otel].",
+    )
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise _in_one_sentence(error) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: Any) -> Any:
+        # Otherwise true would count as 1.
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError
+        return value
+
+    @model_validator(mode="after")
+    def _a_second_url_needs_postgresql(self) -> Self:
+        if self.session_database is not None and self.database.startswith("sqlite"):
+            raise ConfigError("--session-database: goes with PostgreSQL in --database alone")
+        return self
+
+    @model_validator(mode="after")
+    def _files_of_tls_belong_together(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            lone, missing = "--tls-cert-file", "--tls-key-file"
+            if self.tls_cert_file is None:
+                lone, missing = missing, lone
+            raise ConfigError(f"{lone}: needs {missing} too")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ConfigError("--tls-client-ca-file: needs --tls-cert-file and --tls-key-file too")
+        return self
+
+    @model_validator(mode="after")
+    def _what_others_can_reach_is_guarded(self) -> Self:
+        if self.insecure or is_loopback(self.listen.host):
+            return self
+        if not self.uses_tls:
+            raise ConfigError(
+                f"--listen: other machines can reach {self.listen}, and their requests would be in"
+                " plain text; give --tls-cert-file and --tls-key-file, or --insecure if the network"
+                " is protected in another way"
+            )
+        if self.access == "open":
+            raise ConfigError(
+                f"--access: open allows everything to every machine that can reach {self.listen};"
+                " use tokens, or give --insecure if the network is protected in another way"
+            )
+        return self
+
+    @property
+    def backup_record(self) -> Path | None:
+        """The file that records backups; None where nothing does."""
+        if self.backup_record_file is not None:
+            return self.backup_record_file
+        match = _SQLITE_FILE.fullmatch(self.database)
+        if match is None or match["file"].startswith("file:"):
+            return None
+        return Path(f"{match['file']}.last-backup")
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.tls_cert_file is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether those who send no token may do everything."""
+        if self.access == "auto":
+            return is_loopback(self.listen.host) and not self.uses_tls
+        return self.access == "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A field of Settings as the outside knows it. ``kind`` goes on after "must be"."""
+
+    field: str
+    kind: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    is_switch: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.field.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return f"TOLLWIRE_{self.field.upper()}"
+
+
+def _option(name: str, field: FieldInfo) -> Option:
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return Option(
+        name,
+        _kind(field, choices),
+        as_text(field.default),
+        field.description or "",
+        choices,
+        field.annotation is bool,
+    )
+
+
+def _kind(field: FieldInfo, choices: tuple[str, ...]) -> str:
+    if choices:
+        return f"one of {', '.join(choices)}"
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation in (int, float):
+        noun = "a whole number" if field.annotation is int else "a number"
+        low, above = _bound(field, "ge"), _bound(field, "gt")
+        start = f"above {above:,} and up" if low is None else f"from {low:,}"
+        return f"{noun} {start} to {_bound(field, 'le'):,}"
+    if field.annotation in (Listen, Listen | None):
+        return "HOST:PORT"
+    return "a path" if field.annotation == (Path | None) else "a text"
+
+
+def _bound(field: FieldInfo, name: str) -> Any:
+    return next((getattr(m, name) for m in field.metadata if hasattr(m, name)), None)
+
+
+def as_text(value: Any) -> str:
+    """A setting's value as one would write it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
+
+
+_PASSWORD = re.compile(r"(://[^:@/?]*):.*@|([?&](?:\w*password|passfile)=)[^&]*")
+
+
+def without_secrets(text: str) -> str:
+    """A setting as it may be shown: a URL without the password in it."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
+
+
+OPTIONS: Mapping[str, Option] = {
+    name: _option(name, field) for name, field in Settings.model_fields.items()
+}
+
+
+def _in_one_sentence(error: ValidationError) -> ConfigError:
+    """The first of what is wrong."""
+    first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else ""
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return ConfigError(str(cause), field)
+    option = OPTIONS.get(field)
+    if option is None:
+        return ConfigError(f"{field}: there is no such setting", field)
+    given = first["input"]
+    shown = as_text(given) if isinstance(given, (bool, int, float)) else repr(given)
+    return ConfigError(f"{option.flag}: must be {option.kind}, got {shown}", field)

@@ -1,0 +1,80 @@
+"""Where settings come from: options, then the environment, then a file, then the defaults.
+
+Says of each setting where its value is from, and so of a wrong one. Knows no command line: options
+come as a mapping. The file is TOML with the fields' names as keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from tollwire.service.settings.config import OPTIONS, ConfigError, Settings
+
+DEFAULT_ORIGIN = "default"
+
+
+class _FromOutside(Settings, BaseSettings):
+    """The fields, with what their sources must know."""
+
+    # A variable that is empty is one that is not set: shells and unit files leave them behind.
+    model_config = SettingsConfigDict(
+        env_prefix="TOLLWIRE_", env_ignore_empty=True, enable_decoding=False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings in force; ``origins`` says for each field what its value is from."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load(options: Mapping[str, Any], file: Path | None) -> Loaded:
+    """``options``: those that were given, by field. ConfigError where anything cannot work."""
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(OPTIONS, DEFAULT_ORIGIN)
+    if file is not None:
+        in_file = _read(file)
+        values |= in_file
+        origins |= {field: str(file) for field in in_file}
+    in_environment = EnvSettingsSource(_FromOutside)()
+    values |= in_environment
+    origins |= {field: OPTIONS[field].variable for field in in_environment}
+    values |= options
+    origins |= {field: OPTIONS[field].flag for field in options}
+    try:
+        return Loaded(Settings(**values), origins)
+    except ConfigError as error:
+        origin = origins.get(error.field, "")
+        if origin in ("", DEFAULT_ORIGIN) or origin.startswith("--"):
+            raise
+        raise ConfigError(f"{error} (from {origin})", error.field) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb"):
+            found = TomlConfigSettingsSource(_FromOutside, file).toml_data
+    except OSError as error:
+        raise ConfigError(f"--config: cannot read {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config: {file} is no TOML: {error}") from None
+    for key in found:
+        if key not in OPTIONS:
+            near = difflib.get_close_matches(key, OPTIONS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"--config: {file} sets {key!r}, which is no setting{hint}")
+    return dict(found)

@@ -1,0 +1,1 @@
+"""The tables, the triggers that keep them immutable, and the migrations."""

@@ -1,0 +1,79 @@
+"""The tables of access: who is let in, and what they have changed.
+
+The conventions are those of ``tables``, but that roles stand by their names: nobody reads them in
+bulk. ``schema`` has all tables.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, SmallInteger, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tollwire.service.storage.schema.tenant_tables import Base, RowId
+
+
+class TokenRow(Base):
+    """What lets a caller in. Of its text there is only a digest; ``role`` is the role's name.
+    ``change_seq`` orders the changes of all tokens: workers follow it. Nothing ever changes but
+    that it is revoked, once."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(Text)
+    tenant_ids: Mapped[str | None] = mapped_column(Text)  # JSON, rising; NULL: every tenant
+    secret_sha256: Mapped[bytes] = mapped_column(LargeBinary)
+    certificate_identity: Mapped[str | None] = mapped_column(Text)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    created_by: Mapped[str] = mapped_column(Text)
+    expires_at_ns: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_at_ns: Mapped[int | None] = mapped_column(BigInteger)
+    change_seq: Mapped[int] = mapped_column(BigInteger, index=True)
+
+    __table_args__ = (
+        CheckConstraint("id > 0", name="id"),
+        CheckConstraint("role IN ('rater', 'ingest', 'reader', 'operator', 'admin')", name="role"),
+        CheckConstraint("length(secret_sha256) = 32", name="secret_sha256"),
+        CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
+        Index(
+            "uq_tokens_certificate_identity",
+            "certificate_identity",
+            unique=True,
+            sqlite_where=text("revoked_at_ns IS NULL"),
+            postgresql_where=text("revoked_at_ns IS NULL"),
+        ),
+    )
+
+
+class TokenClockRow(Base):
+    """The one row that counts changes of tokens. Who makes one takes it first, so changes come one
+    after the other and ``change_seq`` is in the order of their commits."""
+
+    __tablename__ = "token_clock"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    change_seq: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
+class AuditEntryRow(Base):
+    """One administrative change. ``tenant_id`` 0: about several tenants, or none. ``before`` and
+    ``after`` are JSON, or empty. An entry is written once and stays."""
+
+    __tablename__ = "audit_entries"
+
+    # The database counts: a counter of ids would be locked until the end of each change.
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    token_id: Mapped[int] = mapped_column(BigInteger)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    caller: Mapped[str] = mapped_column(Text)
+    request_id: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
+    resource: Mapped[str] = mapped_column(Text)
+    before: Mapped[str] = mapped_column(Text)
+    after: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_audit_entries_tenant_id_id", "tenant_id", "id"),)

@@ -1,0 +1,109 @@
+"""Brings a database to the schema of this release, and refuses to serve on any other.
+
+Everything happens in one transaction, the same that looks at what is there, so that two servers
+that start at once on an empty database do not both create it: PostgreSQL holds an advisory lock for
+it, SQLite has but one writer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect
+
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.limits import Work
+
+if TYPE_CHECKING:
+    from tollwire.service.storage.schema.revisions import Revisions
+
+_FOLDER = Path(__file__).with_name("migrations")
+# Any number that no other program takes for the same database: "TOLL" in ASCII.
+_ADVISORY_LOCK = 0x544F4C4C
+
+
+class SchemaError(Exception):
+    """The database is not one that this release can serve. The text says what to do."""
+
+
+def prepare(database: Database, folder: Path = _FOLDER) -> None:
+    """Make sure that the schema is the one of this release: create it in an empty database, and
+    raise SchemaError where it is older, newer or something else."""
+    with database.write(work=Work.LONG) as connection:
+        _take_turn(connection)
+        if _stamp(connection) == newest(folder):
+            return
+        revisions = _revisions(folder)
+        found = _present(connection, revisions, folder)
+        if found is None:
+            revisions.apply(connection)
+        else:
+            raise SchemaError(
+                f"the database has schema {found}, this release needs {newest(folder)};"
+                " make a backup, stop all servers and run: tollwire migrate"
+            )
+
+
+def upgrade(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str]:
+    """Apply what is missing; returns the revisions before (None: empty) and after. SchemaError
+    where the schema is newer or something else."""
+    revisions = _revisions(folder)
+    with database.write(work=Work.MIGRATION) as connection:
+        _take_turn(connection)
+        found = _present(connection, revisions, folder)
+        if found != newest(folder):
+            revisions.apply(connection)
+    return found, newest(folder)
+
+
+def state(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str]:
+    """The revision of the schema that is there (None: empty), and the one of this release.
+    SchemaError where it is newer or something else."""
+    revisions = _revisions(folder)
+    with database.read() as connection:
+        return _present(connection, revisions, folder), newest(folder)
+
+
+def newest(folder: Path = _FOLDER) -> str:
+    """The revision that a folder leads to: its files are named after theirs, and rise."""
+    names = [path.name for path in folder.glob("versions/[0-9]*.py")]
+    return max(names).partition("_")[0]
+
+
+def _stamp(connection: Connection) -> str | None:
+    """The revision that Alembic has noted down in the database."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def _present(connection: Connection, revisions: Revisions, folder: Path) -> str | None:
+    """The revision of the schema that is there, None where the database is empty."""
+    found = _stamp(connection)
+    if found is None:
+        tables = inspect(connection).get_table_names()
+        if tables:
+            some = ", ".join(sorted(tables)[:3])
+            raise SchemaError(
+                f"the database holds tables of something else ({some}); give Tollwire one of its"
+                " own"
+            )
+    elif found not in revisions.known():
+        raise SchemaError(
+            f"the database has schema {found}, which this release does not know (it goes up to"
+            f" {newest(folder)}): it was written by a newer release; install that one"
+        )
+    return found
+
+
+def _revisions(folder: Path) -> Revisions:
+    # Not above: a server on a database that is as it should be starts without Alembic.
+    from tollwire.service.storage.schema.revisions import Revisions
+
+    return Revisions(folder)
+
+
+def _take_turn(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")

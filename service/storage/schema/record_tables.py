@@ -1,0 +1,315 @@
+"""The tables of the record: calls, the uploads that brought them, and what was added to them since.
+
+The conventions are those of ``tables``, and ``schema`` has both.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Sequence,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tollwire.service.storage.schema.tenant_tables import Base, RowId
+
+# Of an upload.
+SHORT_SCOPE = "length(scope_tenant_ids) <= 100"
+
+# Where the ids of a table's rows come from on PostgreSQL (tollwire.service.storage.ids). SQLite has
+# no sequences and needs none.
+ROW_IDS = {
+    name: Sequence(f"{name}_ids", start=1, metadata=Base.metadata)
+    for name in ("cdrs", "cdr_pricings", "cdr_reversals")
+}
+
+
+class UploadRow(Base):
+    """An upload and its totals over the committed chunks."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    committed_offset: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[int] = mapped_column(BigInteger)
+    duplicates: Mapped[int] = mapped_column(BigInteger)
+    conflicts: Mapped[int] = mapped_column(BigInteger)
+    rejected: Mapped[int] = mapped_column(BigInteger)
+    unrated: Mapped[int] = mapped_column(BigInteger)
+    # Of all records, also those that were not recorded.
+    duration_seconds: Mapped[int] = mapped_column(BigInteger)
+    # The control totals as the sender has last stated them; NULL where it never did.
+    stated_calls: Mapped[int | None] = mapped_column(BigInteger)
+    stated_duration_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    updated_at_ns: Mapped[int] = mapped_column(BigInteger)
+    # When it was asked to be reversed: from then on no further chunk gets in.
+    reversed_at_ns: Mapped[int | None] = mapped_column(BigInteger)
+    # The tenants that whoever started it might see, as JSON by rising id; NULL for every tenant.
+    scope_tenant_ids: Mapped[str | None] = mapped_column(Text)
+    # Of created: those whose call_id had a reversed CDR.
+    recorded_again: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    # Records whose call_id was derived, and those of them that are duplicates.
+    derived_call_ids: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    derived_duplicates: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+
+    __table_args__ = (
+        # The uploads of callers with one tenant, and with few. PostgreSQL has no place in an index
+        # for thousands.
+        Index(
+            "ix_uploads_scope",
+            "scope_tenant_ids",
+            "id",
+            sqlite_where=text(SHORT_SCOPE),
+            postgresql_where=text(SHORT_SCOPE),
+        ),
+    )
+
+
+class UploadChunkRow(Base):
+    """The answer that a committed chunk was given, for the sender who asks again."""
+
+    __tablename__ = "upload_chunks"
+
+    upload_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("uploads.id"), primary_key=True, autoincrement=False
+    )
+    first_index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    calls: Mapped[int] = mapped_column(Integer)
+    # SHA-256 over the chunk's calls, in chunks of older releases; empty beside record_digests.
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    created: Mapped[int] = mapped_column(Integer)
+    duplicates: Mapped[int] = mapped_column(Integer)
+    conflicts: Mapped[int] = mapped_column(Integer)
+    rejected: Mapped[int] = mapped_column(Integer)
+    unrated: Mapped[int] = mapped_column(Integer)
+    # The chunk's CDRs have the ids from this one on, as many as were created; 0 where none was.
+    first_cdr_id: Mapped[int] = mapped_column(BigInteger)
+    # 8 bytes for each record: ratingcore/record/record_digest.pyx. NULL in chunks of older
+    # releases.
+    record_digests: Mapped[bytes | None] = mapped_column(LargeBinary)
+    recorded_again: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    derived_call_ids: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    derived_duplicates: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+
+
+class UploadFailureRow(Base):
+    """A record that an upload did not record, and why, with its bytes as they were sent.
+
+    Kept for as long as the operator says: the one part of an upload's history that is deleted.
+    """
+
+    __tablename__ = "upload_failures"
+
+    upload_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("uploads.id"), primary_key=True, autoincrement=False
+    )
+    record_index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    call_id: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Text)
+    # tollwire.v1.Call in protobuf's wire format.
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class CdrRow(Base):
+    """One call and what it cost.
+
+    ``cost`` is held in two integers, whole units and the rest in 10**-8: a cost of
+    15 digits before the point does not fit 64 bits at that scale, and SQLite has no exact decimal.
+    ``generation``: how many CDRs of this tenant and call_id were reversed before this one.
+
+    No foreign keys: at millions of rows an hour they cost more than the insert. The writing
+    transaction holds a share lock on the tenants and extensions it names, and triggers refuse to
+    delete those that CDRs refer to.
+    """
+
+    __tablename__ = "cdrs"
+
+    # The widest first and texts last: PostgreSQL aligns each to its width, and fills up with zeros.
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    started_at_ns: Mapped[int] = mapped_column(BigInteger)
+    rate_revision: Mapped[int] = mapped_column(BigInteger)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    extension_id: Mapped[int | None] = mapped_column(BigInteger)
+    ended_at_ns: Mapped[int | None] = mapped_column(BigInteger)
+    bill_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    cost_units: Mapped[int | None] = mapped_column(BigInteger)
+    rate_version_id: Mapped[int | None] = mapped_column(BigInteger)
+    upload_id: Mapped[int | None] = mapped_column(BigInteger)
+    duration_seconds: Mapped[int] = mapped_column(Integer)
+    direction: Mapped[int] = mapped_column(SmallInteger)
+    disposition: Mapped[int] = mapped_column(SmallInteger)
+    status: Mapped[int] = mapped_column(SmallInteger)
+    unrated_reason: Mapped[int | None] = mapped_column(SmallInteger)
+    cost_fraction_e8: Mapped[int | None] = mapped_column(Integer)
+    call_id: Mapped[str] = mapped_column(Text)
+    caller_number: Mapped[str] = mapped_column(Text)
+    destination_number: Mapped[str] = mapped_column(Text)
+    generation: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+
+    __table_args__ = (
+        CheckConstraint("duration_seconds >= 0", name="duration_seconds"),
+        CheckConstraint("direction BETWEEN 1 AND 3", name="direction"),
+        CheckConstraint("disposition BETWEEN 1 AND 6", name="disposition"),
+        CheckConstraint("status BETWEEN 1 AND 3", name="status"),
+        CheckConstraint("unrated_reason BETWEEN 1 AND 3", name="unrated_reason"),
+        # UNRATED has a reason and no cost; every other status has a cost and no reason.
+        CheckConstraint(
+            "(status = 3) = (unrated_reason IS NOT NULL)"
+            " AND (status = 3) = (bill_seconds IS NULL)"
+            " AND (status = 3) = (cost_units IS NULL)"
+            " AND (status = 3) = (cost_fraction_e8 IS NULL)",
+            name="unrated_has_no_cost",
+        ),
+        CheckConstraint("(status = 1) = (rate_version_id IS NOT NULL)", name="rated_has_a_rate"),
+        CheckConstraint(
+            "status <> 2 OR (bill_seconds = 0 AND cost_units = 0 AND cost_fraction_e8 = 0)",
+            name="not_billable_costs_nothing",
+        ),
+        CheckConstraint("cost_units >= 0 AND cost_fraction_e8 BETWEEN 0 AND 99999999", name="cost"),
+        CheckConstraint("generation >= 0", name="generation"),
+        Index("uq_cdrs_call", "tenant_id", "call_id", "generation", unique=True),
+        Index("ix_cdrs_tenant_started", "tenant_id", "started_at_ns", "id"),
+        Index("ix_cdrs_started", "started_at_ns", "id"),
+        Index(
+            "ix_cdrs_extension_started",
+            "extension_id",
+            "started_at_ns",
+            "id",
+            sqlite_where=text("extension_id IS NOT NULL"),
+            postgresql_where=text("extension_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_cdrs_unrated",
+            "tenant_id",
+            "started_at_ns",
+            "id",
+            sqlite_where=text("status = 3"),
+            postgresql_where=text("status = 3"),
+        ),
+    )
+
+
+class CdrPricingRow(Base):
+    """A step of a CDR that was recorded UNRATED, and what stood in it before: it has got its price,
+    or another reason (``new_unrated_reason``), by the rates of ``new_rate_revision``. Of one CDR
+    the steps have rising ids, and the price is the last."""
+
+    __tablename__ = "cdr_pricings"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    cdr_id: Mapped[int] = mapped_column(BigInteger)
+    unrated_reason: Mapped[int] = mapped_column(SmallInteger)
+    rate_revision: Mapped[int] = mapped_column(BigInteger)
+    priced_at_ns: Mapped[int] = mapped_column(BigInteger)
+    # NULL: the CDR was priced.
+    new_unrated_reason: Mapped[int | None] = mapped_column(SmallInteger)
+    new_rate_revision: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("unrated_reason BETWEEN 1 AND 3", name="unrated_reason"),
+        CheckConstraint("new_unrated_reason BETWEEN 1 AND 3", name="new_unrated_reason"),
+        CheckConstraint(
+            "(new_unrated_reason IS NULL) = (new_rate_revision IS NULL)"
+            " AND (new_unrated_reason IS NULL OR new_unrated_reason <> unrated_reason)",
+            name="correction",
+        ),
+        Index("ix_cdr_pricings_cdr", "cdr_id", "id"),
+        Index(
+            "uq_cdr_pricings_priced",
+            "cdr_id",
+            unique=True,
+            sqlite_where=text("new_unrated_reason IS NULL"),
+            postgresql_where=text("new_unrated_reason IS NULL"),
+        ),
+    )
+
+
+class LedgerEntryRow(Base):
+    """What one transaction wrote for ever: ``row_count`` rows of a ``kind`` (EntryKind) with the
+    ids from ``first_id`` on, and the SHA-256 of their canonical bytes. ``hash`` is over the entry
+    and the hash of the entry before it in the chain."""
+
+    __tablename__ = "ledger_entries"
+
+    chain: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)  # from 1
+    kind: Mapped[int] = mapped_column(SmallInteger)
+    first_id: Mapped[int] = mapped_column(BigInteger)
+    row_count: Mapped[int] = mapped_column(Integer)
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+    # Of the digest and the hash: tollwire.service.storage.ledger.
+    format: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+
+    __table_args__ = (
+        CheckConstraint("format > 0", name="format"),
+        CheckConstraint("kind BETWEEN 1 AND 3", name="kind"),
+        CheckConstraint("row_count > 0", name="row_count"),
+        CheckConstraint("length(digest) = 32 AND length(hash) = 32", name="sizes"),
+        Index("uq_ledger_entries_rows", "kind", "first_id", unique=True),
+    )
+
+
+class LedgerHeadRow(Base):
+    """Where a chain of the ledger ends. The next entry is added under the lock on this row."""
+
+    __tablename__ = "ledger_heads"
+
+    chain: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    length: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)  # of the last entry; zeros before the first
+
+
+class CdrReversalRow(Base):
+    """A CDR taken back: it counts no more, and stays as it is. The costs are the CDR's with the
+    sign changed, both parts of them; what an UNRATED one has.
+
+    Made from the CDR's row, of which the tenant, the start and the upload are copies, so that sums
+    and lists of reversals need not look for it. Written once.
+    """
+
+    __tablename__ = "cdr_reversals"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    cdr_id: Mapped[int] = mapped_column(BigInteger, unique=True)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    started_at_ns: Mapped[int] = mapped_column(BigInteger)
+    cost_units: Mapped[int | None] = mapped_column(BigInteger)
+    cost_fraction_e8: Mapped[int | None] = mapped_column(Integer)
+    upload_id: Mapped[int | None] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(Text)
+    requested_by: Mapped[str] = mapped_column(Text)
+    created_at_ns: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint(
+            "cost_units <= 0 AND cost_fraction_e8 BETWEEN -99999999 AND 0", name="cost"
+        ),
+        CheckConstraint("(cost_units IS NULL) = (cost_fraction_e8 IS NULL)", name="cost_is_whole"),
+        CheckConstraint("length(reason) BETWEEN 1 AND 1000", name="reason"),
+        CheckConstraint("length(requested_by) BETWEEN 1 AND 200", name="requested_by"),
+        Index("ix_cdr_reversals_tenant_started", "tenant_id", "started_at_ns"),
+        Index("ix_cdr_reversals_created", "created_at_ns", "id"),
+        Index("ix_cdr_reversals_tenant_created", "tenant_id", "created_at_ns", "id"),
+        Index(
+            "ix_cdr_reversals_upload_created",
+            "upload_id",
+            "created_at_ns",
+            "id",
+            sqlite_where=text("upload_id IS NOT NULL"),
+            postgresql_where=text("upload_id IS NOT NULL"),
+        ),
+    )
