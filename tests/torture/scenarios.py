@@ -15,6 +15,7 @@ from tests.torture import (
     outages,
     twice,
     unrated,
+    watchers,
 )
 from tests.torture.databases import KINDS
 from tests.torture.stage import Stage
@@ -32,6 +33,7 @@ class Scenario:
 
 SCENARIOS = {
     "kills": Scenario(kills.run),
+    "watchers": Scenario(watchers.run, short=("sqlite",)),
     # The tests of the command line have a small one of their own.
     "command": Scenario(command.run, short=()),
     "twice": Scenario(twice.run),
