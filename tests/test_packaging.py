@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
+VERSIONS = "tollwire/service/storage/schema/migrations/versions"
 PROTOS = (
     *("types", "rating_service", "cdr_service", "tenant_service", "access_service"),
     "error_reason",
@@ -54,7 +55,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).exists():
             target = copy / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
+            shutil.copy2(ROOT / name, target, follow_symlinks=False)
     assert not list(copy.rglob("*_pb2.py"))
     assert not list(copy.rglob("*.so"))
     return copy
@@ -115,7 +116,7 @@ def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
     expected |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("ratingcore/**/*.py*")}
     expected -= {name for name in expected if name.endswith((".pyx", ".pyc"))}
     assert expected <= names
-    assert any(name.startswith("service/storage/schema/migrations/versions/0001") for name in names)
+    assert any(name.startswith(f"{VERSIONS}/0001") for name in names)
     compiled = {name.split(".")[0] for name in names if name.endswith(".so")}
     assert compiled == {
         p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.glob("ratingcore/**/*.pyx")
@@ -138,7 +139,7 @@ def test_the_sdist_holds_sources_and_nothing_generated(built: tuple[Path, Path])
     expected = {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "setup.py", "pyproject.toml"}
     expected |= {"proto/tollwire/v1/types.proto", "requirements/dev.txt", "tests/test_packaging.py"}
     listed = run("git", "ls-files", "ratingcore", "proto", cwd=ROOT).split()
-    expected |= {name for name in listed if (ROOT / name).exists()}
+    expected |= {name for name in listed if (ROOT / name).is_file()}
     assert expected <= names
     made = re.compile(r"_pb2|\.binpb$|\.so$|\.pyc$|\.db$|^build/|^ratingcore/.*\.c$")
     assert [name for name in names if made.search(name)] == []
