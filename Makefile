@@ -176,6 +176,7 @@ freeze: ## write requirements/dev.txt anew, from dev.in and pyproject.toml
 
 clean: ## remove all that the other targets made, but for databases
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(VENV)
-	rm -f ratingcore/*.so proto/tollwire/v1/*_pb2*.py proto/tollwire/v1/*_pb2*.pyi
+	find ratingcore -name '*.so' -delete
+	rm -f proto/tollwire/v1/*_pb2*.py proto/tollwire/v1/*_pb2*.pyi
 	rm -f proto/tollwire/v1/descriptors.binpb
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
