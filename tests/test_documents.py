@@ -1,4 +1,4 @@
-"""The documents name only what exists: links, anchors, paths, and the steps of docs/architecture/."""
+"""The documents name only what exists: links, anchors, paths, and steps of docs/architecture/."""
 
 from __future__ import annotations
 
