@@ -288,7 +288,7 @@ class Tenants:
         return revision, tenant
 
 
-def is_there(connection: Connection, tenant_id: int) -> bool:
+def tenant_exists(connection: Connection, tenant_id: int) -> bool:
     """Whether there is such a tenant, for the caller."""
     return storage.get(connection, tenant_id) is not None and scopes.covers(tenant_id)
 
@@ -296,7 +296,7 @@ def is_there(connection: Connection, tenant_id: int) -> bool:
 def require_tenant(connection: Connection, tenant_id: int) -> None:
     """For a filter, where 0 stands for all. NotFound TENANT_NOT_FOUND where the tenant does not
     exist for the caller: a mistyped id must not look like a tenant without calls."""
-    if tenant_id and not is_there(connection, tenant_id):
+    if tenant_id and not tenant_exists(connection, tenant_id):
         raise tenant_not_found(tenant_id)
 
 

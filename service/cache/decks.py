@@ -52,7 +52,7 @@ class TenantDeck:
     revision: int
 
 
-class Offer:
+class PendingDeck:
     """A deck that whoever changes it has built already, for all that catch up with that change.
 
     It counts only if the change is committed, which others may see before its own thread does.
@@ -84,7 +84,7 @@ class Decks:
         self._progress = progress
         self._decks: dict[int, TenantDeck] = {}
         # By tenant and revision.
-        self._offers: dict[tuple[int, int], tuple[Offer, TenantDeck]] = {}
+        self._pending: dict[tuple[int, int], tuple[PendingDeck, TenantDeck]] = {}
         self._known_seq = 0
         self._refresh_began = -math.inf
         self._failure: tuple[float, Unavailable] | None = None
@@ -192,28 +192,28 @@ class Decks:
             yield connection
 
     @contextmanager
-    def offering(self) -> Iterator[Callable[[TenantDeck], None]]:
+    def handing_over(self) -> Iterator[Callable[[TenantDeck], None]]:
         """Around a transaction that changes a deck and builds the next one itself: hand that over
         before the transaction is committed, which must be within the block. It is in use after it,
         and nobody reads the change from the database."""
-        offer = Offer()
+        pending = PendingDeck()
         keys = []
 
         def hand_over(made: TenantDeck) -> None:
             keys.append((made.tenant.id, made.revision))
-            self._offers[keys[-1]] = (offer, made)
+            self._pending[keys[-1]] = (pending, made)
 
         try:
             yield hand_over
         except BaseException:
-            offer.settle(is_committed=False)
+            pending.settle(is_committed=False)
             raise
         else:
-            offer.settle(is_committed=True)
+            pending.settle(is_committed=True)
             self.refresh_after_commit(IMPORT_WAIT_SECONDS)
         finally:
             for key in keys:
-                self._offers.pop(key, None)
+                self._pending.pop(key, None)
 
     def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
         """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database.
@@ -286,8 +286,8 @@ class Decks:
         if state.tenant is None:
             self._decks.pop(state.tenant_id, None)
             return
-        offer, made = self._offers.get((state.tenant_id, state.revision), (None, None))
-        if offer is not None and made is not None and offer.holds():
+        pending, made = self._pending.get((state.tenant_id, state.revision), (None, None))
+        if pending is not None and made is not None and pending.holds():
             self._decks[state.tenant_id] = made
             return
         known = self._decks.get(state.tenant_id)

@@ -21,7 +21,7 @@ from operator import attrgetter
 from ratingcore import DeckBuilder, IncomingDeck, RateInfo
 from ratingcore.pricing.values import InEffect
 from tollwire.service.accounts import audit
-from tollwire.service.accounts.tenants import is_there
+from tollwire.service.accounts.tenants import tenant_exists
 from tollwire.service.cache.decks import Decks, TenantDeck, built, tenant_not_found
 from tollwire.service.domain.errors import Exhausted, FailedPrecondition, Reason, invalid_field
 from tollwire.service.domain.model import ImportMode, ImportOutcome, ImportPlan, Rate, RateError
@@ -39,7 +39,7 @@ _PART_RATES = 10_000
 _NS = 10**9
 
 
-class Room:
+class IntakeMemory:
     """The memory that all the decks coming in may take together. Thread-safe."""
 
     def __init__(self, size_bytes: int) -> None:
@@ -61,12 +61,14 @@ class Room:
 class Intake:
     """The deck on its way in, and what is wrong with it so far. Used as a context manager."""
 
-    def __init__(self, tenant_id: int, room: Room, effective_from_ns: int | None = None) -> None:
+    def __init__(
+        self, tenant_id: int, memory: IntakeMemory, effective_from_ns: int | None = None
+    ) -> None:
         """``effective_from_ns``: of the rates that state none."""
         self.deck = IncomingDeck(tenant_id, _pair(effective_from_ns))
         self._tenant_id = tenant_id
         self._effective_from_ns = effective_from_ns
-        self._room = room
+        self._memory = memory
         self._held_bytes = 0
         self._errors: list[RateError] = []  # the first MAX_ERRORS
         self._last_bad_index = -1
@@ -76,7 +78,7 @@ class Intake:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._room.take(-self._held_bytes)
+        self._memory.take(-self._held_bytes)
 
     def read(self, request: bytes) -> Iterator[tuple[int, bytes]]:
         """Take the rates of an ImportRatesRequest, which must be well-formed. Gives index and bytes
@@ -152,7 +154,7 @@ class Intake:
         if self.deck.seen > MAX_DECK_RATES:
             raise invalid_field("rates", f"must be at most {MAX_DECK_RATES:,} in a deck")
         size_bytes = self.deck.nbytes
-        self._room.take(size_bytes - self._held_bytes)
+        self._memory.take(size_bytes - self._held_bytes)
         self._held_bytes = size_bytes
 
 
@@ -184,14 +186,14 @@ class DeckImports:
         self._database = database
         self._decks = decks
         self._clock_ns = clock_ns
-        self._room = Room(MAX_INTAKE_BYTES)
+        self._memory = IntakeMemory(MAX_INTAKE_BYTES)
 
     def run(self, plan: ImportPlan, fill: Callable[[Intake], None]) -> ImportOutcome:
         """See ``Rates.import_deck``."""
         tenant_id = plan.tenant_id
         with self._database.read() as connection:
             _require(connection, tenant_id)
-        with Intake(tenant_id, self._room, plan.effective_from_ns) as intake:
+        with Intake(tenant_id, self._memory, plan.effective_from_ns) as intake:
             fill(intake)
             rejected, errors = intake.verdict()
             if rejected:
@@ -214,7 +216,7 @@ class DeckImports:
         without it."""
         tenant_id, dry_run = plan.tenant_id, plan.dry_run
         unit = self._database.read if dry_run else self._decks.writing
-        with self._decks.offering() as hand_over, unit(work=Work.LONG) as connection:
+        with self._decks.handing_over() as hand_over, unit(work=Work.LONG) as connection:
             if not dry_run:
                 stored_decks.lock(connection, tenant_id)
             _require(connection, tenant_id)
@@ -352,5 +354,5 @@ def _refuse_gap(tenant_id: int, effect: InEffect, at_ns: int) -> None:
 
 
 def _require(connection: Connection, tenant_id: int) -> None:
-    if not is_there(connection, tenant_id):
+    if not tenant_exists(connection, tenant_id):
         raise tenant_not_found(tenant_id)

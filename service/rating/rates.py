@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tollwire.service.accounts import audit
-from tollwire.service.accounts.tenants import is_there, require_tenant
+from tollwire.service.accounts.tenants import require_tenant, tenant_exists
 from tollwire.service.cache.decks import Decks, tenant_not_found
 from tollwire.service.domain import paging, scopes
 from tollwire.service.domain.checks import check_id, check_text, refuse
@@ -143,7 +143,7 @@ class Rates:
         refuse(check_id("tenant_id", tenant_id))
         with self._database.read() as connection:
             revision = stored_decks.revision(connection, tenant_id)
-            if revision is None or not is_there(connection, tenant_id):
+            if revision is None or not tenant_exists(connection, tenant_id):
                 raise tenant_not_found(tenant_id)
         return self._export(tenant_id, revision)
 
@@ -205,7 +205,7 @@ def _enter(
 
 def _lock_deck(connection: Connection, tenant_id: int) -> int:
     revision = stored_decks.lock(connection, tenant_id) if scopes.covers(tenant_id) else None
-    if revision is None or not is_there(connection, tenant_id):
+    if revision is None or not tenant_exists(connection, tenant_id):
         raise tenant_not_found(tenant_id)
     return revision
 

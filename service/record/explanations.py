@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import ratingcore
-from tollwire.service.accounts.tenants import is_there
+from tollwire.service.accounts.tenants import tenant_exists
 from tollwire.service.cache.decks import built, tenant_not_found
 from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import NotFound, Reason
@@ -42,7 +42,7 @@ class Explanations:
         is not reversed, or the last one. NotFound TENANT_NOT_FOUND, CDR_NOT_FOUND."""
         check_one(cdr_id, tenant_id, call_id)
         with self._database.snapshot(Work.LONG) as connection:
-            if tenant_id and not is_there(connection, tenant_id):
+            if tenant_id and not tenant_exists(connection, tenant_id):
                 raise tenant_not_found(tenant_id)
             return _explained(connection, _find(connection, cdr_id, tenant_id, call_id))
 

@@ -117,12 +117,12 @@ class Feed:
             raise invalid_field("from_now", "must be false where there is a cursor")
         if tenant_id:
             self._decks.deck(tenant_id)
-        reader = _Reader(self._database, tenant_id, scopes.within())
+        reader = _FeedReader(self._database, tenant_id, scopes.within())
         position = reader.position(cursor, from_now=from_now)
         return self._parts(reader, position, follow=follow)
 
     def _parts(
-        self, reader: _Reader, position: Position, *, follow: bool
+        self, reader: _FeedReader, position: Position, *, follow: bool
     ) -> Iterator[FeedPart | None]:
         told_at, told = time.monotonic(), False
         while True:
@@ -149,7 +149,7 @@ class Feed:
             return self._entries
 
 
-class _Reader:
+class _FeedReader:
     """Reads for one caller."""
 
     def __init__(self, database: Database, tenant_id: int, within: Within) -> None:

@@ -39,10 +39,10 @@ PART_ROWS = 20_000
 MAX_ENTRY_ROWS = 100_000
 
 _BEFORE_ALL = -(2**63)
-_BEHIND_ALL = 2**63
+_AFTER_ALL = 2**63
 
 
-class Rows(Protocol):
+class LedgerRows(Protocol):
     """Stored rows of one kind, by rising ids."""
 
     @property
@@ -196,44 +196,44 @@ def _is_id(value: object) -> bool:
     return value is None or (isinstance(value, int) and value != 0)
 
 
-class _Reader:
+class _CdrReader:
     """How CDRs come into the core."""
 
     copy = staticmethod(read_copy)
     tuples = staticmethod(read_tuples)
 
 
-def _read_cdrs(connection: Connection, begin_id: int, end_id: int, limit: int) -> Rows:
-    stored = stored_rows.read_first(connection, _Reader, begin_id, end_id - 1, limit)
+def _read_cdrs(connection: Connection, begin_id: int, end_id: int, limit: int) -> LedgerRows:
+    stored = stored_rows.read_first(connection, _CdrReader, begin_id, end_id - 1, limit)
     return CdrRows(stored, ledger_rows.pricings_of_cdrs(connection, begin_id, end_id))
 
 
-def _read_pricings(connection: Connection, begin_id: int, end_id: int, limit: int) -> Rows:
+def _read_pricings(connection: Connection, begin_id: int, end_id: int, limit: int) -> LedgerRows:
     return PricingRows(ledger_rows.pricings(connection, begin_id, end_id, limit))
 
 
-def _read_reversals(connection: Connection, begin_id: int, end_id: int, limit: int) -> Rows:
+def _read_reversals(connection: Connection, begin_id: int, end_id: int, limit: int) -> LedgerRows:
     return ReversalRows(ledger_rows.reversals(connection, begin_id, end_id, limit))
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class RowKind:
     """Where the rows of a kind of entry are, what they are called and how they are read."""
 
     table: str
     noun: str
-    read: Callable[[Connection, int, int, int], Rows]
+    read: Callable[[Connection, int, int, int], LedgerRows]
 
 
 KINDS = {
-    EntryKind.RECORDED: Kind("cdrs", "CDRs", _read_cdrs),
-    EntryKind.PRICED: Kind("cdr_pricings", "pricings", _read_pricings),
-    EntryKind.REVERSED: Kind("cdr_reversals", "reversals", _read_reversals),
+    EntryKind.RECORDED: RowKind("cdrs", "CDRs", _read_cdrs),
+    EntryKind.PRICED: RowKind("cdr_pricings", "pricings", _read_pricings),
+    EntryKind.REVERSED: RowKind("cdr_reversals", "reversals", _read_reversals),
 }
 
 
 @dataclass
-class _Place:
+class _Progress:
     """How far the rows of a kind are checked."""
 
     id: int = _BEFORE_ALL  # all rows before it
@@ -253,14 +253,14 @@ class RowCheck:
         self._kind = kind
         self._of = KINDS[kind]
         self._report = report
-        self._place = _Place()
+        self._progress = _Progress()
         self.rows_checked = 0
 
     def parts(self) -> Iterator[None]:
         """Checks part after part, one for each step. What is written meanwhile is checked too, as
         far as the ids go that there were at the beginning."""
         last_id = self._last_id()
-        while self._place.id <= last_id:
+        while self._progress.id <= last_id:
             self._check_part()
             yield
 
@@ -274,7 +274,7 @@ class RowCheck:
         with self._database.snapshot(Work.LONG) as connection:
             entries, end_id = self._next_entries(connection)
             limit = PART_ROWS + sum(entry.row_count for entry, wrong in entries if not wrong)
-            rows = self._of.read(connection, self._place.id, end_id, limit)
+            rows = self._of.read(connection, self._progress.id, end_id, limit)
         is_cut_off = len(rows.ids) == limit
         if is_cut_off:
             end_id = rows.ids[-1] + 1
@@ -282,24 +282,24 @@ class RowCheck:
         for entry, wrong in entries:
             if wrong:
                 self._differs(entry, wrong)
-                self._place.first_id = entry.first_id
+                self._progress.first_id = entry.first_id
             elif entry.first_id + entry.row_count <= end_id:
                 at = self._check_entry(entry, rows, at)
             else:
                 self._leave_for_later(entry, rows, at, end_id)
                 return
         self._not_entered(rows.ids[at:])
-        self._place.id = end_id
+        self._progress.id = end_id
         if is_cut_off:
             # What is entered from now on among the rows that were just seen is left alone.
-            self._place.first_id = max(self._place.first_id, end_id - 1)
+            self._progress.first_id = max(self._progress.first_id, end_id - 1)
 
-    def _leave_for_later(self, entry: Entry, rows: Rows, at: int, end_id: int) -> None:
+    def _leave_for_later(self, entry: Entry, rows: LedgerRows, at: int, end_id: int) -> None:
         """There were so many rows before this entry that its own are not all among those read."""
-        before = (self._place.id, self._place.first_id)
+        before = (self._progress.id, self._progress.first_id)
         self._not_entered(rows.ids[at : bisect_left(rows.ids, entry.first_id)])
-        self._place.id = max(self._place.id, min(entry.first_id, end_id))
-        if before == (self._place.id, self._place.first_id):
+        self._progress.id = max(self._progress.id, min(entry.first_id, end_id))
+        if before == (self._progress.id, self._progress.first_id):
             self._differs(entry, f"there are more {self._of.noun} than ids")
             self._pass(entry)
 
@@ -308,8 +308,10 @@ class RowCheck:
         one can), and up to which id the part goes."""
         taken: list[tuple[Entry, str]] = []
         row_count = 0
-        end_id = self._place.id
-        found = ledger.entries_by_rows(connection, self._kind, self._place.first_id, PART_ENTRIES)
+        end_id = self._progress.id
+        found = ledger.entries_by_rows(
+            connection, self._kind, self._progress.first_id, PART_ENTRIES
+        )
         for entry in found:
             wrong = self._wrong(entry, end_id)
             if not wrong:
@@ -318,7 +320,7 @@ class RowCheck:
                     return taken, end_id
                 end_id = entry.first_id + entry.row_count
             taken.append((entry, wrong))
-        return taken, end_id if len(found) == PART_ENTRIES else _BEHIND_ALL
+        return taken, end_id if len(found) == PART_ENTRIES else _AFTER_ALL
 
     def _wrong(self, entry: Entry, end_id: int) -> str:
         if not (_is_int(entry.first_id) and _is_int(entry.row_count)):
@@ -333,7 +335,7 @@ class RowCheck:
             return f"another entry has {self._of.noun} of this one"
         return ""
 
-    def _check_entry(self, entry: Entry, rows: Rows, at: int) -> int:
+    def _check_entry(self, entry: Entry, rows: LedgerRows, at: int) -> int:
         """Check the rows of an entry, the first of them from position ``at`` on; the position
         behind them."""
         begin = bisect_left(rows.ids, entry.first_id, at)
@@ -353,8 +355,8 @@ class RowCheck:
         return end
 
     def _pass(self, entry: Entry) -> None:
-        self._place.first_id = entry.first_id
-        self._place.id = entry.first_id + entry.row_count
+        self._progress.first_id = entry.first_id
+        self._progress.id = entry.first_id + entry.row_count
 
     def _not_entered(self, ids: Sequence[int]) -> None:
         """Rows that no entry has, in runs of ids."""

@@ -111,26 +111,24 @@ class Recorder:
         refusals = _unknown_parties(records, decks.keys(), owners)
         order = in_key_order(records, {_party(records, one.position) for one in refusals})
         rate_records(records, order, decks)
-        new, old, too_dear = split(records, order)
-        in_the_way: dict[Key, Recorded] = {}
-        if too_dear:
-            found = cdrs.find(connection, map(records.key, too_dear))
-            in_the_way = {key: one for key, one in found.items() if not one.is_reversed}
-            new, old, too_dear = split(records, order, in_the_way)
-            refusals += [_overflow(records, position, decks) for position in too_dear]
-        rows = Rows(records, new, upload_id, self._clock_ns())
+        new, old, overflowing = split(records, order)
+        existing: dict[Key, Recorded] = {}
+        if overflowing:
+            found = cdrs.find(connection, map(records.key, overflowing))
+            existing = {key: one for key, one in found.items() if not one.is_reversed}
+            new, old, overflowing = split(records, order, existing)
+            refusals += [_overflow(records, position, decks) for position in overflowing]
+        rows = NewRows(records, new, upload_id, self._clock_ns())
         inserted = cdrs.insert_new(connection, rows)
         first_count = len(new)
-        if inserted.in_the_way:
-            rows = rows.without(inserted.in_the_way.keys())
-            in_the_way |= {
-                key: one for key, one in inserted.in_the_way.items() if not one.is_reversed
-            }
+        if inserted.existing:
+            rows = rows.without(inserted.existing.keys())
+            existing |= {key: one for key, one in inserted.existing.items() if not one.is_reversed}
             first_count = len(rows)
-            rows, refused = _record_again(connection, rows, new, old, inserted, in_the_way)
+            rows, refused = _record_again(connection, rows, new, old, inserted, existing)
             refusals += refused
-            old.extend(position for position in new if records.key(position) in in_the_way)
-        conflicts = _conflicts(connection, records, rows.order, old, in_the_way)
+            old.extend(position for position in new if records.key(position) in existing)
+        conflicts = _conflicts(connection, records, rows.order, old, existing)
         refusals += conflicts
         return Recording(
             first_id=inserted.first_id if len(rows) else 0,
@@ -217,7 +215,7 @@ def known_decks(decks: Decks, tenant_ids: Collection[int]) -> dict[int, ratingco
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class NewRows:
     """The calls at the positions ``order`` as rows to insert. ``upload_id`` 0 means none."""
 
     records: Records
@@ -241,7 +239,7 @@ class Rows:
         """What the rows are known by for ever, with ids from ``first_id`` on."""
         return digest_of_new(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
 
-    def without(self, keys: Collection[Key]) -> Rows:
+    def without(self, keys: Collection[Key]) -> NewRows:
         key = self.records.key
         kept = array("I", [position for position in self.order if key(position) not in keys])
         return replace(self, order=kept)
@@ -254,18 +252,18 @@ class Rows:
 
 def _record_again(
     connection: Connection,
-    rows: Rows,
+    rows: NewRows,
     new: array[int],
     old: array[int],
     inserted: Inserted,
-    in_the_way: dict[Key, Recorded],
-) -> tuple[Rows, list[Refusal]]:
+    existing: dict[Key, Recorded],
+) -> tuple[NewRows, list[Refusal]]:
     """Record those of ``new`` whose newest CDR is reversed once more, as the next generation of
     their key; the rows so far with these behind them, and what is refused because there is no next
-    generation. What others have recorded meanwhile is put in ``in_the_way``; what is refused is
+    generation. What others have recorded meanwhile is put in ``existing``; what is refused is
     taken out of ``old``."""
     records = rows.records
-    taken_back = {key: one for key, one in inserted.in_the_way.items() if one.is_reversed}
+    taken_back = {key: one for key, one in inserted.existing.items() if one.is_reversed}
     if not taken_back:
         return rows, []
     last = {key for key, one in taken_back.items() if one.generation >= MAX_GENERATION}
@@ -288,7 +286,7 @@ def _record_again(
     more = replace(rows, order=again)
     first_id = inserted.first_id + len(rows)
     taken = cdrs.insert_again(connection, more, first_id, taken_back)
-    in_the_way |= taken
+    existing |= taken
     return replace(rows, order=rows.order + more.without(taken.keys()).order), refused
 
 
@@ -350,7 +348,7 @@ def _conflicts(
     records: Records,
     created: Sequence[int],
     old: Sequence[int],
-    in_the_way: Mapping[Key, Recorded],
+    existing: Mapping[Key, Recorded],
 ) -> list[Refusal]:
     """Those of ``old`` whose content is not the recorded one, be it recorded long ago or by this
     batch itself."""
@@ -361,7 +359,7 @@ def _conflicts(
     for position in old:
         first = own.get(records.key(position))
         recorded = (
-            in_the_way[records.key(position)].content if first is None else records.content(first)
+            existing[records.key(position)].content if first is None else records.content(first)
         )
         if records.content(position) != recorded:
             changed.append(position)
@@ -371,7 +369,7 @@ def _conflicts(
         _conflict(
             records,
             position,
-            ids.get(records.key(position)) or in_the_way[records.key(position)],
+            ids.get(records.key(position)) or existing[records.key(position)],
         )
         for position in changed
     ]

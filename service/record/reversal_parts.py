@@ -88,7 +88,7 @@ class _Sum(NamedTuple):
     unrated: int = 0
 
 
-class Totals:
+class ReversalTotals:
     """What a reversal has come to so far. ``cdrs``: those that matched."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ from tollwire.service.record.cdrs import check_filter, most_bytes, unknown_cdr
 from tollwire.service.record.digests import digest_of_reversals
 from tollwire.service.record.reversal_parts import (
     Parts,
-    Totals,
+    ReversalTotals,
     check_chosen,
     check_present,
     chunks_of_a_part,
@@ -133,7 +133,7 @@ class Reversals:
     def _progress(
         self, wanted: CdrFilter, request: ReversalRequest, dry_run: bool
     ) -> Iterator[ReversalProgress]:
-        parts, totals = Parts(wanted), Totals()
+        parts, totals = Parts(wanted), ReversalTotals()
         said = self._clock()
         work = self._count_part if dry_run else partial(self._reverse_part, request=request)
         while work(parts, totals):
@@ -142,7 +142,7 @@ class Reversals:
                 yield totals.progress(done=False)
         yield totals.progress(done=True)
 
-    def _count_part(self, parts: Parts, totals: Totals) -> bool:
+    def _count_part(self, parts: Parts, totals: ReversalTotals) -> bool:
         """Whether there was one more part."""
         with self._database.read(work=Work.LONG) as connection:
             part = parts.next(connection)
@@ -154,7 +154,7 @@ class Reversals:
             totals.look_up_currencies(connection)
         return True
 
-    def _reverse_part(self, parts: Parts, totals: Totals, request: ReversalRequest) -> bool:
+    def _reverse_part(self, parts: Parts, totals: ReversalTotals, request: ReversalRequest) -> bool:
         """Whether there was one more part."""
         with self._database.write() as connection:
             part = parts.next(connection)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad
 from tollwire.service.domain.errors import FailedPrecondition, Reason
 from tollwire.service.domain.record_model import UploadFailure
-from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.storage import cdrs, upload_failures, uploads
 from tollwire.service.storage.engine import Connection
 from tollwire.service.storage.uploads import StoredChunk
@@ -31,7 +31,7 @@ class Settled:
 
 
 def compare(
-    connection: Connection, upload_id: int, offset: int, sent: Chunk, calls: int
+    connection: Connection, upload_id: int, offset: int, sent: UploadChunk, calls: int
 ) -> Settled:
     """Compare the first ``calls`` records of ``sent``, which were settled at ``offset``, with what
     was settled. FailedPrecondition UPLOAD_CHUNK_CHANGED names the first index that differs."""
@@ -60,7 +60,7 @@ def compare(
     )
 
 
-def _compare_records(upload_id: int, begin: int, part: Chunk, old: bytes, new: bytes) -> None:
+def _compare_records(upload_id: int, begin: int, part: UploadChunk, old: bytes, new: bytes) -> None:
     if old == new:
         return
     for position in range(len(part)):
@@ -69,7 +69,7 @@ def _compare_records(upload_id: int, begin: int, part: Chunk, old: bytes, new: b
             raise _changed(upload_id, begin + position)
 
 
-def _was_bad(part: Chunk, position: int, old: bytes) -> bool:
+def _was_bad(part: UploadChunk, position: int, old: bytes) -> bool:
     """Whether a record that breaks no rule now was settled, with the same bytes, as one that broke
     a rule of an older release."""
     source = part.records.source(position)
@@ -77,7 +77,7 @@ def _was_bad(part: Chunk, position: int, old: bytes) -> bool:
 
 
 def _compare_whole(
-    connection: Connection, upload_id: int, chunk: StoredChunk, begin: int, part: Chunk
+    connection: Connection, upload_id: int, chunk: StoredChunk, begin: int, part: UploadChunk
 ) -> None:
     """Compare with a chunk that has but one digest, which says nothing of a bad record but why it
     is bad."""
@@ -112,7 +112,7 @@ def _compare_whole(
 def _count_reversed(
     connection: Connection,
     offset: int,
-    sent: Chunk,
+    sent: UploadChunk,
     calls: int,
     failures: tuple[UploadFailure, ...],
 ) -> int:

@@ -19,7 +19,7 @@ from tollwire.service.record.recording import Recording
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class UploadChunk:
     """The calls of a chunk. ``bad`` says what is wrong with those that break a rule, by their
     positions in ``records``. ``control_totals`` are what the sender says that the whole upload has,
     this chunk included."""
@@ -31,13 +31,13 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.records)
 
-    def part(self, begin: int, end: int) -> Chunk:
+    def part(self, begin: int, end: int) -> UploadChunk:
         """The calls from position ``begin`` until before ``end``, or the last one."""
         end = min(end, len(self))
         if begin == 0 and end == len(self):
             return self
         bad = {at - begin: call for at, call in self.bad.items() if begin <= at < end}
-        return Chunk(self.records.part(begin, end), bad, self.control_totals)
+        return UploadChunk(self.records.part(begin, end), bad, self.control_totals)
 
     def duration_seconds(self) -> int:
         """Of all calls, bad ones too as far as they have a duration."""

@@ -37,7 +37,7 @@ from tollwire.service.record.recording import (
     expect_records,
 )
 from tollwire.service.record.settled_records import Settled
-from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.storage import ids, upload_failures, uploads
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.limits import Work
@@ -125,7 +125,7 @@ class Uploads:
         return Page(failed, paging.encode_token(listed, (last,)))
 
     def commit(
-        self, upload_id: int, offset: int, chunk: Chunk, new: NewUpload | None = None
+        self, upload_id: int, offset: int, chunk: UploadChunk, new: NewUpload | None = None
     ) -> ChunkResult:
         """Settle one chunk, durably. ``upload_id`` 0 with ``offset`` 0 starts an upload, which is
         ``new`` for who may have to try again.
@@ -172,7 +172,7 @@ class Uploads:
             return ids.take(connection, "uploads")
 
     def _commit(
-        self, connection: Connection, upload: Upload, offset: int, chunk: Chunk
+        self, connection: Connection, upload: Upload, offset: int, chunk: UploadChunk
     ) -> tuple[ChunkResult, Recording | None]:
         """Settle what is new of the chunk; ``upload`` is held. Also what was recorded, if there was
         anything new."""
@@ -194,7 +194,7 @@ class Uploads:
         return _answered_again(result, again), recording
 
     def _settle(
-        self, connection: Connection, upload: Upload, chunk: Chunk
+        self, connection: Connection, upload: Upload, chunk: UploadChunk
     ) -> tuple[ChunkResult, Recording]:
         """Settle a chunk that begins where the upload stands."""
         duration_seconds = chunk.duration_seconds()
@@ -229,7 +229,7 @@ class Uploads:
         return _answer(upload.id, stored, failures), recording
 
 
-def _check_chunk(upload_id: int, offset: int, chunk: Chunk) -> None:
+def _check_chunk(upload_id: int, offset: int, chunk: UploadChunk) -> None:
     violations = [
         *check_id("upload_id", upload_id, required=False),
         *check_number("offset", offset, 0, MAX_ID),

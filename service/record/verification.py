@@ -71,7 +71,7 @@ _WORDS = {
 }
 
 
-class _Reader:
+class _CdrReader:
     """How rows become what the core checks."""
 
     copy = staticmethod(read_copy)
@@ -139,7 +139,7 @@ class Verification:
                 if first_id is None or first_id > last_id:
                     return
                 after_id = min(first_id + PART_IDS - 1, last_id)
-                rows = stored_rows.read(connection, _Reader, first_id, after_id, wanted)
+                rows = stored_rows.read(connection, _CdrReader, first_id, after_id, wanted)
                 if len(kept) > MAX_KEPT:
                     kept = KeptRates()
                 _complete(connection, rows, kept)
@@ -177,7 +177,7 @@ def _complete(connection: Connection, rows: StoredRows, kept: KeptRates) -> None
 
 def differences_of(connection: Connection, cdr_id: int) -> list[CdrDifference]:
     """What is wrong with one CDR."""
-    rows = stored_rows.read(connection, _Reader, cdr_id, cdr_id, VerificationFilter())
+    rows = stored_rows.read(connection, _CdrReader, cdr_id, cdr_id, VerificationFilter())
     kept = KeptRates()
     _complete(connection, rows, kept)
     return list(differences(rows, kept))

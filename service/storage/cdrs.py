@@ -108,7 +108,7 @@ class Inserted(NamedTuple):
     """What became of rows to insert."""
 
     first_id: int  # of those that went in, which have the ids from here on in their order
-    in_the_way: dict[Key, Recorded]  # what was recorded before, of the others
+    existing: dict[Key, Recorded]  # what was recorded before, of the others
 
 
 _COPY = f"COPY cdrs (id, {', '.join(ROW_FIELDS)}) FROM STDIN (FORMAT BINARY)"
@@ -150,7 +150,7 @@ def insert_again(
     that transactions do not wait for each other in a circle here either.
     """
     newest = dict(recorded)
-    in_the_way: dict[Key, Recorded] = {}
+    existing: dict[Key, Recorded] = {}
     while len(new):
         keys = list(new.keys())
         new.following({key: newest[key].generation for key in keys})
@@ -167,9 +167,9 @@ def insert_again(
                 raise
             newest |= found
             standing = {key: one for key, one in found.items() if not one.is_reversed}
-            in_the_way |= standing
+            existing |= standing
             new = new.without(standing.keys())
-    return in_the_way
+    return existing
 
 
 def _insert_all_sqlite(connection: Connection, new: NewRows) -> int:
@@ -196,7 +196,7 @@ def _copy_postgresql(connection: Connection, new: NewRows, first_id: int) -> dic
     """COPY is the fastest way in, but one taken key refuses all of its rows. Most chunks have none;
     the others are copied again without the rows whose keys were taken, which by then are committed
     and seen."""
-    in_the_way: dict[Key, Recorded] = {}
+    existing: dict[Key, Recorded] = {}
     while len(new):
         try:
             with connection.begin_nested():
@@ -206,9 +206,9 @@ def _copy_postgresql(connection: Connection, new: NewRows, first_id: int) -> dic
             found = find(connection, new.keys())
             if not found:
                 raise
-            in_the_way |= found
+            existing |= found
             new = new.without(found.keys())
-    return in_the_way
+    return existing
 
 
 def _copy(connection: Connection, new: NewRows, first_id: int) -> None:

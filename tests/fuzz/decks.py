@@ -9,7 +9,7 @@ from tests.fuzz.fields import Grammar, Values
 from tests.rpc.test_conversion_imports import HEAD, rates_in, singly
 from tollwire.service.domain.errors import InvalidInput
 from tollwire.service.domain.model import ImportMode, ImportPlan, Rate
-from tollwire.service.rating.deck_import import Intake, Room
+from tollwire.service.rating.deck_import import Intake, IntakeMemory
 from tollwire.service.rpc.conversion.fields import Wrong, time_ns
 from tollwire.service.rpc.conversion.imports import IncomingRequests
 from tollwire.v1 import rating_service_pb2 as pb
@@ -100,7 +100,7 @@ def _compare(incoming: IncomingRequests, messages: list[types_pb2.Rate]) -> None
             if first != index:
                 same = f"rates[{index}] has the same prefix and effective_from as rates[{first}]"
                 errors.append((index, "prefix", f"{same}; remove one of them"))
-    intake = Intake(HEAD["tenant_id"], Room(2**30), incoming.plan.effective_from_ns)
+    intake = Intake(HEAD["tenant_id"], IntakeMemory(2**30), incoming.plan.effective_from_ns)
     incoming.fill(intake)
     in_deck = rates_in(intake)
     if sorted(map(repr, in_deck)) != sorted(map(repr, rates)):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, Reason
 from tollwire.service.domain.model import ImportMode, ImportPlan, Interval, Rate, RateError
-from tollwire.service.rating.deck_import import Intake, Room
+from tollwire.service.rating.deck_import import Intake, IntakeMemory
 from tollwire.service.rating.rate_checks import check_terms, normalized
 from tollwire.service.rpc.conversion.fields import Wrong
 from tollwire.service.rpc.conversion.imports import IncomingRequests
@@ -50,7 +50,7 @@ def incoming(*requests: pb.ImportRatesRequest, told: list[bool] | None = None) -
 
 def deck(*requests: pb.ImportRatesRequest, told: list[bool] | None = None) -> Intake:
     """All that is in the requests."""
-    intake = Intake(7, Room(2**30))
+    intake = Intake(7, IntakeMemory(2**30))
     incoming(*requests, told=told).fill(intake)
     return intake
 
@@ -195,7 +195,7 @@ def test_a_rate_of_a_deck_is_read_as_a_single_one(rate: types_pb2.Rate) -> None:
     ],
 )
 def test_ordinary_rates_need_no_object(changes: dict[str, Any], plain: bool) -> None:
-    intake = Intake(7, Room(2**30))
+    intake = Intake(7, IntakeMemory(2**30))
     request = pb.ImportRatesRequest(rates=[message(**changes)])
     left = list(intake.read(request.SerializeToString()))
     assert [types_pb2.Rate.FromString(data) for _, data in left] == (
@@ -223,7 +223,7 @@ def test_a_deck_that_holds_from_a_date_on() -> None:
     first = pb.ImportRatesRequest(**HEAD, effective_from=start, allow_gap=True)
     plan = incoming(first).plan
     assert (plan.effective_from_ns, plan.allow_gap) == (86_400 * 10**9 + 7, True)
-    intake = Intake(7, Room(2**30), plan.effective_from_ns)
+    intake = Intake(7, IntakeMemory(2**30), plan.effective_from_ns)
     own = Timestamp(seconds=5)
     requests = (
         first,

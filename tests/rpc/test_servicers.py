@@ -68,7 +68,7 @@ from tollwire.service.domain.record_model import (
     VerificationProgress,
 )
 from tollwire.service.domain.request import Role, Scope
-from tollwire.service.rating.deck_import import Intake, Room
+from tollwire.service.rating.deck_import import Intake, IntakeMemory
 from tollwire.service.record.chunk_limiter import Turns
 from tollwire.service.record.feed import FeedPart
 from tollwire.service.record.recording import content_of
@@ -657,7 +657,7 @@ def test_a_deck_is_handed_over_as_it_comes(subject: Fake) -> None:
     ((*call, fill),) = subject.calls
     assert call == ["import_deck", ImportPlan(7, ImportMode.REPLACE)]
     requests.append(rating_pb.ImportRatesRequest(rates=[sent]).SerializeToString())
-    with Intake(7, Room(2**20)) as intake:
+    with Intake(7, IntakeMemory(2**20)) as intake:
         fill(intake)
         assert len(intake.deck) == 2
     assert not requests.end_counts, "all that were stated have come"

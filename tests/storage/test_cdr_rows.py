@@ -17,20 +17,20 @@ from ratingcore.record.record_rating import rate_records
 from ratingcore.record.records import records_of
 from ratingcore.record.rows import ROW_FIELDS
 from tollwire.service.domain.errors import Reason, Unavailable
-from tollwire.service.record.recording import Rows
+from tollwire.service.record.recording import NewRows
 from tollwire.service.storage import cdrs
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema.record_tables import CdrRow
 
 
-def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> Rows:
+def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> NewRows:
     records = records_of(
         (tenant_id, call_id, 0, "é☎", "", 1, 6, seconds, 2**63 - 2, None) for call_id in call_ids
     )
     order = in_key_order(records)
     deck = ratingcore.DeckBuilder().build(1, ratingcore.HALF_UP, "", "", "")
     rate_records(records, order, {tenant_id: deck})
-    return Rows(records, order, upload_id=0, created_at_ns=5)
+    return NewRows(records, order, upload_id=0, created_at_ns=5)
 
 
 def stored(database: Database) -> list[tuple[Any, ...]]:
@@ -58,14 +58,14 @@ def test_what_is_there_stays_and_is_answered(database: Database) -> None:
     with database.write() as connection:
         first = cdrs.insert_new(connection, rows(["b", "d"]))
         second = cdrs.insert_new(connection, rows(["b"], tenant_id=2))
-    assert first.in_the_way == second.in_the_way == {}
+    assert first.existing == second.existing == {}
     with database.write() as connection:
-        first_id, in_the_way = cdrs.insert_new(connection, rows([*"abcde"], seconds=8))
+        first_id, existing = cdrs.insert_new(connection, rows([*"abcde"], seconds=8))
         found = cdrs.find(connection, [(1, "b"), (1, "d"), (1, "x"), (2, "b"), (3, "b")])
-    assert set(in_the_way) == {(1, "b"), (1, "d")}
+    assert set(existing) == {(1, "b"), (1, "d")}
     assert set(found) == {(1, "b"), (1, "d"), (2, "b")}
-    assert all(found[key] == recorded for key, recorded in in_the_way.items())
-    assert in_the_way[1, "b"].content == (1, "b", 0, "é☎", "", 1, 6, 7, 2**63 - 2, None)
+    assert all(found[key] == recorded for key, recorded in existing.items())
+    assert existing[1, "b"].content == (1, "b", 0, "é☎", "", 1, 6, 7, 2**63 - 2, None)
     # The new ones have the ids from the first one on, in the order of their keys.
     assert list(ids_of(database, "ace")) == [first_id, first_id + 1, first_id + 2]
     expected = [(1, name, 7 if name in "bd" else 8) for name in "abcde"]
@@ -74,16 +74,16 @@ def test_what_is_there_stays_and_is_answered(database: Database) -> None:
 
 def test_nothing_to_insert(database: Database) -> None:
     with database.write() as connection:
-        assert cdrs.insert_new(connection, rows([])).in_the_way == {}
+        assert cdrs.insert_new(connection, rows([])).existing == {}
         assert cdrs.find(connection, []) == {}
 
 
 def test_all_of_them_are_there(database: Database) -> None:
     names = [f"{index:04}" for index in range(2000)]
     with database.write() as connection:
-        assert cdrs.insert_new(connection, rows(names)).in_the_way == {}
+        assert cdrs.insert_new(connection, rows(names)).existing == {}
     with database.write() as connection:
-        assert set(cdrs.insert_new(connection, rows(names)).in_the_way) == {
+        assert set(cdrs.insert_new(connection, rows(names)).existing) == {
             (1, name) for name in names
         }
     assert len(stored(database)) == 2000
@@ -137,5 +137,5 @@ def test_a_database_that_fails_in_the_middle(database: Database) -> None:
             assert failure.value.reason == Reason.DATABASE_UNAVAILABLE
     assert len(stored(database)) == 10
     with database.write() as connection:
-        assert len(cdrs.insert_new(connection, rows(names)).in_the_way) == 10
+        assert len(cdrs.insert_new(connection, rows(names)).existing) == 10
     assert len(stored(database)) == 2000

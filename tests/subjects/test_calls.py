@@ -298,17 +298,17 @@ class TestBatch:
         )
 
     def test_what_could_not_be_considered_says_why(self, calls: Calls) -> None:
-        unknown, too_dear = calls.rate_batch(
+        unknown, overflowing = calls.rate_batch(
             [call(77, call_id="u"), call(1, "882", MAX_DURATION_SECONDS, call_id="d")]
         )
         assert unknown.error is not None
-        assert too_dear.error is not None
+        assert overflowing.error is not None
         assert (unknown.error.reason, unknown.error.field) == ("TENANT_NOT_FOUND", "tenant_id")
-        assert (too_dear.error.reason, too_dear.error.field) == (
+        assert (overflowing.error.reason, overflowing.error.field) == (
             "COST_OVERFLOW",
             "duration_seconds",
         )
-        for result in (unknown, too_dear):
+        for result in (unknown, overflowing):
             assert result.status == RatingStatus.UNRATED
             assert result.unrated_reason is None
             assert result.cost_e8 is None

@@ -22,7 +22,7 @@ from tollwire.service.domain.model import (
     Tenant,
 )
 from tollwire.service.rating import deck_import
-from tollwire.service.rating.deck_import import Intake, Room
+from tollwire.service.rating.deck_import import Intake, IntakeMemory
 from tollwire.service.storage.engine import Database
 from tollwire.v1.rating_service_pb2 import ImportRatesRequest
 
@@ -349,17 +349,17 @@ class TestBounds:
                 for n in range(1000)
             ]
         ).SerializeToString()
-        room = Room(250_000)
-        with Intake(1, room) as first, Intake(1, room) as second:
+        memory = IntakeMemory(250_000)
+        with Intake(1, memory) as first, Intake(1, memory) as second:
             assert list(first.read(request)) == []
             with pytest.raises(Exhausted) as raised:
                 for _ in range(3):
                     list(second.read(request))
             assert raised.value.reason is Reason.TOO_MANY_STREAMS
-        with Intake(1, room) as third:
+        with Intake(1, memory) as third:
             for _ in range(2):
                 assert list(third.read(request)) == []
-        assert room.free_bytes == 250_000
+        assert memory.free_bytes == 250_000
 
 
 class TestTenant:

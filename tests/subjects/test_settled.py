@@ -10,7 +10,7 @@ from ratingcore.record.record_digest import digest_of_bad
 from tests.subjects.world import NOON_NS, World
 from tollwire.service.domain.errors import FailedPrecondition, Reason
 from tollwire.service.domain.record_model import ChunkResult
-from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.rpc.conversion import uploads as conversion
 from tollwire.service.storage.schema import triggers
 from tollwire.v1 import cdr_service_pb2 as pb
@@ -33,11 +33,11 @@ def sent(payer: int, call_ids: str, **fields: object) -> list[types_pb2.Call]:
     return made
 
 
-def chunk(calls: list[types_pb2.Call]) -> Chunk:
+def chunk(calls: list[types_pb2.Call]) -> UploadChunk:
     return conversion.chunk(pb.UploadCdrsRequest(calls=calls).SerializeToString())[2]
 
 
-def of_an_older_release(world: World, settled: Chunk) -> None:
+def of_an_older_release(world: World, settled: UploadChunk) -> None:
     with world.database.write() as connection:
         triggers.drop(connection)
         place = "?" if world.database.is_sqlite else "%s"

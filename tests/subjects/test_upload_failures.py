@@ -14,7 +14,7 @@ from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
 from tollwire.service.domain.model import BadCall, Call, Page
 from tollwire.service.domain.paging import MAX_PAGE_BYTES
 from tollwire.service.domain.record_model import FailedRecord, Upload
-from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.record.uploads import FAILURE_REASONS
 from tollwire.service.storage import upload_failures
 
@@ -112,7 +112,7 @@ def test_a_page_ends_where_the_content_is_long(world: World) -> None:
     """Content is what a client sent, and may be as long as a message."""
     sizes = [10, MAX_PAGE_BYTES + 1, 10, 10, MAX_PAGE_BYTES // 2, MAX_PAGE_BYTES // 2, 10]
     upload_id = world.commit(0, 0, []).upload_id
-    chunk = Chunk(records_of([None] * len(sizes)), dict.fromkeys(range(len(sizes)), BAD))
+    chunk = UploadChunk(records_of([None] * len(sizes)), dict.fromkeys(range(len(sizes)), BAD))
     answer = world.uploads.commit(upload_id, 0, chunk)
     with world.database.write() as connection:
         upload_failures.delete_before(connection, 2**63 - 1, 100)

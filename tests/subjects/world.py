@@ -29,7 +29,7 @@ from tollwire.service.rating.rates import Rates
 from tollwire.service.record.cdrs import Cdrs
 from tollwire.service.record.recording import content_of
 from tollwire.service.record.reversals import Reversals
-from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.record.uploads import Uploads
 from tollwire.service.reports.usage import Usage
 from tollwire.service.storage.engine import Database
@@ -142,8 +142,8 @@ def calls(tenant_id: int, first: int, count: int, **fields: Any) -> list[Call]:
     ]
 
 
-def chunk_of(records: Sequence[Call | BadCall]) -> Chunk:
-    return Chunk(
+def chunk_of(records: Sequence[Call | BadCall]) -> UploadChunk:
+    return UploadChunk(
         records_of(content_of(one) if isinstance(one, Call) else None for one in records),
         {at: one for at, one in enumerate(records) if isinstance(one, BadCall)},
     )

@@ -6,19 +6,19 @@ from ratingcore.record.upload import read_upload
 from tollwire.service.domain.model import MAX_BATCH_CALLS
 from tollwire.service.domain.record_model import ChunkResult, ControlTotals, FailedRecord, Upload
 from tollwire.service.record import upload_warnings
-from tollwire.service.record.upload_chunks import Chunk
+from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.rpc.conversion import calls, fields
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 
-def chunk(request: bytes) -> tuple[int, int, Chunk]:
+def chunk(request: bytes) -> tuple[int, int, UploadChunk]:
     """upload_id, offset and calls of an UploadCdrsRequest. InvalidInput where it has too many;
     MalformedRequest where it is none."""
     upload_id, offset, call_count, records, totals = read_upload(request, MAX_BATCH_CALLS)
     calls.check_count(call_count)
     bad = {position: calls.bad_call(data) for position, data in records.bad()}
     stated = None if totals is None else ControlTotals(*totals)
-    return upload_id, offset, Chunk(records, bad, stated)
+    return upload_id, offset, UploadChunk(records, bad, stated)
 
 
 def chunk_result(result: ChunkResult) -> cdr_service_pb2.UploadCdrsResponse:
