@@ -30,6 +30,7 @@ from tollwire.service.storage import deck_import as storage
 from tollwire.service.storage import decks as stored_decks
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.limits import Work
+from tollwire.service.storage.rates import RateArguments
 
 MAX_ERRORS = 1000
 MAX_DECK_RATES = 5_000_000
@@ -37,6 +38,12 @@ MAX_DECK_RATES = 5_000_000
 MAX_INTAKE_BYTES = 1024**3
 _PART_RATES = 10_000
 _NS = 10**9
+# The terms of a rate that the core takes by the same name and in the same form.
+_SAME_IN_CORE = tuple(
+    name
+    for name in RateInfo._fields
+    if name not in ("version_id", "rate_id", "intervals", "effective_from_ns", "effective_to_ns")
+)
 
 
 class IntakeMemory:
@@ -135,19 +142,13 @@ class Intake:
     def _put(self, index: int, rate: Rate) -> None:
         self.deck.put(
             index,
-            rate.prefix,
-            rate.destination,
-            rate.cost_per_minute_e8,
-            rate.billing_increment,
-            rate.connect_fee_e8,
-            rate.minimum_seconds,
-            [
+            intervals=[
                 (part.start_seconds, part.cost_per_minute_e8, part.billing_increment)
                 for part in rate.intervals
             ],
-            _pair(rate.effective_from_ns),
-            _pair(rate.effective_to_ns),
-            rate.blocked,
+            effective_from=_pair(rate.effective_from_ns),
+            effective_to=_pair(rate.effective_to_ns),
+            **{name: getattr(rate, name) for name in _SAME_IN_CORE},
         )
 
     def _bound(self) -> None:
@@ -301,7 +302,7 @@ class DeckImports:
         return built(builder, base.tenant, revision)
 
 
-def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[storage.Row]]:
+def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[RateArguments]]:
     """The rates to write, which the builder gets as well."""
     for start in range(0, len(deck), _PART_RATES):
         part = deck.rows(start, start + _PART_RATES)
@@ -311,7 +312,7 @@ def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[storag
 
 def _closed(
     changes: _Changes, first_version_id: int, builder: DeckBuilder
-) -> Iterator[storage.Row]:
+) -> Iterator[RateArguments]:
     """The next versions of the rates that end, which the builder gets as well."""
     rows = [
         rate._replace(version_id=version_id, effective_to_ns=changes.closed_at_ns)

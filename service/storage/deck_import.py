@@ -11,40 +11,27 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import BigInteger, Boolean, Connection, Integer, Text, text
 
 from tollwire.service.storage import ids
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.rates import from_pair, intervals_to_text, note_change, to_pair
-
-# A rate as DeckBuilder.put takes it: version_id, rate_id, prefix, destination, cost_per_minute_e8,
-# billing_increment, connect_fee_e8, minimum_seconds, intervals, effective_from_ns,
-# effective_to_ns, blocked.
-Row = tuple[Any, ...]
+from tollwire.service.storage.rates import TERMS, RateArguments, from_arguments, note_change
+from tollwire.service.storage.schema.tenant_tables import RateVersionRow
 
 _PART_IDS = 10_000
-# With PostgreSQL's types; retired_revision stays NULL.
-_COLUMNS = {
-    "version_id": "int8",
-    "rate_id": "int8",
-    "tenant_id": "int8",
-    "created_revision": "int8",
-    "prefix": "text",
-    "destination": "text",
-    "cost_per_minute_e8": "int8",
-    "billing_increment": "int4",
-    "connect_fee_e8": "int8",
-    "minimum_seconds": "int4",
-    "intervals": "text",
-    "effective_from_s": "int8",
-    "effective_from_nanos": "int4",
-    "effective_to_s": "int8",
-    "effective_to_nanos": "int4",
-    "blocked": "bool",
-    "created_at_ns": "int8",
-    "updated_at_ns": "int8",
-}
-_NAMES = ", ".join(_COLUMNS)
+_TABLE = RateVersionRow.__table__
+# In the order of ``_rows``; retired_revision stays NULL.
+_COLUMNS = (
+    *TERMS,
+    _TABLE.c.tenant_id,
+    _TABLE.c.created_revision,
+    _TABLE.c.created_at_ns,
+    _TABLE.c.updated_at_ns,
+)
+_POSTGRESQL_TYPES = {BigInteger: "int8", Integer: "int4", Text: "text", Boolean: "bool"}
+_TYPES = [_POSTGRESQL_TYPES[type(column.type)] for column in _COLUMNS]
+_RATE_ID = TERMS.index(_TABLE.c.rate_id)
+_NAMES = ", ".join(column.key for column in _COLUMNS)
 _INSERT = f"INSERT INTO rate_versions ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _COPY = f"COPY rate_versions ({_NAMES}) FROM STDIN (FORMAT BINARY)"
 # Any number of ids in one parameter.
@@ -88,7 +75,7 @@ def add(
     tenant_id: int,
     revision: int,
     version_ids: range,
-    rates: Iterable[Row],
+    rates: Iterable[RateArguments],
     known_since_ns: Mapping[int, int],
     now_ns: int,
 ) -> None:
@@ -103,7 +90,7 @@ def add(
         driver.executemany(_INSERT, rows)
         return
     with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.set_types(tuple(_COLUMNS.values()))
+        copy.set_types(_TYPES)
         for row in rows:
             copy.write_row(row)
 
@@ -111,25 +98,14 @@ def add(
 def _rows(
     tenant_id: int,
     revision: int,
-    rates: Iterable[Row],
+    rates: Iterable[RateArguments],
     known_since_ns: Mapping[int, int],
     now_ns: int,
-) -> Iterator[Row]:
-    """In the order of _COLUMNS."""
-    # fmt: off
-    for (
-        version_id, rate_id, prefix, destination, price_e8, increment,
-        connect_fee_e8, minimum_seconds, intervals, from_ns, to_ns, blocked,
-    ) in rates:
-        from_s, from_nanos = from_pair(from_ns)
-        to_s, to_nanos = to_pair(to_ns)
-        yield (
-            version_id, rate_id, tenant_id, revision, prefix, destination, price_e8, increment,
-            connect_fee_e8, minimum_seconds, intervals_to_text(intervals),
-            from_s, from_nanos, to_s, to_nanos, blocked,
-            known_since_ns.get(rate_id, now_ns), now_ns,
-        )
-    # fmt: on
+) -> Iterator[tuple[Any, ...]]:
+    """The values of _COLUMNS."""
+    for rate in rates:
+        created_at_ns = known_since_ns.get(rate[_RATE_ID], now_ns)
+        yield (*from_arguments(rate), tenant_id, revision, created_at_ns, now_ns)
 
 
 def _id_parameters(connection: Connection, ids: Sequence[int]) -> Iterator[Any]:

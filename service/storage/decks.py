@@ -26,10 +26,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tollwire.service.domain.model import Tenant
 from tollwire.service.storage.changes import Clock
-from tollwire.service.storage.rates import from_ns, intervals_from_text, to_ns
+from tollwire.service.storage.rates import TERMS, RateArguments, to_arguments
 from tollwire.service.storage.schema.tenant_tables import (
-    OPEN_FROM_S,
-    OPEN_TO_S,
     DeckClockRow,
     DeckRow,
     RateChangeRow,
@@ -44,29 +42,10 @@ _FEW_ROWS = 100
 # A change of a rate counts from its commit on, in every worker.
 CLOCK = Clock("deck_clock", "tollwire_decks", {"sqlite": 0.005, "postgresql": 0.02})
 
-# A rate's columns in DeckBuilder's order; from which on nearly all rates have which values.
-_PUT = (
-    RateVersionRow.version_id,
-    RateVersionRow.rate_id,
-    RateVersionRow.prefix,
-    RateVersionRow.destination,
-    RateVersionRow.cost_per_minute_e8,
-    RateVersionRow.billing_increment,
-    RateVersionRow.connect_fee_e8,
-    RateVersionRow.minimum_seconds,
-    RateVersionRow.intervals,
-    RateVersionRow.effective_from_s,
-    RateVersionRow.effective_from_nanos,
-    RateVersionRow.effective_to_s,
-    RateVersionRow.effective_to_nanos,
-    RateVersionRow.blocked,
-)
 _GONE = (
     "SELECT version_id, prefix FROM rate_versions WHERE tenant_id = ? AND created_revision <= ?"
     " AND retired_revision > ? AND retired_revision <= ?"
 )
-_SPECIAL = _PUT.index(RateVersionRow.intervals)
-_NOTHING_SPECIAL = (None, OPEN_FROM_S, 0, OPEN_TO_S, 0, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +144,7 @@ def rates_gone(
 
 def rates_come(
     connection: Connection, tenant_id: int, since: int, until: int
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[RateArguments]:
     """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), each
     for ``DeckBuilder.put_many``. They must be read to the end within the transaction."""
     changes = select(RateChangeRow.first_version_id, RateChangeRow.last_version_id).where(
@@ -181,26 +160,26 @@ def rates_come(
 
 def _of_changes(
     connection: Connection, changes: Sequence[tuple[int, int]], until: int
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[RateArguments]:
     """The rates of some changes, each given by its first and last version, that are there at
     revision ``until``."""
-    query = select(*_PUT).where(
+    query = select(*TERMS).where(
         or_(*(RateVersionRow.version_id.between(first, last) for first, last in changes)),
         # Worded so that no index is used for it, which would be read as a whole.
         func.coalesce(RateVersionRow.retired_revision, until + 1) > until,
     )
     # Nearly always a few, which take one round trip; a cursor in the database takes four.
     if sum(last - first + 1 for first, last in changes) <= _FEW_ROWS:
-        yield from map(_arguments, connection.execute(query).all())
+        yield from map(to_arguments, connection.execute(query).all())
         return
     with _streamed(connection, query, "rates_come") as cursor:
         while rows := cursor.fetchmany(_PART_ROWS):
-            yield from map(_arguments, rows)
+            yield from map(to_arguments, rows)
 
 
 def rates_of_prefixes(
     connection: Connection, tenant_id: int, prefixes: Sequence[str], revision: int
-) -> list[tuple[Any, ...]]:
+) -> list[RateArguments]:
     """The tenant's rates with one of these prefixes as they were at ``revision``, each for
     ``DeckBuilder.put_many``."""
     retired = RateVersionRow.retired_revision
@@ -210,10 +189,10 @@ def rates_of_prefixes(
         RateVersionRow.created_revision <= revision,
     )
     # Two queries, because each has an index of its own.
-    found: list[tuple[Any, ...]] = []
+    found: list[RateArguments] = []
     for condition in (retired.is_(None), retired > revision):
-        rows = connection.execute(select(*_PUT).where(*common, condition))
-        found.extend(map(_arguments, rows.all()))
+        rows = connection.execute(select(*TERMS).where(*common, condition))
+        found.extend(map(to_arguments, rows.all()))
     return found
 
 
@@ -224,18 +203,18 @@ def one_state(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
-def present_rates(connection: Connection) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+def present_rates(connection: Connection) -> Iterator[tuple[int, list[RateArguments]]]:
     """The present rates of all tenants in parts: a tenant's id and rates of it, each for
     ``DeckBuilder.put_many``. A tenant may have several parts, which come one after the other."""
     query = (
-        select(*_PUT, RateVersionRow.tenant_id)
+        select(*TERMS, RateVersionRow.tenant_id)
         .where(RateVersionRow.retired_revision.is_(None))
         .order_by(RateVersionRow.tenant_id, RateVersionRow.prefix)
     )
     with _streamed(connection, query, "present_rates") as cursor:
         while rows := cursor.fetchmany(_PART_ROWS):
             for tenant_id, part in groupby(rows, key=itemgetter(-1)):
-                yield tenant_id, [_arguments(row[:-1]) for row in part]
+                yield tenant_id, [to_arguments(row[:-1]) for row in part]
 
 
 @contextmanager
@@ -248,18 +227,3 @@ def _streamed(connection: Connection, query: Any, name: str) -> Iterator[Any]:
     with closing(driver.cursor() if is_sqlite else driver.cursor(name, binary=True)) as cursor:
         cursor.execute(str(literal))
         yield cursor
-
-
-def _arguments(row: Sequence[Any]) -> tuple[Any, ...]:
-    """The columns of _PUT as the arguments of ``DeckBuilder.put``, as few as will do."""
-    special = row[_SPECIAL:]
-    if special == _NOTHING_SPECIAL:
-        return tuple(row[:_SPECIAL])
-    intervals, from_s, from_nanos, to_s, to_nanos, blocked = special
-    return (
-        *row[:_SPECIAL],
-        intervals_from_text(intervals),
-        from_ns(from_s, from_nanos),
-        to_ns(to_s, to_nanos),
-        blocked,
-    )

@@ -13,26 +13,23 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from tollwire.service.storage.cdrs import among
-from tollwire.service.storage.rates import from_ns, intervals_from_text, to_ns
+from tollwire.service.storage.rates import TERMS, from_ns, intervals_from_text, to_ns
 from tollwire.service.storage.schema.tenant_tables import DeckRow, RateVersionRow, TenantVersionRow
 
-_VERSION = (
-    RateVersionRow.version_id,
-    RateVersionRow.tenant_id,
-    RateVersionRow.created_revision,
-    RateVersionRow.retired_revision,
-    RateVersionRow.prefix,
-    RateVersionRow.cost_per_minute_e8,
-    RateVersionRow.billing_increment,
-    RateVersionRow.connect_fee_e8,
-    RateVersionRow.minimum_seconds,
-    RateVersionRow.intervals,
-    RateVersionRow.effective_from_s,
-    RateVersionRow.effective_from_nanos,
-    RateVersionRow.effective_to_s,
-    RateVersionRow.effective_to_nanos,
-    RateVersionRow.blocked,
+_TABLE = RateVersionRow.__table__
+# What a version says of its rate's identity and name is no part of a recomputation.
+_PRICING_TERMS = tuple(
+    column for column in TERMS if column.key not in ("version_id", "rate_id", "destination")
 )
+_VERSION = (
+    _TABLE.c.version_id,
+    _TABLE.c.tenant_id,
+    _TABLE.c.created_revision,
+    _TABLE.c.retired_revision,
+    *_PRICING_TERMS,
+)
+_INTERVALS = _VERSION.index(_TABLE.c.intervals)
+_AFTER_WINDOW = _INTERVALS + 5
 _RULES = (
     TenantVersionRow.revision,
     TenantVersionRow.rounding,
@@ -44,22 +41,21 @@ _RULES = (
 
 
 def versions(connection: Connection, version_ids: Collection[int]) -> Iterator[tuple[Any, ...]]:
-    """Those of the versions that are kept: version_id, tenant_id, created_revision,
-    retired_revision, prefix, cost_per_minute_e8, billing_increment, connect_fee_e8,
-    minimum_seconds, intervals, effective_from_ns, effective_to_ns, blocked. Intervals that cannot
-    be read are None, and such bounds a text."""
+    """Those of the versions that are kept, as the arguments of ratingcore's ``KeptRates``:
+    version_id, tenant_id, created_revision, retired_revision, prefix, cost_per_minute_e8 and what
+    follows it in ``ratingcore.RateInfo``. Intervals that cannot be read are None, and such bounds a
+    text."""
     if not version_ids:
         return
-    column = RateVersionRow.__table__.c.version_id
-    query = select(*_VERSION).where(among(connection, column, version_ids))
+    query = select(*_VERSION).where(among(connection, _TABLE.c.version_id, version_ids))
     for row in connection.execute(query).all():
-        *values, intervals, from_s, from_nanos, to_s, to_nanos, blocked = row
+        intervals, from_s, from_nanos, to_s, to_nanos = row[_INTERVALS:_AFTER_WINDOW]
         yield (
-            *values,
+            *row[:_INTERVALS],
             _intervals(intervals),
             _bound(from_ns, from_s, from_nanos),
             _bound(to_ns, to_s, to_nanos),
-            blocked,
+            *row[_AFTER_WINDOW:],
         )
 
 

@@ -1,5 +1,8 @@
 """Rates as rows. A rate's present state is its row without ``retired_revision``.
 
+The columns of a rate are declared once, in ``RateVersionRow``. What this module and ``decks``,
+``deck_import`` and ``kept_rates`` read and write is derived from them.
+
 The window of a rate is stored as whole seconds and nanoseconds, because years 1 to 9999 do not fit
 64 bits of nanoseconds; its open ends are sentinels outside the range, so that ordering and
 uniqueness need no special case.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, tuple_, update
@@ -25,6 +29,9 @@ from tollwire.service.storage.search import contains
 
 # Where a rate stands in every list: tenant_id, prefix, effective_from_s, effective_from_nanos.
 Position = Sequence[int | str]
+# A rate in the order of the fields of ratingcore.RateInfo, which are the arguments of
+# ratingcore.DeckBuilder.put: the columns TERMS, with each end of the window as one number.
+RateArguments = tuple[Any, ...]
 
 _NS = 10**9
 _TABLE = RateVersionRow.__table__
@@ -36,25 +43,59 @@ _POSITION = (
 )
 _IS_PRESENT = RateVersionRow.retired_revision.is_(None)
 
+# Whose a version is, and when it was a rate's state. All other columns are the rate itself.
+HISTORY = ("tenant_id", "created_revision", "retired_revision", "created_at_ns", "updated_at_ns")
+TERMS = tuple(column for column in _TABLE.columns if column.key not in HISTORY)
+# From this column on nearly all rates have the same values.
+_INTERVALS = TERMS.index(_TABLE.c.intervals)
+_WINDOW = _INTERVALS + 1
+_AFTER_WINDOW = _WINDOW + 4
+_UNLIMITED = (None, OPEN_FROM_S, 0, OPEN_TO_S, 0)  # no intervals and an open window
+_USUAL = (*_UNLIMITED, *(0 for _ in TERMS[_AFTER_WINDOW:]))
+# The columns that are a field of Rate, with the same name and value.
+_SAME = tuple(
+    field.name
+    for field in fields(Rate)
+    if field.name in _TABLE.columns and field.name != "intervals"
+)
+
 
 def rate_from_row(row: Any) -> Rate:
     return Rate(
         id=row.rate_id,
-        tenant_id=row.tenant_id,
-        prefix=row.prefix,
-        destination=row.destination,
-        cost_per_minute_e8=row.cost_per_minute_e8,
-        billing_increment=row.billing_increment,
-        connect_fee_e8=row.connect_fee_e8,
-        minimum_seconds=row.minimum_seconds,
         intervals=tuple(Interval(*part) for part in intervals_from_text(row.intervals)),
         effective_from_ns=from_ns(row.effective_from_s, row.effective_from_nanos),
         effective_to_ns=to_ns(row.effective_to_s, row.effective_to_nanos),
-        blocked=row.blocked,
-        created_at_ns=row.created_at_ns,
-        updated_at_ns=row.updated_at_ns,
-        version_id=row.version_id,
         rate_revision=row.created_revision,
+        **{name: getattr(row, name) for name in _SAME},
+    )
+
+
+def to_arguments(row: Sequence[Any]) -> RateArguments:
+    """The values of TERMS as arguments of ``DeckBuilder.put``, without those that are the usual
+    ones at the end."""
+    special = row[_INTERVALS:]
+    if special == _USUAL:
+        return tuple(row[:_INTERVALS])
+    return (
+        *row[:_INTERVALS],
+        intervals_from_text(row[_INTERVALS]),
+        from_ns(*row[_WINDOW : _WINDOW + 2]),
+        to_ns(*row[_WINDOW + 2 : _AFTER_WINDOW]),
+        *row[_AFTER_WINDOW:],
+    )
+
+
+def from_arguments(rate: RateArguments) -> tuple[Any, ...]:
+    """The inverse of ``to_arguments``, for a rate with all its arguments."""
+    if not rate[_INTERVALS] and rate[_WINDOW] is None and rate[_WINDOW + 1] is None:
+        return rate[:_INTERVALS] + _UNLIMITED + rate[_WINDOW + 2 :]
+    return (
+        *rate[:_INTERVALS],
+        intervals_to_text(rate[_INTERVALS]),
+        *from_pair(rate[_WINDOW]),
+        *to_pair(rate[_WINDOW + 1]),
+        *rate[_WINDOW + 2 :],
     )
 
 
@@ -110,17 +151,9 @@ def add(connection: Connection, rate: Rate, revision: int) -> None:
     to_s, to_nanos = to_pair(rate.effective_to_ns)
     connection.execute(
         insert(RateVersionRow).values(
-            version_id=rate.version_id,
             rate_id=rate.id,
-            tenant_id=rate.tenant_id,
             created_revision=revision,
             retired_revision=None,
-            prefix=rate.prefix,
-            destination=rate.destination,
-            cost_per_minute_e8=rate.cost_per_minute_e8,
-            billing_increment=rate.billing_increment,
-            connect_fee_e8=rate.connect_fee_e8,
-            minimum_seconds=rate.minimum_seconds,
             intervals=intervals_to_text(
                 [
                     (part.start_seconds, part.cost_per_minute_e8, part.billing_increment)
@@ -131,9 +164,7 @@ def add(connection: Connection, rate: Rate, revision: int) -> None:
             effective_from_nanos=from_nanos,
             effective_to_s=to_s,
             effective_to_nanos=to_nanos,
-            blocked=rate.blocked,
-            created_at_ns=rate.created_at_ns,
-            updated_at_ns=rate.updated_at_ns,
+            **{name: getattr(rate, name) for name in _SAME},
         )
     )
     note_change(connection, rate.tenant_id, revision, rate.version_id, rate.version_id)
