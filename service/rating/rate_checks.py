@@ -1,7 +1,8 @@
-"""What makes a rate a valid one: the limits of the rating rules, each with its words for people.
+"""Checks that a rate is valid: the limits of the rating rules, and a message for each.
 
-One module for all the ways in: CreateRate and UpdateRate refuse, and ImportRates rejects, the same
-rates with the same messages.
+CreateRate and UpdateRate refuse, and ImportRates rejects, the same rates with the same messages.
+ratingcore/wire/rate_intake.pyx accepts rates of a deck that are plainly valid; only the others come
+here.
 """
 
 from __future__ import annotations
@@ -34,20 +35,6 @@ def check_rate(rate: Rate) -> list[FieldViolation]:
 
 def check_terms(rate: Rate) -> list[FieldViolation]:
     """As ``check_rate``, for a rate whose owner is known."""
-    # In one condition, because nearly all of millions of rates of decks pass.
-    if (not rate.prefix or (rate.prefix.isdecimal() and rate.prefix.isascii())) and (
-        len(rate.prefix) <= MAX_PREFIX_DIGITS
-        and len(rate.destination) <= MAX_NAME_CHARS
-        and "\0" not in rate.destination
-        and 0 <= rate.cost_per_minute_e8 <= MAX_PRICE_E8
-        and 1 <= rate.billing_increment <= MAX_BILLING_INCREMENT
-        and 0 <= rate.connect_fee_e8 <= MAX_PRICE_E8
-        and 0 <= rate.minimum_seconds <= MAX_DURATION_SECONDS
-        and not rate.intervals
-        and rate.effective_from_ns is None
-        and rate.effective_to_ns is None
-    ):
-        return []
     return [
         *_check_prefix(rate.prefix),
         *check_text("destination", rate.destination, MAX_NAME_CHARS),
