@@ -98,7 +98,7 @@ def objects_handlers(deck: Deck) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
 
 
 def main(kind: str, every: int = 1) -> None:
-    tuning.favour_short_waits()
+    tuning.reduce_pauses()
     if kind == "floor":
         handlers = floor_handlers()
     else:
@@ -111,7 +111,7 @@ def main(kind: str, every: int = 1) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    tuning.keep_what_is_there()
+    tuning.freeze_loaded_objects()
     server.start()
     print(f"{kind}: serving on 127.0.0.1:{port}", flush=True)
     stop.wait()

@@ -31,7 +31,7 @@ from tollwire.service.domain.model import Rate, Tenant, Token
 from tollwire.service.domain.request import EVERY_TENANT, Role
 from tollwire.service.process.app import Built, built
 from tollwire.service.rpc.access_control import AccessControl
-from tollwire.service.rpc.pipeline import Entrance, Visit
+from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.rating_service import RatingServicer
 from tollwire.service.settings.config import Settings
 from tollwire.v1 import rating_service_pb2, types_pb2
@@ -99,21 +99,21 @@ def _costs(bench: Workbench, everything: Built, text: str) -> Iterator[Row]:
     count = bench.size(CALLS, 100)
     answers: list[str] = []
 
-    def rating(entrance: Entrance, context: Any) -> Callable[[], float]:
+    def rating(pipeline: RpcPipeline, context: Any) -> Callable[[], float]:
         def work() -> None:
             for _ in range(count):
-                visit = Visit(METHOD, context)
-                with entrance.visit(visit):
+                rpc = RpcContext(METHOD, context)
+                with pipeline.admit(rpc):
                     answer = servicer.RateCall(data, context)
-                entrance.ended(visit)
+                pipeline.ended(rpc)
             answers.append(digest(answer))
 
         return timed(work, per=count)
 
     contestants = {
-        "nobody is asked": rating(Entrance(), Context()),
-        "no token": rating(Entrance(access, access.stays), Context()),
-        "token": rating(Entrance(access, access.stays), Context(f"Bearer {text}")),
+        "nobody is asked": rating(RpcPipeline(), Context()),
+        "no token": rating(RpcPipeline(access, access.stays), Context()),
+        "token": rating(RpcPipeline(access, access.stays), Context(f"Bearer {text}")),
     }
     in_turns(contestants, 1)  # warming up
     taken = in_turns(contestants, bench.size(9, 1))

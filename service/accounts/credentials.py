@@ -28,7 +28,7 @@ from tollwire.service.domain.errors import Reason, Unauthenticated, Unavailable
 from tollwire.service.domain.model import Token
 from tollwire.service.domain.request import Caller
 from tollwire.service.storage import tokens as storage
-from tollwire.service.storage.change_follower import Follower
+from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.limits import Work
 
@@ -77,7 +77,7 @@ class Credentials:
         self._nobody = secrets.token_bytes(_SECRET_BYTES)
         self._known_seq = 0
         self._reading = threading.Lock()
-        self._follower = Follower(
+        self._follower = ChangeFollower(
             *(database, storage.CLOCK, "changes of tokens", _LOG),
             known_seq=lambda: self._known_seq,
             refresh=self.load,

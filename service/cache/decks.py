@@ -24,7 +24,7 @@ from tollwire.service.domain.errors import FailedPrecondition, NotFound, Reason,
 from tollwire.service.domain.model import Tenant
 from tollwire.service.domain.request import present
 from tollwire.service.storage import decks as storage
-from tollwire.service.storage.change_follower import Follower
+from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.decks import DeckState
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.failures import unavailable
@@ -91,7 +91,7 @@ class Decks:
         # Held while decks are built. Whoever waits for it has its connection already, and whoever
         # holds it needs no further one, so a full pool cannot lock both up.
         self._building = threading.Lock()
-        self._follower = Follower(
+        self._follower = ChangeFollower(
             *(database, storage.CLOCK, "changes of rates", _LOG),
             known_seq=lambda: self._known_seq,
             refresh=self.refresh,

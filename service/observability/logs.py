@@ -4,7 +4,7 @@ Each line says which request it is about, where it is about one. Telephone numbe
 whatever was not written here as a number: the arguments of a line, texts of exceptions, words of
 the database and of libraries. Whoever writes a count or an id hands it in as an int, which stays.
 
-What Python itself would write to standard error (a thread that dies, a warning) goes the same way.
+What Python itself would write to standard error (a thread that dies, a warning) is logged too.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from tollwire.service.observability.metrics.database_size import DatabaseSize, l
 from tollwire.service.observability.metrics.shown import alone, shown
 from tollwire.service.observability.metrics.snapshot import Connections, Sources, take
 from tollwire.service.process import tuning
-from tollwire.service.process.database_probe import DatabasePresence
+from tollwire.service.process.database_probe import DatabaseProbe
 from tollwire.service.process.database_wait import DatabaseWait, GaveUp, Stopped, no_report
 from tollwire.service.process.ports import Reservation, probe
 from tollwire.service.process.systemd import Supervision
@@ -58,7 +58,7 @@ from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.capacity import Capacity, chunks_at_once
 from tollwire.service.rpc.connections import connection_options
 from tollwire.service.rpc.error_map import cause_of
-from tollwire.service.rpc.pipeline import Entrance, Observer, count_end, log_end
+from tollwire.service.rpc.pipeline import Observer, RpcPipeline, count_end, log_end
 from tollwire.service.rpc.server import RpcServer, Subjects
 from tollwire.service.settings.config import Listen, Settings
 from tollwire.service.settings.pem_files import BadCertificate, server_files
@@ -108,7 +108,7 @@ class Built:
     decks: Decks
     credentials: Credentials
     database: Database
-    presence: DatabasePresence
+    probe: DatabaseProbe
     load_seconds: float
 
 
@@ -142,7 +142,7 @@ def built(
         credentials.follow()
         retention = FailureRetention(database, retention_days)
         retention.start()
-        presence = DatabasePresence(database)
+        probe = DatabaseProbe(database)
         try:
             yield Built(
                 Subjects(
@@ -163,11 +163,11 @@ def built(
                 decks,
                 credentials,
                 database,
-                presence,
+                probe,
                 load_seconds,
             )
         finally:
-            presence.close()
+            probe.close()
             retention.close()
             credentials.close()
             decks.close()
@@ -313,7 +313,7 @@ def _run(
 ) -> None:
     """The life of one server in this process. ``supervision``: to whom it reports; the parent of a
     worker does so for it."""
-    tuning.favour_short_waits()
+    tuning.reduce_pauses()
     with (
         _observers(settings) as observers,
         _tls(settings) as tls,
@@ -331,7 +331,7 @@ def _run(
             is_open=settings.is_open,
             takes_certificates=settings.tls_client_ca_file is not None,
         )
-        tuning.allow_files(settings.max_connections + OTHER_FILES)
+        tuning.raise_file_limit(settings.max_connections + OTHER_FILES)
         capacity = Capacity(
             settings.max_rpcs,
             settings.max_streams,
@@ -343,10 +343,10 @@ def _run(
         server = RpcServer(
             everything.subjects,
             capacity=capacity,
-            entrance=Entrance(
+            pipeline=RpcPipeline(
                 access,
                 access.stays,
-                rooms=[capacity.shares()],
+                limits=[capacity.shares()],
                 observers=observers,
             ),
             connections=connection_options(
@@ -355,10 +355,10 @@ def _run(
             share_port=share_port,
             database_wait_seconds=settings.database_wait_seconds,
         )
-        tuning.keep_what_is_there()
+        tuning.freeze_loaded_objects()
         listen = server.bind(settings.listen, tls.credentials if tls else None)
         server.start()
-        everything.presence.follow(server.database_answers)
+        everything.probe.start(server.database_answers)
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
         announce(listen, loaded, _sources(settings, everything, server, tls))

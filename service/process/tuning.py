@@ -31,13 +31,13 @@ _SEARCHES = (10_000, 10, 1_000)
 SIGNAL_SECONDS = 0.5
 
 
-def favour_short_waits() -> None:
+def reduce_pauses() -> None:
     """Before anything is loaded."""
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(*_SEARCHES)
 
 
-def keep_what_is_there() -> None:
+def freeze_loaded_objects() -> None:
     """After everything is loaded: what is there now is never again searched for garbage."""
     gc.collect()
     gc.freeze()
@@ -63,7 +63,7 @@ def next_event(events: queue.SimpleQueue[_Event], beat: Callable[[], None] = _no
             continue
 
 
-def allow_files(count: int) -> None:
+def raise_file_limit(count: int) -> None:
     """Lets this process have so many files and connections open, as far as the system lets it: the
     limit that it starts with is often 1,024, and the one that it may choose far higher."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,9 +1,9 @@
-"""Turns at the database for streams of chunks, and patience with a database that is away.
+"""Limits the chunks that use the database at one time, and retries while it is unavailable.
 
-A few work at one time; the others wait for their turn, for as long as it goes on. A chunk that the
-database could not take is tried again after growing pauses, its turn given up meanwhile, until the
-patience is at an end: its stream then fails, and its sender, who was not answered, sends it again.
-What is tried must be such that it may be tried again although it was done.
+A few chunks run at one time; the others wait for a slot for as long as any chunk completes. A chunk
+that the database could not commit gives up its slot and is retried after growing pauses. When the
+patience ends the stream fails, and the client, which got no response, sends the chunk again. An
+attempt must be idempotent.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
-# How often who waits for a turn looks whether the client still does.
-_LOOK_SECONDS = 0.25
+# How often a chunk that waits for a slot checks that its client still waits.
+_CHECK_SECONDS = 0.25
 
 
-class Turns:
-    """``places`` turns at one time, and ``patience_seconds`` for what fails, or for a turn while
-    nobody gets on. Thread-safe."""
+class ChunkLimiter:
+    """``slots`` chunks at one time. ``patience_seconds``: how long a failed attempt is retried,
+    and how long a chunk waits for a slot while no chunk completes. Thread-safe."""
 
-    def __init__(self, places: int, patience_seconds: float) -> None:
-        self._free = threading.Semaphore(places)
+    def __init__(self, slots: int, patience_seconds: float) -> None:
+        self._free = threading.Semaphore(slots)
         self._patience_seconds = patience_seconds
         self._done = 0
 
-    def work(self, attempt: Callable[[], T], is_wanted: Callable[[], bool]) -> T:
-        """What ``attempt`` returns or raises. Unavailable DATABASE_UNAVAILABLE only after patience,
-        or once ``is_wanted`` says that nobody waits for it any more; Unwanted where that is so
-        before its turn comes."""
+    def run(self, attempt: Callable[[], T], is_wanted: Callable[[], bool]) -> T:
+        """Return or raise what ``attempt`` does. Unavailable DATABASE_UNAVAILABLE after
+        ``patience_seconds``, or when ``is_wanted`` returns False: the client no longer waits.
+        Unwanted if that happens before there is a slot."""
         until = time.monotonic() + self._patience_seconds
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                with self._turn(is_wanted):
+                with self._slot(is_wanted):
                     return attempt()
             except Unavailable as error:
                 if error.reason != Reason.DATABASE_UNAVAILABLE or not is_wanted():
@@ -50,15 +50,15 @@ class Turns:
                 left_seconds = until - time.monotonic()
                 if left_seconds <= 0:
                     raise
-            # Not all at the same moment, when it comes back.
+            # Random pauses, so that not all chunks retry at the same moment.
             time.sleep(min(left_seconds, pause_seconds * random.uniform(0.5, 1)))
             pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
     @contextmanager
-    def _turn(self, is_wanted: Callable[[], bool]) -> Iterator[None]:
+    def _slot(self, is_wanted: Callable[[], bool]) -> Iterator[None]:
         seen = self._done
         until = time.monotonic() + self._patience_seconds
-        while not self._free.acquire(timeout=_LOOK_SECONDS):
+        while not self._free.acquire(timeout=_CHECK_SECONDS):
             if not is_wanted():
                 raise unwanted()
             if self._done != seen:
@@ -67,7 +67,7 @@ class Turns:
             elif time.monotonic() > until:
                 raise Unavailable(
                     Reason.DATABASE_UNAVAILABLE,
-                    "the database takes nothing from anybody; nothing was changed, try again later",
+                    "the database completes no transaction; nothing was changed, try again later",
                 )
         try:
             yield

@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: what an Entrance calls ``identify``.
+"""Who asks, and whether they may: what an RpcPipeline calls ``identify``.
 
 A caller is who has sent a token ("authorization: Bearer tw_…"), or has shown a client certificate
 that stands for one; a token that is sent counts before the certificate. Where the server is open,
@@ -18,7 +18,7 @@ from tollwire.service.accounts.credentials import Credentials, token_invalid
 from tollwire.service.domain.errors import Reason, Unauthenticated
 from tollwire.service.domain.request import LOCAL, NOBODY, Caller
 from tollwire.service.rpc.permissions import PERMISSIONS, Needs, check
-from tollwire.service.rpc.pipeline import Visit
+from tollwire.service.rpc.pipeline import RpcContext
 
 _HEADER = "authorization"
 _SCHEME = "bearer "
@@ -41,18 +41,18 @@ class AccessControl:
         self._is_open = is_open
         self._takes_certificates = takes_certificates
 
-    def __call__(self, visit: Visit) -> Caller:
+    def __call__(self, rpc: RpcContext) -> Caller:
         """Unauthenticated TOKEN_REQUIRED or TOKEN_INVALID; Forbidden where they may not."""
-        if visit.method in _OPEN_METHODS:
+        if rpc.method in _OPEN_METHODS:
             return NOBODY
-        caller = self._caller(visit.context)
-        check(caller, visit.method)
+        caller = self._caller(rpc.context)
+        check(caller, rpc.method)
         return caller
 
-    def stays(self, visit: Visit) -> None:
+    def stays(self, rpc: RpcContext) -> None:
         """For a stream that goes on: Unauthenticated TOKEN_INVALID where its caller's token was
         revoked meanwhile, or has expired."""
-        caller = visit.request.caller
+        caller = rpc.request.caller
         if caller.token_id and not self._credentials.is_still(caller):
             raise token_invalid()
 

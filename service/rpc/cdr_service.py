@@ -10,7 +10,7 @@ import grpc
 from ratingcore.wire.rate_calls import MalformedRequest
 from tollwire.service.domain.record_model import ChunkResult
 from tollwire.service.record.cdrs import Cdrs
-from tollwire.service.record.chunk_limiter import Turns
+from tollwire.service.record.chunk_limiter import ChunkLimiter
 from tollwire.service.record.explanations import Explanations
 from tollwire.service.record.feed import Feed
 from tollwire.service.record.ledger import Ledger
@@ -46,9 +46,9 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         explanations: Explanations,
         ledger: Ledger,
         feed: Feed,
-        turns: Turns,
+        chunk_limiter: ChunkLimiter,
     ) -> None:
-        """``turns``: those that chunks of uploads take."""
+        """``chunk_limiter`` limits the chunks of all uploads together."""
         self._cdrs = cdrs
         self._uploads = uploads
         self._usage = usage
@@ -57,7 +57,7 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         self._explanations = explanations
         self._ledger = ledger
         self._feed = feed
-        self._turns = turns
+        self._chunk_limiter = chunk_limiter
 
     def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
         call = calls.required_call(request.call, present=request.HasField("call"), now_ns=None)
@@ -83,9 +83,9 @@ class CdrServicer(cdr_service_pb2_grpc.CdrServiceServicer):
         # than the database is slowed by the transport and not gathered in memory.
         upload_id = 0
         for request in request_iterator:
-            # Not while the client is waited for, or a few that are silent would hold up all.
+            # A stream that waits for its client has no slot: silent clients would block all others.
             new = NewUpload()
-            result = self._turns.work(
+            result = self._chunk_limiter.run(
                 partial(self._commit, request, upload_id, new), context.is_active
             )
             upload_id = result.upload_id

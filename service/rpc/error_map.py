@@ -148,7 +148,7 @@ def _bad_request(
             field=violation.field[:_MAX_TEXT_CHARS],
             description=violation.description[:_MAX_TEXT_CHARS],
         )
-        # Room for the line that counts the others must be left.
+        # The line that counts the other violations must fit too.
         if bad.ByteSize() > room_bytes - _WRAPPING_BYTES:
             del bad.field_violations[-1]
             bad.field_violations.add(description=f"and {len(violations) - index} more")

@@ -1,8 +1,9 @@
-"""What every RPC passes on its way in and out, whatever it asks.
+"""The steps that every RPC goes through, before and after its handler.
 
-On the way in: who asks, whether they may, whether there is room. On the way out: what became of it.
-Each of these is a part that is handed in; none looks at the request's message, and all of it comes
-before the message is read. What a part refuses leaves through the error map like any failure.
+Before: authentication, authorisation, and admission (is there capacity for this RPC?). After: log
+line, metrics, trace. Each step is a part that the composition root passes in. No step reads the
+request's message, and all steps before the handler run before the message is read. A refusal of a
+step leaves through the error map like any failure.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import grpc
 from tollwire.service.domain.errors import Exhausted, Reason, TollwireError, shutting_down
 from tollwire.service.domain.request import LOCAL, Caller, Request, handling
 from tollwire.service.observability import instruments, request_ids
-from tollwire.service.rpc.pools import Kind, Place, present_place
+from tollwire.service.rpc.pools import RpcKind, Slot, current_slot
 
 Context = grpc.ServicerContext
 
 _LOG = logging.getLogger("tollwire.rpc")
 
-# What is asked without end, by services and by those that watch them.
+# Methods that clients call at high rates.
 _FREQUENT = frozenset(
     {
         *(
@@ -37,8 +38,8 @@ _FREQUENT = frozenset(
 )
 
 
-# The codes that operators want to hear of.
-_WATCHED = (
+# The codes for which each method has a counter from the start.
+_COUNTED = (
     grpc.StatusCode.OK,
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
@@ -50,14 +51,14 @@ _WATCHED = (
 
 
 def _countdown(context: Context) -> Callable[[], float]:
-    """How long the client will wait, by a clock that nobody sets: grpc compares the deadline with
-    the time of day, and where that is set forward every client would be thought to be gone."""
+    """How long the client waits, by the monotonic clock. grpc compares the deadline with the time
+    of day: a clock that is set forward would make every deadline pass."""
     until = time.monotonic() + context.time_remaining()
     return lambda: max(0.0, until - time.monotonic())
 
 
-class Visit:
-    """One RPC between its beginning and its end."""
+class RpcContext:
+    """The context of one RPC, from its start to its end."""
 
     __slots__ = (
         "code",
@@ -70,7 +71,7 @@ class Visit:
         "started_at",
     )
 
-    def __init__(self, method: str, context: Context, kind: Kind = Kind.ORDINARY) -> None:
+    def __init__(self, method: str, context: Context, kind: RpcKind = RpcKind.ORDINARY) -> None:
         """``method``: such as "CdrService/GetCdr"."""
         self.method = method
         self.kind = kind
@@ -86,7 +87,7 @@ class Visit:
         self.is_logged = False
 
     def fields(self) -> dict[str, str | int | float]:
-        """What its line of the log says besides its text."""
+        """The fields of its log line."""
         request = self.request
         fields: dict[str, str | int | float] = {
             "method": self.method,
@@ -109,107 +110,108 @@ def _request_id(context: Context) -> str:
     return request_ids.new()
 
 
-class Room(Protocol):
-    """Limits how much is in work at one time."""
+class AdmissionLimit(Protocol):
+    """A limit on the RPCs that run at one time."""
 
-    def take(self, visit: Visit) -> None:
-        """Raises Exhausted where there is no room."""
+    def acquire(self, rpc: RpcContext) -> None:
+        """Count the RPC. Exhausted if the limit is reached."""
 
-    def give_back(self, visit: Visit) -> None:
-        """Called once for each visit that ``take`` let in."""
-
-
-# Told of each RPC once it has ended, with its code.
-Observer = Callable[[Visit], None]
+    def release(self, rpc: RpcContext) -> None:
+        """Called once for each RPC that ``acquire`` admitted."""
 
 
-def anybody(visit: Visit) -> Caller:
-    """Takes whoever asks for one who may do everything."""
+# Called with each RPC after its end.
+Observer = Callable[[RpcContext], None]
+
+
+def anybody(rpc: RpcContext) -> Caller:
+    """Every caller is LOCAL, which may call everything."""
     return LOCAL
 
 
-def _stays(visit: Visit) -> None:
-    """Whoever was let in stays."""
+def _stays(rpc: RpcContext) -> None:
+    """A caller that was admitted stays admitted."""
 
 
-def log_end(visit: Visit) -> None:
-    """The RPC's line of the log, unless it was refused with a line of its own. What may come
-    thousands of times a second is only there where the log is to be that full."""
-    if visit.is_logged:
+def log_end(rpc: RpcContext) -> None:
+    """Write the RPC's log line, unless its refusal has written one. Methods that are called at high
+    rates are logged at DEBUG only."""
+    if rpc.is_logged:
         return
-    level = logging.DEBUG if visit.method in _FREQUENT else logging.INFO
+    level = logging.DEBUG if rpc.method in _FREQUENT else logging.INFO
     if _LOG.isEnabledFor(level):
-        _LOG.log(level, "%s: %s", visit.method, visit.code.name, extra={"fields": visit.fields()})
+        _LOG.log(level, "%s: %s", rpc.method, rpc.code.name, extra={"fields": rpc.fields()})
 
 
 def expect(method: str) -> None:
-    """That ``method`` may be asked for: counters that begin with their first failure would hide it
-    from whoever looks at how they grow."""
-    for code in _WATCHED:
+    """Create the counters of ``method`` at 0. A counter that begins with the first failure hides
+    that failure from queries for its increase."""
+    for code in _COUNTED:
         instruments.RPCS.add(0, method, code.name)
 
 
-def count_end(visit: Visit) -> None:
-    """Counts the RPC for the metrics."""
-    instruments.RPCS.add(1, visit.method, visit.code.name)
-    instruments.RPC_SECONDS.observe(time.perf_counter() - visit.started_at, visit.method)
+def count_end(rpc: RpcContext) -> None:
+    """Count the RPC in the metrics."""
+    instruments.RPCS.add(1, rpc.method, rpc.code.name)
+    instruments.RPC_SECONDS.observe(time.perf_counter() - rpc.started_at, rpc.method)
 
 
-class Entrance:
-    """The way in and out of one server. Thread-safe, as its parts are."""
+class RpcPipeline:
+    """The pipeline of one server. Thread-safe, as its parts are."""
 
     def __init__(
         self,
-        identify: Callable[[Visit], Caller] = anybody,
-        stays: Callable[[Visit], None] = _stays,
-        rooms: Sequence[Room] = (),
+        identify: Callable[[RpcContext], Caller] = anybody,
+        stays: Callable[[RpcContext], None] = _stays,
+        limits: Sequence[AdmissionLimit] = (),
         observers: Sequence[Observer] = (),
     ) -> None:
-        """``identify`` says who asks, and raises where they may not call this method; ``stays``
-        raises where they may not any more, and is asked before each message of a stream."""
+        """``identify`` returns the caller, and raises if the caller may not call this method.
+        ``stays`` runs before each message of a stream, and raises if the caller may no longer call
+        it. ``limits`` are acquired in their order."""
         self._identify = identify
         self.stays = stays
-        self._rooms = tuple(rooms)
+        self._limits = tuple(limits)
         self._observers = tuple(observers)
 
     @contextmanager
-    def visit(self, visit: Visit) -> Iterator[None]:
-        """The block is the RPC's work. Raises before it what keeps the RPC out."""
-        visit.request.caller = self._identify(visit)
-        place = present_place()
-        if place is not Place.THREAD:
-            raise _no_place(place, visit.kind)
-        taken: list[Room] = []
+    def admit(self, rpc: RpcContext) -> Iterator[None]:
+        """Run the block as the RPC's work. Raises before it if the RPC is refused."""
+        rpc.request.caller = self._identify(rpc)
+        slot = current_slot()
+        if slot is not Slot.GRANTED:
+            raise _no_slot(slot, rpc.kind)
+        acquired: list[AdmissionLimit] = []
         try:
-            for room in self._rooms:
-                room.take(visit)
-                taken.append(room)
-            with handling(visit.request):
+            for limit in self._limits:
+                limit.acquire(rpc)
+                acquired.append(limit)
+            with handling(rpc.request):
                 yield
         finally:
-            for room in reversed(taken):
-                room.give_back(visit)
+            for limit in reversed(acquired):
+                limit.release(rpc)
 
-    def ended(self, visit: Visit) -> None:
-        """Tells the observers."""
+    def ended(self, rpc: RpcContext) -> None:
+        """Call the observers."""
         for observe in self._observers:
-            observe(visit)
+            observe(rpc)
 
 
-def _no_place(place: Place, kind: Kind) -> TollwireError:
-    if place is Place.CLOSED:
+def _no_slot(slot: Slot, kind: RpcKind) -> TollwireError:
+    if slot is Slot.CLOSED:
         return shutting_down()
-    if place is Place.NOT_FOR_CALLER:
+    if slot is Slot.SHARE_TAKEN:
         return share_taken(kind)
     return Exhausted(
-        Reason.TOO_MANY_STREAMS if kind is Kind.STREAM else Reason.TOO_MANY_RPCS,
-        f"the server has as many {kind.value} in work as it can carry; try again later",
+        Reason.TOO_MANY_STREAMS if kind is RpcKind.STREAM else Reason.TOO_MANY_RPCS,
+        f"the server runs as many {kind.value} as it can; try again later",
     )
 
 
-def share_taken(kind: Kind) -> Exhausted:
-    """For a caller that has its share of the places already."""
+def share_taken(kind: RpcKind) -> Exhausted:
+    """The error for a caller that uses its whole share of the slots."""
     return Exhausted(
         Reason.SHARE_TAKEN,
-        f"this caller has its share of the places for {kind.value} in work; try again later",
+        f"this caller uses its whole share of the capacity for {kind.value}; try again later",
     )

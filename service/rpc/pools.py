@@ -1,16 +1,15 @@
-"""The threads that handlers run in: pools by kind of work, none of which lets anybody wait unseen.
+"""The threads that handlers run in: one pool of threads for each kind of RPC.
 
-grpc hands each RPC to a pool of threads, and what finds none there waits in line for as long as it
-takes. Its own limit (``maximum_concurrent_rpcs``) refuses at once, but with a bare status, without
-reason and without a hint when to try again. A ``Pool`` takes a bounded number of RPCs. For one
-more XX before anything is read, which takes no longer than any other answer and waits for
-nobody.
+grpc submits each RPC to a pool, and a plain pool queues RPCs without a limit. grpc's own limit
+(``maximum_concurrent_rpcs``) refuses at once, but without a reason and without a retry hint. A
+``Pool`` takes a bounded number of RPCs. It runs an RPC above that number at once in grpc's own
+thread, marked as one without a slot: the pipeline then refuses it before anything is read.
 
-Kinds have pools of their own, so that what is slow cannot take the threads of what is fast. Which
-method is of which kind stands here, in one table.
+Each kind has its own pool, so that slow RPCs cannot take the threads of fast ones. One table in
+this module assigns the methods to the kinds.
 
-An RPC has its thread from when it comes, and must not keep it without sending its message:
-``Arrivals`` sends such a client away.
+An RPC occupies its thread from its start. ``MessageDeadlines`` cancels it if its message does not
+arrive in time.
 """
 
 from __future__ import annotations
@@ -27,228 +26,232 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
-# Rating from memory is done by the processor alone, so more threads than these only take it from
-# each other. What comes meanwhile waits in line, for some milliseconds.
+# Rating from memory uses the processor only, so more threads would only compete for it. Further
+# calls wait in the pool's queue, for some milliseconds.
 RATING_THREADS = 16
 BATCH_THREADS = 8
-# These take the longer the larger the tables are, and hold a connection to the database meanwhile.
+# Their time grows with the tables, and they hold a connection to the database.
 LONG_SHARE = 8
-# Probes ask some times a minute.
+# Probes call a few times a minute.
 HEALTH_THREADS = 32
 REFLECTION_THREADS = 8
 
-# How long a message may be under way: 32 MiB on a line of 10 Mbit/s.
+# The time within which a message must arrive: 32 MiB on a line of 10 Mbit/s.
 ARRIVAL_SECONDS = 30.0
-# Anybody may ask for the health, and with a few bytes.
+# Health needs no token, and its message has a few bytes.
 HEALTH_ARRIVAL_SECONDS = 2.0
 _SWEEP_SECONDS = 0.5
-_SAID = "authorization"
-# Clients that go on have sent something by then.
+_AUTHORIZATION = "authorization"
+# A client that is still sending sends something within this time.
 QUIET_SECONDS = 0.1
 
 
-class Kind(Enum):
-    """What an RPC is to the server's threads; the value is what it is called in messages."""
+class RpcKind(Enum):
+    """The kind of an RPC, which chooses its pool. The value is its name in messages."""
 
     RATING = "calls to rate"
     BATCH = "batches to rate"
     ORDINARY = "requests"
     LONG = "requests that may go through whole tables"
     STREAM = "streams"
-    HEALTH = "questions for health"
+    HEALTH = "health checks"
     REFLECTION = "reflection streams"
 
 
 _KINDS = {
-    "RatingService/RateCall": Kind.RATING,
-    "RatingService/BatchRateCalls": Kind.BATCH,
-    "RatingService/ListRates": Kind.LONG,
-    "CdrService/ExplainCdr": Kind.LONG,
-    "CdrService/ListCdrs": Kind.LONG,
-    "CdrService/ListUploadFailures": Kind.LONG,
-    "CdrService/RateUnrated": Kind.LONG,
-    "CdrService/ReverseUpload": Kind.LONG,
-    "CdrService/SummarizeUsage": Kind.LONG,
+    "RatingService/RateCall": RpcKind.RATING,
+    "RatingService/BatchRateCalls": RpcKind.BATCH,
+    "RatingService/ListRates": RpcKind.LONG,
+    "CdrService/ExplainCdr": RpcKind.LONG,
+    "CdrService/ListCdrs": RpcKind.LONG,
+    "CdrService/ListUploadFailures": RpcKind.LONG,
+    "CdrService/RateUnrated": RpcKind.LONG,
+    "CdrService/ReverseUpload": RpcKind.LONG,
+    "CdrService/SummarizeUsage": RpcKind.LONG,
 }
-_SERVICE_KINDS = {"Health": Kind.HEALTH, "ServerReflection": Kind.REFLECTION}
+_SERVICE_KINDS = {"Health": RpcKind.HEALTH, "ServerReflection": RpcKind.REFLECTION}
 
-_ALWAYS = frozenset({Kind.HEALTH})
+_ALWAYS = frozenset({RpcKind.HEALTH})
 
 
-def kind_of(method: MethodDescriptor) -> Kind:
+def kind_of(method: MethodDescriptor) -> RpcKind:
     service = method.containing_service.name
     if service in _SERVICE_KINDS:
         return _SERVICE_KINDS[service]
     if method.client_streaming or method.server_streaming:
-        return Kind.STREAM
-    return _KINDS.get(f"{service}/{method.name}", Kind.ORDINARY)
+        return RpcKind.STREAM
+    return _KINDS.get(f"{service}/{method.name}", RpcKind.ORDINARY)
 
 
-class Place(Enum):
-    """What an RPC has found."""
+class Slot(Enum):
+    """Whether an RPC has a slot, and if not, why."""
 
-    THREAD = 0
-    # All are taken: it is only to be refused.
-    NONE = 1
-    # The server stops, and takes nobody in any more.
+    GRANTED = 0
+    ALL_TAKEN = 1
+    # The server stops.
     CLOSED = 2
-    # There are some, but the caller has its share of them.
-    NOT_FOR_CALLER = 3
+    # Slots are free, but the caller uses its whole share.
+    SHARE_TAKEN = 3
 
 
-class _Present(threading.local):
-    place = Place.THREAD
-    # What the RPC that is being handed over says of its caller.
-    authorization: str | bytes = ""
+class _ThreadState(threading.local):
+    slot = Slot.GRANTED  # of the RPC that this thread runs
+    authorization: str | bytes = ""  # of the RPC that grpc passes to a pool now
 
 
-_PRESENT = _Present()
+_THREAD = _ThreadState()
 
 
-def present_place() -> Place:
-    """What the RPC has found that this thread is at."""
-    return _PRESENT.place
+def current_slot() -> Slot:
+    """Whether the RPC that this thread runs has a slot."""
+    return _THREAD.slot
 
 
-class Authorizations(grpc.ServerInterceptor):
-    """Lets the pools see who says to be asking, before anything waits in line. What is said may be
-    wrong: it serves to keep those apart who ask often, and is looked into by the entrance."""
+class CallerReader(grpc.ServerInterceptor):
+    """Gives the pools the authorization header of each RPC, to limit callers before their RPCs wait
+    in a queue. The header is not verified here; the pipeline does that later."""
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        _PRESENT.authorization = next(
-            (value for key, value in handler_call_details.invocation_metadata if key == _SAID), ""
+        _THREAD.authorization = next(
+            (
+                value
+                for key, value in handler_call_details.invocation_metadata
+                if key == _AUTHORIZATION
+            ),
+            "",
         )
         return continuation(handler_call_details)
 
 
 class Pool(ThreadPoolExecutor):
-    """At most ``places`` RPCs at one time, of which ``threads`` are in work; of one caller that
-    says who it is at most ``share`` of the places."""
+    """At most ``slots`` RPCs at one time, of which ``threads`` run; of one caller with an
+    authorization header at most ``share`` of the slots."""
 
-    def __init__(self, name: str, threads: int, places: int, share: float = 1.0) -> None:
+    def __init__(self, name: str, threads: int, slots: int, share: float = 1.0) -> None:
         super().__init__(threads, thread_name_prefix=name)
-        self.places = places
-        self._places_of_one = max(1, int(places * share))
+        self.slots = slots
+        self._slots_of_one = max(1, int(slots * share))
         self._taken_by: Counter[str | bytes] = Counter()
         self.is_closed = False
-        # When the last RPC came, by time.monotonic().
-        self.last_came_at = -math.inf
+        # When the last RPC arrived, by time.monotonic().
+        self.last_arrival_at = -math.inf
         self._lock = threading.Lock()
         self._taken = 0
 
     @property
     def taken(self) -> int:
-        """How many RPCs there are just now."""
+        """The number of RPCs at this moment."""
         return self._taken
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Runs ``fn`` in one of the threads; here and at once, without a place, where all of them
-        are taken or the pool is closed."""
-        self.last_came_at = time.monotonic()
-        who = _PRESENT.authorization
+        """Run ``fn`` in one of the threads; or here, without a slot, if no slot is free or the pool
+        is closed."""
+        self.last_arrival_at = time.monotonic()
+        caller = _THREAD.authorization
         with self._lock:
-            place = self._place(who)
-            if place is Place.THREAD:
+            slot = self._slot_for(caller)
+            if slot is Slot.GRANTED:
                 self._taken += 1
-                if who:
-                    self._taken_by[who] += 1
-        if place is Place.THREAD:
-            return super().submit(self._work, who, fn, args, kwargs)
+                if caller:
+                    self._taken_by[caller] += 1
+        if slot is Slot.GRANTED:
+            return super().submit(self._run, caller, fn, args, kwargs)
         refused: Future[Any] = Future()
-        _PRESENT.place = place
+        _THREAD.slot = slot
         try:
             refused.set_result(fn(*args, **kwargs))
         finally:
-            _PRESENT.place = Place.THREAD
+            _THREAD.slot = Slot.GRANTED
         return refused
 
-    def _place(self, who: str | bytes) -> Place:
+    def _slot_for(self, caller: str | bytes) -> Slot:
         if self.is_closed:
-            return Place.CLOSED
-        if self._taken >= self.places:
-            return Place.NONE
-        if who and self._taken_by[who] >= self._places_of_one:
-            return Place.NOT_FOR_CALLER
-        return Place.THREAD
+            return Slot.CLOSED
+        if self._taken >= self.slots:
+            return Slot.ALL_TAKEN
+        if caller and self._taken_by[caller] >= self._slots_of_one:
+            return Slot.SHARE_TAKEN
+        return Slot.GRANTED
 
-    def _work(self, who: str | bytes, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _run(self, caller: str | bytes, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         try:
             return fn(*args, **kwargs)
         finally:
             with self._lock:
                 self._taken -= 1
-                if who:
-                    self._taken_by[who] -= 1
-                    if not self._taken_by[who]:
-                        del self._taken_by[who]
+                if caller:
+                    self._taken_by[caller] -= 1
+                    if not self._taken_by[caller]:
+                        del self._taken_by[caller]
 
 
 class Pools:
-    """The pools of one server, by kind. Close them once no RPC comes any more."""
+    """The pools of one server, by kind. ``close`` them after the last RPC."""
 
     def __init__(self, max_rpcs: int, max_streams: int, share: float = 1.0) -> None:
-        """``share`` is the part of the places for unary RPCs of a kind that one caller may have."""
+        """``share`` is the part of the slots for unary RPCs of a kind that one caller can use."""
         long = max(1, max_rpcs // LONG_SHARE)
-        # More than there are places for streams: who finds none must have a thread to hear it from,
-        # and one that ends frees its place a moment before its thread.
+        # More than there are slots for streams: a stream that finds no slot needs a thread that
+        # refuses it, and a stream that ends frees its slot a moment before its thread.
         streams = 2 * max_streams + 2
-        self._pools: Mapping[Kind, Pool] = {
-            Kind.RATING: Pool("rating", min(RATING_THREADS, max_rpcs), max_rpcs, share),
-            Kind.BATCH: Pool("batch", min(BATCH_THREADS, max_rpcs), max_rpcs, share),
-            # These wait for the database more than they work.
-            Kind.ORDINARY: Pool("rpc", max_rpcs, max_rpcs, share),
-            Kind.LONG: Pool("long", long, long, share),
-            Kind.STREAM: Pool("stream", streams, streams),
-            Kind.HEALTH: Pool("health", HEALTH_THREADS, HEALTH_THREADS),
-            Kind.REFLECTION: Pool("reflection", REFLECTION_THREADS, REFLECTION_THREADS),
+        self._pools: Mapping[RpcKind, Pool] = {
+            RpcKind.RATING: Pool("rating", min(RATING_THREADS, max_rpcs), max_rpcs, share),
+            RpcKind.BATCH: Pool("batch", min(BATCH_THREADS, max_rpcs), max_rpcs, share),
+            # These mostly wait for the database.
+            RpcKind.ORDINARY: Pool("rpc", max_rpcs, max_rpcs, share),
+            RpcKind.LONG: Pool("long", long, long, share),
+            RpcKind.STREAM: Pool("stream", streams, streams),
+            RpcKind.HEALTH: Pool("health", HEALTH_THREADS, HEALTH_THREADS),
+            RpcKind.REFLECTION: Pool("reflection", REFLECTION_THREADS, REFLECTION_THREADS),
         }
 
-    def __getitem__(self, kind: Kind) -> Pool:
+    def __getitem__(self, kind: RpcKind) -> Pool:
         return self._pools[kind]
 
     def await_quiet(self, seconds: float) -> None:
-        """Until no RPC has come for a moment; at most so long. Health does not count."""
+        """Wait until no RPC but health checks arrives for QUIET_SECONDS; at most ``seconds``."""
         until = time.monotonic() + seconds
         while (now := time.monotonic()) < until:
-            quiet_at = self._last_came_at() + QUIET_SECONDS
+            quiet_at = self._last_arrival_at() + QUIET_SECONDS
             if now >= quiet_at:
                 return
             time.sleep(min(quiet_at, until) - now)
 
-    def _last_came_at(self) -> float:
-        return max(pool.last_came_at for kind, pool in self._pools.items() if kind not in _ALWAYS)
+    def _last_arrival_at(self) -> float:
+        return max(
+            pool.last_arrival_at for kind, pool in self._pools.items() if kind not in _ALWAYS
+        )
 
     def refuse(self) -> None:
-        """From now on nobody is taken in, but who asks for the health."""
+        """Refuse all further RPCs but health checks."""
         for kind, pool in self._pools.items():
             pool.is_closed = kind not in _ALWAYS
 
     def close(self) -> None:
-        """Waits for all handlers to end."""
+        """Wait until all handlers end."""
         for pool in self._pools.values():
             pool.shutdown()
 
 
-class Arrivals:
-    """The RPCs whose thread waits for their one message. Thread-safe; ``close`` at the end."""
+class MessageDeadlines:
+    """Cancels RPCs whose message does not arrive in time. Thread-safe; ``close`` it at the end."""
 
     def __init__(
         self, seconds: float = ARRIVAL_SECONDS, health_seconds: float = HEALTH_ARRIVAL_SECONDS
     ) -> None:
-        self._seconds = dict.fromkeys(Kind, seconds) | {Kind.HEALTH: health_seconds}
+        self._seconds = dict.fromkeys(RpcKind, seconds) | {RpcKind.HEALTH: health_seconds}
         self._until: dict[grpc.ServicerContext, float] = {}
         self._closed = threading.Event()
-        threading.Thread(target=self._sweep, name="arrivals", daemon=True).start()
+        threading.Thread(target=self._sweep, name="message_deadlines", daemon=True).start()
 
-    def expect(self, context: grpc.ServicerContext, kind: Kind) -> None:
-        """From now on the message may be under way for so long as its kind may; then the RPC is
-        cancelled."""
+    def start(self, context: grpc.ServicerContext, kind: RpcKind) -> None:
+        """The message must arrive within the time of its kind; else the RPC is cancelled."""
         self._until[context] = time.monotonic() + self._seconds[kind]
 
-    def came(self, context: grpc.ServicerContext) -> None:
-        """Whatever it was: nothing more is waited for."""
+    def stop(self, context: grpc.ServicerContext) -> None:
+        """The message has arrived, or the RPC has failed."""
         del self._until[context]
 
     def _sweep(self) -> None:

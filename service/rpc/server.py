@@ -21,7 +21,7 @@ from tollwire.service.domain.errors import CannotListen
 from tollwire.service.rating.calls import Calls
 from tollwire.service.rating.rates import Rates
 from tollwire.service.record.cdrs import Cdrs
-from tollwire.service.record.chunk_limiter import Turns
+from tollwire.service.record.chunk_limiter import ChunkLimiter
 from tollwire.service.record.explanations import Explanations
 from tollwire.service.record.feed import Feed
 from tollwire.service.record.ledger import Ledger
@@ -34,8 +34,8 @@ from tollwire.service.rpc.access_service import AccessServicer
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.cdr_service import CdrServicer
 from tollwire.service.rpc.interceptors import add_service
-from tollwire.service.rpc.pipeline import Entrance
-from tollwire.service.rpc.pools import Authorizations, Kind
+from tollwire.service.rpc.pipeline import RpcPipeline
+from tollwire.service.rpc.pools import CallerReader, RpcKind
 from tollwire.service.rpc.rating_service import RatingServicer
 from tollwire.service.rpc.reflection import Symbols
 from tollwire.service.rpc.streams import Streams
@@ -128,7 +128,7 @@ class RpcServer:
         subjects: Subjects,
         *,
         capacity: Capacity,
-        entrance: Entrance,
+        pipeline: RpcPipeline,
         connections: Sequence[tuple[str, int]] = (),
         share_port: bool = False,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
@@ -140,19 +140,19 @@ class RpcServer:
         self._reflections = Streams(REFLECTION_STREAMS, capacity.request_bytes)
         self._watches = Streams(HEALTH_WATCHES, capacity.request_bytes)
         self._server = grpc.server(
-            capacity.pools[Kind.ORDINARY],
-            interceptors=[Authorizations()] if capacity.share < 1 else [],
+            capacity.pools[RpcKind.ORDINARY],
+            interceptors=[CallerReader()] if capacity.share < 1 else [],
             options=(*OPTIONS, *connections, ("grpc.so_reuseport", int(share_port))),
         )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names, set(names) - {_SERVICES["rating"].full_name})
-        self._add_services(subjects, names, entrance, database_wait_seconds)
+        self._add_services(subjects, names, pipeline, database_wait_seconds)
 
     def _add_services(
         self,
         subjects: Subjects,
         names: list[str],
-        entrance: Entrance,
+        pipeline: RpcPipeline,
         database_wait_seconds: float,
     ) -> None:
         rating = RatingServicer(subjects.calls, subjects.rates)
@@ -165,7 +165,7 @@ class RpcServer:
             subjects.explanations,
             subjects.ledger,
             subjects.feed,
-            Turns(self._capacity.chunks, database_wait_seconds),
+            ChunkLimiter(self._capacity.chunks, database_wait_seconds),
         )
         tenant = TenantServicer(subjects.tenants)
         access = AccessServicer(subjects.tokens, subjects.audit_log)
@@ -176,14 +176,14 @@ class RpcServer:
             (_SERVICES["access"], access, self._streams),
             (health.SERVICE, self._health, self._watches),
         ):
-            add_service(self._server, service, servicer, streams, entrance, self._capacity)
+            add_service(self._server, service, servicer, streams, pipeline, self._capacity)
         reflected = reflection.ReflectionServicer(
             [*names, health.SERVICE.full_name, _REFLECTION.full_name], Symbols()
         )
         for name in (_REFLECTION.full_name, _REFLECTION_V1):
             add_service(
                 *(self._server, _REFLECTION, reflected, self._reflections),
-                *(entrance, self._capacity),
+                *(pipeline, self._capacity),
                 name=name,
             )
 

@@ -65,8 +65,8 @@ class Stream:
 
         Who asks for the next one is done with the one before. It is not read, and the client held
         up, while the requests in work have as many bytes as they may."""
-        self.let_go()
-        self._streams.request_bytes.await_room(lambda: self.over or self._streams.stopping)
+        self.release_bytes()
+        self._streams.request_bytes.wait_for_space(lambda: self.over or self._streams.stopping)
         with self._lock:
             if self._streams.stopping:
                 self._end()
@@ -74,7 +74,7 @@ class Stream:
             self._idle = True
         try:
             request = next(requests)
-            self._held_bytes = self._streams.request_bytes.hold(request)
+            self._held_bytes = self._streams.request_bytes.acquire(request)
             return request
         except grpc.RpcError as error:
             raise StreamOver from error
@@ -85,9 +85,9 @@ class Stream:
         finally:
             self._leave_idle()
 
-    def let_go(self) -> None:
+    def release_bytes(self) -> None:
         """The last request is not in work any more."""
-        self._streams.request_bytes.let_go(self._held_bytes)
+        self._streams.request_bytes.release(self._held_bytes)
         self._held_bytes = 0
 
     def _leave_idle(self) -> None:
@@ -156,10 +156,10 @@ class Requests(Generic[T]):
 
 
 class Streams:
-    """The open streams of one kind, at most ``places`` of them. Thread-safe."""
+    """The open streams of one kind, at most ``limit`` of them. Thread-safe."""
 
-    def __init__(self, places: int, request_bytes: RequestBytes | None = None) -> None:
-        self._places = places
+    def __init__(self, limit: int, request_bytes: RequestBytes | None = None) -> None:
+        self._limit = limit
         self.request_bytes = request_bytes or RequestBytes()
         self._lock = threading.Lock()
         self._open: set[Stream] = set()
@@ -169,23 +169,23 @@ class Streams:
         return len(self._open)
 
     @contextmanager
-    def place(self, context: grpc.ServicerContext, send: Send) -> Iterator[Stream]:
-        """A stream with a place for as long as the block runs. Exhausted where all are taken."""
+    def opened(self, context: grpc.ServicerContext, send: Send) -> Iterator[Stream]:
+        """A stream that counts as open during the block. Exhausted if the limit is reached."""
         stream = self.open(context, send)
         try:
             yield stream
         finally:
-            stream.let_go()
+            stream.release_bytes()
             self.close(stream)
 
     def open(self, context: grpc.ServicerContext, send: Send) -> Stream:
         with self._lock:
             if self.stopping:
                 raise shutting_down()
-            if len(self._open) >= self._places:
+            if len(self._open) >= self._limit:
                 raise Exhausted(
                     Reason.TOO_MANY_STREAMS,
-                    f"all {self._places} places for streams are taken; try again later, or send"
+                    f"all {self._limit} streams are in use; try again later, or send"
                     " more in each message over fewer streams",
                 )
             stream = Stream(self, context, send)

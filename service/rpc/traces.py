@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from tollwire.service.rpc.pipeline import Visit
+from tollwire.service.rpc.pipeline import RpcContext
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -54,7 +54,7 @@ def exporting() -> TracerProvider:
     return provider
 
 
-def observer(provider: TracerProvider) -> Callable[[Visit], None]:
+def observer(provider: TracerProvider) -> Callable[[RpcContext], None]:
     """Makes the span of an RPC that has ended."""
     from opentelemetry.propagators.textmap import DefaultGetter
     from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -63,13 +63,13 @@ def observer(provider: TracerProvider) -> Callable[[Visit], None]:
     tracer = provider.get_tracer("tollwire")
     propagator, getter = TraceContextTextMapPropagator(), DefaultGetter()
 
-    def observe(visit: Visit) -> None:
+    def observe(rpc: RpcContext) -> None:
         ended_at_ns = time.time_ns()
-        took_ns = int((time.perf_counter() - visit.started_at) * 1e9)
-        metadata = {key: str(value) for key, value in visit.context.invocation_metadata()}
-        service, _, method = visit.method.partition("/")
+        took_ns = int((time.perf_counter() - rpc.started_at) * 1e9)
+        metadata = {key: str(value) for key, value in rpc.context.invocation_metadata()}
+        service, _, method = rpc.method.partition("/")
         span = tracer.start_span(
-            f"{_PACKAGE}{visit.method}",
+            f"{_PACKAGE}{rpc.method}",
             context=propagator.extract(metadata, getter=getter),
             kind=SpanKind.SERVER,
             start_time=ended_at_ns - took_ns,
@@ -77,14 +77,14 @@ def observer(provider: TracerProvider) -> Callable[[Visit], None]:
                 "rpc.system": "grpc",
                 "rpc.service": f"{_PACKAGE}{service}",
                 "rpc.method": method,
-                "rpc.grpc.status_code": visit.code.value[0],
+                "rpc.grpc.status_code": rpc.code.value[0],
             },
         )
-        if visit.request.tenant_id > 0:
-            span.set_attribute("tollwire.tenant_id", visit.request.tenant_id)
-        if visit.reason:
-            span.set_attribute("tollwire.reason", visit.reason)
-        if visit.code in _FAULTS:
+        if rpc.request.tenant_id > 0:
+            span.set_attribute("tollwire.tenant_id", rpc.request.tenant_id)
+        if rpc.reason:
+            span.set_attribute("tollwire.reason", rpc.reason)
+        if rpc.code in _FAULTS:
             span.set_status(Status(StatusCode.ERROR))
         span.end(ended_at_ns)
 

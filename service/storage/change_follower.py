@@ -1,7 +1,7 @@
-"""Keeping what a worker holds in memory equal to what is committed in the database.
+"""Keeps what a worker holds in memory equal to what is committed in the database.
 
-Knows neither what is held nor how it is read: whoever holds it says how far they know the changes,
-and reads what is new. How a change is seen: tollwire.service.storage.changes.
+Does not depend on what is held: its owner returns the number of the last change that it has read,
+and reads the new ones. How a change is detected: tollwire.service.storage.changes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable
 from tollwire.service.storage.changes import ChangeWatch, Clock
 from tollwire.service.storage.engine import Database
 
-# While the database is away, asking many times a second would only add to its trouble.
+# The pause between attempts while the database is unavailable.
 _RETRY_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
 
 
-class Follower:
-    """A thread that calls ``refresh`` whenever ``clock`` has moved past ``known_seq``. ``what`` is
-    followed, in the words of the log: "changes of rates"."""
+class ChangeFollower:
+    """A thread that calls ``refresh`` whenever ``clock`` has moved past ``known_seq``. ``what``
+    names the changes in the log: "changes of rates"."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Follower:
         self._refresh = refresh
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        # When it was last known that nothing is missing.
+        # The last time at which no change was missing.
         self._knew_all_at = time.monotonic()
 
     def start(self) -> None:
@@ -48,11 +48,11 @@ class Follower:
         self._thread.start()
 
     def lag_seconds(self) -> float:
-        """For how long changes may have been missed: since it was last known that none was."""
+        """How old the state in memory can be: the time since no change was missing."""
         return time.monotonic() - self._knew_all_at
 
     def close(self) -> None:
-        """Stop to follow. A database that does not answer delays it by seconds at most."""
+        """Stop the thread. A database that does not answer delays this by seconds at most."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_CLOSE_SECONDS)
@@ -73,7 +73,7 @@ class Follower:
                 failing = False
                 watch.wait(self._stop, watch.poll_seconds)
             except Exception:
-                # Whatever it is, the worker goes on with what it has, and this thread must not end.
+                # No error may end this thread; the worker goes on with the state that it has.
                 if not failing:
                     self._log.warning("cannot follow the %s for now", self._what, exc_info=True)
                 failing = True

@@ -98,7 +98,7 @@ def test_streams_wait_and_then_fail(
     getattr(proxy, fault)()
     rest = chunk(sender.calls(CHUNK_CALLS, total), CHUNK_CALLS, sender.upload_id)
     failed = []
-    # More streams than there are turns: none waits for those that hang.
+    # More streams than slots of the chunk limiter: none waits for those that hang.
     threads = [
         threading.Thread(
             target=lambda: failed.append(refused_unavailable(lambda: client.upload(rest)))

@@ -11,7 +11,7 @@ import pytest
 from tests.rpc.running import connected
 from tollwire.service.process.app import built
 from tollwire.service.rpc.capacity import Capacity
-from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
 from tollwire.service.settings.config import Listen, Settings
 
@@ -29,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
     path = tmp_path_factory.mktemp("whole") / "tollwire.db"
     with built(Settings(database=f"sqlite:///{path}")) as everything:
         server = RpcServer(
-            everything.subjects, capacity=Capacity(max_streams=4), entrance=Entrance()
+            everything.subjects, capacity=Capacity(max_streams=4), pipeline=RpcPipeline()
         )
         address = str(server.bind(Listen("127.0.0.1", 0)))
         server.start()

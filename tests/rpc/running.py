@@ -14,8 +14,8 @@ from grpc_status import rpc_status
 
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.interceptors import add_service
-from tollwire.service.rpc.pipeline import Entrance
-from tollwire.service.rpc.pools import Kind
+from tollwire.service.rpc.pipeline import RpcPipeline
+from tollwire.service.rpc.pools import RpcKind
 from tollwire.service.rpc.streams import Streams
 
 # No test waits longer for something that should happen at once.
@@ -35,15 +35,15 @@ def running(
     service: ServiceDescriptor,
     servicer: object,
     *,
-    places: int = 4,
-    entrance: Entrance | None = None,
+    max_streams: int = 4,
+    pipeline: RpcPipeline | None = None,
     capacity: Capacity | None = None,
 ) -> Iterator[Running]:
     """A server with one service, wrapped as in production, and a client's channel to it."""
-    capacity = capacity or Capacity(max_rpcs=places + 4, max_streams=places)
-    server = grpc.server(capacity.pools[Kind.ORDINARY], options=[("grpc.so_reuseport", 0)])
-    streams = Streams(places, capacity.request_bytes)
-    add_service(server, service, servicer, streams, entrance or Entrance(), capacity)
+    capacity = capacity or Capacity(max_rpcs=max_streams + 4, max_streams=max_streams)
+    server = grpc.server(capacity.pools[RpcKind.ORDINARY], options=[("grpc.so_reuseport", 0)])
+    streams = Streams(max_streams, capacity.request_bytes)
+    add_service(server, service, servicer, streams, pipeline or RpcPipeline(), capacity)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     with connected(address) as channel:

@@ -29,7 +29,7 @@ from tollwire.service.process.app import built
 from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.permissions import PERMISSIONS, Needs
-from tollwire.service.rpc.pipeline import Entrance, Visit
+from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.server import RpcServer
 from tollwire.service.settings.config import Listen, Settings
 from tollwire.v1 import (
@@ -73,7 +73,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
                 RpcServer(
                     everything.subjects,
                     capacity=Capacity(max_streams=4),
-                    entrance=Entrance(access, access.stays),
+                    pipeline=RpcPipeline(access, access.stays),
                 )
             )
             address = str(servers[-1].bind(Listen("127.0.0.1", 0)))
@@ -225,7 +225,7 @@ class Noting:
         self.seen: list[Any] = []
         self.is_revoked = False
 
-    def stays(self, visit: Visit) -> None:
+    def stays(self, rpc: RpcContext) -> None:
         if self.is_revoked:
             raise token_invalid()
 
@@ -246,8 +246,8 @@ class Noting:
 @pytest.fixture
 def noting() -> Iterator[tuple[Noting, grpc.Channel]]:
     noting = Noting()
-    entrance = Entrance(stays=noting.stays)
-    with running(SERVICES["RatingService"], noting, entrance=entrance) as server:
+    pipeline = RpcPipeline(stays=noting.stays)
+    with running(SERVICES["RatingService"], noting, pipeline=pipeline) as server:
         yield noting, server.channel
 
 

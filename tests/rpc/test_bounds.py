@@ -18,7 +18,7 @@ from tests.torture.badline import BadLine
 from tollwire.service.domain.record_model import ChunkResult
 from tollwire.service.rpc import server as rpc_server
 from tollwire.service.rpc.capacity import CHUNKS_AT_ONCE, Capacity, chunks_at_once
-from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer, Subjects
 from tollwire.service.settings.config import Listen
 from tollwire.v1 import cdr_service_pb2 as pb
@@ -50,7 +50,7 @@ def server_over(uploads: Any, max_streams: int = 2 * UPLOADS) -> RpcServer:
     nothing: Any = None
     names = [field.name for field in fields(Subjects)]
     subjects = Subjects(**dict.fromkeys(names, nothing) | {"uploads": uploads})
-    return RpcServer(subjects, capacity=Capacity(max_streams=max_streams), entrance=Entrance())
+    return RpcServer(subjects, capacity=Capacity(max_streams=max_streams), pipeline=RpcPipeline())
 
 
 def test_few_chunks_are_in_work_at_one_time() -> None:

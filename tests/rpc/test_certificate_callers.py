@@ -19,7 +19,7 @@ from tollwire.service.domain.request import Role, Scope
 from tollwire.service.process.app import built
 from tollwire.service.rpc.access_control import AccessControl, identities
 from tollwire.service.rpc.capacity import Capacity
-from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
 from tollwire.service.rpc.tls import ServerTls
 from tollwire.service.settings.config import Listen, Settings
@@ -66,7 +66,7 @@ def serving(folder: Path) -> Iterator[Mutual]:
             everything.subjects.tenants.create(Tenant(name="Acme"))
         access = AccessControl(everything.credentials, is_open=False, takes_certificates=True)
         server = RpcServer(
-            everything.subjects, capacity=Capacity(max_streams=2), entrance=Entrance(access)
+            everything.subjects, capacity=Capacity(max_streams=2), pipeline=RpcPipeline(access)
         )
         tls = ServerTls(files_of(folder, mutual=True))
         listen = server.bind(Listen("127.0.0.1", 0), tls.credentials)

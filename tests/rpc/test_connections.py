@@ -18,7 +18,7 @@ from tests.rpc.running import DEADLINE_SECONDS, connected
 from tollwire.service.rpc import connections
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.connections import connection_options
-from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer, Subjects
 from tollwire.service.settings.config import Listen, Settings
 
@@ -31,7 +31,7 @@ def served(*args: Any) -> Iterator[str]:
     server = RpcServer(
         Subjects(*[nothing] * len(fields(Subjects))),
         capacity=Capacity(1, 1),
-        entrance=Entrance(),
+        pipeline=RpcPipeline(),
         connections=connection_options(*args),
     )
     address = str(server.bind(Listen("127.0.0.1", 0)))

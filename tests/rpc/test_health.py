@@ -1,4 +1,4 @@
-"""Who gets through when all places are taken, and what a watcher of the health hears at the end."""
+"""Health checks when all slots are taken, and the last message of a health watch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
 from tollwire.service.domain.record_model import ChunkResult
 from tollwire.service.rpc.capacity import Capacity
-from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import REFLECTION_STREAMS, RpcServer, Subjects
 from tollwire.service.settings.config import Listen
 from tollwire.v1 import cdr_service_pb2 as pb
@@ -25,7 +25,7 @@ from tollwire.v1 import cdr_service_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-PLACES = 2
+MAX_STREAMS = 2
 
 
 class Uploads:
@@ -39,7 +39,7 @@ def server() -> Iterator[RpcServer]:
     uploads: Any = Uploads()
     names = [field.name for field in fields(Subjects)]
     subjects = Subjects(**dict.fromkeys(names, nothing) | {"uploads": uploads})
-    yield RpcServer(subjects, capacity=Capacity(max_streams=PLACES), entrance=Entrance())
+    yield RpcServer(subjects, capacity=Capacity(max_streams=MAX_STREAMS), pipeline=RpcPipeline())
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ class Open:
 
 def test_operators_get_through_when_all_places_are_taken(channel: grpc.Channel) -> None:
     upload = cdr_service_pb2_grpc.CdrServiceStub(channel).UploadCdrs
-    uploads = [Open(upload) for _ in range(PLACES)]
-    assert [each.ask(pb.UploadCdrsRequest()).upload_id for each in uploads] == [1] * PLACES
+    uploads = [Open(upload) for _ in range(MAX_STREAMS)]
+    assert [each.ask(pb.UploadCdrsRequest()).upload_id for each in uploads] == [1] * MAX_STREAMS
     found = refusal(lambda: Open(upload).ask(pb.UploadCdrsRequest()))
     assert found.reason == "TOO_MANY_STREAMS"
 
@@ -76,7 +76,7 @@ def test_operators_get_through_when_all_places_are_taken(channel: grpc.Channel) 
         assert len(each.ask(question).list_services_response.service) == 6
     assert refusal(lambda: Open(reflect).ask(question)).reason == "TOO_MANY_STREAMS"
 
-    # Health watchers take no place, however many they are.
+    # Health watchers take no slot, whatever their number.
     health = health_pb2_grpc.HealthStub(channel)
     watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(50)]
     assert [next(watch).status for watch in watches] == [SERVING] * 50

@@ -16,7 +16,7 @@ from tollwire.service.domain.request import EVERY_TENANT, LOCAL, Caller, Role, S
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.interceptors import add_service
 from tollwire.service.rpc.permissions import PERMISSIONS, check, permission
-from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.streams import Streams
 from tollwire.v1 import (
     access_service_pb2,
@@ -120,6 +120,8 @@ def test_a_method_without_a_row_cannot_be_served() -> None:
 
     server = grpc.server(None)
     with pytest.raises(LookupError, match=r"CdrService/DropCdrs .*permissions\.py"):
-        add_service(server, service_without_a_row(), Servicer(), Streams(1), Entrance(), Capacity())
+        add_service(
+            server, service_without_a_row(), Servicer(), Streams(1), RpcPipeline(), Capacity()
+        )
     with pytest.raises(LookupError, match="CdrService/DropCdrs"):
         permission("CdrService/DropCdrs")

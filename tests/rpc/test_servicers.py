@@ -69,7 +69,7 @@ from tollwire.service.domain.record_model import (
 )
 from tollwire.service.domain.request import Role, Scope
 from tollwire.service.rating.deck_import import Intake, IntakeMemory
-from tollwire.service.record.chunk_limiter import Turns
+from tollwire.service.record.chunk_limiter import ChunkLimiter
 from tollwire.service.record.feed import FeedPart
 from tollwire.service.record.recording import content_of
 from tollwire.service.rpc.access_service import AccessServicer
@@ -161,7 +161,7 @@ def server(subject: Fake) -> Any:
     return grpc_testing.server_from_dictionary(
         {
             SERVICES["RatingService"]: RatingServicer(fake, fake),
-            SERVICES["CdrService"]: CdrServicer(*[fake] * 8, Turns(1, patience_seconds=1)),
+            SERVICES["CdrService"]: CdrServicer(*[fake] * 8, ChunkLimiter(1, patience_seconds=1)),
             SERVICES["TenantService"]: TenantServicer(fake),
             SERVICES["AccessService"]: AccessServicer(fake, fake),
         },

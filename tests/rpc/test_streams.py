@@ -18,7 +18,7 @@ from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RatingService"]
-PLACES = 3
+MAX_STREAMS = 3
 
 
 class Servicer:
@@ -112,7 +112,7 @@ def servicer() -> Servicer:
 
 @pytest.fixture
 def server(servicer: Servicer, caplog: pytest.LogCaptureFixture) -> Iterator[Running]:
-    with running(SERVICE, servicer, places=PLACES) as server:
+    with running(SERVICE, servicer, max_streams=MAX_STREAMS) as server:
         yield server
         servicer.go.set()
     # None of this is a defect, nor worth waking anybody.
@@ -125,8 +125,8 @@ def get_rate(channel: grpc.Channel) -> int:
 
 
 def test_a_stream_too_many_is_refused_at_once_and_unary_calls_go_on(server: Running) -> None:
-    talks = [Talk(server.channel) for _ in range(PLACES)]
-    assert [talk.ask() for talk in talks] == [1] * PLACES
+    talks = [Talk(server.channel) for _ in range(MAX_STREAMS)]
+    assert [talk.ask() for talk in talks] == [1] * MAX_STREAMS
     for method in ("StreamRateCalls", "ImportRates"):
         found = refusal(lambda method=method: Talk(server.channel, method).call)
         assert (found.code, found.reason) == (
@@ -135,15 +135,15 @@ def test_a_stream_too_many_is_refused_at_once_and_unary_calls_go_on(server: Runn
         )
         assert found.retry_seconds == 1.0
     assert [get_rate(server.channel) for _ in range(20)] == [7] * 20
-    assert [talk.ask() for talk in talks] == [1] * PLACES
+    assert [talk.ask() for talk in talks] == [1] * MAX_STREAMS
     for talk in talks:
         talk.finish()
         assert list(talk.call) == []
 
 
 def test_a_place_is_free_as_soon_as_the_client_hears_of_the_end(server: Running) -> None:
-    others = [Talk(server.channel) for _ in range(PLACES - 1)]
-    assert [talk.ask() for talk in others] == [1] * (PLACES - 1)
+    others = [Talk(server.channel) for _ in range(MAX_STREAMS - 1)]
+    assert [talk.ask() for talk in others] == [1] * (MAX_STREAMS - 1)
     for _ in range(50):
         talk = Talk(server.channel)
         assert talk.ask() == 1
@@ -155,7 +155,7 @@ def test_a_place_is_free_as_soon_as_the_client_hears_of_the_end(server: Running)
 
 def test_a_refused_and_a_failed_stream_keep_no_place(server: Running) -> None:
     malformed = server.channel.stream_stream("/tollwire.v1.RatingService/StreamRateCalls")
-    for _ in range(PLACES * 3):
+    for _ in range(MAX_STREAMS * 3):
         found = refusal(lambda: malformed(iter([b"\xff"])))
         assert found.reason == "MALFORMED_REQUEST"
     assert Talk(server.channel).ask() == 1

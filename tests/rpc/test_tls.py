@@ -21,7 +21,7 @@ from tests.rpc.authority import DAY, NOW, Authority, Issued, files_of, shown_by
 from tests.rpc.running import DEADLINE_SECONDS
 from tollwire.service.process.app import Built, built
 from tollwire.service.rpc.capacity import Capacity
-from tollwire.service.rpc.pipeline import Entrance
+from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
 from tollwire.service.rpc.tls import ServerTls
 from tollwire.service.settings.config import Listen, Settings
@@ -54,7 +54,9 @@ def serving(
 
 @contextmanager
 def plain(everything: Built, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
-    server = RpcServer(everything.subjects, capacity=Capacity(max_streams=2), entrance=Entrance())
+    server = RpcServer(
+        everything.subjects, capacity=Capacity(max_streams=2), pipeline=RpcPipeline()
+    )
     listen = server.bind(Listen("127.0.0.1", 0), credentials)
     server.start()
     try:

@@ -12,7 +12,7 @@ import pytest
 
 from tollwire.service.domain.errors import NotFound, Reason
 from tollwire.service.rpc import traces
-from tollwire.service.rpc.pipeline import Visit
+from tollwire.service.rpc.pipeline import RpcContext
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra tollwire[otel] is not installed")
 
@@ -47,16 +47,14 @@ def exported() -> Iterator[tuple[InMemorySpanExporter, TracerProvider]]:
     provider.shutdown()
 
 
-def visit(method: str, *metadata: tuple[str, str | bytes]) -> Visit:
+def rpc(method: str, *metadata: tuple[str, str | bytes]) -> RpcContext:
     context: Any = Context(*metadata)
-    return Visit(method, context)
+    return RpcContext(method, context)
 
 
 def test_a_span_in_the_clients_trace(exported: Any) -> None:
     exporter, provider = exported
-    seen = visit(
-        "CdrService/GetCdr", ("traceparent", f"00-{TRACE}-{PARENT}-01"), ("b-bin", b"\xff")
-    )
+    seen = rpc("CdrService/GetCdr", ("traceparent", f"00-{TRACE}-{PARENT}-01"), ("b-bin", b"\xff"))
     seen.request.concerns(7)
     traces.observer(provider)(seen)
     [span] = exporter.get_finished_spans()
@@ -85,7 +83,7 @@ def test_a_span_in_the_clients_trace(exported: Any) -> None:
 )
 def test_a_refusal(exported: Any, code: grpc.StatusCode, status: StatusCode) -> None:
     exporter, provider = exported
-    seen = visit("RatingService/RateCall", ("traceparent", "no trace"))
+    seen = rpc("RatingService/RateCall", ("traceparent", "no trace"))
     seen.code = code
     seen.reason = NotFound(Reason.NO_RATE, "no rate for 447911123456").reason
     traces.observer(provider)(seen)

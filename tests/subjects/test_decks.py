@@ -18,7 +18,7 @@ from tollwire.service.cache.decks import Decks, TenantDeck
 from tollwire.service.domain.errors import NotFound, Reason, Unavailable
 from tollwire.service.domain.model import ImportMode, Interval, Rate, Rounding, Tenant
 from tollwire.service.storage import decks as storage
-from tollwire.service.storage.change_follower import Follower
+from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.changes import ChangeWatch
 from tollwire.service.storage.engine import Connection, Database
 
@@ -324,7 +324,7 @@ def test_what_is_not_told_is_found_all_the_same(writer: World, database: Databas
     with database.read() as connection:
         known_seq = storage.change_seq(connection)
     seen = threading.Event()
-    follower = Follower(
+    follower = ChangeFollower(
         *(
             database,
             replace(storage.CLOCK, channel="another"),

@@ -1,4 +1,4 @@
-"""The metrics that are looked up when somebody asks, and not counted along the way.
+"""The metrics that are read at a scrape, and not counted as requests run.
 
 One table: name, meaning, labels. ``worker`` is the number of a worker from 0 on, or "supervisor"
 for the process above several.

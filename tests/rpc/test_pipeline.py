@@ -21,7 +21,7 @@ from tollwire.service.domain.request import (
     handling,
     present,
 )
-from tollwire.service.rpc.pipeline import Entrance, Visit
+from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 
 
 class FakeContext:
@@ -35,34 +35,34 @@ class FakeContext:
         return True
 
 
-class Books:
-    """A room that writes down who comes and goes."""
+class RecordedLimit:
+    """A limit that records the callers that acquire and release it."""
 
     def __init__(self, full: bool = False) -> None:
         self.full = full
         self.inside = 0
         self.seen: list[str] = []
 
-    def take(self, visit: Visit) -> None:
+    def acquire(self, rpc: RpcContext) -> None:
         if self.full:
             raise Exhausted(Reason.TOO_MANY_STREAMS, "full")
         self.inside += 1
-        self.seen.append(visit.request.caller.name)
+        self.seen.append(rpc.request.caller.name)
 
-    def give_back(self, visit: Visit) -> None:
+    def release(self, rpc: RpcContext) -> None:
         self.inside -= 1
 
 
 @pytest.fixture
-def visit() -> Iterator[Visit]:
+def rpc() -> Iterator[RpcContext]:
     context: Any = FakeContext()
-    yield Visit("CdrService/GetCdr", context)
+    yield RpcContext("CdrService/GetCdr", context)
 
 
-def test_the_block_works_on_the_request_of_the_visit(visit: Visit) -> None:
+def test_the_block_works_on_the_request_of_the_visit(rpc: RpcContext) -> None:
     caller = Caller("switch", Role.INGEST, Scope(frozenset({7})), token_id=3)
-    with Entrance(identify=lambda _: caller).visit(visit):
-        assert present() is visit.request
+    with RpcPipeline(identify=lambda _: caller).admit(rpc):
+        assert present() is rpc.request
         assert present().caller is caller
         assert 4.0 < (present().remaining_seconds() or 0) <= 5.0
     assert present().caller is LOCAL
@@ -75,45 +75,45 @@ def test_a_clock_that_is_set_takes_no_time_from_clients(monkeypatch: pytest.Monk
 
     deadline = time.time() + 5
     context: Any = Clocked()
-    request = Visit("CdrService/GetCdr", context).request
+    request = RpcContext("CdrService/GetCdr", context).request
     for set_to in (deadline + 10**9, 0.0):
         monkeypatch.setattr(time, "time", lambda now=set_to: now)
         assert 4.0 < (request.remaining_seconds() or 0) <= 5.0
 
 
-def test_rooms_are_given_back_however_the_visit_ends(visit: Visit) -> None:
-    room = Books()
-    entrance = Entrance(rooms=[room])
-    with entrance.visit(visit):
-        assert room.inside == 1
-    with pytest.raises(NotFound), entrance.visit(visit):
+def test_rooms_are_given_back_however_the_visit_ends(rpc: RpcContext) -> None:
+    limit = RecordedLimit()
+    pipeline = RpcPipeline(limits=[limit])
+    with pipeline.admit(rpc):
+        assert limit.inside == 1
+    with pytest.raises(NotFound), pipeline.admit(rpc):
         raise NotFound(Reason.CDR_NOT_FOUND, "there is none")
-    assert (room.inside, room.seen) == (0, ["local", "local"])
+    assert (limit.inside, limit.seen) == (0, ["local", "local"])
 
 
-def test_a_full_room_keeps_out_and_what_was_taken_before_it_is_given_back(visit: Visit) -> None:
-    first, full = Books(), Books(full=True)
-    with pytest.raises(Exhausted), Entrance(rooms=[first, full]).visit(visit):
-        pytest.fail("the visit was let in")
+def test_a_full_room_keeps_out_and_what_was_taken_before_it_is_given_back(rpc: RpcContext) -> None:
+    first, full = RecordedLimit(), RecordedLimit(full=True)
+    with pytest.raises(Exhausted), RpcPipeline(limits=[first, full]).admit(rpc):
+        pytest.fail("the RPC was admitted")
     assert first.inside == 0 and full.inside == 0
     assert present().caller is LOCAL
 
 
-def test_who_is_not_known_takes_no_room(visit: Visit) -> None:
-    def nobody(visit: Visit) -> Caller:
+def test_who_is_not_known_takes_no_room(rpc: RpcContext) -> None:
+    def nobody(rpc: RpcContext) -> Caller:
         raise NotFound(Reason.CDR_NOT_FOUND, "unknown")
 
-    room = Books()
-    with pytest.raises(NotFound), Entrance(identify=nobody, rooms=[room]).visit(visit):
-        pytest.fail("the visit was let in")
-    assert room.seen == []
+    limit = RecordedLimit()
+    with pytest.raises(NotFound), RpcPipeline(identify=nobody, limits=[limit]).admit(rpc):
+        pytest.fail("the RPC was admitted")
+    assert limit.seen == []
 
 
-def test_observers_hear_of_each_end_with_its_code(visit: Visit) -> None:
+def test_observers_hear_of_each_end_with_its_code(rpc: RpcContext) -> None:
     heard: list[tuple[str, grpc.StatusCode]] = []
-    entrance = Entrance(observers=[lambda seen: heard.append((seen.method, seen.code))])
-    visit.code = grpc.StatusCode.NOT_FOUND
-    entrance.ended(visit)
+    pipeline = RpcPipeline(observers=[lambda seen: heard.append((seen.method, seen.code))])
+    rpc.code = grpc.StatusCode.NOT_FOUND
+    pipeline.ended(rpc)
     assert heard == [("CdrService/GetCdr", grpc.StatusCode.NOT_FOUND)]
 
 

@@ -20,15 +20,15 @@ from tollwire.service.rpc.capacity import Capacity, RequestBytes
 from tollwire.service.rpc.health import SERVICE as HEALTH
 from tollwire.service.rpc.health import HealthServicer
 from tollwire.service.rpc.interceptors import add_service
-from tollwire.service.rpc.pipeline import Entrance, Visit
+from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.pools import (
-    Arrivals,
-    Authorizations,
-    Kind,
-    Place,
+    CallerReader,
+    MessageDeadlines,
     Pool,
+    RpcKind,
+    Slot,
+    current_slot,
     kind_of,
-    present_place,
 )
 from tollwire.service.rpc.server import _SERVICES
 from tollwire.service.rpc.streams import Streams
@@ -77,7 +77,7 @@ class Servicer:
 
 
 class Crowd:
-    """A server with few places, and its callers, who are told apart by their metadata."""
+    """A server with few slots, and its callers, distinguished by their metadata."""
 
     def __init__(self, servicer: Servicer, capacity: Capacity, server: Running) -> None:
         self.servicer = servicer
@@ -127,39 +127,41 @@ CALLERS = {
 }
 
 
-def identify(visit: Visit) -> Caller:
-    return CALLERS[dict(visit.context.invocation_metadata()).get("caller", "")]
+def identify(rpc: RpcContext) -> Caller:
+    return CALLERS[dict(rpc.context.invocation_metadata()).get("caller", "")]
 
 
 @pytest.fixture
 def crowd() -> Iterator[Crowd]:
     servicer = Servicer()
     capacity = Capacity(RPCS, STREAMS, BYTES, 0.5)
-    entrance = Entrance(identify, rooms=[capacity.shares()])
-    with running(RATING, servicer, places=STREAMS, entrance=entrance, capacity=capacity) as server:
+    pipeline = RpcPipeline(identify, limits=[capacity.shares()])
+    with running(
+        RATING, servicer, max_streams=STREAMS, pipeline=pipeline, capacity=capacity
+    ) as server:
         yield Crowd(servicer, capacity, server)
         servicer.go.set()
 
 
 LONG = RPCS // pools.LONG_SHARE
 FULL = {
-    Kind.ORDINARY: ("GetRate", pb.GetRateRequest(id=1), RPCS),
-    Kind.LONG: ("ListRates", pb.ListRatesRequest(tenant_id=1), LONG),
-    Kind.BATCH: ("BatchRateCalls", pb.BatchRateCallsRequest(), RPCS),
+    RpcKind.ORDINARY: ("GetRate", pb.GetRateRequest(id=1), RPCS),
+    RpcKind.LONG: ("ListRates", pb.ListRatesRequest(tenant_id=1), LONG),
+    RpcKind.BATCH: ("BatchRateCalls", pb.BatchRateCallsRequest(), RPCS),
 }
 
 
 @pytest.mark.parametrize("kind", FULL, ids=[kind.name for kind in FULL])
-def test_one_too_many_is_refused_while_the_others_are_in_work(crowd: Crowd, kind: Kind) -> None:
-    method, request, places = FULL[kind]
-    calls = crowd.fill(method, request, places)
+def test_one_too_many_is_refused_while_the_others_are_in_work(crowd: Crowd, kind: RpcKind) -> None:
+    method, request, slots = FULL[kind]
+    calls = crowd.fill(method, request, slots)
     for _ in range(3):
         found = crowd.refused(method, request)
         assert found.reason == "TOO_MANY_RPCS"
         assert kind.value in found.message
     crowd.finish(calls)
     wait_until(lambda: crowd.capacity.pools[kind].taken == 0)
-    crowd.finish([getattr(crowd.stub, method).future(request) for _ in range(places)])
+    crowd.finish([getattr(crowd.stub, method).future(request) for _ in range(slots)])
 
 
 def test_what_is_refused_is_not_read(crowd: Crowd) -> None:
@@ -180,8 +182,8 @@ def test_what_is_refused_is_not_read(crowd: Crowd) -> None:
 
 def test_calls_are_rated_while_all_else_is_full(crowd: Crowd) -> None:
     calls = []
-    for method, request, places in FULL.values():
-        calls += crowd.fill(method, request, places)
+    for method, request, slots in FULL.values():
+        calls += crowd.fill(method, request, slots)
     streams = [
         crowd.stub.StreamRateCalls(iter([pb.StreamRateCallsRequest()])) for _ in range(STREAMS)
     ]
@@ -226,26 +228,26 @@ def test_a_share_is_kept_before_anybody_waits_in_line() -> None:
     go, seen = threading.Event(), []
 
     def work(name: str) -> None:
-        seen.append((name, present_place()))
-        assert present_place() is not Place.THREAD or go.wait(DEADLINE_SECONDS)
+        seen.append((name, current_slot()))
+        assert current_slot() is not Slot.GRANTED or go.wait(DEADLINE_SECONDS)
 
     def submit(name: str, said: str) -> Any:
         details.invocation_metadata = [("other", "x"), ("authorization", said)]
         details.invocation_metadata = details.invocation_metadata[: 2 if said else 1]
-        hand_over: Any = Authorizations().intercept_service
+        hand_over: Any = CallerReader().intercept_service
         return hand_over(lambda _: pool.submit(work, name), details)
 
     taken = [submit(name, "Bearer a") for name in ("a1", "a2")]
     submit("a3", "Bearer a")
-    assert seen[-1] == ("a3", Place.NOT_FOR_CALLER)
+    assert seen[-1] == ("a3", Slot.SHARE_TAKEN)
     taken += [submit("b1", "Bearer b"), submit("nobody", "")]
     submit("c1", "Bearer c")
-    assert seen[-1] == ("c1", Place.NONE)
+    assert seen[-1] == ("c1", Slot.ALL_TAKEN)
     go.set()
     for future in taken:
         future.result(DEADLINE_SECONDS)
     assert submit("a4", "Bearer a").result(DEADLINE_SECONDS) is None
-    assert seen[-1] == ("a4", Place.THREAD)
+    assert seen[-1] == ("a4", Slot.GRANTED)
     pool.shutdown()
     assert (pool.taken, pool._taken_by) == (0, {})
 
@@ -293,19 +295,19 @@ def test_a_stream_that_waits_for_memory_ends_with_its_client(crowd: Crowd) -> No
 
 
 def test_small_requests_are_not_counted() -> None:
-    room = RequestBytes(10)
-    assert room.hold(b"x" * 4096) == 0
-    room.check()
-    assert room.hold(b"x" * 4097) == 4097
-    room.let_go(4097)
-    room.check()
+    request_bytes = RequestBytes(10)
+    assert request_bytes.acquire(b"x" * 4096) == 0
+    request_bytes.check()
+    assert request_bytes.acquire(b"x" * 4097) == 4097
+    request_bytes.release(4097)
+    request_bytes.check()
 
 
 def test_who_does_not_send_the_message_is_sent_away() -> None:
     """Else a few clients that say nothing would hold all threads for ever."""
     capacity = Capacity(RPCS, STREAMS)
-    capacity.arrivals.close()
-    capacity.arrivals = Arrivals(seconds=0.1, health_seconds=0.1)
+    capacity.message_deadlines.close()
+    capacity.message_deadlines = MessageDeadlines(seconds=0.1, health_seconds=0.1)
     with running(RATING, Servicer(), capacity=capacity) as server:
         never = threading.Event()
 
@@ -317,15 +319,15 @@ def test_who_does_not_send_the_message_is_sent_away() -> None:
         calls = [ask.future(silent()) for _ in range(RPCS)]
         assert [call.code() for call in calls] == [grpc.StatusCode.CANCELLED] * RPCS
         never.set()
-        wait_until(lambda: capacity.pools[Kind.ORDINARY].taken == 0)
+        wait_until(lambda: capacity.pools[RpcKind.ORDINARY].taken == 0)
 
 
 def test_health_has_threads_of_its_own() -> None:
     servicer, capacity = Servicer(), Capacity(1, 1)
-    server = grpc.server(capacity.pools[Kind.ORDINARY], options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(capacity.pools[RpcKind.ORDINARY], options=[("grpc.so_reuseport", 0)])
     streams = Streams(1)
-    add_service(server, RATING, servicer, streams, Entrance(), capacity)
-    add_service(server, HEALTH, HealthServicer([]), streams, Entrance(), capacity)
+    add_service(server, RATING, servicer, streams, RpcPipeline(), capacity)
+    add_service(server, HEALTH, HealthServicer([]), streams, RpcPipeline(), capacity)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     with connected(address) as channel:
@@ -356,6 +358,6 @@ def test_the_table_of_kinds_names_methods_that_there_are() -> None:
         if method.client_streaming or method.server_streaming
     }
     assert not streaming & set(pools._KINDS)
-    assert {kind_of(methods[name]) for name in streaming} == {Kind.STREAM}
+    assert {kind_of(methods[name]) for name in streaming} == {RpcKind.STREAM}
     upload = cdr_pb.DESCRIPTOR.services_by_name["CdrService"].methods_by_name["CreateCdr"]
-    assert kind_of(upload) is Kind.ORDINARY
+    assert kind_of(upload) is RpcKind.ORDINARY

@@ -24,7 +24,7 @@ def _as_before() -> Iterator[None]:
 
 
 def test_threads_wait_shortly_and_searches_through_everything_are_rare() -> None:
-    tuning.favour_short_waits()
+    tuning.reduce_pauses()
     assert sys.getswitchinterval() == pytest.approx(tuning.SWITCH_SECONDS)
     young, middle, everything = gc.get_threshold()
     assert gc.isenabled()
@@ -34,7 +34,7 @@ def test_threads_wait_shortly_and_searches_through_everything_are_rare() -> None
 
 def test_what_is_there_is_not_searched_again() -> None:
     kept = [[] for _ in range(1000)]  # type: list[list[object]]
-    tuning.keep_what_is_there()
+    tuning.freeze_loaded_objects()
     assert gc.get_freeze_count() >= len(kept)
     assert len(gc.get_objects()) < len(kept)
 
@@ -45,12 +45,12 @@ def test_a_server_may_open_the_files_that_it_needs(caplog: pytest.LogCaptureFixt
         pytest.skip("there is no limit here")
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        tuning.allow_files(200)
+        tuning.raise_file_limit(200)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (256, hard)
-        tuning.allow_files(300)
+        tuning.raise_file_limit(300)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
         assert caplog.records == []
-        tuning.allow_files(hard + 1)
+        tuning.raise_file_limit(hard + 1)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
         assert [line.levelno for line in caplog.records] == [logging.WARNING]
     finally:
