@@ -177,7 +177,7 @@ def test_headlines_say_what_summarize_usage_says(grafana: Grafana) -> None:
     seconds = sum(one.duration_seconds for one in totals)
     for title, expected in (
         ("Calls", calls),
-        ("Calls without a price", sum(one.unrated for one in totals)),
+        ("Unrated calls", sum(one.unrated for one in totals)),
         ("Minutes", Decimal(seconds) / 60),
         ("ASR", Decimal(100 * answered) / calls),
         ("ACD", Decimal(seconds) / answered),

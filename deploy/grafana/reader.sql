@@ -1,8 +1,8 @@
--- A role for Grafana's PostgreSQL data source: it reads what deploy/grafana/tollwire-business.json
--- asks for, and nothing else: no numbers that were called, no tokens. Run by the owner of the tables,
--- again after each upgrade that changes the schema:
---   psql --file deploy/grafana/reader.sql postgresql://…/tollwire
--- then give it a password: ALTER ROLE tollwire_grafana PASSWORD '…' (in psql: \password tollwire_grafana).
+-- A role for Grafana's PostgreSQL data source. It can read only the columns that
+-- deploy/grafana/tollwire-business.json uses: no called numbers, no tokens. Run this file as the
+-- owner of the tables, and again after each upgrade that changes the schema: psql --file
+-- deploy/grafana/reader.sql postgresql://…/tollwire then give it a password: ALTER ROLE
+-- tollwire_grafana PASSWORD '…' (in psql: \password tollwire_grafana).
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'tollwire_grafana') THEN
@@ -10,7 +10,7 @@ BEGIN
     END IF;
 END
 $$;
--- What a query may take, so that a dashboard over years does not slow uploads down.
+-- Limits for queries, so that a dashboard over years does not slow down uploads.
 ALTER ROLE tollwire_grafana SET default_transaction_read_only = on;
 ALTER ROLE tollwire_grafana SET statement_timeout = '60s';
 
