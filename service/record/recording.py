@@ -31,7 +31,7 @@ from tollwire.service.domain.request import Scope
 from tollwire.service.observability import instruments
 from tollwire.service.observability.tallies import TALLIES
 from tollwire.service.storage import cdrs, ledger
-from tollwire.service.storage.cdrs import CONTENT_FIELDS, Content, Inserted, Key, Recorded
+from tollwire.service.storage.cdrs import Content, Inserted, Key, Recorded
 from tollwire.service.storage.engine import Connection
 from tollwire.service.storage.ledger import EntryKind
 
@@ -76,18 +76,7 @@ class Recording:
 
 def content_of(call: Call) -> Content:
     """What the call is compared by; its call_id is empty where the sender gave none."""
-    return (
-        call.tenant_id,
-        call.call_id,
-        call.extension_id,
-        call.caller_number,
-        call.destination_number,
-        call.direction,
-        call.disposition,
-        call.duration_seconds,
-        call.started_at_ns,
-        call.ended_at_ns,
-    )
+    return Content(*(getattr(call, name) for name in Content._fields))
 
 
 class Recorder:
@@ -118,7 +107,7 @@ class Recorder:
             existing = {key: one for key, one in found.items() if not one.is_reversed}
             new, old, overflowing = split(records, order, existing)
             refusals += [_overflow(records, position, decks) for position in overflowing]
-        rows = NewRows(records, new, upload_id, self._clock_ns())
+        rows = CallRows(records, new, upload_id, self._clock_ns())
         inserted = cdrs.insert_new(connection, rows)
         first_count = len(new)
         if inserted.existing:
@@ -215,7 +204,7 @@ def known_decks(decks: Decks, tenant_ids: Collection[int]) -> dict[int, ratingco
 
 
 @dataclass(frozen=True, slots=True)
-class NewRows:
+class CallRows:
     """The calls at the positions ``order`` as rows to insert. ``upload_id`` 0 means none."""
 
     records: Records
@@ -239,7 +228,7 @@ class NewRows:
         """What the rows are known by for ever, with ids from ``first_id`` on."""
         return digest_of_new(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
 
-    def without(self, keys: Collection[Key]) -> NewRows:
+    def without(self, keys: Collection[Key]) -> CallRows:
         key = self.records.key
         kept = array("I", [position for position in self.order if key(position) not in keys])
         return replace(self, order=kept)
@@ -252,12 +241,12 @@ class NewRows:
 
 def _record_again(
     connection: Connection,
-    rows: NewRows,
+    rows: CallRows,
     new: array[int],
     old: array[int],
     inserted: Inserted,
     existing: dict[Key, Recorded],
-) -> tuple[NewRows, list[Refusal]]:
+) -> tuple[CallRows, list[Refusal]]:
     """Record those of ``new`` whose newest CDR is reversed once more, as the next generation of
     their key; the rows so far with these behind them, and what is refused because there is no next
     generation. What others have recorded meanwhile is put in ``existing``; what is refused is
@@ -303,8 +292,8 @@ def _no_generation_left(records: Records, position: int, recorded: Recorded) -> 
 
 
 def _party(records: Records, position: int) -> tuple[int, int]:
-    content = records.content(position)
-    return content[0], content[2]
+    content = Content(*records.content(position))
+    return content.tenant_id, content.extension_id
 
 
 def _unknown_parties(
@@ -379,7 +368,7 @@ def _conflict(records: Records, position: int, recorded: Recorded) -> Refusal:
     sent = records.content(position)
     differing = [
         name.removesuffix("_ns")
-        for name, mine, stored in zip(CONTENT_FIELDS, sent, recorded.content, strict=True)
+        for name, mine, stored in zip(Content._fields, sent, recorded.content, strict=True)
         if mine != stored
     ]
     call_id = records.call_id(position)

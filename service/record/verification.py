@@ -30,6 +30,7 @@ from tollwire.service.domain.record_model import (
 )
 from tollwire.service.record.uploads import visible_upload
 from tollwire.service.storage import kept_rates, stored_rows
+from tollwire.service.storage.cdrs import Content
 from tollwire.service.storage.engine import Connection, Database
 
 # Ids that one part looks at. Larger ones take more memory and are hardly faster.
@@ -216,7 +217,7 @@ def _difference(rows: StoredRows, position: int, finding: Finding, value: int) -
 
 def _both(rows: StoredRows, position: int, finding: Finding, value: int) -> tuple[object, str]:
     """What is stored, and what it must be where that can be said."""
-    content = rows.records.content(position)
+    content = Content(*rows.records.content(position))
     status, reason, bill_seconds, units, fraction_e8, version_id, revision = rows.records.outcome(
         position
     )
@@ -237,9 +238,9 @@ def _both(rows: StoredRows, position: int, finding: Finding, value: int) -> tupl
         assert reason is not None
         return UnratedReason(reason).name, "NO_RATE or BLOCKED"
     return {
-        "tenant_id": content[0],
-        "destination_number": content[4],
-        "started_at": _time(content[8]),
+        "tenant_id": content.tenant_id,
+        "destination_number": content.destination_number,
+        "started_at": _time(content.started_at_ns),
         "rate": f"version {version_id}",
         "rate_revision": revision,
     }[field], ""

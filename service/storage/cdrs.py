@@ -37,21 +37,24 @@ from tollwire.service.storage.schema.tenant_tables import ExtensionRow, TenantRo
 
 _MAX_INT64 = 2**63 - 1
 Key = tuple[int, str]  # tenant_id, call_id
-# What two calls must share to be one and the same, in the order of CONTENT_FIELDS; extension_id is
-# 0 where there is none.
-Content = tuple[int, str, int, str, str, int, int, int, int, int | None]
-CONTENT_FIELDS = (
-    "tenant_id",
-    "call_id",
-    "extension_id",
-    "caller_number",
-    "destination_number",
-    "direction",
-    "disposition",
-    "duration_seconds",
-    "started_at_ns",
-    "ended_at_ns",
-)
+
+
+class Content(NamedTuple):
+    """What two calls must share to be one and the same: a call as its CDR stores it, in the order
+    of ratingcore's ``Records.content``."""
+
+    tenant_id: int
+    call_id: str
+    extension_id: int  # 0: none
+    caller_number: str
+    destination_number: str
+    direction: int
+    disposition: int
+    duration_seconds: int
+    started_at_ns: int
+    ended_at_ns: int | None
+
+
 # What rating made of a call.
 OUTCOME_FIELDS = (
     "status",
@@ -62,7 +65,7 @@ OUTCOME_FIELDS = (
     "rate_version_id",
     "rate_revision",
 )
-ROW_FIELDS = (*CONTENT_FIELDS, *OUTCOME_FIELDS, "upload_id", "created_at_ns", "generation")
+ROW_FIELDS = (*Content._fields, *OUTCOME_FIELDS, "upload_id", "created_at_ns", "generation")
 
 
 class NewRows(Protocol):
@@ -119,7 +122,7 @@ _INSERT = (
     f" VALUES ({', '.join('?' * len(ROW_FIELDS))}) ON CONFLICT DO NOTHING"
 )
 
-_CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in CONTENT_FIELDS)
+_CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in Content._fields)
 # As a literal: only so do the databases see that the index of the UNRATED calls will do.
 IS_UNRATED = CdrRow.status == literal_column(str(int(RatingStatus.UNRATED)))
 IS_REVERSED = select(CdrReversalRow.id).where(CdrReversalRow.cdr_id == CdrRow.id).exists()
@@ -260,8 +263,7 @@ def _by_tenant(keys: Iterable[Key]) -> dict[int, list[str]]:
 def _recorded(row: Any) -> tuple[int, Content]:
     """The CDR's id, and the call."""
     cdr_id, tenant_id, call_id, extension_id, *others = row
-    content: Any = (tenant_id, call_id, extension_id or 0, *others)
-    return cdr_id, content
+    return cdr_id, Content(tenant_id, call_id, extension_id or 0, *others)
 
 
 def hold_parties(

@@ -17,20 +17,20 @@ from ratingcore.record.record_rating import rate_records
 from ratingcore.record.records import records_of
 from ratingcore.record.rows import ROW_FIELDS
 from tollwire.service.domain.errors import Reason, Unavailable
-from tollwire.service.record.recording import NewRows
+from tollwire.service.record.recording import CallRows
 from tollwire.service.storage import cdrs
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema.record_tables import CdrRow
 
 
-def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> NewRows:
+def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> CallRows:
     records = records_of(
         (tenant_id, call_id, 0, "é☎", "", 1, 6, seconds, 2**63 - 2, None) for call_id in call_ids
     )
     order = in_key_order(records)
     deck = ratingcore.DeckBuilder().build(1, ratingcore.HALF_UP, "", "", "")
     rate_records(records, order, {tenant_id: deck})
-    return NewRows(records, order, upload_id=0, created_at_ns=5)
+    return CallRows(records, order, upload_id=0, created_at_ns=5)
 
 
 def stored(database: Database) -> list[tuple[Any, ...]]:
