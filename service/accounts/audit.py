@@ -39,10 +39,10 @@ _LEFT_OUT = ("number", "version_id", "rate_revision")
 
 def enter(
     connection: Connection,
+    *,
     action: str,
     resource: str,
     now_ns: int,
-    *,
     tenant_id: int = 0,
     before: Any = None,
     after: Any = None,

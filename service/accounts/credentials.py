@@ -78,7 +78,10 @@ class Credentials:
         self._known_seq = 0
         self._reading = threading.Lock()
         self._follower = ChangeFollower(
-            *(database, storage.CLOCK, "changes of tokens", _LOG),
+            database,
+            storage.CLOCK,
+            what="changes of tokens",
+            log=_LOG,
             known_seq=lambda: self._known_seq,
             refresh=self.load,
         )

@@ -260,7 +260,9 @@ class Tenants:
         refuse(check_id("id", extension_id))
         with self._database.write() as connection:
             present = storage.lock_extension(
-                *(connection, extension_id, scopes.within()),
+                connection,
+                extension_id,
+                scopes.within(),
                 from_calls=not storage.extension_has_cdrs(connection, extension_id),
             )
             if present is None:
@@ -328,7 +330,13 @@ def _enter(
     else:
         resource, tenant_id = f"extension/{one.id}", one.tenant_id
     audit.enter(
-        *(connection, action, resource, now_ns), tenant_id=tenant_id, before=before, after=after
+        connection,
+        action=action,
+        resource=resource,
+        now_ns=now_ns,
+        tenant_id=tenant_id,
+        before=before,
+        after=after,
     )
 
 

@@ -184,7 +184,10 @@ def _enter(
 ) -> None:
     """Into the audit log."""
     audit.enter(
-        *(connection, action, f"token/{after.id}", now_ns),
+        connection,
+        action=action,
+        resource=f"token/{after.id}",
+        now_ns=now_ns,
         tenant_id=audit.sole_tenant(after.scope),
         before=before,
         after=after,

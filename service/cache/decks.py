@@ -92,7 +92,10 @@ class Decks:
         # holds it needs no further one, so a full pool cannot lock both up.
         self._building = threading.Lock()
         self._follower = ChangeFollower(
-            *(database, storage.CLOCK, "changes of rates", _LOG),
+            database,
+            storage.CLOCK,
+            what="changes of rates",
+            log=_LOG,
             known_seq=lambda: self._known_seq,
             refresh=self.refresh,
         )

@@ -264,9 +264,11 @@ class DeckImports:
             "rate_revision": made.revision,
         }
         tenant_id = made.tenant.id
-        resource = f"deck/{tenant_id}"
         audit.enter(
-            *(connection, "ImportRates", resource, self._clock_ns()),
+            connection,
+            action="ImportRates",
+            resource=f"deck/{tenant_id}",
+            now_ns=self._clock_ns(),
             tenant_id=tenant_id,
             after=done,
         )

@@ -196,7 +196,10 @@ def _enter(
     one = after or before
     assert one is not None
     audit.enter(
-        *(connection, action, f"rate/{one.id}", now_ns),
+        connection,
+        action=action,
+        resource=f"rate/{one.id}",
+        now_ns=now_ns,
         tenant_id=one.tenant_id,
         before=before,
         after=after,

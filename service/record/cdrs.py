@@ -244,7 +244,10 @@ class Cdrs:
             assert written == len(changed), "a call that is held was priced by somebody else"
             now_ns = self._clock_ns()
             audit.enter(
-                *(connection, "RateUnrated", f"tenant/{tenant_id}", now_ns),
+                connection,
+                action="RateUnrated",
+                resource=f"tenant/{tenant_id}",
+                now_ns=now_ns,
                 tenant_id=tenant_id,
                 after={
                     "examined": len(calls),

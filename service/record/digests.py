@@ -83,8 +83,15 @@ def digest_of_reversals(rows: Iterable[ReversedRow], format_: int = FORMAT) -> b
                 return b""
             fraction = -(-fraction // _E4)
         numbers = _REVERSED.pack(
-            *(id_, cdr_id, tenant_id, started, units or 0, fraction or 0, created),
-            *(units is not None, upload_id or 0),
+            id_,
+            cdr_id,
+            tenant_id,
+            started,
+            units or 0,
+            fraction or 0,
+            created,
+            units is not None,
+            upload_id or 0,
         )
         hashed.update(numbers + f"{reason}\0{by}\0".encode())
     return hashed.digest()

@@ -255,8 +255,15 @@ class _Walk:
 
 def _hash(last_hash: bytes, entry: Entry) -> bytes:
     return ledger.entry_hash(
-        *(last_hash, entry.chain, entry.seq, entry.kind, entry.first_id, entry.row_count),
-        *(entry.created_at_ns, entry.digest, entry.format),
+        last_hash,
+        entry.chain,
+        entry.seq,
+        entry.kind,
+        entry.first_id,
+        entry.row_count,
+        entry.created_at_ns,
+        entry.digest,
+        entry.format,
     )
 
 

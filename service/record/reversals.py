@@ -89,7 +89,10 @@ class Reversals:
             now_ns = self._clock_ns()
             if reversals.mark_upload(connection, upload_id, now_ns):
                 audit.enter(
-                    *(connection, _REVERSE_UPLOAD, resource, now_ns),
+                    connection,
+                    action=_REVERSE_UPLOAD,
+                    resource=resource,
+                    now_ns=now_ns,
                     tenant_id=audit.sole_tenant(upload.scope),
                     after={"reversed_at": audit.time_text(now_ns)},
                 )
@@ -184,7 +187,10 @@ class Reversals:
         rows = reversals.add(connection, chosen, request, now_ns, conditions)
         for tenant_id, count in sorted(Counter(row.tenant_id for row in rows).items()):
             audit.enter(
-                *(connection, action, resource or f"tenant/{tenant_id}", now_ns),
+                connection,
+                action=action,
+                resource=resource or f"tenant/{tenant_id}",
+                now_ns=now_ns,
                 tenant_id=tenant_id,
                 after={"reversed": count},
             )

@@ -255,7 +255,7 @@ def test_what_rolls_back_takes_its_entry_with_it(world: World, log: AuditLog) ->
         pytest.raises(ZeroDivisionError),
         world.database.write() as connection,
     ):
-        audit.enter(connection, "UpdateTenant", "tenant/1", 5, tenant_id=1)
+        audit.enter(connection, action="UpdateTenant", resource="tenant/1", now_ns=5, tenant_id=1)
         raise ZeroDivisionError
     assert since.entries == []
 
@@ -276,7 +276,13 @@ def test_filters(world: World, log: AuditLog) -> None:
     tenant_id, other_id = world.tenant(), world.tenant()
     with world.database.write() as connection:
         for at_ns in (10, 20, 30):
-            audit.enter(connection, "Try", f"try/{at_ns}", at_ns, tenant_id=tenant_id)
+            audit.enter(
+                connection,
+                action="Try",
+                resource=f"try/{at_ns}",
+                now_ns=at_ns,
+                tenant_id=tenant_id,
+            )
 
     def found(**fields: Any) -> list[str]:
         wanted: dict[str, Any] = {"tenant_id": tenant_id, "action": "Try"}
