@@ -280,7 +280,7 @@ cdef int _set_text(text_t* text, str given, list owners) except -1:
     return 0
 
 
-cdef int _set_content(record_t* record, tuple content, list owners) except -1:
+cdef int _set_content(record_t* record, content, list owners) except -1:
     cdef int64_t duration_seconds
     (
         tenant_id,
