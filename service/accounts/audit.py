@@ -23,11 +23,11 @@ from tollwire.service.domain.checks import check_id, check_period, check_text, r
 from tollwire.service.domain.model import Page, Rate
 from tollwire.service.domain.money import format_price
 from tollwire.service.domain.record_model import AuditEntry, AuditFilter
-from tollwire.service.domain.request import Scope, present
+from tollwire.service.domain.request import Scope
+from tollwire.service.domain.thread_context import Work, current_request
 from tollwire.service.storage import audit as storage
 from tollwire.service.storage import tenants
 from tollwire.service.storage.engine import Connection, Database
-from tollwire.service.storage.limits import Work
 
 MAX_ACTION_CHARS = 100
 
@@ -53,7 +53,7 @@ def enter(
     ``tenant_id`` whom it is about; 0: several, or none. ``before`` and ``after`` are resources of
     the model, or mappings that say what was done.
     """
-    request = present()
+    request = current_request()
     storage.add(
         connection,
         AuditEntry(

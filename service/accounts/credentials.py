@@ -27,10 +27,10 @@ from hmac import compare_digest
 from tollwire.service.domain.errors import Reason, Unauthenticated, Unavailable
 from tollwire.service.domain.model import Token
 from tollwire.service.domain.request import Caller
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.storage import tokens as storage
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work
 
 _LOG = logging.getLogger("tollwire.tokens")
 

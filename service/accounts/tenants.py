@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from tollwire.service.accounts import audit
 from tollwire.service.cache.decks import Decks, tenant_not_found
-from tollwire.service.domain import paging, request, scopes
+from tollwire.service.domain import paging, scopes
 from tollwire.service.domain.checks import check_id, check_text, refuse
 from tollwire.service.domain.errors import (
     AlreadyExists,
@@ -34,6 +34,7 @@ from tollwire.service.domain.model import (
     Tenant,
 )
 from tollwire.service.domain.money import CURRENCIES
+from tollwire.service.domain.thread_context import current_request
 from tollwire.service.storage import decks as stored_decks
 from tollwire.service.storage import ids, rates
 from tollwire.service.storage import tenants as storage
@@ -119,7 +120,7 @@ class Tenants:
             storage.add_version(connection, tenant, revision)
             stored_decks.advance(connection, tenant.id, revision)
         self._decks.refresh_after_commit()
-        request.present().leaves_rates_at(revision)
+        current_request().leaves_rates_at(revision)
         return tenant
 
     def get(self, tenant_id: int) -> Tenant:
@@ -155,7 +156,7 @@ class Tenants:
             changed = replace(present, **{name: getattr(tenant, name) for name in fields})
             refuse(check_tenant(changed), "tenant.")
             if changed == present:
-                request.present().leaves_rates_at(revision)
+                current_request().leaves_rates_at(revision)
                 return present
             if changed.currency != present.currency and storage.has_cdrs(connection, tenant.id):
                 raise FailedPrecondition(
@@ -169,7 +170,7 @@ class Tenants:
             storage.add_version(connection, changed, revision + 1)
             stored_decks.advance(connection, tenant.id, revision + 1)
         self._decks.refresh_after_commit()
-        request.present().leaves_rates_at(revision + 1)
+        current_request().leaves_rates_at(revision + 1)
         return changed
 
     def delete(self, tenant_id: int) -> None:
@@ -189,7 +190,7 @@ class Tenants:
             _enter(connection, "DeleteTenant", self._clock_ns(), present, None)
             stored_decks.advance(connection, tenant_id, revision + 1)
         self._decks.refresh_after_commit()
-        request.present().leaves_rates_at(revision + 1)
+        current_request().leaves_rates_at(revision + 1)
 
     def create_extension(self, extension: Extension) -> Extension:
         """AlreadyExists EXTENSION_EXISTS where the extension brings an id and it is taken, which

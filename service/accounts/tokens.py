@@ -32,8 +32,9 @@ from tollwire.service.domain.model import (
     Page,
     Token,
 )
-from tollwire.service.domain.request import EVERY_TENANT, Role, Scope, present
+from tollwire.service.domain.request import EVERY_TENANT, Role, Scope
 from tollwire.service.domain.scopes import scope as callers_scope
+from tollwire.service.domain.thread_context import current_request
 from tollwire.service.storage import ids, tenants
 from tollwire.service.storage import tokens as storage
 from tollwire.service.storage.engine import Connection, Database
@@ -170,7 +171,7 @@ class Tokens:
             token,
             id=ids.take(connection, "tokens"),
             created_at_ns=now_ns,
-            created_by=present().caller.name,
+            created_by=current_request().caller.name,
             revoked_at_ns=None,
         )
         secret = new_secret()

@@ -22,13 +22,12 @@ from tollwire.service.cache.worker_progress import Progress
 from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import FailedPrecondition, NotFound, Reason, Unavailable
 from tollwire.service.domain.model import Tenant
-from tollwire.service.domain.request import present
+from tollwire.service.domain.thread_context import Work, current_request, regardless
 from tollwire.service.storage import decks as storage
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.decks import DeckState
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.failures import unavailable
-from tollwire.service.storage.limits import Work, regardless
 
 _LOG = logging.getLogger("tollwire.decks")
 
@@ -142,7 +141,7 @@ class Decks:
             return
         if self._progress is None:
             return
-        request = present()
+        request = current_request()
         remaining = request.remaining_seconds()
         if remaining is not None:
             wait_seconds = min(wait_seconds, remaining / 2)

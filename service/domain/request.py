@@ -1,23 +1,18 @@
-"""What is asked, by whom, and until when anybody waits: the request that a thread works on.
+"""A request: who calls, which tenants the caller may see, and how long the client waits.
 
-Whoever takes requests in says so by ``handling``; whoever must know asks for ``present``, so that
-nothing on the way has to hand it on. A thread that works on no request, as those of the service
-itself do, works for LOCAL, who may do and see everything.
-
-Knows no gRPC, no token and no table: only names, roles and scopes.
+The request that a thread works on: service/domain/thread_context.py. Must not depend on gRPC, on
+tokens or on tables: only names, roles and scopes.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a caller may do; which RPCs that is stands in service/rpc/permissions.py."""
+    """What a caller may do. service/rpc/permissions.py lists the RPCs of each role."""
 
     RATER = "rater"
     INGEST = "ingest"
@@ -30,7 +25,7 @@ class Role(StrEnum):
 class Scope:
     """The tenants that a caller may see. Those outside it do not exist for the caller."""
 
-    tenant_ids: frozenset[int] | None = None  # None: all, also those to come
+    tenant_ids: frozenset[int] | None = None  # None: all, also future ones
 
     def covers(self, tenant_id: int) -> bool:
         return self.tenant_ids is None or tenant_id in self.tenant_ids
@@ -46,7 +41,7 @@ EVERY_TENANT = Scope()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. ``token_id`` 0: nobody with a token, but whoever can reach this machine."""
+    """Who sends a request. ``token_id`` 0: a caller without a token."""
 
     name: str
     role: Role
@@ -55,11 +50,11 @@ class Caller:
 
 
 LOCAL = Caller("local", Role.ADMIN, EVERY_TENANT)
-# Who asks for what is answered whoever asks.
+# The caller of an RPC that needs no permission.
 NOBODY = Caller("nobody", Role.READER, Scope(frozenset()))
 
 
-# A request's tenant_id where it is about more than one.
+# The tenant_id of a request about more than one tenant.
 SEVERAL = -1
 
 
@@ -73,13 +68,13 @@ def _always() -> bool:
 
 @dataclass(slots=True)
 class Request:
-    """One request in work.
+    """One request in progress.
 
-    ``remaining_seconds`` says how long its client will wait, None for without end; ``is_wanted``
-    whether the client still does. ``tenant_id`` is the tenant whom it is about, as soon as that is
-    known; 0 for none, SEVERAL for more than one. ``rate_revision`` is that of a tenant's deck after
-    what the request has changed in it; 0: the request has changed none. ``id`` names the request
-    in logs; empty: nobody asked, and the request is the same for all threads of the service itself.
+    ``remaining_seconds`` returns how long its client will wait, None for no limit; ``is_wanted``
+    whether the client still waits. ``tenant_id`` is the tenant that the request is about; 0: none
+    or not known yet; SEVERAL: more than one. ``rate_revision`` is the revision of the deck that the
+    request has changed; 0: it has changed none. ``id`` names the request in logs. It is empty for
+    the request of the service's own threads, which they share.
     """
 
     caller: Caller = LOCAL
@@ -90,34 +85,11 @@ class Request:
     rate_revision: int = 0
 
     def concerns(self, tenant_id: int) -> None:
-        """Note down whom it is about."""
+        """Record the tenant that it is about."""
         if self.id and tenant_id != self.tenant_id:
             self.tenant_id = SEVERAL if self.tenant_id else tenant_id
 
     def leaves_rates_at(self, revision: int) -> None:
-        """Note down the revision of the deck that the request is about, for the client."""
+        """Record the revision of the changed deck, for the client."""
         if self.id:
             self.rate_revision = revision
-
-
-class _Present(threading.local):
-    request = Request()
-
-
-_PRESENT = _Present()
-
-
-def present() -> Request:
-    """The request that this thread works on."""
-    return _PRESENT.request
-
-
-@contextmanager
-def handling(request: Request) -> Iterator[None]:
-    """The block works on this request."""
-    before = _PRESENT.request
-    _PRESENT.request = request
-    try:
-        yield
-    finally:
-        _PRESENT.request = before

@@ -12,29 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tollwire.service.domain.request import Scope, present
+from tollwire.service.domain.request import Scope
+from tollwire.service.domain.thread_context import current_request
 
 
 def scope() -> Scope:
     """The tenants that the caller may see."""
-    return present().caller.scope
+    return current_request().caller.scope
 
 
 def covers(tenant_id: int) -> bool:
     """Whether the caller may see the tenant, if it is there."""
-    request = present()
+    request = current_request()
     request.concerns(tenant_id)
     return request.caller.scope.covers(tenant_id)
 
 
 def concerns(tenant_ids: Iterable[int]) -> None:
     """Note down for the log whom the request is about."""
-    request = present()
+    request = current_request()
     for tenant_id in tenant_ids:
         request.concerns(tenant_id)
 
 
 def within() -> tuple[int, ...] | None:
     """What lists are narrowed to: the tenants that the caller may see, by rising id; None: all."""
-    tenant_ids = present().caller.scope.tenant_ids
+    tenant_ids = current_request().caller.scope.tenant_ids
     return None if tenant_ids is None else tuple(sorted(tenant_ids))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from tollwire.service.domain.request import present
+from tollwire.service.domain.thread_context import current_request
 from tollwire.service.observability.masking import mask
 from tollwire.service.observability.request_ids import shown
 
@@ -101,7 +101,7 @@ class Lines(logging.Formatter):
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         given: dict[str, Any] = dict(getattr(record, FIELDS, {}))
-        request = present()
+        request = current_request()
         request_id = given.pop("request_id", request.id)
         fields: dict[str, Any] = {}
         if request_id:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tollwire.service.domain.errors import TollwireError, Unavailable, Unwanted
-from tollwire.service.domain.request import Request, handling
+from tollwire.service.domain.request import Request
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.storage.engine import Database
 
 T = TypeVar("T")

@@ -25,11 +25,11 @@ from tollwire.service.accounts.tenants import tenant_exists
 from tollwire.service.cache.decks import Decks, TenantDeck, built, tenant_not_found
 from tollwire.service.domain.errors import Exhausted, FailedPrecondition, Reason, invalid_field
 from tollwire.service.domain.model import ImportMode, ImportOutcome, ImportPlan, Rate, RateError
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.rating.rate_checks import check_terms, normalized
 from tollwire.service.storage import deck_import as storage
 from tollwire.service.storage import decks as stored_decks
 from tollwire.service.storage.engine import Connection, Database
-from tollwire.service.storage.limits import Work
 from tollwire.service.storage.rates import RateArguments
 
 MAX_ERRORS = 1000

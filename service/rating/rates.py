@@ -18,14 +18,13 @@ from tollwire.service.domain import paging, scopes
 from tollwire.service.domain.checks import check_id, check_text, refuse
 from tollwire.service.domain.errors import Aborted, AlreadyExists, NotFound, Reason, invalid_field
 from tollwire.service.domain.model import ImportOutcome, ImportPlan, Page, Rate
-from tollwire.service.domain.request import present
+from tollwire.service.domain.thread_context import Work, current_request
 from tollwire.service.rating.deck_import import DeckImports, Intake
 from tollwire.service.rating.rate_checks import check_rate, normalized
 from tollwire.service.storage import decks as stored_decks
 from tollwire.service.storage import ids
 from tollwire.service.storage import rates as storage
 from tollwire.service.storage.engine import Connection, Database
-from tollwire.service.storage.limits import Work
 
 MAX_SEARCH_CHARS = 256
 _EXPORT_RATES = 1000
@@ -57,7 +56,7 @@ class Rates:
             _enter(connection, "CreateRate", now_ns, None, rate)
             stored_decks.advance(connection, rate.tenant_id, revision)
         self._decks.refresh_after_commit()
-        present().leaves_rates_at(revision)
+        current_request().leaves_rates_at(revision)
         return rate
 
     def get(self, rate_id: int) -> Rate:
@@ -108,7 +107,7 @@ class Rates:
             refuse(check_rate(changed), "rate.")
             changed = normalized(changed)
             if changed == stored:
-                present().leaves_rates_at(revision)
+                current_request().leaves_rates_at(revision)
                 return stored
             if storage.position(changed) != storage.position(stored):
                 _refuse_taken(connection, changed)
@@ -123,7 +122,7 @@ class Rates:
             _enter(connection, "UpdateRate", changed.updated_at_ns, stored, changed)
             stored_decks.advance(connection, changed.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
-        present().leaves_rates_at(revision + 1)
+        current_request().leaves_rates_at(revision + 1)
         return changed
 
     def delete(self, rate_id: int, etag: str) -> None:
@@ -135,7 +134,7 @@ class Rates:
             _enter(connection, "DeleteRate", self._clock_ns(), stored, None)
             stored_decks.advance(connection, stored.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
-        present().leaves_rates_at(revision + 1)
+        current_request().leaves_rates_at(revision + 1)
 
     def export(self, tenant_id: int) -> Iterator[Sequence[Rate]]:
         """All rates of a tenant as they are now, by prefix and effective_from, in parts. What
@@ -154,7 +153,7 @@ class Rates:
         FailedPrecondition IMPORT_GAP where a deck that replaces begins too late."""
         refuse(check_id("tenant_id", plan.tenant_id))
         outcome = self._imports.run(plan, fill)
-        present().leaves_rates_at(outcome.rate_revision)
+        current_request().leaves_rates_at(outcome.rate_revision)
         return outcome
 
     def _export(self, tenant_id: int, revision: int) -> Iterator[Sequence[Rate]]:

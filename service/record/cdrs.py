@@ -40,6 +40,7 @@ from tollwire.service.domain.model import (
     Page,
 )
 from tollwire.service.domain.record_model import UnratedOutcome
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.observability import tallies
 from tollwire.service.rating.calls import check_call
 from tollwire.service.record.digests import PricedRow, digest_of_pricings
@@ -58,7 +59,6 @@ from tollwire.service.storage import cdr_lists, cdrs, ledger, pricings, tenants
 from tollwire.service.storage.cdrs import Unrated
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.ledger import EntryKind
-from tollwire.service.storage.limits import Work
 from tollwire.service.storage.pricings import Pricing
 
 if TYPE_CHECKING:

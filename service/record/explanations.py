@@ -22,13 +22,13 @@ from tollwire.service.domain.record_model import (
     LedgerEntryKind,
     UnratedStep,
 )
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.rating.calls import explain
 from tollwire.service.record import verification
 from tollwire.service.record.cdrs import check_one, unknown_cdr
 from tollwire.service.storage import cdr_lists, decks, ledger, pricings
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.ledger import EntryKind
-from tollwire.service.storage.limits import Work
 
 
 class Explanations:

@@ -20,12 +20,12 @@ from tollwire.service.domain import paging, scopes
 from tollwire.service.domain.checks import check_id, refuse
 from tollwire.service.domain.errors import InvalidInput, invalid_field
 from tollwire.service.domain.model import Cdr
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.record.cdrs import most_bytes
 from tollwire.service.record.ledger_rows import MAX_ENTRY_ROWS
 from tollwire.service.storage import cdr_lists, ledger
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.ledger import Entry, EntryKind
-from tollwire.service.storage.limits import Work
 from tollwire.service.storage.owners import Within
 
 MAX_PART_CDRS = paging.MAX_PAGE_SIZE

@@ -24,11 +24,11 @@ from tollwire.service.domain.record_model import (
     LedgerProgress,
     LedgerRoot,
 )
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.record.ledger_rows import KINDS, RowCheck
 from tollwire.service.storage import ledger
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.ledger import HASH_SIZE, NO_HASH, Entry, EntryKind, Head
-from tollwire.service.storage.limits import Work
 
 # How often a verification tells how far it is, and with how many differences at the latest.
 PROGRESS_SECONDS = 1.0

@@ -21,6 +21,7 @@ from ratingcore.record.row_digest import digest_of_stored, set_unrated
 from ratingcore.record.stored_rows import StoredRows, read_copy, read_tuples
 from tollwire.service.domain.model import MAX_ID, RatingStatus, UnratedReason
 from tollwire.service.domain.record_model import LedgerDifference, LedgerDifferenceKind
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.record.digests import (
     PricedRow,
     ReversedRow,
@@ -30,7 +31,6 @@ from tollwire.service.record.digests import (
 from tollwire.service.storage import ledger, ledger_rows, stored_rows
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.ledger import Entry, EntryKind
-from tollwire.service.storage.limits import Work
 from tollwire.service.storage.pricings import Pricing
 
 PART_ENTRIES = 1_000

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 from tollwire.service.domain.errors import TollwireError
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.storage import upload_failures
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work
 
 _DAY_NS = 86_400 * 10**9
 # Between two looks for what is too old.

@@ -28,6 +28,7 @@ from tollwire.service.domain.model import (
     ReversalRequest,
 )
 from tollwire.service.domain.record_model import ReversalFilter, ReversalProgress, UploadReversal
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.record.cdrs import check_filter, most_bytes, unknown_cdr
 from tollwire.service.record.digests import digest_of_reversals
 from tollwire.service.record.reversal_parts import (
@@ -42,7 +43,6 @@ from tollwire.service.record.uploads import visible_upload
 from tollwire.service.storage import cdr_lists, ledger, reversals
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.ledger import EntryKind
-from tollwire.service.storage.limits import Work
 from tollwire.service.storage.reversals import Chosen, Conditions, IdRange
 
 PROGRESS_SECONDS = 1.0

@@ -26,6 +26,7 @@ from tollwire.service.domain.errors import (
 )
 from tollwire.service.domain.model import MAX_BATCH_CALLS, MAX_ID, Page
 from tollwire.service.domain.record_model import ChunkResult, FailedRecord, Upload, UploadFailure
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.observability.instruments import CHUNK_SECONDS
 from tollwire.service.record import retention, settled_records
 from tollwire.service.record.recording import (
@@ -40,7 +41,6 @@ from tollwire.service.record.settled_records import Settled
 from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.storage import ids, upload_failures, uploads
 from tollwire.service.storage.engine import Connection, Database
-from tollwire.service.storage.limits import Work
 from tollwire.service.storage.uploads import StoredChunk
 
 _METHOD = "CdrService/UploadCdrs"

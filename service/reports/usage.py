@@ -31,9 +31,9 @@ from tollwire.service.domain.model import (
     UsageTotals,
 )
 from tollwire.service.domain.money import decimals_of
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.storage import usage
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work
 from tollwire.service.storage.usage import DAY_SECONDS, HOUR_SECONDS, Group, OffsetFrom
 
 _NS = 10**9

@@ -17,9 +17,10 @@ from typing import Protocol
 import grpc
 
 from tollwire.service.domain.errors import Exhausted, Reason, TollwireError, shutting_down
-from tollwire.service.domain.request import LOCAL, Caller, Request, handling
+from tollwire.service.domain.request import LOCAL, Caller, Request
+from tollwire.service.domain.thread_context import Slot, current_slot, handling
 from tollwire.service.observability import instruments, request_ids
-from tollwire.service.rpc.pools import RpcKind, Slot, current_slot
+from tollwire.service.rpc.pools import RpcKind
 
 Context = grpc.ServicerContext
 

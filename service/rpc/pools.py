@@ -26,6 +26,13 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
+from tollwire.service.domain.thread_context import (
+    Slot,
+    current_authorization,
+    set_authorization,
+    without_slot,
+)
+
 # Rating from memory uses the processor only, so more threads would only compete for it. Further
 # calls wait in the pool's queue, for some milliseconds.
 RATING_THREADS = 16
@@ -83,30 +90,6 @@ def kind_of(method: MethodDescriptor) -> RpcKind:
     return _KINDS.get(f"{service}/{method.name}", RpcKind.ORDINARY)
 
 
-class Slot(Enum):
-    """Whether an RPC has a slot, and if not, why."""
-
-    GRANTED = 0
-    ALL_TAKEN = 1
-    # The server stops.
-    CLOSED = 2
-    # Slots are free, but the caller uses its whole share.
-    SHARE_TAKEN = 3
-
-
-class _ThreadState(threading.local):
-    slot = Slot.GRANTED  # of the RPC that this thread runs
-    authorization: str | bytes = ""  # of the RPC that grpc passes to a pool now
-
-
-_THREAD = _ThreadState()
-
-
-def current_slot() -> Slot:
-    """Whether the RPC that this thread runs has a slot."""
-    return _THREAD.slot
-
-
 class CallerReader(grpc.ServerInterceptor):
     """Gives the pools the authorization header of each RPC, to limit callers before their RPCs wait
     in a queue. The header is not verified here; the pipeline does that later."""
@@ -114,14 +97,8 @@ class CallerReader(grpc.ServerInterceptor):
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        _THREAD.authorization = next(
-            (
-                value
-                for key, value in handler_call_details.invocation_metadata
-                if key == _AUTHORIZATION
-            ),
-            "",
-        )
+        metadata = handler_call_details.invocation_metadata
+        set_authorization(next((value for key, value in metadata if key == _AUTHORIZATION), ""))
         return continuation(handler_call_details)
 
 
@@ -149,7 +126,7 @@ class Pool(ThreadPoolExecutor):
         """Run ``fn`` in one of the threads; or here, without a slot, if no slot is free or the pool
         is closed."""
         self.last_arrival_at = time.monotonic()
-        caller = _THREAD.authorization
+        caller = current_authorization()
         with self._lock:
             slot = self._slot_for(caller)
             if slot is Slot.GRANTED:
@@ -159,11 +136,8 @@ class Pool(ThreadPoolExecutor):
         if slot is Slot.GRANTED:
             return super().submit(self._run, caller, fn, args, kwargs)
         refused: Future[Any] = Future()
-        _THREAD.slot = slot
-        try:
+        with without_slot(slot):
             refused.set_result(fn(*args, **kwargs))
-        finally:
-            _THREAD.slot = Slot.GRANTED
         return refused
 
     def _slot_for(self, caller: str | bytes) -> Slot:

@@ -17,8 +17,8 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine
 
+from tollwire.service.domain.thread_context import Work, doing
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work, doing
 
 _LOG = logging.getLogger("tollwire.database")
 

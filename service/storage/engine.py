@@ -21,19 +21,11 @@ from typing import Any
 from sqlalchemy import Connection as Connection
 from sqlalchemy.pool import QueuePool
 
+from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
 from tollwire.service.storage.dialects.postgresql import keeps_sessions, postgresql_engine
 from tollwire.service.storage.dialects.sqlite import sqlite_engine
 from tollwire.service.storage.failures import Outcome, named_failures, unavailable
-from tollwire.service.storage.limits import (
-    DEFAULT_WAIT_SECONDS,
-    Work,
-    acquired,
-    doing,
-    limits,
-    present_work,
-    regardless,
-    stop_if_over,
-)
+from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits, stop_if_over
 from tollwire.service.storage.refusals import (
     SESSION_OPTION,
     DatabaseRefused,
@@ -190,7 +182,7 @@ class Database:
         """One of the connections that there may be; the pool itself would wait for one however long
         the client still does."""
         with ExitStack() as taken:
-            if present_work() is Work.LONG:
+            if current_work() is Work.LONG:
                 self._take(self._long_places)
                 taken.callback(self._long_places.release)
             self._take(self._places)

@@ -9,21 +9,18 @@ the connection (tollwire.service.storage.dialects.postgresql).
 The limits of a piece of work hold for the thread that does it, so nothing on the way needs to hand
 them on. Nobody's work outlives its client either: what is done for a request whose deadline has
 passed, or whose client is gone, ends at its next step (``stop_if_over``), in the database too. Only
-what settles a transaction is done ``regardless``. Knows no database.
+what settles a transaction is done ``regardless``. What a thread works on:
+service/domain/thread_context.py. Knows no database.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
 from tollwire.service.domain.errors import Reason, TollwireError, TooLate, unwanted
-from tollwire.service.domain.request import present
+from tollwire.service.domain.thread_context import Work, current_request, ignores_client
 from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS
 
 DEFAULT_WAIT_SECONDS = DEFAULT_DATABASE_WAIT_SECONDS
@@ -31,22 +28,6 @@ DEFAULT_WAIT_SECONDS = DEFAULT_DATABASE_WAIT_SECONDS
 _LEAST_CONNECT_SECONDS = 2
 # How often whoever waits looks whether the client still does.
 LOOK_SECONDS = 0.25
-
-
-class Work(Enum):
-    """Kinds of work: by how many times the usual wait one answer may take."""
-
-    # Whether a pooled connection is alive. A new one takes less.
-    PING = 0.2
-    # The changes of decks. A call whose tenant is not in memory waits for it.
-    LOOK = 0.5
-    # A few rows by their keys, a chunk of calls, a change of a rate.
-    ORDINARY = 1.0
-    # What may go through whole tables: lists that search, exports, summaries, imports,
-    # verification, decks at the start.
-    LONG = 60.0
-    # One statement may rewrite all there is, and nothing else runs meanwhile.
-    MIGRATION = 8640.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,52 +62,17 @@ def connect_seconds(wait_seconds: float) -> int:
     return max(_LEAST_CONNECT_SECONDS, round(wait_seconds / 2))
 
 
-class _Present(threading.local):
-    work = Work.ORDINARY
-    regardless = False
-
-
-_PRESENT = _Present()
-
-
-def present_work() -> Work:
-    """What this thread does just now."""
-    return _PRESENT.work
-
-
-@contextmanager
-def doing(work: Work) -> Iterator[None]:
-    """The block is this kind of work."""
-    before = _PRESENT.work
-    _PRESENT.work = work
-    try:
-        yield
-    finally:
-        _PRESENT.work = before
-
-
-@contextmanager
-def regardless() -> Iterator[None]:
-    """The block is done whether or not anybody waits for it."""
-    before = _PRESENT.regardless
-    _PRESENT.regardless = True
-    try:
-        yield
-    finally:
-        _PRESENT.regardless = before
-
-
 def seconds_left(seconds: float) -> float:
     """``seconds``, or less where the client of the present request waits less."""
-    remaining = None if _PRESENT.regardless else present().remaining_seconds()
+    remaining = None if ignores_client() else current_request().remaining_seconds()
     return seconds if remaining is None else min(seconds, remaining)
 
 
 def over() -> TollwireError | None:
     """What has ended the present request; None while somebody waits for it."""
-    if _PRESENT.regardless:
+    if ignores_client():
         return None
-    request = present()
+    request = current_request()
     remaining = request.remaining_seconds()
     if remaining is not None and remaining <= 0:
         return TooLate(

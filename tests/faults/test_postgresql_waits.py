@@ -16,9 +16,9 @@ from sqlalchemy import text
 from tests.faults.postgres import Postgres
 from tests.faults.proxy import Proxy
 from tollwire.service.domain.errors import Reason, Unavailable
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.failures import UNKNOWN_OUTCOME
-from tollwire.service.storage.limits import Work
 
 WAIT_SECONDS = 0.5
 # Longer than any limit, shorter than the test's own.

@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import event, text
 
 from tollwire.service.domain.errors import FailedPrecondition, Reason, TollwireError, Unavailable
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work
 
 WAIT_SECONDS = 0.5
 

@@ -15,21 +15,14 @@ from grpc_health.v1 import health_pb2
 from tests.rpc.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, Refusal, Running, connected, read_refusal, running
 from tollwire.service.domain.request import Caller, Role, Scope
+from tollwire.service.domain.thread_context import Slot, current_slot
 from tollwire.service.rpc import pools
 from tollwire.service.rpc.capacity import Capacity, RequestBytes
 from tollwire.service.rpc.health import SERVICE as HEALTH
 from tollwire.service.rpc.health import HealthServicer
 from tollwire.service.rpc.interceptors import add_service
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
-from tollwire.service.rpc.pools import (
-    CallerReader,
-    MessageDeadlines,
-    Pool,
-    RpcKind,
-    Slot,
-    current_slot,
-    kind_of,
-)
+from tollwire.service.rpc.pools import CallerReader, MessageDeadlines, Pool, RpcKind, kind_of
 from tollwire.service.rpc.server import _SERVICES
 from tollwire.service.rpc.streams import Streams
 from tollwire.v1 import cdr_service_pb2 as cdr_pb

@@ -14,7 +14,8 @@ import pytest
 from tollwire.service.domain import errors
 from tollwire.service.domain.errors import Reason
 from tollwire.service.domain.model import RatingStatus
-from tollwire.service.domain.request import Request, handling
+from tollwire.service.domain.request import Request
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.observability import logs
 from tollwire.service.observability.logs import (
     MOST_LINES_A_SECOND,

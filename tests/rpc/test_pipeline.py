@@ -11,16 +11,8 @@ import grpc
 import pytest
 
 from tollwire.service.domain.errors import Exhausted, NotFound, Reason
-from tollwire.service.domain.request import (
-    EVERY_TENANT,
-    LOCAL,
-    Caller,
-    Request,
-    Role,
-    Scope,
-    handling,
-    present,
-)
+from tollwire.service.domain.request import EVERY_TENANT, LOCAL, Caller, Request, Role, Scope
+from tollwire.service.domain.thread_context import current_request, handling
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 
 
@@ -62,10 +54,10 @@ def rpc() -> Iterator[RpcContext]:
 def test_the_block_works_on_the_request_of_the_visit(rpc: RpcContext) -> None:
     caller = Caller("switch", Role.INGEST, Scope(frozenset({7})), token_id=3)
     with RpcPipeline(identify=lambda _: caller).admit(rpc):
-        assert present() is rpc.request
-        assert present().caller is caller
-        assert 4.0 < (present().remaining_seconds() or 0) <= 5.0
-    assert present().caller is LOCAL
+        assert current_request() is rpc.request
+        assert current_request().caller is caller
+        assert 4.0 < (current_request().remaining_seconds() or 0) <= 5.0
+    assert current_request().caller is LOCAL
 
 
 def test_a_clock_that_is_set_takes_no_time_from_clients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +88,7 @@ def test_a_full_room_keeps_out_and_what_was_taken_before_it_is_given_back(rpc: R
     with pytest.raises(Exhausted), RpcPipeline(limits=[first, full]).admit(rpc):
         pytest.fail("the RPC was admitted")
     assert first.inside == 0 and full.inside == 0
-    assert present().caller is LOCAL
+    assert current_request().caller is LOCAL
 
 
 def test_who_is_not_known_takes_no_room(rpc: RpcContext) -> None:
@@ -120,7 +112,7 @@ def test_observers_hear_of_each_end_with_its_code(rpc: RpcContext) -> None:
 def test_a_request_is_that_of_its_thread_alone() -> None:
     other: list[Caller] = []
     with handling(Request(caller=Caller("switch", Role.INGEST, EVERY_TENANT))):
-        thread = threading.Thread(target=lambda: other.append(present().caller))
+        thread = threading.Thread(target=lambda: other.append(current_request().caller))
         thread.start()
         thread.join()
     assert other == [LOCAL]

@@ -16,9 +16,10 @@ import pytest
 from sqlalchemy import text
 
 from tollwire.service.domain.errors import Reason, TollwireError, TooLate, Unavailable, Unwanted
-from tollwire.service.domain.request import Request, handling
+from tollwire.service.domain.request import Request
+from tollwire.service.domain.thread_context import Work, handling, regardless
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work, regardless, seconds_left
+from tollwire.service.storage.limits import seconds_left
 
 WAIT_SECONDS = 120.0
 SOON_SECONDS = 0.3

@@ -27,7 +27,8 @@ from tollwire.service.domain.model import (
 )
 from tollwire.service.domain.model import Tenant as TenantModel
 from tollwire.service.domain.record_model import AuditEntry, AuditFilter
-from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope, handling
+from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.storage.engine import Database
 
 ANY = AuditFilter()

@@ -21,7 +21,8 @@ from tollwire.service.domain.model import (
     UnratedReason,
 )
 from tollwire.service.domain.record_model import ReversalProgress, ReversedCost
-from tollwire.service.domain.request import Caller, Request, Role, Scope, handling
+from tollwire.service.domain.request import Caller, Request, Role, Scope
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.record import reversal_parts
 from tollwire.service.record.ledger import Ledger
 

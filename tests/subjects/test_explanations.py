@@ -17,7 +17,8 @@ from tollwire.service.domain.model import (
     UnratedReason,
 )
 from tollwire.service.domain.record_model import ExplainedCdr, LedgerEntryKind
-from tollwire.service.domain.request import Caller, Request, Role, Scope, handling
+from tollwire.service.domain.request import Caller, Request, Role, Scope
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.record.explanations import Explanations
 
 WHY = ReversalRequest("wrong price list", "anna@noc-1")

@@ -13,7 +13,8 @@ import pytest
 from ratingcore.record.records import records_of
 from tests.subjects.world import NOON_NS, World, call, calls
 from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
-from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope, handling
+from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.record import feed as module
 from tollwire.service.record.feed import Feed, FeedPart
 from tollwire.service.record.recording import Recorder, content_of, enter

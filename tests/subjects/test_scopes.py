@@ -29,7 +29,8 @@ from tollwire.service.domain.model import (
     UsageQuery,
 )
 from tollwire.service.domain.record_model import ReversalFilter, VerificationFilter
-from tollwire.service.domain.request import Caller, Request, Role, Scope, handling
+from tollwire.service.domain.request import Caller, Request, Role, Scope
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.rating.calls import Calls
 from tollwire.service.record.verification import Verification
 from tollwire.service.storage.engine import Database

@@ -21,15 +21,8 @@ from tollwire.service.domain.errors import (
     Unauthenticated,
 )
 from tollwire.service.domain.model import MAX_TOKEN_TENANTS, Token
-from tollwire.service.domain.request import (
-    EVERY_TENANT,
-    LOCAL,
-    Caller,
-    Request,
-    Role,
-    Scope,
-    handling,
-)
+from tollwire.service.domain.request import EVERY_TENANT, LOCAL, Caller, Request, Role, Scope
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.storage.engine import Database
 
 HOUR_NS = 3600 * 10**9

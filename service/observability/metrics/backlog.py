@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tollwire.service.domain.model import UnratedReason
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.observability.metrics.background import Background
 from tollwire.service.storage import unrated
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work
 
 REFRESH_SECONDS = 60.0
 MOST_LOOKED_AT = 50_000

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.observability.metrics.background import Background
 from tollwire.service.storage import examination
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work
 
 REFRESH_SECONDS = 60.0
 

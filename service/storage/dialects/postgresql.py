@@ -19,17 +19,8 @@ import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
-from tollwire.service.storage.limits import (
-    Limits,
-    Work,
-    connect_seconds,
-    doing,
-    limits,
-    over,
-    present_work,
-    regardless,
-    seconds_left,
-)
+from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
+from tollwire.service.storage.limits import Limits, connect_seconds, limits, over, seconds_left
 
 T = TypeVar("T")
 
@@ -93,7 +84,7 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        work = present_work()
+        work = current_work()
         limit = answers[work]
         left = seconds_left(limit.answer_seconds)
         if left < limit.answer_seconds:
@@ -130,7 +121,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
         """``gen``, which waits for the socket with each ``yield`` and is sent what has happened
         there, or after a tenth of a second that nothing has."""
-        limit = self.limits_of[present_work()].silence_seconds
+        limit = self.limits_of[current_work()].silence_seconds
         until = monotonic() + limit
         is_ending = False
         try:

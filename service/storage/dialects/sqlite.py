@@ -21,7 +21,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
 from tollwire.service.domain.errors import FailedPrecondition, Reason, Unavailable
-from tollwire.service.storage.limits import limits, over, present_work, stop_if_over
+from tollwire.service.domain.thread_context import current_work
+from tollwire.service.storage.limits import limits, over, stop_if_over
 from tollwire.service.storage.search import SQLITE_FUNCTION, holds
 
 # A URI may name what is no file of this machine: whoever writes one looks after it.
@@ -99,7 +100,7 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     def _begin(connection: Connection) -> None:
         file.check()
         mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-        lock_seconds = limits(present_work(), wait_seconds).lock_seconds
+        lock_seconds = limits(current_work(), wait_seconds).lock_seconds
         _begin_in_turn(connection.connection.driver_connection, mode, lock_seconds)
 
     return engine

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect
 
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.limits import Work
 
 if TYPE_CHECKING:
     from tollwire.service.storage.schema.revisions import Revisions
