@@ -122,12 +122,14 @@ MESSAGES = {
     "AuditEntry": "id created_at caller token_id request_id action tenant_id resource before after",
     "Interval": "start_seconds cost_per_minute billing_increment",
     "Rate": "id tenant_id prefix destination cost_per_minute billing_increment connect_fee"
-    " minimum_seconds intervals effective_from effective_to blocked etag created_at updated_at",
-    "Call": _CALL,
+    " minimum_seconds intervals effective_from effective_to blocked etag created_at updated_at"
+    " rate_revision",
+    "Call": f"{_CALL} occurrence unreadable",
     "RatedCall": "call_id status unrated_reason bill_seconds cost rate_id matched_prefix"
     " destination cost_per_minute billing_increment rate_revision",
     "Cdr": f"id {_CALL} tenant extension status unrated_reason bill_seconds cost rate"
-    " rate_revision upload_id created_at reversal generation replaces_cdr_id replaced_by_cdr_id",
+    " rate_revision upload_id created_at matched_prefix reversal generation replaces_cdr_id"
+    " replaced_by_cdr_id",
     "Reversal": "id cdr cost reason requested_by created_at",
     "ReversedCost": "currency cdrs cost unrated",
     "ImportError": "index field message",
