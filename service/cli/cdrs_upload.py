@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, cast
+from typing import BinaryIO, TextIO, cast
 
 import click
 import grpc
@@ -18,10 +16,8 @@ from rich.progress import Progress, TaskID
 from tollwire.service.cli.call_files import CSV, JSON_LINES, CallFile, format_of
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.control_totals import Tally
-from tollwire.service.cli.failed_records import UNREADABLE
 from tollwire.service.cli.failures import (
     INTERRUPTED,
-    REFUSED,
     USAGE,
     Failure,
     failure_of,
@@ -33,13 +29,8 @@ from tollwire.service.cli.lines import BadFile, BadLine
 from tollwire.service.cli.occurrences import Occurrences
 from tollwire.service.cli.output import (
     byte_progress,
-    json_document,
     note,
-    print_document,
-    print_fields,
-    printable,
 )
-from tollwire.service.cli.tables import grouped
 from tollwire.service.cli.upload import (
     DEFAULT_CHUNK_CALLS,
     DEFAULT_RETRIES,
@@ -48,59 +39,13 @@ from tollwire.service.cli.upload import (
     Upload,
     chunked,
 )
+from tollwire.service.cli.upload_report import Report, show_report
 from tollwire.service.cli.upload_state import UploadState
 from tollwire.service.cli.values import ID
 from tollwire.v1.cdr_service_pb2 import (
-    FailedRecord,
-    GetUploadResponse,
     UploadCdrsResponse,
-    UploadFailure,
 )
 from tollwire.v1.types_pb2 import Call, UnreadableRecord
-
-SHOWN_PROBLEMS = 10
-KEPT_PROBLEMS = 1_000
-
-
-@dataclass(slots=True)
-class Report:
-    """What went wrong with single records: counts of all, the first ones in full.
-    ``already_settled`` and ``duplicates_of_reversed`` add up what the chunks were answered."""
-
-    everything: TextIO | None  # a file for all of them, as JSON lines
-    already_settled: int = 0
-    duplicates_of_reversed: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    first: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def unreadable(self) -> int:
-        """Those of the rejected records that could not be read from the file."""
-        return self.reasons[UNREADABLE]
-
-    def settled(self, chunk: Chunk, response: UploadCdrsResponse) -> None:
-        self.already_settled += response.already_settled
-        self.duplicates_of_reversed += response.duplicates_of_reversed
-        for failure in response.failures:
-            self.failed(chunk.lines[failure.index - chunk.offset], failure)
-
-    def failed(self, line: int, failure: UploadFailure | FailedRecord) -> None:
-        self._add(
-            {
-                "line": line,
-                "index": str(failure.index),
-                "call_id": failure.call_id,
-                "reason": failure.reason,
-                "message": failure.message.removeprefix(f"line {line}: "),
-            }
-        )
-
-    def _add(self, problem: dict[str, Any]) -> None:
-        self.reasons[problem["reason"]] += 1
-        if len(self.first) < KEPT_PROBLEMS:
-            self.first.append(problem)
-        if self.everything is not None:
-            print(json.dumps(problem, ensure_ascii=False), file=self.everything)
 
 
 @click.command("upload")
@@ -215,7 +160,7 @@ def upload_cdrs(
     if state is not None:
         state.remove()
     counted = (records.line_count, tally.totals().calls)
-    _show_report(client, totals, report, counted, occurrence)
+    show_report(client, totals, report, counted, occurrence)
 
 
 def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
@@ -309,86 +254,3 @@ def _says_how_to_resume(
     except KeyboardInterrupt:
         message = f"interrupted; {how} (upload {upload.id})"
         raise Failure(message, INTERRUPTED) from None
-
-
-def _show_report(
-    client: Client,
-    totals: GetUploadResponse,
-    report: Report,
-    file_counts: tuple[int, int],
-    numbered: bool,
-) -> None:
-    """One set of numbers, as a table and as JSON: what the file has, what the server settled, and
-    what became of it. ``file_counts``: lines and records of the file."""
-    line_count, record_count = file_counts
-    if client.as_json:
-        document = json_document(totals)
-        document |= {
-            "lines": str(line_count),
-            "records": str(record_count),
-            "settled": str(totals.committed_offset),
-            "unreadable": str(report.unreadable),
-            "already_settled": str(report.already_settled),
-            "duplicates_of_reversed": str(report.duplicates_of_reversed),
-            "failures": report.first,
-        }
-        print_document(document)
-    else:
-        print_fields(
-            [
-                ("upload", str(totals.upload_id)),
-                ("lines", grouped(line_count)),
-                ("records", grouped(record_count)),
-                ("settled", grouped(totals.committed_offset)),
-                ("created", grouped(totals.created)),
-                ("duplicates", grouped(totals.duplicates)),
-                ("conflicts", grouped(totals.conflicts)),
-                ("rejected", grouped(totals.rejected)),
-                ("unrated", grouped(totals.unrated)),
-                ("seconds", grouped(totals.duration_seconds)),
-                *(
-                    (name, grouped(count))
-                    for name, count in (
-                        ("unreadable", report.unreadable),
-                        ("already settled", report.already_settled),
-                        ("recorded again", totals.recorded_again),
-                        ("duplicates of reversed", report.duplicates_of_reversed),
-                        ("derived call ids", totals.derived_call_ids),
-                        ("derived duplicates", totals.derived_duplicates),
-                    )
-                    if count
-                ),
-            ]
-        )
-        for problem in report.first[:SHOWN_PROBLEMS]:
-            text = f"line {problem['line']}: {problem['reason']}: {problem['message']}"
-            click.echo(printable(text))
-        unshown = sum(report.reasons.values()) - SHOWN_PROBLEMS
-        if unshown > 0:
-            counts = ", ".join(f"{n:,} {reason}" for reason, n in report.reasons.most_common())
-            click.echo(f"and {unshown:,} more ({counts}); --failures FILE writes them all")
-    _warn(totals, numbered)
-    if totals.HasField("control_totals_match") and not totals.control_totals_match:
-        sent = totals.control_totals
-        raise Failure(
-            f"{sent.calls:,} records of {sent.duration_seconds:,} s were sent, but upload"
-            f" {totals.upload_id} has {totals.committed_offset:,} of {totals.duration_seconds:,} s:"
-            " is it of another file?",
-            REFUSED,
-        )
-    not_stored = totals.conflicts + totals.rejected
-    if not_stored:
-        were = "record was" if not_stored == 1 else "records were"
-        raise Failure(f"{not_stored:,} {were} not stored", REFUSED)
-
-
-def _warn(totals: GetUploadResponse, numbered: bool) -> None:
-    """What bills nothing, or replaces a bill, although the upload succeeded. ``numbered``: equal
-    records were numbered."""
-    for warning in totals.warnings:
-        note(f"warning: {warning}")
-    if totals.derived_duplicates and not numbered:
-        note(
-            "if equal records are distinct calls, upload the file with --occurrence: it numbers"
-            " them"
-        )

@@ -21,7 +21,8 @@ from tollwire.service.cli.installation import config, doctor
 from tollwire.service.cli.ledger import ledger
 from tollwire.service.cli.program import Program, prepare_streams
 from tollwire.service.cli.rates import rates
-from tollwire.service.cli.rates_import import export_rates, import_rates
+from tollwire.service.cli.rates_export import export_rates
+from tollwire.service.cli.rates_import import import_rates
 from tollwire.service.cli.rating import rate
 from tollwire.service.cli.serve import backup, migrate, serve
 from tollwire.service.cli.tenants import extensions, tenants

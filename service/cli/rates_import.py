@@ -1,34 +1,24 @@
-"""``tollwire rates import`` and ``export``: whole decks as CSV.
-
-The server takes a deck whole or not at all. The file is read to its end before anything is sent: so
-it is known how many rates there are, and whether rows cannot even be read. Where some cannot, the
-others go as a dry run, and one report has all that is wrong: here and there.
-"""
+"""``tollwire rates import``: the command and its report. The file itself: deck_sending.py."""
 
 from __future__ import annotations
 
-import struct
 import tempfile
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.progress import Progress
 
 from tollwire.service.cli import tables
 from tollwire.service.cli.confirm import confirm, yes_option
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.csv_file import CsvWriter
 from tollwire.service.cli.deck_changes import KINDS, Change, deck_changes
-from tollwire.service.cli.deck_csv import DeckFile, write_deck
+from tollwire.service.cli.deck_sending import Outcome, SpooledDeck, read_deck, send_deck
 from tollwire.service.cli.failures import REFUSED, USAGE, Failure
 from tollwire.service.cli.files import export, multiline_option
 from tollwire.service.cli.lines import BadFile
@@ -38,141 +28,19 @@ from tollwire.service.cli.output import (
     note,
     print_document,
     print_fields,
-    print_json_lines,
     printable,
 )
-from tollwire.service.cli.streaming import RequestQueue
 from tollwire.service.cli.tables import Table, terminal_width
 from tollwire.service.cli.values import ID, IMPORT_MODE, TIME, EnumParameter, write_time
 from tollwire.v1.rating_service_pb2 import (
     ExportRatesRequest,
     ImportRatesRequest,
-    ImportRatesResponse,
 )
-from tollwire.v1.rating_service_pb2 import ImportError as DeckError
 from tollwire.v1.types_pb2 import IMPORT_MODE_MERGE, IMPORT_MODE_REPLACE, ImportMode
 
-RATES_A_MESSAGE = 5_000
 SHOWN_PROBLEMS = 10
 SHOWN_CHANGES = 50
-KEPT_PROBLEMS = 1_000
 SPOOLED_BYTES = 64 * 1024 * 1024
-_SIZE = struct.Struct("<I")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong on one line of the file."""
-
-    line: int
-    field: str
-    message: str
-
-    def __str__(self) -> str:
-        what = f"{self.field}: {self.message}" if self.field else self.message
-        return f"line {self.line}: {what}"
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of a deck. ``unreadable`` counts the rows that were never sent."""
-
-    response: ImportRatesResponse
-    problems: list[Problem]
-    unreadable: int
-
-    @property
-    def rejected(self) -> int:
-        return self.response.rejected + self.unreadable
-
-
-@dataclass(slots=True)
-class SpooledDeck:
-    """A deck that was read from a file to its end, ready to be sent. ``spool``: its parts, as
-    messages; ``lines``: the line of each rate; ``unreadable``: how many rows no rate could be made
-    of; ``problems``: the first of these."""
-
-    spool: IO[bytes]
-    lines: array[int] = field(default_factory=lambda: array("Q"))
-    unreadable: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-    def requests(self, head: ImportRatesRequest) -> Iterator[ImportRatesRequest]:
-        """The deck as it is sent; ``head`` is what each message repeats. The first one says how
-        many rates there are in all, so that the server never takes a part of them for the whole."""
-        self.spool.seek(0)
-        for number in count():
-            size = self.spool.read(_SIZE.size)
-            if not size:
-                return
-            request = ImportRatesRequest.FromString(self.spool.read(*_SIZE.unpack(size)))
-            request.MergeFrom(head)
-            if number == 0:
-                request.rate_count = len(self.lines)
-            yield request
-
-
-def read_deck(
-    stream: BinaryIO, spool: IO[bytes], progress: Progress, *, multiline: bool = False
-) -> SpooledDeck:
-    """Reads a whole file, and writes what is to be sent of it to ``spool``."""
-    task = progress.add_task("reading", total=_size(stream), records="")
-    deck = SpooledDeck(spool)
-    part = ImportRatesRequest()
-
-    def put_by() -> None:
-        data = part.SerializeToString()
-        spool.write(_SIZE.pack(len(data)) + data)
-        part.Clear()
-
-    for line, rate in DeckFile(stream, multiline=multiline):
-        if isinstance(rate, str):
-            deck.unreadable += 1
-            if len(deck.problems) < KEPT_PROBLEMS:
-                deck.problems.append(Problem(line, "", rate))
-            continue
-        part.rates.append(rate)
-        deck.lines.append(line)
-        if len(part.rates) == RATES_A_MESSAGE:
-            put_by()
-            done = stream.tell() if stream.seekable() else None
-            progress.update(task, completed=done, records=f"{len(deck.lines):,} rates")
-    put_by()
-    progress.update(task, description="server is checking", total=None)
-    return deck
-
-
-def send_deck(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Outcome:
-    """Imports a deck as ``head`` says. Where rows could not be read nothing is to change: a dry run
-    then reports what else is wrong."""
-    if deck.unreadable:
-        complete, head = head, ImportRatesRequest()
-        head.CopyFrom(complete)
-        head.dry_run = head.allow_gap = True
-    queue: RequestQueue[ImportRatesRequest] = RequestQueue(2)
-    call = client.rating.ImportRates.future(iter(queue), timeout=client.long_timeout)
-    try:
-        for request in deck.requests(head):
-            if not queue.send(request, call):
-                break
-    except BaseException:
-        call.cancel()
-        raise
-    finally:
-        queue.close(call)
-    response = call.result()
-    problems = deck.problems + [_problem(deck, error) for error in response.errors]
-    problems.sort(key=lambda problem: problem.line)
-    return Outcome(response, problems, deck.unreadable)
-
-
-def _problem(deck: SpooledDeck, error: DeckError) -> Problem:
-    """An error of the server, with the lines of the file in place of indexes."""
-    message = error.message
-    if error.HasField("first_index"):
-        line = deck.lines[error.first_index]
-        message = f"has the same prefix and effective_from as line {line}; remove one of them"
-    return Problem(deck.lines[error.index], error.field, message)
 
 
 @click.command("import")
@@ -370,40 +238,3 @@ def _as_json(outcome: Outcome, changes: Sequence[Change] | None) -> dict[str, An
             {name: value(change) for name, value in _CHANGE_FIELDS.items()} for change in changes
         ]
     return document
-
-
-def _size(stream: BinaryIO) -> int | None:
-    """Bytes; None where that cannot be known."""
-    if not stream.seekable():
-        return None
-    here = stream.tell()
-    try:
-        size = stream.seek(0, 2)
-    except OSError:  # a device
-        return None
-    stream.seek(here)
-    return size
-
-
-@click.command("export")
-@click.option("--tenant", "tenant_id", type=ID, required=True, help="The owner of the rates.")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write to this file. It is created when it is complete.",
-)
-@connected
-def export_rates(client: Client, tenant_id: int, output: Path | None) -> None:
-    """Export a tenant's deck of rates as CSV, which import takes back."""
-    answers = client.rating.ExportRates(
-        ExportRatesRequest(tenant_id=tenant_id), timeout=client.long_timeout
-    )
-    parts = (answer.rates for answer in answers)
-
-    def write(out: TextIO) -> int:
-        if client.as_json:
-            return print_json_lines((rate for part in parts for rate in part), out)
-        return write_deck(parts, out)
-
-    export(write, output)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
-from tollwire.service.cli.rates_import import RATES_A_MESSAGE, SpooledDeck
+from tollwire.service.cli.deck_sending import RATES_A_MESSAGE, SpooledDeck
 from tollwire.v1.rating_service_pb2 import ImportRatesRequest
 from tollwire.v1.types_pb2 import IMPORT_MODE_MERGE, IMPORT_MODE_REPLACE
 

@@ -1,0 +1,155 @@
+"""A deck of rates from a CSV file to the server, in one import.
+
+The server imports a deck as a whole or not at all. The whole file is read before anything is sent,
+so the number of rates is known, and whether all rows can be read. If some cannot, the others are
+sent as a dry run, and one report has the errors of both.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import IO, BinaryIO
+
+from rich.progress import Progress
+
+from tollwire.service.cli.connection import Client
+from tollwire.service.cli.deck_csv import DeckFile
+from tollwire.service.cli.streaming import RequestQueue
+from tollwire.v1.rating_service_pb2 import ImportError as DeckError
+from tollwire.v1.rating_service_pb2 import ImportRatesRequest, ImportRatesResponse
+
+RATES_A_MESSAGE = 5_000
+KEPT_PROBLEMS = 1_000
+_SIZE = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong on one line of the file."""
+
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        what = f"{self.field}: {self.message}" if self.field else self.message
+        return f"line {self.line}: {what}"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a deck. ``unreadable`` counts the rows that were never sent."""
+
+    response: ImportRatesResponse
+    problems: list[Problem]
+    unreadable: int
+
+    @property
+    def rejected(self) -> int:
+        return self.response.rejected + self.unreadable
+
+
+@dataclass(slots=True)
+class SpooledDeck:
+    """A deck that was read from a file to its end, ready to be sent. ``spool``: its parts, as
+    messages; ``lines``: the line of each rate; ``unreadable``: how many rows no rate could be made
+    of; ``problems``: the first of these."""
+
+    spool: IO[bytes]
+    lines: array[int] = field(default_factory=lambda: array("Q"))
+    unreadable: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def requests(self, head: ImportRatesRequest) -> Iterator[ImportRatesRequest]:
+        """The deck as it is sent; ``head`` is what each message repeats. The first one says how
+        many rates there are in all, so that the server never takes a part of them for the whole."""
+        self.spool.seek(0)
+        for number in count():
+            size = self.spool.read(_SIZE.size)
+            if not size:
+                return
+            request = ImportRatesRequest.FromString(self.spool.read(*_SIZE.unpack(size)))
+            request.MergeFrom(head)
+            if number == 0:
+                request.rate_count = len(self.lines)
+            yield request
+
+
+def read_deck(
+    stream: BinaryIO, spool: IO[bytes], progress: Progress, *, multiline: bool = False
+) -> SpooledDeck:
+    """Reads a whole file, and writes what is to be sent of it to ``spool``."""
+    task = progress.add_task("reading", total=_size(stream), records="")
+    deck = SpooledDeck(spool)
+    part = ImportRatesRequest()
+
+    def put_by() -> None:
+        data = part.SerializeToString()
+        spool.write(_SIZE.pack(len(data)) + data)
+        part.Clear()
+
+    for line, rate in DeckFile(stream, multiline=multiline):
+        if isinstance(rate, str):
+            deck.unreadable += 1
+            if len(deck.problems) < KEPT_PROBLEMS:
+                deck.problems.append(Problem(line, "", rate))
+            continue
+        part.rates.append(rate)
+        deck.lines.append(line)
+        if len(part.rates) == RATES_A_MESSAGE:
+            put_by()
+            done = stream.tell() if stream.seekable() else None
+            progress.update(task, completed=done, records=f"{len(deck.lines):,} rates")
+    put_by()
+    progress.update(task, description="server is checking", total=None)
+    return deck
+
+
+def send_deck(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Outcome:
+    """Imports a deck as ``head`` says. Where rows could not be read nothing is to change: a dry run
+    then reports what else is wrong."""
+    if deck.unreadable:
+        complete, head = head, ImportRatesRequest()
+        head.CopyFrom(complete)
+        head.dry_run = head.allow_gap = True
+    queue: RequestQueue[ImportRatesRequest] = RequestQueue(2)
+    call = client.rating.ImportRates.future(iter(queue), timeout=client.long_timeout)
+    try:
+        for request in deck.requests(head):
+            if not queue.send(request, call):
+                break
+    except BaseException:
+        call.cancel()
+        raise
+    finally:
+        queue.close(call)
+    response = call.result()
+    problems = deck.problems + [_problem(deck, error) for error in response.errors]
+    problems.sort(key=lambda problem: problem.line)
+    return Outcome(response, problems, deck.unreadable)
+
+
+def _problem(deck: SpooledDeck, error: DeckError) -> Problem:
+    """An error of the server, with the lines of the file in place of indexes."""
+    message = error.message
+    if error.HasField("first_index"):
+        line = deck.lines[error.first_index]
+        message = f"has the same prefix and effective_from as line {line}; remove one of them"
+    return Problem(deck.lines[error.index], error.field, message)
+
+
+def _size(stream: BinaryIO) -> int | None:
+    """Bytes; None where that cannot be known."""
+    if not stream.seekable():
+        return None
+    here = stream.tell()
+    try:
+        size = stream.seek(0, 2)
+    except OSError:  # a device
+        return None
+    stream.seek(here)
+    return size
