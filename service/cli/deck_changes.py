@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from tollwire.service.cli.deck_csv import COLUMNS
 from tollwire.v1.types_pb2 import Rate
 
 # Seconds and nanoseconds; the ends of all time where a rate has an open end.
@@ -20,6 +21,17 @@ _LAST: Instant = (2**63, 0)
 
 DEARER, CHEAPER, NEW, GONE, OTHER = "dearer", "cheaper", "new", "gone", "other terms"
 KINDS = (DEARER, CHEAPER, NEW, GONE, OTHER)
+# The fields of Terms that are of a type of their own; of the columns of a deck, all others decide
+# the cost as well.
+_OF_TERMS = {
+    "prefix",
+    "destination",
+    "cost_per_minute",
+    "effective_from",
+    "effective_to",
+    "blocked",
+}
+_OTHERS = tuple(name for name in COLUMNS if name not in _OF_TERMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,24 +148,26 @@ def _by_prefix(rates: Iterable[Rate], begins: Instant) -> dict[str, list[Terms]]
     return found
 
 
+def _other(rate: Rate, name: str) -> str:
+    if name == "connect_fee":
+        return f"{Decimal(rate.connect_fee or '0').normalize():f}"
+    if name == "intervals":
+        parts = (
+            f"{part.start_seconds} s: {Decimal(part.cost_per_minute).normalize():f}"
+            f"/{part.billing_increment}"
+            for part in rate.intervals
+        )
+        return ", ".join(parts)
+    return str(getattr(rate, name) or "")
+
+
 def _terms(rate: Rate, begins: Instant) -> Terms:
     start, end = begins, _LAST
     if rate.HasField("effective_from"):
         start = (rate.effective_from.seconds, rate.effective_from.nanos)
     if rate.HasField("effective_to"):
         end = (rate.effective_to.seconds, rate.effective_to.nanos)
-    fee = Decimal(rate.connect_fee or "0").normalize()
-    parts = (
-        f"{part.start_seconds} s: {Decimal(part.cost_per_minute).normalize():f}"
-        f"/{part.billing_increment}"
-        for part in rate.intervals
-    )
-    others = (
-        ("billing_increment", str(rate.billing_increment)),
-        ("connect_fee", f"{fee:f}"),
-        ("minimum_seconds", str(rate.minimum_seconds or "")),
-        ("intervals", ", ".join(parts)),
-    )
+    others = tuple((name, _other(rate, name)) for name in _OTHERS)
     price = Decimal(rate.cost_per_minute)
     return Terms(start, end, rate.destination, price, rate.blocked, others)
 

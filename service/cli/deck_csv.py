@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, TextIO
+from operator import attrgetter
+from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
@@ -17,14 +18,6 @@ from tollwire.service.cli.values import read_boolean, read_integer, read_time_or
 from tollwire.v1.types_pb2 import Interval, Rate
 
 REQUIRED = ("prefix", "destination", "cost_per_minute", "billing_increment")
-OPTIONAL = (
-    "connect_fee",
-    "minimum_seconds",
-    "effective_from",
-    "effective_to",
-    "blocked",
-    "intervals",
-)
 
 
 class DeckFile:
@@ -35,7 +28,7 @@ class DeckFile:
         self._file = CsvFile(stream, REQUIRED, OPTIONAL, multiline=multiline)
 
     def __iter__(self) -> Iterator[tuple[int, Rate | str]]:
-        columns = [(name, _READERS[name]) for name in self._file.columns]
+        columns = [(name, COLUMNS[name].read) for name in self._file.columns]
         for line, _, row in self._file:
             yield line, row if isinstance(row, str) else _read_rate(columns, row)
 
@@ -61,25 +54,61 @@ def _read_intervals(text: str) -> list[Interval]:
         raise ValueError(f"must be a JSON list of intervals: {error}") from None
 
 
-_READERS: dict[str, Callable[[str], Any]] = {
-    "prefix": str,
-    "destination": str,
-    # Money stays text all the way: the server reads it, exactly.
-    "cost_per_minute": str.strip,
-    "connect_fee": str.strip,
-    "billing_increment": lambda text: read_integer(text, 32),
-    "minimum_seconds": lambda text: read_integer(text, 32),
-    "effective_from": read_time_or_date,
-    "effective_to": read_time_or_date,
-    "blocked": read_boolean,
-    "intervals": _read_intervals,
+def _write_intervals(rate: Rate) -> str:
+    intervals = [
+        MessageToDict(
+            i, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        for i in rate.intervals
+    ]
+    return json.dumps(intervals, separators=(",", ":")) if intervals else ""
+
+
+class Column(NamedTuple):
+    read: Callable[[str], Any]
+    write: Callable[[Rate], str]
+
+
+def _text(name: str) -> Column:
+    return Column(str, attrgetter(name))
+
+
+def _money(name: str) -> Column:
+    """Money stays text all the way: the server reads it, exactly."""
+    return Column(str.strip, attrgetter(name))
+
+
+def _integer(name: str) -> Column:
+    return Column(lambda text: read_integer(text, 32), lambda rate: str(getattr(rate, name)))
+
+
+def _time(name: Literal["effective_from", "effective_to"]) -> Column:
+    return Column(
+        read_time_or_date,
+        lambda rate: write_time(getattr(rate, name)) if rate.HasField(name) else "",
+    )
+
+
+# In the order of a written file.
+COLUMNS = {
+    "prefix": _text("prefix"),
+    "destination": _text("destination"),
+    "cost_per_minute": _money("cost_per_minute"),
+    "billing_increment": _integer("billing_increment"),
+    "connect_fee": _money("connect_fee"),
+    "minimum_seconds": _integer("minimum_seconds"),
+    "effective_from": _time("effective_from"),
+    "effective_to": _time("effective_to"),
+    "blocked": Column(read_boolean, lambda rate: "true" if rate.blocked else ""),
+    "intervals": Column(_read_intervals, _write_intervals),
 }
+OPTIONAL = tuple(name for name in COLUMNS if name not in REQUIRED)
 
 
 def write_deck(parts: Iterable[Iterable[Rate]], out: TextIO) -> int:
     """Writes a deck that comes in parts; returns how many rates it had."""
     writer = CsvWriter(out)
-    writer.write(REQUIRED + OPTIONAL)
+    writer.write(tuple(COLUMNS))
     count = 0
     for part in parts:
         for rate in part:
@@ -90,23 +119,4 @@ def write_deck(parts: Iterable[Iterable[Rate]], out: TextIO) -> int:
 
 
 def _row(rate: Rate) -> list[str]:
-    start = write_time(rate.effective_from) if rate.HasField("effective_from") else ""
-    end = write_time(rate.effective_to) if rate.HasField("effective_to") else ""
-    intervals = [
-        MessageToDict(
-            i, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
-        for i in rate.intervals
-    ]
-    return [
-        rate.prefix,
-        rate.destination,
-        rate.cost_per_minute,
-        str(rate.billing_increment),
-        rate.connect_fee,
-        str(rate.minimum_seconds),
-        start,
-        end,
-        "true" if rate.blocked else "",
-        json.dumps(intervals, separators=(",", ":")) if intervals else "",
-    ]
+    return [column.write(rate) for column in COLUMNS.values()]

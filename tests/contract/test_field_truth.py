@@ -373,14 +373,8 @@ RATE_LISTS: list[List] = [
     ),
     (
         "service/cli/deck_csv.py",
-        "REQUIRED and OPTIONAL",
-        lambda: deck_csv.REQUIRED + deck_csv.OPTIONAL,
-        OWNED | MADE_BY_THE_SERVER,
-    ),
-    (
-        "service/cli/deck_csv.py",
-        "_READERS",
-        lambda: deck_csv._READERS,
+        "COLUMNS",
+        lambda: deck_csv.COLUMNS,
         OWNED | MADE_BY_THE_SERVER,
     ),
     (

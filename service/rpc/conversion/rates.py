@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 from tollwire.service.domain.errors import invalid_field
 from tollwire.service.domain.model import ImportOutcome, Interval, Rate
 from tollwire.service.domain.money import format_price
@@ -11,18 +14,14 @@ from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
+# What an update cannot change: what the server fills in, and the owner.
+_FIXED = {"id", "tenant_id", "etag", "created_at", "updated_at", "rate_revision"}
+_IN_MODEL = {re.sub("_(e8|ns)$", "", field.name): field.name for field in dataclasses.fields(Rate)}
 # What an update may change: names on the wire, and in the model.
 _UPDATABLE = {
-    "prefix": "prefix",
-    "destination": "destination",
-    "cost_per_minute": "cost_per_minute_e8",
-    "billing_increment": "billing_increment",
-    "connect_fee": "connect_fee_e8",
-    "minimum_seconds": "minimum_seconds",
-    "intervals": "intervals",
-    "effective_from": "effective_from_ns",
-    "effective_to": "effective_to_ns",
-    "blocked": "blocked",
+    field.name: _IN_MODEL[field.name]
+    for field in types_pb2.Rate.DESCRIPTOR.fields
+    if field.name not in _FIXED
 }
 
 
