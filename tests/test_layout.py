@@ -154,7 +154,7 @@ def test_every_arrow_points_down(module: str) -> None:
         (f"{SERVICE}.rpc.server", "from ..storage import engine"),
         (f"{SERVICE}.rpc.server", "import sqlalchemy.exc"),
         (f"{SERVICE}.rpc.server", "import prometheus_client"),
-        (f"{SERVICE}.observability.metrics.shown", f"from {SERVICE}.rpc import server"),
+        (f"{SERVICE}.observability.metrics.serving", f"from {SERVICE}.rpc import server"),
         (f"{SERVICE}.rpc.server", f"from {SERVICE}.cli import main"),
         (f"{SERVICE}.cli.main", f"from {SERVICE}.rating.rates import Rates"),
         (f"{SERVICE}.cli.main", f"from {SERVICE}.storage.schema import migrate"),

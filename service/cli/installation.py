@@ -61,9 +61,9 @@ def doctor(loaded: Loaded, as_json: bool) -> None:
     1 if a server cannot run.
     """
     # Here, so that the client commands start without loading the server.
-    from tollwire.service.process import upkeep
+    from tollwire.service.process import maintenance
 
-    findings = upkeep.examine(loaded.settings)
+    findings = maintenance.examine(loaded.settings)
     if as_json:
         for found in findings:
             click.echo(json.dumps(asdict(found)))

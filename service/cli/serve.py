@@ -37,9 +37,11 @@ def migrate(loaded: Loaded) -> None:
 
     Stop all servers and make a backup first.
     """
-    from tollwire.service.process import upkeep
+    from tollwire.service.process import maintenance
 
-    sys.exit(upkeep.upgrade_database(loaded.settings.database, loaded.settings.session_database))
+    sys.exit(
+        maintenance.upgrade_database(loaded.settings.database, loaded.settings.session_database)
+    )
 
 
 @with_settings("backup", ["database", "backup_record_file"])
@@ -50,6 +52,6 @@ def backup(loaded: Loaded, file: Path) -> None:
     If FILE is a folder, the copy gets a name with the time in it. The copy contains everything that
     was committed before it began. Back up PostgreSQL with pg_dump or pg_basebackup.
     """
-    from tollwire.service.process import upkeep
+    from tollwire.service.process import maintenance
 
-    sys.exit(upkeep.back_up_database(loaded.settings, file))
+    sys.exit(maintenance.back_up_database(loaded.settings, file))

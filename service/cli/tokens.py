@@ -125,9 +125,9 @@ def first_token(loaded: Loaded, name: str) -> None:
     has a valid token already.
     """
     # Here, so that the client commands start without loading the server.
-    from tollwire.service.process import upkeep
+    from tollwire.service.process import maintenance
 
-    sys.exit(upkeep.first_token(loaded.settings.database, name))
+    sys.exit(maintenance.first_token(loaded.settings.database, name))
 
 
 tokens.add_command(first_token)

@@ -34,11 +34,16 @@ from tollwire.service.domain.errors import CannotListen, TollwireError
 from tollwire.service.observability import logs
 from tollwire.service.observability.metrics.backlog import Backlog
 from tollwire.service.observability.metrics.database_size import DatabaseSize, last_backup_seconds
-from tollwire.service.observability.metrics.shown import alone, shown
-from tollwire.service.observability.metrics.snapshot import Connections, Sources, take
+from tollwire.service.observability.metrics.serving import serve_metrics, single_worker
+from tollwire.service.observability.metrics.snapshot import Connections, Sources, take_snapshot
 from tollwire.service.process import tuning
 from tollwire.service.process.database_probe import DatabaseProbe
-from tollwire.service.process.database_wait import DatabaseWait, GaveUp, Stopped, no_report
+from tollwire.service.process.database_wait import (
+    DatabaseWait,
+    DatabaseWaitTimeout,
+    Stopped,
+    ignore_report,
+)
 from tollwire.service.process.ports import Reservation, probe
 from tollwire.service.process.systemd import Supervision
 from tollwire.service.process.workers import Supervisor, WorkersFailed
@@ -68,7 +73,7 @@ from tollwire.service.storage.schema import migrate
 from tollwire.service.storage.schema.migrate import SchemaError
 
 if TYPE_CHECKING:
-    from tollwire.service.observability.metrics.exposition import Heard
+    from tollwire.service.observability.metrics.exposition import WorkerReport
     from tollwire.service.rpc.tls import ServerTls
 
 # What ends a server puts its reason here.
@@ -77,15 +82,15 @@ Stop = queue.SimpleQueue[str]
 # What a worker has open besides connections: the database's, logs, libraries.
 OTHER_FILES = 256
 
-# What a worker may take, beyond the grace period, to close its database.
+# What a worker may take_snapshot, beyond the grace period, to close its database.
 STOP_MARGIN_SECONDS = 10.0
-# What a worker may take to say how it is. One that is stopped, or hangs, is shown as such.
+# What a worker may take_snapshot to say how it is. One that is stopped, or hangs, is shown as such.
 ANSWER_SECONDS = 2.0
 
 # Failures whose words are enough: whoever typed the command can mend them.
-MENDABLE = (
-    *(BadCertificate, CannotListen, SchemaError, DatabaseRefused, GaveUp),
-    *(traces.NoTraces, TollwireError, WorkersFailed),
+EXPECTED_ERRORS = (
+    *(BadCertificate, CannotListen, SchemaError, DatabaseRefused, DatabaseWaitTimeout),
+    *(traces.TracesUnavailable, TollwireError, WorkersFailed),
 )
 
 _POOLED_IN_PART = (
@@ -120,7 +125,7 @@ def _never() -> bool:
 def built(
     settings: Settings,
     is_stopped: Callable[[], bool] = _never,
-    report_wait: Callable[[str], None] = no_report,
+    report_wait: Callable[[str], None] = ignore_report,
     progress: Progress | None = None,
 ) -> Iterator[Built]:
     """All subjects, with the decks loaded and followed; closed at the end of the block. A database
@@ -218,8 +223,8 @@ def serve(settings: Settings) -> int:
             _serve_here(settings)
     except Stopped:
         return 0
-    except MENDABLE as error:
-        return failed(error)
+    except EXPECTED_ERRORS as error:
+        return report_failure(error)
     return 0
 
 
@@ -231,7 +236,7 @@ def _serve_here(settings: Settings) -> None:
 
         def announce(listen: Listen, loaded: Mapping[str, Any], sources: Sources) -> None:
             if settings.metrics_listen is not None:
-                stack.enter_context(_metrics(settings.metrics_listen, alone(sources)))
+                stack.enter_context(_metrics(settings.metrics_listen, single_worker(sources)))
             _announce(_serving_line(settings, listen, loaded), supervision)
 
         _run(settings, stop, announce, share_port=False, supervision=supervision)
@@ -278,11 +283,11 @@ def _supervise(settings: Settings) -> None:
 
 @contextmanager
 def _metrics(
-    address: Listen, ask: Callable[[], Mapping[int, Heard]], *, supervised: bool = False
+    address: Listen, ask: Callable[[], Mapping[int, WorkerReport]], *, supervised: bool = False
 ) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            where = stack.enter_context(shown(address, ask, supervised=supervised))
+            where = stack.enter_context(serve_metrics(address, ask, supervised=supervised))
         except OSError as error:
             raise CannotListen(
                 f"--metrics-listen: cannot listen on {address}: {error.strerror}"
@@ -291,13 +296,13 @@ def _metrics(
         yield
 
 
-def _heard(supervisor: Supervisor) -> Mapping[int, Heard]:
+def _heard(supervisor: Supervisor) -> Mapping[int, WorkerReport]:
     """What the workers say of themselves; the first of them also what is the same for all."""
-    from tollwire.service.observability.metrics.exposition import Heard
+    from tollwire.service.observability.metrics.exposition import WorkerReport
 
-    answers = supervisor.ask(lambda slot: {"with_record": slot == 0}, ANSWER_SECONDS)
+    answers = supervisor.query(lambda slot: {"with_record": slot == 0}, ANSWER_SECONDS)
     return {
-        slot: Heard(answer.content, answer.is_present, answer.starts)
+        slot: WorkerReport(answer.content, answer.is_current, answer.starts)
         for slot, answer in answers.items()
     }
 
@@ -320,7 +325,7 @@ def _run(
         built(
             settings,
             lambda: not stop.empty(),
-            supervision.waiting if supervision else no_report,
+            supervision.waiting if supervision else ignore_report,
             progress,
         ) as everything,
     ):
@@ -370,7 +375,7 @@ def _run(
         _LOG.info("%s: stopping; RPCs in flight have %g s", why, settings.grace_seconds)
         if not server.stop(settings.grace_seconds):
             # Their clients were told, and what they have not committed rolls back. Python would
-            # wait for their threads, however long they take.
+            # wait for their threads, however long they take_snapshot.
             _LOG.warning("leaving RPCs behind that did not end in time")
             logging.shutdown()
             os._exit(0)
@@ -386,7 +391,7 @@ def _tls(settings: Settings) -> Iterator[ServerTls | None]:
     from tollwire.service.rpc.tls import ServerTls
 
     tls = ServerTls(server_files(settings))
-    tls.follow()
+    tls.start()
     try:
         yield tls
     finally:
@@ -409,7 +414,7 @@ def _observers(settings: Settings) -> Iterator[list[Observer]]:
     if not settings.traces:
         yield observers
         return
-    provider = traces.exporting()
+    provider = traces.start_exporter()
     try:
         yield [*observers, traces.observer(provider)]
     finally:
@@ -425,14 +430,14 @@ def _sources(
         decks=everything.decks,
         connections=lambda: Connections(*everything.database.connections()),
         health=server.serving,
-        unrated=Backlog(everything.database).look,
+        unrated=Backlog(everything.database).latest,
         certificates=tls.expiries if tls else dict,
-        size=DatabaseSize(everything.database, settings.database).look,
+        size=DatabaseSize(everything.database, settings.database).latest,
         last_backup_seconds=partial(last_backup_seconds, record) if record else lambda: None,
     )
 
 
-def failed(error: Exception) -> int:
+def report_failure(error: Exception) -> int:
     """Says why on standard error, in one line; the exit code."""
     cause = cause_of(error) if isinstance(error, TollwireError) else ""
     # In one piece: workers that fail together share the terminal.
@@ -481,7 +486,7 @@ def work() -> int:
     def answer_the_parent() -> None:
         with open(0, "rb", buffering=0, closefd=False) as parent:
             for question in parent:
-                print(json.dumps(take(asked[0], **json.loads(question))), flush=True)
+                print(json.dumps(take_snapshot(asked[0], **json.loads(question))), flush=True)
         stop.put("the parent is gone")
 
     threading.Thread(target=answer_the_parent, daemon=True).start()
@@ -494,6 +499,6 @@ def work() -> int:
         _run(settings, stop, report, share_port=True, progress=of_this_worker())
     except Stopped:
         return 0
-    except MENDABLE as error:
-        return failed(error)
+    except EXPECTED_ERRORS as error:
+        return report_failure(error)
     return 0

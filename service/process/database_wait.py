@@ -34,11 +34,11 @@ class Stopped(Exception):
     """The process was told to stop while it waited."""
 
 
-class GaveUp(Exception):
+class DatabaseWaitTimeout(Exception):
     """The database did not come in time; the text says so."""
 
 
-def no_report(text: str) -> None:
+def ignore_report(text: str) -> None:
     """For a wait that reports to the log alone."""
 
 
@@ -52,7 +52,7 @@ class DatabaseWait:
         *,
         is_stopped: Callable[[], bool],
         cause_of: Callable[[Exception], str],
-        report: Callable[[str], None] = no_report,
+        report: Callable[[str], None] = ignore_report,
     ) -> None:
         """``limit_seconds`` 0: without end. ``cause_of`` adds the driver's words to a failure.
         ``report`` is called at least every two attempts with what is waited for."""
@@ -65,8 +65,8 @@ class DatabaseWait:
         self._told = 0.0
 
     def run(self, step: Callable[[], T]) -> T:
-        """What ``step`` returns, once the database answers it. Stopped, GaveUp, DatabaseRefused;
-        other failures as they are."""
+        """Return the result of ``step`` as soon as the database answers. Stopped, DatabaseRefused,
+        DatabaseWaitTimeout; other errors unchanged."""
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
             if self._is_stopped():
@@ -98,7 +98,7 @@ class DatabaseWait:
         where = self._database.where
         cause = self._cause_of(error).strip() or f"({error.message})"
         if self._limit_seconds and waited >= self._limit_seconds:
-            raise GaveUp(
+            raise DatabaseWaitTimeout(
                 f"the database at {where} did not answer within {self._limit_seconds:g} s {cause};"
                 " start it, correct --database, or raise --database-start-wait-seconds"
             )

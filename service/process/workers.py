@@ -6,7 +6,7 @@ It serves nothing itself and knows nothing of what the workers do.
 
 A worker and its parent talk over the worker's standard input and output: in goes one line of JSON,
 its settings, which may hold a password and so are no argument; out comes one line of JSON once it
-serves. From then on each line that goes in is a question, to which one line comes out. That the
+serves. From then on each line that goes in is a request, to which one line comes out. That the
 input ends tells a worker that its parent is gone, however it went.
 """
 
@@ -51,12 +51,12 @@ class WorkersFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a worker has last answered, None before it has; whether that is to the last question;
+class WorkerReply:
+    """The last reply of a worker, None before the first; whether it answers the last request; and
     how often the worker was started."""
 
     content: Any
-    is_present: bool
+    is_current: bool
     starts: int
 
 
@@ -81,10 +81,10 @@ class _Worker:
         self.started_at = time.monotonic()
         self.serves = False
         self._slot = slot
-        self._heard = threading.Condition()
-        self._questions = 0
-        self._answers = 0
-        self._answer: Any = None
+        self._replied = threading.Condition()
+        self._requests = 0
+        self._replies = 0
+        self._reply: Any = None
         self._events = events
         descriptors = () if memory is None else (memory.fileno(),)
         place = [(worker_progress.VARIABLE, f"{slot}:{one}") for one in descriptors]
@@ -110,37 +110,37 @@ class _Worker:
         if line.endswith("\n"):
             self._events.put(_Event("ready", self._slot, json.loads(line)))
         for line in self.process.stdout:
-            with self._heard:
-                self._answers += 1
-                self._answer = json.loads(line)
-                self._heard.notify_all()
+            with self._replied:
+                self._replies += 1
+                self._reply = json.loads(line)
+                self._replied.notify_all()
         self.process.wait()
         self.process.stdout.close()
         self._events.put(_Event("dead", self._slot))
 
-    def ask(self, question: str) -> None:
-        """Ask, unless the worker still owes an answer: questions that are not read would fill the
-        pipe."""
-        with self._heard:
-            if self._questions > self._answers or not self.serves:
+    def query(self, request: str) -> None:
+        """Send a request, unless an earlier one has no reply yet: requests that are not read would
+        fill the pipe."""
+        with self._replied:
+            if self._requests > self._replies or not self.serves:
                 return
-            self._questions += 1
+            self._requests += 1
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(question + "\n")
+            self.process.stdin.write(request + "\n")
             self.process.stdin.flush()
         except OSError:
             pass  # it is dead, and will be replaced
 
-    def answer(self, until: float) -> tuple[Any, bool]:
-        """The last answer, None before the first; and whether it is that to the last question,
-        which is waited for until then, by time.monotonic()."""
-        with self._heard:
-            self._heard.wait_for(
-                lambda: self._questions == self._answers, max(0.0, until - time.monotonic())
+    def reply(self, until: float) -> tuple[Any, bool]:
+        """The last reply, None before the first; and whether it answers the last request. Waits for
+        it until ``until``, by time.monotonic()."""
+        with self._replied:
+            self._replied.wait_for(
+                lambda: self._requests == self._replies, max(0.0, until - time.monotonic())
             )
-            answered = self._questions == self._answers and self.serves
-            return self._answer, answered and self._answer is not None
+            replied = self._requests == self._replies and self.serves
+            return self._reply, replied and self._reply is not None
 
     def signal(self, number: signal.Signals) -> None:
         if self.process.poll() is None:
@@ -187,7 +187,7 @@ class Supervisor:
         """Returns once SIGTERM or SIGINT came; WorkersFailed where they cannot be kept alive.
         ``is_stopped``: whether one came before, to a handler of the caller's."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask_to_stop)
+            signal.signal(number, self._request_stop)
         if is_stopped():
             return
         try:
@@ -199,19 +199,19 @@ class Supervisor:
             self._on_stopping()
             self._stop_all()
 
-    def ask(self, questions: Callable[[int], Any], wait_seconds: float) -> dict[int, Answer]:
-        """Ask every worker the question for its number, and wait for the answers of all, so long at
-        most. For any one thread at a time."""
+    def query(self, requests: Callable[[int], Any], wait_seconds: float) -> dict[int, WorkerReply]:
+        """Send each worker the request for its number, and wait for all replies, at most
+        ``wait_seconds``. For one thread at a time."""
         workers = dict(self._workers)
         for slot, worker in workers.items():
-            worker.ask(json.dumps(questions(slot)))
+            worker.query(json.dumps(requests(slot)))
         until = time.monotonic() + wait_seconds
         return {
-            slot: Answer(*worker.answer(until), starts=self._starts[slot])
+            slot: WorkerReply(*worker.reply(until), starts=self._starts[slot])
             for slot, worker in workers.items()
         }
 
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # asked again, the process dies at once
         self._events.put(_Event("stop"))
 

@@ -39,7 +39,7 @@ _LOG = logging.getLogger("tollwire.rpc")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ErrorRow:
     """One row of the table."""
 
     code: grpc.StatusCode
@@ -47,23 +47,23 @@ class Outcome:
     retry_after_seconds: int = 0  # 0: the same request would fail again
 
 
-OUTCOMES: Mapping[type[TollwireError], Outcome] = MappingProxyType(
+ERROR_TABLE: Mapping[type[TollwireError], ErrorRow] = MappingProxyType(
     {
-        errors.InvalidInput: Outcome(grpc.StatusCode.INVALID_ARGUMENT, logging.DEBUG),
-        errors.NotFound: Outcome(grpc.StatusCode.NOT_FOUND, logging.DEBUG),
-        errors.AlreadyExists: Outcome(grpc.StatusCode.ALREADY_EXISTS, logging.DEBUG),
-        errors.FailedPrecondition: Outcome(grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG),
-        errors.Aborted: Outcome(grpc.StatusCode.ABORTED, logging.DEBUG),
-        errors.OutOfRange: Outcome(grpc.StatusCode.OUT_OF_RANGE, logging.DEBUG),
-        errors.Unauthenticated: Outcome(grpc.StatusCode.UNAUTHENTICATED, logging.DEBUG),
-        errors.Forbidden: Outcome(grpc.StatusCode.PERMISSION_DENIED, logging.DEBUG),
-        errors.Unavailable: Outcome(grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1),
-        errors.Exhausted: Outcome(grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1),
-        errors.TooLate: Outcome(grpc.StatusCode.DEADLINE_EXCEEDED, logging.DEBUG),
-        errors.Unwanted: Outcome(grpc.StatusCode.CANCELLED, logging.DEBUG),
+        errors.InvalidInput: ErrorRow(grpc.StatusCode.INVALID_ARGUMENT, logging.DEBUG),
+        errors.NotFound: ErrorRow(grpc.StatusCode.NOT_FOUND, logging.DEBUG),
+        errors.AlreadyExists: ErrorRow(grpc.StatusCode.ALREADY_EXISTS, logging.DEBUG),
+        errors.FailedPrecondition: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG),
+        errors.Aborted: ErrorRow(grpc.StatusCode.ABORTED, logging.DEBUG),
+        errors.OutOfRange: ErrorRow(grpc.StatusCode.OUT_OF_RANGE, logging.DEBUG),
+        errors.Unauthenticated: ErrorRow(grpc.StatusCode.UNAUTHENTICATED, logging.DEBUG),
+        errors.Forbidden: ErrorRow(grpc.StatusCode.PERMISSION_DENIED, logging.DEBUG),
+        errors.Unavailable: ErrorRow(grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1),
+        errors.Exhausted: ErrorRow(grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1),
+        errors.TooLate: ErrorRow(grpc.StatusCode.DEADLINE_EXCEEDED, logging.DEBUG),
+        errors.Unwanted: ErrorRow(grpc.StatusCode.CANCELLED, logging.DEBUG),
     }
 )
-DEFECT = Outcome(grpc.StatusCode.INTERNAL, logging.ERROR)
+DEFECT = ErrorRow(grpc.StatusCode.INTERNAL, logging.ERROR)
 
 
 def reason_of(error: Exception) -> Reason:
@@ -73,7 +73,7 @@ def reason_of(error: Exception) -> Reason:
 
 def is_logged(error: Exception) -> bool:
     """Whether ``refusal`` writes a line of the log about ``error``."""
-    return _LOG.isEnabledFor(_outcome(error).log_level)
+    return _LOG.isEnabledFor(_row_of(error).log_level)
 
 
 def refusal(
@@ -81,24 +81,24 @@ def refusal(
 ) -> grpc.Status:
     """What the client of ``method`` is told of ``error``. Also writes its line of the log, which
     says ``fields`` too."""
-    outcome = _outcome(error)
+    row = _row_of(error)
     extra = {"fields": fields or {}}
-    if outcome is DEFECT or not isinstance(error, TollwireError):
-        _LOG.log(outcome.log_level, "%s: defect", method, exc_info=error, extra=extra)
-        return status(outcome, TollwireError(Reason.INTERNAL, DEFECT_MESSAGE))
+    if row is DEFECT or not isinstance(error, TollwireError):
+        _LOG.log(row.log_level, "%s: defect", method, exc_info=error, extra=extra)
+        return status(row, TollwireError(Reason.INTERNAL, DEFECT_MESSAGE))
     _LOG.log(
-        outcome.log_level,
+        row.log_level,
         "%s: %s %s%s",
-        *(method, outcome.code.name, error.reason, cause_of(error)),
+        *(method, row.code.name, error.reason, cause_of(error)),
         extra=extra,
     )
-    return status(outcome, error)
+    return status(row, error)
 
 
-def _outcome(error: Exception) -> Outcome:
+def _row_of(error: Exception) -> ErrorRow:
     for kind in type(error).__mro__:
-        if kind in OUTCOMES:
-            return OUTCOMES[kind]
+        if kind in ERROR_TABLE:
+            return ERROR_TABLE[kind]
     return DEFECT
 
 
@@ -110,37 +110,37 @@ def cause_of(error: Exception) -> str:
     return f" ({lines[0]})" if lines else f" ({type(error.__cause__).__name__})"
 
 
-def status(outcome: Outcome, error: TollwireError) -> grpc.Status:
+def status(row: ErrorRow, error: TollwireError) -> grpc.Status:
     """``error`` as trailers of at most MAX_TRAILERS_BYTES: what does not fit is cut and counted."""
     message = _cut(error.message, _MAX_MESSAGE_BYTES)
-    answer = status_pb2.Status(code=outcome.code.value[0], message=message)
+    answer = status_pb2.Status(code=row.code.value[0], message=message)
     metadata = {name: value[:_MAX_TEXT_CHARS] for name, value in error.metadata.items()}
     _add(
         answer,
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata),
     )
-    if outcome.retry_after_seconds:
+    if row.retry_after_seconds:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.seconds = outcome.retry_after_seconds
+        retry.retry_delay.seconds = row.retry_after_seconds
         _add(answer, retry)
     if error.violations:
-        _add(answer, _bad_request(error.violations, _room_bytes(answer)))
+        _add(answer, _bad_request(error.violations, _max_detail_bytes(answer)))
     if error.explanation is not None:
-        explanation = short_explanation(error.explanation, _room_bytes(answer))
+        explanation = short_explanation(error.explanation, _max_detail_bytes(answer))
         if explanation is not None:
             _add(answer, explanation)
     trailers: grpc.Status = rpc_status.to_status(answer)
     return trailers
 
 
-def _room_bytes(answer: status_pb2.Status) -> int:
+def _max_detail_bytes(answer: status_pb2.Status) -> int:
     """How long the next detail may be."""
     encoded: int = (MAX_TRAILERS_BYTES - _encoded_bytes(answer.message)) * 3 // 4
     return encoded - int(answer.ByteSize()) - _WRAPPING_BYTES
 
 
 def _bad_request(
-    violations: Sequence[FieldViolation], room_bytes: int
+    violations: Sequence[FieldViolation], max_bytes: int
 ) -> error_details_pb2.BadRequest:
     bad = error_details_pb2.BadRequest()
     for index, violation in enumerate(violations):
@@ -149,7 +149,7 @@ def _bad_request(
             description=violation.description[:_MAX_TEXT_CHARS],
         )
         # The line that counts the other violations must fit too.
-        if bad.ByteSize() > room_bytes - _WRAPPING_BYTES:
+        if bad.ByteSize() > max_bytes - _WRAPPING_BYTES:
             del bad.field_violations[-1]
             bad.field_violations.add(description=f"and {len(violations) - index} more")
             break

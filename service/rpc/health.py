@@ -1,13 +1,13 @@
 """grpc.health.v1: whether the server, and each of its services, serves.
 
-A service that needs the database serves while that answers. RatingService does without it for what
-counts, and so does the server as a whole ("").
+A service that needs the database serves while the database answers. RatingService rates from
+memory, so it serves without the database, and so does the server as a whole ("").
 
-Watch holds no thread: its messages are sent by a few threads of the servicer's own. grpcio brings a
-servicer that does so as well, but it sends under a lock that grpc's own thread wants when a watcher
-leaves. Sending waits for that thread, so the whole server stands still. Here no lock under which
-something is sent is asked for when an RPC ends. A watcher that reads nothing holds up one of the
-threads, until it is sent away.
+Watch occupies no thread: a few threads of the servicer send its messages. The servicer of grpcio
+does the same, but sends under a lock that grpc's own thread acquires when a watcher leaves. Sending
+waits for that thread, so the whole server stops. Here the end of an RPC never acquires a lock under
+which something is sent. A watcher that does not read blocks one of the threads until its RPC is
+cancelled.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import TypeAlias
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-# So many watchers that read nothing may be waited for at one time.
-TELLERS = 16
+# A watcher that does not read blocks one of these threads.
+NOTIFIER_THREADS = 16
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
@@ -35,12 +35,12 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
 
     def __init__(self, services: Sequence[str], need_database: Collection[str] = ()) -> None:
         """``services``: full names; the server as a whole ("") is always one. ``need_database``:
-        those of them that do not serve without it."""
+        those of them that do not serve without the database."""
         self._services = frozenset(("", *services))
         self._need_database = frozenset(need_database)
         self._serving = False
         self._database_answers = True
-        self._tellers = ThreadPoolExecutor(TELLERS, thread_name_prefix="health-tell")
+        self._notifiers = ThreadPoolExecutor(NOTIFIER_THREADS, thread_name_prefix="health-notify")
         self._lock = threading.Lock()
         self._watchers: set[_Watcher] = set()
 
@@ -62,37 +62,37 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
     def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: Send
     ) -> None:
-        """Sends the present status, and each change of it for as long as the client listens."""
+        """Send the current status, and each change until the client cancels."""
         watcher = _Watcher(self, request.service, send)
         with self._lock:
             self._watchers.add(watcher)
-        if not context.add_callback(lambda: self._forget(watcher)):
-            self._forget(watcher)
+        if not context.add_callback(lambda: self._remove(watcher)):
+            self._remove(watcher)
         watcher.update()
 
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
 
     def serve(self) -> None:
         self._serving = True
-        self._tell()
+        self._notify()
 
     def stop(self) -> None:
-        """Says so at once to who asks; watchers are told meanwhile."""
+        """Checks report this at once; watchers are notified in the background."""
         self._serving = False
-        self._tell()
+        self._notify()
 
-    def told(self) -> None:
-        """Waits until all watchers have been told, after ``stop``."""
-        self._tellers.shutdown()
+    def wait_until_notified(self) -> None:
+        """After ``stop``: wait until all watchers are notified."""
+        self._notifiers.shutdown()
 
     def database_answers(self, answers: bool) -> None:
-        """Whether the database answers by now."""
+        """Take over whether the database answers now."""
         if answers != self._database_answers:
             self._database_answers = answers
-            self._tell()
+            self._notify()
 
     def serving(self) -> dict[str, bool]:
-        """Whether each service says that it serves, by its full name; "" is the server."""
+        """Whether each service serves, by its full name; "" is the server."""
         return {name: self.status(name) == _Response.SERVING for name in sorted(self._services)}
 
     def status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
@@ -101,15 +101,15 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
         serves = self._serving and (self._database_answers or service not in self._need_database)
         return _Response.SERVING if serves else _Response.NOT_SERVING
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with self._lock:
             watchers = list(self._watchers)
         for watcher in watchers:
-            # Refused after the end: the watchers' RPCs are over as well.
+            # Raised after the end, when the RPCs of the watchers are over too.
             with contextlib.suppress(RuntimeError):
-                self._tellers.submit(watcher.update)
+                self._notifiers.submit(watcher.update)
 
-    def _forget(self, watcher: _Watcher) -> None:
+    def _remove(self, watcher: _Watcher) -> None:
         with self._lock:
             self._watchers.discard(watcher)
 
@@ -122,12 +122,12 @@ class _Watcher:
         self._service = service
         self._send = send
         self._sent: int | None = None
-        # Orders what several threads send to this client. Nobody else asks for it.
-        self._turn = threading.Lock()
+        # Orders what several threads send to this client. No other code acquires it.
+        self._sending = threading.Lock()
 
     def update(self) -> None:
-        """Tells the client of the present status, unless it knows."""
-        with self._turn:
+        """Send the current status, unless it was sent already."""
+        with self._sending:
             status = self._health.status(self._service)
             if status != self._sent:
                 self._sent = status

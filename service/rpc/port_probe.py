@@ -25,7 +25,7 @@ _METRIC = b"tollwire_build_info"
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-class Listener(Enum):
+class PortStatus(Enum):
     """What answers on a port."""
 
     SERVING = "a Tollwire server that serves"
@@ -33,7 +33,7 @@ class Listener(Enum):
     OTHER = "another program, or a server that does not answer"
 
 
-def on_the_grpc_port(settings: Settings) -> Listener:
+def probe_grpc_port(settings: Settings) -> PortStatus:
     """What listens where a server with these settings would."""
     address = _local(settings.listen)
     if settings.uses_tls:
@@ -43,22 +43,22 @@ def on_the_grpc_port(settings: Settings) -> Listener:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_SECONDS)
         except grpc.RpcError:
-            return Listener.OTHER
+            return PortStatus.OTHER
     is_serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-    return Listener.SERVING if is_serving else Listener.NOT_SERVING
+    return PortStatus.SERVING if is_serving else PortStatus.NOT_SERVING
 
 
-def on_the_metrics_port(listen: Listen) -> Listener:
+def probe_metrics_port(listen: Listen) -> PortStatus:
     """What listens where a server would show its metrics."""
     url = f"http://{_local(listen)}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as response:
-            return Listener.SERVING if _METRIC in response.read() else Listener.OTHER
+            return PortStatus.SERVING if _METRIC in response.read() else PortStatus.OTHER
     except (OSError, ValueError):
-        return Listener.OTHER
+        return PortStatus.OTHER
 
 
-def _by_certificate(address: Listen, settings: Settings) -> Listener:
+def _by_certificate(address: Listen, settings: Settings) -> PortStatus:
     assert settings.tls_cert_file is not None
     # Nothing is sent; the certificate that is shown is compared as it is.
     context = ssl.create_default_context()
@@ -73,8 +73,8 @@ def _by_certificate(address: Listen, settings: Settings) -> Listener:
         ):
             shown = secured.getpeercert(binary_form=True)
     except (OSError, ValueError):
-        return Listener.OTHER
-    return Listener.SERVING if shown == own else Listener.OTHER
+        return PortStatus.OTHER
+    return PortStatus.SERVING if shown == own else PortStatus.OTHER
 
 
 def _first_certificate(pem: str) -> bytes:

@@ -66,7 +66,7 @@ KEEPALIVE_TIMEOUT_MS = 20_000
 
 # At most, for clients to leave that watch the health, and then for those that do not: who is tried
 # again comes back after a tenth of a second.
-LEAVING_SECONDS = 2.0
+DRAIN_SECONDS = 2.0
 REFUSING_SECONDS = 1.0
 
 # How long a handler may take to notice that its RPC was cancelled.
@@ -217,13 +217,13 @@ class RpcServer:
         """For the health of the services that need the database: whether it answers by now."""
         self._health.database_answers(answers)
 
-    def _see_clients_off(self, grace_seconds: float) -> None:
+    def _drain(self, grace_seconds: float) -> None:
         """grpc breaks off, as cancelled, what has arrived and was not handed over yet when it
         stops. Clients try again only what is refused as unavailable. So they are told first: who
         watches the health leaves without a loss, who does not is refused, and goes elsewhere."""
         self._health.stop()
-        self._health.told()
-        self._capacity.pools.await_quiet(min(LEAVING_SECONDS, grace_seconds))
+        self._health.wait_until_notified()
+        self._capacity.pools.await_quiet(min(DRAIN_SECONDS, grace_seconds))
         self._capacity.pools.refuse()
         self._capacity.pools.await_quiet(min(REFUSING_SECONDS, grace_seconds))
 
@@ -232,7 +232,7 @@ class RpcServer:
         ``grace_seconds``, then cancels them. Streams of requests end before their next one. Returns
         whether all handlers have ended: one that does not look may go on although its RPC is
         cancelled."""
-        self._see_clients_off(grace_seconds)
+        self._drain(grace_seconds)
         stopped = self._server.stop(grace_seconds)
         self._streams.stop()
         self._reflections.stop()

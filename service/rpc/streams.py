@@ -121,7 +121,7 @@ class Stream:
     def _end(self) -> None:
         """Tells the client that the server stops. The caller holds the lock."""
         self._ended = True
-        status = error_map.status(error_map.OUTCOMES[Unavailable], shutting_down())
+        status = error_map.status(error_map.ERROR_TABLE[Unavailable], shutting_down())
         self._context.set_code(status.code)
         self._context.set_details(status.details)
         self._context.set_trailing_metadata(status.trailing_metadata)

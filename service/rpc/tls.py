@@ -1,11 +1,11 @@
-"""The server's side of TLS: grpc's credentials, which follow the files that they are made of.
+"""The server's side of TLS: grpc's credentials, which are replaced when their files change.
 
-grpc asks before each handshake whether there are new certificates, and holds a lock while it asks.
-So a thread looks at the files, and what grpc gets is ready. Connections that exist live on with
-what they began with.
+grpc calls for new certificates before each handshake, and holds a lock during the call. So a thread
+reads the files, and the call returns what is prepared. Existing connections keep their
+certificates.
 
-TLS 1.2 is the least that grpc's core takes, without an option for less; tests/rpc/test_tls.py shows
-it. What is in a file and whether it is fit is service/settings/certificates.py's business.
+grpc's core accepts TLS 1.2 or newer, and has no option for less; tests/rpc/test_tls.py shows it.
+service/settings/certificates.py checks the contents of the files.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ import grpc
 from tollwire.service.settings.certificates import Material, check, shown, valid_until
 from tollwire.service.settings.pem_files import BadCertificate, TlsFiles
 
-# Read as often as this; they are small, and times of files say less than what is in them.
-LOOK_SECONDS = 1.0
-# What renews certificates by itself does so some weeks before their end.
+# The pause between two reads. The files are small, and their contents are more reliable than their
+# modification times.
+CHECK_SECONDS = 1.0
+# Tools that renew certificates do so some weeks before their end.
 WARN_BEFORE = timedelta(days=14)
 WARN_AGAIN_AFTER = timedelta(days=1)
 
 _LOG = logging.getLogger("tollwire.tls")
 
-# What the files hold, or why they cannot be read.
+# The contents of the files, or why they cannot be read.
 _State = tuple[bytes | None, ...] | str
 
 
@@ -38,47 +39,48 @@ def _now() -> datetime:
 
 
 class ServerTls:
-    """What a server proves itself with. ``credentials`` are for one server; ``follow``, ``close``.
+    """The certificates of one server: its ``credentials``, and a thread from ``start`` to
+    ``close``.
 
-    With authorities in the files every client needs a certificate that one of them has signed:
-    grpc cannot ask for one and go on without.
+    With authorities in the files every client needs a certificate that one of them has signed: grpc
+    cannot make client certificates optional.
     """
 
     def __init__(
         self,
         files: TlsFiles,
         *,
-        look_seconds: float = LOOK_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
         now: Callable[[], datetime] = _now,
     ) -> None:
-        """BadCertificate where the files cannot serve."""
+        """BadCertificate if the files cannot be used."""
         self._files = files
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
         self._now = now
         contents = files.read()
         material = check(files, contents, now())
         self._in_use: _State = contents
         self._material = material
         self._valid_until = _end(material)
-        self._seen: _State = contents  # at the last look
-        self._told: _State | None = None  # what was complained about
+        self._seen: _State = contents  # at the last check
+        self._reported: _State | None = None  # what was logged last
         self._warn_at = now()
-        # At most one, which whoever takes it takes at once: no lock that grpc could wait for.
-        self._offered: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
+        # At most one. pop() is atomic, so grpc never waits for a lock of this class.
+        self._pending: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
         self.credentials = grpc.dynamic_ssl_server_credentials(
             _configuration(material),
-            self._take,  # type: ignore[arg-type]  # may return None, which its type hints leave out
+            self._next_configuration,  # type: ignore[arg-type]  # None is allowed, see below
             require_client_authentication=material.authorities is not None,
         )
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="certificates", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="certificates", daemon=True)
 
-    def follow(self) -> None:
-        """From now on the files are looked at."""
+    def start(self) -> None:
+        """Check the files at intervals from now on."""
         self._thread.start()
 
     def expiries(self) -> dict[str, float]:
-        """When the certificates in use end, in seconds since 1970: see certificates.valid_until."""
+        """When the certificates in use expire, in seconds since 1970; certificates.valid_until."""
         return {name: end.timestamp() for name, end in valid_until(self._material).items()}
 
     def close(self) -> None:
@@ -86,58 +88,59 @@ class ServerTls:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _take(self) -> grpc.ServerCertificateConfiguration | None:
-        """What grpc asks before each handshake; None: nothing new."""
+    def _next_configuration(self) -> grpc.ServerCertificateConfiguration | None:
+        """grpc calls this before each handshake. None, which the type hints of grpc do not show,
+        means that nothing has changed."""
         try:
-            return self._offered.pop()
+            return self._pending.pop()
         except IndexError:
             return None
 
-    def _follow(self) -> None:
-        while not self._closing.wait(self._look_seconds):
-            self.look()
+    def _run(self) -> None:
+        while not self._closing.wait(self._check_seconds):
+            self.check_files()
 
-    def look(self) -> None:
-        """Takes what is new in the files, where it is fit, and says so where it is not. Only what
-        was there at the last look as well: a file may be half written, and between the first and
-        the last of several that are replaced they do not fit each other."""
+    def check_files(self) -> None:
+        """Use new contents of the files if they are valid, and log why if they are not. The
+        contents must be the same as at the check before: a file may be half written, and while
+        several files are replaced they do not fit each other."""
         state: _State
         try:
             state = self._files.read()
         except BadCertificate as error:
             state = str(error)
         if state == self._in_use:
-            self._told = None
+            self._reported = None
         elif state == self._seen:
-            self._take_over(state)
+            self._use(state)
         self._seen = state
-        self._warn_of_the_end()
+        self._warn_of_expiry()
 
-    def _take_over(self, state: _State) -> None:
+    def _use(self, state: _State) -> None:
         try:
             if isinstance(state, str):
                 raise BadCertificate(state)
             material = check(self._files, state, self._now())
         except BadCertificate as error:
             # Once for each state of the files.
-            if state != self._told:
-                self._told = state
+            if state != self._reported:
+                self._reported = state
                 _LOG.error("the certificates in use are kept: %s", error)
             return
         self._in_use = state
         self._material = material
         self._valid_until = _end(material)
-        self._told = None
+        self._reported = None
         self._warn_at = self._now()
-        self._offered.append(_configuration(material))
+        self._pending.append(_configuration(material))
         _LOG.info("new certificates are in use, valid until %s", shown(self._valid_until))
 
-    def _warn_of_the_end(self) -> None:
+    def _warn_of_expiry(self) -> None:
         now = self._now()
         if now >= max(self._warn_at, self._valid_until - WARN_BEFORE):
             self._warn_at = now + WARN_AGAIN_AFTER
             _LOG.warning(
-                "the certificate in use is valid until %s, and nothing has taken its place",
+                "the certificate in use is valid until %s, and the files contain no newer one",
                 shown(self._valid_until),
             )
 

@@ -33,19 +33,19 @@ _FAULTS = frozenset(
 _PACKAGE = "tollwire.v1."
 
 
-class NoTraces(Exception):
+class TracesUnavailable(Exception):
     """Traces are asked for and the library is not there."""
 
 
-def exporting() -> TracerProvider:
-    """Sends spans by OTLP in the background; ``shutdown`` sends what is left. NoTraces."""
+def start_exporter() -> TracerProvider:
+    """Sends spans by OTLP in the background; ``shutdown`` sends what is left. TracesUnavailable."""
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise NoTraces(
+        raise TracesUnavailable(
             "--traces: needs the extra tollwire[otel]: pip install 'tollwire[otel]'"
         ) from error
     own = Resource.create({SERVICE_NAME: "tollwire"})

@@ -6,7 +6,11 @@ from pathlib import Path
 
 from tollwire.service.observability import instruments
 from tollwire.service.observability.metrics.exposition import COUNTERS
-from tollwire.service.observability.metrics.gauges import OF_THE_RECORD, OF_THE_SERVER, OF_WORKERS
+from tollwire.service.observability.metrics.gauges import (
+    RECORD_METRICS,
+    SERVER_METRICS,
+    WORKER_METRICS,
+)
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "observability.md"
 
@@ -21,7 +25,10 @@ def rows() -> list[str]:
         *(row(f"{one.name}_total", "counter", one.labels, one.help) for one in COUNTERS),
         *(row(one.name, "histogram", one.labels, one.help) for one in instruments.HISTOGRAMS),
     ]
-    for definitions, before in ((OF_WORKERS, ("worker",)), (OF_THE_RECORD + OF_THE_SERVER, ())):
+    for definitions, before in (
+        (WORKER_METRICS, ("worker",)),
+        (RECORD_METRICS + SERVER_METRICS, ()),
+    ):
         for one in definitions:
             name = f"{one.name}_total" if one.kind == "counter" else one.name
             found.append(row(name, one.kind, (*before, *one.labels), one.help))

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from tollwire.service.observability.instruments import CHUNK_BUCKETS_SECONDS
-from tollwire.service.observability.metrics.exposition import Exposition, Heard
+from tollwire.service.observability.metrics.exposition import Exposition, WorkerReport
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -43,10 +43,10 @@ class Server:
     """Whose workers say what a test puts into ``heard``."""
 
     def __init__(self) -> None:
-        self.heard: dict[int, Heard] = {}
+        self.heard: dict[int, WorkerReport] = {}
         self._exposition = Exposition(self._ask, supervised=True)
 
-    def _ask(self) -> Mapping[int, Heard]:
+    def _ask(self) -> Mapping[int, WorkerReport]:
         return self.heard
 
     def says(self) -> Samples:
@@ -60,8 +60,8 @@ class Server:
 def test_counters_are_added_up_and_gauges_shown_one_by_one() -> None:
     server = Server()
     server.heard = {
-        0: Heard(snapshot(100, 5, chunks=1), answered=True),
-        1: Heard(snapshot(101, 7, chunks=2), answered=True, starts=3),
+        0: WorkerReport(snapshot(100, 5, chunks=1), answered=True),
+        1: WorkerReport(snapshot(101, 7, chunks=2), answered=True, starts=3),
     }
     found = server.says()
     assert server.created() == 12
@@ -76,22 +76,28 @@ def test_counters_are_added_up_and_gauges_shown_one_by_one() -> None:
 
 def test_what_a_worker_counted_stays_when_it_is_gone() -> None:
     server = Server()
-    server.heard = {0: Heard(snapshot(100, 5), True), 1: Heard(snapshot(101, 7), True)}
+    server.heard = {
+        0: WorkerReport(snapshot(100, 5), True),
+        1: WorkerReport(snapshot(101, 7), True),
+    }
     assert server.created() == 12
-    server.heard[0] = Heard(snapshot(100, 6), answered=False)
+    server.heard[0] = WorkerReport(snapshot(100, 6), answered=False)
     assert server.created() == 13
     # The new one has not said anything yet.
-    server.heard[0] = Heard(None, answered=False, starts=2)
+    server.heard[0] = WorkerReport(None, answered=False, starts=2)
     assert server.created() == 13
-    server.heard[0] = Heard(snapshot(200, 2), answered=True, starts=2)
+    server.heard[0] = WorkerReport(snapshot(200, 2), answered=True, starts=2)
     assert server.created() == 15
-    server.heard[0] = Heard(snapshot(200, 4), answered=True, starts=2)
+    server.heard[0] = WorkerReport(snapshot(200, 4), answered=True, starts=2)
     assert server.created() == 17
 
 
 def test_a_worker_that_hangs_says_nothing_of_itself() -> None:
     server = Server()
-    server.heard = {0: Heard(snapshot(100, 5), True), 1: Heard(snapshot(101, 7), False)}
+    server.heard = {
+        0: WorkerReport(snapshot(100, 5), True),
+        1: WorkerReport(snapshot(101, 7), False),
+    }
     found = server.says()
     assert of(found, "tollwire_worker_up", worker="0") == 1
     assert of(found, "tollwire_worker_up", worker="1") == 0
@@ -108,7 +114,7 @@ def test_no_worker_at_all() -> None:
 
 def test_both_forms_say_the_same() -> None:
     record = [["tollwire_unrated_cdrs", ["NO_RATE"], 3]]
-    heard = {0: Heard(snapshot(100, 5, chunks=1, record=record), True)}
+    heard = {0: WorkerReport(snapshot(100, 5, chunks=1, record=record), True)}
     exposition = Exposition(lambda: heard, supervised=False)
     page, content_type = exposition.page(as_openmetrics=True)
     assert content_type.startswith("application/openmetrics-text")

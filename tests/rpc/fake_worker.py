@@ -47,7 +47,7 @@ def work() -> int:
 def ask(supervisor: Supervisor) -> None:
     """Ask the workers whenever a line comes in, and print what they answer."""
     for _ in sys.stdin:
-        answers = supervisor.ask(lambda slot: {"slot": slot}, ANSWER_SECONDS)
+        answers = supervisor.query(lambda slot: {"slot": slot}, ANSWER_SECONDS)
         print(json.dumps({slot: asdict(answer) for slot, answer in answers.items()}), flush=True)
 
 

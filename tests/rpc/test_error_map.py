@@ -74,7 +74,7 @@ def test_the_table_is_complete() -> None:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, TollwireError) and kind is not TollwireError
     }
-    assert set(error_map.OUTCOMES) == kinds == {row[0] for row in ROWS}
+    assert set(error_map.ERROR_TABLE) == kinds == {row[0] for row in ROWS}
 
 
 def test_reasons_are_those_of_the_wire() -> None:
@@ -249,7 +249,7 @@ def test_trailers_stay_small(
 
 
 def _details(error: TollwireError) -> bytes:
-    status = error_map.status(error_map.OUTCOMES[type(error)], error)
+    status = error_map.status(error_map.ERROR_TABLE[type(error)], error)
     ((_, details),) = status.trailing_metadata
     assert isinstance(details, bytes)
     return details

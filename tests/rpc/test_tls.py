@@ -198,8 +198,8 @@ def test_no_version_before_1_2_is_spoken(everything: Built, folder: Path) -> Non
 
 def look_twice(tls: ServerTls) -> None:
     """What is there only once may be half written."""
-    tls.look()
-    tls.look()
+    tls.check_files()
+    tls.check_files()
 
 
 def test_new_files_hold_for_new_connections_and_old_ones_live_on(
@@ -212,9 +212,9 @@ def test_new_files_hold_for_new_connections_and_old_ones_live_on(
         assert shown_by(address) == PAIR.der
         rotated = STRANGER.issue("localhost")
         rotated.write(folder)
-        tls.look()
+        tls.check_files()
         assert shown_by(address) == PAIR.der
-        tls.look()
+        tls.check_files()
         assert shown_by(address) == rotated.der
         assert before()
         refused(address)
@@ -241,7 +241,7 @@ def test_files_that_cannot_serve_change_nothing_and_are_told_of_once(
     expired = AUTHORITY.issue("localhost", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
     with serving(everything, folder) as (address, tls):
         (folder / "cert.pem").write_bytes(rotated.chain)  # its key comes later
-        tls.look()
+        tls.check_files()
         assert caplog.messages == []
         told = 0
         for broken, word in ((None, "is not the key"), (expired, "expired at"), (b"", "damaged")):
@@ -250,7 +250,7 @@ def test_files_that_cannot_serve_change_nothing_and_are_told_of_once(
             elif broken is not None:
                 (folder / "key.pem").write_bytes(broken)
             for _ in range(4):
-                tls.look()
+                tls.check_files()
             told += 1
             assert len(caplog.messages) == told
             assert word in caplog.messages[-1]
@@ -272,14 +272,14 @@ def test_a_file_that_is_being_written_is_waited_for(everything: Built, folder: P
         (folder / "key.pem").write_bytes(rotated.key)
         for end in range(0, len(rotated.chain), 100):
             (folder / "cert.pem").write_bytes(rotated.chain[:end])
-            tls.look()
+            tls.check_files()
         # The certificate is whole, what comes after it is not there yet.
         (folder / "cert.pem").write_bytes(rotated.chain)
-        tls.look()
+        tls.check_files()
         (folder / "cert.pem").write_bytes(rotated.chain + AUTHORITY.pem)
-        tls.look()
+        tls.check_files()
         assert shown_by(address) == PAIR.der
-        tls.look()
+        tls.check_files()
         assert shown_by(address) == rotated.der
 
 
@@ -316,13 +316,13 @@ def test_a_pair_counts_from_when_it_is_valid(everything: Built, folder: Path) ->
         look_twice(tls)
         assert shown_by(address) == PAIR.der
         now = NOW + 2 * DAY
-        tls.look()
+        tls.check_files()
         assert shown_by(address) == early.der
 
 
 def test_the_files_are_looked_at_again_and_again(everything: Built, folder: Path) -> None:
-    tls = ServerTls(files_of(folder), look_seconds=0.01)
-    tls.follow()
+    tls = ServerTls(files_of(folder), check_seconds=0.01)
+    tls.start()
     try:
         with plain(everything, tls.credentials) as address:
             rotated = AUTHORITY.issue("localhost")

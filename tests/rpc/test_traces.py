@@ -97,7 +97,7 @@ def test_a_refusal(exported: Any, code: grpc.StatusCode, status: StatusCode) -> 
 
 def test_what_traces_are_sent_as(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    provider = traces.exporting()
+    provider = traces.start_exporter()
     assert provider.resource.attributes["service.name"] == "tollwire"
     provider.shutdown()
 
@@ -108,8 +108,8 @@ import sys
 sys.modules["opentelemetry"] = None
 from tollwire.service.rpc import traces
 try:
-    traces.exporting()
-except traces.NoTraces as error:
+    traces.start_exporter()
+except traces.TracesUnavailable as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -89,7 +89,7 @@ def test_each_worker_is_asked_its_own_question() -> None:
         workers = {worker.pid for worker in serving(parent, 2)}
         for _ in range(2):
             found = answers(parent)
-            assert all(answer["is_present"] and answer["starts"] == 1 for answer in found.values())
+            assert all(answer["is_current"] and answer["starts"] == 1 for answer in found.values())
             assert {answer["content"]["pid"] for answer in found.values()} == workers
             asked = {slot: answer["content"]["asked"] for slot, answer in found.items()}
             assert asked == {"0": {"slot": 0}, "1": {"slot": 1}}
@@ -102,10 +102,10 @@ def test_a_worker_that_is_killed_answers_again_once_it_is_replaced() -> None:
         killed = psutil.Process(answers(parent)["0"]["content"]["pid"])
         killed.send_signal(signal.SIGKILL)
         wait_until(lambda: answers(parent)["0"]["starts"] == 2)
-        wait_until(lambda: answers(parent)["0"]["is_present"])
+        wait_until(lambda: answers(parent)["0"]["is_current"])
         found = answers(parent)
         assert found["0"]["content"]["pid"] != killed.pid
-        assert found["1"]["starts"] == 1 and found["1"]["is_present"]
+        assert found["1"]["starts"] == 1 and found["1"]["is_current"]
         assert parent.terminate() == 0
 
 
@@ -113,7 +113,7 @@ def test_a_worker_that_does_not_answer_holds_up_nobody() -> None:
     with supervised(1, deaf="yes") as parent:
         serving(parent, 1)
         for _ in range(3):
-            assert answers(parent) == {"0": {"content": None, "is_present": False, "starts": 1}}
+            assert answers(parent) == {"0": {"content": None, "is_current": False, "starts": 1}}
 
 
 def test_workers_that_cannot_start_end_the_parent() -> None:

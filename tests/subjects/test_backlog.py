@@ -9,16 +9,16 @@ import time
 import pytest
 
 from tests.subjects.world import NOON_NS, World, call
-from tollwire.service.observability.metrics.backlog import Backlog, Unrated
+from tollwire.service.observability.metrics.backlog import Backlog, UnratedCount
 from tollwire.service.storage import unrated
 from tollwire.service.storage.engine import Database
 
 DEADLINE_SECONDS = 60
 
 
-def looked(backlog: Backlog) -> dict[str, Unrated]:
+def looked(backlog: Backlog) -> dict[str, UnratedCount]:
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while (found := backlog.look()) is None:
+    while (found := backlog.latest()) is None:
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
     return dict(found)
@@ -27,7 +27,7 @@ def looked(backlog: Backlog) -> dict[str, Unrated]:
 def test_what_waits_for_a_price_and_since_when(database: Database) -> None:
     world = World.over(database)
     assert looked(Backlog(database)) == {
-        reason: Unrated(0, 0) for reason in ("NO_RATE", "BLOCKED", "INVALID_NUMBER")
+        reason: UnratedCount(0, 0) for reason in ("NO_RATE", "BLOCKED", "INVALID_NUMBER")
     }
     first, second = world.tenant(), world.tenant()
     world.rate(first, "49", blocked=True)
@@ -36,9 +36,9 @@ def test_what_waits_for_a_price_and_since_when(database: Database) -> None:
     ):
         world.cdrs.create(call(tenant_id, number, call_id=f"c{at}", started_at_ns=NOON_NS - at))
     assert looked(Backlog(database)) == {
-        "NO_RATE": Unrated(2, NOON_NS - 1),
-        "BLOCKED": Unrated(1, NOON_NS - 2),
-        "INVALID_NUMBER": Unrated(1, NOON_NS - 3),
+        "NO_RATE": UnratedCount(2, NOON_NS - 1),
+        "BLOCKED": UnratedCount(1, NOON_NS - 2),
+        "INVALID_NUMBER": UnratedCount(1, NOON_NS - 3),
     }
     with database.read() as connection:
         assert sum(calls for _, calls, _ in unrated.summary(connection, 3)) == 3
@@ -49,7 +49,7 @@ def test_a_look_is_good_for_a_while(database: Database) -> None:
     backlog = Backlog(database)
     before = looked(backlog)
     world.cdrs.create(call(world.tenant(), call_id="a"))
-    assert backlog.look() == before
+    assert backlog.latest() == before
 
 
 def test_a_database_that_is_away_is_one_line(
@@ -60,7 +60,7 @@ def test_a_database_that_is_away_is_one_line(
 
     monkeypatch.setattr(unrated, "summary", away)
     backlog = Backlog(database)
-    assert backlog.look() is None
+    assert backlog.latest() is None
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not caplog.records:
         assert time.monotonic() < deadline
@@ -68,4 +68,4 @@ def test_a_database_that_is_away_is_one_line(
     assert [(line.name, line.levelno) for line in caplog.records] == [
         ("tollwire.backlog", logging.ERROR)
     ]
-    assert backlog.look() is None
+    assert backlog.latest() is None

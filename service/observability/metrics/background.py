@@ -18,18 +18,18 @@ from tollwire.service.domain.errors import TollwireError
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
-    """The last answer of ``ask``. Thread-safe. ``what`` is asked for, in the words of the log: "the
-    unrated calls"."""
+class BackgroundQuery(Generic[T]):
+    """The last result of ``query``. Thread-safe. ``what`` names it in the log: "the unrated
+    calls"."""
 
     def __init__(
         self,
-        ask: Callable[[], T],
+        query: Callable[[], T],
         what: str,
         log: logging.Logger,
         refresh_seconds: float,
     ) -> None:
-        self._ask = ask
+        self._query = query
         self._what = what
         self._log = log
         self._refresh_seconds = refresh_seconds
@@ -37,9 +37,9 @@ class Background(Generic[T]):
         self._began = -math.inf
         self._found: T | None = None
 
-    def look(self) -> T | None:
-        """As of a while ago; None where nothing is known yet. Waits for nothing: what is too old is
-        asked for, and there the next time."""
+    def latest(self) -> T | None:
+        """The last result; None before the first. Does not wait: if the result is too old, the
+        query starts in the background."""
         with self._lock:
             if time.monotonic() - self._began >= self._refresh_seconds:
                 self._began = time.monotonic()
@@ -48,12 +48,12 @@ class Background(Generic[T]):
 
     def _refresh(self) -> None:
         try:
-            found = self._ask()
+            found = self._query()
         except TollwireError as error:
-            self._log.warning("%s cannot be looked at now (%s); later", self._what, error.reason)
+            self._log.warning("cannot read %s now (%s); will retry", self._what, error.reason)
             return
         except Exception:
-            self._log.exception("%s cannot be looked at; later", self._what)
+            self._log.exception("cannot read %s; will retry", self._what)
             return
         with self._lock:
             self._found = found

@@ -1,7 +1,7 @@
-"""How many recorded calls have no price, and since when: for operators, not for the wire.
+"""How many recorded calls have no price, and since when: for the metrics.
 
-Counting them takes the database a while where they are many, so it is done in the background, no
-more often than once a minute and only where somebody asks, and no more than so many are looked at.
+Counting many of them takes the database a while. So the query runs in the background, at most once
+a minute, only when the result is read, and counts a limited number of calls.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 from tollwire.service.domain.model import UnratedReason
 from tollwire.service.domain.thread_context import Work
-from tollwire.service.observability.metrics.background import Background
+from tollwire.service.observability.metrics.background import BackgroundQuery
 from tollwire.service.storage import unrated
 from tollwire.service.storage.engine import Database
 
 REFRESH_SECONDS = 60.0
-MOST_LOOKED_AT = 50_000
+MAX_COUNTED = 50_000
 
 _LOG = logging.getLogger("tollwire.backlog")
 
 
 @dataclass(frozen=True, slots=True)
-class Unrated:
-    """So many calls, of which the first started then; 0 and 0 where there are none."""
+class UnratedCount:
+    """The number of calls, and the start of the first of them; 0 and 0 if there are none."""
 
     calls: int = 0
     oldest_started_at_ns: int = 0
@@ -35,17 +35,16 @@ class Backlog:
 
     def __init__(self, database: Database, refresh_seconds: float = REFRESH_SECONDS) -> None:
         self._database = database
-        self._background = Background(self._ask, "the unrated calls", _LOG, refresh_seconds)
+        self._background = BackgroundQuery(self._query, "the unrated calls", _LOG, refresh_seconds)
 
-    def look(self) -> Mapping[str, Unrated] | None:
-        """By the reasons' names, as of a while ago; None where nothing is known yet. Waits for
-        nothing."""
-        return self._background.look()
+    def latest(self) -> Mapping[str, UnratedCount] | None:
+        """The last result, by the names of the reasons; None before the first. Does not wait."""
+        return self._background.latest()
 
-    def _ask(self) -> Mapping[str, Unrated]:
+    def _query(self) -> Mapping[str, UnratedCount]:
         with self._database.read(work=Work.LOOK) as connection:
-            rows = unrated.summary(connection, MOST_LOOKED_AT)
-        found = {reason.name: Unrated() for reason in UnratedReason}
+            rows = unrated.summary(connection, MAX_COUNTED)
+        found = {reason.name: UnratedCount() for reason in UnratedReason}
         for reason, calls, oldest_started_at_ns in rows:
-            found[UnratedReason(reason).name] = Unrated(calls, oldest_started_at_ns)
+            found[UnratedReason(reason).name] = UnratedCount(calls, oldest_started_at_ns)
         return found

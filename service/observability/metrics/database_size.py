@@ -1,5 +1,5 @@
-"""How large the database is, how much its disk has left, and when it was last backed up: for
-operators, not for the wire.
+"""The size of the database, the free space on its disk, and the time of the last backup: for the
+metrics.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tollwire.service.domain.thread_context import Work
-from tollwire.service.observability.metrics.background import Background
+from tollwire.service.observability.metrics.background import BackgroundQuery
 from tollwire.service.storage import examination
 from tollwire.service.storage.engine import Database
 
@@ -22,7 +22,7 @@ _LOG = logging.getLogger("tollwire.database")
 @dataclass(frozen=True, slots=True)
 class Size:
     """``bytes_by_part``: "main", and on SQLite "wal" for the log beside the file.
-    ``disk_free_bytes``: None where the database is on another machine."""
+    ``disk_free_bytes``: None if the database is on another machine."""
 
     bytes_by_part: Mapping[str, int]
     disk_free_bytes: int | None = None
@@ -34,13 +34,15 @@ class DatabaseSize:
     def __init__(self, database: Database, url: str) -> None:
         self._database = database
         self._file = examination.sqlite_file(url)
-        self._background = Background(self._ask, "the database's size", _LOG, REFRESH_SECONDS)
+        self._background = BackgroundQuery(
+            self._query, "the database's size", _LOG, REFRESH_SECONDS
+        )
 
-    def look(self) -> Size | None:
-        """As of a while ago; None where nothing is known yet. Waits for nothing."""
-        return self._background.look()
+    def latest(self) -> Size | None:
+        """The last result; None before the first. Does not wait."""
+        return self._background.latest()
 
-    def _ask(self) -> Size:
+    def _query(self) -> Size:
         if self._file is not None:
             sizes = examination.file_sizes(self._file)
             return Size(sizes, examination.free_bytes(self._file))
@@ -49,8 +51,8 @@ class DatabaseSize:
 
 
 def last_backup_seconds(record: Path) -> float:
-    """When the last backup was finished, in seconds since 1970: the time of change of the file that
-    records it; 0 where there was none."""
+    """The end of the last backup, in seconds since 1970: the modification time of the file that
+    records it; 0 if there was none."""
     try:
         return record.stat().st_mtime
     except OSError:

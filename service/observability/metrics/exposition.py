@@ -1,8 +1,8 @@
 """The snapshots of all workers, as one page of metrics.
 
-Counters are added up over all workers, and what a worker had counted stays in the sum when it is
-gone: a sum that fell would look like a new server. What it counted after it was last asked is
-lost with it. Gauges are shown for each worker.
+Counters are summed over all workers. The amounts of a worker that has ended stay in the sum: a sum
+that falls would look like a new server. What a worker counts after its last snapshot is lost with
+it. Gauges are shown for each worker.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from prometheus_client.registry import Collector
 
 from tollwire.service.observability import instruments
 from tollwire.service.observability.metrics.gauges import (
-    OF_THE_RECORD,
-    OF_THE_SERVER,
-    OF_WORKERS,
+    RECORD_METRICS,
+    SERVER_METRICS,
     SUPERVISOR,
-    Definition,
+    WORKER_METRICS,
+    MetricDefinition,
 )
 from tollwire.service.observability.metrics.snapshot import CALLS_RATED, Snapshot, process_samples
 
 COUNTERS = (
-    *(Definition(one.name, one.help, one.labels, "counter") for one in instruments.COUNTERS),
-    Definition(
+    *(MetricDefinition(one.name, one.help, one.labels, "counter") for one in instruments.COUNTERS),
+    MetricDefinition(
         CALLS_RATED,
         "Calls that were rated, by what became of them; the reason is empty unless UNRATED.",
         ("method", "status", "reason"),
@@ -47,39 +47,39 @@ COUNTERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What was heard of one worker: its last snapshot, if there was any, and whether it answered
-    this time."""
+class WorkerReport:
+    """The last snapshot of one worker, None before the first; whether it answered this time; and
+    how often it was started."""
 
     snapshot: Snapshot | None
     answered: bool
     starts: int = 1
 
 
-# By the workers' numbers.
-Ask = Callable[[], Mapping[int, Heard]]
+# The reports by the numbers of the workers.
+CollectReports = Callable[[], Mapping[int, WorkerReport]]
 
 _Key = tuple[str, tuple[str, ...]]
 
 
-class Totals:
-    """What was counted so far: by workers that are gone, and by those that are there."""
+class CounterTotals:
+    """The sums of all counters, of ended and of running workers."""
 
     def __init__(self) -> None:
-        self._gone: dict[_Key, list[float]] = {}
+        self._ended: dict[_Key, list[float]] = {}
         self._last: dict[int, tuple[int, dict[_Key, list[float]]]] = {}
 
-    def take(self, worker: int, snapshot: Snapshot) -> None:
-        """The worker's latest; another process than before begins to count anew."""
+    def update(self, worker: int, snapshot: Snapshot) -> None:
+        """Take over the latest snapshot of a worker. A new process starts to count at 0."""
         before = self._last.get(worker)
         if before is not None and before[0] != snapshot["pid"]:
-            _add(self._gone, before[1])
+            _add(self._ended, before[1])
         counted = {(name, tuple(labels)): [n] for name, labels, n in snapshot["counters"]}
         counted |= {(name, tuple(labels)): cells for name, labels, cells in snapshot["histograms"]}
         self._last[worker] = (snapshot["pid"], counted)
 
     def sums(self) -> dict[_Key, list[float]]:
-        sums = {key: list(cells) for key, cells in self._gone.items()}
+        sums = {key: list(cells) for key, cells in self._ended.items()}
         for _, counted in self._last.values():
             _add(sums, counted)
         return sums
@@ -92,49 +92,53 @@ def _add(sums: dict[_Key, list[float]], more: Mapping[_Key, list[float]]) -> Non
 
 
 class Exposition:
-    """Writes the page. Thread-safe; one is written at a time."""
+    """Writes the page. Thread-safe; one page is written at a time."""
 
-    def __init__(self, ask: Ask, *, supervised: bool) -> None:
-        """``ask`` hears all workers. ``supervised``: this process is none of them."""
-        self._ask = ask
+    def __init__(self, collect: CollectReports, *, supervised: bool) -> None:
+        """``collect`` gets the reports of all workers. ``supervised``: this process is none of
+        them."""
+        self._collect = collect
         self._supervised = supervised
-        self._totals = Totals()
-        self._turn = threading.Lock()
+        self._totals = CounterTotals()
+        self._lock = threading.Lock()
 
     def page(self, as_openmetrics: bool = False) -> tuple[bytes, str]:
-        """The metrics and their content type: Prometheus' own form, or that of OpenMetrics."""
-        with self._turn:
-            heard = self._ask()
-            for worker, one in heard.items():
+        """The metrics and their content type, in the format of Prometheus or of OpenMetrics."""
+        with self._lock:
+            reports = self._collect()
+            for worker, one in reports.items():
                 if one.snapshot is not None:
-                    self._totals.take(worker, one.snapshot)
-            families = _Page(self._families(heard))
+                    self._totals.update(worker, one.snapshot)
+            families = _Page(self._families(reports))
         if as_openmetrics:
             page: bytes = openmetrics.generate_latest(families)  # type: ignore[no-untyped-call]
             return page, openmetrics.CONTENT_TYPE_LATEST
         return generate_latest(families), CONTENT_TYPE_PLAIN_0_0_4
 
-    def _families(self, heard: Mapping[int, Heard]) -> list[Metric]:
+    def _families(self, reports: Mapping[int, WorkerReport]) -> list[Metric]:
         sums = self._totals.sums()
         return [
             *_counters(sums),
             *_histograms(sums),
-            *self._gauges(heard),
-            *_server(heard),
+            *self._gauges(reports),
+            *_server(reports),
         ]
 
-    def _gauges(self, heard: Mapping[int, Heard]) -> Iterator[Metric]:
-        said: dict[str, list[tuple[list[str], float]]] = {}
-        for worker, one in heard.items():
-            # A worker that hangs says nothing of itself; what all have in common still holds.
+    def _gauges(self, reports: Mapping[int, WorkerReport]) -> Iterator[Metric]:
+        samples_by_name: dict[str, list[tuple[list[str], float]]] = {}
+        for worker, one in reports.items():
+            # The gauges of a worker that does not answer are out of date; the shared ones still
+            # hold.
             if one.snapshot is not None and one.answered:
-                _sort(said, str(worker), one.snapshot["gauges"])
+                _sort(samples_by_name, str(worker), one.snapshot["gauges"])
         if self._supervised:
-            _sort(said, SUPERVISOR, process_samples())
-        for definition in OF_WORKERS:
-            yield _family(definition, ("worker", *definition.labels), said.get(definition.name, ()))
-        record = next(filter(None, map(_record_of, heard.values())), [])
-        for definition in OF_THE_RECORD:
+            _sort(samples_by_name, SUPERVISOR, process_samples())
+        for definition in WORKER_METRICS:
+            yield _family(
+                definition, ("worker", *definition.labels), samples_by_name.get(definition.name, ())
+            )
+        record = next(filter(None, map(_record_of, reports.values())), [])
+        for definition in RECORD_METRICS:
             samples = [(labels, value) for name, labels, value in record if name == definition.name]
             yield _family(definition, definition.labels, samples)
 
@@ -149,19 +153,23 @@ class _Page(Collector):
         return self._families
 
 
-def _record_of(one: Heard) -> list[list[Any]]:
+def _record_of(one: WorkerReport) -> list[list[Any]]:
     return one.snapshot["record"] if one.snapshot is not None else []
 
 
 def _sort(
-    said: dict[str, list[tuple[list[str], float]]], worker: str, samples: Iterable[list[Any]]
+    samples_by_name: dict[str, list[tuple[list[str], float]]],
+    worker: str,
+    samples: Iterable[list[Any]],
 ) -> None:
     for name, labels, value in samples:
-        said.setdefault(name, []).append(([worker, *labels], value))
+        samples_by_name.setdefault(name, []).append(([worker, *labels], value))
 
 
 def _family(
-    definition: Definition, labels: tuple[str, ...], samples: Iterable[tuple[list[str], float]]
+    definition: MetricDefinition,
+    labels: tuple[str, ...],
+    samples: Iterable[tuple[list[str], float]],
 ) -> Metric:
     kind = CounterMetricFamily if definition.kind == "counter" else GaugeMetricFamily
     family = kind(definition.name, definition.help, labels=labels)
@@ -191,9 +199,9 @@ def _histograms(sums: Mapping[_Key, list[float]]) -> Iterator[Metric]:
         yield family
 
 
-def _server(heard: Mapping[int, Heard]) -> Iterator[Metric]:
-    up, starts, build = OF_THE_SERVER
-    workers = [(str(worker), one) for worker, one in heard.items()]
+def _server(reports: Mapping[int, WorkerReport]) -> Iterator[Metric]:
+    up, starts, build = SERVER_METRICS
+    workers = [(str(worker), one) for worker, one in reports.items()]
     yield _family(up, up.labels, [([name], int(one.answered)) for name, one in workers])
     yield _family(starts, starts.labels, [([name], one.starts) for name, one in workers])
     yield _family(build, build.labels, [([_version(), platform.python_version()], 1)])

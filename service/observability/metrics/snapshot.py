@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tollwire.service.observability import instruments, tallies
-from tollwire.service.observability.metrics.backlog import Unrated
+from tollwire.service.observability.metrics.backlog import UnratedCount
 from tollwire.service.observability.metrics.database_size import Size
 from tollwire.service.observability.metrics.process import process_gauges
 
@@ -24,7 +24,7 @@ Snapshot = dict[str, Any]
 CALLS_RATED = "tollwire_calls_rated"
 
 
-class Loaded(Protocol):
+class LoadedDecks(Protocol):
     """The decks, as far as they are looked at here."""
 
     def size(self) -> tuple[int, int]: ...
@@ -45,11 +45,11 @@ class Connections:
 class Sources:
     """What a worker is asked for."""
 
-    decks: Loaded
+    decks: LoadedDecks
     connections: Callable[[], Connections]
     # By the services' names; whether each says that it serves.
     health: Callable[[], Mapping[str, bool]]
-    unrated: Callable[[], Mapping[str, Unrated] | None]
+    unrated: Callable[[], Mapping[str, UnratedCount] | None]
     # By which one: when it ends, in seconds since 1970.
     certificates: Callable[[], Mapping[str, float]] = dict
     size: Callable[[], Size | None] = lambda: None
@@ -57,7 +57,7 @@ class Sources:
     last_backup_seconds: Callable[[], float | None] = lambda: None
 
 
-def take(sources: Sources, *, with_record: bool) -> Snapshot:
+def take_snapshot(sources: Sources, *, with_record: bool) -> Snapshot:
     """``with_record``: also what is the same whichever worker says it."""
     return {
         "pid": os.getpid(),

@@ -235,22 +235,22 @@ def explanation(found: Explanation) -> pb.Explanation:
     )
 
 
-def short_explanation(found: Explanation, room_bytes: int) -> pb.Explanation | None:
-    """The explanation in at most ``room_bytes``: rates that lost are left out and counted, the
+def short_explanation(found: Explanation, max_bytes: int) -> pb.Explanation | None:
+    """The explanation in at most ``max_bytes``: rates that lost are left out and counted, the
     shortest prefixes first, then long texts are cut. None where even that is too long."""
     message = explanation(found)
     while message.considered and (
-        len(message.considered) > MAX_CONSIDERED or message.ByteSize() > room_bytes
+        len(message.considered) > MAX_CONSIDERED or message.ByteSize() > max_bytes
     ):
         last = len(message.considered) - 1
         losers = (at for at in range(last, -1, -1) if not message.considered[at].won)
         del message.considered[next(losers, last)]
         message.omitted += 1
-    if message.ByteSize() > room_bytes:
+    if message.ByteSize() > max_bytes:
         for step in message.steps:
             step.working = _shortened(step.working)
             step.result = _shortened(step.result)
-    return message if message.ByteSize() <= room_bytes else None
+    return message if message.ByteSize() <= max_bytes else None
 
 
 def _shortened(text: str) -> str:

@@ -52,7 +52,7 @@ def test_the_size_is_the_databases_own(database: Database, database_url: str) ->
     found: list[Size] = []
 
     def looked() -> bool:
-        found[:] = filter(None, [size.look()])
+        found[:] = filter(None, [size.latest()])
         return bool(found)
 
     wait_until(looked)

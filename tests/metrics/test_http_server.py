@@ -11,11 +11,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from tollwire.service.observability.metrics import listener as module
-from tollwire.service.observability.metrics.listener import (
+from tollwire.service.observability.metrics import http_server as module
+from tollwire.service.observability.metrics.http_server import (
     MAX_CONNECTIONS,
     MAX_HEAD_BYTES,
-    Listener,
+    MetricsServer,
 )
 from tollwire.service.settings.config import Listen
 
@@ -47,7 +47,7 @@ def pages() -> Pages:
 
 @pytest.fixture
 def port(pages: Pages) -> Iterator[int]:
-    running = Listener(Listen("127.0.0.1", 0), pages.page)
+    running = MetricsServer(Listen("127.0.0.1", 0), pages.page)
     running.start()
     yield running.port
     running.close()
@@ -195,6 +195,6 @@ def test_a_page_that_cannot_be_written(
 
 def test_a_port_that_is_taken(port: int, pages: Pages) -> None:
     with pytest.raises(OSError, match="in use"):
-        Listener(Listen("127.0.0.1", port), pages.page)
-    never_started = Listener(Listen("127.0.0.1", 0), pages.page)
+        MetricsServer(Listen("127.0.0.1", port), pages.page)
+    never_started = MetricsServer(Listen("127.0.0.1", 0), pages.page)
     never_started.close()

@@ -46,7 +46,7 @@ class Address(Protocol):
     def port(self) -> int: ...
 
 
-class Listener:
+class MetricsServer:
     """Answers on the port from ``start`` until ``close``."""
 
     def __init__(self, address: Address, page: Page) -> None:

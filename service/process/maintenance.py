@@ -17,7 +17,7 @@ from tollwire.service.accounts.tokens import AdminExists, Tokens
 from tollwire.service.domain.errors import CannotListen
 from tollwire.service.observability import logs
 from tollwire.service.process import doctor
-from tollwire.service.process.app import MENDABLE, failed
+from tollwire.service.process.app import EXPECTED_ERRORS, report_failure
 from tollwire.service.process.doctor import Finding
 from tollwire.service.process.ports import probe
 from tollwire.service.rpc.error_map import cause_of
@@ -32,7 +32,7 @@ class NoDatabase(Exception):
     """A command needs a database that is set up; the text says what to run."""
 
 
-_MENDABLE = (*MENDABLE, AdminExists, BackupError, NoDatabase)
+_EXPECTED_ERRORS = (*EXPECTED_ERRORS, AdminExists, BackupError, NoDatabase)
 
 
 def upgrade_database(url: str, session_url: str | None = None) -> int:
@@ -43,8 +43,8 @@ def upgrade_database(url: str, session_url: str | None = None) -> int:
     try:
         with _opened(session_url or url) as database:
             before, after = migrate.upgrade(database)
-    except _MENDABLE as error:
-        return failed(error)
+    except _EXPECTED_ERRORS as error:
+        return report_failure(error)
     done = "already there" if before == after else f"it was {before or 'empty'} before"
     print(f"tollwire: the database has schema {after}; {done}")
     return 0
@@ -100,13 +100,13 @@ def examine(settings: Settings) -> list[Finding]:
 
         is_grpc = listen == settings.listen
         found = (
-            port_probe.on_the_grpc_port(settings)
+            port_probe.probe_grpc_port(settings)
             if is_grpc
-            else port_probe.on_the_metrics_port(listen)
+            else port_probe.probe_metrics_port(listen)
         )
-        if found is port_probe.Listener.OTHER:
+        if found is port_probe.PortStatus.OTHER:
             return None
-        return found is port_probe.Listener.SERVING
+        return found is port_probe.PortStatus.SERVING
 
     return list(doctor.examine(settings, port_trouble, cause_of, own_server))
 
@@ -121,8 +121,8 @@ def first_token(url: str, name: str) -> int:
         with _opened(url) as database:
             _check_that_it_is_set_up(database)
             token, text = Tokens(database, Credentials(database)).create_first(name)
-    except _MENDABLE as error:
-        return failed(error)
+    except _EXPECTED_ERRORS as error:
+        return report_failure(error)
     sys.stderr.write(f"tollwire: token {token.id} ({token.name}), shown this once:\n")
     print(text)
     return 0
@@ -136,15 +136,15 @@ def back_up_database(settings: Settings, target: Path) -> int:
         target = target / f"tollwire-{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}.db"
     try:
         size_bytes = backup.copy(settings.database, target)
-    except _MENDABLE as error:
-        return failed(error)
+    except _EXPECTED_ERRORS as error:
+        return report_failure(error)
     print(f"tollwire: the database was copied to {target} ({size_bytes:,} bytes)")
     record = settings.backup_record
     if record is not None:
         try:
             record.write_text(f"{datetime.now(UTC).isoformat()} {target}\n", "utf-8")
         except OSError as error:
-            return failed(
+            return report_failure(
                 BackupError(
                     f"the backup is complete, but {record} cannot be written ({error.strerror}), so"
                     " its age is not shown; correct --backup-record-file"
