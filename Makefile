@@ -12,6 +12,8 @@ TEST_COSTS ?= 10000000
 # Three files of tests at a time: many tests wait, and two processors would wait with them.
 PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.set-up
+# Python without a file name extension, which ruff checks only where it is named.
+CI_SCRIPTS := .ci/audit-answer .ci/licences .ci/secrets
 PROTOS := $(shell find proto -name '*.proto')
 export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
 # Where it is set, as in images for containers, each of the many processes that the tests start would
@@ -31,7 +33,8 @@ $(STAMP): requirements/dev.txt pyproject.toml setup.py
 	@echo "Setting up $(VENV): once, for about two minutes"
 	@test -x $(PY) || { echo "1/3: creating the virtual environment"; $(PYTHON) -m venv $(VENV); }
 	@echo "2/3: installing the pinned packages (about a minute)"
-	@$(PY) -m pip install --disable-pip-version-check -q -r requirements/dev.txt
+	@$(PY) -m pip install --disable-pip-version-check -q \
+		--require-hashes -r requirements/dev.txt
 	@echo "3/3: compiling the core and installing Tollwire (about half a minute)"
 	@PYTHONWARNINGS=ignore $(PY) -m pip install --disable-pip-version-check -q --no-build-isolation \
 		--no-deps -e .
@@ -99,12 +102,12 @@ overload: setup ## ten times what a server takes on, for a minute (ENDURANCE_ARG
 check: lint types proto audit secrets test ## all that CI runs
 
 lint: $(STAMP) ## ruff: rules and formatting
-	ruff check .
-	ruff format --check .
+	ruff check . $(CI_SCRIPTS)
+	ruff format --check . $(CI_SCRIPTS)
 
 format: $(STAMP) ## ruff: mend what it can
-	ruff check --fix .
-	ruff format .
+	ruff check --fix . $(CI_SCRIPTS)
+	ruff format . $(CI_SCRIPTS)
 
 types: build ## mypy, strict
 	mypy --strict -p tollwire.service -p ratingcore -p benchmarks
@@ -171,8 +174,8 @@ soak: setup ## ten minutes of mixed work: do memory, descriptors or threads grow
 tools: ## grpcurl, ghz, Prometheus and PgBouncer into .tools/bin, where they can be had
 	.ci/tools
 
-freeze: ## write requirements/dev.txt anew, from dev.in and pyproject.toml
-	.ci/freeze $(PYTHON) requirements/dev.txt
+freeze: ## update requirements/constraints.txt and dev.txt from dev.in and pyproject.toml
+	.ci/freeze $(PYTHON)
 
 clean: ## remove all that the other targets made, but for databases
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(VENV)

@@ -144,7 +144,7 @@ def test_the_image_is_built_of_all_that_the_build_needs_and_nothing_else() -> No
     assert rules[0] == "*", "what is not named stays out"
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
     assert all((ROOT / name).exists() for name in let_in)
-    wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "requirements/dev.txt"}
+    wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "requirements/constraints.txt"}
     assert wanted | {"proto", "ratingcore", "service"} <= let_in
     assert not let_in & {".git", "tests", "deploy", "docs", "benchmarks"}
 

@@ -214,7 +214,7 @@ def test_the_stubs_run_with_the_least_versions_that_users_may_have() -> None:
 def test_development_builds_with_what_users_build_with() -> None:
     pinned = {
         canonicalize_name(requirement.name): requirement.specifier
-        for line in (ROOT / "requirements" / "dev.txt").read_text("utf-8").splitlines()
+        for line in (ROOT / "requirements" / "constraints.txt").read_text("utf-8").splitlines()
         if line and not line.startswith("#")
         for requirement in [Requirement(line)]
     }
