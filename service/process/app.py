@@ -113,7 +113,6 @@ class Built:
     decks: Decks
     credentials: Credentials
     database: Database
-    probe: DatabaseProbe
     load_seconds: float
 
 
@@ -147,7 +146,6 @@ def built(
         credentials.follow()
         retention = FailureRetention(database, retention_days)
         retention.start()
-        probe = DatabaseProbe(database)
         try:
             yield Built(
                 Subjects(
@@ -168,11 +166,9 @@ def built(
                 decks,
                 credentials,
                 database,
-                probe,
                 load_seconds,
             )
         finally:
-            probe.close()
             retention.close()
             credentials.close()
             decks.close()
@@ -328,6 +324,7 @@ def _run(
             supervision.waiting if supervision else ignore_report,
             progress,
         ) as everything,
+        ExitStack() as stack,
     ):
         if not stop.empty():
             return
@@ -363,7 +360,9 @@ def _run(
         tuning.freeze_loaded_objects()
         listen = server.bind(settings.listen, tls.credentials if tls else None)
         server.start()
-        everything.probe.start(server.database_answers)
+        probe = DatabaseProbe(everything.database, server.database_answers)
+        probe.start()
+        stack.callback(probe.close)
         tenants, rates = everything.decks.size()
         loaded = {"tenants": tenants, "rates": rates, "seconds": everything.load_seconds}
         announce(listen, loaded, _sources(settings, everything, server, tls))

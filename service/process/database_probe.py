@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from tollwire.service.domain.background_thread import BackgroundThread
 from tollwire.service.storage.engine import Database
 
 _LOG = logging.getLogger("tollwire.database")
@@ -21,28 +22,28 @@ _CLOSE_SECONDS = 5.0
 class DatabaseProbe:
     """``start`` it after the database has answered; ``close`` it at the end."""
 
-    def __init__(self, database: Database, probe_seconds: float = _PROBE_SECONDS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_change: Callable[[bool], None],
+        probe_seconds: float = _PROBE_SECONDS,
+    ) -> None:
+        """``on_change`` is called with each change, from the thread."""
         self._database = database
+        self._on_change = on_change
         self._probe_seconds = probe_seconds
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = BackgroundThread("database", self._run, close_seconds=_CLOSE_SECONDS)
         self.answers = True
 
-    def start(self, on_change: Callable[[bool], None]) -> None:
-        """Call ``on_change`` with each change, from another thread."""
-        self._thread = threading.Thread(
-            target=self._run, args=(on_change,), name="database", daemon=True
-        )
+    def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
         """A database that does not answer delays this by a few seconds at most."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(_CLOSE_SECONDS)
+        self._thread.close()
 
-    def _run(self, on_change: Callable[[bool], None]) -> None:
-        while not self._stop.wait(self._probe_seconds):
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._probe_seconds):
             failure = self._probe()
             answers = failure is None
             if answers != self.answers:
@@ -51,7 +52,7 @@ class DatabaseProbe:
                     _LOG.warning("the database answers again")
                 else:
                     _LOG.warning("the database is away: %s", self._database.explained(failure))
-                on_change(answers)
+                self._on_change(answers)
 
     def _probe(self) -> Exception | None:
         try:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from tollwire.service.domain.background_thread import BackgroundThread
 from tollwire.service.domain.errors import TollwireError
 from tollwire.service.domain.thread_context import Work
 from tollwire.service.storage import upload_failures
@@ -50,8 +51,7 @@ class FailureRetention:
         self._retention_days = retention_days
         self._clock_ns = clock_ns
         self._pause_seconds = pause_seconds
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+        self._thread = BackgroundThread("retention", self._run, close_seconds=_CLOSE_SECONDS)
 
     def start(self) -> None:
         """Nothing to do where failed records are kept for ever."""
@@ -60,27 +60,25 @@ class FailureRetention:
 
     def close(self) -> None:
         """Stop. A database that does not answer delays it by seconds at most."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(_CLOSE_SECONDS)
+        self._thread.close()
 
     def delete_old(self) -> int:
         """Delete what is too old now, in small transactions; returns how much that was."""
         before_ns = kept_since_ns(self._retention_days, self._clock_ns())
         deleted = 0
-        while not self._stop.is_set():
+        while not self._thread.stop.is_set():
             # However long the records are: what is given up here is never finished.
             with self._database.write(work=Work.LONG) as connection:
                 part = upload_failures.delete_before(connection, before_ns, DELETED_AT_ONCE)
             deleted += part
             if part < DELETED_AT_ONCE:
                 break
-            self._stop.wait(_PART_PAUSE_SECONDS)
+            self._thread.stop.wait(_PART_PAUSE_SECONDS)
         return deleted
 
-    def _run(self) -> None:
+    def _run(self, stop: threading.Event) -> None:
         pause_seconds = 0.0
-        while not self._stop.wait(pause_seconds):
+        while not stop.wait(pause_seconds):
             pause_seconds = min(self._pause_seconds, RETRY_SECONDS)
             try:
                 deleted = self.delete_old()

@@ -26,6 +26,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
+from tollwire.service.domain.background_thread import BackgroundThread
 from tollwire.service.domain.thread_context import (
     Slot,
     current_authorization,
@@ -217,8 +218,10 @@ class MessageDeadlines:
     ) -> None:
         self._seconds = dict.fromkeys(RpcKind, seconds) | {RpcKind.HEALTH: health_seconds}
         self._until: dict[grpc.ServicerContext, float] = {}
-        self._closed = threading.Event()
-        threading.Thread(target=self._sweep, name="message_deadlines", daemon=True).start()
+        self._thread = BackgroundThread(
+            "message-deadlines", self._sweep, close_seconds=_SWEEP_SECONDS
+        )
+        self._thread.start()
 
     def start(self, context: grpc.ServicerContext, kind: RpcKind) -> None:
         """The message must arrive within the time of its kind; else the RPC is cancelled."""
@@ -228,12 +231,12 @@ class MessageDeadlines:
         """The message has arrived, or the RPC has failed."""
         del self._until[context]
 
-    def _sweep(self) -> None:
-        while not self._closed.wait(_SWEEP_SECONDS):
+    def _sweep(self, stop: threading.Event) -> None:
+        while not stop.wait(_SWEEP_SECONDS):
             now = time.monotonic()
             for context, until in self._until.copy().items():
                 if now > until:
                     context.cancel()
 
     def close(self) -> None:
-        self._closed.set()
+        self._thread.close()

@@ -18,12 +18,15 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 
+from tollwire.service.domain.background_thread import BackgroundThread
 from tollwire.service.settings.certificates import Material, check, shown, valid_until
 from tollwire.service.settings.pem_files import BadCertificate, TlsFiles
 
 # The pause between two reads. The files are small, and their contents are more reliable than their
 # modification times.
 CHECK_SECONDS = 1.0
+# Reading a few small files takes less.
+_CLOSE_SECONDS = 5.0
 # Tools that renew certificates do so some weeks before their end.
 WARN_BEFORE = timedelta(days=14)
 WARN_AGAIN_AFTER = timedelta(days=1)
@@ -72,8 +75,7 @@ class ServerTls:
             self._next_configuration,  # type: ignore[arg-type]  # None is allowed, see below
             require_client_authentication=material.authorities is not None,
         )
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="certificates", daemon=True)
+        self._thread = BackgroundThread("certificates", self._run, close_seconds=_CLOSE_SECONDS)
 
     def start(self) -> None:
         """Check the files at intervals from now on."""
@@ -84,9 +86,7 @@ class ServerTls:
         return {name: end.timestamp() for name, end in valid_until(self._material).items()}
 
     def close(self) -> None:
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
 
     def _next_configuration(self) -> grpc.ServerCertificateConfiguration | None:
         """grpc calls this before each handshake. None, which the type hints of grpc do not show,
@@ -96,8 +96,8 @@ class ServerTls:
         except IndexError:
             return None
 
-    def _run(self) -> None:
-        while not self._closing.wait(self._check_seconds):
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._check_seconds):
             self.check_files()
 
     def check_files(self) -> None:

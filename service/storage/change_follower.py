@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from tollwire.service.domain.background_thread import BackgroundThread
 from tollwire.service.storage.changes import ChangeWatch, Clock
 from tollwire.service.storage.engine import Database
 
@@ -38,13 +39,11 @@ class ChangeFollower:
         self._log = log
         self._known_seq = known_seq
         self._refresh = refresh
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = BackgroundThread(clock.table, self._follow, close_seconds=_CLOSE_SECONDS)
         # The last time at which no change was missing.
         self._knew_all_at = time.monotonic()
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._follow, name=self._clock.table, daemon=True)
         self._thread.start()
 
     def lag_seconds(self) -> float:
@@ -53,14 +52,12 @@ class ChangeFollower:
 
     def close(self) -> None:
         """Stop the thread. A database that does not answer delays this by seconds at most."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(_CLOSE_SECONDS)
+        self._thread.close()
 
-    def _follow(self) -> None:
+    def _follow(self, stop: threading.Event) -> None:
         watch: ChangeWatch | None = None
         failing = False
-        while not self._stop.is_set():
+        while not stop.is_set():
             try:
                 if watch is None:
                     watch = ChangeWatch(self._database, self._clock)
@@ -71,7 +68,7 @@ class ChangeFollower:
                 if failing:
                     self._log.warning("following the %s again", self._what)
                 failing = False
-                watch.wait(self._stop, watch.poll_seconds)
+                watch.wait(stop, watch.poll_seconds)
             except Exception:
                 # No error may end this thread; the worker goes on with the state that it has.
                 if not failing:
@@ -80,6 +77,6 @@ class ChangeFollower:
                 if watch is not None:
                     watch.close()
                     watch = None
-                self._stop.wait(_RETRY_SECONDS)
+                stop.wait(_RETRY_SECONDS)
         if watch is not None:
             watch.close()
