@@ -29,7 +29,7 @@ from benchmarks.workbench import TENANT_ID, Workbench
 from tollwire.service.domain.errors import Unauthenticated
 from tollwire.service.domain.model import Rate, Tenant, Token
 from tollwire.service.domain.request import EVERY_TENANT, Role
-from tollwire.service.process.app import Built, built
+from tollwire.service.process.composition import Application, build_application
 from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.rating_service import RatingServicer
@@ -65,7 +65,7 @@ class Context:
 def run(bench: Workbench) -> Iterator[Row]:
     url, _ = bench.databases.keep("sqlite")
     databases.prepare(url)
-    with built(Settings(database=url)) as everything:
+    with build_application(Settings(database=url)) as everything:
         subjects = everything.subjects
         subjects.tenants.create(Tenant(name="Bench"))
         subjects.rates.create(Rate(tenant_id=TENANT_ID, prefix="44", cost_per_minute_e8=200_0000))
@@ -81,7 +81,7 @@ def run(bench: Workbench) -> Iterator[Row]:
         yield _what_time_tells(bench, everything, known.id, gone.id, secret)
 
 
-def _costs(bench: Workbench, everything: Built, text: str) -> Iterator[Row]:
+def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row]:
     """RateCall between the transport and the core, by how its caller is known."""
     servicer = RatingServicer(everything.subjects.calls, everything.subjects.rates)
     access = AccessControl(everything.credentials, is_open=True)
@@ -133,7 +133,7 @@ def _costs(bench: Workbench, everything: Built, text: str) -> Iterator[Row]:
 
 
 def _what_time_tells(
-    bench: Workbench, everything: Built, known_id: int, unknown_id: int, secret: str
+    bench: Workbench, everything: Application, known_id: int, unknown_id: int, secret: str
 ) -> Row:
     """How much surer the time makes whoever guesses whether a token's id is known: 0 is not at all,
     1 is certain. Beside it, the same of two lots of tokens that are wrong in the same way."""
@@ -163,7 +163,7 @@ def _what_time_tells(
     )
 
 
-def _refusal(everything: Built, token: str) -> str:
+def _refusal(everything: Application, token: str) -> str:
     try:
         everything.credentials.of_token(token)
     except Unauthenticated as error:
@@ -172,7 +172,7 @@ def _refusal(everything: Built, token: str) -> str:
 
 
 def _timed_in_a_mix(
-    everything: Built, lots: dict[str, str], count: int, seed: int
+    everything: Application, lots: dict[str, str], count: int, seed: int
 ) -> dict[str, list[float]]:
     """How long each of the lots takes to be refused, ``count`` times, in an order by chance."""
     order = list(lots) * count

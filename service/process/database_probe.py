@@ -1,7 +1,7 @@
 """Probes the database from a thread, and reports each change of whether it answers.
 
-One failed probe means "away", one that succeeds "back": a client that goes to another server loses
-nothing.
+One failed probe means unavailable, one that succeeds available: a client that goes to another
+server loses nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class DatabaseProbe:
                 if failure is None:
                     _LOG.warning("the database answers again")
                 else:
-                    _LOG.warning("the database is away: %s", self._database.explained(failure))
+                    _LOG.warning(
+                        "the database is unavailable: %s", self._database.explained(failure)
+                    )
                 self._on_change(answers)
 
     def _probe(self) -> Exception | None:

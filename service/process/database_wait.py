@@ -1,9 +1,9 @@
-"""A server that starts before its database waits for it.
+"""The wait of a server that starts before its database.
 
-What needs the database at the start is tried until it works: while the database is away, starts, or
-takes no more connections. A database that refuses (tollwire.service.storage.refusals) is not waited
-for. A log line says what is waited for, at first and then every few seconds. The wait ends without
-an error when the process is told to stop.
+Each step of the start that needs the database is retried until it succeeds: while the database is
+unreachable, starts, or accepts no more connections. There is no retry if the database refuses
+(tollwire.service.storage.refusals). A log line says what the server waits for, at once and then
+every few seconds. The wait ends without an error when the process is told to stop.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _LOG = logging.getLogger("tollwire.database")
 # Between two attempts, and between two log lines.
 _FIRST_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 2.0
-_TELL_SECONDS = 10.0
-# How often the end of the process is looked for.
-_LOOK_SECONDS = 0.1
+_LOG_SECONDS = 10.0
+# The pause between two checks for a stop of the process.
+_CHECK_SECONDS = 0.1
 
 
 class Stopped(Exception):
@@ -35,11 +35,11 @@ class Stopped(Exception):
 
 
 class DatabaseWaitTimeout(Exception):
-    """The database did not come in time; the text says so."""
+    """The database did not answer in time; the text says what to do."""
 
 
 def ignore_report(text: str) -> None:
-    """For a wait that reports to the log alone."""
+    """For a wait that reports to the log only."""
 
 
 class DatabaseWait:
@@ -54,15 +54,15 @@ class DatabaseWait:
         cause_of: Callable[[Exception], str],
         report: Callable[[str], None] = ignore_report,
     ) -> None:
-        """``limit_seconds`` 0: without end. ``cause_of`` adds the driver's words to a failure.
-        ``report`` is called at least every two attempts with what is waited for."""
+        """``limit_seconds`` 0: no limit. ``cause_of`` returns the driver's message of a failure.
+        ``report`` is called after each failed attempt with what the server waits for."""
         self._database = database
         self._limit_seconds = limit_seconds
         self._is_stopped = is_stopped
         self._cause_of = cause_of
         self._report = report
         self._began: float | None = None
-        self._told = 0.0
+        self._logged_at = 0.0
 
     def run(self, step: Callable[[], T]) -> T:
         """Return the result of ``step`` as soon as the database answers. Stopped, DatabaseRefused,
@@ -103,13 +103,13 @@ class DatabaseWait:
                 " start it, correct --database, or raise --database-start-wait-seconds"
             )
         end = (
-            f"gives up after {self._limit_seconds:g} s" if self._limit_seconds else "never gives up"
+            f"gives up after {self._limit_seconds:g} s" if self._limit_seconds else "no time limit"
         )
         text = f"waiting for the database at {where}, {waited:.0f} s so far; {end} {cause}"
         self._report(text)
-        if not self._told or now - self._told >= _TELL_SECONDS:
-            self._told = now
+        if not self._logged_at or now - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = now
             _LOG.warning("%s", text)
         until = now + seconds
         while time.monotonic() < until and not self._is_stopped():
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_SECONDS)

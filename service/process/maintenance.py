@@ -1,7 +1,7 @@
 """What is done to a database or a machine beside its servers, each by one command.
 
-Like the server, put together here from its parts (tollwire.service.process.app). Nothing here
-serves.
+Like the server, put together here from its parts (tollwire.service.process.composition). Nothing
+here serves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tollwire.service.accounts.tokens import AdminExists, Tokens
 from tollwire.service.domain.errors import CannotListen
 from tollwire.service.observability import logs
 from tollwire.service.process import doctor
-from tollwire.service.process.app import EXPECTED_ERRORS, report_failure
+from tollwire.service.process.console import EXPECTED_ERRORS, report_failure
 from tollwire.service.process.doctor import Finding
 from tollwire.service.process.ports import probe
 from tollwire.service.rpc.error_map import cause_of

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import IO, Any, Literal
 
 from tollwire.service.cache import worker_progress
-from tollwire.service.process.tuning import next_event
+from tollwire.service.process.events import wait_for_event
 
 # A worker that lives shorter than this has failed to start, or as good as.
 SETTLED_SECONDS = 10.0
@@ -193,7 +193,7 @@ class Supervisor:
         try:
             for slot in range(self._count):
                 self._start(slot)
-            while (event := next_event(self._events, self._beat)).kind != "stop":
+            while (event := wait_for_event(self._events, self._beat)).kind != "stop":
                 self._handle(event)
         finally:
             self._on_stopping()

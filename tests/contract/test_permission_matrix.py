@@ -21,7 +21,7 @@ from tests.integration.client import chunk, make_call, make_rate, timestamp
 from tests.integration.serving import ServerProcess
 from tests.rpc.test_permissions import FOR_ALL, FOR_EVERY_TENANT, may
 from tollwire.service.domain.request import Role
-from tollwire.service.process.app import built
+from tollwire.service.process.composition import build_application
 from tollwire.service.settings.config import Settings
 from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
@@ -67,7 +67,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     url = f"sqlite:///{tmp_path_factory.mktemp('matrix') / 'tollwire.db'}"
-    with built(Settings(database=url)) as everything:
+    with build_application(Settings(database=url)) as everything:
         _, root = everything.subjects.tokens.create_first("root")
     with (
         ServerProcess(url, TOLLWIRE_ACCESS="tokens") as server,

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from tests.rpc.running import connected
-from tollwire.service.process.app import built
+from tollwire.service.process.composition import build_application
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
@@ -27,7 +27,7 @@ class WholeServer:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
     """With all services, all subjects and no tenant. One for the tests of a module."""
     path = tmp_path_factory.mktemp("whole") / "tollwire.db"
-    with built(Settings(database=f"sqlite:///{path}")) as everything:
+    with build_application(Settings(database=f"sqlite:///{path}")) as everything:
         server = RpcServer(
             everything.subjects, capacity=Capacity(max_streams=4), pipeline=RpcPipeline()
         )

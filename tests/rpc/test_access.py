@@ -25,7 +25,7 @@ from tollwire.service.accounts.tokens import Tokens
 from tollwire.service.domain.errors import Unauthenticated
 from tollwire.service.domain.model import Tenant, Token
 from tollwire.service.domain.request import EVERY_TENANT, Role, Scope
-from tollwire.service.process.app import built
+from tollwire.service.process.composition import build_application
 from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.permissions import PERMISSIONS, Needs
@@ -62,7 +62,7 @@ class Guarded:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     path: Path = tmp_path_factory.mktemp("guarded") / "tollwire.db"
-    with built(Settings(database=f"sqlite:///{path}")) as everything:
+    with build_application(Settings(database=f"sqlite:///{path}")) as everything:
         everything.subjects.tenants.create(Tenant(name="Acme"))
         tokens = everything.subjects.tokens
         channels = []

@@ -16,7 +16,7 @@ from tests.rpc.running import DEADLINE_SECONDS, refusal
 from tollwire.service.accounts.tokens import Tokens
 from tollwire.service.domain.model import Tenant, Token
 from tollwire.service.domain.request import Role, Scope
-from tollwire.service.process.app import built
+from tollwire.service.process.composition import build_application
 from tollwire.service.rpc.access_control import AccessControl, identities
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
@@ -61,7 +61,7 @@ class Mutual:
 def serving(folder: Path) -> Iterator[Mutual]:
     AUTHORITY.issue("localhost").write(folder)
     AUTHORITY.write(folder)
-    with built(Settings(database=f"sqlite:///{folder}/tollwire.db")) as everything:
+    with build_application(Settings(database=f"sqlite:///{folder}/tollwire.db")) as everything:
         for _ in range(2):
             everything.subjects.tenants.create(Tenant(name="Acme"))
         access = AccessControl(everything.credentials, is_open=False, takes_certificates=True)

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.rpc.authority import DAY, NOW, Authority, Issued, files_of, shown_by
 from tests.rpc.running import DEADLINE_SECONDS
-from tollwire.service.process.app import Built, built
+from tollwire.service.process.composition import Application, build_application
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
@@ -35,15 +35,15 @@ SERVER_HELLO = 2  # of its messages
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     path = tmp_path_factory.mktemp("tls") / "tollwire.db"
-    with built(Settings(database=f"sqlite:///{path}")) as found:
+    with build_application(Settings(database=f"sqlite:///{path}")) as found:
         yield found
 
 
 @contextmanager
 def serving(
-    everything: Built, folder: Path, *, mutual: bool = False, now: datetime = NOW
+    everything: Application, folder: Path, *, mutual: bool = False, now: datetime = NOW
 ) -> Iterator[tuple[str, ServerTls]]:
     """A server with the folder's files, and what it has of them; nobody looks at them again but
     the tests."""
@@ -53,7 +53,9 @@ def serving(
 
 
 @contextmanager
-def plain(everything: Built, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
+def plain(
+    everything: Application, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[str]:
     server = RpcServer(
         everything.subjects, capacity=Capacity(max_streams=2), pipeline=RpcPipeline()
     )
@@ -107,7 +109,7 @@ def refused(address: str, **how: object) -> str:
     return error.value.details() or ""
 
 
-def test_who_serves_is_checked(everything: Built, folder: Path) -> None:
+def test_who_serves_is_checked(everything: Application, folder: Path) -> None:
     with serving(everything, folder) as (address, _):
         with client(address) as serves:
             assert serves()
@@ -119,7 +121,7 @@ def test_who_serves_is_checked(everything: Built, folder: Path) -> None:
 
 
 def test_a_certificate_that_has_expired_meanwhile_is_not_believed(
-    everything: Built, tmp_path: Path
+    everything: Application, tmp_path: Path
 ) -> None:
     expired = AUTHORITY.issue("localhost", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
     expired.write(tmp_path)
@@ -128,7 +130,7 @@ def test_a_certificate_that_has_expired_meanwhile_is_not_believed(
 
 
 def test_who_asks_is_checked_where_there_are_authorities_for_clients(
-    everything: Built, folder: Path
+    everything: Application, folder: Path
 ) -> None:
     old = AUTHORITY.issue("a.example", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
     early = AUTHORITY.issue("a.example", valid_from=NOW + DAY, valid_until=NOW + 2 * DAY)
@@ -139,7 +141,7 @@ def test_who_asks_is_checked_where_there_are_authorities_for_clients(
                 assert serves()
 
 
-def test_plain_text_and_tls_do_not_meet(everything: Built, folder: Path) -> None:
+def test_plain_text_and_tls_do_not_meet(everything: Application, folder: Path) -> None:
     with serving(everything, folder) as (address, _), plain(everything) as plain_address:
         refused(address, secure=False)
         refused(plain_address)
@@ -184,7 +186,7 @@ def answer_to(address: str, message: bytes) -> bytes:
     return b""
 
 
-def test_no_version_before_1_2_is_spoken(everything: Built, folder: Path) -> None:
+def test_no_version_before_1_2_is_spoken(everything: Application, folder: Path) -> None:
     with serving(everything, folder) as (address, tls):
         for pair in (PAIR, AUTHORITY.issue("localhost")):
             pair.write(folder)
@@ -203,7 +205,7 @@ def look_twice(tls: ServerTls) -> None:
 
 
 def test_new_files_hold_for_new_connections_and_old_ones_live_on(
-    everything: Built, folder: Path
+    everything: Application, folder: Path
 ) -> None:
     with serving(everything, folder) as (address, tls), client(address) as before:
         assert before()
@@ -222,7 +224,7 @@ def test_new_files_hold_for_new_connections_and_old_ones_live_on(
             assert serves()
 
 
-def test_new_authorities_hold_for_new_clients(everything: Built, folder: Path) -> None:
+def test_new_authorities_hold_for_new_clients(everything: Application, folder: Path) -> None:
     with serving(everything, folder, mutual=True) as (address, tls):
         with client(address, shows=CLIENT) as serves:
             assert serves()
@@ -234,7 +236,7 @@ def test_new_authorities_hold_for_new_clients(everything: Built, folder: Path) -
 
 
 def test_files_that_cannot_serve_change_nothing_and_are_told_of_once(
-    everything: Built, folder: Path, caplog: pytest.LogCaptureFixture
+    everything: Application, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tollwire.tls")
     rotated = AUTHORITY.issue("localhost")
@@ -266,7 +268,7 @@ def test_files_that_cannot_serve_change_nothing_and_are_told_of_once(
         assert [r.levelno for r in caplog.records[told:]] == [logging.ERROR, logging.INFO]
 
 
-def test_a_file_that_is_being_written_is_waited_for(everything: Built, folder: Path) -> None:
+def test_a_file_that_is_being_written_is_waited_for(everything: Application, folder: Path) -> None:
     rotated = AUTHORITY.issue("localhost")
     with serving(everything, folder) as (address, tls):
         (folder / "key.pem").write_bytes(rotated.key)
@@ -307,7 +309,7 @@ def test_a_certificate_that_nobody_renews_is_warned_of_each_day(
     assert warnings_at(end + 17 * DAY) == 3
 
 
-def test_a_pair_counts_from_when_it_is_valid(everything: Built, folder: Path) -> None:
+def test_a_pair_counts_from_when_it_is_valid(everything: Application, folder: Path) -> None:
     early = AUTHORITY.issue("localhost", valid_from=NOW + DAY)
     now = NOW
     tls = ServerTls(files_of(folder), now=lambda: now)
@@ -320,7 +322,7 @@ def test_a_pair_counts_from_when_it_is_valid(everything: Built, folder: Path) ->
         assert shown_by(address) == early.der
 
 
-def test_the_files_are_looked_at_again_and_again(everything: Built, folder: Path) -> None:
+def test_the_files_are_looked_at_again_and_again(everything: Application, folder: Path) -> None:
     tls = ServerTls(files_of(folder), check_seconds=0.01)
     tls.start()
     try:

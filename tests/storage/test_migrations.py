@@ -78,8 +78,9 @@ def test_a_server_on_a_database_as_it_should_be_does_not_load_alembic(
     url = f"sqlite:///{tmp_path}/tollwire.db"
     script = (
         "import sys; from tollwire.service.storage.engine import Database\n"
-        "from tollwire.service.process import app\n"
-        f"with app.built(app.Settings(database={url!r})): print('alembic' in sys.modules)"
+        "from tollwire.service.process import composition as app\n"
+        f"with app.build_application(app.Settings(database={url!r})):"
+        " print('alembic' in sys.modules)"
     )
     for loads in ("True", "False"):
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -65,7 +65,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_heeded() -> None:
             "-c",
             """
 import os, queue, signal, threading, time
-from tollwire.service.process import tuning
+from tollwire.service.process import events
 stop = queue.SimpleQueue()
 signal.signal(signal.SIGTERM, lambda number, frame: stop.put(number))
 def send():
@@ -74,7 +74,7 @@ def send():
     os.kill(os.getpid(), signal.SIGTERM)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 threading.Thread(target=send).start()
-assert tuning.next_event(stop) == signal.SIGTERM
+assert events.wait_for_event(stop) == signal.SIGTERM
 """,
         ],
         timeout=30,

@@ -1,0 +1,150 @@
+"""Builds everything below the wire over one database. No other module does.
+
+Order of start: schema prepared, decks and credentials loaded, changes followed. Order of stop: the
+reverse, and the database closed. Must not depend on servers and ports.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from tollwire.service.accounts.audit import AuditLog
+from tollwire.service.accounts.credentials import Credentials
+from tollwire.service.accounts.tenants import Tenants
+from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.cache.decks import Decks
+from tollwire.service.cache.worker_progress import Progress
+from tollwire.service.process.database_wait import DatabaseWait, ignore_report
+from tollwire.service.rating.calls import Calls
+from tollwire.service.rating.rates import Rates
+from tollwire.service.record.cdrs import Cdrs
+from tollwire.service.record.explanations import Explanations
+from tollwire.service.record.feed import Feed
+from tollwire.service.record.ledger import Ledger
+from tollwire.service.record.retention import FailureRetention
+from tollwire.service.record.reversals import Reversals
+from tollwire.service.record.uploads import Uploads
+from tollwire.service.record.verification import Verification
+from tollwire.service.reports.usage import Usage
+from tollwire.service.rpc.error_map import cause_of
+from tollwire.service.rpc.server import Subjects
+from tollwire.service.settings.config import Settings
+from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import migrate
+
+_POOLED_IN_PART = (
+    "a connection pooler answers at --database: prepared statements are not used; notifications"
+    " come by --session-database"
+)
+_POOLED = (
+    "a connection pooler answers at --database: prepared statements and LISTEN are not used, and"
+    " changes of rates are polled 50 times a second; --session-database allows notifications"
+)
+
+_LOG = logging.getLogger("tollwire")
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Everything below the wire, over one database."""
+
+    subjects: Subjects
+    decks: Decks
+    credentials: Credentials
+    database: Database
+    load_seconds: float
+
+
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def build_application(
+    settings: Settings,
+    is_stopped: Callable[[], bool] = _never,
+    report_wait: Callable[[str], None] = ignore_report,
+    progress: Progress | None = None,
+) -> Iterator[Application]:
+    """Build all subjects, with the decks loaded and their changes followed; closed at the end of
+    the block. Waits for a database that does not answer yet; Stopped if ``is_stopped`` becomes true
+    during the wait. ``progress``: that of the workers of this server."""
+    database = open_database(settings)
+    retention_days = settings.failure_retention_days
+    try:
+        wait = wait_for_database(database, settings, is_stopped, report_wait)
+        is_pooled = wait.run(database.check_sessions)
+        if is_pooled:
+            _LOG.info("%s", _POOLED if settings.session_database is None else _POOLED_IN_PART)
+        wait.run(partial(migrate.prepare, database))
+        decks = Decks(database, progress)
+        load_seconds = wait.run(partial(_seconds, decks.load))
+        credentials = Credentials(database)
+        wait.run(credentials.load)
+        decks.follow()
+        credentials.follow()
+        retention = FailureRetention(database, retention_days)
+        retention.start()
+        try:
+            yield Application(
+                subjects=Subjects(
+                    tenants=Tenants(database, decks),
+                    rates=Rates(database, decks),
+                    calls=Calls(decks),
+                    cdrs=Cdrs(database, decks),
+                    uploads=Uploads(database, decks, failure_retention_days=retention_days),
+                    usage=Usage(database),
+                    reversals=Reversals(database),
+                    verification=Verification(database),
+                    explanations=Explanations(database),
+                    ledger=Ledger(database),
+                    feed=Feed(database, decks),
+                    tokens=Tokens(database, credentials),
+                    audit_log=AuditLog(database),
+                ),
+                decks=decks,
+                credentials=credentials,
+                database=database,
+                load_seconds=load_seconds,
+            )
+        finally:
+            retention.close()
+            credentials.close()
+            decks.close()
+    finally:
+        database.close()
+
+
+def open_database(settings: Settings) -> Database:
+    return Database(
+        settings.database,
+        wait_seconds=settings.database_wait_seconds,
+        session_url=settings.session_database,
+    )
+
+
+def wait_for_database(
+    database: Database,
+    settings: Settings,
+    is_stopped: Callable[[], bool],
+    report: Callable[[str], None],
+) -> DatabaseWait:
+    return DatabaseWait(
+        database,
+        settings.database_start_wait_seconds,
+        is_stopped=is_stopped,
+        cause_of=cause_of,
+        report=report,
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Run ``work``. Returns how long it took."""
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began

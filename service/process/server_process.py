@@ -1,0 +1,168 @@
+"""The life of one server in this process: built, bound, serving, stopped.
+
+Order of start: decks loaded (which reaches the database), port bound, serving. Order of stop:
+health says NOT_SERVING, RPCs in flight finish, changes are no longer followed, the database is
+closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tollwire.service.cache.worker_progress import Progress
+from tollwire.service.observability.metrics.backlog import Backlog
+from tollwire.service.observability.metrics.database_size import DatabaseSize, last_backup_seconds
+from tollwire.service.observability.metrics.snapshot import Connections, Sources
+from tollwire.service.process import tuning
+from tollwire.service.process.composition import Application, build_application
+from tollwire.service.process.database_probe import DatabaseProbe
+from tollwire.service.process.database_wait import ignore_report
+from tollwire.service.process.events import Stop, wait_for_event
+from tollwire.service.process.systemd import Supervision
+from tollwire.service.rpc import traces
+from tollwire.service.rpc.access_control import AccessControl
+from tollwire.service.rpc.capacity import Capacity, chunks_at_once
+from tollwire.service.rpc.connections import connection_options
+from tollwire.service.rpc.pipeline import Observer, RpcPipeline, count_end, log_end
+from tollwire.service.rpc.server import RpcServer
+from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.pem_files import server_files
+
+if TYPE_CHECKING:
+    from tollwire.service.rpc.tls import ServerTls
+
+# The open files of a worker besides its clients' connections: database, logs, libraries.
+OTHER_FILES = 256
+
+_LOG = logging.getLogger("tollwire")
+
+
+def run_server(
+    settings: Settings,
+    stop: Stop,
+    announce: Callable[[Listen, Mapping[str, Any], Sources], None],
+    *,
+    share_port: bool,
+    supervision: Supervision | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Serve until ``stop`` has an event. ``announce`` is called when the server serves.
+    ``supervision`` gets the reports for systemd; None in a worker, whose parent reports."""
+    tuning.reduce_pauses()
+    with (
+        _observers(settings) as observers,
+        _tls(settings) as tls,
+        build_application(
+            settings,
+            lambda: not stop.empty(),
+            supervision.waiting if supervision else ignore_report,
+            progress,
+        ) as application,
+        ExitStack() as stack,
+    ):
+        if not stop.empty():
+            return
+        access = AccessControl(
+            application.credentials,
+            is_open=settings.is_open,
+            takes_certificates=settings.tls_client_ca_file is not None,
+        )
+        tuning.raise_file_limit(settings.max_connections + OTHER_FILES)
+        capacity = Capacity(
+            max_rpcs=settings.max_rpcs,
+            max_streams=settings.max_streams,
+            max_request_bytes=settings.max_request_bytes_in_work,
+            # Without tokens, callers cannot be distinguished.
+            share=1.0 if settings.is_open else settings.tenant_share,
+            chunks=chunks_at_once(settings.workers),
+        )
+        server = RpcServer(
+            application.subjects,
+            capacity=capacity,
+            pipeline=RpcPipeline(
+                access,
+                access.stays,
+                limits=[capacity.shares()],
+                observers=observers,
+            ),
+            connections=connection_options(
+                settings.max_connections, settings.max_connection_age_seconds
+            ),
+            share_port=share_port,
+            database_wait_seconds=settings.database_wait_seconds,
+        )
+        tuning.freeze_loaded_objects()
+        listen = server.bind(settings.listen, tls.credentials if tls else None)
+        server.start()
+        probe = DatabaseProbe(application.database, server.database_answers)
+        probe.start()
+        stack.callback(probe.close)
+        tenants, rates = application.decks.size()
+        loaded = {"tenants": tenants, "rates": rates, "seconds": application.load_seconds}
+        announce(listen, loaded, _sources(settings, application, server, tls))
+        if supervision is None:
+            reason = wait_for_event(stop)
+        else:
+            reason = wait_for_event(stop, supervision.beat)
+            supervision.stopping(f"{reason}: stopping")
+        _LOG.info("%s: stopping; RPCs in flight have %g s", reason, settings.grace_seconds)
+        if not server.stop(settings.grace_seconds):
+            # Their clients have the status, and uncommitted transactions roll back. A normal exit
+            # would wait for their threads without a limit.
+            _LOG.warning("exiting although some RPCs did not end in time")
+            logging.shutdown()
+            os._exit(0)
+
+
+@contextmanager
+def _tls(settings: Settings) -> Iterator[ServerTls | None]:
+    """The server's certificates, reloaded while the block runs; None: plain text."""
+    if not settings.uses_tls:
+        yield None
+        return
+    # Not at the top of the module: a server of plain text does not load the library.
+    from tollwire.service.rpc.tls import ServerTls
+
+    tls = ServerTls(server_files(settings))
+    tls.start()
+    try:
+        yield tls
+    finally:
+        tls.close()
+
+
+@contextmanager
+def _observers(settings: Settings) -> Iterator[list[Observer]]:
+    """What is called at the end of each RPC."""
+    observers: list[Observer] = [log_end]
+    if settings.metrics_listen is not None:
+        observers.append(count_end)
+    if not settings.traces:
+        yield observers
+        return
+    provider = traces.start_exporter()
+    try:
+        yield [*observers, traces.observer(provider)]
+    finally:
+        provider.shutdown()
+
+
+def _sources(
+    settings: Settings, application: Application, server: RpcServer, tls: ServerTls | None
+) -> Sources:
+    """The sources of this process's metrics."""
+    record = settings.backup_record
+    return Sources(
+        decks=application.decks,
+        connections=lambda: Connections(*application.database.connections()),
+        health=server.serving,
+        unrated=Backlog(application.database).latest,
+        certificates=tls.expiries if tls else dict,
+        size=DatabaseSize(application.database, settings.database).latest,
+        last_backup_seconds=partial(last_backup_seconds, record) if record else lambda: None,
+    )
