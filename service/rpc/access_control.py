@@ -9,14 +9,14 @@ What a token stands for: service/accounts/credentials.py. What a role may call: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
 
 import grpc
 
 from tollwire.service.accounts.credentials import Credentials, token_invalid
 from tollwire.service.domain.errors import Reason, Unauthenticated
 from tollwire.service.domain.request import LOCAL, NOBODY, Caller
+from tollwire.service.rpc.grpc_internals import certificate_identities
 from tollwire.service.rpc.permissions import PERMISSIONS, Needs, check
 from tollwire.service.rpc.pipeline import RpcContext
 
@@ -84,8 +84,7 @@ def _token(sent: Sequence[str | bytes]) -> str:
 def identities(context: grpc.ServicerContext) -> Iterator[str]:
     """What a verified client certificate says of its holder, the best first: its URIs, its DNS
     names; where it has neither, its common name."""
-    # Each property has a list of values, which its type hints leave out.
-    shown = cast(Mapping[str, Sequence[bytes]], context.auth_context())
+    shown = certificate_identities(context)
     found = False
     for kind in ("peer_uri", "peer_dns"):
         for name in shown.get(kind, ()):

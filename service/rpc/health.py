@@ -21,6 +21,8 @@ from typing import TypeAlias
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tollwire.service.rpc.grpc_internals import sends_responses
+
 # A watcher that does not read blocks one of these threads.
 NOTIFIER_THREADS = 16
 
@@ -59,6 +61,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
             statuses={name: _Response(status=self.status(name)) for name in self._services}
         )
 
+    @sends_responses
     def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: Send
     ) -> None:
@@ -69,8 +72,6 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
         if not context.add_callback(lambda: self._remove(watcher)):
             self._remove(watcher)
         watcher.update()
-
-    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
 
     def serve(self) -> None:
         self._serving = True

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -27,7 +27,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tollwire.service.domain.errors import InvalidInput, Reason, shutting_down, unwanted
 from tollwire.service.observability import request_ids
-from tollwire.service.rpc import error_map
+from tollwire.service.rpc import error_map, grpc_internals
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.permissions import permission
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline, expect
@@ -62,7 +62,7 @@ def add_service(
         method.name: _handler(method, servicer, streams, _Endpoint(pipeline, capacity, method))
         for method in service.methods
     }
-    server.add_registered_method_handlers(name or service.full_name, handlers)
+    grpc_internals.register(server, name or service.full_name, handlers)
 
 
 def on_bytes(behavior: Callable[..., Any]) -> Any:
@@ -123,9 +123,9 @@ def _handler(
         encode = GetMessageClass(method.output_type).SerializeToString
     if not method.client_streaming and not method.server_streaming:
         handle = _unary(decode, behavior, encode, endpoint)
-        handle.experimental_thread_pool = endpoint.pool  # type: ignore[attr-defined]
+        grpc_internals.run_in_pool(handle, endpoint.pool)
         return grpc.stream_unary_rpc_method_handler(handle)
-    if getattr(behavior, "experimental_non_blocking", False):
+    if grpc_internals.is_sending_responses(behavior):
         stream = _watching(decode, behavior, encode, streams, endpoint)
     elif not method.client_streaming:
         stream = _streaming(_one(decode, endpoint), behavior, encode, streams, endpoint)
@@ -135,8 +135,8 @@ def _handler(
             behavior = _as_stream(behavior)
         read = _each(decode, endpoint, end_counts=not method.server_streaming)
         stream = _streaming(read, behavior, encode, streams, endpoint)
-    stream.experimental_non_blocking = True  # type: ignore[attr-defined]
-    stream.experimental_thread_pool = endpoint.pool  # type: ignore[attr-defined]
+    grpc_internals.sends_responses(stream)
+    grpc_internals.run_in_pool(stream, endpoint.pool)
     return grpc.stream_stream_rpc_method_handler(stream)
 
 
@@ -286,8 +286,6 @@ def _refuse(rpc: RpcContext, error: Exception) -> NoReturn:
     status = error_map.refusal(error, rpc.method, rpc.fields())
     rpc.code = status.code
     rpc.is_logged = error_map.is_logged(error)
-    name = (request_ids.METADATA_KEY, rpc.request.id)
     rpc.context.abort_with_status(
-        # A named tuple, which the type hints do not show.
-        cast(Any, status)._replace(trailing_metadata=(*status.trailing_metadata, name))
+        grpc_internals.with_trailer(status, request_ids.METADATA_KEY, rpc.request.id)
     )

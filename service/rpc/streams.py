@@ -5,7 +5,7 @@ refused at once: unary RPCs always find a thread. A stream of requests may live 
 server stops it ends between two requests, with UNAVAILABLE, so that its client goes elsewhere
 instead of holding up the stop.
 
-This rests on handlers that send their responses themselves (grpc's ``experimental_non_blocking``):
+This rests on handlers that send their responses themselves (``grpc_internals.sends_responses``):
 only so can another thread end a stream whose own thread waits for the client.
 """
 

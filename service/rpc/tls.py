@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 
 from tollwire.service.domain.background_thread import BackgroundThread
+from tollwire.service.rpc.grpc_internals import reloading_credentials
 from tollwire.service.settings.certificates import Material, check, shown, valid_until
 from tollwire.service.settings.pem_files import BadCertificate, TlsFiles
 
@@ -70,10 +71,10 @@ class ServerTls:
         self._warn_at = now()
         # At most one. pop() is atomic, so grpc never waits for a lock of this class.
         self._pending: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
-        self.credentials = grpc.dynamic_ssl_server_credentials(
+        self.credentials = reloading_credentials(
             _configuration(material),
-            self._next_configuration,  # type: ignore[arg-type]  # None is allowed, see below
-            require_client_authentication=material.authorities is not None,
+            self._next_configuration,
+            require_client_certificates=material.authorities is not None,
         )
         self._thread = BackgroundThread("certificates", self._run, close_seconds=_CLOSE_SECONDS)
 

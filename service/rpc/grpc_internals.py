@@ -1,0 +1,71 @@
+"""The private and experimental parts of grpcio that the server uses. No other module uses any.
+
+tests/rpc/test_grpc_internals.py shows each of them on a running server, and says in a sentence what
+a new grpcio has changed. pyproject.toml bounds grpcio to the releases that were tested.
+
+Beside what has a function here, the server relies on this behaviour: grpc calls the interceptors
+and then ``submit`` of the pool in one thread (rpc/pools.py), and a handler that is registered with
+a stream of requests is called before any request is read (rpc/interceptors.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import grpc
+
+Behavior = TypeVar("Behavior", bound=Callable[..., Any])
+
+
+def run_in_pool(behavior: Callable[..., Any], pool: ThreadPoolExecutor) -> None:
+    """grpc submits the RPCs of this handler to ``pool`` instead of the server's own pool."""
+    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
+
+
+def sends_responses(behavior: Behavior) -> Behavior:
+    """grpc calls the handler with a third argument, which sends one response, and with None ends
+    the RPC. Any thread may call it. Without this mark a handler returns an iterator."""
+    behavior.experimental_non_blocking = True  # type: ignore[attr-defined]
+    return behavior
+
+
+def is_sending_responses(behavior: Callable[..., Any]) -> bool:
+    """Whether the handler has the mark of ``sends_responses``."""
+    return getattr(behavior, "experimental_non_blocking", False)
+
+
+def register(
+    server: grpc.Server, service_name: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+) -> None:
+    """Register the handlers of a service by method name. grpc's core then dispatches by method."""
+    server.add_registered_method_handlers(service_name, dict(handlers))
+
+
+def with_trailer(status: grpc.Status, key: str, value: str) -> grpc.Status:
+    """The status with one more entry in its trailing metadata: grpc_status makes a named tuple."""
+    tuple_of_status = cast(Any, status)
+    trailers = (*status.trailing_metadata, (key, value))
+    return cast(grpc.Status, tuple_of_status._replace(trailing_metadata=trailers))
+
+
+def certificate_identities(context: grpc.ServicerContext) -> Mapping[str, Sequence[bytes]]:
+    """The properties of the client's connection. Each has a list of values, which the type hints
+    of grpc do not show."""
+    return cast(Mapping[str, Sequence[bytes]], context.auth_context())
+
+
+def reloading_credentials(
+    first: grpc.ServerCertificateConfiguration,
+    next_configuration: Callable[[], grpc.ServerCertificateConfiguration | None],
+    *,
+    require_client_certificates: bool,
+) -> grpc.ServerCredentials:
+    """Credentials that call ``next_configuration`` before each handshake, under a lock of grpc.
+    None, which the type hints of grpc do not show, keeps the last configuration."""
+    return grpc.dynamic_ssl_server_credentials(
+        first,
+        next_configuration,  # type: ignore[arg-type]
+        require_client_authentication=require_client_certificates,
+    )

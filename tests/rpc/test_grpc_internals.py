@@ -1,0 +1,159 @@
+"""The private and experimental parts of grpcio that the server uses still work as they must.
+
+A failure here means that a new grpcio has changed one of them: see service/rpc/grpc_internals.py.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from tests.rpc.running import DEADLINE_SECONDS, connected
+from tollwire.service.rpc import grpc_internals
+
+ROOT = Path(__file__).resolve().parents[2]
+METHOD = "/canary.Canary/Call"
+
+
+class RecordedPool(ThreadPoolExecutor):
+    """A pool that records the thread of each ``submit``."""
+
+    def __init__(self) -> None:
+        super().__init__(4, thread_name_prefix="canary")
+        self.submitted_in: list[int] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted_in.append(threading.get_ident())
+        return super().submit(fn, *args, **kwargs)
+
+
+class RecordedInterceptor(grpc.ServerInterceptor):
+    def __init__(self) -> None:
+        self.called_in: list[int] = []
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        self.called_in.append(threading.get_ident())
+        return continuation(handler_call_details)
+
+
+@contextmanager
+def served(
+    handler: Any, interceptors: list[grpc.ServerInterceptor] | None = None
+) -> Iterator[grpc.Channel]:
+    own = ThreadPoolExecutor(4, thread_name_prefix="own")
+    server = grpc.server(own, interceptors=interceptors or [], options=[("grpc.so_reuseport", 0)])
+    grpc_internals.register(server, "canary.Canary", {"Call": handler})
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with connected(address) as channel:
+            yield channel
+    finally:
+        server.stop(0).wait(DEADLINE_SECONDS)
+        own.shutdown()
+
+
+def test_a_handler_runs_in_its_own_pool() -> None:
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        next(requests)
+        return threading.current_thread().name.encode()
+
+    pool = RecordedPool()
+    interceptor = RecordedInterceptor()
+    grpc_internals.run_in_pool(handle, pool)
+    with served(grpc.stream_unary_rpc_method_handler(handle), [interceptor]) as channel:
+        name = channel.unary_unary(METHOD)(b"", timeout=DEADLINE_SECONDS)
+    assert name.startswith(b"canary"), (
+        "grpcio no longer runs a handler in its experimental_thread_pool: the kinds of RPCs would"
+        " share one pool"
+    )
+    assert interceptor.called_in == pool.submitted_in, (
+        "grpcio no longer calls the interceptors and submit of the pool in one thread: a caller's"
+        " share of the slots would not be limited"
+    )
+    pool.shutdown()
+
+
+def test_a_handler_is_called_before_the_request_is_read() -> None:
+    called, release = threading.Event(), threading.Event()
+
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        called.set()
+        return next(requests)
+
+    def silent() -> Iterator[bytes]:
+        release.wait(DEADLINE_SECONDS)
+        yield b"late"
+
+    with served(grpc.stream_unary_rpc_method_handler(handle)) as channel:
+        call = channel.stream_unary(METHOD).future(silent(), timeout=2 * DEADLINE_SECONDS)
+        is_called = called.wait(DEADLINE_SECONDS)
+        release.set()
+        assert call.result() == b"late"
+    assert is_called, (
+        "grpcio reads a request before it calls a handler of a stream of requests: a refused RPC"
+        " would be read first"
+    )
+
+
+def test_another_thread_may_send_the_responses_and_end_the_rpc() -> None:
+    @grpc_internals.sends_responses
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext, send: Any) -> None:
+        def work() -> None:
+            send(b"1")
+            context.set_code(grpc.StatusCode.UNAVAILABLE)
+            send(None)
+
+        threading.Thread(target=work).start()
+
+    assert grpc_internals.is_sending_responses(handle)
+    with served(grpc.stream_stream_rpc_method_handler(handle)) as channel:
+        received, code = [], None
+        call = channel.stream_stream(METHOD)(iter([b""]), timeout=DEADLINE_SECONDS)
+        try:
+            received += list(call)
+        except grpc.RpcError as error:
+            code = error.code()
+            received += [b"1"]
+    assert (received, code) == ([b"1"], grpc.StatusCode.UNAVAILABLE), (
+        "grpcio no longer lets a handler with experimental_non_blocking send its responses and end"
+        " its RPC from another thread: streams could not end when the server stops"
+    )
+
+
+def test_trailing_metadata_can_be_added_to_a_status() -> None:
+    status = rpc_status.to_status(status_pb2.Status(code=5, message="m"))
+    found = grpc_internals.with_trailer(status, "x-request-id", "7")
+    assert ("x-request-id", "7") in found.trailing_metadata, (
+        "the status of grpc_status is no longer a named tuple with trailing_metadata: refusals"
+        " would not name their request"
+    )
+    assert len(found.trailing_metadata) == len(status.trailing_metadata) + 1
+
+
+def test_no_other_module_uses_these_parts() -> None:
+    private = re.compile(
+        r"experimental_|dynamic_ssl|add_registered_method|_replace\(trailing|grpc\._"
+    )
+    users = {
+        path.name
+        for path in (ROOT / "service").rglob("*.py")
+        if private.search(path.read_text("utf-8"))
+    }
+    assert users == {"grpc_internals.py"}
+
+
+def test_grpcio_is_bounded_to_tested_releases() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    bounds = [one for one in project["dependencies"] if one.startswith("grpcio")]
+    assert bounds and all("<1.86" in one for one in bounds), bounds
