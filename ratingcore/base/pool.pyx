@@ -1,4 +1,4 @@
-"""Pools of distinct byte strings: the offers, terms, interval lists and destinations of a deck.
+"""Pools of distinct byte strings: a deck's rate terms, prices, interval lists and destinations.
 
 Decks repeat themselves: hundreds of thousands of rates share a few hundred combinations of price
 and increment, and some ten thousand destinations. Each is kept once, and a rate holds a number.

@@ -15,7 +15,7 @@ from ..index.match cimport longest_slot, match_digits, match_slot, match_t
 from ..pricing.money cimport (
     BLOCKED_BIT,
     charge_any,
-    charge_usual,
+    charge_fast,
     interval_t,
     terms_t,
 )
@@ -41,8 +41,8 @@ from ..index.tables cimport (
     is_group,
     jump_t,
     node_t,
-    offer_t,
-    row_offer,
+    rate_terms_t,
+    row_rate_terms,
     row_terms,
     tables_t,
     terms_intervals,
@@ -90,7 +90,8 @@ cdef inline uint32_t _normalize_plain(
     uint8_t* digits,
     uint64_t* first_digits,
 ) noexcept nogil:
-    """The usual number: 8 to 16 digits, perhaps after a "+", that no rule rewrites; else 0.
+    """Normalise a number in the common form: 8 to 16 digits, with or without "+", that no rule
+    rewrites. Returns the count of digits, or 0 for any other form.
 
     Writes 16 digits, and the first 8 once more: to load them back would wait for the stores, which
     overlap where the number is shorter than 16.
@@ -253,7 +254,7 @@ cdef void _settle(
             matches[i].length = <uint32_t> (lane.prefix[1] >> 32)
         return
     for i in range(count):
-        prefetch(&tables.offer_of[<uint32_t> lanes.lanes[i].prefix[1]])
+        prefetch(&tables.rate_terms_of[<uint32_t> lanes.lanes[i].prefix[1]])
     for i in range(count):
         slot = <uint32_t> lanes.lanes[i].prefix[1]
         if slot != NO_SLOT and is_group(tables, slot):
@@ -291,7 +292,7 @@ cdef void match_block(
     _match(tables, calls, count, &lanes, matches)
 
 
-cdef void _charge_unusual(
+cdef void _charge_general(
     const tables_t* tables, const terms_t* terms, int64_t duration_seconds, outcome_t* outcome
 ) noexcept nogil:
     cdef uint32_t count
@@ -326,11 +327,11 @@ cdef inline void _charge(
 ) noexcept nogil:
     """Complete the outcome of a call that a rate was found for."""
     outcome.unrated_reason = 0
-    if unlikely(not terms.usual):
-        _charge_unusual(tables, terms, duration_seconds, outcome)
+    if unlikely(not terms.fast):
+        _charge_general(tables, terms, duration_seconds, outcome)
         return
     outcome.status = RATED
-    charge_usual(
+    charge_fast(
         terms,
         <uint32_t> duration_seconds,
         &tables.rounding,
@@ -379,24 +380,24 @@ cdef void rate_block(
     """Rate at most BLOCK calls."""
     cdef lanes_t lanes
     cdef match_t matches[BLOCK]
-    cdef const offer_t* offers[BLOCK]
+    cdef const rate_terms_t* rate_terms[BLOCK]
     cdef const terms_t* terms = <const terms_t*> tables.terms.data
     cdef outcome_t* outcome
     cdef uint32_t i
     _match(tables, calls, count, &lanes, matches)
     for i in range(count):
-        prefetch(&tables.offer_of[matches[i].row & MAX_ROWS])
+        prefetch(&tables.rate_terms_of[matches[i].row & MAX_ROWS])
     for i in range(count):
-        offers[i] = NULL
+        rate_terms[i] = NULL
         if likely(matches[i].row != NO_ROW):
-            offers[i] = row_offer(tables, matches[i].row)
-            prefetch(offers[i])
+            rate_terms[i] = row_rate_terms(tables, matches[i].row)
+            prefetch(rate_terms[i])
     for i in range(count):
         outcome = &outcomes[i]
-        if likely(offers[i] != NULL):
+        if likely(rate_terms[i] != NULL):
             outcome.row = matches[i].row
             outcome.prefix_length = <uint8_t> matches[i].length
-            _charge(tables, &terms[offers[i].terms], calls[i].duration_seconds, outcome)
+            _charge(tables, &terms[rate_terms[i].terms], calls[i].duration_seconds, outcome)
         elif not calls[i].billable:
             _leave_unrated(outcome, NOT_BILLABLE, 0)
         elif lanes.lanes[i].count:

@@ -33,7 +33,7 @@ from ..index.tables cimport (
     MAX_ROWS,
     first_window,
     is_group,
-    offer_t,
+    rate_terms_t,
     row_version_id,
     slots_on_path,
     tables_t,
@@ -273,7 +273,7 @@ cdef class DeckBuilder:
     ) except -1:
         cdef change_t change
         cdef terms_t terms
-        cdef offer_t offer
+        cdef rate_terms_t rate_terms
         cdef interval_t parts[MAX_INTERVALS]
         cdef int count
         self._require_idle()
@@ -297,9 +297,11 @@ cdef class DeckBuilder:
             &self.additions.intervals, parts, count * sizeof(interval_t), &terms.intervals
         )
         complete_terms(&terms)
-        pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &offer.terms)
-        _intern_destination(&self.additions.destinations, destination, &offer.destination)
-        pool_intern(&self.additions.offers, &offer, sizeof(offer_t), &change.offer)
+        pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &rate_terms.terms)
+        _intern_destination(&self.additions.destinations, destination, &rate_terms.destination)
+        pool_intern(
+            &self.additions.rate_terms, &rate_terms, sizeof(rate_terms_t), &change.rate_terms
+        )
         return self._add(&change)
 
     cdef int _add(self, const change_t* change) except -1:

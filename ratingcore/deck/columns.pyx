@@ -21,7 +21,7 @@ from ..pricing.values import Columns, Matches
 
 cdef enum:
     MAX_NUMBER_BYTES = 0x7FFFFFFF
-    USUAL_NUMBER_BYTES = 12
+    TYPICAL_NUMBER_BYTES = 12
     AHEAD = 2 * BLOCK                # calls, from the block that is worked on to what is fetched
 
 cdef dict ITEM_SIZES = {"B": 1, "i": 4, "q": 8, "Q": 8}
@@ -117,7 +117,7 @@ cdef bint _fill(
     for k in range(0, BLOCK, 8):
         prefetch(&offsets[AHEAD + k])
         prefetch(&starts[AHEAD + k])
-        prefetch(<const void*> (numbers + start + (AHEAD - BLOCK + k) * USUAL_NUMBER_BYTES))
+        prefetch(<const void*> (numbers + start + (AHEAD - BLOCK + k) * TYPICAL_NUMBER_BYTES))
     if batch.durations == NULL:
         for i in range(count):
             calls[i].duration_seconds = 0

@@ -16,7 +16,7 @@ cdef struct change_t:        # 72 bytes
     int64_t to_s
     uint32_t from_ns
     uint32_t to_ns
-    uint32_t offer           # item of the new offers
+    uint32_t rate_terms      # item of the new rate terms
     uint8_t length           # digits of the prefix
     uint8_t kind             # PUT, REMOVE or WITHDRAWN
 

@@ -19,7 +19,7 @@ cdef int reserve_slots(tables_t* made, uint64_t needed) except -1 nogil:
         capacity = made.slot_capacity
         reserve(<void**> &made.id_tops, &capacity, needed, sizeof(id_tops_t), MAX_ROWS)
     capacity = made.slot_capacity
-    reserve(<void**> &made.offer_of, &capacity, needed, 4, MAX_ROWS)
+    reserve(<void**> &made.rate_terms_of, &capacity, needed, 4, MAX_ROWS)
     made.slot_capacity = capacity
     return 0
 
@@ -46,7 +46,7 @@ cdef int reserve_nodes(tables_t* made, uint64_t needed) except -1 nogil:
 
 
 cdef int add_slot(
-    tables_t* made, int64_t rate_id, int64_t version_id, uint32_t offer
+    tables_t* made, int64_t rate_id, int64_t version_id, uint32_t rate_terms
 ) except -1 nogil:
     cdef uint32_t slot = made.slot_count
     reserve_slots(made, <uint64_t> slot + 1)
@@ -57,7 +57,7 @@ cdef int add_slot(
         made.id_tops[slot].version = <uint32_t> (<uint64_t> version_id >> 32)
     made.rate_ids[slot] = <uint32_t> rate_id
     made.version_ids[slot] = <uint32_t> version_id
-    made.offer_of[slot] = offer
+    made.rate_terms_of[slot] = rate_terms
     made.slot_count += 1
     return 0
 

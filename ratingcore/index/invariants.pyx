@@ -26,7 +26,7 @@ from .tables cimport (
     jump_t,
     node_slot_count,
     node_t,
-    offer_t,
+    rate_terms_t,
     row_rate_id,
     row_version_id,
     slot_prefix,
@@ -61,7 +61,7 @@ cdef int _check_group(const tables_t* tables, uint32_t slot, reached_t* reached)
         window = &tables.windows[first + i]
         _require(window.slot == slot, "a window knows its slot")
         _require(window.left == tables.windows[first].left - i, "a window counts its group")
-        _require(window.offer < tables.offers.count, "offers exist")
+        _require(window.rate_terms < tables.rate_terms.count, "rate terms exist")
         _require(window.from_ns < 1_000_000_000 and window.to_ns < 1_000_000_000, "nanoseconds")
         _require(
             (window.from_s, window.from_ns) < (window.to_s, window.to_ns), "no window is empty"
@@ -95,7 +95,7 @@ cdef int _check_slots(
         if is_group(tables, slot):
             _check_group(tables, slot, reached)
         else:
-            _require(tables.offer_of[slot] < tables.offers.count, "offers exist")
+            _require(tables.rate_terms_of[slot] < tables.rate_terms.count, "rate terms exist")
         _require(
             slot_prefix(tables, slot, found) == depth + 1
             and found[: depth + 1] == digits[: depth + 1],
@@ -191,13 +191,13 @@ cdef int _check_pool(const pool_t* pool, uint32_t stride) except -1:
     return 0
 
 
-cdef int _check_offers(const tables_t* tables) except -1:
-    cdef const offer_t* offer
+cdef int _check_rate_terms(const tables_t* tables) except -1:
+    cdef const rate_terms_t* rate_terms
     cdef uint32_t i
-    for i in range(tables.offers.count):
-        offer = &(<const offer_t*> tables.offers.data)[i]
-        _require(offer.terms < tables.terms.count, "terms exist")
-        _require(offer.destination < tables.destinations.count, "a destination exists")
+    for i in range(tables.rate_terms.count):
+        rate_terms = &(<const rate_terms_t*> tables.rate_terms.data)[i]
+        _require(rate_terms.terms < tables.terms.count, "terms exist")
+        _require(rate_terms.destination < tables.destinations.count, "a destination exists")
     return 0
 
 
@@ -217,7 +217,7 @@ cdef int _check_terms(const tables_t* tables) except -1:
         _require(terms.minimum_seconds <= MAX_SECONDS, "a minimum is in its range")
         _require(terms.intervals < tables.intervals.count, "an interval list exists")
         _require(
-            terms.usual == completed.usual and terms.reciprocal == completed.reciprocal,
+            terms.fast == completed.fast and terms.reciprocal == completed.reciprocal,
             "terms are complete",
         )
         intervals = terms_intervals(tables, terms, &count)
@@ -243,10 +243,10 @@ cdef int check_tables(const tables_t* tables) except -1:
     _require(reached.slots == tables.slot_count, "all slots are reached")
     _require(reached.windows == tables.window_count, "all windows are reached")
     _require(reached.groups == tables.group_count, "all groups are counted")
-    _check_pool(&tables.offers, sizeof(offer_t))
+    _check_pool(&tables.rate_terms, sizeof(rate_terms_t))
     _check_pool(&tables.terms, sizeof(terms_t))
     _check_pool(&tables.intervals, 0)
     _check_pool(&tables.destinations, 0)
-    _check_offers(tables)
+    _check_rate_terms(tables)
     _check_terms(tables)
     return _check_jumps(tables)

@@ -1,7 +1,7 @@
 """Longest-prefix matching of one number (rating rule 3).
 
-The usual case is inline, so that whoever rates one call compiles it into its own function; the
-batch (deck/batch.pyx) has the same steps for many numbers at a time.
+The common case is inline, so that the compiler makes it part of the function that rates one call.
+The batch (deck/batch.pyx) has the same steps for many numbers at a time.
 
 Digits are given as ASCII or as values from 0 to 9: the lower half of the byte is the same.
 """

@@ -6,7 +6,7 @@ are dealt out to the subtrees they belong to. A subtree without changes is copie
 nodes, one of slots and one of windows, with a constant added to the indexes in them. So the price
 of a change is a copy of the base plus a few nodes for each change, whether the base is empty (a
 whole deck is built) or large (one rate is changed); and the result does not depend on the way
-there, but for the order of offers and terms.
+there, except for the order of rate terms and prices.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint16_t, uint32_t, uint64_t
@@ -24,7 +24,7 @@ from .growth cimport (
 )
 from ..base.memory cimport allocate, release
 from ..base.native cimport invariant
-from .rate_terms cimport offers_add, offers_compact, offers_copy
+from .rate_terms cimport rate_terms_add, rate_terms_compact, rate_terms_copy
 from .tables cimport (
     GROUP_BIT,
     NO_SLOT,
@@ -46,7 +46,7 @@ cdef struct merge_t:
     tables_t* made               # grows
     const tables_t* base
     const change_t* changes      # sorted by key, then version
-    const uint32_t* offer_map    # [additions.offers.count] the number in made of each new item
+    const uint32_t* rate_terms_map    # [additions.rate_terms.count] number in made of each new item
     uint32_t node_at             # base nodes before this one are done
     uint32_t slot_at             # base slots before this one are done
     uint32_t window_at           # base windows before this one are done
@@ -88,7 +88,7 @@ cdef int _copy_windows(merge_t* m, uint32_t end, uint32_t slot_delta) except -1 
         window.slot += slot_delta
         if window.slot != last_slot:
             last_slot = window.slot
-            made.offer_of[last_slot] = GROUP_BIT | i
+            made.rate_terms_of[last_slot] = GROUP_BIT | i
             made.group_count += 1
     made.window_count += count
     m.window_at = end
@@ -118,7 +118,7 @@ cdef int _copy_slots(merge_t* m, uint32_t end) except -1 nogil:
     reserve_slots(made, made.slot_count + count)
     memcpy(&made.rate_ids[made.slot_count], &m.base.rate_ids[first], count * 4)
     memcpy(&made.version_ids[made.slot_count], &m.base.version_ids[first], count * 4)
-    memcpy(&made.offer_of[made.slot_count], &m.base.offer_of[first], count * 4)
+    memcpy(&made.rate_terms_of[made.slot_count], &m.base.rate_terms_of[first], count * 4)
     _copy_id_tops(m, first, count)
     made.slot_count += <uint32_t> count
     m.slot_at = end
@@ -180,7 +180,7 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
             rate.from_s, rate.from_ns, rate.to_s, rate.to_ns = INT64_MIN, 0, INT64_MAX, 0
             rate.rate_id = row_rate_id(base, base_slot)
             rate.version_id = row_version_id(base, base_slot)
-            rate.offer = base.offer_of[base_slot]
+            rate.rate_terms = base.rate_terms_of[base_slot]
             rate.slot, rate.left = 0, 0
             group_add(&m.group, &rate)
     for i in range(first, last):
@@ -189,7 +189,7 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
             rate.from_s, rate.from_ns = change.from_s, change.from_ns
             rate.to_s, rate.to_ns = change.to_s, change.to_ns
             rate.rate_id, rate.version_id = change.rate_id, change.version_id
-            rate.offer = m.offer_map[change.offer]
+            rate.rate_terms = m.rate_terms_map[change.rate_terms]
             rate.slot, rate.left = 0, 1
             group_add(&m.group, &rate)
     return 0
@@ -206,7 +206,7 @@ cdef int _merge_prefix(
         return 0
     rate = m.group.rates
     if m.group.count == 1 and rate.from_s == INT64_MIN and rate.to_s == INT64_MAX:
-        return add_slot(m.made, rate.rate_id, rate.version_id, rate.offer)
+        return add_slot(m.made, rate.rate_id, rate.version_id, rate.rate_terms)
     return add_group(m.made, rate, m.group.count)
 
 
@@ -335,7 +335,7 @@ cdef int merge(
     still the caller's to free; the others are as before.
     """
     cdef merge_t m
-    cdef uint32_t* offer_map = NULL
+    cdef uint32_t* rate_terms_map = NULL
     cdef uint32_t i
     cdef uint32_t put_count = 0
     cdef bint removed = False
@@ -345,16 +345,16 @@ cdef int merge(
             for i in range(change_count):
                 put_count += changes[i].kind == PUT
                 removed |= changes[i].kind == REMOVE
-            offer_map = <uint32_t*> allocate(additions.offers.count, 4)
-            offers_copy(made, base)
-            offers_add(made, additions, offer_map)
-            m.made, m.base, m.changes, m.offer_map = made, base, changes, offer_map
+            rate_terms_map = <uint32_t*> allocate(additions.rate_terms.count, 4)
+            rate_terms_copy(made, base)
+            rate_terms_add(made, additions, rate_terms_map)
+            m.made, m.base, m.changes, m.rate_terms_map = made, base, changes, rate_terms_map
             _merge_all(&m, changes, change_count, put_count)
         if removed:
-            offers_compact(made)
+            rate_terms_compact(made)
         with nogil:
             tables_freeze(made)
     finally:
-        release(offer_map)
+        release(rate_terms_map)
         release(m.group.rates)
     return 0

@@ -1,4 +1,4 @@
-"""The memory layout of one deck: a prefix index over decimal digits, and what it leads to.
+"""The memory layout of one deck: a prefix trie over decimal digits, and the rates.
 
 The index is a trie. A node stands for a prefix that some longer prefix begins with; it says for
 each next digit whether there is a longer node ("child") and whether the prefix ends there
@@ -30,7 +30,7 @@ cdef enum:
 cdef enum:
     NO_ROW = -1                  # no rate
     NO_SLOT = 0xFFFFFFF          # no prefix; as jump_t.best has it, with a length of 0
-    GROUP_BIT = 0x80000000       # in offer_of: the slot is a group, the rest is its first window
+    GROUP_BIT = 0x80000000       # in rate_terms_of: a group; the rest is its first window
     LENGTH_BITS = 4              # jump_t.best: the lowest bits are the length, the others the slot
 
 cdef struct node_t:              # 12 bytes
@@ -43,7 +43,7 @@ cdef struct jump_t:              # 8 bytes; what is known after the first jump_d
     uint32_t node                # the node there; node_count, which is the empty node, for none
     uint32_t best                # slot << LENGTH_BITS | length of the longest prefix until there
 
-cdef struct offer_t:             # 8 bytes, no padding: compared and hashed as bytes
+cdef struct rate_terms_t:        # 8 bytes, no padding: compared and hashed as bytes
     uint32_t terms               # item of terms; a deck has few, so they stay in the caches
     uint32_t destination         # item of destinations
 
@@ -58,7 +58,7 @@ cdef struct window_t:            # 56 bytes; a rate of a prefix with several, or
     int64_t version_id
     uint32_t from_ns             # nanoseconds of the second
     uint32_t to_ns               # nanoseconds of the second
-    uint32_t offer               # item of offers
+    uint32_t rate_terms          # item of rate_terms
     uint32_t slot                # the slot of its group
     uint32_t left                # rates of the group from this one on: the last has 1
 
@@ -69,9 +69,9 @@ cdef struct tables_t:
     uint32_t* rate_ids           # [slot_count] the lower half; 0 for a group
     uint32_t* version_ids        # [slot_count] the lower half; 0 for a group
     id_tops_t* id_tops           # [slot_count]; NULL where all are 0, which is nearly always
-    uint32_t* offer_of           # [slot_count] item of offers, or GROUP_BIT | first window
+    uint32_t* rate_terms_of           # [slot_count] item of rate_terms, or GROUP_BIT | first window
     window_t* windows            # [window_count], by slot; of one slot the latest from first
-    pool_t offers                # of offer_t
+    pool_t rate_terms            # of rate_terms_t
     pool_t terms                 # of terms_t
     pool_t intervals             # of lists of interval_t; item 0 is the empty list
     pool_t destinations          # of UTF-8
@@ -118,12 +118,12 @@ cdef inline uint32_t node_slot_count(const node_t* node) noexcept nogil:
 
 
 cdef inline bint is_group(const tables_t* tables, uint32_t slot) noexcept nogil:
-    return (tables.offer_of[slot] & GROUP_BIT) != 0
+    return (tables.rate_terms_of[slot] & GROUP_BIT) != 0
 
 
 cdef inline uint32_t first_window(const tables_t* tables, uint32_t slot) noexcept nogil:
     """Of a slot that is a group."""
-    return tables.offer_of[slot] & ~<uint32_t> GROUP_BIT
+    return tables.rate_terms_of[slot] & ~<uint32_t> GROUP_BIT
 
 
 cdef inline uint32_t row_count(const tables_t* tables) noexcept nogil:
@@ -131,24 +131,24 @@ cdef inline uint32_t row_count(const tables_t* tables) noexcept nogil:
     return tables.slot_count - tables.group_count + tables.window_count
 
 
-cdef inline const offer_t* row_offer(const tables_t* tables, uint32_t row) noexcept nogil:
-    """What a rate offers. ``row`` is no group's slot, as for all that is asked of a row."""
+cdef inline const rate_terms_t* row_rate_terms(const tables_t* tables, uint32_t row) noexcept nogil:
+    """The terms of a rate. ``row`` is not the slot of a group; no function of a row takes one."""
     cdef uint32_t number
     if row < tables.slot_count:
-        number = tables.offer_of[row]
+        number = tables.rate_terms_of[row]
     else:
-        number = tables.windows[row - tables.slot_count].offer
-    return &(<const offer_t*> tables.offers.data)[number]
+        number = tables.windows[row - tables.slot_count].rate_terms
+    return &(<const rate_terms_t*> tables.rate_terms.data)[number]
 
 
-cdef inline const terms_t* offer_terms(
-    const tables_t* tables, const offer_t* offer
+cdef inline const terms_t* price_terms(
+    const tables_t* tables, const rate_terms_t* rate_terms
 ) noexcept nogil:
-    return &(<const terms_t*> tables.terms.data)[offer.terms]
+    return &(<const terms_t*> tables.terms.data)[rate_terms.terms]
 
 
 cdef inline const terms_t* row_terms(const tables_t* tables, uint32_t row) noexcept nogil:
-    return offer_terms(tables, row_offer(tables, row))
+    return price_terms(tables, row_rate_terms(tables, row))
 
 
 cdef inline int64_t row_rate_id(const tables_t* tables, uint32_t row) noexcept nogil:
@@ -171,17 +171,17 @@ cdef inline int64_t row_version_id(const tables_t* tables, uint32_t row) noexcep
     return <int64_t> version_id
 
 
-cdef inline const uint8_t* offer_destination(
-    const tables_t* tables, const offer_t* offer, uint32_t* length
+cdef inline const uint8_t* rate_terms_destination(
+    const tables_t* tables, const rate_terms_t* rate_terms, uint32_t* length
 ) noexcept nogil:
     """UTF-8, and its length in bytes."""
-    return pool_item(&tables.destinations, offer.destination, length)
+    return pool_item(&tables.destinations, rate_terms.destination, length)
 
 
 cdef inline const uint8_t* row_destination(
     const tables_t* tables, uint32_t row, uint32_t* length
 ) noexcept nogil:
-    return offer_destination(tables, row_offer(tables, row), length)
+    return rate_terms_destination(tables, row_rate_terms(tables, row), length)
 
 
 cdef inline const uint8_t* destinations_end(const tables_t* tables) noexcept nogil:
@@ -197,10 +197,10 @@ cdef inline const void* rate_id_place(const tables_t* tables, uint32_t row) noex
 
 
 cdef inline const void* destination_place(
-    const tables_t* tables, const offer_t* offer
+    const tables_t* tables, const rate_terms_t* rate_terms
 ) noexcept nogil:
-    """What to prefetch for ``offer_destination``."""
-    return &tables.destinations.ends[offer.destination]
+    """What to prefetch for ``rate_terms_destination``."""
+    return &tables.destinations.ends[rate_terms.destination]
 
 
 cdef inline const interval_t* terms_intervals(

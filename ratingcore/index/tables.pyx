@@ -23,7 +23,7 @@ cdef tables_t* tables_new() except NULL:
         raise
     tables.nodes = empty
     tables.node_capacity = 1
-    pool_init(&tables.offers, sizeof(offer_t))
+    pool_init(&tables.rate_terms, sizeof(rate_terms_t))
     pool_init(&tables.terms, sizeof(terms_t))
     pool_init(&tables.intervals, 0)
     pool_init(&tables.destinations, 0)
@@ -39,9 +39,9 @@ cdef void tables_free(tables_t* tables) noexcept nogil:
     release(tables.rate_ids)
     release(tables.version_ids)
     release(tables.id_tops)
-    release(tables.offer_of)
+    release(tables.rate_terms_of)
     release(tables.windows)
-    pool_free(&tables.offers)
+    pool_free(&tables.rate_terms)
     pool_free(&tables.terms)
     pool_free(&tables.intervals)
     pool_free(&tables.destinations)
@@ -98,9 +98,9 @@ cdef int tables_freeze(tables_t* tables) except -1 nogil:
     if tables.id_tops != NULL:
         capacity = tables.slot_capacity
         trim(<void**> &tables.id_tops, &capacity, tables.slot_count, sizeof(id_tops_t))
-    trim(<void**> &tables.offer_of, &tables.slot_capacity, tables.slot_count, 4)
+    trim(<void**> &tables.rate_terms_of, &tables.slot_capacity, tables.slot_count, 4)
     trim(<void**> &tables.windows, &tables.window_capacity, tables.window_count, sizeof(window_t))
-    pool_freeze(&tables.offers)
+    pool_freeze(&tables.rate_terms)
     pool_freeze(&tables.terms)
     pool_freeze(&tables.intervals)
     pool_freeze(&tables.destinations)
@@ -132,7 +132,7 @@ cdef size_t tables_nbytes(const tables_t* tables) noexcept nogil:
         + (jumps * sizeof(jump_t) if tables.jump_digits else 0)
         + <size_t> tables.slot_capacity * (12 if tables.id_tops == NULL else 20)
         + tables.window_capacity * sizeof(window_t)
-        + pool_nbytes(&tables.offers)
+        + pool_nbytes(&tables.rate_terms)
         + pool_nbytes(&tables.terms)
         + pool_nbytes(&tables.intervals)
         + pool_nbytes(&tables.destinations)

@@ -35,7 +35,7 @@ cdef struct terms_t:             # 40 bytes, no padding: compared and hashed as 
     uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT; BLOCKED_BIT: blocked
     uint32_t minimum_seconds     # a shorter call counts as this long; 0: none
     uint32_t intervals           # item of the deck's interval lists; 0: the empty list
-    uint32_t usual               # 1: charge_usual may be asked; else 0
+    uint32_t fast                # 1: charge_fast can be used; else 0
 
 cdef struct interval_t:          # 16 bytes; a list is in rising order of start_seconds
     uint64_t price_e8            # for a minute, in 10^-8
@@ -95,14 +95,14 @@ cdef inline uint32_t split_cost(
     return <uint32_t> (cost_scaled - units[0] * 100_000_000)
 
 
-cdef inline void charge_usual(
+cdef inline void charge_fast(
     const terms_t* terms,
     uint32_t duration_seconds,
     const rounding_t* rounding,
     int64_t* bill_seconds,
     uint64_t* cost_scaled,
 ) noexcept nogil:
-    """Bill one call of 0 to MAX_SECONDS under usual terms.
+    """Bill one call of 0 to MAX_SECONDS under terms with ``fast`` set.
 
     Such terms are not blocked, have no intervals, and are low enough that 64 bits hold any total:
     below 2^32 * (2^31 + MAX_BILLING_INCREMENT) for the seconds, which is 2^63 and little more, and
@@ -113,7 +113,7 @@ cdef inline void charge_usual(
     cdef uint32_t answered = 0 - <uint32_t> (seconds > 0)   # all bits, or none
     cdef uint32_t billed
     cdef uint64_t total, cost
-    invariant(terms.usual and duration_seconds <= MAX_SECONDS)
+    invariant(terms.fast and duration_seconds <= MAX_SECONDS)
     if seconds < terms.minimum_seconds:
         seconds = terms.minimum_seconds
     seconds &= answered

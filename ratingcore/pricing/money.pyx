@@ -1,8 +1,8 @@
 """Exact money: billed seconds and cost (rating rules 5 to 8), and the limits of what goes in.
 
 All prices are integers scaled by 10^8, a cost is one scaled by 10 to the tenant's cost_decimals. A
-total is summed in sixtieths of 10^-8, in 128 bits, and rounded once; nothing here is a float. Nearly
-all terms are usual: for those money.pxd has a shorter way, without 128 bits and without a division.
+total is summed in sixtieths of 10^-8, in 128 bits, and rounded once; nothing here is a float. For
+nearly all terms money.pxd has a fast path, without 128 bits and without a division.
 
 Rule 7, as read here: the call is cut into parts at the intervals' starts. A part that the call
 leaves behind, by reaching the next start, is billed exactly as long as it is, since rounding it up
@@ -61,11 +61,10 @@ cdef void set_rounding(rounding_t* rounding, int mode, int cost_decimals) noexce
 
 
 cdef void complete_terms(terms_t* terms) noexcept nogil:
-    """Write what follows from the rest: how to divide by the increment, and whether the terms are
-    usual."""
+    """Set the derived fields: the reciprocal of the increment, and whether charge_fast can be used."""
     cdef bint blocked = (terms.increment & BLOCKED_BIT) != 0
     terms.reciprocal = reciprocal(terms.increment & ~<uint32_t> BLOCKED_BIT)
-    terms.usual = not blocked and terms.intervals == 0 and terms.price_e8 >> 32 == 0
+    terms.fast = not blocked and terms.intervals == 0 and terms.price_e8 >> 32 == 0
 
 
 cdef inline int64_t _round_up(int64_t seconds, uint32_t increment) noexcept nogil:
@@ -256,8 +255,8 @@ def charge(
     count = check_intervals(intervals, parts)
     terms.intervals = count   # of a deck's list it would be the number; only 0 means something here
     complete_terms(&terms)
-    if terms.usual:
-        charge_usual(&terms, seconds, &rules, &bill_seconds, &cost_scaled)
+    if terms.fast:
+        charge_fast(&terms, seconds, &rules, &bill_seconds, &cost_scaled)
     elif not charge_any(&terms, parts, count, seconds, &rules, &bill_seconds, &cost_scaled):
         raise OverflowError("the cost would pass its limit")
     return bill_seconds, cost_scaled

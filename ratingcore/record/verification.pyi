@@ -20,6 +20,6 @@ class Finding(IntEnum):
     PREFIX = 14
     BILL_SECONDS = 15
     COST = 16
-    TOO_DEAR = 17
+    COST_OVERFLOW = 17
 
 def recompute(rows: StoredRows, kept: KeptRates) -> list[tuple[int, Finding, int]]: ...

@@ -17,7 +17,7 @@ from . cimport kept_rates
 from ..wire.call_rules cimport ANSWERED, OUTBOUND
 from .kept_rates cimport KeptRates, kept_rate_t, kept_rules_t, kept_tenant_t, rules_at
 from ..base.memory cimport release, reserve
-from ..pricing.money cimport BLOCKED_BIT, E8, charge_any, charge_usual, rounding_t, split_cost
+from ..pricing.money cimport BLOCKED_BIT, E8, charge_any, charge_fast, rounding_t, split_cost
 from ..base.native cimport likely
 from ..pricing.number cimport MAX_DIGITS, normalize
 from .records cimport MAX_RECORDS, NO_PARTY, record_t
@@ -41,7 +41,7 @@ cdef enum:
     PREFIX                       # the number does not start with the rate's
     BILL_SECONDS                 # are others
     COST                         # is another
-    TOO_DEAR                     # the cost would pass its limit
+    COST_OVERFLOW                     # the cost would pass its limit
 
 # What may be wrong with a stored call.
 Finding = IntEnum(
@@ -63,7 +63,7 @@ Finding = IntEnum(
         "PREFIX": PREFIX,
         "BILL_SECONDS": BILL_SECONDS,
         "COST": COST,
-        "TOO_DEAR": TOO_DEAR,
+        "COST_OVERFLOW": COST_OVERFLOW,
     },
 )
 
@@ -137,8 +137,8 @@ cdef bint _charge(
 ) noexcept nogil:
     """Recompute what the call costs. False: it would pass its limit."""
     cdef uint64_t cost_scaled
-    if likely(rate.terms.usual):
-        charge_usual(
+    if likely(rate.terms.fast):
+        charge_fast(
             &rate.terms,
             <uint32_t> record.duration_seconds,
             rounding,
@@ -194,7 +194,7 @@ cdef uint8_t _recompute(
         return FITS
     wrong = _against_rate(record, rate, digits, count)
     if wrong == FITS and not _charge(record, rate, intervals, &rules.rounding, charge):
-        return TOO_DEAR
+        return COST_OVERFLOW
     return wrong
 
 

@@ -1,7 +1,7 @@
 """The memory layout of the bulk path: a request on its way, and the calls of it that are at hand.
 
 A request goes through in blocks of calls, and a block through each stage as a whole: read
-(intake.pyx), rated (deck/batch.pyx), written (rated_call_writer.pyx); rate_calls.pyx leads it from one to the next.
+(intake.pyx), rated (deck/batch.pyx), written (rated_call_writer.pyx); rate_calls.pyx runs these steps.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from ..deck.batch cimport BLOCK, call_t, outcome_t
 from .call_parse cimport text_t
 from .tenant_map cimport tenant_t
-from ..index.tables cimport offer_t
+from ..index.tables cimport rate_terms_t
 
 cdef struct source_t:           # a request, as far as it is not read
     const uint8_t* at
@@ -24,7 +24,7 @@ cdef struct job_t:              # what is known of a call besides what rating as
     text_t answer               # where referred: the RatedCall's bytes, owned by who leads
     int64_t tenant_id
     const tenant_t* tenant      # undefined where referred
-    const offer_t* offer        # of the rate that matched, or NULL; set with the destination
+    const rate_terms_t* rate_terms        # of the rate that matched, or NULL; set with the destination
     uint8_t referred            # 1: the core leaves the call to the service
 
 cdef struct block_t:            # entry i of each array is about call i

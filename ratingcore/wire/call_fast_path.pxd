@@ -1,12 +1,12 @@
-"""Reading a Call as nearly all senders write it: in the order of the field numbers, each field once,
-texts short and plain, times in this century.
+"""The fast path of parsing a Call: fields in the order of their numbers, each field once, short plain
+texts, times in this century. Nearly all clients write calls in this form.
 
-Which field comes next then is known beforehand, and no jump has to be guessed. Whatever is unusual
-is not an error here: call_parse.pyx reads it, by the same field numbers, and says what is malformed.
+The next field is then known, so the processor mispredicts no branch. Any other form is not an error
+here: call_parse.pyx parses it by the same field numbers, and reports what is malformed.
 tests/core/test_callparse.py compares both with the protobuf library.
 
-Everything here is inlined into the module that uses it, so that a call that lives there is kept in
-registers as far as it is asked for; therefore nothing may take its address.
+All functions are inlined into the module that uses them, so that the compiler keeps a call's fields in
+registers. Therefore nothing may take the address of the call.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -159,11 +159,11 @@ cdef inline const uint8_t* _stamp(
     return at if likely(at == after) else NULL
 
 
-cdef inline bint parse_usual(
+cdef inline bint parse_fast(
     const uint8_t* at, const uint8_t* end, wire_call_t* call
 ) noexcept nogil:
-    """Read a whole Call, whose bytes end at ``end``. False: it is unusual, perhaps malformed, and what
-    is in ``call`` means nothing."""
+    """Parse a whole Call, whose bytes end at ``end``. False: the call has another form or is malformed,
+    and the content of ``call`` is undefined."""
     clear_call(call)
     if _next_is(at, end, TAG_TENANT_ID):
         at = read_int64(at + 1, end, &call.tenant_id)

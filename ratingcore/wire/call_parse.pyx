@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr
 
 from ..base.native cimport likely, load8, trailing_zeros, unlikely
-from .call_fast_path cimport HIGH_BITS, clear_call, is_plain, joined, parse_usual
+from .call_fast_path cimport HIGH_BITS, clear_call, is_plain, joined, parse_fast
 
 cdef const uint8_t* read_long_varint(
     const uint8_t* at, const uint8_t* end, uint64_t* value
@@ -218,7 +218,7 @@ cdef const uint8_t* parse_call(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil:
     """Read a whole Call, whose bytes end at ``end``. Returns ``end``, or NULL where it is malformed."""
-    if likely(parse_usual(at, end, call)):
+    if likely(parse_fast(at, end, call)):
         return end
     clear_call(call)
     return _parse_in_any_order(at, end, call, depth)

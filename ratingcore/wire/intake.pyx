@@ -23,7 +23,7 @@ from .call_parse cimport (
 )
 from .call_rules cimport ANSWERED, OUTBOUND, obeys_rules, times_t
 from ..base.native cimport likely, prefetch, unlikely
-from .call_fast_path cimport parse_usual
+from .call_fast_path cimport parse_fast
 
 
 cdef enum:
@@ -47,7 +47,7 @@ cdef inline void _take(
         call.billable = parsed.direction == OUTBOUND and parsed.disposition == ANSWERED
 
 
-cdef bint _read_unusual(
+cdef bint _read_general(
     const uint8_t* end, int64_t now_ns, call_t* call, job_t* job
 ) noexcept nogil:
     """Read a call whose source is known and ends at ``end``. False: it is malformed."""
@@ -63,10 +63,10 @@ cdef inline bint _read_call(
 ) noexcept nogil:
     """The same, of nearly all calls sooner."""
     cdef wire_call_t parsed
-    if likely(parse_usual(job.source.data, end, &parsed)):
+    if likely(parse_fast(job.source.data, end, &parsed)):
         _take(&parsed, now_ns, call, job)
         return True
-    return _read_unusual(end, now_ns, call, job)
+    return _read_general(end, now_ns, call, job)
 
 
 cdef const uint8_t* _other_field(source_t* source, const uint8_t* at, uint32_t tag) noexcept nogil:

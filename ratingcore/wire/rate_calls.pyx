@@ -1,17 +1,15 @@
 # cython: cdivision=True
-"""From a request's bytes to the response's bytes: rating without a Python object for each call.
+"""Rates a request from its bytes to the response's bytes, without a Python object for each call.
 
 A request is a message whose field 1 is repeated tollwire.v1.Call (StreamRateCallsRequest,
-BatchRateCallsRequest), a response one whose field 1 is repeated RatedCall, one for each call, in
-order. The GIL is given up for the whole request, but for short visits: once for each tenant that a
-request names, once for each block of calls that has one that only ``refer`` can answer, and where
-the response needs more room.
+BatchRateCallsRequest). The response has repeated RatedCall as field 1, one for each call, in order.
+The GIL is released for the whole request, except for three steps: the look-up of each tenant that the
+request names, each block with a call that only ``refer`` can answer, and the growth of the response.
 
-The core rates every call whose fields are in order. All others (a missing direction, a tenant that is
-not there, a cost past 15 digits, …) it hands to ``refer`` as they came, so that what is wrong
-with a call is worded in one place.
+The core rates every valid call. It passes all others (a missing direction, an unknown tenant, a cost
+past 15 digits, …) to ``refer`` unchanged, so that one module has the texts of all errors.
 
-This module leads; how calls are read and answers are written is in intake.pyx and rated_call_writer.pyx.
+intake.pyx reads the calls, rated_call_writer.pyx writes the response; this module calls them.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -28,40 +26,40 @@ from ..deck.deck cimport Deck
 from .intake cimport may_end_with_revision, read_block, read_revision
 from ..base.memory cimport bytes_data, resize_bytes
 from ..base.native cimport likely, unlikely
-from .tenant_map cimport roster_add, roster_free, roster_place, roster_t, tenant_t
+from .tenant_map cimport tenant_map_add, tenant_map_free, tenant_map_find, tenant_map_t, tenant_t
 from .tally cimport KINDS, Tally, count_block
 
 
-cdef struct desk_t:                 # what a request is worked on with
-    block_t blocks[2]               # one at hand and the next
+cdef struct scratch_t:                 # the buffers of one request
+    block_t blocks[2]               # the present one and the next
     call_t calls[BLOCK]             # one tenant's, of a block that has several
     outcome_t outcomes[BLOCK]       # of those
 
 
 cdef class _Request:
-    """One request on its way: what was asked, whom it concerns, and the response so far."""
+    """The state of one request: its source, its tenants, and the response so far."""
 
     cdef object find_deck
     cdef object refer
     cdef list decks                 # keeps the tables alive
-    cdef list answers               # of refer, for the block at hand
+    cdef list answers               # of refer, for the present block
     cdef source_t source
     cdef uint32_t max_calls
     cdef uint32_t call_count
     cdef int64_t counts[KINDS]      # of the outcomes so far
-    cdef roster_t roster
+    cdef tenant_map_t tenant_map
     cdef PyObject* response         # bytes, of which the first size are written; or NULL
     cdef Py_ssize_t size
     cdef Py_ssize_t capacity
 
     def __dealloc__(self):
-        roster_free(&self.roster)
+        tenant_map_free(&self.tenant_map)
         Py_XDECREF(self.response)
 
 
-cdef int _meet(_Request request, int64_t id) except -1:
-    """Look a tenant up that the request may not have named before."""
-    cdef tenant_t* tenant = roster_add(&request.roster, id)
+cdef int _resolve_tenant(_Request request, int64_t id) except -1:
+    """Look up a tenant, unless the request has named it before."""
+    cdef tenant_t* tenant = tenant_map_add(&request.tenant_map, id)
     cdef Deck deck
     if tenant.id != 0:
         return 0
@@ -71,48 +69,48 @@ cdef int _meet(_Request request, int64_t id) except -1:
         tenant.tables = deck.tables
         tenant.revision = deck.revision
     tenant.id = id
-    request.roster.count += 1
+    request.tenant_map.count += 1
     return 0
 
 
-cdef int _meet_all(_Request request, const block_t* block) except -1:
-    """All tenants that calls of the block name and that are not to be referred anyway."""
+cdef int _resolve_tenants(_Request request, const block_t* block) except -1:
+    """Look up the tenants of all calls of the block that are not referred already."""
     cdef const job_t* job
     cdef uint32_t i
     for i in range(block.count):
         job = &block.jobs[i]
         if not job.referred:
-            _meet(request, job.tenant_id)
+            _resolve_tenant(request, job.tenant_id)
     return 0
 
 
-cdef bint _lead_to_tenants(_Request request, block_t* block) noexcept nogil:
-    """Lead every call that is in order to its tenant, or to the place where it would be. Returns
-    whether all of them have been asked for."""
-    cdef const tenant_t* place = NULL
+cdef bint _find_known_tenants(_Request request, block_t* block) noexcept nogil:
+    """Set the tenant of every valid call, or the free slot of the map for it. Returns whether all
+    tenants are in the map."""
+    cdef const tenant_t* tenant = NULL
     cdef bint known = True
     cdef uint32_t i
-    if request.roster.capacity == 0:
+    if request.tenant_map.capacity == 0:
         return False
     for i in range(block.count):
         # Neighbours often are of one tenant.
-        if place == NULL or place.id != block.jobs[i].tenant_id:
+        if tenant == NULL or tenant.id != block.jobs[i].tenant_id:
             if block.jobs[i].referred:
                 continue
-            place = roster_place(&request.roster, block.jobs[i].tenant_id)
-            known &= place.id != 0
-        block.jobs[i].tenant = place
+            tenant = tenant_map_find(&request.tenant_map, block.jobs[i].tenant_id)
+            known &= tenant.id != 0
+        block.jobs[i].tenant = tenant
     return known
 
 
 cdef int _find_tenants(_Request request, block_t* block) except -1 nogil:
-    """Lead every call that is in order to its tenant; refer those whose tenant is not there."""
+    """Set the tenant of every valid call. Refer calls whose tenant does not exist."""
     cdef job_t* job
     cdef uint32_t i
-    if not _lead_to_tenants(request, block):
+    if not _find_known_tenants(request, block):
         with gil:
-            _meet_all(request, block)
-        _lead_to_tenants(request, block)
+            _resolve_tenants(request, block)
+        _find_known_tenants(request, block)
     if likely(block.tenant_id and block.jobs[0].tenant.tables != NULL):
         return 0
     block.tenant_id = 0
@@ -124,7 +122,7 @@ cdef int _find_tenants(_Request request, block_t* block) except -1 nogil:
 
 
 cdef void _rate_tenant(
-    desk_t* desk, block_t* block, uint32_t first, uint8_t* rated
+    scratch_t* scratch, block_t* block, uint32_t first, uint8_t* rated
 ) noexcept nogil:
     """Rate the calls of one tenant among those of the block from ``first``, which is one, on."""
     cdef const tenant_t* tenant = block.jobs[first].tenant
@@ -133,16 +131,16 @@ cdef void _rate_tenant(
     cdef uint32_t i
     for i in range(first, block.count):
         if not block.jobs[i].referred and block.jobs[i].tenant == tenant:
-            desk.calls[found] = block.calls[i]
+            scratch.calls[found] = block.calls[i]
             places[found] = i
             rated[i] = 1
             found += 1
-    rate_block(tenant.tables, desk.calls, found, desk.outcomes)
+    rate_block(tenant.tables, scratch.calls, found, scratch.outcomes)
     for i in range(found):
-        block.outcomes[places[i]] = desk.outcomes[i]
+        block.outcomes[places[i]] = scratch.outcomes[i]
 
 
-cdef void _rate_calls(desk_t* desk, block_t* block) noexcept nogil:
+cdef void _rate_calls(scratch_t* scratch, block_t* block) noexcept nogil:
     """Rate the calls of the block that are not referred."""
     cdef uint8_t rated[BLOCK]
     cdef uint32_t i
@@ -152,7 +150,7 @@ cdef void _rate_calls(desk_t* desk, block_t* block) noexcept nogil:
     memset(rated, 0, BLOCK)
     for i in range(block.count):
         if not block.jobs[i].referred and not rated[i]:
-            _rate_tenant(desk, block, i, rated)
+            _rate_tenant(scratch, block, i, rated)
 
 
 cdef int _refer_calls(_Request request, block_t* block) except -1:
@@ -206,9 +204,9 @@ cdef enum:
 
 cdef int _rate_all(_Request request) except -1 nogil:
     """The whole request, if there is nothing wrong with it as a whole."""
-    cdef desk_t desk
-    cdef block_t* block = &desk.blocks[0]
-    cdef block_t* next_block = &desk.blocks[1]
+    cdef scratch_t scratch
+    cdef block_t* block = &scratch.blocks[0]
+    cdef block_t* next_block = &scratch.blocks[1]
     cdef uint64_t room
     if not read_block(&request.source, block):
         return MALFORMED
@@ -217,7 +215,7 @@ cdef int _rate_all(_Request request) except -1 nogil:
         if request.call_count > request.max_calls:
             return TOO_MANY
         _find_tenants(request, block)
-        _rate_calls(&desk, block)
+        _rate_calls(&scratch, block)
         if unlikely(not look_ahead(block)):
             with gil:
                 _refer_calls(request, block)
@@ -327,12 +325,12 @@ def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns, Tall
     rated sooner than the GIL would be given up and had again.
     """
     cdef _Request request = _request(request_bytes, find_deck, None, now_ns, 1)
-    cdef desk_t desk
-    cdef block_t* block = &desk.blocks[0]
+    cdef scratch_t scratch
+    cdef block_t* block = &scratch.blocks[0]
     if not _is_lone_call(&request.source) or not read_block(&request.source, block):
         return None
     _find_tenants(request, block)
-    _rate_calls(&desk, block)
+    _rate_calls(&scratch, block)
     if not look_ahead(block) or block.outcomes[0].status == UNRATED:
         return None
     _write_answers(request, block, measure_block(block))

@@ -1,9 +1,8 @@
 # cython: cdivision=True
-"""The rates of a deck on its way in: kept compactly, checked, ordered, compared with a deck.
+"""The rates of an import: stored compactly, checked, sorted, and compared with a deck.
 
-Only a rate that is plainly valid is taken from the wire. Whatever else comes, wrong or only unusual
-(intervals, a price with nine decimals), is left to the caller: so what is wrong with a rate is judged
-and worded in one place, and this module needs no words.
+Only valid rates in the common form are read from the wire. The caller handles all others (intervals,
+a price with nine decimals, an error), so that one module has the rules and the texts of all errors.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t

@@ -19,10 +19,10 @@ from ..index.tables cimport (
     NO_ROW,
     destination_place,
     destinations_end,
-    offer_destination,
-    offer_terms,
+    rate_terms_destination,
+    price_terms,
     rate_id_place,
-    row_offer,
+    row_rate_terms,
     row_rate_id,
     tables_t,
 )
@@ -216,7 +216,7 @@ cdef inline uint8_t* _rate(
 ) noexcept nogil:
     """The fields of the rate that matched: rate_id to billing_increment."""
     cdef const tables_t* tables = job.tenant.tables
-    cdef const terms_t* terms = offer_terms(tables, job.offer)
+    cdef const terms_t* terms = price_terms(tables, job.rate_terms)
     at[0] = TAG_RATE_ID
     at = _varint(at + 1, row_rate_id(tables, outcome.row))
     if outcome.prefix_length:
@@ -248,7 +248,7 @@ cdef inline uint8_t* _rated_call(
         at[2] = TAG_BILL_SECONDS
         at = _short_varint(at + 3, outcome.bill_seconds)
         at = _cost(at, outcome.cost_scaled, job.tenant.tables.rounding.cost_decimals)
-    if job.offer != NULL:
+    if job.rate_terms != NULL:
         at = _rate(at, job, call, outcome, request_end)
     at[0] = TAG_RATE_REVISION
     return _varint(at + 1, job.tenant.revision)
@@ -269,12 +269,12 @@ cdef bint look_ahead(block_t* block) noexcept nogil:
             none = False
             continue
         row = block.outcomes[i].row
-        job.offer = NULL
+        job.rate_terms = NULL
         if row != NO_ROW:
             tables = job.tenant.tables
             prefetch(rate_id_place(tables, row))
-            job.offer = row_offer(tables, row)
-            prefetch(destination_place(tables, job.offer))
+            job.rate_terms = row_rate_terms(tables, row)
+            prefetch(destination_place(tables, job.rate_terms))
     return none
 
 
@@ -290,9 +290,9 @@ cdef uint64_t measure_block(block_t* block) noexcept nogil:
             room += job.answer.size
             continue
         room += job.call_id.size
-        if job.offer != NULL:
-            job.destination.data = offer_destination(
-                job.tenant.tables, job.offer, &job.destination.size
+        if job.rate_terms != NULL:
+            job.destination.data = rate_terms_destination(
+                job.tenant.tables, job.rate_terms, &job.destination.size
             )
             # It may lie in two cache lines.
             prefetch(job.destination.data)

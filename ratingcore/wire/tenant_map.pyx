@@ -1,4 +1,4 @@
-"""The tenants that a request names, as they are added: thousands of them, or nearly always one."""
+"""Adds tenants to the map. A request nearly always has one tenant, and can have thousands."""
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
@@ -10,38 +10,38 @@ cdef enum:
     MAX_CAPACITY = 1 << 30
 
 
-cdef int _grow(roster_t* roster) except -1:
-    """Room for one more tenant."""
-    cdef roster_t fresh
+cdef int _grow(tenant_map_t* tenant_map) except -1:
+    """Make room for one more tenant."""
+    cdef tenant_map_t fresh
     cdef void* tenants = NULL
     cdef uint32_t i
-    if 2 * (roster.count + 1) <= roster.capacity:
+    if 2 * (tenant_map.count + 1) <= tenant_map.capacity:
         return 0
-    fresh.count = roster.count
+    fresh.count = tenant_map.count
     fresh.capacity = 0
     reserve(
         &tenants,
         &fresh.capacity,
-        2 * roster.capacity if roster.capacity else FIRST_CAPACITY,
+        2 * tenant_map.capacity if tenant_map.capacity else FIRST_CAPACITY,
         sizeof(tenant_t),
         MAX_CAPACITY,
     )
     memset(tenants, 0, fresh.capacity * sizeof(tenant_t))
     fresh.tenants = <tenant_t*> tenants
-    for i in range(roster.capacity):
-        if roster.tenants[i].id != 0:
-            roster_place(&fresh, roster.tenants[i].id)[0] = roster.tenants[i]
-    release(roster.tenants)
-    roster[0] = fresh
+    for i in range(tenant_map.capacity):
+        if tenant_map.tenants[i].id != 0:
+            tenant_map_find(&fresh, tenant_map.tenants[i].id)[0] = tenant_map.tenants[i]
+    release(tenant_map.tenants)
+    tenant_map[0] = fresh
     return 0
 
 
-cdef tenant_t* roster_add(roster_t* roster, int64_t id) except NULL:
-    """The place of this tenant. Where it is new all is 0, and the caller sets its fields, the id
-    last: from then on it counts. Other places move."""
-    _grow(roster)
-    return roster_place(roster, id)
+cdef tenant_t* tenant_map_add(tenant_map_t* tenant_map, int64_t id) except NULL:
+    """The slot of this tenant. A new one is all 0; the caller sets its fields, the id last, which
+    occupies the slot. Pointers to other slots become invalid."""
+    _grow(tenant_map)
+    return tenant_map_find(tenant_map, id)
 
 
-cdef void roster_free(roster_t* roster) noexcept nogil:
-    release(roster.tenants)
+cdef void tenant_map_free(tenant_map_t* tenant_map) noexcept nogil:
+    release(tenant_map.tenants)

@@ -68,7 +68,10 @@ _WORDS = {
     Finding.PREFIX: ("destination_number", "it does not begin with the prefix of the rate"),
     Finding.BILL_SECONDS: ("bill_seconds", "the kept rate bills other seconds"),
     Finding.COST: ("cost", "the kept rate makes another cost"),
-    Finding.TOO_DEAR: ("cost", "by the kept rate it would pass the limit of the tenant's costs"),
+    Finding.COST_OVERFLOW: (
+        "cost",
+        "by the kept rate it would pass the limit of the tenant's costs",
+    ),
 }
 
 

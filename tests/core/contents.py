@@ -43,7 +43,7 @@ def deck(revision: int = 3) -> Deck:
     return builder.build(revision, cost_decimals=8)
 
 
-TOO_DEAR = {"destination_number": "99", "duration_seconds": 2**31 - 1}
+COST_OVERFLOW = {"destination_number": "99", "duration_seconds": 2**31 - 1}
 IDS = st.sampled_from([1, 2, 2**63 - 1])
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 CALL_IDS = st.sampled_from(["a", "b", "é", "12345678", "123456789", "12345678\x01"]) | TEXTS

@@ -18,7 +18,7 @@ from ratingcore.record.record_rating import count_outcomes, rate_records
 from ratingcore.record.records import Records, records_of
 from ratingcore.record.rows import ROW_FIELDS, RowTuples, copy_data
 from ratingcore.record.upload import read_upload
-from tests.core.contents import DECKS, LISTS, TOO_DEAR, content, deck, good, rated
+from tests.core.contents import COST_OVERFLOW, DECKS, LISTS, content, deck, good, rated
 
 if TYPE_CHECKING:
     from ratingcore.record.records import Content
@@ -186,8 +186,10 @@ def test_what_is_new(contents: list[Content | None], data: st.DataObject) -> Non
 
 
 def test_the_first_of_a_key_that_has_a_cost_is_new() -> None:
-    dear = content(1, "a", **TOO_DEAR)
-    records, order = rated([dear, content(1, "a"), dear, content(1, "a", duration_seconds=8)])
+    overflowing = content(1, "a", **COST_OVERFLOW)
+    records, order = rated(
+        [overflowing, content(1, "a"), overflowing, content(1, "a", duration_seconds=8)]
+    )
     assert [list(part) for part in split(records, order)] == [[1], [3], [0, 2]]
     assert [list(part) for part in split(records, order, {(1, "a")})] == [[], [0, 1, 2, 3], []]
 
