@@ -157,15 +157,15 @@ class RpcServer:
     ) -> None:
         rating = RatingServicer(subjects.calls, subjects.rates)
         cdr = CdrServicer(
-            subjects.cdrs,
-            subjects.uploads,
-            subjects.usage,
-            subjects.reversals,
-            subjects.verification,
-            subjects.explanations,
-            subjects.ledger,
-            subjects.feed,
-            ChunkLimiter(self._capacity.chunks, database_wait_seconds),
+            cdrs=subjects.cdrs,
+            uploads=subjects.uploads,
+            usage=subjects.usage,
+            reversals=subjects.reversals,
+            verification=subjects.verification,
+            explanations=subjects.explanations,
+            ledger=subjects.ledger,
+            feed=subjects.feed,
+            chunk_limiter=ChunkLimiter(self._capacity.chunks, database_wait_seconds),
         )
         tenant = TenantServicer(subjects.tenants)
         access = AccessServicer(subjects.tokens, subjects.audit_log)
@@ -182,8 +182,12 @@ class RpcServer:
         )
         for name in (_REFLECTION.full_name, _REFLECTION_V1):
             add_service(
-                *(self._server, _REFLECTION, reflected, self._reflections),
-                *(pipeline, self._capacity),
+                self._server,
+                _REFLECTION,
+                reflected,
+                self._reflections,
+                pipeline,
+                self._capacity,
                 name=name,
             )
 

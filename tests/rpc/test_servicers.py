@@ -555,7 +555,9 @@ def test_no_method_is_inherited() -> None:
         (TenantServicer, "TenantService"),
         (AccessServicer, "AccessService"),
     ):
-        assert set(SERVICES[name].methods_by_name) <= set(vars(servicer))
+        # Of the classes below the generated one, in which every method is UNIMPLEMENTED.
+        own = [each for each in servicer.__mro__ if not each.__module__.endswith("_pb2_grpc")]
+        assert set(SERVICES[name].methods_by_name) <= set().union(*map(vars, own))
 
 
 def stream(server: Any, path: str, requests: Iterable[Any]) -> tuple[Any, list[Any]]:

@@ -21,7 +21,7 @@ from tollwire.service.rating.calls import Calls
 from tollwire.service.record.ledger import Ledger
 from tollwire.service.record.verification import Verification
 from tollwire.service.rpc.conversion.cdrs import cdr as as_message
-from tollwire.service.rpc.conversion.cdrs import usage as usage_message
+from tollwire.service.rpc.conversion.usage import usage as usage_message
 
 
 def _rate(world: World, tenant_id: int, **fields: int) -> Rate:

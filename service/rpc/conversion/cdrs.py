@@ -1,8 +1,7 @@
-"""CDRs and usage."""
+"""CDRs, and which to find."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from tollwire.service.domain.model import (
@@ -13,10 +12,6 @@ from tollwire.service.domain.model import (
     RatingStatus,
     Reversal,
     UnratedReason,
-    UsageDimension,
-    UsageQuery,
-    UsageRow,
-    UsageTotals,
 )
 from tollwire.service.domain.money import format_cost
 from tollwire.service.rpc.conversion import fields
@@ -25,7 +20,6 @@ from tollwire.service.rpc.conversion.rates import rate
 from tollwire.service.rpc.conversion.tenants import extension, tenant
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
-_DIMENSIONS = fields.members(UsageDimension)
 _ENUM_FILTERS: dict[str, tuple[str, dict[int, Any]]] = {
     "direction": ("direction", fields.members(Direction)),
     "disposition": ("disposition", fields.members(Disposition)),
@@ -101,26 +95,6 @@ def time_bounds(
     return after_ns, before_ns
 
 
-def usage_query(request: cdr_service_pb2.SummarizeUsageRequest) -> UsageQuery:
-    wrong = Wrong()
-    after_ns, before_ns = time_bounds(request, wrong)
-    group_by = tuple(
-        fields.enum(
-            *(number, _DIMENSIONS, "usage dimension", "group_by", wrong), UsageDimension.TENANT
-        )
-        for number in request.group_by
-    )
-    query = UsageQuery(
-        tenant_id=request.tenant_id,
-        started_after_ns=after_ns,
-        started_before_ns=before_ns,
-        group_by=group_by,
-        time_zone=request.time_zone,
-    )
-    wrong.refuse()
-    return query
-
-
 def cdr(record: Cdr) -> types_pb2.Cdr:
     call = record.call
     decimals = record.tenant.cost_decimals
@@ -163,28 +137,3 @@ def reversal(entry: Reversal, cost_decimals: int) -> types_pb2.Reversal:
         requested_by=entry.request.requested_by,
         created_at=fields.timestamp(entry.created_at_ns),
     )
-
-
-def usage(rows: Iterable[UsageRow]) -> cdr_service_pb2.SummarizeUsageResponse:
-    return cdr_service_pb2.SummarizeUsageResponse(
-        rows=[
-            cdr_service_pb2.UsageRow(
-                keys=row.keys,
-                currency=row.currency,
-                corrected=cdr_service_pb2.UsageTotals(**_totals(row.corrected, row.cost_decimals)),
-                **_totals(row.billed, row.cost_decimals),
-            )
-            for row in rows
-        ]
-    )
-
-
-def _totals(sums: UsageTotals, cost_decimals: int) -> dict[str, Any]:
-    return {
-        "calls": sums.calls,
-        "answered": sums.answered,
-        "duration_seconds": sums.duration_seconds,
-        "bill_seconds": sums.bill_seconds,
-        "cost": format_cost(sums.cost_e8, cost_decimals),
-        "unrated": sums.unrated,
-    }

@@ -1,0 +1,86 @@
+"""CDRs recorded: one by one, in uploads, and rated again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import grpc
+
+from ratingcore.wire.rate_calls import MalformedRequest
+from tollwire.service.domain.record_model import ChunkResult
+from tollwire.service.record.cdrs import Cdrs
+from tollwire.service.record.chunk_limiter import ChunkLimiter
+from tollwire.service.record.uploads import NewUpload, Uploads
+from tollwire.service.rpc.conversion import calls, cdrs, fields, uploads
+from tollwire.service.rpc.interceptors import malformed_request, on_bytes
+from tollwire.v1 import cdr_service_pb2 as pb
+from tollwire.v1 import cdr_service_pb2_grpc, types_pb2
+
+Context = grpc.ServicerContext
+
+
+class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
+    def __init__(self, cdrs: Cdrs, uploads: Uploads, chunk_limiter: ChunkLimiter) -> None:
+        """``chunk_limiter`` limits the chunks of all uploads together."""
+        self._cdrs = cdrs
+        self._uploads = uploads
+        self._chunk_limiter = chunk_limiter
+
+    def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
+        call = calls.required_call(request.call, present=request.HasField("call"), now_ns=None)
+        return cdrs.cdr(self._cdrs.create(call))
+
+    @on_bytes
+    def UploadCdrs(self, request_iterator: Iterator[bytes], context: Context) -> Iterator[bytes]:
+        # The next request is taken once the response before it is sent: a sender that is faster
+        # than the database is slowed by the transport and not gathered in memory.
+        upload_id = 0
+        for request in request_iterator:
+            # A stream that waits for its client has no slot: silent clients would block all others.
+            new = NewUpload()
+            result = self._chunk_limiter.run(
+                partial(self._commit, request, upload_id, new), context.is_active
+            )
+            upload_id = result.upload_id
+            yield uploads.chunk_result(result).SerializeToString()
+
+    def _commit(self, request: bytes, upload_id: int, new: NewUpload) -> ChunkResult:
+        try:
+            named_id, offset, chunk = uploads.chunk(request)
+        except MalformedRequest as error:
+            raise malformed_request() from error
+        return self._uploads.commit(named_id or upload_id, offset, chunk, new)
+
+    def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
+        upload_id = fields.required_id(request.upload_id, "upload_id")
+        return uploads.upload(self._uploads.get(upload_id))
+
+    def ListUploads(
+        self, request: pb.ListUploadsRequest, context: Context
+    ) -> pb.ListUploadsResponse:
+        page = self._uploads.list(request.page_size, request.page_token)
+        return pb.ListUploadsResponse(
+            uploads=map(uploads.upload, page.items), next_page_token=page.next_page_token
+        )
+
+    def ListUploadFailures(
+        self, request: pb.ListUploadFailuresRequest, context: Context
+    ) -> pb.ListUploadFailuresResponse:
+        page = self._uploads.list_failures(
+            request.upload_id, request.reason, request.page_size, request.page_token
+        )
+        return pb.ListUploadFailuresResponse(
+            failures=map(uploads.failed_record, page.items), next_page_token=page.next_page_token
+        )
+
+    def RateUnrated(
+        self, request: pb.RateUnratedRequest, context: Context
+    ) -> pb.RateUnratedResponse:
+        outcome = self._cdrs.rate_unrated(*cdrs.unrated_filter(request))
+        return pb.RateUnratedResponse(
+            examined=outcome.examined,
+            rated=outcome.rated,
+            still_unrated=outcome.still_unrated,
+            reason_corrected=outcome.reason_corrected,
+        )
