@@ -15,7 +15,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import Parse, ParseDict, ParseError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tollwire.service.cli.csv_file import CsvFile
+from tollwire.service.cli.csv_file import CsvFile, read_fields
 from tollwire.service.cli.lines import BadLine, Lines
 from tollwire.service.cli.values import DIRECTION, DISPOSITION, read_enum, read_integer, read_time
 from tollwire.v1.types_pb2 import Call, Cdr
@@ -109,21 +109,12 @@ def _csv_calls(rows: CsvFile, tenant_id: int) -> Iterator[Record]:
     readers = _readers()
     columns = [(name, readers.get(name)) for name in rows.columns]
     for line, content, row in rows:
-        call = row if isinstance(row, str) else _read_call(columns, row, tenant_id)
-        yield line, BadLine(call, content) if isinstance(call, str) else call
-
-
-def _read_call(
-    columns: list[tuple[str, Callable[[str], Any] | None]], row: list[str], tenant_id: int
-) -> Call | str:
-    values: dict[str, Any] = {"tenant_id": tenant_id} if tenant_id else {}
-    for (name, read), text in zip(columns, row, strict=True):
-        if text and read is not None:
-            try:
-                values[name] = read(text)
-            except ValueError as error:
-                return f"{name}: {error}"
-    return Call(**values)
+        values = row if isinstance(row, str) else read_fields(columns, row)
+        if isinstance(values, str):
+            yield line, BadLine(values, content)
+        else:
+            values.setdefault("tenant_id", tenant_id)
+            yield line, Call(**values)
 
 
 def _readers() -> dict[str, Callable[[str], Any]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, TextIO
 
 from tollwire.service.cli.lines import MAX_LINE_BYTES, BadFile, Line, Lines
 from tollwire.service.cli.output import note
@@ -74,6 +74,24 @@ class CsvFile:
             else:
                 wrong = f"has {len(fields)} fields where the header has {width}"
                 yield row[0], row[1], wrong
+
+
+def read_fields(
+    columns: Sequence[tuple[str, Callable[[str], Any] | None]], row: Sequence[str]
+) -> dict[str, Any] | str:
+    """The values of a row by column, or a sentence that says which one cannot be read, and why.
+
+    ``columns`` have a name and a reader, which raises ValueError; columns without a reader and
+    empty fields are skipped.
+    """
+    values = {}
+    for (name, read), text in zip(columns, row, strict=True):
+        if text and read is not None:
+            try:
+                values[name] = read(text)
+            except ValueError as error:
+                return f"{name}: {error}"
+    return values
 
 
 def header_columns(header: bytes) -> list[str]:

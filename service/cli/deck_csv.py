@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
-from tollwire.service.cli.csv_file import CsvFile, CsvWriter
+from tollwire.service.cli.csv_file import CsvFile, CsvWriter, read_fields
 from tollwire.service.cli.values import read_boolean, read_integer, read_time_or_date, write_time
 from tollwire.v1.types_pb2 import Interval, Rate
 
@@ -30,18 +30,8 @@ class DeckFile:
     def __iter__(self) -> Iterator[tuple[int, Rate | str]]:
         columns = [(name, COLUMNS[name].read) for name in self._file.columns]
         for line, _, row in self._file:
-            yield line, row if isinstance(row, str) else _read_rate(columns, row)
-
-
-def _read_rate(columns: list[tuple[str, Callable[[str], Any]]], row: list[str]) -> Rate | str:
-    values = {}
-    for (name, read), text in zip(columns, row, strict=True):
-        if text:
-            try:
-                values[name] = read(text)
-            except ValueError as error:
-                return f"{name}: {error}"
-    return Rate(**values)
+            values = row if isinstance(row, str) else read_fields(columns, row)
+            yield line, values if isinstance(values, str) else Rate(**values)
 
 
 def _read_intervals(text: str) -> list[Interval]:
