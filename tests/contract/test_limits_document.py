@@ -1,0 +1,140 @@
+"""The limits and update masks that docs/api.md and the protos state are those of the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+from google.protobuf.descriptor import ServiceDescriptor
+
+from ratingcore import max_cost
+from tests.contract.curl import REPOSITORY
+from tollwire.service.domain import model, paging
+from tollwire.service.rating import deck_import, rates
+from tollwire.service.record import cdrs
+from tollwire.service.rpc import capacity, pools, server
+from tollwire.service.settings.config import OPTIONS
+from tollwire.v1 import (
+    access_service_pb2,
+    cdr_service_pb2,
+    rating_service_pb2,
+    tenant_service_pb2,
+    types_pb2,
+)
+
+CHAPTER = (REPOSITORY / "docs" / "api.md").read_text("utf-8").partition("\n## Limits\n")[2]
+ROWS = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", CHAPTER, re.MULTILINE))
+PROTOS = REPOSITORY / "proto" / "tollwire" / "v1"
+MIB = 2**20
+COST = max_cost(4)
+
+
+def default(option: str) -> float:
+    return float(OPTIONS[option].default)
+
+
+# The beginning of a row, the beginning of what it says, and the numbers in that, from the code.
+LIMITS: list[tuple[str, str, Sequence[float]]] = [
+    ("`cost_per_minute`, `connect_fee`", "0 to {}", [model.MAX_PRICE_E8 / 10**8]),
+    ("`billing_increment`", "1 to {} s", [model.MAX_BILLING_INCREMENT]),
+    ("`duration_seconds`, `minimum_seconds`", "0 to {} s", [model.MAX_DURATION_SECONDS]),
+    ("`start_seconds` of an interval", "1 to {} s", [model.MAX_DURATION_SECONDS]),
+    ("intervals of a rate", "{}", [model.MAX_INTERVALS]),
+    ("`cost_decimals`", "{} to {}", [model.MIN_COST_DECIMALS, model.MAX_COST_DECIMALS]),
+    ("a rate's prefix, a normalised number", "{} digits", [model.MAX_PREFIX_DIGITS]),
+    ("names, `destination`", "{} characters", [model.MAX_NAME_CHARS]),
+    ("`call_id`", "{} characters", [model.MAX_CALL_ID_CHARS]),
+    ("`extension_number`", "{} characters", [model.MAX_EXTENSION_NUMBER_CHARS]),
+    ("`number` of an extension", "{} characters", [model.MAX_EXTENSION_NUMBER_CHARS]),
+    ("`reason` of a reversal", "{} characters", [model.MAX_REVERSAL_REASON_CHARS]),
+    ("`requested_by`", "{} characters", [model.MAX_REQUESTED_BY_CHARS]),
+    (
+        "`certificate_identity` of a token",
+        "{} characters",
+        [model.MAX_CERTIFICATE_IDENTITY_CHARS],
+    ),
+    ("tenants of a token", "{}, or all", [model.MAX_TOKEN_TENANTS]),
+    ("calls in one message", "{}", [model.MAX_BATCH_CALLS]),
+    ("bytes in one request message", "{} MiB", [server.MAX_REQUEST_BYTES / MIB]),
+    ("`page_size`", "{}", [paging.MAX_PAGE_SIZE]),
+    ("errors listed by `ImportRates`", "the first {}", [deck_import.MAX_ERRORS]),
+    ("rates of a deck in `ImportRates`", "{}", [deck_import.MAX_DECK_RATES]),
+    ("memory for the imports in progress", "{} GiB", [deck_import.MAX_INTAKE_BYTES / 2**30]),
+    ("streams at a time", "{} for each worker", [default("max_streams")]),
+    ("unary RPCs at a time", "{} for each worker", [default("max_rpcs")]),
+    (
+        "bytes of requests in work",
+        "{} MiB for each worker",
+        [default("max_request_bytes_in_work") / MIB],
+    ),
+    (
+        "time for the one message of an RPC",
+        "{} s from its start, {} s for health",
+        [pools.ARRIVAL_SECONDS, pools.HEALTH_ARRIVAL_SECONDS],
+    ),
+    ("connections at a time", "{} for each worker", [default("max_connections")]),
+    ("pings by a client", "one in {} s", [server.MIN_PING_INTERVAL_MS / 1000]),
+    (
+        "chunks of `UploadCdrs` in work at a time",
+        "{} for a single worker, else {} for each",
+        [capacity.chunks_at_once(1), capacity.chunks_at_once(2)],
+    ),
+    ("RPCs of one connection at a time", "{}", [server.MAX_RPCS_A_CONNECTION]),
+]
+
+
+def shown(number: float) -> str:
+    return f"{number:,.8f}".rstrip("0").rstrip(".")
+
+
+@pytest.mark.parametrize(("what", "limit", "numbers"), LIMITS, ids=[row[0] for row in LIMITS])
+def test_a_limit_is_that_of_the_code(what: str, limit: str, numbers: Sequence[float]) -> None:
+    assert ROWS[what].startswith(limit.format(*map(shown, numbers)))
+
+
+def test_numbers_and_searches_have_one_limit() -> None:
+    row = ROWS["`caller_number`, `destination_number`, `search`"]
+    assert {model.MAX_NUMBER_CHARS, rates.MAX_SEARCH_CHARS, cdrs.MAX_SEARCH_CHARS} == {256}
+    assert row == "256 characters"
+
+
+def test_the_highest_cost_is_that_of_the_core() -> None:
+    text = str(COST)
+    highest = f"{int(text[:-4]):,}.{text[-4:]}"
+    assert ROWS["a cost with 4 decimals"].startswith(highest)
+    digits = [len(str(max_cost(decimals))) - decimals for decimals in range(5, 9)]
+    row = ROWS["with 5, 6, 7, 8 decimals"]
+    assert row.startswith(f"{', '.join(map(str, digits))} digits before the point")
+
+
+SERVICES: list[ServiceDescriptor] = [
+    module.DESCRIPTOR.services_by_name[name]
+    for module, name in (
+        (rating_service_pb2, "RatingService"),
+        (cdr_service_pb2, "CdrService"),
+        (tenant_service_pb2, "TenantService"),
+        (access_service_pb2, "AccessService"),
+    )
+]
+# Fields that a mask cannot name: set by the server, or fixed.
+FIXED = {"id", "tenant_id", "etag", "created_at", "updated_at", "rate_revision"}
+
+
+@pytest.mark.parametrize("resource", ["Rate", "Tenant", "Extension"])
+def test_the_comment_of_a_mask_names_every_field_that_can_be_changed(resource: str) -> None:
+    protos = "".join(path.read_text("utf-8") for path in sorted(PROTOS.glob("*_service.proto")))
+    message = protos.partition(f"message Update{resource}Request {{")[2].partition("\n}")[0]
+    comment = re.sub(r"\s*\n\s*// ", " ", message)
+    found = re.search(r"update_mask names the fields to change: (.+?), or \"\*\"", comment)
+    assert found is not None
+    fields = {field.name for field in types_pb2.DESCRIPTOR.message_types_by_name[resource].fields}
+    assert set(found[1].split(", ")) == fields - FIXED
+
+
+def test_every_update_has_a_mask() -> None:
+    updates = [
+        method for one in SERVICES for method in one.methods if method.name.startswith("Update")
+    ]
+    assert {method.name for method in updates} == {"UpdateRate", "UpdateTenant", "UpdateExtension"}
+    assert all("update_mask" in method.input_type.fields_by_name for method in updates)
