@@ -1,4 +1,4 @@
-"""``tollwire audit``: who changed what."""
+"""``tollwire audit``: lists administrative changes."""
 
 from __future__ import annotations
 

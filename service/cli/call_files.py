@@ -1,8 +1,8 @@
-"""Files of calls: CSV whose header has Call's field names, or JSON lines, protobuf JSON of Call.
-What "cdrs export" writes is such a file too: what only a CDR has is not read.
+"""Files of calls: CSV whose header has Call's field names, or JSON lines, protobuf JSON of Call. A
+file that "cdrs export" writes can be read too; columns that only a CDR has are ignored.
 
-A line is a record. One that cannot be read is reported with its line and its bytes, and stops
-nothing. Whether a call makes sense is for the server to say.
+A line is a record. A record that cannot be read is reported with its line and its bytes, and does
+not block others. The server checks the values of a call.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPTIONAL = (
     "occurrence",
 )
 
-# What a file of CDRs has besides, as "cdrs export" writes it: it is not read.
+# Columns that only a file of CDRs has, as "cdrs export" writes it; they are ignored.
 CDR_COLUMNS = (
     "id",
     "status",
@@ -66,17 +66,16 @@ Record = tuple[int, Call | BadLine]
 
 
 def format_of(name: str) -> str | None:
-    """The format that a file's name tells, or None."""
+    """The format by the name of the file, or None."""
     name = name.lower().removesuffix(_GZIP_SUFFIX)
     return next((f for suffix, f in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
 class CallFile:
-    """The records of a file. ``tenant_id`` (0: none) is for calls that name no tenant;
-    ``multiline`` allows line breaks within the quoted fields of CSV. ``header`` is the header of a
-    CSV file as it is, and empty for JSON lines. ``ignored`` are its columns that only a CDR has, as
-    in a file that "cdrs export" has written. BadFile where the file as a whole cannot be read.
-    """
+    """The records of a file. ``tenant_id`` (0: none) is for calls without a tenant; ``multiline``
+    allows line breaks within the quoted fields of CSV. ``header`` is the unchanged header of a CSV
+    file, and empty for JSON lines. ``ignored`` are its columns that only a CDR has, as in a file
+    that "cdrs export" has written. BadFile if the file as a whole cannot be read."""
 
     def __init__(
         self, stream: BinaryIO, format_name: str, tenant_id: int, *, multiline: bool = False
@@ -134,12 +133,13 @@ def _readers() -> dict[str, Callable[[str], Any]]:
 
 
 def _read_end(text: str) -> Timestamp:
-    """As ``read_time``. Switches write 0 where a call has no end; the server takes the epoch so."""
+    """As ``read_time``. Switches write 0 if a call has no end; for the server the epoch means no
+    end."""
     return Timestamp() if text.strip() == "0" else read_time(text)
 
 
 def _remembering(enum: EnumDescriptor) -> Callable[[str], int]:
-    """A reader of an enum that works each spelling out once; few are ever used in one file."""
+    """A reader of an enum that caches each spelling; one file uses only a few."""
     known: dict[str, int] = {}
 
     def read(text: str) -> int:
@@ -180,7 +180,7 @@ def _parse_call(line: bytes, tenant_id: int) -> Call | str:
 
 
 def _without_cdr_fields(text: str) -> dict[str, Any] | None:
-    """The object without the fields that a Cdr has and a Call has not; None where it has none."""
+    """The object without the fields that only a Cdr has; None if it has no such field."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""``tollwire cdrs``: the record of calls, one by one or in lists. Whole files: cdrs_upload.py."""
+"""``tollwire cdrs``: single CDRs, lists and exports. Uploads of files: cdrs_upload.py."""
 
 from __future__ import annotations
 
@@ -101,15 +101,15 @@ def add_cdr(client: Client, **values: Any) -> None:
 @click.argument("cdr_id", metavar="[ID]", type=ID, required=False)
 @click.option("--call-id", metavar="TEXT", help="Show the CDR with this call_id; needs --tenant.")
 @click.option("--tenant", "tenant_id", type=ID, help="The tenant that pays.")
-@click.option("--explain", is_flag=True, help="Show why it costs what it costs, step by step.")
+@click.option("--explain", is_flag=True, help="Explain the cost, step by step.")
 @connected
 def show_cdr(
     client: Client, cdr_id: int | None, call_id: str | None, tenant_id: int | None, explain: bool
 ) -> None:
     """Show one CDR, with the rate as it was when it priced the call.
 
-    Give an ID, or --call-id and --tenant. With --explain the call is rated once more with the rates
-    and rules of its time, and every difference from what is stored is shown.
+    Give an ID, or --call-id and --tenant. With --explain the call is rated again with the rates and
+    rules of its time, and every difference from the stored values is shown.
     """
     if (cdr_id is None) == (call_id is None):
         raise click.UsageError("give an ID, or --call-id and --tenant")
@@ -185,7 +185,7 @@ def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
 def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
     """Export CDRs as CSV, or with --json as JSON lines; the newest call first.
 
-    "cdrs upload" reads such a file: the calls in it, under the same call_ids.
+    "cdrs upload" can read such a file; the calls keep their call_ids.
     """
     answers = client.cdrs.ExportCdrs(
         ExportCdrsRequest(**given(filters)), timeout=client.long_timeout
@@ -208,12 +208,12 @@ def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
 
 
 @cdrs.command("rate-unrated")
-@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only CDRs of this tenant.")
 @since_option
 @until_option
 @connected
 def rate_unrated(client: Client, **filters: Any) -> None:
-    """Rate the UNRATED CDRs again, at the present rates."""
+    """Rate the UNRATED CDRs again, with the current rates."""
     request = RateUnratedRequest(**given(filters))
     answer = client.cdrs.RateUnrated(request, timeout=client.long_timeout)
     if client.as_json:
@@ -309,7 +309,7 @@ def _rounding(cdr: Cdr) -> str:
 
 
 def _rate_fields(cdr: Cdr) -> list[tuple[str, str]]:
-    """All of the rate that explains the bill, as it was."""
+    """The whole rate, as it was when it priced the call."""
     rate = cdr.rate
     is_fee = bool(rate.connect_fee.strip("0."))
     return [

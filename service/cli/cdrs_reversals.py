@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from tollwire.service.cli.cdr_filters import filter_options
-from tollwire.service.cli.confirm import asks, confirm, yes_option
+from tollwire.service.cli.confirm import confirm, is_asking, yes_option
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
 from tollwire.service.cli.output import note, print_fields, print_json
@@ -34,7 +34,7 @@ from tollwire.v1.types_pb2 import Reversal
 _MOST_IDS = 10_000  # in one request
 
 
-def who_asks() -> str:
+def default_requester() -> str:
     """USER@HOST, as far as they are known."""
     try:
         user = getpass.getuser()
@@ -43,11 +43,11 @@ def who_asks() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _why_options(command: Callable[..., None]) -> Callable[..., None]:
+def _reason_options(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option(
         "--requested-by",
         metavar="TEXT",
-        help="The person who requests it. Default: USER@HOST of this command.",
+        help="The requester. Default: USER@HOST of this command.",
     )(command)
     return click.option("--reason", metavar="TEXT", help="The reason, which the record keeps.")(
         command
@@ -63,7 +63,7 @@ def _why_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--call-id", "call_ids", metavar="TEXT", multiple=True, help="With this call_id.")
 @filter_options
-@_why_options
+@_reason_options
 @click.option("--dry-run", is_flag=True, help="Show how many CDRs match and what they cost.")
 @yes_option
 @connected
@@ -79,20 +79,25 @@ def reverse_cdrs(
 ) -> None:
     """Reverse CDRs: the ones with these IDs, or all that match the options.
 
-    A reversed CDR stays as it is and no longer counts. Where this is broken off, the same command
-    goes on. On a terminal the command first shows the money and asks.
+    A reversed CDR does not change and no longer counts. After an interruption, repeat the command;
+    it continues. On a terminal the command first shows the cost and asks for confirmation.
     """
     if not dry_run and not reason:
-        raise click.UsageError("--reason is required: say why, for those who read it later")
+        raise click.UsageError("--reason is required: state why the calls are reversed")
     ids = [*cdr_ids, *(read_ids(ids_file) if ids_file else ())]
     if ids_file and not ids:
         raise click.BadParameter(f"{ids_file} has no ids", param_hint="--ids-file")
     chosen = {name: value for name, value in given(filters).items() if value != ()}
     if not ids and not chosen:
-        raise click.UsageError("say which CDRs: IDs, --ids-file, --upload, or --tenant and others")
+        raise click.UsageError(
+            "choose CDRs by IDs, --ids-file, --upload, or --tenant with other filters"
+        )
     if not (ids or chosen.keys() & {"tenant_id", "upload_id"}):
         raise click.UsageError("--tenant is required, or IDs, --ids-file or --upload")
-    why: dict[str, Any] = {"reason": reason or "", "requested_by": requested_by or who_asks()}
+    why: dict[str, Any] = {
+        "reason": reason or "",
+        "requested_by": requested_by or default_requester(),
+    }
     requests = [ReverseCdrsRequest(**chosen, **part, **why) for part in _parts(ids, chosen)]
     # Before anything is reversed, every id is known to exist.
     found = _send(client, requests, dry_run=True)
@@ -205,20 +210,20 @@ def _reverse_one(client: Client, request: ReverseCdrRequest) -> None:
 
 @click.command("reverse-upload")
 @click.argument("upload_id", metavar="UPLOAD_ID", type=ID)
-@_why_options
+@_reason_options
 @yes_option
 @connected
 def reverse_upload(
     client: Client, upload_id: int, reason: str | None, requested_by: str | None, yes: bool
 ) -> None:
-    """Reverse every CDR that an upload created, and let no more of it in.
+    """Reverse every CDR that an upload created, and close the upload.
 
     The calls of all tenants of the file are reversed; "cdrs reverse --upload ID --tenant ID"
-    reverses those of one. Where this is broken off, the same command goes on.
+    reverses the calls of one tenant. After an interruption, repeat the command; it continues.
     """
     if not reason:
-        raise click.UsageError("--reason is required: say why, for those who read it later")
-    if asks(yes=yes):
+        raise click.UsageError("--reason is required: state why the calls are reversed")
+    if is_asking(yes=yes):
         wanted = ReverseCdrsRequest(upload_id=upload_id)
         found = _send(client, [wanted], dry_run=True)
         confirm(
@@ -228,7 +233,7 @@ def reverse_upload(
             yes=yes,
         )
     request = ReverseUploadRequest(
-        upload_id=upload_id, reason=reason, requested_by=requested_by or who_asks()
+        upload_id=upload_id, reason=reason, requested_by=requested_by or default_requester()
     )
     answer = client.cdrs.ReverseUpload(request, timeout=client.long_timeout)
     if client.as_json:

@@ -39,7 +39,7 @@ _WIDTHS = (10, 8, 24, 9, 20, 11, 8, 0)
     metavar="FILE",
     help="Go on from the position in this file, and keep it there. The file may not exist yet.",
 )
-@click.option("--from-now", is_flag=True, help="Leave out what is recorded already.")
+@click.option("--from-now", is_flag=True, help="Skip CDRs that are already recorded.")
 @click.option("--no-follow", is_flag=True, help="End when all recorded CDRs are printed.")
 @connected
 def tail_cdrs(
@@ -111,7 +111,7 @@ def _print_row(cells: tuple[str, ...]) -> None:
 
 
 def _read(path: Path | None) -> str:
-    """The cursor in a file; empty where there is no file."""
+    """The cursor in a file; empty if the file does not exist."""
     if path is None or not path.exists():
         return ""
     try:

@@ -1,4 +1,4 @@
-"""``tollwire cdrs upload``: files of calls of any size, resumed where they broke off."""
+"""``tollwire cdrs upload``: uploads files of any size, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ from tollwire.v1.types_pb2 import Call, UnreadableRecord
 @click.option(
     "--occurrence",
     is_flag=True,
-    help="Equal records without a call_id are distinct calls, numbered as they follow each other"
-    " in the file. Without it they count as one call sent twice.",
+    help="Treat equal records without a call_id as distinct calls, numbered in the order of the"
+    " file. Default: they count as one call sent twice.",
 )
 @click.option(
     "--failures",
@@ -111,15 +111,17 @@ def upload_cdrs(
 ) -> None:
     """Upload a file of calls ("-": standard input), rate them and record them.
 
-    CSV with Call's field names in the header, or JSON lines. A line is a record, and a bad one
-    stops no other. A gzip file is read as it is. A broken connection is resumed; so is a run that
-    was killed, by the same command again. A record that is sent twice is there once. In the end the
-    server must have as many records as the file has, and of the same duration. A record that cannot
-    be read counts as well: the server keeps its line.
+    CSV with Call's field names in the header, or JSON lines. A line is a record, and a bad record
+    does not block others. gzip files are decompressed. After a broken connection the upload
+    resumes; after a killed run, repeat the command. A record that is sent twice is stored once. At
+    the end the server must have the same number of records as the file, and the same total
+    duration. A record that cannot be read counts too: the server keeps its line.
     """
     format_name = format_name or format_of(file)
     if format_name is None:
-        raise click.UsageError("--format is needed: the file's name does not tell it")
+        raise click.UsageError(
+            "--format is needed: the name of the file does not end in .csv or .jsonl"
+        )
     state = None
     if file != "-":
         reading: dict[str, str | int] = {"format": format_name, "tenant_id": tenant_id or 0}
@@ -137,8 +139,8 @@ def upload_cdrs(
         except BadFile as error:
             raise Failure(f"{file}: {error}", USAGE) from None
         if records.ignored:
-            note(f"not read, because only a CDR has them: columns {', '.join(records.ignored)}")
-        bar = _Bar(progress, stream, None if file == "-" else Path(file).stat().st_size)
+            note(f"ignored columns, which only a CDR has: {', '.join(records.ignored)}")
+        bar = _ProgressBar(progress, stream, None if file == "-" else Path(file).stat().st_size)
 
         def settled(chunk: Chunk, response: UploadCdrsResponse) -> None:
             report.settled(chunk, response)
@@ -153,8 +155,8 @@ def upload_cdrs(
         settled_before = _begin(upload, state, no_resume)
         tally = Tally()
         calls = tally.count(_calls(records, Occurrences() if occurrence else None))
-        with _says_how_to_resume(client, upload, state):
-            _pass_by(calls, settled_before, upload, report)
+        with _with_resume_advice(client, upload, state):
+            _skip_settled(calls, settled_before, upload, report)
             upload.send(chunked(calls, chunk, settled_before), tally.totals)
             totals = upload.final_state()
     if state is not None:
@@ -164,20 +166,20 @@ def upload_cdrs(
 
 
 def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
-    """Begins the upload, or finds out where it stands; returns how many calls are settled."""
-    by_hand = upload.id
-    if not by_hand and state is not None and not no_resume:
+    """Begins the upload, or finds its committed offset; returns the number of committed calls."""
+    given_id = upload.id
+    if not given_id and state is not None and not no_resume:
         upload.id = state.upload_id()
     if upload.id:
         try:
             settled = upload.state().committed_offset
         except grpc.RpcError as error:
-            # A note about an upload that the server never heard of is of another database.
-            if by_hand or reason_of(error) != "UPLOAD_NOT_FOUND":
+            # A stored id that the server does not have belongs to another database.
+            if given_id or reason_of(error) != "UPLOAD_NOT_FOUND":
                 raise
             upload.id = 0
         else:
-            note(f"going on with upload {upload.id}, of which {settled:,} calls are settled")
+            note(f"resuming upload {upload.id}, which has {settled:,} committed calls")
             return settled
     upload.begin()
     if state is not None:
@@ -186,7 +188,7 @@ def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
 
 
 def _calls(records: CallFile, occurrences: Occurrences | None) -> Iterator[tuple[int, Call]]:
-    """What is sent for each record: a record that cannot be read keeps its place."""
+    """The message for each record; a record that cannot be read keeps its index."""
     for line, call in records:
         if isinstance(call, BadLine):
             record = UnreadableRecord(
@@ -199,10 +201,10 @@ def _calls(records: CallFile, occurrences: Occurrences | None) -> Iterator[tuple
             yield line, call
 
 
-def _pass_by(
+def _skip_settled(
     calls: Iterator[tuple[int, Call]], settled_before: int, upload: Upload, report: Report
 ) -> None:
-    """Takes the calls that an earlier run has sent, and reports what became of them."""
+    """Skips the calls that an earlier run has sent, and reports their failures."""
     if not settled_before:
         return
     failures = upload.failures()
@@ -214,8 +216,8 @@ def _pass_by(
 
 
 @dataclass(slots=True)
-class _Bar:
-    """Shows how much of the file is read, and how many calls are settled."""
+class _ProgressBar:
+    """Shows how much of the file is read, and how many calls are committed."""
 
     progress: Progress
     stream: BinaryIO
@@ -230,14 +232,14 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _says_how_to_resume(
+def _with_resume_advice(
     client: Client, upload: Upload, state: UploadState | None
 ) -> Iterator[None]:
-    """Adds to whatever ends the upload how it can go on."""
+    """Adds to the error that ends the upload how to resume it."""
     how = (
-        "run the same command again to go on"
+        "repeat the command to resume"
         if state is not None
-        else f"go on with --upload-id {upload.id} and the same input"
+        else f"resume with --upload-id {upload.id} and the same input"
     )
     try:
         yield
@@ -247,7 +249,7 @@ def _says_how_to_resume(
         raise Failure(message, failure.exit_code) from None
     except BadFile as error:
         message = (
-            f"{error}; mend the file and upload it again: what is recorded already is not recorded"
+            f"{error}; correct the file and upload it again: recorded calls are not recorded"
             f" twice (upload {upload.id})"
         )
         raise Failure(message, USAGE) from None

@@ -1,4 +1,4 @@
-"""``tollwire cdrs uploads``, how far one of them came, and what it did not record."""
+"""``tollwire cdrs uploads``, ``upload-status`` and ``failures``."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def upload_status(client: Client, upload_id: int) -> None:
 
 
 def _complete(upload: GetUploadResponse) -> str:
-    """Whether it is all that its sender had; empty where the sender did not say."""
+    """Whether the control totals match; empty if the sender stated none."""
     if not upload.HasField("control_totals_match"):
         return ""
     return "yes" if upload.control_totals_match else "no"

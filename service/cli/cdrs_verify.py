@@ -1,4 +1,4 @@
-"""``tollwire cdrs verify``: are the costs in the record those that the kept rates make?"""
+"""``tollwire cdrs verify``: recomputes recorded costs from the rates that the CDRs keep."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN_DIFFERENCES = 1_000
 
 
 @click.command("verify")
-@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only CDRs of this tenant.")
 @click.option(
     "--from",
     "--after",
@@ -66,9 +66,9 @@ def verify_cdrs(client: Client, **filters: Any) -> None:
 
 
 def _show_progress(answer: VerifyCdrsResponse) -> None:
-    """On a terminal, one line that is written over, and is gone at the end."""
+    """On a terminal, one line that is overwritten, and cleared at the end."""
     if sys.stderr.isatty():
-        text = f"{answer.checked:,} checked, {answer.different:,} of them differ"
+        text = f"{answer.checked:,} checked, {answer.different:,} differ"
         click.echo(f"\r\x1b[K{'' if answer.done else text}", err=True, nl=False)
 
 

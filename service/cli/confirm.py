@@ -1,4 +1,4 @@
-"""Commands that destroy or take back something ask first, on a terminal."""
+"""Confirmation on a terminal, for commands that delete, replace or reverse."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def yes_option(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def asks(*, yes: bool) -> bool:
-    """Whether ``confirm`` asks: where somebody can answer, unless told otherwise."""
+def is_asking(*, yes: bool) -> bool:
+    """Whether ``confirm`` asks: on a terminal, without --yes."""
     return not yes and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Asks, and ends the command where the answer is no. A script is not asked."""
-    if asks(yes=yes) and not click.confirm(question, err=True):
+    """Asks, and ends the command if the answer is no. Does not ask in a script."""
+    if is_asking(yes=yes) and not click.confirm(question, err=True):
         click.echo("tollwire: nothing was changed", err=True)
         raise click.exceptions.Exit(1)

@@ -1,7 +1,7 @@
 """The connection of a client command: the options that all of them share, and the stubs.
 
-A command marked ``connected`` gets a ``Client`` as its first argument. Whatever RPC fails inside it
-ends the command in one line (failures.py).
+A command marked ``connected`` gets a ``Client`` as its first argument. A failed RPC inside it ends
+the command with one line (failures.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tollwire.service.cli.credentials import take_token, token_options, with_token
 from tollwire.service.cli.failures import INTERRUPTED, Failure, failure_of
-from tollwire.service.cli.shared_options import SharedOption, before_the_command, take_from_before
+from tollwire.service.cli.shared_options import (
+    SharedOption,
+    options_before_the_command,
+    take_earlier_options,
+)
 from tollwire.service.cli.transport import PLAIN_TEXT, Transport, take_transport, transport_options
 from tollwire.v1.access_service_pb2_grpc import AccessServiceStub
 from tollwire.v1.cdr_service_pb2_grpc import CdrServiceStub
@@ -30,13 +34,13 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 # Parts of an export, and an upload's failures, may be larger than gRPC's 4 MiB.
 MAX_RECEIVED_BYTES = 64 * 1024 * 1024
 
-# What clients do about a server that is away: the file that comes with the protos, for everybody.
+# How clients retry: the service config that comes with the protos.
 SERVICE_CONFIG = files("tollwire.v1").joinpath("service_config.json").read_text(encoding="utf-8")
 
 CHANNEL_OPTIONS = [
     ("grpc.service_config", SERVICE_CONFIG),
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
-    # The server is one of ours, named by its address: a proxy for the web is not on the way.
+    # The address is that of the server itself, so a web proxy is not used.
     ("grpc.enable_http_proxy", 0),
     # gRPC would wait up to two minutes before it tries again to reach a restarted server.
     ("grpc.initial_reconnect_backoff_ms", 250),
@@ -47,8 +51,8 @@ CHANNEL_OPTIONS = [
 
 class Client:
     """The stubs on one channel. ``timeout`` bounds short RPCs; ``long_timeout`` those whose length
-    depends on the data, and is None (no bound) unless the user gave one. ``token`` goes with each
-    RPC; "": none does."""
+    depends on the data, and is None (no limit) unless the user set one. ``token`` is sent with each
+    RPC; "": no token."""
 
     def __init__(
         self,
@@ -68,12 +72,12 @@ class Client:
         self.rating = RatingServiceStub(channel)
         self.cdrs = CdrServiceStub(channel)
         self.access = AccessServiceStub(channel)
-        # Health is told without a token. The other channel keeps away from servers that are not
-        # well; this one is to hear it from them.
-        self._asking = transport.channel(
+        # Health needs no token. The other channel avoids servers that are NOT_SERVING; this one
+        # asks them for their health.
+        self._health_channel = transport.channel(
             server, [*CHANNEL_OPTIONS, ("grpc.inhibit_health_checking", 1)]
         )
-        self.health = HealthStub(self._asking)
+        self.health = HealthStub(self._health_channel)
 
     def __enter__(self) -> Client:
         return self
@@ -85,18 +89,18 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self._channel.close()
-        self._asking.close()
+        self._health_channel.close()
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives the command --server, --timeout, --json and what TLS and a token need, and turns failed
-    RPCs into one line."""
+    """Adds --server, --timeout, --json and the options of TLS and tokens to a command, and turns
+    failed RPCs into one line."""
 
     @_server_options
     @click.option("--json", "as_json", is_flag=True, help="Print protobuf JSON, errors as well.")
     @functools.wraps(command)
     def with_client(*args: Any, **kwargs: Any) -> None:
-        take_from_before(click.get_current_context(), kwargs)
+        take_earlier_options(click.get_current_context(), kwargs)
         server: str = kwargs.pop("server")
         timeout: float | None = kwargs.pop("timeout")
         as_json: bool = kwargs.pop("as_json")
@@ -114,7 +118,7 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say how to reach a server."""
+    """Adds the options of the connection to a command."""
 
     server = click.option(
         "--server",
@@ -136,4 +140,4 @@ def _server_options(command: Callable[..., None]) -> Callable[..., None]:
     return server(timeout(transport_options(token_options(command))))
 
 
-CONNECTION_OPTIONS = before_the_command(_server_options)
+CONNECTION_OPTIONS = options_before_the_command(_server_options)

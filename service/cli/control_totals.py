@@ -1,4 +1,4 @@
-"""The control totals of a file of calls: what the server is told to have got in the end.
+"""The control totals of a file of calls, which the server compares with what it has.
 
 Counted from the calls themselves, by the rule that docs/api.md gives, and never from what the
 server answers: the two would otherwise agree whatever was lost.
@@ -51,5 +51,5 @@ def duration_seconds(call: Call) -> int:
 
 
 def is_time(stamp: Timestamp) -> bool:
-    """Whether it is one that a Timestamp may be; any other number can be sent too."""
+    """Whether the value is a valid Timestamp; invalid ones can be sent too."""
     return 0 <= stamp.nanos < _NANOS and _FIRST_SECOND <= stamp.seconds <= _LAST_SECOND

@@ -1,7 +1,7 @@
-"""The token of a client command: where it comes from, and how it goes with each request.
+"""The token of a client command: its sources, and how it is sent with each request.
 
-A token lets in whoever reads it on its way. So it is sent in plain text to this machine only, and
-elsewhere where the user says that something else protects the network.
+Anyone that intercepts a token can use it. So it is sent in plain text to this machine only, or
+elsewhere if the user states that something else protects the network.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def token_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def take_token(options: dict[str, Any], server: str, *, encrypted: bool = False) -> str:
     """Takes the options of ``token_options`` out of a command's, and answers the token to send to
-    ``server``, or "". UsageError where it must not be sent there."""
+    ``server``, or "". UsageError if it must not be sent there."""
     token: str = options.pop("token") or ""
     file: Path | None = options.pop("token_file")
     insecure: bool = options.pop("insecure")
@@ -61,7 +61,7 @@ def take_token(options: dict[str, Any], server: str, *, encrypted: bool = False)
         raise click.UsageError("give --token or --token-file, not both")
     if file is not None:
         token = _read(file)
-    # Whatever else it is, it could not be sent as a header.
+    # Any other text cannot be sent as a header.
     if not (token.isascii() and token.isprintable()):
         raise click.UsageError("the token has characters that are not allowed in a token")
     if token and not encrypted and not insecure and not is_loopback_target(server):
@@ -82,7 +82,7 @@ def _read(file: Path) -> str:
 
 
 class _Details(NamedTuple):
-    """What grpc asks of an interceptor to hand on."""
+    """The call details that a grpc interceptor passes on."""
 
     method: str
     timeout: float | None

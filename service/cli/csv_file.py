@@ -1,7 +1,7 @@
-"""CSV files with a header of known columns: what decks of rates and lists of calls have in common.
+"""CSV files with a header of known columns, for decks of rates and lists of calls.
 
 UTF-8, with or without a byte order mark. A line is a record, so a stray quote damages its own line
-and no other; within a line fields may be quoted as RFC 4180 says. ``multiline`` also allows line
+and no other; within a line fields may be quoted as in RFC 4180. ``multiline`` also allows line
 breaks within quotes. A record that cannot be read is reported with its line, and those after it are
 read.
 """
@@ -26,11 +26,10 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 class CsvFile:
-    """The rows of a CSV file: the line it starts on, its bytes without the line end, and its
-    fields in the order of ``columns`` or a sentence that says why it cannot be read. Blank lines
-    are no rows. ``header`` is the header as it stands in the file. ``ignored`` are columns that may
-    be there and that nobody reads; afterwards those of them that are there. ``lines`` counts the
-    lines."""
+    """The rows of a CSV file: the line it starts on, its bytes without the line end, and its fields
+    in the order of ``columns`` or a sentence that says why it cannot be read. Blank lines are no
+    rows. ``header`` is the unchanged header of the file. ``ignored`` names columns that may exist
+    and are skipped; afterwards, those that exist. ``lines`` counts the lines."""
 
     def __init__(
         self,
@@ -144,7 +143,7 @@ def _misquoted(text: str) -> str:
             ' written "" in a quoted field; --multiline reads fields with line breaks in them'
         )
     return (
-        'not CSV: a quote (") stands in a field that is not quoted, or behind the end of a quoted'
+        'not CSV: a quote (") stands in a field that is not quoted, or after the end of a quoted'
         ' field; a quote within a field is written "" in a quoted field'
     )
 
@@ -188,7 +187,7 @@ def _wrong_text(content: bytes) -> str:
 
 
 class CsvWriter:
-    """Writes rows that ``CsvFile`` reads back the same; where a field has a line break, only with
+    """Writes rows that ``CsvFile`` reads back unchanged; rows with a line break in a field need
     ``multiline``."""
 
     def __init__(self, out: TextIO) -> None:

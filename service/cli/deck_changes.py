@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from tollwire.service.cli.deck_csv import COLUMNS
 from tollwire.v1.types_pb2 import Rate
 
-# Seconds and nanoseconds; the ends of all time where a rate has an open end.
+# Seconds and nanoseconds; the limits of the range for open ends.
 Instant = tuple[int, int]
 _FIRST: Instant = (-(2**63), 0)
 _LAST: Instant = (2**63, 0)

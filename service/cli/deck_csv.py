@@ -1,6 +1,6 @@
-"""Decks of rates as CSV, both ways: what one writes, the other reads back the same.
+"""Decks of rates as CSV: a written deck can be read back unchanged.
 
-The columns are those of every deck, and one more, ``intervals``, which holds a JSON list of
+The last column, ``intervals``, holds a JSON list of
 {"start_seconds", "cost_per_minute", "billing_increment"}.
 """
 
@@ -64,7 +64,7 @@ def _text(name: str) -> Column:
 
 
 def _money(name: str) -> Column:
-    """Money stays text all the way: the server reads it, exactly."""
+    """Money stays text: the server parses it exactly."""
     return Column(str.strip, attrgetter(name))
 
 
@@ -96,7 +96,7 @@ OPTIONAL = tuple(name for name in COLUMNS if name not in REQUIRED)
 
 
 def write_deck(parts: Iterable[Iterable[Rate]], out: TextIO) -> int:
-    """Writes a deck that comes in parts; returns how many rates it had."""
+    """Writes a deck that arrives in parts; returns the number of rates."""
     writer = CsvWriter(out)
     writer.write(tuple(COLUMNS))
     count = 0

@@ -29,7 +29,7 @@ _SIZE = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong on one line of the file."""
+    """One error of one line of the file."""
 
     line: int
     field: str
@@ -42,7 +42,7 @@ class Problem:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a deck. ``unreadable`` counts the rows that were never sent."""
+    """The outcome of an import. ``unreadable`` counts the rows that were not sent."""
 
     response: ImportRatesResponse
     problems: list[Problem]
@@ -55,9 +55,9 @@ class Outcome:
 
 @dataclass(slots=True)
 class SpooledDeck:
-    """A deck that was read from a file to its end, ready to be sent. ``spool``: its parts, as
-    messages; ``lines``: the line of each rate; ``unreadable``: how many rows no rate could be made
-    of; ``problems``: the first of these."""
+    """A deck that was read completely from a file, ready to be sent. ``spool``: its parts, as
+    messages; ``lines``: the line of each rate; ``unreadable``: the number of rows that could not be
+    read; ``problems``: the first of these."""
 
     spool: IO[bytes]
     lines: array[int] = field(default_factory=lambda: array("Q"))
@@ -65,8 +65,8 @@ class SpooledDeck:
     problems: list[Problem] = field(default_factory=list)
 
     def requests(self, head: ImportRatesRequest) -> Iterator[ImportRatesRequest]:
-        """The deck as it is sent; ``head`` is what each message repeats. The first one says how
-        many rates there are in all, so that the server never takes a part of them for the whole."""
+        """The messages of the deck; each repeats ``head``. The first has the number of all rates,
+        so that the server does not import an incomplete deck."""
         self.spool.seek(0)
         for number in count():
             size = self.spool.read(_SIZE.size)
@@ -82,12 +82,12 @@ class SpooledDeck:
 def read_deck(
     stream: BinaryIO, spool: IO[bytes], progress: Progress, *, multiline: bool = False
 ) -> SpooledDeck:
-    """Reads a whole file, and writes what is to be sent of it to ``spool``."""
+    """Reads a whole file, and writes its messages to ``spool``."""
     task = progress.add_task("reading", total=_size(stream), records="")
     deck = SpooledDeck(spool)
     part = ImportRatesRequest()
 
-    def put_by() -> None:
+    def flush() -> None:
         data = part.SerializeToString()
         spool.write(_SIZE.pack(len(data)) + data)
         part.Clear()
@@ -101,17 +101,17 @@ def read_deck(
         part.rates.append(rate)
         deck.lines.append(line)
         if len(part.rates) == RATES_A_MESSAGE:
-            put_by()
+            flush()
             done = stream.tell() if stream.seekable() else None
             progress.update(task, completed=done, records=f"{len(deck.lines):,} rates")
-    put_by()
+    flush()
     progress.update(task, description="server is checking", total=None)
     return deck
 
 
 def send_deck(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Outcome:
-    """Imports a deck as ``head`` says. Where rows could not be read nothing is to change: a dry run
-    then reports what else is wrong."""
+    """Imports a deck as ``head`` says. If rows could not be read, nothing may change: a dry run
+    then reports the other errors."""
     if deck.unreadable:
         complete, head = head, ImportRatesRequest()
         head.CopyFrom(complete)
@@ -134,7 +134,7 @@ def send_deck(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Ou
 
 
 def _problem(deck: SpooledDeck, error: DeckError) -> Problem:
-    """An error of the server, with the lines of the file in place of indexes."""
+    """An error of the server, with lines of the file instead of indexes."""
     message = error.message
     if error.HasField("first_index"):
         line = deck.lines[error.first_index]
@@ -143,7 +143,7 @@ def _problem(deck: SpooledDeck, error: DeckError) -> Problem:
 
 
 def _size(stream: BinaryIO) -> int | None:
-    """Bytes; None where that cannot be known."""
+    """Bytes; None if unknown."""
     if not stream.seekable():
         return None
     here = stream.tell()

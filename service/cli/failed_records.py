@@ -1,4 +1,4 @@
-"""The records that an upload did not record, as a file to be mended and uploaded again.
+"""The failed records of an upload, as a file to correct and upload again.
 
 JSON lines hold calls; a record of a CSV file that nobody could read is written as it was, under its
 header, so it goes to a CSV file. A CSV file takes the calls as well, as rows under that header.
@@ -24,12 +24,12 @@ _ALL_COLUMNS = ("tenant_id", *REQUIRED, *OPTIONAL)
 
 
 def of_csv(record: FailedRecord) -> bool:
-    """Whether it is a record of a CSV file that could not be read."""
+    """Whether it is an unreadable record of a CSV file."""
     return bool(record.call.unreadable.header)
 
 
 def write_json_lines(records: Iterator[FailedRecord], out: TextIO) -> int:
-    """All but those of CSV files that could not be read; returns how many."""
+    """Writes all except unreadable records of CSV files; returns their number."""
     count = 0
     for record in records:
         if of_csv(record):
@@ -44,7 +44,7 @@ def write_json_lines(records: Iterator[FailedRecord], out: TextIO) -> int:
 
 def write_csv(records: Iterator[FailedRecord], header: bytes, out: TextIO) -> int:
     """All records as CSV; returns how many. ``header``: of the file that they come from; empty: a
-    header with all columns. Failure where a record does not fit the header."""
+    header with all columns. Failure if a record does not fit the header."""
     columns = header_columns(header) if header else _ALL_COLUMNS
     writer = CsvWriter(out)
     if header:
@@ -64,7 +64,7 @@ def write_csv(records: Iterator[FailedRecord], header: bytes, out: TextIO) -> in
 
 
 def write_unreadable_csv(records: Iterator[FailedRecord], out: TextIO) -> int:
-    """Those of CSV files that could not be read, each run of one header under that header."""
+    """Writes the unreadable records of CSV files, under their header; returns their number."""
     count, header = 0, b""
     for record in filter(of_csv, records):
         unreadable = record.call.unreadable

@@ -23,7 +23,7 @@ USAGE = 2  # the command line or the file is wrong; click's own code for it
 UNREACHABLE = 3  # no answer from the server, or it says to try again later
 DEFECT = 4  # a defect: of the server, or two versions that do not fit
 INTERRUPTED = 130  # by ctrl-C, as shells report it
-CLOSED_PIPE = 141  # the reader of stdout is gone, as shells report it
+CLOSED_PIPE = 141  # the reader of stdout has closed it, as shells report it
 
 # What JSON errors call failures that the server has no part in.
 _OWN_CODES = {
@@ -122,7 +122,7 @@ _PARAMETERS = {
 
 def option_of(field: str) -> str:
     """The option or argument of the running command that sets a field of a request, such as
-    --cost-per-minute for rate.cost_per_minute; "" where none does."""
+    --cost-per-minute for rate.cost_per_minute; "" for none."""
     ctx = click.get_current_context(silent=True)
     if ctx is None:
         return ""
@@ -149,12 +149,12 @@ def _explained(message: str) -> str:
 
 
 def reason_of(error: grpc.RpcError) -> str:
-    """The reason in the error's ErrorInfo, or "" where it has none."""
+    """The reason in the error's ErrorInfo, or ""."""
     return _details(error)[0]
 
 
 def detail_of(error: grpc.RpcError, kind: type[Detail]) -> Detail | None:
-    """The error's detail of this kind of message, or None where it has none."""
+    """The error's detail of this message type, or None."""
     try:
         status = rpc_status.from_call(error)
     except ValueError:
@@ -171,7 +171,7 @@ def _details(error: grpc.RpcError) -> tuple[str, list[tuple[str, str]]]:
     """The ErrorInfo's reason, and the fields and descriptions of the BadRequest's violations."""
     try:
         status = rpc_status.from_call(error)
-    except ValueError:  # a status that contradicts its own details: whoever sent it, it has none
+    except ValueError:  # a status that contradicts its own details: use none of them
         status = None
     reason = ""
     violations: list[tuple[str, str]] = []

@@ -30,11 +30,11 @@ multiline_option = click.option(
 
 
 def export(write: Callable[[TextIO], int], output: Path | None) -> None:
-    """Lets ``write`` fill the file ``output``, or stdout where that is None.
+    """Calls ``write`` with the file ``output``, or with stdout if it is None.
 
-    The file gets its name when it is complete: a failed export leaves none, or the one before.
-    Devices and pipes are written directly. ``write`` returns the number of records. Failure where
-    the file cannot be written.
+    The file gets its name when it is complete: a failed export leaves no file, or the previous one.
+    Devices and pipes are written directly. ``write`` returns the number of records. Failure if the
+    file cannot be written.
     """
     if output is None:
         write(cast(TextIO, _TerminalText(sys.stdout)) if sys.stdout.isatty() else sys.stdout)
@@ -82,7 +82,7 @@ class _TerminalText:
 
 
 class _Progress:
-    """A file that shows on stderr, where that is a terminal, how many lines it has got."""
+    """A file that shows the number of written lines on stderr, if that is a terminal."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

@@ -1,7 +1,7 @@
 """``tollwire health``: whether a server, or one of its services, serves.
 
-Made for supervisors that start a program to ask (a container's health check, an exec probe), and
-for people. It speaks grpc.health.v1 as any balancer does, and needs no token.
+For people, and for supervisors that check health with a program (a container's health check, an
+exec probe). It uses grpc.health.v1 and needs no token.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Interrupts (Ctrl-C, SIGINT) that are not lost.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. Where that is a finalizer or
-a callback from C, nobody catches it: it is printed and forgotten, and a long command runs on. So
-it is noted as well, for commands to look at where they can stop.
+Python raises KeyboardInterrupt at the current position of the main thread. In a finalizer or a
+callback from C it is not caught: Python prints it, and a long command continues. So the interrupt
+is also recorded, and commands check it where they can stop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The lines of a text file, one by one, numbered from 1, in bounded memory.
 
-A line ends with LF, CRLF or CR. gzip is read; other packed, binary and UTF-16 files are refused by
-name. What a line means is for the readers of CSV and of JSON lines to say.
+A line ends with LF, CRLF or CR. gzip is decompressed; other compressed, binary and UTF-16 files are
+refused by name. The readers of CSV and of JSON lines interpret the lines.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _OTHER_FILES = (
     (b"\xff\xfe\x00\x00", "in UTF-32; save it in UTF-8"),
     (b"\xff\xfe", "in UTF-16; save it in UTF-8"),
     (b"\xfe\xff", "in UTF-16; save it in UTF-8"),
-    (b"BZh", "compressed with bzip2; decompress it first (gzip is read as it is)"),
-    (b"\xfd7zXZ\x00", "compressed with xz; decompress it first (gzip is read as it is)"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd; decompress it first (gzip is read as it is)"),
+    (b"BZh", "compressed with bzip2; decompress it first (only gzip is decompressed)"),
+    (b"\xfd7zXZ\x00", "compressed with xz; decompress it first (only gzip is decompressed)"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; decompress it first (only gzip is decompressed)"),
     (b"PAR1", "a Parquet file; export it as CSV in UTF-8"),
     (b"%PDF", "a PDF document"),
 )
@@ -44,13 +44,13 @@ class BadLine:
     content: bytes
 
 
-# The number of a line, its bytes, and why it cannot be read: empty where it can.
+# The number of a line, its bytes, and why it cannot be read, or "".
 Line = tuple[int, bytes, str]
 
 
 class Lines:
-    """The lines of a file, the blank ones too; with their line ends where ``keep_ends``. ``count``
-    of them were read so far. BadFile where the file is not a text file: before the first line,
+    """The lines of a file, also blank ones; with their line ends if ``keep_ends``. ``count``: the
+    number of lines read so far. BadFile if the file is not a text file: before the first line,
     unless it is a damaged gzip file."""
 
     def __init__(self, stream: BinaryIO, *, keep_ends: bool = False) -> None:
@@ -82,7 +82,7 @@ def _read(read: Callable[[int], bytes]) -> bytes:
 
 
 def _text(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks of text: unpacked, and without the byte order mark."""
+    """The blocks of text: decompressed, and without the byte order mark."""
     start = _start(blocks)
     if start.startswith(_GZIP):
         blocks = _unzipped(_chained(start, blocks))
@@ -90,14 +90,14 @@ def _text(blocks: Iterator[bytes]) -> Iterator[bytes]:
     for magic, name in _OTHER_FILES:
         if start.startswith(magic):
             raise BadFile(f"the file is {name}")
-    # A NUL may stand in a damaged line; only another kind of file is full of them.
+    # A damaged line may have a NUL; only another kind of file has many.
     if start.count(0) > len(start) // 8:
         raise BadFile("the file is binary or in UTF-16; it must be text in UTF-8")
     return _chained(start.removeprefix(_BYTE_ORDER_MARK), blocks)
 
 
 def _start(blocks: Iterator[bytes]) -> bytes:
-    """The first bytes of the file, enough of them to know what it is."""
+    """The first bytes of the file, enough to recognise its type."""
     start = b""
     for block in blocks:
         start += block
@@ -113,7 +113,7 @@ def _chained(start: bytes, blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _unzipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """What is in a gzip file, which may have several members."""
+    """The content of a gzip file, which may have several members."""
     member = zlib.decompressobj(wbits=31)
     try:
         for block in blocks:

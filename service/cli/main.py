@@ -51,18 +51,16 @@ def main(**connection: object) -> None:
     """
 
 
-for command in (
-    *(serve, migrate, backup, config, doctor, health),
-    *(tenants, extensions, rates, rate, cdrs, usage, ledger, tokens, audit),
-):
-    main.add_command(command)
+_OPERATOR_COMMANDS = (serve, migrate, backup, config, doctor, health)
+_CLIENT_COMMANDS = (tenants, extensions, rates, rate, cdrs, usage, ledger, tokens, audit)
+_UPLOAD_COMMANDS = (upload_cdrs, upload_status, list_uploads, list_failures)
+_RECORD_COMMANDS = (tail_cdrs, verify_cdrs, reverse_cdrs, reverse_upload, list_reversals)
 
-rates.add_command(import_rates)
-rates.add_command(export_rates)
-for cdrs_command in (
-    *(upload_cdrs, upload_status, list_uploads, list_failures),
-    *(tail_cdrs, verify_cdrs, reverse_cdrs, reverse_upload, list_reversals),
-):
+for command in _OPERATOR_COMMANDS + _CLIENT_COMMANDS:
+    main.add_command(command)
+for rates_command in (import_rates, export_rates):
+    rates.add_command(rates_command)
+for cdrs_command in _UPLOAD_COMMANDS + _RECORD_COMMANDS:
     cdrs.add_command(cdrs_command)
 
 

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, protobuf JSON for programs, progress on stderr.
+"""The output of the commands: tables for people, protobuf JSON for programs, progress on stderr.
 
 Only data goes to stdout. On a terminal a table fits its width; elsewhere it has all its columns,
 whole.
@@ -41,7 +41,7 @@ def json_text(message: Message, indent: int | None = None) -> str:
 
 
 def json_document(message: Message) -> dict[str, Any]:
-    """What ``json_text`` prints, to be added to."""
+    """The document that ``json_text`` prints, as a dict."""
     document: dict[str, Any] = json.loads(json_text(message))
     return document
 
@@ -57,7 +57,7 @@ def print_json(message: Message) -> None:
 
 
 def print_json_lines(messages: Iterable[Message], out: TextIO | None = None) -> int:
-    """One message a line, on stdout unless told otherwise; returns how many."""
+    """One message a line, on stdout by default; returns the number of messages."""
     count = 0
     for count, message in enumerate(messages, 1):  # noqa: B007  # counts
         click.echo(json_text(message), file=out)
@@ -70,9 +70,9 @@ def print_table(
     right: Sequence[str] = (),
     free: Sequence[str] = (),
 ) -> None:
-    """A small table on stdout, all of whose columns matter. ``right`` names the columns of numbers,
-    ``free`` those of free text, which may be shortened. A table that a terminal is too narrow for
-    is printed as records, one line a field."""
+    """A small table on stdout, with all of its columns. ``right`` names the columns of numbers,
+    ``free`` those of free text, which may be shortened. If the terminal is too narrow, the rows are
+    printed as records, one line a field."""
 
     def kind(header: str) -> Kind:
         if header in right:
@@ -87,7 +87,7 @@ def print_table(
 
 
 def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
-    """One thing as lines of "name  value"; a pair without a value is left out."""
+    """One resource as lines of "name  value"; pairs without a value are omitted."""
     shown = [(name, printable(value)) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
@@ -95,13 +95,13 @@ def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def note(text: str) -> None:
-    """A remark for people, on stderr. It is lost where stderr cannot be written."""
+    """A remark for people, on stderr. It is lost if stderr cannot be written."""
     with contextlib.suppress(OSError):
         click.echo(f"tollwire: {printable(text)}", err=True)
 
 
 def byte_progress() -> Progress:
-    """A bar for reading a file; shows nothing where stderr is no terminal."""
+    """A progress bar for reading a file; hidden if stderr is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -101,7 +101,7 @@ def _failure(error: Exception) -> Failure | None:
     if isinstance(error, click.UsageError):
         message = error.format_message()
         if error.ctx is not None and not message.endswith("--help"):
-            # Help does not tell why a file cannot be opened.
+            # Help does not say why a file cannot be opened.
             param = getattr(error, "param", None)
             is_file = param is not None and isinstance(param.type, click.File | click.Path)
             help_ = "" if is_file else f' (see "{error.ctx.command_path} --help")'
@@ -128,7 +128,7 @@ def _os_message(error: OSError) -> str:
 
 
 def _abandon_stdout() -> None:
-    """Python writes what is left at its end: that must not fail once more."""
+    """Python flushes at its end: that must not fail again."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, sys.stdout.fileno())

@@ -146,7 +146,7 @@ LIST_COLUMNS = (
 
 @rates.command("list")
 @table_options(LIST_COLUMNS)
-@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only rates of this tenant.")
 @click.option(
     "--search", default="", help="Only rates with this text in the prefix or the destination."
 )
@@ -185,7 +185,7 @@ def show_rate(client: Client, rate_id: int) -> None:
 @connected
 def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **values: Any) -> None:
     """Update a rate. Recorded costs do not change."""
-    # An option that may be repeated is empty, and not None, where it was not given.
+    # A repeatable option that was not given is empty, and not None.
     values["intervals"] = values["intervals"] or (() if no_intervals else None)
     chosen, mask = changes(values)
     rate = _rate(chosen)

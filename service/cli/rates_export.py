@@ -25,7 +25,7 @@ from tollwire.v1.rating_service_pb2 import ExportRatesRequest
 )
 @connected
 def export_rates(client: Client, tenant_id: int, output: Path | None) -> None:
-    """Export a tenant's deck of rates as CSV, which import takes back."""
+    """Export a tenant's deck of rates as CSV, which "rates import" can read."""
     answers = client.rating.ExportRates(
         ExportRatesRequest(tenant_id=tenant_id), timeout=client.long_timeout
     )

@@ -57,8 +57,8 @@ SPOOLED_BYTES = 64 * 1024 * 1024
 @click.option(
     "--effective-from",
     type=TIME,
-    help="When the deck begins: for rates that state no effective_from. With --mode replace the"
-    " present rates end at this time and are not deleted.",
+    help="The start of rates without an effective_from. With --mode replace the current rates end"
+    " at this time and are not deleted.",
 )
 @click.option(
     "--allow-gap",
@@ -90,10 +90,10 @@ def import_rates(
     """Import a deck of rates from a CSV file ("-": standard input): all of it or none.
 
     Columns: prefix, destination, cost_per_minute, billing_increment; optional: connect_fee,
-    minimum_seconds, effective_from, effective_to, blocked, intervals. A line is a rate. A gzip file
-    is read as it is. Where a line cannot be read, nothing is imported.
+    minimum_seconds, effective_from, effective_to, blocked, intervals. A line is a rate. gzip files
+    are decompressed. If a line cannot be read, nothing is imported.
 
-    With --dry-run nothing is changed, and the prefixes that get dearer, cheaper, new or are gone
+    With --dry-run nothing is changed, and the prefixes that get dearer, cheaper, are new or deleted
     are listed.
     """
     if output is not None and not dry_run:
@@ -106,7 +106,7 @@ def import_rates(
         allow_gap=allow_gap,
     )
     may_be_empty = allow_empty and mode == IMPORT_MODE_REPLACE
-    # In memory, and on disk where it is much.
+    # In memory, and on disk if it is large.
     with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as spool:
         try:
             with byte_progress() as progress:
@@ -127,7 +127,7 @@ def import_rates(
 
 
 def _changes(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Iterator[Change]:
-    """What the deck changes in the prices of now."""
+    """The changes of the current prices by the deck."""
     answers = client.rating.ExportRates(
         ExportRatesRequest(tenant_id=head.tenant_id), timeout=client.long_timeout
     )
@@ -150,7 +150,7 @@ def _report(
     """``changes``: of a dry run."""
     response = outcome.response
     if outcome.rejected:
-        # The dry run that looked for more errors counted what will not happen.
+        # The dry run that searched for more errors counted changes that do not happen.
         for name in ("created", "updated", "closed", "deleted", "unchanged"):
             response.ClearField(name)
     elif output is not None:

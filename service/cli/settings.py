@@ -65,7 +65,7 @@ def _options(fields: Sequence[str]) -> list[click.Parameter]:
     chosen = [OPTIONS[field] for field in fields] if fields else list(OPTIONS.values())
     made: list[click.Parameter] = []
     for option in chosen:
-        # No default and no type: what is not given here may be given elsewhere, and one place says
+        # No default and no type: another source may have the value, and one place says
         # what a value must be.
         flag = f"{option.flag}/--no-{option.flag[2:]}" if option.is_switch else option.flag
         default = f"; default: {option.default}" if option.default else ""

@@ -1,7 +1,7 @@
-"""Options that every client command has: how to reach a server.
+"""The options of the connection, which every client command has.
 
-They may stand before the command too (``tollwire --server HOST:PORT rates list``), and help shows
-them once, where it lists the commands.
+They may also come before the command (``tollwire --server HOST:PORT rates list``). Help shows them
+once, in the list of commands.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ class SharedOption(click.Option):
         )
 
 
-def before_the_command(decorate: Callable[[Callable[..., None]], Any]) -> list[click.Parameter]:
-    """The options that a decorator gives to commands, for the place before the command. They have
-    no default and no variable there: the command itself has both."""
+def options_before_the_command(
+    decorate: Callable[[Callable[..., None]], Any],
+) -> list[click.Parameter]:
+    """Copies of a decorator's options, to be given before the command. They have no default and no
+    variable: the command itself has both."""
 
     def bare() -> None: ...
 
@@ -46,8 +48,9 @@ def before_the_command(decorate: Callable[[Callable[..., None]], Any]) -> list[c
     return params
 
 
-def take_from_before(ctx: click.Context, values: dict[str, Any]) -> None:
-    """Takes connection options that stand before the command, unless the command has them too."""
+def take_earlier_options(ctx: click.Context, values: dict[str, Any]) -> None:
+    """Adopts connection options that were given before the command, unless the command has them
+    too."""
     root = ctx.find_root()
     if root is ctx:
         return

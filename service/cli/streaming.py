@@ -1,7 +1,7 @@
 """The sending half of a stream of requests, fed from the thread that also reads the answers.
 
 gRPC takes a stream's requests from an iterator, in a thread of its own. Reading files there would
-put their errors where nobody can catch them, and leave a dead stream's thread holding the file; so
+lose their errors, and leave the thread of a dead stream holding the file; so
 that thread only empties a queue.
 """
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Call(Protocol):
-    """What is asked of an RPC in flight."""
+    """The methods of an RPC in progress that are used here."""
 
     def is_active(self) -> bool: ...
 
@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.2
 
 
 class RequestQueue(Generic[T]):
-    """Requests on their way into one RPC. ``size`` bounds those that gRPC has not taken yet."""
+    """A queue of requests for one RPC. ``size`` limits those that gRPC has not taken yet."""
 
     def __init__(self, size: int) -> None:
         self._queue: queue.Queue[T | None] = queue.Queue(size)
@@ -34,7 +34,7 @@ class RequestQueue(Generic[T]):
             yield request
 
     def send(self, request: T, call: Call) -> bool:
-        """Waits for room; False where the RPC ended meanwhile, and the request went nowhere."""
+        """Waits for free space; False if the RPC has ended and the request was not sent."""
         while call.is_active():
             try:
                 self._queue.put(request, timeout=_POLL_SECONDS)
@@ -51,4 +51,4 @@ class RequestQueue(Generic[T]):
                 return
             except queue.Full:
                 if not call.is_active():
-                    self._queue.get_nowait()  # nobody will take it; make room for the end
+                    self._queue.get_nowait()  # the RPC has ended: make space for the end

@@ -1,7 +1,7 @@
-"""Tables for people: columns chosen for the width of the terminal, and records where none fit.
+"""Tables for people: columns chosen by the width of the terminal, and records if it is too narrow.
 
 Ids, numbers, money and times are never shortened. Free text, such as a name, is shortened only
-where the key columns do not fit otherwise. A table that does not go to a terminal has all its
+if the key columns do not fit otherwise. A table that does not go to a terminal has all its
 default columns, whole.
 """
 
@@ -101,7 +101,7 @@ def grouped(value: int | str) -> str:
 
 
 def terminal_width() -> int | None:
-    """The columns of the terminal that stdout is; None where it is none."""
+    """The width of the terminal on stdout; None if it is not a terminal."""
     if not sys.stdout.isatty():
         return None
     return shutil.get_terminal_size().columns
@@ -143,7 +143,7 @@ class Table:
             self._columns = [by_name[name] for name in chosen]
         else:
             self._columns = [column for column in columns if wide or column.is_default]
-        # Columns that were asked for are all shown, in whatever layout takes them.
+        # Columns that the user chose are all shown, in any layout that fits them.
         self._all_needed = chosen is not None
         self._width = None if wide else width
         self._layout: Layout | None = None
@@ -156,7 +156,7 @@ class Table:
         return list(self._left_out)
 
     def page(self, items: Iterable[Any]) -> Iterator[str]:
-        """The lines for some more rows, with a header where one is due."""
+        """The lines for more rows, with a header if it is needed."""
         rows = [[printable(column.value(item)) for column in self._columns] for item in items]
         if not rows:
             return
@@ -166,7 +166,7 @@ class Table:
         if layout.as_records:
             yield from self._as_records(layout, rows)
         else:
-            # Where there is no terminal, programs read the table: it has one header.
+            # Without a terminal, programs read the table: it has one header.
             if before is None or (self._width is not None and _differ(before, layout)):
                 if before is not None:
                     yield ""

@@ -226,7 +226,7 @@ EXTENSION_COLUMNS = (
 
 @extensions.command("list")
 @table_options(EXTENSION_COLUMNS)
-@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only extensions of this tenant.")
 @limit_option
 @connected
 def list_extensions(client: Client, tenant_id: int | None, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""``tollwire tokens``: who is let in."""
+"""``tollwire tokens``: access tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROLE: EnumDescriptor = pb.Role.DESCRIPTOR
 
 @click.group()
 def tokens() -> None:
-    """Access tokens: each has a role, and the tenants that it gives access to."""
+    """Manage access tokens: each has a role, and the tenants that it gives access to."""
 
 
 @tokens.command("add")

@@ -1,6 +1,5 @@
-"""How a client command reaches its server: in plain text, or over TLS, with a certificate of its
-own where the server wants one.
-"""
+"""The transport of a client command: plain text, or TLS, with a client certificate if the server
+requires one."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ _PATH = click.Path(path_type=Path)
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """``credentials`` None: plain text. ``server_name``: whom the server's certificate must name;
-    "": the host that is called."""
+    """``credentials`` None: plain text. ``server_name``: the name that the server's certificate
+    must contain; "": the host of the address."""
 
     credentials: grpc.ChannelCredentials | None = None
     server_name: str = ""
@@ -42,7 +41,7 @@ PLAIN_TEXT = Transport()
 
 
 def transport_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command --tls and what belongs to it; ``take_transport`` reads them."""
+    """Adds --tls and its options to a command; ``take_transport`` reads them."""
     for option in (
         click.option(
             "--server-name",
@@ -91,8 +90,8 @@ def transport_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def take_transport(options: dict[str, Any]) -> Transport:
-    """Takes the options of ``transport_options`` out of a command's. UsageError where the files
-    cannot serve."""
+    """Takes the options of ``transport_options`` out of a command's. UsageError if the files cannot
+    be used."""
     tls: bool = options.pop("tls")
     named: dict[str, Path | None] = {
         f"--{name}-file": options.pop(f"{name}_file") for name in ("ca", "cert", "key")
@@ -111,7 +110,7 @@ def take_transport(options: dict[str, Any]) -> Transport:
 def _credentials(files: TlsFiles) -> grpc.ChannelCredentials:
     if files == TlsFiles():
         return grpc.ssl_channel_credentials()
-    # Not above: commands that speak plain text start without what reads certificates.
+    # Imported here: commands in plain text start without the certificate library.
     from tollwire.service.settings import certificates
 
     try:

@@ -1,9 +1,9 @@
 """An upload that survives a broken connection and a restart of the server.
 
-Chunks go out while a few before them are still on their way through the server (the window); each
-stays here until the server says that it is durable. When the stream breaks, they are sent again:
-what the server has got already it answers as it did. So nothing is lost, nothing is there twice, no
-answer is missed, and memory holds no more than the window.
+Chunks are sent while a few earlier ones are still in progress on the server (the window); each is
+kept until the server has answered that it is durable. When the stream breaks, the window is sent
+again, and the server repeats its answers. So nothing is lost, nothing is stored twice, no answer is
+missed, and memory holds only the window.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _FAILURES_AT_ONCE = 1000
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 15.0
-_MAY_PASS = (
+_TRANSIENT = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.CANCELLED,  # by the server, which was stopping: we never do
+    grpc.StatusCode.CANCELLED,  # by the server, which was stopping: this client never cancels
     grpc.StatusCode.ABORTED,
 )
 
@@ -55,7 +55,7 @@ _MAY_PASS = (
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Calls that go in one message. ``offset`` is the index of the first within the upload;
-    ``lines`` are those of the file that they stand on."""
+    ``lines`` are their lines in the file."""
 
     offset: int
     calls: list[Call]
@@ -82,10 +82,10 @@ def chunked(calls: Iterable[tuple[int, Call]], size: int, offset: int = 0) -> It
 
 
 class Upload:
-    """One upload, from its beginning or from where it stands.
+    """One upload, from its beginning or its committed offset.
 
-    ``settled`` is called for each chunk once it is durable, with what became of it;
-    ``interrupted`` when the stream broke, with the reason and the seconds until the next try.
+    ``settled`` is called with each chunk and its response once it is durable; ``interrupted`` when
+    the stream broke, with the reason and the seconds until the next try.
     """
 
     def __init__(
@@ -120,19 +120,19 @@ class Upload:
         return self.id
 
     def state(self) -> GetUploadResponse:
-        """What the server has of this upload."""
+        """The state of this upload on the server."""
         request = GetUploadRequest(upload_id=self.id)
         return self._client.cdrs.GetUpload(request, timeout=self._client.timeout)
 
     def final_state(self) -> GetUploadResponse:
-        """The same, tried again where that may help."""
-        return self._patiently(self.state)
+        """The same, with retries."""
+        return self._with_retries(self.state)
 
     def failures(self) -> Iterator[FailedRecord]:
-        """The records that the server has settled and not recorded, by rising index."""
+        """The failed records on the server, by rising index."""
         token = None
         while token != "":
-            page = self._patiently(partial(self._page_of_failures, token or ""))
+            page = self._with_retries(partial(self._page_of_failures, token or ""))
             yield from page.failures
             token = page.next_page_token
 
@@ -145,15 +145,15 @@ class Upload:
     def send(
         self, chunks: Iterable[Chunk], totals: Callable[[], ControlTotals] | None = None
     ) -> None:
-        """Sends the chunks until the last is settled, and then the ``totals`` of all where they are
-        given; tries again where that may help."""
+        """Sends the chunks until the last is durable, then the ``totals``, if given; retries after
+        failures that may pass."""
         source = iter(chunks)
-        self._patiently(lambda: self._stream(source, totals))
+        self._with_retries(lambda: self._stream(source, totals))
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
+    def _with_retries(self, attempt: Callable[[], T]) -> T:
         while True:
             try:
-                answer = ask()
+                answer = attempt()
             except grpc.RpcError as error:
                 self._wait(error)
             else:
@@ -161,8 +161,7 @@ class Upload:
                 return answer
 
     def _stream(self, source: Iterator[Chunk], totals: Callable[[], ControlTotals] | None) -> None:
-        """One stream: what is pending first, then the source until both are done, then the
-        totals."""
+        """One stream: first the pending chunks, then the source, then the totals."""
         requests: RequestQueue[UploadCdrsRequest] = RequestQueue(0)
         call = self._client.cdrs.UploadCdrs(iter(requests))
         try:
@@ -201,8 +200,8 @@ class Upload:
         chunk = self._pending[0]
         if response.committed_offset < chunk.end:
             raise Failure(
-                f"upload {self.id}: the server settled {response.committed_offset} calls where it"
-                f" had {chunk.end}",
+                f"upload {self.id}: the server has committed {response.committed_offset} calls"
+                f" instead of {chunk.end}",
                 DEFECT,
             )
         self._pending.popleft()
@@ -210,8 +209,8 @@ class Upload:
         self._settled(chunk, response)
 
     def _wait(self, error: grpc.RpcError) -> None:
-        """Sleeps before the next try, or fails where none would help."""
-        if error.code() not in _MAY_PASS or self._failures >= self._retries:
+        """Sleeps before the next try, or raises the error if a retry cannot help."""
+        if error.code() not in _TRANSIENT or self._failures >= self._retries:
             raise error
         delay = min(FIRST_DELAY_SECONDS * 2**self._failures, LONGEST_DELAY_SECONDS)
         self._failures += 1

@@ -34,8 +34,8 @@ KEPT_PROBLEMS = 1_000
 
 @dataclass(slots=True)
 class Report:
-    """What went wrong with single records: counts of all, the first ones in full.
-    ``already_settled`` and ``duplicates_of_reversed`` add up what the chunks were answered."""
+    """The failed records: counts of all, the first ones in full. ``already_settled`` and
+    ``duplicates_of_reversed`` are sums over the responses to the chunks."""
 
     everything: TextIO | None  # a file for all of them, as JSON lines
     already_settled: int = 0
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def unreadable(self) -> int:
-        """Those of the rejected records that could not be read from the file."""
+        """The number of records that could not be read from the file."""
         return self.reasons[UNREADABLE]
 
     def settled(self, chunk: Chunk, response: UploadCdrsResponse) -> None:
@@ -80,8 +80,8 @@ def show_report(
     file_counts: tuple[int, int],
     numbered: bool,
 ) -> None:
-    """One set of numbers, as a table and as JSON: what the file has, what the server settled, and
-    what became of it. ``file_counts``: lines and records of the file."""
+    """The same numbers as a table or as JSON: those of the file, of the server, and the outcomes.
+    ``file_counts``: lines and records of the file."""
     line_count, record_count = file_counts
     if client.as_json:
         document = json_document(totals)
@@ -134,8 +134,8 @@ def show_report(
         sent = totals.control_totals
         raise Failure(
             f"{sent.calls:,} records of {sent.duration_seconds:,} s were sent, but upload"
-            f" {totals.upload_id} has {totals.committed_offset:,} of {totals.duration_seconds:,} s:"
-            " is it of another file?",
+            f" {totals.upload_id} has {totals.committed_offset:,} of {totals.duration_seconds:,} s;"
+            " check that it is an upload of this file",
             REFUSED,
         )
     not_stored = totals.conflicts + totals.rejected
@@ -145,8 +145,8 @@ def show_report(
 
 
 def _warn(totals: GetUploadResponse, numbered: bool) -> None:
-    """What bills nothing, or replaces a bill, although the upload succeeded. ``numbered``: equal
-    records were numbered."""
+    """Warns of records that bill nothing, or replace a bill, although the upload succeeded.
+    ``numbered``: equal records were numbered."""
     for warning in totals.warnings:
         note(f"warning: {warning}")
     if totals.derived_duplicates and not numbered:

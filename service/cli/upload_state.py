@@ -1,4 +1,4 @@
-"""Where an upload's id is kept while it runs, so that the same command goes on after a crash.
+"""Stores the id of an upload while it runs, so that the same command resumes it after a crash.
 
 A small JSON file for each upload that has not ended, in the user's state folder. Its name stands
 for the file's path, size and time of change, the server, and what decides how the file is read:
@@ -23,7 +23,7 @@ def state_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class UploadState:
-    """The note about one upload. Reads and writes what is on disk, nothing else."""
+    """The stored id of one upload, in a file."""
 
     path: Path
     about: dict[str, str | int]

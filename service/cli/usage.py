@@ -50,14 +50,25 @@ def _column(name: str, kind: Kind = Kind.NUMBER, rank: int = 0) -> Column:
 
 COLUMNS = (
     *(_column(n, Kind.TEXT if n == "destination" else Kind.EXACT) for n in _DIMENSIONS),
-    *(_column("calls"), _column("calls-as-billed", rank=3), _column("calls-reversed", rank=9)),
-    *(_column("answered", rank=5), _column("answered-as-billed", rank=9)),
-    *(_column("answered-reversed", rank=9), _column("ASR", rank=6)),
-    *(_column("duration", rank=8), _column("duration-as-billed", rank=9)),
-    *(_column("duration-reversed", rank=9), _column("billed", rank=4), _column("minutes", rank=2)),
-    *(_column("billed-as-billed", rank=9), _column("billed-reversed", rank=9)),
-    *(_column("cost"), _column("cost-as-billed", rank=1), _column("cost-reversed", rank=1)),
-    *(_column("unrated", rank=7), _column("unrated-as-billed", rank=9)),
+    _column("calls"),
+    _column("calls-as-billed", rank=3),
+    _column("calls-reversed", rank=9),
+    _column("answered", rank=5),
+    _column("answered-as-billed", rank=9),
+    _column("answered-reversed", rank=9),
+    _column("ASR", rank=6),
+    _column("duration", rank=8),
+    _column("duration-as-billed", rank=9),
+    _column("duration-reversed", rank=9),
+    _column("billed", rank=4),
+    _column("minutes", rank=2),
+    _column("billed-as-billed", rank=9),
+    _column("billed-reversed", rank=9),
+    _column("cost"),
+    _column("cost-as-billed", rank=1),
+    _column("cost-reversed", rank=1),
+    _column("unrated", rank=7),
+    _column("unrated-as-billed", rank=9),
     _column("unrated-reversed", rank=9),
     _column("currency", Kind.EXACT, 1),
 )
@@ -81,7 +92,7 @@ class _DimensionsParameter(click.ParamType[list[UsageDimension.ValueType]]):
 
 
 @click.command("usage")
-@click.option("--tenant", "tenant_id", type=ID, help="Only those of this tenant.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only CDRs of this tenant.")
 @click.option(
     "--by",
     "group_by",
@@ -126,8 +137,8 @@ def usage(
 ) -> None:
     """Add up CDRs: calls, seconds and cost, without those that are reversed.
 
-    Where some are, columns beside show the sums as billed before corrections, and what reversals
-    took from them. ASR is of the calls that are not reversed.
+    If some are reversed, more columns show the sums as billed, and the reversed part. ASR covers
+    the calls that are not reversed.
     """
     request = SummarizeUsageRequest(
         tenant_id=tenant_id or 0,
@@ -162,8 +173,7 @@ def usage(
 
 
 def _cells(keys: dict[str, str], billed: UsageRow, corrected: UsageTotals) -> Row:
-    """One row of the table: what stands after corrections; what was billed before them, and what
-    reversals have taken from it."""
+    """One row of the table: the corrected sums, the sums as billed, and the reversed part."""
     cells = dict(keys)
     cells["ASR"] = f"{corrected.answered / corrected.calls:.0%}" if corrected.calls else ""
     cells["currency"] = billed.currency

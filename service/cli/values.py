@@ -1,7 +1,7 @@
-"""Texts of the command line and of files, as values of the wire's types, and back.
+"""Converts texts of the command line and of files to values of the wire, and back.
 
-Readers raise ValueError with a sentence that says what is expected. They check what the wire's
-types demand and no more: rules about values are the server's.
+Readers raise ValueError with a sentence that says what is expected. They check only what the types
+of the wire require; the server checks the values.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def scaled(money: str) -> int:
 
 
 def add_money(one: str, other: str) -> str:
-    """The exact sum of two amounts, with the decimals of the one that has more of them."""
+    """The exact sum of two amounts, with the larger number of decimals."""
     decimals = max(len(amount.partition(".")[2]) for amount in (one, other))
     total = (scaled(one) + scaled(other)) // 10 ** (_SCALE - decimals)
     digits = str(abs(total)).rjust(decimals + 1, "0")
@@ -133,7 +133,7 @@ def read_enum(enum: EnumDescriptor, text: str) -> int:
 
 
 def enum_name(enum: EnumDescriptor, number: int) -> str:
-    """The short name of a value: "" for UNSPECIFIED, the number where this version knows none."""
+    """The short name of a value: "" for UNSPECIFIED, the number if it has no name here."""
     if number == 0:
         return ""
     return next((name for name, n in enum_names(enum).items() if n == number), str(number))

@@ -10,7 +10,7 @@ from click.exceptions import Exit
 from tests.cli.conftest import Tollwire
 from tests.cli.fake import FakeServer
 from tollwire.service.cli import confirm as confirming
-from tollwire.service.cli.confirm import asks, confirm
+from tollwire.service.cli.confirm import confirm, is_asking
 
 
 class Terminal:
@@ -48,7 +48,7 @@ def test_who_is_asked(
         return False
 
     monkeypatch.setattr(confirming.click, "confirm", refuse)
-    assert asks(yes=yes) is asked
+    assert is_asking(yes=yes) is asked
     if asked:
         with pytest.raises(Exit) as left:
             confirm("Reverse?", yes=yes)
@@ -78,7 +78,7 @@ def test_what_destroys_asks_on_a_terminal(
     deck = tmp_path / "deck.csv"
     deck.write_text("prefix,destination,cost_per_minute,billing_increment\n44,UK,0.02,6\n")
     arguments = [str(deck) if word == "DECK" else word for word in command]
-    monkeypatch.setattr(confirming, "asks", lambda *, yes: not yes)
+    monkeypatch.setattr(confirming, "is_asking", lambda *, yes: not yes)
     declined = tollwire(*arguments, input="n\n")
     assert declined.exit_code == 1
     assert "nothing was changed" in declined.stderr

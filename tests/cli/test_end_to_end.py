@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.integration.serving import REPOSITORY, ServerProcess, serving
-from tollwire.service.cli.cdrs_reversals import read_ids, who_asks
+from tollwire.service.cli.cdrs_reversals import default_requester, read_ids
 from tollwire.service.cli.main import main
 
 Run = Callable[..., str]
@@ -470,8 +470,8 @@ def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
     listed = as_json_lines(run, "cdrs", "reversals", "--upload", upload_id)
     assert len(listed) == 4
     assert listed[-1] == first
-    assert listed[0]["requested_by"] == who_asks()
-    assert "@" in who_asks()
+    assert listed[0]["requested_by"] == default_requester()
+    assert "@" in default_requester()
     table = run("cdrs", "reversals", "--tenant", tenant, "--limit", "2").splitlines()
     assert [line.split()[-1] for line in table] == ["reason", "switch", "switch"]
     assert run("cdrs", "reversals", "--tenant", tenant, "--to", "2020-01-01") == ""
@@ -569,7 +569,7 @@ def test_what_cdrs_reverse_refuses(run: Run, tenant: str, tmp_path: Path) -> Non
     ):
         bad.write_text(text)
         assert words in run("cdrs", "reverse", "--ids-file", str(bad), *why, exit_code=2)
-    assert "say which CDRs" in run("cdrs", "reverse", *why, exit_code=2)
+    assert "choose CDRs" in run("cdrs", "reverse", *why, exit_code=2)
     assert "--tenant is required" in run("cdrs", "reverse", "--prefix", "44", *why, exit_code=2)
     assert "--reason is required" in run("cdrs", "reverse", "1", exit_code=2)
     assert "--reason is required" in run("cdrs", "reverse-upload", "1", exit_code=2)
@@ -680,7 +680,7 @@ def test_an_upload_outlives_the_client(long_file: Path, tmp_path: Path) -> None:
         second = uploading(long_file, server.address, tmp_path / "state")
         stdout, stderr = second.communicate(timeout=90)
         assert second.returncode == 0, stderr
-        assert "going on with upload 1" in stderr
+        assert "resuming upload 1" in stderr
         document = json.loads(stdout)
         assert document["upload_id"] == "1"
         assert (document["created"], document["duplicates"]) == (str(LONG), "0")
@@ -707,7 +707,7 @@ def test_an_interrupted_upload_says_how_to_go_on(tmp_path: Path) -> None:
             client.wait()
         assert client.returncode == 130
         message = json.loads(stderr)["error"]["message"]
-        assert message == "interrupted; run the same command again to go on (upload 1)"
+        assert message == "interrupted; repeat the command to resume (upload 1)"
 
 
 def test_audit(run: Run, tenant: str) -> None:

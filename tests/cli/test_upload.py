@@ -144,7 +144,7 @@ def test_what_cannot_pass_is_not_tried_again(
     result = tollwire("cdrs", "upload", str(calls_csv), "--chunk", "6")
     assert result.exit_code == 1
     assert fake.cdrs.streams == 2  # the one that began the upload, and one more
-    assert "run the same command again" in result.stderr
+    assert "repeat the command to resume" in result.stderr
 
 
 def test_a_run_that_gave_up_is_continued_by_the_same_command(
@@ -158,7 +158,7 @@ def test_a_run_that_gave_up_is_continued_by_the_same_command(
     assert stored_ids(fake) == ALL_IDS[:12]
     second = tollwire(*arguments)
     assert second.exit_code == 0, second.output
-    assert "going on with upload 1, of which 12 calls are settled" in second.stderr
+    assert "resuming upload 1, which has 12 committed calls" in second.stderr
     assert stored_ids(fake) == ALL_IDS
     assert "created     20" in second.stdout
     assert not list(own_state.rglob("*.json"))
@@ -221,8 +221,8 @@ def test_totals_that_do_not_match_are_told(
     result = tollwire("cdrs", "upload", str(calls_csv))
     assert result.exit_code == 1
     assert result.stderr == (
-        "tollwire: 20 records of 140 s were sent, but upload 1 has 19 of 140 s: is it of another"
-        " file?\n"
+        "tollwire: 20 records of 140 s were sent, but upload 1 has 19 of 140 s; check that"
+        " it is an upload of this file\n"
     )
 
 
@@ -299,7 +299,7 @@ def test_a_gzip_file_is_read_and_a_damaged_one_named(
     packed.write_bytes(packed.read_bytes()[:-4])
     damaged = tollwire("cdrs", "upload", str(packed))
     assert damaged.exit_code == 2
-    assert "the gzip file ends early: a part of it is missing; mend the file" in damaged.stderr
+    assert "the gzip file ends early: a part of it is missing; correct the file" in damaged.stderr
 
 
 def test_line_breaks_within_quotes_must_be_asked_for(
