@@ -1,8 +1,8 @@
-"""What the service counts and times while it works, under the names that operators see.
+"""The counters and histograms of the service, under the names of the metrics.
 
-Plain numbers in memory, changed in well under a microsecond and always on; who shows them, and to
-whom, is none of this module's business (service/metrics). It knows no library and no request. The
-calls that are rated are counted inside the rating core (service/tallies).
+Plain numbers in memory; an update takes well under a microsecond. The package ``metrics`` shows
+them. Must not depend on a metrics library or on requests. The rating core counts the rated calls
+(tallies.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The log on standard error: lines to read, or one JSON object a line for what gathers logs.
+"""The log on standard error: lines for people, or one JSON object a line for log collectors.
 
-Each line says which request it is about, where it is about one. Telephone numbers are masked in
-whatever was not written here as a number: the arguments of a line, texts of exceptions, words of
-the database and of libraries. Whoever writes a count or an id hands it in as an int, which stays.
+A line about a request names it. Telephone numbers are masked in all texts: the arguments of a line,
+the texts of exceptions, of the database and of libraries. A count or an id is an int, and is not
+masked.
 
 What Python itself would write to standard error (a thread that dies, a warning) is logged too.
 """
@@ -25,16 +25,16 @@ from tollwire.service.observability.request_ids import shown
 
 _LOG = logging.getLogger("tollwire")
 
-# What a line knows besides its text: as ``extra={"fields": {...}}``.
+# The fields of a line besides its text: ``extra={"fields": {...}}``.
 FIELDS = "fields"
-# Of one kind of line about RPCs, unless the level is DEBUG. A flood of refusals must not become a
-# flood of lines.
-MOST_LINES_A_SECOND = 10
+# The limit for one kind of line about RPCs, unless the level is DEBUG: many refusals must not
+# become as many lines.
+MAX_LINES_A_SECOND = 10
 
 
 def set_up(level: str, style: str, *, full_numbers: bool) -> None:
-    """Everything that is logged in this process from now on. ``style``: console or json.
-    ``full_numbers``: telephone numbers are not masked."""
+    """Configure the log of this process. ``style``: console or json. ``full_numbers``: telephone
+    numbers are not masked."""
     handler = logging.StreamHandler(sys.stderr)
     clean: Callable[[str], str] = str if full_numbers else mask
     handler.setFormatter(JsonLines(clean) if style == "json" else ConsoleLines(clean))
@@ -45,7 +45,9 @@ def set_up(level: str, style: str, *, full_numbers: bool) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # else it tells of every start
+    logging.getLogger("alembic").setLevel(
+        logging.WARNING
+    )  # its INFO lines would appear at every start
     logging.captureWarnings(True)
     sys.excepthook = _died
     sys.unraisablehook = _unraisable
@@ -53,8 +55,8 @@ def set_up(level: str, style: str, *, full_numbers: bool) -> None:
 
 
 class Sampled(logging.Filter):
-    """Lets through so many lines a second of each kind about RPCs: of one level, about one method
-    with one code. The next line that comes through says how many were left out."""
+    """Limits the lines of each kind about RPCs (same level, method and code) for each second. The
+    next line of the kind has the number that was left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ class Sampled(logging.Filter):
             if kind[0] != int(record.created):
                 kind[:2] = int(record.created), 0
             kind[1] += 1
-            if kind[1] > MOST_LINES_A_SECOND:
+            if kind[1] > MAX_LINES_A_SECOND:
                 kind[2] += 1
                 return False
             left_out, kind[2] = kind[2], 0
@@ -171,6 +173,6 @@ def _thread_died(args: threading.ExceptHookArgs) -> None:
 def _unraisable(args: sys.UnraisableHookArgs) -> None:
     if args.exc_value is not None:
         _LOG.error(
-            "an exception that nobody could be told of",
+            "an exception that no caller could receive",
             exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
         )

@@ -1,16 +1,16 @@
-"""Telephone numbers in texts that are not for everybody: all digits but the last two are hidden.
+"""Masks telephone numbers in texts: all digits but the last two.
 
-Whatever could be a number counts as one: five digits or more, also with the separators that people
-and switches write between them. So lengths stay visible, and who knows a number recognises its end.
-Addresses of machines and dates look alike and are left as they are. Knows nothing of logs.
+Five digits or more count as a number, also with the usual separators between them. The length stays
+visible, and the last two digits help to recognise a known number. IP addresses and dates are not
+masked. Must not depend on logs.
 """
 
 from __future__ import annotations
 
 import re
 
-# Fewer are dialled within an office, and as often years, ports or counts.
-LEAST_DIGITS = 5
+# Shorter numbers are internal, or years, ports and counts.
+MIN_DIGITS = 5
 SHOWN_DIGITS = 2
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -20,7 +20,7 @@ _DATE = (
     r"(?:[ T][0-2][0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?)?(?![\d-])"
 )
 # Between two digits: what rule 2 of the contract removes from a number, up to three of them.
-_NUMBER = rf"\d(?:[-\t\x20\xa0.()/]{{0,3}}\d){{{LEAST_DIGITS - 1},}}"
+_NUMBER = rf"\d(?:[-\t\x20\xa0.()/]{{0,3}}\d){{{MIN_DIGITS - 1},}}"
 
 _FOUND = re.compile(rf"(?P<kept>{_ADDRESS}|{_DATE})|{_NUMBER}")
 _DIGIT = re.compile(r"\d")

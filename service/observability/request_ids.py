@@ -1,7 +1,7 @@
-"""The names by which requests are found again in logs: a client's own, or one that is made here.
+"""The ids of requests in logs: from the client, or generated.
 
-A client may name its request by the metadata key x-request-id. What it sends may hold a telephone
-number, so logs show it as it is only where it is certain to be none. Knows no gRPC.
+A client may send an id in the metadata key x-request-id. It may contain a telephone number, so logs
+mask it unless it is certainly none. Must not depend on gRPC.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def new() -> str:
 
 
 def taken(sent: str | bytes | None) -> str:
-    """The client's name for the request where it has sent one that can be used, else a new one."""
+    """The client's id of the request if it is valid, else a new one."""
     if isinstance(sent, str) and _TAKEN.fullmatch(sent) is not None:
         return sent
     return new()
 
 
 def shown(request_id: str, mask: Callable[[str], str]) -> str:
-    """The name as logs may show it."""
+    """The id as logs may show it."""
     if request_id.startswith(_OWN) or (_UUID.fullmatch(request_id) and _has_letters(request_id)):
         return request_id
     return mask(request_id)

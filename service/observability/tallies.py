@@ -1,7 +1,7 @@
-"""How many calls came to which status, by the method that was asked to rate them.
+"""The numbers of rated calls, by method and status.
 
-The rating core counts, a request at a time; what it leaves to others, they add. Knows no metrics
-library: who shows the counts is service/metrics.
+The rating core counts the calls that it rates, and the subjects add the others. Must not depend on
+a metrics library: the package ``metrics`` shows the counts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What is wrong with an installation, or soon will be, and what to do: ``tollwire doctor``.
+"""Checks an installation for problems, present and near, and says what to do: ``tollwire doctor``.
 
-Looks at everything that a server with these settings needs, and changes nothing. Each part is
-looked at whatever is wrong with the others. Whether a port is free is told from outside: who
-listens is no business of the subjects.
+Checks everything that a server with these settings needs, and changes nothing. A problem in one
+part does not stop the check of the others. The caller checks the ports.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one part, and what to do about it where something is."""
+    """The result of one check, and what to do if there is a problem."""
 
     part: str
     verdict: Verdict
@@ -67,16 +66,16 @@ def examine(
     cause_of: Callable[[Exception], str],
     own_server: Callable[[Listen], bool | None],
 ) -> Iterator[Finding]:
-    """``port_trouble`` says what keeps a server from listening there, "" for nothing;
-    ``cause_of`` says what is behind a failure of the database; ``own_server`` whether a Tollwire
-    server with these settings serves there, None where something else answers or nothing does."""
-    yield from _of_database(settings, cause_of)
-    yield from _of_certificates(settings)
-    yield from _of_open_files(settings)
-    yield from _of_ports(settings, port_trouble, own_server)
+    """``port_trouble`` returns why a server cannot listen there, "" if it can; ``cause_of`` the
+    cause of a failure of the database; ``own_server`` whether a Tollwire server with these settings
+    serves there, None if another program or nothing answers."""
+    yield from _check_database(settings, cause_of)
+    yield from _check_certificates(settings)
+    yield from _check_open_files(settings)
+    yield from _check_ports(settings, port_trouble, own_server)
 
 
-def _of_database(settings: Settings, cause_of: Callable[[Exception], str]) -> Iterator[Finding]:
+def _check_database(settings: Settings, cause_of: Callable[[Exception], str]) -> Iterator[Finding]:
     try:
         file = examination.sqlite_file(settings.database)
     except DatabaseRefused as error:
@@ -91,7 +90,7 @@ def _of_database(settings: Settings, cause_of: Callable[[Exception], str]) -> It
                 "create it, and let the server's user write to it",
             )
             return
-        yield _of_disk(examination.free_bytes(file), str(folder))
+        yield _check_disk(examination.free_bytes(file), str(folder))
         if not file.exists():
             yield _ok("database", f"{file} does not exist yet; tollwire serve creates it")
             return
@@ -111,10 +110,10 @@ def _of_database(settings: Settings, cause_of: Callable[[Exception], str]) -> It
             is_pooled = database.check_sessions()
         yield _ok("database", f"{answers.version} answers")
         if is_pooled:
-            yield _of_a_pooler(settings)
-        yield from _of_answers(answers, settings)
+            yield _pooler(settings)
+        yield from _check_answers(answers, settings)
         if answers.schema == answers.needed_schema:
-            yield _of_access(settings, database)
+            yield _check_access(settings, database)
     except SchemaError as error:
         yield _problem("migrations", str(error), "check --database")
     except DatabaseRefused as error:
@@ -123,15 +122,15 @@ def _of_database(settings: Settings, cause_of: Callable[[Exception], str]) -> It
         yield _problem(
             "database",
             f"{error}{cause_of(error)}",
-            "check --database, that the database runs, and that this machine may reach it",
+            "check --database, that the database runs, and that this machine can reach it",
         )
     finally:
         database.close()
 
 
-def _of_a_pooler(settings: Settings) -> Finding:
-    told = "by --session-database" if settings.session_database else "not at all, only looked for"
-    return _ok("pooler", f"a connection pooler answers; changes of rates are notified {told}")
+def _pooler(settings: Settings) -> Finding:
+    how = "notified by --session-database" if settings.session_database else "polled"
+    return _ok("pooler", f"a connection pooler answers; changes of rates are {how}")
 
 
 def _refused(error: DatabaseRefused) -> Finding:
@@ -139,14 +138,14 @@ def _refused(error: DatabaseRefused) -> Finding:
     return _problem("database", wrong or advice, advice)
 
 
-def _of_disk(free_bytes: int, folder: str) -> Finding:
+def _check_disk(free_bytes: int, folder: str) -> Finding:
     text = f"{free_bytes / 2**30:,.1f} GiB are free in {folder}"
     if free_bytes < FREE_BYTES_WARNING:
-        return _warning("disk", text, "make room: uploads fail where the disk is full")
+        return _warning("disk", text, "free space: uploads fail if the disk is full")
     return _ok("disk", text)
 
 
-def _of_answers(answers: examination.Answers, settings: Settings) -> Iterator[Finding]:
+def _check_answers(answers: examination.Answers, settings: Settings) -> Iterator[Finding]:
     if answers.schema is None:
         yield _ok("migrations", "the database is empty; tollwire serve sets it up")
     elif answers.schema != answers.needed_schema:
@@ -156,24 +155,26 @@ def _of_answers(answers: examination.Answers, settings: Settings) -> Iterator[Fi
             "make a backup, stop all servers and run: tollwire migrate",
         )
     else:
-        yield _ok("migrations", f"the database has schema {answers.schema}, as it must")
+        yield _ok(
+            "migrations", f"the database has schema {answers.schema}, which this release needs"
+        )
     if answers.clock_ahead_seconds is not None:
-        yield _of_clock(answers.clock_ahead_seconds)
+        yield _check_clock(answers.clock_ahead_seconds)
     if answers.unsafe_settings:
         yield _problem(
             "durability",
             f"the database runs with {' and '.join(answers.unsafe_settings)} off",
-            "turn them on: otherwise a power cut takes records that were acknowledged",
+            "turn them on: otherwise a power cut can lose acknowledged records",
         )
     if answers.max_connections is not None:
-        yield _of_connections(answers.max_connections, settings.workers)
+        yield _check_connections(answers.max_connections, settings.workers)
 
 
-def _of_clock(ahead_seconds: float) -> Finding:
+def _check_clock(ahead_seconds: float) -> Finding:
     apart = abs(ahead_seconds)
     direction = "ahead of" if ahead_seconds > 0 else "behind"
     text = f"the database's clock is {apart:.1f} s {direction} this machine's"
-    advice = "let both follow a time server: tokens, certificates and periods go by the clock"
+    advice = "synchronize both with a time server: tokens, certificates and periods depend on it"
     if apart >= CLOCK_PROBLEM_SECONDS:
         return _problem("clock", text, advice)
     if apart >= CLOCK_WARNING_SECONDS:
@@ -181,60 +182,60 @@ def _of_clock(ahead_seconds: float) -> Finding:
     return _ok("clock", "the database's clock and this machine's agree")
 
 
-def _of_connections(allowed: int, workers: int) -> Finding:
+def _check_connections(allowed: int, workers: int) -> Finding:
     needed = workers * examination.CONNECTIONS_A_WORKER
-    text = f"the database allows {allowed} connections, the workers take up to {needed}"
+    text = f"the database allows {allowed} connections, the workers need up to {needed}"
     if allowed < needed:
-        return _warning("database connections", text, "raise max_connections, or take less workers")
+        return _warning("database connections", text, "raise max_connections, or use fewer workers")
     return _ok("database connections", text)
 
 
-def _of_access(settings: Settings, database: Database) -> Finding:
+def _check_access(settings: Settings, database: Database) -> Finding:
     if settings.is_open:
-        return _ok("access", "whoever reaches the server may do everything, without a token")
+        return _ok(
+            "access", "every client that reaches the server may do everything, without a token"
+        )
     if examination.has_tokens(database, time.time_ns()):
-        return _ok("access", "tokens are demanded, and there are some")
+        return _ok("access", "requests need a token, and tokens exist")
     return _warning(
-        "access", "tokens are demanded, and there is none", "make one: tollwire tokens first"
+        "access", "requests need a token, and none exists", "create one: tollwire tokens first"
     )
 
 
-def _of_certificates(settings: Settings) -> Iterator[Finding]:
+def _check_certificates(settings: Settings) -> Iterator[Finding]:
     if not settings.uses_tls:
         if settings.insecure:
             yield _warning(
                 "certificates",
-                "none: what is sent can be read on the network",
-                "give --tls-cert-file and --tls-key-file, or be sure of the network",
+                "none: the network can read all requests and responses",
+                "give --tls-cert-file and --tls-key-file, or use a protected network",
             )
         else:
-            yield _ok("certificates", "none: plain text, which does not leave this machine")
+            yield _ok("certificates", "none: plain text, on this machine only")
         return
-    # It loads a library that servers of plain text do without.
+    # Not at the top of the module: a server of plain text does not load the library.
     from tollwire.service.settings import certificates
 
     try:
         pair = certificates.load(server_files(settings)).pair
     except BadCertificate as error:
-        yield _problem(
-            "certificates", str(error), "put files there that fit, or correct the options"
-        )
+        yield _problem("certificates", str(error), "replace the files, or correct the options")
         return
     assert pair is not None
     text = f"for {', '.join(pair.names) or 'no name'}, until {pair.valid_until:%Y-%m-%d}"
     if not pair.names:
-        yield _problem("certificates", text, "take one with names: clients compare them")
+        yield _problem("certificates", text, "use a certificate with names: clients compare them")
     elif pair.valid_until - datetime.now(UTC) < EXPIRY_WARNING:
-        yield _warning("certificates", text, "renew it; the server takes the new files by itself")
+        yield _warning("certificates", text, "renew it; the server reloads the files by itself")
     else:
         yield _ok("certificates", text)
 
 
-def _of_open_files(settings: Settings) -> Iterator[Finding]:
-    # A server raises what is allowed as far as it may: see tollwire.service.process.tuning.
+def _check_open_files(settings: Settings) -> Iterator[Finding]:
+    # A server raises its soft limit to the hard limit: tollwire.service.process.tuning.
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.max_connections + examination.CONNECTIONS_A_WORKER + OTHER_FILES
-    text = f"a process may have {_limit(allowed)} files open; a worker takes up to {needed:,}"
+    text = f"a process may have {_limit(allowed)} files open; a worker needs up to {needed:,}"
     if allowed == resource.RLIM_INFINITY or allowed >= needed:
         yield _ok("open files", text)
     else:
@@ -249,7 +250,7 @@ def _limit(number: int) -> str:
     return "any number of" if number == resource.RLIM_INFINITY else f"{number:,}"
 
 
-def _of_ports(
+def _check_ports(
     settings: Settings,
     port_trouble: Callable[[Listen], str],
     own_server: Callable[[Listen], bool | None],
@@ -264,12 +265,12 @@ def _of_ports(
         if not trouble:
             yield _ok("port", f"{listen} is free")
         elif "in use" in trouble:
-            yield _of_a_port_in_use(option, listen, own_server(listen))
+            yield _check_used_port(option, listen, own_server(listen))
         else:
             yield _problem("port", trouble, f"change {option}")
 
 
-def _of_a_port_in_use(option: str, listen: Listen, serves: bool | None) -> Finding:
+def _check_used_port(option: str, listen: Listen, serves: bool | None) -> Finding:
     if serves:
         return _ok("port", f"a Tollwire server answers on {listen}")
     if serves is None:
@@ -277,10 +278,10 @@ def _of_a_port_in_use(option: str, listen: Listen, serves: bool | None) -> Findi
             "port",
             f"{listen} is in use, and what listens there does not answer as a Tollwire server"
             " with these settings",
-            f"stop that program, or change {option}; ignore this where a server is just starting",
+            f"stop that program, or change {option}; ignore this while a server starts",
         )
     return _warning(
         "port",
-        f"a Tollwire server answers on {listen}, and says that it does not serve",
-        "read its log; a server that starts or stops does so for a while",
+        f"a Tollwire server answers on {listen}, and reports that it does not serve",
+        "read its log; this is normal while a server starts or stops",
     )

@@ -1,8 +1,4 @@
-"""What is done to a database or a machine beside its servers, each by one command.
-
-Like the server, put together here from its parts (tollwire.service.process.composition). Nothing
-here serves.
-"""
+"""The maintenance commands: migrate, doctor, the first token, backup. None of them serves."""
 
 from __future__ import annotations
 
@@ -45,14 +41,14 @@ def upgrade_database(url: str, session_url: str | None = None) -> int:
             before, after = migrate.upgrade(database)
     except _EXPECTED_ERRORS as error:
         return report_failure(error)
-    done = "already there" if before == after else f"it was {before or 'empty'} before"
+    done = "it had it before" if before == after else f"it was {before or 'empty'} before"
     print(f"tollwire: the database has schema {after}; {done}")
     return 0
 
 
 @contextmanager
 def _opened(url: str) -> Iterator[Database]:
-    """The database, for one command. DatabaseRefused where waiting does not help."""
+    """The database, for one command. DatabaseRefused if a retry cannot help."""
     database = Database(url)
     try:
         with database.refusals_named():
@@ -85,7 +81,7 @@ def _check_that_it_is_set_up(database: Database) -> None:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """What is wrong with what a server with these settings needs: see ``tollwire doctor``."""
+    """Check what a server with these settings needs: ``tollwire doctor``."""
 
     def port_trouble(listen: Listen) -> str:
         try:
@@ -95,7 +91,7 @@ def examine(settings: Settings) -> list[Finding]:
         return ""
 
     def own_server(listen: Listen) -> bool | None:
-        # Here: it loads a library that takes longer than all the rest.
+        # Not at the top of the module: the library takes long to load.
         from tollwire.service.rpc import port_probe
 
         is_grpc = listen == settings.listen

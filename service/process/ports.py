@@ -1,7 +1,7 @@
-"""Ports: found free before grpc binds them, and held while workers come and go.
+"""Ports: probed before grpc binds them, and reserved while workers start and end.
 
-With SO_REUSEPORT, which workers need to share a port, the kernel would as gladly share it with a
-stranger of the same user. So a port is probed without that option first.
+Workers share a port with SO_REUSEPORT. With this option the kernel also shares it with any other
+program of the same user, so the port is probed without it first.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _ADVICE = {
 
 
 def probe(listen: Listen) -> None:
-    """CannotListen where the address does not exist here or somebody listens there already."""
+    """CannotListen if the address is not of this machine, or the port is in use."""
     for family, address in _resolve(listen):
         with _socket(family, listen) as candidate:
             _bind(candidate, address, listen)
 
 
 class Reservation:
-    """Holds a port without listening on it. Whoever binds it with SO_REUSEPORT can listen there."""
+    """Reserves a port without listening on it. Workers bind it with SO_REUSEPORT and listen."""
 
     def __init__(self, listen: Listen) -> None:
         """``listen.port`` 0 picks a free one; ``self.listen`` has it."""
@@ -81,7 +81,7 @@ def _socket(family: socket.AddressFamily, listen: Listen) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise _cannot_listen(listen, error) from error
-    # So that connections of a server that has just stopped do not count as somebody listening.
+    # So that connections of a server that has just stopped do not count as in use.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         # As grpc binds: "::" stands for IPv4 as well.

@@ -1,13 +1,13 @@
 """Several worker processes behind one port.
 
-The parent holds the port, starts the workers as fresh processes (nothing is forked: grpc does not
-survive it), says when all of them serve, replaces one that dies, and hands on the request to stop.
-It serves nothing itself and knows nothing of what the workers do.
+The parent reserves the port, starts the workers as new processes (grpc does not survive a fork),
+reports when all of them serve, replaces a worker that dies, and passes on the request to stop. It
+does not serve itself.
 
-A worker and its parent talk over the worker's standard input and output: in goes one line of JSON,
-its settings, which may hold a password and so are no argument; out comes one line of JSON once it
-serves. From then on each line that goes in is a request, to which one line comes out. That the
-input ends tells a worker that its parent is gone, however it went.
+A worker and its parent communicate over the worker's standard input and output. The parent writes
+one line of JSON with the settings, which may contain a password and so are no argument. The worker
+writes one line of JSON when it serves. After that each line of input is a request with one line of
+output as its reply. At the end of its input a worker stops: its parent has ended.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from typing import IO, Any, Literal
 from tollwire.service.cache import worker_progress
 from tollwire.service.process.events import wait_for_event
 
-# A worker that lives shorter than this has failed to start, or as good as.
+# A worker that ends sooner than this counts as one that failed to start.
 SETTLED_SECONDS = 10.0
-# So many times in a row, and with no other worker that serves, there is no hope.
+# The parent gives up after this number of failed starts in a row, if no other worker serves.
 MAX_QUICK_DEATHS = 5
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 10.0
@@ -47,7 +47,7 @@ def _nothing() -> None:
 
 
 class WorkersFailed(Exception):
-    """The workers do not stay alive; their own words are on standard error."""
+    """The workers do not stay alive; their messages are on standard error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class _Event:
 
 
 class _Worker:
-    """One process, and the threads that listen to it and wait for its end."""
+    """One process, and the thread that reads its output and waits for its end."""
 
     def __init__(
         self,

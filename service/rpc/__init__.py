@@ -1,6 +1,6 @@
-"""The service on the wire: besides the command line the only package that imports grpc and stubs.
+"""The gRPC server: besides the command line the only package that imports grpc and the stubs.
 
-``server`` is the lifecycle, the ``…_service`` modules translate (parse, call one thing, answer),
-``conversion`` knows both the messages and the model, ``interceptors`` wrap every handler, and
-``error_map`` is the one table through which errors leave. What Tollwire does, it does not know.
+``server`` is the life cycle, the ``…_service`` modules parse, call one thing and answer,
+``conversion`` converts between messages and the model, ``interceptors`` wraps every handler, and
+``error_map`` has the status of every error. Must not contain rules of rating or of the record.
 """

@@ -1,10 +1,10 @@
-"""Who asks, and whether they may: what an RpcPipeline calls ``identify``.
+"""Authentication and authorisation of RPCs: the ``identify`` of an RpcPipeline.
 
-A caller is who has sent a token ("authorization: Bearer tw_…"), or has shown a client certificate
-that stands for one; a token that is sent counts before the certificate. Where the server is open,
-whoever sends neither is LOCAL, who may do everything. Health is answered whoever asks.
+A caller sends a token ("authorization: Bearer tw_…"), or has a client certificate that stands for
+one; a token takes precedence over the certificate. On an open server a caller without both is
+LOCAL, which may do everything. Health needs no token.
 
-What a token stands for: service/accounts/credentials.py. What a role may call: permissions.py.
+The caller of a token: service/accounts/credentials.py. The RPCs of a role: permissions.py.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _SCHEME = "bearer "
 _OPEN_METHODS = frozenset(
     method for method, row in PERMISSIONS.items() if row.needs is Needs.NOTHING
 )
-# Longer than any token; what is longer is not looked at.
+# Longer than any token. A longer header is not read.
 _MAX_HEADER_CHARS = 200
 
 
 class AccessControl:
-    """Knows the callers of one server. Thread-safe."""
+    """Identifies the callers of one server. Thread-safe."""
 
     def __init__(
         self, credentials: Credentials, *, is_open: bool, takes_certificates: bool = False
     ) -> None:
-        """``is_open``: whoever sends no token may do everything. ``takes_certificates``: clients
-        may have shown a certificate, which the transport has verified."""
+        """``is_open``: a caller without a token may do everything. ``takes_certificates``: clients
+        can have a certificate, which the transport has verified."""
         self._credentials = credentials
         self._is_open = is_open
         self._takes_certificates = takes_certificates
 
     def __call__(self, rpc: RpcContext) -> Caller:
-        """Unauthenticated TOKEN_REQUIRED or TOKEN_INVALID; Forbidden where they may not."""
+        """The caller. Unauthenticated TOKEN_REQUIRED or TOKEN_INVALID; Forbidden."""
         if rpc.method in _OPEN_METHODS:
             return NOBODY
         caller = self._caller(rpc.context)
@@ -50,8 +50,8 @@ class AccessControl:
         return caller
 
     def stays(self, rpc: RpcContext) -> None:
-        """For a stream that goes on: Unauthenticated TOKEN_INVALID where its caller's token was
-        revoked meanwhile, or has expired."""
+        """Check a running stream again. Unauthenticated TOKEN_INVALID if the caller's token was
+        revoked or has expired since."""
         caller = rpc.request.caller
         if caller.token_id and not self._credentials.is_still(caller):
             raise token_invalid()
@@ -68,12 +68,12 @@ class AccessControl:
             return LOCAL
         raise Unauthenticated(
             Reason.TOKEN_REQUIRED,
-            'this server answers only who sends a token: "authorization: Bearer tw_…"',
+            'this server needs a token with each request: "authorization: Bearer tw_…"',
         )
 
 
 def _token(sent: Sequence[str | bytes]) -> str:
-    """The token in the headers; "" where there is none, or more than one might be meant."""
+    """The token in the headers; "" if there is none or more than one."""
     header = sent[0] if len(sent) == 1 else ""
     if not isinstance(header, str) or len(header) > _MAX_HEADER_CHARS:
         return ""
@@ -82,8 +82,8 @@ def _token(sent: Sequence[str | bytes]) -> str:
 
 
 def identities(context: grpc.ServicerContext) -> Iterator[str]:
-    """What a verified client certificate says of its holder, the best first: its URIs, its DNS
-    names; where it has neither, its common name."""
+    """The names in a verified client certificate, in order of precedence: URIs, DNS names; without
+    both, the common name."""
     shown = certificate_identities(context)
     found = False
     for kind in ("peer_uri", "peer_dns"):

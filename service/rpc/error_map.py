@@ -1,11 +1,11 @@
-"""The one table through which every error leaves: exception -> status, retry hint, log level.
+"""The one table of errors: exception -> status, retry hint, log level.
 
-A failure that has a name (service/domain/errors.py) reaches the client with its reason and its
-words. Any other exception is a defect of the server: the client gets INTERNAL with a fixed text,
-the log one traceback. Every error carries google.rpc.Status with ErrorInfo, and BadRequest where
-fields are wrong, as the contract says.
+A named error (service/domain/errors.py) reaches the client with its reason and its message. Any
+other exception is a defect of the server: the client gets INTERNAL with a fixed text, and the log
+one traceback. Every error has a google.rpc.Status with ErrorInfo, and with BadRequest if fields are
+invalid.
 
-Log lines hold no message: messages may quote a caller's number, and numbers are personal data.
+Log lines contain no message: a message may quote a telephone number, which is personal data.
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ DEFECT = ErrorRow(grpc.StatusCode.INTERNAL, logging.ERROR)
 
 
 def reason_of(error: Exception) -> Reason:
-    """What the client is told as the reason."""
+    """The reason that the client gets."""
     return error.reason if isinstance(error, TollwireError) else Reason.INTERNAL
 
 
 def is_logged(error: Exception) -> bool:
-    """Whether ``refusal`` writes a line of the log about ``error``."""
+    """Whether ``refusal`` writes a log line about ``error``."""
     return _LOG.isEnabledFor(_row_of(error).log_level)
 
 
 def refusal(
     error: Exception, method: str, fields: Mapping[str, str | int | float] | None = None
 ) -> grpc.Status:
-    """What the client of ``method`` is told of ``error``. Also writes its line of the log, which
-    says ``fields`` too."""
+    """The status that the client of ``method`` gets for ``error``. Also writes the log line, with
+    ``fields``."""
     row = _row_of(error)
     extra = {"fields": fields or {}}
     if row is DEFECT or not isinstance(error, TollwireError):
@@ -103,7 +103,7 @@ def _row_of(error: Exception) -> ErrorRow:
 
 
 def cause_of(error: Exception) -> str:
-    """What an operator needs beyond the failure: the driver's own words, without the statement."""
+    """The first line of the driver's message, for operators, without the statement."""
     if error.__cause__ is None:
         return ""
     lines = str(getattr(error.__cause__, "orig", error.__cause__)).splitlines()
@@ -134,7 +134,7 @@ def status(row: ErrorRow, error: TollwireError) -> grpc.Status:
 
 
 def _max_detail_bytes(answer: status_pb2.Status) -> int:
-    """How long the next detail may be."""
+    """The size that the next detail may have."""
     encoded: int = (MAX_TRAILERS_BYTES - _encoded_bytes(answer.message)) * 3 // 4
     return encoded - int(answer.ByteSize()) - _WRAPPING_BYTES
 
@@ -161,7 +161,7 @@ def _add(answer: status_pb2.Status, detail: Message) -> None:
 
 
 def _encoded_bytes(text: str) -> int:
-    """How long grpc-message is: percent-encoding makes three bytes of one."""
+    """The size of grpc-message: percent-encoding turns one byte into three."""
     return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in text.encode())
 
 

@@ -1,10 +1,8 @@
-"""Which role each RPC needs, and how much its caller must be allowed to see: one table.
+"""The role and the scope that each RPC needs: one table.
 
-An RPC that is missing here cannot be served: the server does not start. What the table says is
-decided before the request's message is read. That callers see no more than their tenants is the
-subjects' part: here it only stands whether some tenants are enough.
-
-Knows no token: who asks is handed in.
+The server does not start if an RPC is missing here. The check runs before the request's message is
+read. The subjects narrow requests to the caller's tenants; this table says only whether a scope of
+some tenants is enough. Must not depend on tokens: the caller is an argument.
 """
 
 from __future__ import annotations
@@ -19,15 +17,15 @@ from tollwire.service.domain.request import Caller, Role
 
 
 class Needs(Enum):
-    """What a caller's scope must be."""
+    """The scope that a caller needs."""
 
-    # Nobody is asked who they are.
+    # No caller is identified.
     NOTHING = 0
-    # The answer is the same for all who belong here: it holds nothing of any tenant.
+    # The response is the same for all callers: it contains nothing of any tenant.
     A_CALLER = 1
-    # The request is narrowed to the caller's tenants, however many these are.
+    # The request is narrowed to the tenants of the caller.
     TENANTS = 2
-    # What is asked about cannot be cut by tenants, or makes and ends them.
+    # The subject cannot be divided by tenant, or the RPC creates and deletes tenants.
     EVERY_TENANT = 3
 
 
@@ -109,17 +107,17 @@ PERMISSIONS: Mapping[str, Permission] = MappingProxyType(
 
 
 def permission(method: str) -> Permission:
-    """The row of a method such as "CdrService/GetCdr". LookupError where there is none."""
+    """The row of a method such as "CdrService/GetCdr". LookupError if there is none."""
     try:
         return PERMISSIONS[method]
     except KeyError:
         raise LookupError(
-            f"{method} cannot be served: service/rpc/permissions.py does not say who may call it"
+            f"{method} cannot be served: service/rpc/permissions.py has no row for it"
         ) from None
 
 
 def check(caller: Caller, method: str) -> None:
-    """Forbidden ROLE_LACKS or SCOPE_LACKS where the caller may not call this method."""
+    """Forbidden ROLE_LACKS or SCOPE_LACKS if the caller may not call this method."""
     row = PERMISSIONS[method]
     if caller.role not in row.roles:
         raise Forbidden(

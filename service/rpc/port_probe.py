@@ -1,9 +1,9 @@
 """Which program listens on a port that is in use: a Tollwire server, or something else.
 
-For ``doctor``, which examines an installation from outside. A server with TLS is recognised by its
-certificate, which is the one in the settings: a client without a certificate of its own, or without
-a token, gets no further where mutual TLS is on. Another server is asked for its health, and the
-metrics port for its page.
+For ``doctor``, which checks an installation from outside. A server with TLS is recognised by its
+certificate, which must be the one in the settings: with mutual TLS, a client without a certificate
+cannot send a request. For a server without TLS the health is checked, and for the metrics port the
+page.
 """
 
 from __future__ import annotations

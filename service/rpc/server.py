@@ -1,8 +1,8 @@
-"""The gRPC server: what it is made of, and how it starts and stops.
+"""The gRPC server: its parts, its start and its stop.
 
-grpc's own threads do the transport; handlers run in pools by kind of work (``pools``), so that what
-is slow leaves what is fast its threads. The transport's cost dominates that of the
-handlers, and processes add up where threads do not: see ``workers``.
+grpc's own threads do the transport; handlers run in one pool for each kind of RPC (``pools``), so
+that slow RPCs leave the fast ones their threads. The transport costs more than the handlers, and
+more processes raise the throughput where more threads do not: process/workers.py.
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ from tollwire.v1 import (
     tenant_service_pb2,
 )
 
-# grpcurl asks by reflection before each of its calls: an operator must get through when all other
-# places are taken.
+# grpcurl uses reflection before each of its calls: an operator must succeed when all other slots
+# are taken.
 REFLECTION_STREAMS = 4
-# Watches hold no thread, only memory.
+# A watch needs no thread, only memory.
 HEALTH_WATCHES = 10_000
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
-# What a stream's client may send beyond the request that is waited for. Left to itself grpc lets it
-# grow with the line's speed, to several requests for each stream that waits for the database.
+# What a client may send beyond the request that the stream reads. By default grpc raises it with
+# the speed of the line, to several requests for each stream that waits for the database.
 LOOKAHEAD_BYTES = 1024 * 1024
 # A client may ping every 10 seconds, with a call or without; grpc's own limit is 5 minutes.
 MIN_PING_INTERVAL_MS = 10_000
-# The server pings too: a stream whose client vanished without a word must not hold its place.
+# The server pings too: a stream whose client has disconnected silently must release its slot.
 KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 
-# At most, for clients to leave that watch the health, and then for those that do not: who is tried
-# again comes back after a tenth of a second.
+# The longest wait for clients that watch the health to leave, and then for the others: a client
+# that is refused retries after a tenth of a second.
 DRAIN_SECONDS = 2.0
 REFUSING_SECONDS = 1.0
 
 # How long a handler may take to notice that its RPC was cancelled.
 LAST_HANDLERS_SECONDS = 2.0
 
-# RPCs of one connection at one time; its client keeps back what is beyond. They wait for a thread,
-# each with some memory.
+# Simultaneous RPCs of one connection; its client queues further ones. They wait for a thread, each
+# with some memory.
 MAX_RPCS_A_CONNECTION = 1_000
 
 OPTIONS = (
@@ -133,8 +133,8 @@ class RpcServer:
         share_port: bool = False,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
     ) -> None:
-        """``capacity`` is what the server takes on at one time; it ends with the server.
-        ``connections``: their options. ``share_port``: other processes listen on the same port."""
+        """``capacity`` has the limits of the server, and is closed with it. ``connections``: the
+        options of connections. ``share_port``: other processes listen on the same port."""
         self._capacity = capacity
         self._streams = Streams(capacity.max_streams, capacity.request_bytes)
         self._reflections = Streams(REFLECTION_STREAMS, capacity.request_bytes)
@@ -192,8 +192,8 @@ class RpcServer:
             )
 
     def bind(self, listen: Listen, credentials: grpc.ServerCredentials | None = None) -> Listen:
-        """Where the server will listen: the port is picked now where it is 0. Without credentials
-        it speaks plain text."""
+        """Bind the port; 0 picks a free one. Returns the address. Without credentials the server
+        uses plain text."""
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(str(listen))
@@ -207,24 +207,24 @@ class RpcServer:
             raise CannotListen(f"cannot listen on {listen}: {why}") from error
 
     def start(self) -> None:
-        """From now on requests are answered; the health service says so."""
+        """Answer requests from now on; the health becomes SERVING."""
         self._server.start()
         self._health.serve()
 
     def serving(self) -> dict[str, bool]:
-        """Whether each service says that it serves, by its name; "server" for all together."""
+        """Whether each service serves, by its name; "server" for all together."""
         return {
             name.rpartition(".")[2] or "server": on for name, on in self._health.serving().items()
         }
 
     def database_answers(self, answers: bool) -> None:
-        """For the health of the services that need the database: whether it answers by now."""
+        """Take over whether the database answers, for the health of the services that need it."""
         self._health.database_answers(answers)
 
     def _drain(self, grace_seconds: float) -> None:
-        """grpc breaks off, as cancelled, what has arrived and was not handed over yet when it
-        stops. Clients try again only what is refused as unavailable. So they are told first: who
-        watches the health leaves without a loss, who does not is refused, and goes elsewhere."""
+        """Let clients leave before grpc stops: grpc cancels RPCs that have arrived and have no
+        handler yet, and clients retry only UNAVAILABLE. Clients that watch the health leave first;
+        then the others are refused with UNAVAILABLE."""
         self._health.stop()
         self._health.wait_until_notified()
         self._capacity.pools.await_quiet(min(DRAIN_SECONDS, grace_seconds))
@@ -232,10 +232,9 @@ class RpcServer:
         self._capacity.pools.await_quiet(min(REFUSING_SECONDS, grace_seconds))
 
     def stop(self, grace_seconds: float) -> bool:
-        """Says that nothing serves any more, takes nothing new, lets RPCs in flight finish for
-        ``grace_seconds``, then cancels them. Streams of requests end before their next one. Returns
-        whether all handlers have ended: one that does not look may go on although its RPC is
-        cancelled."""
+        """Report NOT_SERVING, refuse new RPCs, let RPCs in flight finish for ``grace_seconds``,
+        then cancel them. Streams of requests end before their next request. Returns whether all
+        handlers have ended: a handler that does not check for cancellation may continue."""
         self._drain(grace_seconds)
         stopped = self._server.stop(grace_seconds)
         self._streams.stop()

@@ -1,12 +1,12 @@
-"""Streaming RPCs: how many there may be, and how they end when the server stops.
+"""Streaming RPCs: their limit, and their end when the server stops.
 
-A stream holds a thread for as long as it lives, so their number is bounded and one too many is
-refused at once: unary RPCs always find a thread. A stream of requests may live for days; when the
-server stops it ends between two requests, with UNAVAILABLE, so that its client goes elsewhere
-instead of holding up the stop.
+A stream occupies a thread while it is open. So their number is limited, and one above the limit is
+refused at once. A stream of requests may be open for days. When the server stops it ends between
+two requests, with UNAVAILABLE, so that its client connects to another server and does not delay the
+stop.
 
-This rests on handlers that send their responses themselves (``grpc_internals.sends_responses``):
-only so can another thread end a stream whose own thread waits for the client.
+This needs handlers that send their responses themselves (``grpc_internals.sends_responses``):
+otherwise no other thread could end a stream whose own thread waits for the client.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ T = TypeVar("T")
 # Sends one serialised response; None ends the RPC with the status set on its context.
 Send = Callable[[bytes | None], None]
 
-# grpc reports a client that vanished as a plain end of its requests, now and then, and the
-# cancellation a moment later (measured: within 20 ms). Where the end of the requests means "this is
-# all of it", that moment must pass first. In slices, so that the thread that brings the news runs.
+# grpc sometimes reports a client that has disconnected as a normal end of its requests, and the
+# cancellation a moment later (measured: within 20 ms). If the end of the requests means that the
+# input is complete, that moment must pass first. It passes in slices, so that grpc's thread can
+# run.
 SETTLE_SLICES = 10
 SETTLE_SLICE_SECONDS = 0.01
 
 
 class StreamOver(Exception):
-    """The stream has ended already: its client is gone, or was told that the server stops. Whoever
-    works on it stops too and takes back what is not finished."""
+    """The stream has ended: its client is gone, or has the status that the server stops. Its
+    handler ends too, and rolls back what is not committed."""
 
 
 class Stream:
-    """One streaming RPC. The handler's thread receives; the thread that stops the server may end it
-    while it waits for the client."""
+    """One streaming RPC. The handler's thread receives. The thread that stops the server may end
+    the stream while the handler waits for the client."""
 
     def __init__(self, streams: Streams, context: grpc.ServicerContext, send: Send) -> None:
         self._streams = streams
@@ -60,11 +61,12 @@ class Stream:
         return self._ended or self._gone.is_set()
 
     def receive(self, requests: Iterator[bytes], *, end_counts: bool) -> bytes:
-        """The next request. StopIteration at their end; with ``end_counts`` only once it is sure
-        that the client meant it. StreamOver where the client is gone or the server stops.
+        """The next request. StopIteration at their end; with ``end_counts`` only after it is
+        certain that the client has sent the end. StreamOver if the client is gone or the server
+        stops.
 
-        Who asks for the next one is done with the one before. It is not read, and the client held
-        up, while the requests in work have as many bytes as they may."""
+        A call releases the bytes of the request before. It waits, and so slows the client, while
+        the requests in progress have reached the limit of bytes."""
         self.release_bytes()
         self._streams.request_bytes.wait_for_space(lambda: self.over or self._streams.stopping)
         with self._lock:
@@ -86,7 +88,7 @@ class Stream:
             self._leave_idle()
 
     def release_bytes(self) -> None:
-        """The last request is not in work any more."""
+        """The last request is no longer in progress."""
         self._streams.request_bytes.release(self._held_bytes)
         self._held_bytes = 0
 
@@ -94,7 +96,7 @@ class Stream:
         with self._lock:
             self._idle = False
             if self._ended:
-                # What may have arrived in the same instant is not looked at: the client was told.
+                # A request that arrives at the same moment is ignored: the client has the status.
                 raise StreamOver
 
     def _settle(self) -> None:
@@ -103,12 +105,12 @@ class Stream:
                 raise StreamOver
 
     def watch(self) -> None:
-        """Marks the stream as one that only ever waits."""
+        """Mark the stream as one that only waits."""
         with self._lock:
             self._idle = True
 
     def send(self, response: bytes) -> None:
-        """For streams that only wait: sends unless the stream has ended."""
+        """For streams that only wait: send, unless the stream has ended."""
         with self._lock:
             if not self.over:
                 self._send(response)
@@ -119,7 +121,7 @@ class Stream:
                 self._end()
 
     def _end(self) -> None:
-        """Tells the client that the server stops. The caller holds the lock."""
+        """Send the client the status that the server stops. The caller holds the lock."""
         self._ended = True
         status = error_map.status(error_map.ERROR_TABLE[Unavailable], shutting_down())
         self._context.set_code(status.code)
@@ -129,10 +131,10 @@ class Stream:
 
 
 class Requests(Generic[T]):
-    """The requests of one stream, as messages: an iterator, whose end is one that the client meant.
+    """The requests of one stream, as messages: an iterator.
 
-    ``end_counts``: the end says that this was all, so it must be sure. Who reads may clear it once
-    the requests themselves have said how many there are.
+    ``end_counts``: the end means that the input is complete, so it must be certain that the client
+    has sent it. The reader may clear this after the requests have stated their number.
     """
 
     def __init__(
@@ -197,7 +199,7 @@ class Streams:
             self._open.discard(stream)
 
     def stop(self) -> None:
-        """Ends the streams that wait for their clients; others end before their next request."""
+        """End the streams that wait for their clients; others end before their next request."""
         with self._lock:
             self.stopping = True
             waiting = list(self._open)

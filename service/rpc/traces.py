@@ -1,9 +1,9 @@
-"""OpenTelemetry traces: a span for each RPC, within the trace that its client is in.
+"""OpenTelemetry traces: a span for each RPC, in the trace of its client.
 
-The optional extra tollwire[otel] brings the library, which is loaded only where traces are asked
-for. Where spans go, and how many of them, the OTEL_* variables say. A span is made when its RPC has
-ended, so an RPC waits for none of it; it holds the method, the code, the reason and the tenant, and
-nothing of what was asked.
+The optional extra tollwire[otel] has the library, which is loaded only if traces are on. The OTEL_*
+variables configure the destination and the sampling. A span is created after the end of its RPC, so
+no RPC waits for it. It contains the method, the code, the reason and the tenant, and no other part
+of the request.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PACKAGE = "tollwire.v1."
 
 
 class TracesUnavailable(Exception):
-    """Traces are asked for and the library is not there."""
+    """Traces are on, and the library is not installed."""
 
 
 def start_exporter() -> TracerProvider:
@@ -55,7 +55,7 @@ def start_exporter() -> TracerProvider:
 
 
 def observer(provider: TracerProvider) -> Callable[[RpcContext], None]:
-    """Makes the span of an RPC that has ended."""
+    """Create the span of an RPC that has ended."""
     from opentelemetry.propagators.textmap import DefaultGetter
     from opentelemetry.trace import SpanKind, Status, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

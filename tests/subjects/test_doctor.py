@@ -51,7 +51,9 @@ def test_all_is_well(settings: Settings) -> None:
     # The tests' PostgreSQL need not survive a power cut, and is told so.
     wrong = {part for part, one in found.items() if one.verdict is Verdict.PROBLEM}
     assert wrong <= {"durability"}
-    assert found["migrations"].text == f"the database has schema {newest()}, as it must"
+    assert (
+        found["migrations"].text == f"the database has schema {newest()}, which this release needs"
+    )
     assert "SQLite 3." in found["database"].text or "PostgreSQL " in found["database"].text
     if "PostgreSQL" in found["database"].text:
         assert found["clock"].verdict is Verdict.OK
@@ -82,7 +84,7 @@ def test_an_old_schema(database: Database, settings: Settings) -> None:
 
 
 def test_a_schema_to_be_migrated() -> None:
-    (one,) = doctor._of_answers(Answers("SQLite 3", "0001", "0002"), Settings())
+    (one,) = doctor._check_answers(Answers("SQLite 3", "0001", "0002"), Settings())
     assert one.verdict is Verdict.PROBLEM
     assert "tollwire migrate" in one.advice
 
@@ -133,8 +135,8 @@ def test_a_database_that_does_not_answer() -> None:
 
 
 def test_a_full_disk() -> None:
-    assert doctor._of_disk(doctor.FREE_BYTES_WARNING - 1, "/x").verdict is Verdict.WARNING
-    assert doctor._of_disk(doctor.FREE_BYTES_WARNING, "/x").verdict is Verdict.OK
+    assert doctor._check_disk(doctor.FREE_BYTES_WARNING - 1, "/x").verdict is Verdict.WARNING
+    assert doctor._check_disk(doctor.FREE_BYTES_WARNING, "/x").verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_a_full_disk() -> None:
     ],
 )
 def test_clocks_apart(seconds: float, verdict: Verdict) -> None:
-    one = doctor._of_clock(seconds)
+    one = doctor._check_clock(seconds)
     assert one.verdict is verdict
     if verdict is not Verdict.OK:
         assert ("ahead of" in one.text) is (seconds > 0)
@@ -157,11 +159,11 @@ def test_the_databases_clock_is_compared_with_ours(database: Database) -> None:
 
 
 def test_too_few_files() -> None:
-    (one,) = doctor._of_open_files(Settings(max_connections=1))
+    (one,) = doctor._check_open_files(Settings(max_connections=1))
     assert one.verdict is Verdict.OK
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 < allowed <= 1_000_000:
-        (one,) = doctor._of_open_files(Settings(max_connections=allowed))
+        (one,) = doctor._check_open_files(Settings(max_connections=allowed))
         assert one.verdict is Verdict.WARNING
 
 
@@ -171,15 +173,15 @@ def in_use(listen: Listen) -> str:
 
 def test_ports() -> None:
     settings = Settings(metrics_listen="127.0.0.1:9")
-    found = doctor._of_ports(settings, free, nobody)
+    found = doctor._check_ports(settings, free, nobody)
     assert [one.verdict for one in found] == [Verdict.OK] * 2
-    (one, _) = doctor._of_ports(settings, in_use, nobody)
+    (one, _) = doctor._check_ports(settings, in_use, nobody)
     assert (one.verdict, "127.0.0.1:50051 is in use" in one.text) == (Verdict.WARNING, True)
-    (one, _) = doctor._of_ports(settings, in_use, lambda listen: False)
+    (one, _) = doctor._check_ports(settings, in_use, lambda listen: False)
     assert (one.verdict, "does not serve" in one.text) == (Verdict.WARNING, True)
-    found = doctor._of_ports(settings, in_use, lambda listen: True)
+    found = doctor._check_ports(settings, in_use, lambda listen: True)
     assert [one.verdict for one in found] == [Verdict.OK] * 2
-    (_, two) = doctor._of_ports(
+    (_, two) = doctor._check_ports(
         settings, lambda listen: "cannot listen: the host is unknown", nobody
     )
     assert (two.verdict, two.advice) == (Verdict.PROBLEM, "change --metrics-listen")
@@ -189,7 +191,7 @@ def with_certificate(folder: Path, *names: str, days: int = 90) -> dict[str, Fin
     until = datetime.now(UTC) + timedelta(days=days)
     cert, key = Authority().issue(*names, valid_until=until).write(folder)
     settings = Settings(tls_cert_file=cert, tls_key_file=key, access="open")
-    return {one.part: one for one in doctor._of_certificates(settings)}
+    return {one.part: one for one in doctor._check_certificates(settings)}
 
 
 def test_certificates(tmp_path: Path) -> None:
@@ -203,11 +205,11 @@ def test_certificates(tmp_path: Path) -> None:
 def test_certificates_that_do_not_fit(tmp_path: Path) -> None:
     cert, key = Authority().issue("x").write(tmp_path)
     settings = Settings(tls_cert_file=key, tls_key_file=cert)
-    (one,) = doctor._of_certificates(settings)
+    (one,) = doctor._check_certificates(settings)
     assert one.verdict is Verdict.PROBLEM
     assert one.text.startswith("--tls-")
 
 
 def test_plain_text_that_others_can_read() -> None:
-    (one,) = doctor._of_certificates(Settings(insecure=True))
+    (one,) = doctor._check_certificates(Settings(insecure=True))
     assert one.verdict is Verdict.WARNING

@@ -1,6 +1,6 @@
-"""What operators see of a server: its metrics, gathered from all workers, in Prometheus' form.
+"""The metrics of a server: collected from all workers, in the format of Prometheus.
 
-What is counted stands in service/signals and service/tallies; here it is gathered and shown. The
-only importer of prometheus_client, and loaded only where metrics are asked for. Knows no gRPC and
-no tenant: no label holds a name, a number or an id of what customers have.
+observability/instruments.py and tallies.py count; this package collects and serves. It is the only
+importer of prometheus_client, and is loaded only if metrics are on. Must not depend on gRPC. No
+label contains a name, a number or an id of a customer.
 """

@@ -1,9 +1,9 @@
-"""The metrics port: a small HTTP server that nobody can hurt the service with.
+"""The metrics port: a small HTTP server whose clients cannot disturb the service.
 
-It knows GET and HEAD of /metrics, closes after each answer, and has one thread, whatever comes:
-who is slow, sends rubbish or opens connections without end is cut off by time, by size and by
-number, the oldest first. Pages are written one at a time, outside of that thread; who asks
-meanwhile or in the next moment gets the same one. What was asked for is never logged.
+It answers GET and HEAD of /metrics, closes the connection after each response, and has one thread.
+The time, the size and the number of connections are limited; above the limit the oldest connection
+is closed. Another thread writes one page at a time. Requests at the same time or shortly after get
+the same page. Requests are not logged.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Protocol
 
 MAX_CONNECTIONS = 64
 MAX_HEAD_BYTES = 8 * 1024
-# For the request to come whole, and for the answer to be taken.
+# The time to send the complete request, and to read the response.
 HEAD_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 
-# So old a page may be: writing one takes processor time that calls could have.
+# The age at which a page is written again: writing takes processor time from calls.
 FRESH_SECONDS = 0.2
 
 # Page and content type; of OpenMetrics where True.
@@ -50,7 +50,7 @@ class MetricsServer:
     """Answers on the port from ``start`` until ``close``."""
 
     def __init__(self, address: Address, page: Page) -> None:
-        """Takes the port. OSError where it cannot be had."""
+        """Bind the port. OSError if that fails."""
         family, kind, protocol, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -67,7 +67,7 @@ class MetricsServer:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
-        # The connections that are open, in the order in which they came.
+        # The open connections, in the order of their arrival.
         self._open: dict[asyncio.Task[None], None] = {}
         self._written: dict[bool, tuple[float, asyncio.Future[tuple[bytes, str]]]] = {}
 
@@ -99,13 +99,13 @@ class MetricsServer:
         task = asyncio.current_task()
         assert task is not None
         if len(self._open) >= MAX_CONNECTIONS:
-            # Who asks for a page has it in a moment: the oldest has waited, for whatever reason.
+            # A response takes a moment, so the oldest connection is a slow one.
             next(iter(self._open)).cancel()
         self._open[task] = None
         try:
             await self._converse(reader, writer)
         except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # they are gone, or were too slow
+            pass  # the client is gone, or was too slow
         finally:
             self._open.pop(task, None)
             writer.transport.abort()
@@ -132,20 +132,20 @@ class MetricsServer:
             try:
                 page, content_type = await self._latest(_OPENMETRICS.search(head) is not None)
             except Exception:
-                _LOG.exception("the metrics cannot be shown")
+                _LOG.exception("the metrics page cannot be written")
                 await _answer(writer, "500 Internal Server Error")
                 return
             body = page if request[1] == b"GET" else b""
             await _answer(writer, "200 OK", body, content_type, size=len(page))
 
     async def _latest(self, as_openmetrics: bool) -> tuple[bytes, str]:
-        """A page that is just being written, or was a moment ago, or else a new one."""
+        """A page that is being written or is recent, or else a new one."""
         now = self._loop.time()
         began, page = self._written.get(as_openmetrics, (-FRESH_SECONDS, None))
         if page is None or (page.done() and now - began >= FRESH_SECONDS):
             page = asyncio.ensure_future(asyncio.to_thread(self._page, as_openmetrics))
             self._written[as_openmetrics] = (now, page)
-        # Whoever is cut off meanwhile does not end it for the others.
+        # The end of one connection does not cancel the page for the others.
         return await asyncio.shield(page)
 
 

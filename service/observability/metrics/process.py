@@ -1,4 +1,4 @@
-"""What this process takes from the machine: memory, threads, files, processor time.
+"""The resources that this process uses: memory, threads, files, processor time.
 
 From /proc where there is one; elsewhere only what Python itself knows.
 """

@@ -1,7 +1,6 @@
-"""What one worker has to say, as plain data: it may have to go through a pipe.
+"""The metrics of one worker, as plain data that can pass through a pipe.
 
-A snapshot is taken when somebody asks. It looks into nothing that could keep it waiting: the
-database is asked in the background (service/backlog).
+A snapshot waits for nothing: queries of the database run in the background (background.py).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ CALLS_RATED = "tollwire_calls_rated"
 
 
 class LoadedDecks(Protocol):
-    """The decks, as far as they are looked at here."""
+    """What a snapshot reads of the decks."""
 
     def size(self) -> tuple[int, int]: ...
 
@@ -43,7 +42,7 @@ class Connections:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a worker is asked for."""
+    """The sources of a snapshot."""
 
     decks: LoadedDecks
     connections: Callable[[], Connections]
@@ -58,7 +57,7 @@ class Sources:
 
 
 def take_snapshot(sources: Sources, *, with_record: bool) -> Snapshot:
-    """``with_record``: also what is the same whichever worker says it."""
+    """``with_record``: also the metrics that are the same for all workers."""
     return {
         "pid": os.getpid(),
         "counters": _counters(),

@@ -1,7 +1,6 @@
-"""Messages to model and back: the only modules that know both.
+"""Conversion between messages and the model: the only modules that depend on both.
 
-Reading collects everything that is wrong, each with its path from the request, and refuses once.
-Rules about values live with the subjects (``check_call`` and its kin); here is what a message can
-get wrong before there is a value to judge: money that is no number, a time outside the calendar, an
-enum number that nobody knows, a required part that is missing.
+Reading collects all violations, each with its path in the request, and refuses once. The subjects
+check values (``check_call`` and others); here are the errors before there is a value: money that is
+not a number, a time outside the calendar, an unknown enum number, a missing required field.
 """
