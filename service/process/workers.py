@@ -248,7 +248,10 @@ class Supervisor:
         delay_seconds = min(self._first_backoff_seconds * 2**quick_deaths, MAX_BACKOFF_SECONDS)
         _LOG.error(
             "worker %d (pid %d) ended with code %d; a new one starts in %.1f s",
-            *(slot, dead.process.pid, dead.process.returncode, delay_seconds),
+            slot,
+            dead.process.pid,
+            dead.process.returncode,
+            delay_seconds,
         )
         timer = threading.Timer(delay_seconds, self._events.put, (_Event("restart", slot),))
         timer.daemon = True

@@ -89,7 +89,10 @@ def refusal(
     _LOG.log(
         row.log_level,
         "%s: %s %s%s",
-        *(method, row.code.name, error.reason, cause_of(error)),
+        method,
+        row.code.name,
+        error.reason,
+        cause_of(error),
         extra=extra,
     )
     return status(row, error)

@@ -46,7 +46,8 @@ class CdrReading(cdr_service_pb2_grpc.CdrServiceServicer):
         self, request: pb.WatchCdrsRequest, context: Context
     ) -> Iterator[pb.WatchCdrsResponse | None]:
         parts = self._feed.watch(
-            *(request.tenant_id, request.cursor),
+            request.tenant_id,
+            request.cursor,
             from_now=request.from_now,
             follow=request.follow,
         )

@@ -145,7 +145,11 @@ def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequen
     disposition = _DISPOSITIONS.get(message.disposition)
     if disposition is None:
         disposition = fields.enum(
-            *(message.disposition, _DISPOSITIONS, "disposition", "disposition", wrong),
+            message.disposition,
+            _DISPOSITIONS,
+            "disposition",
+            "disposition",
+            wrong,
             Disposition.ANSWERED,
         )
     if message.HasField("started_at"):

@@ -20,7 +20,7 @@ def usage_query(request: cdr_service_pb2.SummarizeUsageRequest) -> UsageQuery:
     after_ns, before_ns = time_bounds(request, wrong)
     group_by = tuple(
         fields.enum(
-            *(number, _DIMENSIONS, "usage dimension", "group_by", wrong), UsageDimension.TENANT
+            number, _DIMENSIONS, "usage dimension", "group_by", wrong, UsageDimension.TENANT
         )
         for number in request.group_by
     )
