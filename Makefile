@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build run demo test test-large test-costs check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs cli-docs man torture rolling overload fuzz-rpc hostile-port soak tools freeze clean
+.PHONY: help setup build run demo test test-slow test-all test-quick test-large test-costs check lint format types proto audit secrets secrets-accept debug sanitize fuzz fuzz-quick bench bench-quick bench-docs config-docs cli-docs man torture rolling overload fuzz-rpc hostile-port soak tools freeze clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,8 +80,18 @@ $(VENV)/.bench: requirements/bench.txt $(STAMP)
 	done
 	@touch $@
 
-test: setup ## run the tests
+test: setup ## run the tests, but the slow ones
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: setup ## run the slow tests: whole servers that are killed, attacked and overloaded, builds
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-all: setup ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
+
+test-quick: setup ## the tests of the core and of the subjects on SQLite, in seconds
+	TOLLWIRE_TEST_POSTGRES=0 TOLLWIRE_TEST_EXAMPLES=quick $(PYTEST) -m "not slow" \
+		tests/core tests/subjects tests/test_layout.py $(PYTEST_ARGS)
 
 test-large: setup ## the tests of large decks, with five million prefixes: a minute, 1.2 GB
 	TOLLWIRE_TEST_PREFIXES=5000000 $(PY) -m pytest tests/core/test_sizes.py --timeout 600

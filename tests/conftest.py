@@ -16,16 +16,19 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tests.slow import is_slow
 from tollwire.service.observability.logs import Lines
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema.migrate import prepare
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 _DATABASES = ["sqlite"]
 if os.environ.get("TOLLWIRE_TEST_POSTGRES", "1") != "0":
@@ -220,6 +223,9 @@ _LONG_FILES = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_slow(PurePosixPath(item.path.relative_to(_ROOT).as_posix())):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name not in _LONG_FILES)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratingcore.wire import call_parse
 from tests.core.protobuf import damaged, field_bytes, framed, message_bytes, varint
+from tests.examples import examples
 from tests.fuzz.targets import fields_of
 from tollwire.v1 import rating_service_pb2, types_pb2
 
@@ -37,7 +38,7 @@ CALLS = message_bytes(TAGS, NESTED)
 REQUESTS = st.lists(CALLS.map(framed) | FIELDS, max_size=3).map(b"".join)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(REQUESTS, st.data())
 def test_the_same_is_accepted_and_read(request_bytes: bytes, data: st.DataObject) -> None:
     assert by_core(request_bytes) == by_library(request_bytes)
@@ -45,7 +46,7 @@ def test_the_same_is_accepted_and_read(request_bytes: bytes, data: st.DataObject
         assert by_core(other) == by_library(other)
 
 
-@settings(max_examples=75, deadline=None)
+@examples(75)
 @given(st.binary(max_size=64))
 @example(b"")
 def test_any_bytes(request_bytes: bytes) -> None:

@@ -6,13 +6,14 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad, digests
 from ratingcore.record.records import Records, records_of
 from ratingcore.record.upload import read_upload
 from tests.core.contents import content
+from tests.examples import examples
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
@@ -65,7 +66,7 @@ def expected(sent: Content) -> bytes:
     return siphash_1_3(b"tollwirerecord.1", struct.pack("<7q", *integers) + texts)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.lists(
         st.builds(
@@ -84,7 +85,7 @@ def test_the_digest_of_a_good_record(contents: list[Content]) -> None:
     assert digests(records_of(contents)) == b"".join(map(expected, contents))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(max_size=40))
 def test_the_digest_of_a_bad_record(source: bytes) -> None:
     assert digest_of_bad(source) == siphash_1_3(b"tollwirefailed.1", source)

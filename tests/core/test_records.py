@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import ratingcore
@@ -19,6 +19,7 @@ from ratingcore.record.records import Records, records_of
 from ratingcore.record.rows import ROW_FIELDS, RowTuples, copy_data
 from ratingcore.record.upload import read_upload
 from tests.core.contents import COST_OVERFLOW, DECKS, LISTS, content, deck, good, rated
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from ratingcore.record.records import Content
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # What they are.
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LISTS)
 def test_a_list_gives_back_what_it_was_made_of(contents: list[Content | None]) -> None:
     records = records_of(contents)
@@ -51,7 +52,7 @@ def test_a_list_gives_back_what_it_was_made_of(contents: list[Content | None]) -
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(LISTS, st.data())
 def test_a_part_is_a_list_of_its_own(contents: list[Content | None], data: st.DataObject) -> None:
     begin = data.draw(st.integers(0, len(contents)))
@@ -95,7 +96,7 @@ def test_many_parties() -> None:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(LISTS)
 def test_the_packed_form(contents: list[Content | None]) -> None:
     records = records_of(contents)
@@ -145,7 +146,7 @@ def test_only_good_calls_are_asked_for() -> None:
 # Their order, and which are new.
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LISTS, st.booleans())
 def test_the_order_of_the_keys(contents: list[Content | None], leave_out: bool) -> None:
     records = records_of(contents)
@@ -175,7 +176,7 @@ def expected_split(
     return list(new.values()), old, refused
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LISTS, st.data())
 def test_what_is_new(contents: list[Content | None], data: st.DataObject) -> None:
     records, order = rated(contents)
@@ -197,7 +198,7 @@ def test_the_first_of_a_key_that_has_a_cost_is_new() -> None:
 # What they cost.
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LISTS)
 def test_the_rating_is_that_of_the_deck(contents: list[Content | None]) -> None:
     records, order = rated(contents)
@@ -251,7 +252,7 @@ def copied(data: bytes) -> Iterator[list[bytes | None]]:
     assert at == len(data)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LISTS, st.sampled_from([0, 1, 2**63 - 1]), st.sampled_from([1, 255, 2**62]))
 def test_rows(contents: list[Content | None], upload_id: int, first_id: int) -> None:
     records, order = rated(contents)

@@ -8,7 +8,7 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ratingcore.record.key_order import split
@@ -17,6 +17,7 @@ from ratingcore.record.row_digest import digest_of_new, digest_of_stored, set_un
 from ratingcore.record.rows import RowTuples, copy_data
 from ratingcore.record.stored_rows import STORED_FIELDS, StoredRows, read_copy, read_tuples
 from tests.core.contents import LISTS, content, rated
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from ratingcore.record.records import Content
@@ -63,7 +64,7 @@ def read(rows: list[Row]) -> StoredRows:
     return read_tuples(tuple(row.values()) for row in rows)
 
 
-@settings(max_examples=75, deadline=None)
+@examples(75)
 @given(LISTS, FIRST_IDS, UPLOAD_IDS)
 def test_new_rows(contents: list[Content | None], first_id: int, upload_id: int) -> None:
     records, order = rated(contents)
@@ -74,7 +75,7 @@ def test_new_rows(contents: list[Content | None], first_id: int, upload_id: int)
     assert digest_of_stored(copied, 0, len(copied)) == digest
 
 
-@settings(max_examples=75, deadline=None)
+@examples(75)
 @given(LISTS, FIRST_IDS, UPLOAD_IDS, st.data())
 def test_stored_rows(
     contents: list[Content | None], first_id: int, upload_id: int, data: st.DataObject

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ratingcore.base.memory import fail_allocation
@@ -15,6 +15,7 @@ from ratingcore.record.key_order import split
 from ratingcore.record.rows import RowTuples, copy_data
 from ratingcore.record.stored_rows import STORED_FIELDS, StoredRows, read_copy, read_tuples
 from tests.core.contents import LISTS, content, rated
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from ratingcore.record.records import Content
@@ -79,7 +80,7 @@ def a_row(**changed: Any) -> Row:
     return tuple((values | changed).values())
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(LISTS, UPLOAD_IDS)
 def test_rows_are_read_as_they_were_written(contents: list[Content | None], upload_id: int) -> None:
     rows = rows_of(contents, upload_id)
@@ -91,7 +92,7 @@ def test_rows_are_read_as_they_were_written(contents: list[Content | None], uplo
         assert stored.records.parties() == list(dict.fromkeys(parties))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(LISTS, UPLOAD_IDS)
 def test_what_is_copied_in_comes_back(contents: list[Content | None], upload_id: int) -> None:
     records, order = rated(contents)
@@ -257,7 +258,7 @@ def test_other_widths_are_damaged() -> None:
                 read_copy(copied([tuple(row)]))
 
 
-@settings(max_examples=75, deadline=None)
+@examples(75)
 @given(
     LISTS,
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ratingcore.base.memory import fail_allocation, live_blocks
@@ -21,6 +21,7 @@ from tests.core.decks import (
     oracle_of,
     rate_lists,
 )
+from tests.examples import examples
 
 TENANT_ID = 2**40
 REVISION = 7
@@ -111,7 +112,7 @@ def read(rows: Sequence[tuple[Any, ...]]) -> StoredRows:
     return stored
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(DECKS, st.lists(calls, min_size=1, max_size=20))
 def test_what_the_oracle_makes_of_calls_verifies(deck: Deck, made: list[PlainCall]) -> None:
     assert recompute(read(rows_of(deck, made)), kept_of(deck)) == []
@@ -126,7 +127,7 @@ def changed_by(row: tuple[Any, ...], **by: int) -> tuple[Any, ...]:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(DECKS, st.lists(calls, min_size=1, max_size=20))
 def test_any_other_outcome_is_found(deck: Deck, made: list[PlainCall]) -> None:
     rows = rows_of(deck, made)
@@ -205,7 +206,7 @@ FIELDS = (
 )
 
 
-@settings(max_examples=75, deadline=None)
+@examples(75)
 @given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, min_size=1, max_size=3))
 def test_rates_of_any_values_do_no_harm(changed: dict[str, Any]) -> None:
     deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
@@ -224,7 +225,7 @@ WRONG_RULES = st.tuples(
 ).map(list)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(st.lists(st.lists(ANYTHING, max_size=7) | WRONG_RULES, max_size=3))
 def test_rules_of_any_values_do_no_harm(rules: list[list[Any]]) -> None:
     deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
