@@ -239,7 +239,7 @@ def test_cursors_of_something_else(world: World, feed: Feed) -> None:
     payer, other = world.tenant(), world.tenant()
     world.commit(0, 0, calls(payer, 0, 3))
     (told,) = parts(feed)
-    reader = module._Reader(world.database, 0, None)
+    reader = module._FeedReader(world.database, 0, None)
     present = reader.position(told.cursor, from_now=False).lengths
     refused = [
         (told.cursor, other, None),  # of all tenants
