@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -28,6 +28,7 @@ from ratingcore.record.rows import ROW_FIELDS as CORE_ROW_FIELDS
 from ratingcore.wire.call_parse import call_tags
 from ratingcore.wire.rate_parse import import_tags
 from tests.contract.names import MESSAGES
+from tests.core.changes import info_of
 from tests.core.decks import PlainRate
 from tests.fuzz import decks as deck_fuzzing
 from tests.fuzz import targets as call_fuzzing
@@ -149,11 +150,12 @@ def written(path: str, begin: str, end: str) -> set[str]:
 
 
 def model_rate() -> model.Rate:
-    violations = conversion_fields.Wrong()
-    read = rate_conversion.read_rate(full("Rate"), violations)
-    assert violations == []
-    numbers = {"created_at_ns": 1, "updated_at_ns": 1, "version_id": 1, "rate_revision": 1}
-    return replace(read, **numbers)
+    """A rate with each field set."""
+    kinds = get_type_hints(model.Rate)
+    values = {
+        field.name: {str: "7", bool: True}.get(kinds[field.name], 1) for field in fields(model.Rate)
+    }
+    return model.Rate(**(values | {"intervals": (model.Interval(1, 1, 1),)}))
 
 
 def refused() -> set[str]:
@@ -438,6 +440,15 @@ RATE_LISTS: list[List] = [
             to_ns="effective_to",
         ),
         OWNED | MADE_BY_THE_SERVER,
+    ),
+    (
+        "tests/core/decks.py and changes.py",
+        "PlainRate.arguments and info_of",
+        lambda: (
+            wire(RateInfo._fields[: len(PlainRate("7").arguments(1))], **IDS)
+            & wire(info_of(PlainRate("7"), 1)._fields, **IDS)
+        ),
+        OWNED | (MADE_BY_THE_SERVER - {"id", "etag"}),
     ),
     (
         "tests/fuzz/decks.py",
