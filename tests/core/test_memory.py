@@ -12,6 +12,7 @@ import pytest
 from ratingcore import Deck, DeckBuilder
 from ratingcore.base.memory import fail_allocation, live_blocks
 from ratingcore.wire import rate_calls
+from tests.core.allocations import each_allocation_fails
 from tests.core.decks import (
     PlainCall,
     PlainRate,
@@ -50,17 +51,8 @@ def no_failure_left() -> Iterator[None]:
 
 
 def failures(attempt: Callable[[], object]) -> int:
-    """Let each allocation of an attempt fail in turn, until none does; how many there were."""
-    for count in range(10_000):
-        fail_allocation(count)
-        try:
-            attempt()
-        except MemoryError:
-            assert fail_allocation(None) == -1
-        else:
-            assert fail_allocation(None) >= 0, "an allocation failed and nobody said so"
-            return count
-    raise AssertionError("there is no end to the allocations")
+    """The count of allocations of the attempt, each of which failed once."""
+    return each_allocation_fails(attempt)[1]
 
 
 def build() -> Deck:

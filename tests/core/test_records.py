@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ratingcore
-from ratingcore.base.memory import fail_allocation
 from ratingcore.record.key_order import in_key_order, split
 from ratingcore.record.record_rating import count_outcomes, rate_records
 from ratingcore.record.records import Records, records_of
 from ratingcore.record.rows import ROW_FIELDS, RowTuples, copy_data
 from ratingcore.record.upload import read_upload
+from tests.core.allocations import each_allocation_fails
 from tests.core.contents import COST_OVERFLOW, DECKS, LISTS, content, deck, good, rated
 from tests.examples import examples
 
@@ -288,15 +288,6 @@ def test_every_allocation_may_fail() -> None:
         return copy_data(records, order, 1, 0, 0)
 
     expected = attempt()
-    for count in range(1000):
-        fail_allocation(count)
-        try:
-            made = attempt()
-        except MemoryError:
-            assert fail_allocation(None) == -1
-            continue
-        finally:
-            fail_allocation(None)
-        break
+    made, count = each_allocation_fails(attempt)
     assert count > 10
     assert made == expected

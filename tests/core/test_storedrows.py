@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratingcore.base.memory import fail_allocation
 from ratingcore.record.key_order import split
 from ratingcore.record.rows import RowTuples, copy_data
 from ratingcore.record.stored_rows import STORED_FIELDS, StoredRows, read_copy, read_tuples
+from tests.core.allocations import each_allocation_fails
 from tests.core.contents import LISTS, content, rated
 from tests.examples import examples
 
@@ -302,15 +302,6 @@ def test_every_allocation_may_fail() -> None:
         assert rows_in(read_tuples(rows)) == rows
         return rows_in(read_copy(data))
 
-    for count in range(1000):
-        fail_allocation(count)
-        try:
-            made = attempt()
-        except MemoryError:
-            assert fail_allocation(None) == -1
-            continue
-        finally:
-            fail_allocation(None)
-        break
+    made, count = each_allocation_fails(attempt)
     assert count > 10
     assert made == rows

@@ -8,10 +8,11 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ratingcore.base.memory import fail_allocation, live_blocks
+from ratingcore.base.memory import live_blocks
 from ratingcore.record.kept_rates import KeptRates
 from ratingcore.record.stored_rows import STORED_FIELDS, StoredRows, read_tuples
 from ratingcore.record.verification import Finding, recompute
+from tests.core.allocations import each_allocation_fails
 from tests.core.decks import (
     STATUS_NAMES,
     PlainCall,
@@ -252,16 +253,7 @@ def test_every_allocation_may_fail() -> None:
         assert kept.missing_versions(rows) == []
         return recompute(rows, kept)
 
-    for count in range(1000):
-        fail_allocation(count)
-        try:
-            made = attempt()
-        except MemoryError:
-            assert fail_allocation(None) == -1
-            continue
-        finally:
-            fail_allocation(None)
-        break
+    made, count = each_allocation_fails(attempt)
     assert count > 10
     assert [one[:2] for one in made] == [(at, Finding.COST) for at in range(1, 100, 2)]
     assert live_blocks() == before
