@@ -76,7 +76,7 @@ def test_everything_works_in_transaction_mode(
         log = server.log()
         assert "defect" not in log and "Traceback" not in log, log
         assert "a connection pooler answers at --database" in log
-        assert ("--session-database lets" in log) is not has_second_url
+        assert ("--session-database allows" in log) is not has_second_url
         assert server.terminate() == 0
 
 
