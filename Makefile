@@ -109,7 +109,7 @@ rolling: setup ## restart two servers in turn under clients: no call may be lost
 overload: setup ## ten times what a server takes on, for a minute (ENDURANCE_ARGS="--seconds 300")
 	$(PY) -m tests.endurance overload $(ENDURANCE_ARGS)
 
-check: lint types proto audit secrets test ## all that CI runs
+check: lint types proto audit secrets test test-slow ## all that CI runs
 
 lint: $(STAMP) ## ruff: rules and formatting
 	ruff check . $(CI_SCRIPTS)
