@@ -4,5 +4,8 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("patient", deadline=None)
+from tests.examples import examples
+
+# What a test without a count of its own tries: Hypothesis' default, or a tenth of it.
+settings.register_profile("patient", examples(settings.default.max_examples))
 settings.load_profile("patient")

@@ -18,6 +18,7 @@ from tests.core.decks import (
     outcome,
     rate_lists,
 )
+from tests.examples import examples
 
 
 @given(rate_lists)
@@ -58,10 +59,10 @@ def test_any_way_leads_to_the_same_deck(rates: list[PlainRate], random_: Any) ->
 
 
 TestChanges = Changes.TestCase
-TestChanges.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestChanges.settings = settings(examples(25), stateful_step_count=20)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(rate_lists)
 def test_many_at_once_are_the_same_as_one_by_one(rates: list[PlainRate]) -> None:
     builder = DeckBuilder()
