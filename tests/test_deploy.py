@@ -166,6 +166,7 @@ def can_unshare() -> bool:
     return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_server_can_be_process_1(workers: int, tmp_path: Path) -> None:
     """Of which the kernel takes no signal that is not handled, and whom orphans fall to."""
@@ -273,6 +274,7 @@ def test_the_backups_of_the_timer_are_recent_enough_for_the_alert() -> None:
     assert timer["OnCalendar"].startswith("*-*-* ")  # each day, and the alert waits for 36 hours
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("name", ["tollwire", *JOBS])
 def test_systemd_takes_the_unit_and_finds_it_confined(tmp_path: Path, name: str) -> None:
     if shutil.which("systemd-analyze") is None:
@@ -357,6 +359,7 @@ def test_kubernetes_knows_every_field(version: str) -> None:
     assert checked == 8
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("folder", [BASE, MESH], ids=lambda path: path.name)
 def test_kustomize_puts_them_together(folder: Path) -> None:
     if shutil.which("kubectl") is None:

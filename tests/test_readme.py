@@ -75,7 +75,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield running
 
 
-@pytest.mark.parametrize("name", ["grpcurl", "buf", "tollwire"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("grpcurl", marks=pytest.mark.external), "buf", "tollwire"]
+)
 def test_the_tour_works_line_by_line(name: str, server: ServerProcess) -> None:
     on_path = f"{ROOT / '.tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     if name == "grpcurl" and shutil.which(name, path=on_path) is None:

@@ -22,7 +22,14 @@ def _installed(kind: type[Curl], address: str) -> Curl:
     return kind(address)
 
 
-@pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)
+# buf comes from pip.
+_PARAMS = [
+    pytest.param(kind, marks=() if kind is BufCurl else pytest.mark.external, id=kind.name)
+    for kind in CLIENTS
+]
+
+
+@pytest.fixture(params=_PARAMS)
 def curl(request: pytest.FixtureRequest, address: str) -> Curl:
     """Each of the clients in turn."""
     return _installed(request.param, address)

@@ -28,6 +28,7 @@ def fields_of(grpcurl: GrpCurl, symbol: str) -> list[str]:
     return re.findall(r"(\w+) = \d+;", text)
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("service", list(METHODS))
 def test_a_service_has_its_methods_and_they_their_fields(grpcurl: GrpCurl, service: str) -> None:
     text = grpcurl.describe(f"tollwire.v1.{service}")
@@ -47,6 +48,7 @@ def test_a_service_has_its_methods_and_they_their_fields(grpcurl: GrpCurl, servi
                 assert set(takes) <= set(fields_of(grpcurl, message)), message
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("message", list(MESSAGES))
 def test_a_message_has_its_fields(grpcurl: GrpCurl, message: str) -> None:
     assert set(MESSAGES[message].split()) <= set(fields_of(grpcurl, f"tollwire.v1.{message}"))

@@ -81,6 +81,7 @@ def test_a_file_is_found_by_whatever_is_in_it(
     assert file.message_type
 
 
+@pytest.mark.external
 def test_grpcurl_describes_with_comments(address: str) -> None:
     path = f"{REPOSITORY / '.tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     grpcurl = shutil.which("grpcurl", path=path)

@@ -26,9 +26,10 @@ from tollwire.service.storage.engine import Database
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import types_pb2 as types
 
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="there is no PgBouncer here: .ci/tools pgbouncer"
-)
+pytestmark = [
+    pytest.mark.external,
+    pytest.mark.skipif(PROGRAM is None, reason="there is no PgBouncer here: .ci/tools pgbouncer"),
+]
 
 
 @pytest.fixture(scope="module")

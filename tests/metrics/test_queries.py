@@ -222,6 +222,7 @@ def _newest(prometheus: Prometheus, query: str) -> float:
     return max((float(one["value"][1]) for one in prometheus.answers(query)), default=0)
 
 
+@pytest.mark.external
 @pytest.mark.timeout(300)
 def test_prometheus_has_data_for_each_query(prometheus: Prometheus) -> None:
     ask: Callable[[str], list[Any]] = prometheus.answers
@@ -230,6 +231,7 @@ def test_prometheus_has_data_for_each_query(prometheus: Prometheus) -> None:
     assert not ask("tollwire_unheard_of")
 
 
+@pytest.mark.external
 def test_prometheus_takes_the_rules(prometheus: Prometheus) -> None:
     rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert {rule["name"] for rule in rules} == {rule["alert"] for rule in RULES}
