@@ -10,7 +10,7 @@ from tests.rpc.test_conversion_imports import HEAD, rates_in, singly
 from tollwire.service.domain.errors import InvalidInput
 from tollwire.service.domain.model import ImportMode, ImportPlan, Rate
 from tollwire.service.rating.deck_import import Intake, IntakeMemory
-from tollwire.service.rpc.conversion.fields import Wrong, time_ns
+from tollwire.service.rpc.conversion.fields import Violations, time_ns
 from tollwire.service.rpc.conversion.imports import IncomingRequests
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
@@ -64,20 +64,20 @@ def check(data: bytes) -> int | None:
     if found != expected:
         raise Difference(f"{found} is not {expected}")
     request = pb.ImportRatesRequest.FromString(data)
-    wrong = Wrong()
+    violations = Violations()
     start_ns = None
     if request.HasField("effective_from"):
-        start_ns = time_ns(request.effective_from, "effective_from", wrong)
+        start_ns = time_ns(request.effective_from, "effective_from", violations)
     # What comes last holds, so this message is one for the tenant whatever it said before.
     head = pb.ImportRatesRequest(**HEAD, rate_count=len(request.rates)).SerializeToString()
     try:
         incoming = IncomingRequests(iter([data + head]), AssertionError, lambda: None)
     except InvalidInput as refused:
-        if list(refused.violations) != list(wrong):
-            raise Difference(f"{refused.violations} is not {wrong}") from None
+        if list(refused.violations) != list(violations):
+            raise Difference(f"{refused.violations} is not {violations}") from None
         return 0
-    if wrong:
-        raise Difference(f"{wrong} is accepted")
+    if violations:
+        raise Difference(f"{violations} is accepted")
     plan = ImportPlan(
         HEAD["tenant_id"], ImportMode.MERGE, request.dry_run, start_ns, request.allow_gap
     )
@@ -92,9 +92,9 @@ def _compare(incoming: IncomingRequests, messages: list[types_pb2.Rate]) -> None
     errors: list[tuple[int, str, str]] = []
     places: dict[tuple[str, int | None], int] = {}
     for index, message in enumerate(messages):
-        taken, wrong = singly(message, incoming.plan.effective_from_ns)
+        taken, violations = singly(message, incoming.plan.effective_from_ns)
         rates += taken
-        errors += [(index, *one) for one in wrong]
+        errors += [(index, *one) for one in violations]
         for rate in taken:
             first = places.setdefault((rate.prefix, rate.effective_from_ns), index)
             if first != index:

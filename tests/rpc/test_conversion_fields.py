@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tollwire.service.domain.errors import FieldViolation, InvalidInput
 from tollwire.service.domain.model import MAX_TIMESTAMP_NS, MIN_TIMESTAMP_NS, Direction
 from tollwire.service.rpc.conversion import fields
-from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.fields import Violations
 
 
 @given(st.integers(MIN_TIMESTAMP_NS, MAX_TIMESTAMP_NS))
@@ -19,12 +19,12 @@ from tollwire.service.rpc.conversion.fields import Wrong
 @example(-1)
 @example(0)
 def test_times_are_exact_both_ways(time_ns: int) -> None:
-    wrong = Wrong()
+    violations = Violations()
     stamp = fields.timestamp(time_ns)
     assert stamp is not None
     assert 0 <= stamp.nanos < 10**9
-    assert fields.time_ns(stamp, "at", wrong) == time_ns
-    assert wrong == []
+    assert fields.time_ns(stamp, "at", violations) == time_ns
+    assert violations == []
 
 
 def test_an_unset_time_stays_unset() -> None:
@@ -44,10 +44,10 @@ def test_an_unset_time_stays_unset() -> None:
     ],
 )
 def test_a_time_outside_the_calendar_is_wrong(seconds: int, nanos: int, words: str) -> None:
-    wrong = Wrong()
-    fields.time_ns(Timestamp(seconds=seconds, nanos=nanos), "rate.effective_from", wrong)
-    assert [violation.field for violation in wrong] == ["rate.effective_from"]
-    assert words in wrong[0].description
+    violations = Violations()
+    fields.time_ns(Timestamp(seconds=seconds, nanos=nanos), "rate.effective_from", violations)
+    assert [violation.field for violation in violations] == ["rate.effective_from"]
+    assert words in violations[0].description
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_time_outside_the_calendar_is_wrong(seconds: int, nanos: int, words: s
     [("0", 0), ("0.012", 120_0000), ("99999999.99999999", 9_999_999_999_999_999)],
 )
 def test_money(text: str, price_e8: int) -> None:
-    wrong = Wrong()
-    assert fields.price_e8(text, "cost", wrong) == price_e8
-    assert wrong == []
+    violations = Violations()
+    assert fields.price_e8(text, "cost", violations) == price_e8
+    assert violations == []
 
 
 @pytest.mark.parametrize(
@@ -77,29 +77,29 @@ def test_money(text: str, price_e8: int) -> None:
     ],
 )
 def test_what_is_no_money(text: str) -> None:
-    wrong = Wrong()
-    fields.price_e8(text, "rate.connect_fee", wrong, default_e8=0)
-    assert [violation.field for violation in wrong] == ["rate.connect_fee"]
+    violations = Violations()
+    fields.price_e8(text, "rate.connect_fee", violations, default_e8=0)
+    assert [violation.field for violation in violations] == ["rate.connect_fee"]
 
 
 def test_empty_money_is_the_default_or_wrong() -> None:
-    wrong = Wrong()
-    assert fields.price_e8("", "connect_fee", wrong, default_e8=0) == 0
-    assert wrong == []
-    fields.price_e8("", "cost_per_minute", wrong)
-    assert [violation.field for violation in wrong] == ["cost_per_minute"]
+    violations = Violations()
+    assert fields.price_e8("", "connect_fee", violations, default_e8=0) == 0
+    assert violations == []
+    fields.price_e8("", "cost_per_minute", violations)
+    assert [violation.field for violation in violations] == ["cost_per_minute"]
 
 
 def test_enums() -> None:
-    wrong = Wrong()
+    violations = Violations()
     known = fields.members(Direction)
     for member in Direction:
-        found = fields.enum(member.value, known, "direction", "d", wrong, Direction.INBOUND)
+        found = fields.enum(member.value, known, "direction", "d", violations, Direction.INBOUND)
         assert found is member
-    assert wrong == []
+    assert violations == []
     for number in (0, 4, 99, -1):
-        fields.enum(number, known, "direction", "d", wrong, Direction.INBOUND)
-    assert wrong == [
+        fields.enum(number, known, "direction", "d", violations, Direction.INBOUND)
+    assert violations == [
         FieldViolation("d", "is required: one of INBOUND, OUTBOUND, INTERNAL"),
         FieldViolation("d", "unknown direction 4"),
         FieldViolation("d", "unknown direction 99"),
@@ -118,23 +118,23 @@ def test_enums() -> None:
     ],
 )
 def test_masks(paths: list[str], changed: set[str]) -> None:
-    wrong = Wrong()
-    assert fields.changed(paths, ("name", "number"), wrong) == changed
-    assert wrong == []
+    violations = Violations()
+    assert fields.changed(paths, ("name", "number"), violations) == changed
+    assert violations == []
 
 
 @pytest.mark.parametrize("path", ["", "id", "name.x", "Name", "*.name", " name", "x" * 10_000])
 def test_a_path_that_cannot_be_updated_is_wrong(path: str) -> None:
-    wrong = Wrong()
-    fields.changed(["name", path, "*"], ("name", "number"), wrong)
-    assert [violation.field for violation in wrong] == ["update_mask"]
-    assert len(wrong[0].description) < 200
+    violations = Violations()
+    fields.changed(["name", path, "*"], ("name", "number"), violations)
+    assert [violation.field for violation in violations] == ["update_mask"]
+    assert len(violations[0].description) < 200
 
 
 def test_what_a_subject_says_of_a_field_that_could_not_be_read_is_left_out() -> None:
-    wrong = Wrong()
-    wrong.add("rate.intervals[1].cost_per_minute", "is no number")
-    wrong.merge(
+    violations = Violations()
+    violations.add("rate.intervals[1].cost_per_minute", "is no number")
+    violations.merge(
         [
             FieldViolation("intervals[1].cost_per_minute", "is too small"),
             FieldViolation("intervals[1].start_seconds", "must rise"),
@@ -144,7 +144,7 @@ def test_what_a_subject_says_of_a_field_that_could_not_be_read_is_left_out() -> 
         "rate.",
     )
     with pytest.raises(InvalidInput) as refused:
-        wrong.refuse()
+        violations.raise_if_any()
     assert [violation.field for violation in refused.value.violations] == [
         "rate.intervals[1].cost_per_minute",
         "rate.intervals[1].start_seconds",
@@ -156,5 +156,5 @@ def test_what_a_subject_says_of_a_field_that_could_not_be_read_is_left_out() -> 
     )
 
 
-def test_nothing_wrong_refuses_nothing() -> None:
-    Wrong().refuse()
+def test_no_violation_raises_nothing() -> None:
+    Violations().raise_if_any()

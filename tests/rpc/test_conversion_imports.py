@@ -16,7 +16,7 @@ from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, Rea
 from tollwire.service.domain.model import ImportMode, ImportPlan, Interval, Rate, RateError
 from tollwire.service.rating.deck_import import Intake, IntakeMemory
 from tollwire.service.rating.rate_checks import check_terms, normalized
-from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.fields import Violations
 from tollwire.service.rpc.conversion.imports import IncomingRequests
 from tollwire.service.rpc.conversion.rates import read_rate
 from tollwire.v1 import rating_service_pb2 as pb
@@ -97,16 +97,16 @@ def singly(
 ) -> tuple[list[Rate], list[tuple[str, str]]]:
     """The rate as CreateRate reads it, or what it finds wrong with it. ``start_ns``: its
     effective_from where it states none."""
-    wrong = Wrong()
-    read = read_rate(rate, wrong)
+    violations = Violations()
+    read = read_rate(rate, violations)
     if not rate.HasField("effective_from"):
         read = replace(read, effective_from_ns=start_ns)
-    unreadable = bool(wrong)
-    wrong.merge(check_terms(read))
+    unreadable = bool(violations)
+    violations.merge(check_terms(read))
     if not unreadable and rate.tenant_id not in (0, 7):
-        wrong.add("tenant_id", f"must be 0 or the import's, 7; got {rate.tenant_id}")
-    if wrong:
-        return [], [(violation.field, violation.description) for violation in wrong]
+        violations.add("tenant_id", f"must be 0 or the import's, 7; got {rate.tenant_id}")
+    if violations:
+        return [], [(violation.field, violation.description) for violation in violations]
     return [replace(normalized(read), id=0, tenant_id=0)], []
 
 
@@ -176,11 +176,11 @@ MESSAGES = st.builds(
 @example(message(destination="x" * 200, connect_fee="0.0001", minimum_seconds=1, blocked=True))
 def test_a_rate_of_a_deck_is_read_as_a_single_one(rate: types_pb2.Rate) -> None:
     intake = deck(pb.ImportRatesRequest(**HEAD, rates=[rate]))
-    expected, wrong = singly(rate)
+    expected, violations = singly(rate)
     assert rates_in(intake) == expected
     rejected, errors = intake.verdict()
-    assert [(error.field, error.message) for error in errors] == wrong
-    assert rejected == (1 if wrong else 0)
+    assert [(error.field, error.message) for error in errors] == violations
+    assert rejected == (1 if violations else 0)
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from tollwire.service.domain.record_model import AuditEntry, AuditFilter
 from tollwire.service.rpc.conversion import fields
-from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.fields import Violations
 from tollwire.v1 import access_service_pb2 as pb
 
 
 def audit_filter(request: pb.ListAuditEntriesRequest) -> AuditFilter:
-    wrong = Wrong()
+    violations = Violations()
     after_ns = before_ns = None
     if request.HasField("created_after"):
-        after_ns = fields.time_ns(request.created_after, "created_after", wrong)
+        after_ns = fields.time_ns(request.created_after, "created_after", violations)
     if request.HasField("created_before"):
-        before_ns = fields.time_ns(request.created_before, "created_before", wrong)
-    wrong.refuse()
+        before_ns = fields.time_ns(request.created_before, "created_before", violations)
+    violations.raise_if_any()
     return AuditFilter(request.tenant_id, request.action, after_ns, before_ns)
 
 

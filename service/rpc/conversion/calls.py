@@ -24,7 +24,7 @@ from tollwire.service.domain.model import (
 from tollwire.service.domain.money import format_cost, format_price
 from tollwire.service.rating.calls import check_call, resolve_duration
 from tollwire.service.rpc.conversion import fields
-from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.service.rpc.conversion.fields import REQUIRED, Violations
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
@@ -48,9 +48,9 @@ def required_call(message: types_pb2.Call, *, present: bool, now_ns: int | None)
         raise invalid_field("call", REQUIRED)
     call, found = read_call(message, now_ns)
     if found:
-        wrong = Wrong()
-        wrong.merge(found, "call.")
-        wrong.refuse()
+        violations = Violations()
+        violations.merge(found, "call.")
+        violations.raise_if_any()
     return call
 
 
@@ -119,10 +119,10 @@ def _usable_seconds(message: types_pb2.Call) -> int:
     if message.HasField("duration_seconds"):
         seconds = message.duration_seconds
     elif message.HasField("started_at") and _has_end(message):
-        wrong = Wrong()
-        started_at_ns = fields.time_ns(message.started_at, "started_at", wrong)
-        ended_at_ns = fields.time_ns(message.ended_at, "ended_at", wrong)
-        seconds = 0 if wrong else (ended_at_ns - started_at_ns) // fields.NS
+        violations = Violations()
+        started_at_ns = fields.time_ns(message.started_at, "started_at", violations)
+        ended_at_ns = fields.time_ns(message.ended_at, "ended_at", violations)
+        seconds = 0 if violations else (ended_at_ns - started_at_ns) // fields.NS
     return seconds if 0 <= seconds <= MAX_DURATION_SECONDS else 0
 
 
@@ -134,13 +134,13 @@ def _has_end(message: types_pb2.Call) -> bool:
 def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequence[FieldViolation]]:
     """The call and what is wrong with it, by paths from the call itself. Where anything is wrong
     the call is not to be used. ``now_ns`` stands in for a missing started_at; None: required."""
-    wrong = Wrong()
+    violations = Violations()
     if message.HasField("unreadable"):
-        wrong.add("unreadable", "is only for calls of UploadCdrs; leave it unset")
+        violations.add("unreadable", "is only for calls of UploadCdrs; leave it unset")
     direction = _DIRECTIONS.get(message.direction)
     if direction is None:
         direction = fields.enum(
-            message.direction, _DIRECTIONS, "direction", "direction", wrong, Direction.OUTBOUND
+            message.direction, _DIRECTIONS, "direction", "direction", violations, Direction.OUTBOUND
         )
     disposition = _DISPOSITIONS.get(message.disposition)
     if disposition is None:
@@ -149,19 +149,19 @@ def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequen
             _DISPOSITIONS,
             "disposition",
             "disposition",
-            wrong,
+            violations,
             Disposition.ANSWERED,
         )
     if message.HasField("started_at"):
-        started_at_ns = fields.time_ns(message.started_at, "started_at", wrong)
+        started_at_ns = fields.time_ns(message.started_at, "started_at", violations)
     elif now_ns is not None:
         started_at_ns = now_ns
     else:
         started_at_ns = 0
-        wrong.add("started_at", REQUIRED)
+        violations.add("started_at", REQUIRED)
     ended_at_ns = None
     if _has_end(message):
-        ended_at_ns = fields.time_ns(message.ended_at, "ended_at", wrong)
+        ended_at_ns = fields.time_ns(message.ended_at, "ended_at", violations)
     duration_seconds = resolve_duration(
         message.duration_seconds if message.HasField("duration_seconds") else None,
         started_at_ns,
@@ -169,7 +169,7 @@ def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequen
     )
     if duration_seconds is None:
         duration_seconds = 0
-        wrong.add("duration_seconds", f"{REQUIRED} where ended_at is not given")
+        violations.add("duration_seconds", f"{REQUIRED} where ended_at is not given")
     call = Call(
         tenant_id=message.tenant_id,
         destination_number=message.destination_number,
@@ -184,10 +184,10 @@ def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequen
         occurrence=message.occurrence,
     )
     found = check_call(call)
-    if not wrong:
+    if not violations:
         return call, found
-    wrong.merge(found)
-    return call, wrong
+    violations.merge(found)
+    return call, violations
 
 
 def write_rated(rated: RatedCall, message: types_pb2.RatedCall) -> None:

@@ -15,7 +15,7 @@ from tollwire.service.domain.model import (
 )
 from tollwire.service.domain.money import format_cost
 from tollwire.service.rpc.conversion import fields
-from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.fields import Violations
 from tollwire.service.rpc.conversion.rates import rate
 from tollwire.service.rpc.conversion.tenants import extension, tenant
 from tollwire.v1 import cdr_service_pb2, types_pb2
@@ -31,8 +31,8 @@ _ENUM_FILTERS: dict[str, tuple[str, dict[int, Any]]] = {
 def cdr_filter(
     request: cdr_service_pb2.ListCdrsRequest | cdr_service_pb2.ExportCdrsRequest,
 ) -> CdrFilter:
-    wrong = Wrong()
-    after_ns, before_ns = time_bounds(request, wrong)
+    violations = Violations()
+    after_ns, before_ns = time_bounds(request, violations)
     found = CdrFilter(
         tenant_id=request.tenant_id,
         search=request.search,
@@ -45,9 +45,9 @@ def cdr_filter(
         rate_id=request.rate_id,
         matched_prefix=request.matched_prefix,
         upload_id=request.upload_id,
-        **enum_filters(request, wrong),
+        **enum_filters(request, violations),
     )
-    wrong.refuse()
+    violations.raise_if_any()
     return found
 
 
@@ -55,12 +55,12 @@ def enum_filters(
     request: cdr_service_pb2.ListCdrsRequest
     | cdr_service_pb2.ExportCdrsRequest
     | cdr_service_pb2.ReverseCdrsRequest,
-    wrong: Wrong,
+    violations: Violations,
 ) -> dict[str, Any]:
     """direction, disposition, status and unrated_reason, as far as they are set."""
     return {
         field: fields.enum(
-            getattr(request, field), known, what, field, wrong, next(iter(known.values()))
+            getattr(request, field), known, what, field, violations, next(iter(known.values()))
         )
         for field, (what, known) in _ENUM_FILTERS.items()
         if getattr(request, field)
@@ -71,9 +71,9 @@ def unrated_filter(
     request: cdr_service_pb2.RateUnratedRequest,
 ) -> tuple[int, int | None, int | None]:
     """tenant_id, started_after and started_before."""
-    wrong = Wrong()
-    after_ns, before_ns = time_bounds(request, wrong)
-    wrong.refuse()
+    violations = Violations()
+    after_ns, before_ns = time_bounds(request, violations)
+    violations.raise_if_any()
     return request.tenant_id, after_ns, before_ns
 
 
@@ -84,14 +84,14 @@ def time_bounds(
     | cdr_service_pb2.VerifyCdrsRequest
     | cdr_service_pb2.ReverseCdrsRequest
     | cdr_service_pb2.SummarizeUsageRequest,
-    wrong: Wrong,
+    violations: Violations,
 ) -> tuple[int | None, int | None]:
     """started_after and started_before, None where unset."""
     after_ns = before_ns = None
     if request.HasField("started_after"):
-        after_ns = fields.time_ns(request.started_after, "started_after", wrong)
+        after_ns = fields.time_ns(request.started_after, "started_after", violations)
     if request.HasField("started_before"):
-        before_ns = fields.time_ns(request.started_before, "started_before", wrong)
+        before_ns = fields.time_ns(request.started_before, "started_before", violations)
     return after_ns, before_ns
 
 

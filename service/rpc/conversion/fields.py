@@ -23,7 +23,7 @@ REQUIRED = "is required"
 _JSON_NAME = re.compile("_([a-z])")
 
 
-class Wrong(list[FieldViolation]):
+class Violations(list[FieldViolation]):
     """What is wrong with one request so far."""
 
     def add(self, field: str, description: str) -> None:
@@ -38,7 +38,7 @@ class Wrong(list[FieldViolation]):
             if field not in known:
                 self.add(field, violation.description)
 
-    def keep(self, changed: Iterable[str], prefix: str) -> None:
+    def drop_unchanged(self, changed: Iterable[str], prefix: str) -> None:
         """Forgets what is wrong with fields of a resource that an update does not change."""
         roots = tuple(prefix + field for field in changed)
         self[:] = [
@@ -47,7 +47,7 @@ class Wrong(list[FieldViolation]):
             if not violation.field.startswith(prefix) or violation.field.partition("[")[0] in roots
         ]
 
-    def refuse(self) -> None:
+    def raise_if_any(self) -> None:
         """Raises InvalidInput with everything that was found, if anything was."""
         if self:
             raise invalid_fields(self)
@@ -59,7 +59,7 @@ def members(kind: type[E]) -> dict[int, E]:
 
 
 def enum(
-    number: int, known: Mapping[int, E], what: str, field: str, wrong: Wrong, stand_in: E
+    number: int, known: Mapping[int, E], what: str, field: str, violations: Violations, stand_in: E
 ) -> E:
     """The member with that number. 0 and unknown numbers are wrong."""
     member = known.get(number)
@@ -67,33 +67,35 @@ def enum(
         return member
     if number == 0:
         names = ", ".join(member.name for member in known.values())
-        wrong.add(field, f"{REQUIRED}: one of {names}")
+        violations.add(field, f"{REQUIRED}: one of {names}")
     else:
-        wrong.add(field, f"unknown {what} {number}")
+        violations.add(field, f"unknown {what} {number}")
     return stand_in
 
 
-def price_e8(text: str, field: str, wrong: Wrong, *, default_e8: int | None = None) -> int:
+def price_e8(
+    text: str, field: str, violations: Violations, *, default_e8: int | None = None
+) -> int:
     """A price, scaled by 10**8. Empty is the default, or wrong where there is none."""
     if not text:
         if default_e8 is None:
-            wrong.add(field, f"{REQUIRED}: a decimal number such as 0.0120")
+            violations.add(field, f"{REQUIRED}: a decimal number such as 0.0120")
         return default_e8 or 0
     try:
         return parse_price(text)
     except ValueError as error:
-        wrong.add(field, str(error))
+        violations.add(field, str(error))
         return 0
 
 
-def time_ns(stamp: Timestamp, field: str, wrong: Wrong) -> int:
+def time_ns(stamp: Timestamp, field: str, violations: Violations) -> int:
     """A timestamp that is set, in nanoseconds since the Unix epoch, exactly."""
     seconds, nanos = stamp.seconds, stamp.nanos
     if not 0 <= nanos < NS:
-        wrong.add(field, f"nanos must be 0 to 999999999, got {nanos}")
+        violations.add(field, f"nanos must be 0 to 999999999, got {nanos}")
         return 0
     if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
-        wrong.add(
+        violations.add(
             field,
             f"must be 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z, got {seconds} seconds"
             " since 1970",
@@ -117,19 +119,21 @@ def required_id(given: int, field: str) -> int:
     return given
 
 
-def etag(given: str, field: str, wrong: Wrong) -> str:
+def etag(given: str, field: str, violations: Violations) -> str:
     if "\0" in given:
-        wrong.add(field, "must not contain the NUL character")
+        violations.add(field, "must not contain the NUL character")
     return given
 
 
-def own_id(given: int, field: str, wrong: Wrong) -> None:
+def own_id(given: int, field: str, violations: Violations) -> None:
     """The id of a resource to update."""
     if given <= 0:
-        wrong.add(field, REQUIRED if given == 0 else f"must be above 0, got {given}")
+        violations.add(field, REQUIRED if given == 0 else f"must be above 0, got {given}")
 
 
-def changed(paths: Sequence[str], updatable: Sequence[str], wrong: Wrong) -> frozenset[str]:
+def changed(
+    paths: Sequence[str], updatable: Sequence[str], violations: Violations
+) -> frozenset[str]:
     """The fields that an update mask names, also as JSON spells them ("costPerMinute"): none or "*"
     means all that can be updated."""
     by_json_name = {_JSON_NAME.sub(lambda m: m[1].upper(), name): name for name in updatable}
@@ -137,7 +141,7 @@ def changed(paths: Sequence[str], updatable: Sequence[str], wrong: Wrong) -> fro
     unknown = [path for path in paths if path != "*" and path not in updatable]
     if unknown:
         shown = ", ".join(repr(path[:40]) for path in unknown[:5])
-        wrong.add(
+        violations.add(
             "update_mask", f"{shown} cannot be updated; use {', '.join(updatable)}, or * for all"
         )
     if not paths or "*" in paths:

@@ -17,7 +17,7 @@ from tollwire.service.domain.model import ImportMode, ImportPlan, RateError
 from tollwire.service.rating.deck_import import Intake
 from tollwire.service.rating.rate_checks import check_terms
 from tollwire.service.rpc.conversion import fields
-from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.service.rpc.conversion.fields import REQUIRED, Violations
 from tollwire.service.rpc.conversion.rates import read_rate
 from tollwire.v1 import types_pb2
 
@@ -56,17 +56,19 @@ class IncomingRequests:
             raise invalid_field("tenant_id", f"{REQUIRED}: the deck has no first message")
         self._first = first
         self._head = self._read_head(first)
-        wrong = Wrong()
+        violations = Violations()
         if self._head.tenant_id <= 0:
-            wrong.add("tenant_id", f"{REQUIRED} in the first message, and above 0")
-        mode = fields.enum(self._head.mode, _MODES, "import mode", "mode", wrong, ImportMode.MERGE)
+            violations.add("tenant_id", f"{REQUIRED} in the first message, and above 0")
+        mode = fields.enum(
+            self._head.mode, _MODES, "import mode", "mode", violations, ImportMode.MERGE
+        )
         start_ns = None
         if self._head.effective_from is not None:
             seconds, nanos = self._head.effective_from
             start_ns = fields.time_ns(
-                Timestamp(seconds=seconds, nanos=nanos), "effective_from", wrong
+                Timestamp(seconds=seconds, nanos=nanos), "effective_from", violations
             )
-        wrong.refuse()
+        violations.raise_if_any()
         self.plan = ImportPlan(
             self._head.tenant_id, mode, self._head.dry_run, start_ns, self._head.allow_gap
         )
@@ -96,12 +98,12 @@ class IncomingRequests:
 
 
 def _judge(intake: Intake, index: int, data: bytes) -> None:
-    wrong = Wrong()
-    rate = read_rate(types_pb2.Rate.FromString(data), wrong)
-    if wrong:
+    violations = Violations()
+    rate = read_rate(types_pb2.Rate.FromString(data), violations)
+    if violations:
         # The intake judges what can be read; here is the rest, all of it at once as well.
-        wrong.merge(check_terms(intake.dated(rate)))
-        for violation in wrong:
+        violations.merge(check_terms(intake.dated(rate)))
+        for violation in violations:
             intake.reject(RateError(index, violation.field, violation.description))
     else:
         intake.put(index, rate)
@@ -110,24 +112,24 @@ def _judge(intake: Intake, index: int, data: bytes) -> None:
 def _check_head(head: Head, first: Head, stated: int | None) -> int | None:
     """Later messages repeat what the first said, or leave it unset. Returns the rate_count that was
     stated so far."""
-    wrong = Wrong()
+    violations = Violations()
     if head.rate_count is not None:
         if head.rate_count < 0:
-            wrong.add("rate_count", f"must be 0 or above, got {head.rate_count}")
+            violations.add("rate_count", f"must be 0 or above, got {head.rate_count}")
         elif stated not in (None, head.rate_count):
-            wrong.add("rate_count", f"must stay {stated} for the whole deck")
+            violations.add("rate_count", f"must stay {stated} for the whole deck")
         stated = head.rate_count
     if head.tenant_id not in (0, first.tenant_id):
-        wrong.add("tenant_id", f"must stay {first.tenant_id} for the whole deck")
+        violations.add("tenant_id", f"must stay {first.tenant_id} for the whole deck")
     if head.mode not in (0, first.mode):
-        wrong.add("mode", "must stay the same for the whole deck")
+        violations.add("mode", "must stay the same for the whole deck")
     if head.dry_run and not first.dry_run:
-        wrong.add("dry_run", "must be set in the first message to hold for the deck")
+        violations.add("dry_run", "must be set in the first message to hold for the deck")
     if head.effective_from not in (None, first.effective_from):
-        wrong.add("effective_from", "must be set in the first message, and stay the same")
+        violations.add("effective_from", "must be set in the first message, and stay the same")
     if head.allow_gap and not first.allow_gap:
-        wrong.add("allow_gap", "must be set in the first message to hold for the deck")
-    wrong.refuse()
+        violations.add("allow_gap", "must be set in the first message to hold for the deck")
+    violations.raise_if_any()
     return stated
 
 

@@ -10,7 +10,7 @@ from tollwire.service.domain.model import ImportOutcome, Interval, Rate
 from tollwire.service.domain.money import format_price
 from tollwire.service.rating.rate_checks import check_rate, check_terms
 from tollwire.service.rpc.conversion import fields
-from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.service.rpc.conversion.fields import REQUIRED, Violations
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
@@ -56,12 +56,12 @@ def rate(rate: Rate) -> types_pb2.Rate:
 def rate_to_create(request: pb.CreateRateRequest) -> Rate:
     if not request.HasField("rate"):
         raise invalid_field("rate", REQUIRED)
-    found = Wrong()
+    found = Violations()
     rate = read_rate(request.rate, found)
     found.merge(check_rate(rate))
-    wrong = Wrong()
-    wrong.merge(found, "rate.")
-    wrong.refuse()
+    violations = Violations()
+    violations.merge(found, "rate.")
+    violations.raise_if_any()
     return rate
 
 
@@ -71,50 +71,52 @@ def rate_to_update(request: pb.UpdateRateRequest) -> tuple[Rate, frozenset[str]]
     judges the rate that comes of it."""
     if not request.HasField("rate"):
         raise invalid_field("rate", REQUIRED)
-    wrong = Wrong()
-    changed = fields.changed(request.update_mask.paths, tuple(_UPDATABLE), wrong)
-    found = Wrong()
+    violations = Violations()
+    changed = fields.changed(request.update_mask.paths, tuple(_UPDATABLE), violations)
+    found = Violations()
     rate = read_rate(request.rate, found)
     if changed >= _UPDATABLE.keys():
         found.merge(check_terms(rate))
-    wrong.merge(found, "rate.")
-    wrong.keep(changed, "rate.")
-    fields.own_id(rate.id, "rate.id", wrong)
-    fields.etag(request.rate.etag, "rate.etag", wrong)
-    wrong.refuse()
+    violations.merge(found, "rate.")
+    violations.drop_unchanged(changed, "rate.")
+    fields.own_id(rate.id, "rate.id", violations)
+    fields.etag(request.rate.etag, "rate.etag", violations)
+    violations.raise_if_any()
     return rate, frozenset(_UPDATABLE[name] for name in changed)
 
 
 def rate_to_delete(request: pb.DeleteRateRequest) -> tuple[int, str]:
     """Its id and etag."""
-    wrong = Wrong()
-    fields.own_id(request.id, "id", wrong)
-    fields.etag(request.etag, "etag", wrong)
-    wrong.refuse()
+    violations = Violations()
+    fields.own_id(request.id, "id", violations)
+    fields.etag(request.etag, "etag", violations)
+    violations.raise_if_any()
     return request.id, request.etag
 
 
-def read_rate(message: types_pb2.Rate, wrong: Wrong) -> Rate:
+def read_rate(message: types_pb2.Rate, violations: Violations) -> Rate:
     """The rate, and into ``wrong``, by paths from the rate itself, what could not be read of it."""
     effective_from_ns = effective_to_ns = None
     if message.HasField("effective_from"):
-        effective_from_ns = fields.time_ns(message.effective_from, "effective_from", wrong)
+        effective_from_ns = fields.time_ns(message.effective_from, "effective_from", violations)
     if message.HasField("effective_to"):
-        effective_to_ns = fields.time_ns(message.effective_to, "effective_to", wrong)
+        effective_to_ns = fields.time_ns(message.effective_to, "effective_to", violations)
     return Rate(
         id=message.id,
         tenant_id=message.tenant_id,
         prefix=message.prefix,
         destination=message.destination,
-        cost_per_minute_e8=fields.price_e8(message.cost_per_minute, "cost_per_minute", wrong),
+        cost_per_minute_e8=fields.price_e8(message.cost_per_minute, "cost_per_minute", violations),
         billing_increment=message.billing_increment,
-        connect_fee_e8=fields.price_e8(message.connect_fee, "connect_fee", wrong, default_e8=0),
+        connect_fee_e8=fields.price_e8(
+            message.connect_fee, "connect_fee", violations, default_e8=0
+        ),
         minimum_seconds=message.minimum_seconds,
         intervals=tuple(
             Interval(
                 start_seconds=interval.start_seconds,
                 cost_per_minute_e8=fields.price_e8(
-                    interval.cost_per_minute, f"intervals[{index}].cost_per_minute", wrong
+                    interval.cost_per_minute, f"intervals[{index}].cost_per_minute", violations
                 ),
                 billing_increment=interval.billing_increment,
             )

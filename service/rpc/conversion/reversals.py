@@ -8,7 +8,7 @@ from tollwire.service.domain.model import Cdr, CdrFilter, ReversalRequest
 from tollwire.service.domain.money import format_cost
 from tollwire.service.domain.record_model import ReversalFilter, ReversalProgress, UploadReversal
 from tollwire.service.rpc.conversion import cdrs, fields
-from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.fields import Violations
 from tollwire.v1 import cdr_service_pb2, types_pb2
 
 
@@ -21,19 +21,19 @@ def reversal_request(
 
 
 def reversal_filter(request: cdr_service_pb2.ListReversalsRequest) -> ReversalFilter:
-    wrong = Wrong()
+    violations = Violations()
     after_ns = before_ns = None
     if request.HasField("created_after"):
-        after_ns = fields.time_ns(request.created_after, "created_after", wrong)
+        after_ns = fields.time_ns(request.created_after, "created_after", violations)
     if request.HasField("created_before"):
-        before_ns = fields.time_ns(request.created_before, "created_before", wrong)
-    wrong.refuse()
+        before_ns = fields.time_ns(request.created_before, "created_before", violations)
+    violations.raise_if_any()
     return ReversalFilter(request.tenant_id, after_ns, before_ns, request.upload_id)
 
 
 def cdrs_to_reverse(request: cdr_service_pb2.ReverseCdrsRequest) -> CdrFilter:
-    wrong = Wrong()
-    after_ns, before_ns = cdrs.time_bounds(request, wrong)
+    violations = Violations()
+    after_ns, before_ns = cdrs.time_bounds(request, violations)
     wanted = CdrFilter(
         tenant_id=request.tenant_id,
         extension_id=request.extension_id,
@@ -45,9 +45,9 @@ def cdrs_to_reverse(request: cdr_service_pb2.ReverseCdrsRequest) -> CdrFilter:
         upload_id=request.upload_id,
         ids=tuple(request.ids),
         call_ids=tuple(request.call_ids),
-        **cdrs.enum_filters(request, wrong),
+        **cdrs.enum_filters(request, violations),
     )
-    wrong.refuse()
+    violations.raise_if_any()
     return wanted
 
 

@@ -6,7 +6,7 @@ from tollwire.service.accounts.tenants import check_extension, check_tenant
 from tollwire.service.domain.errors import invalid_field
 from tollwire.service.domain.model import Extension, Rounding, Tenant
 from tollwire.service.rpc.conversion import fields
-from tollwire.service.rpc.conversion.fields import REQUIRED, Wrong
+from tollwire.service.rpc.conversion.fields import REQUIRED, Violations
 from tollwire.v1 import tenant_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
@@ -48,10 +48,10 @@ def tenant(tenant: Tenant) -> types_pb2.Tenant:
 def tenant_to_create(request: pb.CreateTenantRequest) -> Tenant:
     if not request.HasField("tenant"):
         raise invalid_field("tenant", REQUIRED)
-    wrong = Wrong()
-    tenant = _read_tenant(request.tenant, wrong, defaults=True)
-    wrong.merge(check_tenant(tenant), "tenant.")
-    wrong.refuse()
+    violations = Violations()
+    tenant = _read_tenant(request.tenant, violations, defaults=True)
+    violations.merge(check_tenant(tenant), "tenant.")
+    violations.raise_if_any()
     return tenant
 
 
@@ -64,34 +64,34 @@ def tenant_to_update(request: pb.UpdateTenantRequest) -> tuple[Tenant, frozenset
     """
     if not request.HasField("tenant"):
         raise invalid_field("tenant", REQUIRED)
-    wrong = Wrong()
+    violations = Violations()
     paths = request.update_mask.paths
-    changed = fields.changed(paths, _TENANT_FIELDS, wrong)
+    changed = fields.changed(paths, _TENANT_FIELDS, violations)
     is_whole = not paths or "*" in paths
     if not paths:
         changed = fields.set_in(request.tenant, _TENANT_FIELDS)
     elif is_whole:
         for name in _STATED_FIELDS:
             if not getattr(request.tenant, name):
-                wrong.add(f"tenant.{name}", _STATE_IT)
+                violations.add(f"tenant.{name}", _STATE_IT)
         if not request.tenant.cost_decimals:
             # Else a client that does not know the field would change how later calls are rounded.
             changed -= {"cost_decimals"}
-    tenant = _read_tenant(request.tenant, wrong, defaults=is_whole)
+    tenant = _read_tenant(request.tenant, violations, defaults=is_whole)
     if is_whole:
-        wrong.merge(check_tenant(tenant), "tenant.")
-    wrong.keep(changed, "tenant.")
-    fields.own_id(tenant.id, "tenant.id", wrong)
-    wrong.refuse()
+        violations.merge(check_tenant(tenant), "tenant.")
+    violations.drop_unchanged(changed, "tenant.")
+    fields.own_id(tenant.id, "tenant.id", violations)
+    violations.raise_if_any()
     return tenant, changed
 
 
-def _read_tenant(message: types_pb2.Tenant, wrong: Wrong, *, defaults: bool) -> Tenant:
+def _read_tenant(message: types_pb2.Tenant, violations: Violations, *, defaults: bool) -> Tenant:
     """``defaults``: an unset currency or rounding is the usual one."""
     rounding = Rounding.HALF_UP
     if message.rounding or not defaults:
         rounding = fields.enum(
-            message.rounding, _ROUNDINGS, "rounding", "tenant.rounding", wrong, rounding
+            message.rounding, _ROUNDINGS, "rounding", "tenant.rounding", violations, rounding
         )
     return Tenant(
         id=message.id,
@@ -117,10 +117,10 @@ def extension(extension: Extension) -> types_pb2.Extension:
 def extension_to_create(request: pb.CreateExtensionRequest) -> Extension:
     if not request.HasField("extension"):
         raise invalid_field("extension", REQUIRED)
-    wrong = Wrong()
+    violations = Violations()
     extension = _read_extension(request.extension)
-    wrong.merge(check_extension(extension), "extension.")
-    wrong.refuse()
+    violations.merge(check_extension(extension), "extension.")
+    violations.raise_if_any()
     return extension
 
 
@@ -128,16 +128,16 @@ def extension_to_update(request: pb.UpdateExtensionRequest) -> tuple[Extension, 
     """The new values, and which of them to take: without a mask those that are set."""
     if not request.HasField("extension"):
         raise invalid_field("extension", REQUIRED)
-    wrong = Wrong()
-    changed = fields.changed(request.update_mask.paths, _EXTENSION_FIELDS, wrong)
+    violations = Violations()
+    changed = fields.changed(request.update_mask.paths, _EXTENSION_FIELDS, violations)
     if not request.update_mask.paths:
         changed = fields.set_in(request.extension, _EXTENSION_FIELDS)
     extension = _read_extension(request.extension)
     # Each field can be judged by itself, so a mask only says which ones to judge.
-    wrong.merge(check_extension(extension), "extension.")
-    wrong.keep(changed, "extension.")
-    fields.own_id(extension.id, "extension.id", wrong)
-    wrong.refuse()
+    violations.merge(check_extension(extension), "extension.")
+    violations.drop_unchanged(changed, "extension.")
+    fields.own_id(extension.id, "extension.id", violations)
+    violations.raise_if_any()
     return extension, changed
 
 

@@ -9,18 +9,18 @@ from tollwire.service.domain.model import UsageDimension, UsageQuery, UsageRow, 
 from tollwire.service.domain.money import format_cost
 from tollwire.service.rpc.conversion import fields
 from tollwire.service.rpc.conversion.cdrs import time_bounds
-from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.fields import Violations
 from tollwire.v1 import cdr_service_pb2
 
 _DIMENSIONS = fields.members(UsageDimension)
 
 
 def usage_query(request: cdr_service_pb2.SummarizeUsageRequest) -> UsageQuery:
-    wrong = Wrong()
-    after_ns, before_ns = time_bounds(request, wrong)
+    violations = Violations()
+    after_ns, before_ns = time_bounds(request, violations)
     group_by = tuple(
         fields.enum(
-            number, _DIMENSIONS, "usage dimension", "group_by", wrong, UsageDimension.TENANT
+            number, _DIMENSIONS, "usage dimension", "group_by", violations, UsageDimension.TENANT
         )
         for number in request.group_by
     )
@@ -31,7 +31,7 @@ def usage_query(request: cdr_service_pb2.SummarizeUsageRequest) -> UsageQuery:
         group_by=group_by,
         time_zone=request.time_zone,
     )
-    wrong.refuse()
+    violations.raise_if_any()
     return query
 
 

@@ -8,14 +8,14 @@ from tollwire.service.domain.record_model import (
     VerificationProgress,
 )
 from tollwire.service.rpc.conversion.cdrs import time_bounds
-from tollwire.service.rpc.conversion.fields import Wrong
+from tollwire.service.rpc.conversion.fields import Violations
 from tollwire.v1 import cdr_service_pb2
 
 
 def verification_filter(request: cdr_service_pb2.VerifyCdrsRequest) -> VerificationFilter:
-    wrong = Wrong()
-    after_ns, before_ns = time_bounds(request, wrong)
-    wrong.refuse()
+    violations = Violations()
+    after_ns, before_ns = time_bounds(request, violations)
+    violations.raise_if_any()
     return VerificationFilter(
         tenant_id=request.tenant_id,
         started_after_ns=after_ns,
