@@ -1,1 +1,1 @@
-"""Logs, request ids, counters and histograms; ``metrics`` shows them to operators."""
+"""Logs, request ids, counters and histograms; ``metrics`` exports them for Prometheus."""

@@ -1,6 +1,6 @@
 """The counters and histograms of the service, under the names of the metrics.
 
-Plain numbers in memory; an update takes well under a microsecond. The package ``metrics`` shows
+Plain numbers in memory; an update takes well under a microsecond. The package ``metrics`` exports
 them. Must not depend on a metrics library or on requests. The rating core counts the rated calls
 (tallies.py).
 """
@@ -13,17 +13,17 @@ from collections.abc import Sequence
 
 Labels = tuple[str, ...]
 
-# From a call that is rated in memory to what a client waits for at most.
+# From the time to rate a call in memory up to the longest usual timeout of a client.
 RPC_BUCKETS_SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-# From a handful of records to a full chunk on a disk that is busy.
+# From a few records up to a full chunk on a busy disk.
 CHUNK_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Counter:
-    """Amounts that only ever grow, one for each combination of labels. Thread-safe."""
+    """Amounts that only increase, one for each combination of labels. Thread-safe."""
 
     def __init__(self, name: str, help: str, labels: Labels) -> None:
         self.name = name
@@ -42,16 +42,16 @@ class Counter:
 
 
 class Histogram:
-    """How long things took, one distribution for each combination of labels. Thread-safe."""
+    """Durations, one distribution for each combination of labels. Thread-safe."""
 
     def __init__(self, name: str, help: str, labels: Labels, bounds: Sequence[float]) -> None:
-        """``bounds``: the upper ends of the buckets, rising; the last bucket has none."""
+        """``bounds``: the upper bounds of the buckets, ascending; the last bucket has none."""
         self.name = name
         self.help = help
         self.labels = labels
         self.bounds = tuple(bounds)
         self._lock = threading.Lock()
-        # Entries in each bucket, not summed up, and after them the sum of all seconds.
+        # The count of each bucket (not cumulative), then the sum of all seconds.
         self._cells: dict[Labels, list[float]] = {}
 
     def observe(self, seconds: float, *labels: str) -> None:
@@ -64,7 +64,7 @@ class Histogram:
             cells[-1] += seconds
 
     def cells(self) -> dict[Labels, list[float]]:
-        """For each combination of labels the entries in each bucket, and the sum of all seconds."""
+        """By labels: the count of each bucket (not cumulative), then the sum of all seconds."""
         with self._lock:
             return {labels: list(cells) for labels, cells in self._cells.items()}
 
@@ -72,19 +72,18 @@ class Histogram:
 RPCS = Counter("tollwire_rpcs", "RPCs that have ended, by status code.", ("method", "code"))
 RPC_SECONDS = Histogram(
     "tollwire_rpc_seconds",
-    "How long RPCs took in the server, streams from their first to their last message.",
+    "Duration of RPCs in the server; for streams, from the first to the last message.",
     ("method",),
     RPC_BUCKETS_SECONDS,
 )
 RECORDS = Counter(
     "tollwire_records",
-    "Calls that were sent to be recorded, by what became of them: created, duplicate, conflict or"
-    " rejected.",
+    "Calls that were sent to be recorded, by outcome: created, duplicate, conflict or rejected.",
     ("method", "outcome"),
 )
 CHUNK_SECONDS = Histogram(
     "tollwire_upload_chunk_seconds",
-    "How long it took to settle a chunk of an upload, from the wait for its turn to its commit.",
+    "Time to record a chunk of an upload, from its arrival in the queue to its commit.",
     (),
     CHUNK_BUCKETS_SECONDS,
 )

@@ -1,10 +1,9 @@
 """The log on standard error: lines for people, or one JSON object a line for log collectors.
 
-A line about a request names it. Telephone numbers are masked in all texts: the arguments of a line,
-the texts of exceptions, of the database and of libraries. A count or an id is an int, and is not
-masked.
+A line about a request has its id. Telephone numbers are masked in all texts: the arguments of a
+line, the texts of exceptions, of the database and of libraries. Ints (counts, ids) are not masked.
 
-What Python itself would write to standard error (a thread that dies, a warning) is logged too.
+What Python itself would write to standard error (a thread that fails, a warning) is logged too.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ _LOG = logging.getLogger("tollwire")
 
 # The fields of a line besides its text: ``extra={"fields": {...}}``.
 FIELDS = "fields"
-# The limit for one kind of line about RPCs, unless the level is DEBUG: many refusals must not
-# become as many lines.
+# The limit for one kind of line about RPCs, unless the level is DEBUG: many refused RPCs must not
+# write as many lines.
 MAX_LINES_A_SECOND = 10
 
 
@@ -56,12 +55,12 @@ def set_up(level: str, style: str, *, full_numbers: bool) -> None:
 
 class Sampled(logging.Filter):
     """Limits the lines of each kind about RPCs (same level, method and code) for each second. The
-    next line of the kind has the number that was left out."""
+    next line of the kind has the number of lines that were left out."""
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        # The second that is running, the lines in it, and those left out since the last line.
+        # The current second, the lines in it, and the lines left out since the last line.
         self._kinds: dict[tuple[Any, ...], list[int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -83,7 +82,7 @@ class Sampled(logging.Filter):
 
 
 class Lines(logging.Formatter):
-    """The parts of a line, with the numbers in them masked."""
+    """The parts of a line, with telephone numbers masked."""
 
     def __init__(self, clean: Callable[[str], str]) -> None:
         super().__init__()
@@ -98,8 +97,8 @@ class Lines(logging.Formatter):
                 return template % {key: self._value(one) for key, one in record.args.items()}
             return template % tuple(map(self._value, record.args))
         except Exception:
-            # logging itself would print the arguments as they are.
-            return f"{template} (its arguments do not fit)"
+            # The logging module would print the arguments without masking them.
+            return f"{template} (the arguments do not match the format)"
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         given: dict[str, Any] = dict(getattr(record, FIELDS, {}))
@@ -132,7 +131,7 @@ class ConsoleLines(Lines):
         line = f"{at},{int(record.msecs):03} {record.levelname} {record.name}: "
         line += self.message(record)
         for name, value in self.fields(record).items():
-            if name != "method":  # is in the message
+            if name != "method":  # the message has it
                 line += f" {name}={value}"
         trouble = self.trouble(record)
         return f"{line}\n{trouble}" if trouble else line
@@ -159,13 +158,13 @@ def _died(kind: type[BaseException], error: BaseException, trace: TracebackType 
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    _LOG.critical("the process ends by an exception", exc_info=(kind, error, trace))
+    _LOG.critical("an exception ends the process", exc_info=(kind, error, trace))
 
 
 def _thread_died(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and args.exc_type is not SystemExit:
         _LOG.error(
-            "a thread ends by an exception",
+            "an exception ends a thread",
             exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
         )
 
@@ -173,6 +172,6 @@ def _thread_died(args: threading.ExceptHookArgs) -> None:
 def _unraisable(args: sys.UnraisableHookArgs) -> None:
     if args.exc_value is not None:
         _LOG.error(
-            "an exception that no caller could receive",
+            "an exception was raised where no caller can catch it",
             exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
         )

@@ -1,7 +1,7 @@
 """The ids of requests in logs: from the client, or generated.
 
 A client may send an id in the metadata key x-request-id. It may contain a telephone number, so logs
-mask it unless it is certainly none. Must not depend on gRPC.
+mask it unless it is generated or a UUID. Must not depend on gRPC.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ METADATA_KEY = "x-request-id"
 MAX_CHARS = 128
 
 _TAKEN = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{MAX_CHARS}}}")
-# 32 hexadecimal digits, which is also what traces have.
+# 32 hexadecimal digits, with or without hyphens: UUIDs and trace ids.
 _UUID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}", re.I)
 _HAS_A_LETTER = re.compile(r"[a-f]", re.I)
 
-# Of this process, and the requests in it.
+# The prefix of the ids that this process generates, and the number of the next one.
 _OWN = os.urandom(6).hex() + "-"
 _NUMBERS = count(1)
 

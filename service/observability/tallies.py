@@ -1,7 +1,7 @@
 """The numbers of rated calls, by method and status.
 
 The rating core counts the calls that it rates, and the subjects add the others. Must not depend on
-a metrics library: the package ``metrics`` shows the counts.
+a metrics library: the package ``metrics`` exports the counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNRATED: Mapping[str, UnratedReason] = UnratedReason.__members__
 
 
 def count_unrated(tally: Tally, reason: str) -> None:
-    """Count a call that failed for this reason, if that says that it is unrated."""
+    """Count a call that failed with ``reason``, if that is an UnratedReason."""
     if reason in _UNRATED:
         tally.add(RatingStatus.UNRATED, _UNRATED[reason])
 

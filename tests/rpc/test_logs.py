@@ -55,7 +55,7 @@ def failure(words: str) -> Any:
         # What is a number here is no telephone number.
         (record("upload %d, pid %d", 123_456_789, 54_321), "upload 123456789, pid 54321"),
         (record("%s in %.1f s", RatingStatus.RATED, 12_345.6), "1 in 12345.6 s"),
-        (record("%d calls", NUMBER), "%d calls (its arguments do not fit)"),
+        (record("%d calls", NUMBER), "%d calls (the arguments do not match the format)"),
         (record("100%"), "100%"),
     ],
 )

@@ -1,7 +1,7 @@
-"""How many recorded calls have no price, and since when: for the metrics.
+"""The number of unrated CDRs and the start of the oldest, for the metrics.
 
-Counting many of them takes the database a while. So the query runs in the background, at most once
-a minute, only when the result is read, and counts a limited number of calls.
+Counting many of them is slow. So the query runs in the background, at most once a minute, only when
+the result is read, and counts a limited number of calls.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOG = logging.getLogger("tollwire.backlog")
 
 @dataclass(frozen=True, slots=True)
 class UnratedCount:
-    """The number of calls, and the start of the first of them; 0 and 0 if there are none."""
+    """The number of calls, and the start of the earliest; 0 and 0 if there are none."""
 
     calls: int = 0
     oldest_started_at_ns: int = 0

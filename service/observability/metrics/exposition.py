@@ -1,8 +1,8 @@
 """The snapshots of all workers, as one page of metrics.
 
-Counters are summed over all workers. The amounts of a worker that has ended stay in the sum: a sum
-that falls would look like a new server. What a worker counts after its last snapshot is lost with
-it. Gauges are shown for each worker.
+Counters are summed over all workers. The amounts of a worker that has ended stay in the sum: if a
+sum fell, Prometheus would treat it as a restart of the server. Counts after a worker's last
+snapshot are lost. Gauges are shown for each worker.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COUNTERS = (
     *(MetricDefinition(one.name, one.help, one.labels, "counter") for one in instruments.COUNTERS),
     MetricDefinition(
         CALLS_RATED,
-        "Calls that were rated, by what became of them; the reason is empty unless UNRATED.",
+        "Calls that were rated, by status; the reason is empty unless UNRATED.",
         ("method", "status", "reason"),
         "counter",
     ),
@@ -48,7 +48,7 @@ COUNTERS = (
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """The last snapshot of one worker, None before the first; whether it answered this time; and
+    """One worker: its last snapshot (None before the first), whether it answered this scrape, and
     how often it was started."""
 
     snapshot: Snapshot | None
@@ -56,7 +56,7 @@ class WorkerReport:
     starts: int = 1
 
 
-# The reports by the numbers of the workers.
+# Returns the reports by worker number.
 CollectReports = Callable[[], Mapping[int, WorkerReport]]
 
 _Key = tuple[str, tuple[str, ...]]
@@ -70,7 +70,7 @@ class CounterTotals:
         self._last: dict[int, tuple[int, dict[_Key, list[float]]]] = {}
 
     def update(self, worker: int, snapshot: Snapshot) -> None:
-        """Take over the latest snapshot of a worker. A new process starts to count at 0."""
+        """Apply the latest snapshot of a worker. A new process starts to count at 0."""
         before = self._last.get(worker)
         if before is not None and before[0] != snapshot["pid"]:
             _add(self._ended, before[1])
@@ -95,8 +95,8 @@ class Exposition:
     """Writes the page. Thread-safe; one page is written at a time."""
 
     def __init__(self, collect: CollectReports, *, supervised: bool) -> None:
-        """``collect`` gets the reports of all workers. ``supervised``: this process is none of
-        them."""
+        """``collect`` gets the reports of all workers. ``supervised``: this process is not a
+        worker."""
         self._collect = collect
         self._supervised = supervised
         self._totals = CounterTotals()
@@ -127,8 +127,8 @@ class Exposition:
     def _gauges(self, reports: Mapping[int, WorkerReport]) -> Iterator[Metric]:
         samples_by_name: dict[str, list[tuple[list[str], float]]] = {}
         for worker, one in reports.items():
-            # The gauges of a worker that does not answer are out of date; the shared ones still
-            # hold.
+            # The gauges of a worker that does not answer are out of date; those of the database
+            # are still valid.
             if one.snapshot is not None and one.answered:
                 _sort(samples_by_name, str(worker), one.snapshot["gauges"])
         if self._supervised:
@@ -144,7 +144,7 @@ class Exposition:
 
 
 class _Page(Collector):
-    """What prometheus_client encodes."""
+    """The families of one page, as prometheus_client reads them."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families

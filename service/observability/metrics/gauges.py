@@ -22,22 +22,20 @@ class MetricDefinition:
     kind: Literal["gauge", "counter"] = "gauge"
 
 
-# What each worker says of itself; its number comes before the labels named here.
+# One sample for each worker, with its number as the first label.
 WORKER_METRICS = (
     MetricDefinition(
-        "tollwire_health", "1 where the service says that it serves, else 0.", ("service",)
+        "tollwire_health", "1 if the health of the service is SERVING, else 0.", ("service",)
     ),
-    MetricDefinition("tollwire_tenants_loaded", "Tenants that the worker has in memory."),
-    MetricDefinition(
-        "tollwire_rates_loaded", "Rates that the worker has in memory, of all tenants."
-    ),
+    MetricDefinition("tollwire_tenants_loaded", "Tenants in the worker's memory."),
+    MetricDefinition("tollwire_rates_loaded", "Rates in the worker's memory, of all tenants."),
     MetricDefinition(
         "tollwire_rate_change_number",
-        "The number of the last change of any rates that the worker rates with.",
+        "The number of the last change of rates that the worker has loaded.",
     ),
     MetricDefinition(
         "tollwire_rate_lag_seconds",
-        "How long ago the worker last knew that it rates with all that was committed.",
+        "Seconds since the worker last had all committed changes of rates.",
     ),
     MetricDefinition(
         "tollwire_database_connections",
@@ -45,46 +43,46 @@ WORKER_METRICS = (
         ("state",),
     ),
     MetricDefinition(
-        "tollwire_database_connections_limit", "How many connections the worker opens at most."
+        "tollwire_database_connections_limit", "Maximum number of connections of the worker."
     ),
     MetricDefinition(
         "tollwire_certificate_expiry_time_seconds",
-        "When the certificate in use ends, in seconds since 1970: server or client_ca.",
+        "When the certificate in use expires, in seconds since 1970: server or client_ca.",
         ("certificate",),
     ),
-    MetricDefinition("tollwire_process_resident_bytes", "Memory of the process that is in use."),
+    MetricDefinition("tollwire_process_resident_bytes", "Resident memory of the process."),
     MetricDefinition("tollwire_process_threads", "Threads of the process."),
     MetricDefinition(
         "tollwire_process_open_fds", "Files and connections that the process has open."
     ),
     MetricDefinition(
-        "tollwire_process_open_fds_limit", "How many files and connections it may have open."
+        "tollwire_process_open_fds_limit", "Maximum number of open files and connections."
     ),
     MetricDefinition(
         "tollwire_process_cpu_seconds",
-        "Time that processors worked for the process, also the system on its behalf.",
+        "Processor time of the process, in user and system mode.",
         kind="counter",
     ),
     MetricDefinition(
-        "tollwire_process_start_time_seconds", "When it began, in seconds since 1970."
+        "tollwire_process_start_time_seconds", "When the process started, in seconds since 1970."
     ),
 )
 
-# What one worker says for all.
+# The same for all workers: read from one of them.
 RECORD_METRICS = (
     MetricDefinition(
         "tollwire_unrated_cdrs",
-        "Recorded calls without a price, by reason; no more than 50,000 of them are looked at.",
+        "Recorded calls without a price, by reason; the count stops at 50,000 calls.",
         ("reason",),
     ),
     MetricDefinition(
         "tollwire_unrated_oldest_seconds",
-        "How long ago the first of these calls started; 0 where there is none.",
+        "Seconds since the start of the earliest of these calls; 0 if there is none.",
         ("reason",),
     ),
     MetricDefinition(
         "tollwire_database_bytes",
-        "Size of the database: main, and on SQLite wal, the log beside its file.",
+        "Size of the database: main; on SQLite also wal, its write-ahead log.",
         ("part",),
     ),
     MetricDefinition(
@@ -93,21 +91,21 @@ RECORD_METRICS = (
     ),
     MetricDefinition(
         "tollwire_backup_last_success_time_seconds",
-        "When the last backup was finished, in seconds since 1970; 0 where there was none.",
+        "When the last backup was finished, in seconds since 1970; 0 if there was none.",
     ),
 )
 
-# What the process says that answers on the metrics port.
+# From the process that serves the metrics port.
 SERVER_METRICS = (
     MetricDefinition(
-        "tollwire_worker_up", "1 where the worker answered in time, else 0.", ("worker",)
+        "tollwire_worker_up", "1 if the worker answered in time, else 0.", ("worker",)
     ),
     MetricDefinition(
         "tollwire_worker_starts", "How often the worker was started.", ("worker",), "counter"
     ),
     MetricDefinition(
         "tollwire_build_info",
-        "Always 1; what runs is in the labels.",
+        "Always 1; the labels have the versions.",
         ("version", "python"),
     ),
 )

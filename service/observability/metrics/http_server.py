@@ -18,15 +18,15 @@ from typing import Protocol
 
 MAX_CONNECTIONS = 64
 MAX_HEAD_BYTES = 8 * 1024
-# The time to send the complete request, and to read the response.
+# The time that a client has to send the complete request, and to read the response.
 HEAD_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 
-# The age at which a page is written again: writing takes processor time from calls.
+# A page is written again at this age: writing takes processor time from calls.
 FRESH_SECONDS = 0.2
 
-# Page and content type; of OpenMetrics where True.
+# Returns the page and its content type, in the format of OpenMetrics if the argument is True.
 Page = Callable[[bool], tuple[bytes, str]]
 
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (\S{1,2048}) HTTP/1\.[01]\r?\n")
@@ -105,7 +105,7 @@ class MetricsServer:
         try:
             await self._converse(reader, writer)
         except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # the client is gone, or was too slow
+            pass  # the client has disconnected, or was too slow
         finally:
             self._open.pop(task, None)
             writer.transport.abort()
@@ -139,7 +139,7 @@ class MetricsServer:
             await _answer(writer, "200 OK", body, content_type, size=len(page))
 
     async def _latest(self, as_openmetrics: bool) -> tuple[bytes, str]:
-        """A page that is being written or is recent, or else a new one."""
+        """The page that is being written or is recent, else a new one."""
         now = self._loop.time()
         began, page = self._written.get(as_openmetrics, (-FRESH_SECONDS, None))
         if page is None or (page.done() and now - began >= FRESH_SECONDS):
@@ -168,6 +168,6 @@ async def _answer(
     ]
     async with asyncio.timeout(ANSWER_SECONDS):
         writer.write("\r\n".join([*lines, "", ""]).encode("ascii") + body)
-        # Until the other side has taken all of it.
+        # Waits until the client has received all of it.
         writer.close()
         await writer.wait_closed()

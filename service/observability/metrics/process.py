@@ -1,6 +1,6 @@
 """The resources that this process uses: memory, threads, files, processor time.
 
-From /proc where there is one; elsewhere only what Python itself knows.
+Read from /proc if it exists, else only what Python offers.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 _PROC = Path("/proc/self")
-# This module is loaded when the process begins, give or take a second.
+# This module is loaded within about a second of the start of the process.
 _STARTED_AT_SECONDS = time.time()
 
 
 def process_gauges() -> dict[str, float]:
-    """By the names of service/observability/metrics/gauges, without "tollwire_process_"."""
+    """Values by the names of the metrics in gauges.py without "tollwire_process_"."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     found = {
@@ -30,7 +30,7 @@ def process_gauges() -> dict[str, float]:
         pages = int((_PROC / "statm").read_text("ascii").split()[1])
         found["resident_bytes"] = float(pages * os.sysconf("SC_PAGE_SIZE"))
         found["threads"] = float(sum(1 for _ in (_PROC / "task").iterdir()))
-        # The listing itself has one open.
+        # The listing itself has one file open.
         found["open_fds"] = float(sum(1 for _ in (_PROC / "fd").iterdir()) - 1)
     except OSError:
         pass

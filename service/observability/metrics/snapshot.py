@@ -1,6 +1,6 @@
 """The metrics of one worker, as plain data that can pass through a pipe.
 
-A snapshot waits for nothing: queries of the database run in the background (background.py).
+Taking a snapshot does not block: database queries run in the background (background.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CALLS_RATED = "tollwire_calls_rated"
 
 
 class LoadedDecks(Protocol):
-    """What a snapshot reads of the decks."""
+    """The part of the deck cache that a snapshot reads."""
 
     def size(self) -> tuple[int, int]: ...
 
@@ -46,13 +46,13 @@ class Sources:
 
     decks: LoadedDecks
     connections: Callable[[], Connections]
-    # By the services' names; whether each says that it serves.
+    # By the name of the service: whether its health is SERVING.
     health: Callable[[], Mapping[str, bool]]
     unrated: Callable[[], Mapping[str, UnratedCount] | None]
-    # By which one: when it ends, in seconds since 1970.
+    # By certificate (server, client_ca): when it expires, in seconds since 1970.
     certificates: Callable[[], Mapping[str, float]] = dict
     size: Callable[[], Size | None] = lambda: None
-    # When the last backup was finished, in seconds since 1970; None where nothing records it.
+    # When the last backup was finished, in seconds since 1970; None if no file records it.
     last_backup_seconds: Callable[[], float | None] = lambda: None
 
 
