@@ -16,7 +16,7 @@ from benchmarks import filling
 from benchmarks.databases import Databases
 from benchmarks.filling import Connection
 from benchmarks.layouts import Layout
-from tollwire.service.storage.cdrs import ROW_FIELDS
+from tollwire.service.storage.cdr_rows import ROW_FIELDS
 
 # What a row to write has, in this order.
 COLUMNS = ("id", *ROW_FIELDS)

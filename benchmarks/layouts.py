@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateTable
 from benchmarks.databases import dialect, index_statements, table_of
 from benchmarks.filling import SPAN_SECONDS
 from benchmarks.workload import STARTED_AT_S
-from tollwire.service.storage.cdrs import ROW_FIELDS
+from tollwire.service.storage.cdr_rows import ROW_FIELDS
 from tollwire.service.storage.schema.record_tables import CdrRow
 
 PARTS = 13  # the months of the filled year, and what is written after

@@ -55,11 +55,11 @@ from tollwire.service.record.recording import (
     known_decks,
 )
 from tollwire.service.record.uploads import visible_upload
-from tollwire.service.storage import cdr_lists, cdrs, ledger, pricings, tenants
-from tollwire.service.storage.cdrs import Unrated
+from tollwire.service.storage import cdr_lists, ledger, pricings, tenants, unrated
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.ledger import EntryKind
 from tollwire.service.storage.pricings import Pricing
+from tollwire.service.storage.unrated import UnratedCall
 
 if TYPE_CHECKING:
     from ratingcore.record.records import Outcome
@@ -180,7 +180,7 @@ class Cdrs:
             after: tuple[int, int] | None = None
             while True:
                 with self._decks.writing() as connection:
-                    calls = cdrs.unrated(
+                    calls = unrated.hold(
                         connection, replace(wanted, tenant_id=tenant), after, RATE_UNRATED_ROWS
                     )
                     priced, reasons = self._price(connection, tenant, calls)
@@ -199,7 +199,7 @@ class Cdrs:
         after_id = 0
         while True:
             with self._database.read() as connection:
-                tenant_id = cdrs.next_tenant_with_unrated(connection, after_id)
+                tenant_id = unrated.next_tenant(connection, after_id)
             if tenant_id is None:
                 return
             if scope is None or tenant_id in scope:
@@ -212,7 +212,7 @@ class Cdrs:
             after_id = min(later) - 1
 
     def _price(
-        self, connection: Connection, tenant_id: int, calls: Sequence[Unrated]
+        self, connection: Connection, tenant_id: int, calls: Sequence[UnratedCall]
     ) -> tuple[Tally, int]:
         """Price those UNRATED calls of one tenant that have a price now, correct the reason of
         those that have none for another one, and enter both in the ledger and in the audit log.
@@ -224,7 +224,7 @@ class Cdrs:
             return outcomes, 0
         records = records_of(call.content for call in calls)
         rate_records(records, in_key_order(records), decks)
-        changed: list[tuple[Unrated, Outcome]] = []
+        changed: list[tuple[UnratedCall, Outcome]] = []
         for position, call in enumerate(calls):
             outcome = records.outcome(position)
             status, reason = outcome[:2]
@@ -240,7 +240,9 @@ class Cdrs:
             changed.append((call, outcome))
         corrected = len(changed) - outcomes.calls()
         if changed:
-            written = cdrs.price(connection, [(call.cdr_id, outcome) for call, outcome in changed])
+            written = unrated.price(
+                connection, [(call.cdr_id, outcome) for call, outcome in changed]
+            )
             assert written == len(changed), "a call that is held was priced by somebody else"
             now_ns = self._clock_ns()
             audit.enter(
@@ -259,7 +261,7 @@ class Cdrs:
         return outcomes, corrected
 
     def _enter(
-        self, connection: Connection, changed: Sequence[tuple[Unrated, Outcome]], now_ns: int
+        self, connection: Connection, changed: Sequence[tuple[UnratedCall, Outcome]], now_ns: int
     ) -> None:
         first_id = pricings.add(
             connection, [_pricing(call, outcome) for call, outcome in changed], now_ns
@@ -271,13 +273,13 @@ class Cdrs:
         ledger.append(connection, EntryKind.PRICED, first_id, len(changed), digest, now_ns)
 
 
-def _pricing(call: Unrated, outcome: Outcome) -> Pricing:
+def _pricing(call: UnratedCall, outcome: Outcome) -> Pricing:
     status, new_reason, *_, revision = outcome
     before = (call.cdr_id, call.unrated_reason, call.rate_revision)
     return Pricing(*before, *((new_reason, revision) if status == ratingcore.UNRATED else ()))
 
 
-def _priced_row(row_id: int, call: Unrated, outcome: Outcome, now_ns: int) -> PricedRow:
+def _priced_row(row_id: int, call: UnratedCall, outcome: Outcome, now_ns: int) -> PricedRow:
     status, reason, bill_seconds, cost_units, cost_fraction_e8, version_id, revision = outcome
     before = (row_id, call.cdr_id, call.unrated_reason, call.rate_revision, now_ns)
     if status == ratingcore.UNRATED:

@@ -31,9 +31,11 @@ from tollwire.service.domain.request import Scope
 from tollwire.service.observability import instruments
 from tollwire.service.observability.tallies import TALLIES
 from tollwire.service.storage import cdrs, ledger
-from tollwire.service.storage.cdrs import Content, Inserted, Key, Recorded
+from tollwire.service.storage.cdr_rows import Content, Key, Recorded
+from tollwire.service.storage.cdrs import Inserted
 from tollwire.service.storage.engine import Connection
 from tollwire.service.storage.ledger import EntryKind
+from tollwire.service.storage.parties import hold_parties
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class Recorder:
         if scope.tenant_ids is not None:
             tenant_ids &= scope.tenant_ids
         extension_ids = {one for tenant_id, one in parties if tenant_id in tenant_ids}
-        present, owners = cdrs.hold_parties(
+        present, owners = hold_parties(
             connection, tenant_ids, extension_ids - {0}, only_theirs=scope.tenant_ids is not None
         )
         self._decks.catch_up(connection)

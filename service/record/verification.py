@@ -30,7 +30,7 @@ from tollwire.service.domain.record_model import (
 )
 from tollwire.service.record.uploads import visible_upload
 from tollwire.service.storage import kept_rates, stored_rows
-from tollwire.service.storage.cdrs import Content
+from tollwire.service.storage.cdr_rows import Content
 from tollwire.service.storage.engine import Connection, Database
 
 # Ids that one part looks at. Larger ones take more memory and are hardly faster.

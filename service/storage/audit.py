@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from tollwire.service.domain.record_model import AuditEntry, AuditFilter
-from tollwire.service.storage.cdrs import in_period
+from tollwire.service.storage.conditions import in_period
 from tollwire.service.storage.owners import of_tenants
 from tollwire.service.storage.schema.access_tables import AuditEntryRow
 

@@ -27,7 +27,8 @@ from tollwire.service.domain.model import (
     UnratedReason,
 )
 from tollwire.service.domain.record_model import ReversalFilter
-from tollwire.service.storage.cdrs import IS_REVERSED, IS_UNRATED, Key, among, in_period
+from tollwire.service.storage.cdr_rows import Key
+from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, among, in_period
 from tollwire.service.storage.owners import Within, newest_of, of_tenants
 from tollwire.service.storage.rates import rate_from_row
 from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow, UploadChunkRow

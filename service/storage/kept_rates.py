@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from tollwire.service.storage.cdrs import among
+from tollwire.service.storage.conditions import among
 from tollwire.service.storage.rates import TERMS, from_ns, intervals_from_text, to_ns
 from tollwire.service.storage.schema.tenant_tables import DeckRow, RateVersionRow, TenantVersionRow
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from tollwire.service.storage.cdrs import among
+from tollwire.service.storage.conditions import among
 
 # Tenants, by rising id; None: all.
 Within = tuple[int, ...] | None

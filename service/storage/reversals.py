@@ -33,7 +33,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from tollwire.service.domain.model import ReversalRequest
 from tollwire.service.storage import ids
-from tollwire.service.storage.cdrs import IS_UNRATED, among
+from tollwire.service.storage.conditions import IS_UNRATED, among
 from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.record_tables import (
     CdrReversalRow,

@@ -22,7 +22,8 @@ from psycopg.waiting import Ready, Wait
 from sqlalchemy import Connection, func, select
 
 from tollwire.service.domain.record_model import VerificationFilter
-from tollwire.service.storage.cdrs import ROW_FIELDS, in_period
+from tollwire.service.storage.cdr_rows import ROW_FIELDS
+from tollwire.service.storage.conditions import in_period
 from tollwire.service.storage.schema.record_tables import CdrRow, UploadChunkRow
 
 T_co = TypeVar("T_co", covariant=True)

@@ -1,11 +1,87 @@
-"""How many CDRs have no price: a summary that reads no more than it must."""
+"""The UNRATED calls: found again to price them, and counted."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from tollwire.service.storage.cdrs import IS_REVERSED, IS_UNRATED
-from tollwire.service.storage.schema.record_tables import CdrRow
+from sqlalchemy import Connection, bindparam, func, select, tuple_, update
+
+from tollwire.service.domain.model import CdrFilter
+from tollwire.service.storage.cdr_rows import OUTCOME_FIELDS, Content
+from tollwire.service.storage.cdrs import CONTENT_COLUMNS, recorded
+from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, among, in_period
+from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
+
+
+class UnratedCall(NamedTuple):
+    """A call that was recorded without a price, and why it had none by the rates of then."""
+
+    cdr_id: int
+    content: Content
+    unrated_reason: int
+    rate_revision: int
+
+
+def hold(
+    connection: Connection, wanted: CdrFilter, after: tuple[int, int] | None, limit: int
+) -> list[UnratedCall]:
+    """The next UNRATED calls of a tenant that are not reversed, by rising (started_at_ns, id),
+    after the one with that.
+
+    They stay so until this transaction ends, but for what it does itself. One that another
+    transaction is just pricing or reversing is waited for, and left out once that is done.
+    """
+    order = (CdrRow.started_at_ns, CdrRow.id)
+    query = (
+        select(CdrRow.unrated_reason, CdrRow.rate_revision, CdrRow.id, *CONTENT_COLUMNS)
+        .where(
+            IS_UNRATED,
+            ~IS_REVERSED,
+            CdrRow.tenant_id == wanted.tenant_id,
+            *in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns),
+        )
+        .order_by(*order)
+        .limit(limit)
+        .with_for_update(of=CdrRow)
+    )
+    if after is not None:
+        query = query.where(tuple_(*order) > tuple_(*after))
+    while True:
+        found = [
+            UnratedCall(*recorded(row), reason, revision)
+            for reason, revision, *row in connection.execute(query)
+        ]
+        # A statement does not see what was committed while it waited for a lock; the next one does.
+        if not found or not _are_any_reversed(connection, found):
+            return found
+
+
+def _are_any_reversed(connection: Connection, calls: Sequence[UnratedCall]) -> bool:
+    table = CdrReversalRow.__table__
+    of_these = among(connection, table.c.cdr_id, [one.cdr_id for one in calls])
+    return connection.execute(select(table.c.id).where(of_these).limit(1)).first() is not None
+
+
+def next_tenant(connection: Connection, after_tenant_id: int) -> int | None:
+    """The tenant with the least id above that one that has UNRATED calls."""
+    query = select(func.min(CdrRow.tenant_id)).where(IS_UNRATED, CdrRow.tenant_id > after_tenant_id)
+    return connection.execute(query).scalar()
+
+
+def price(connection: Connection, outcomes: Sequence[tuple[int, Sequence[Any]]]) -> int:
+    """Give the UNRATED CDRs with these ids these outcomes (in the order of OUTCOME_FIELDS), the
+    one change that a CDR may see. Returns how many there were."""
+    if not outcomes:
+        return 0
+    query = (
+        update(CdrRow)
+        .where(CdrRow.id == bindparam("cdr_id"), IS_UNRATED)
+        .values({name: bindparam(f"new_{name}") for name in OUTCOME_FIELDS})
+    )
+    names = ("cdr_id", *(f"new_{name}" for name in OUTCOME_FIELDS))
+    parameters = [dict(zip(names, (cdr_id, *values), strict=True)) for cdr_id, values in outcomes]
+    return connection.execute(query, parameters).rowcount
 
 
 def summary(connection: Connection, most: int) -> list[tuple[int, int, int]]:

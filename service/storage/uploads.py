@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from tollwire.service.domain.record_model import ControlTotals, Upload
 from tollwire.service.domain.request import EVERY_TENANT, Scope
-from tollwire.service.storage.cdrs import among
+from tollwire.service.storage.conditions import among
 from tollwire.service.storage.owners import Within
 from tollwire.service.storage.schema.record_tables import (
     SHORT_SCOPE,

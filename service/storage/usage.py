@@ -29,7 +29,7 @@ from tollwire.service.domain.model import (
     UsageDimension,
     UsageTotals,
 )
-from tollwire.service.storage.cdrs import in_period
+from tollwire.service.storage.conditions import in_period
 from tollwire.service.storage.owners import Within, listed, of_tenants
 from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
 from tollwire.service.storage.schema.tenant_tables import RateVersionRow, TenantRow

@@ -46,8 +46,7 @@ from tollwire.service.rating.rate_checks import check_terms
 from tollwire.service.rpc.conversion import cdrs as cdr_conversion
 from tollwire.service.rpc.conversion import fields as conversion_fields
 from tollwire.service.rpc.conversion import rates as rate_conversion
-from tollwire.service.storage import cdrs as cdr_storage
-from tollwire.service.storage import kept_rates
+from tollwire.service.storage import cdr_rows, kept_rates
 from tollwire.service.storage import rates as rate_storage
 from tollwire.service.storage.schema.record_tables import CdrRow
 from tollwire.service.storage.schema.tenant_tables import RateVersionRow
@@ -504,7 +503,7 @@ def rows_of_the_benchmark() -> Names:
 
 
 def kept_by_records() -> set[str]:
-    content = cdr_storage.Content(1, "2", 3, "4", "5", 1, 2, 6, 7, 8)
+    content = cdr_rows.Content(1, "2", 3, "4", "5", 1, 2, 6, 7, 8)
     found = records_of([content]).content(0)
     pairs = zip(content._asdict().items(), found, strict=True)
     return wire(name for (name, sent), stored in pairs if sent == stored)
@@ -549,9 +548,9 @@ CALL_LISTS: list[List] = [
         MARK,
     ),
     (
-        "service/storage/cdrs.py",
+        "service/storage/cdr_rows.py",
         "Content",
-        lambda: wire(cdr_storage.Content._fields),
+        lambda: wire(cdr_rows.Content._fields),
         {"occurrence", *MARK},
     ),
     (
@@ -591,9 +590,9 @@ CDR_LISTS: list[List] = [
         DERIVED,
     ),
     (
-        "service/storage/cdrs.py",
+        "service/storage/cdr_rows.py",
         "ROW_FIELDS",
-        lambda: wire(cdr_storage.ROW_FIELDS, **COST),
+        lambda: wire(cdr_rows.ROW_FIELDS, **COST),
         {"id", *DERIVED},
     ),
     (
@@ -665,4 +664,4 @@ def test_the_core_takes_a_stored_rate_in_the_order_of_the_columns() -> None:
 
 
 def test_the_core_and_the_storage_have_the_same_order_of_a_cdrs_columns() -> None:
-    assert tuple(name for name, _ in CORE_ROW_FIELDS) == cdr_storage.ROW_FIELDS
+    assert tuple(name for name, _ in CORE_ROW_FIELDS) == cdr_rows.ROW_FIELDS

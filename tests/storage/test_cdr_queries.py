@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event
 
 from tollwire.service.domain.model import CdrFilter, RatingStatus, UnratedReason
 from tollwire.service.domain.record_model import ReversalFilter
-from tollwire.service.storage import cdr_lists, cdrs, rates, uploads, usage
+from tollwire.service.storage import cdr_lists, cdrs, rates, unrated, uploads, usage
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.usage import OffsetFrom
 
@@ -74,11 +74,11 @@ QUERIES: dict[str, tuple[str, Callable[[Connection], object]]] = {
     ),
     "the queue of the unrated": (
         "ix_cdrs_unrated",
-        lambda c: cdrs.unrated(c, CdrFilter(tenant_id=1), (NOON_NS, 7), 1000),
+        lambda c: unrated.hold(c, CdrFilter(tenant_id=1), (NOON_NS, 7), 1000),
     ),
     "the next tenant with unrated calls": (
         "ix_cdrs_unrated",
-        lambda c: cdrs.next_tenant_with_unrated(c, 1),
+        lambda c: unrated.next_tenant(c, 1),
     ),
     "recorded calls by their keys": (
         "uq_cdrs_call",

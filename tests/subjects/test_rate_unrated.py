@@ -21,6 +21,7 @@ from tollwire.service.record import cdrs
 from tollwire.service.record.ledger import Ledger
 from tollwire.service.record.reversals import Reversals
 from tollwire.service.record.verification import Verification
+from tollwire.service.storage import unrated
 from tollwire.service.storage.engine import Database
 
 
@@ -209,7 +210,7 @@ def test_broken_off_it_is_started_again(
 ) -> None:
     world.commit(0, 0, calls(payer, 0, 2500))
     world.rate(payer, "44")
-    price: Any = cdrs.cdrs.price
+    price: Any = unrated.price
     turns = iter([True, False])
 
     def breaks(*arguments: Any) -> int:
@@ -219,7 +220,7 @@ def test_broken_off_it_is_started_again(
         return int(price(*arguments))
 
     with monkeypatch.context() as patched:
-        patched.setattr("tollwire.service.storage.cdrs.price", breaks)
+        patched.setattr("tollwire.service.storage.unrated.price", breaks)
         with pytest.raises(RuntimeError):
             rate_unrated(world)
     assert rate_unrated(world) == (1500, 1500, 0)

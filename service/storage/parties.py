@@ -1,0 +1,40 @@
+"""The tenants and extensions that calls name, held while CDRs of them are written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, select
+
+from tollwire.service.storage.conditions import among
+from tollwire.service.storage.schema.tenant_tables import ExtensionRow, TenantRow
+
+
+def hold_parties(
+    connection: Connection,
+    tenant_ids: Collection[int],
+    extension_ids: Collection[int],
+    *,
+    only_theirs: bool = False,
+) -> tuple[set[int], dict[int, int]]:
+    """Which of the tenants exist, and the owners of those of the extensions that do;
+    ``only_theirs``: as if there were no extensions but those tenants'.
+
+    None of them can be deleted, and no tenant get another currency, before this transaction ends:
+    CDRs have no foreign keys, and a currency is free only while there are no CDRs in it. All other
+    changes go on meanwhile: steady uploads would keep them waiting. (On SQLite a writing
+    transaction is alone anyway.)
+    """
+    tenants = select(TenantRow.id).where(among(connection, TenantRow.__table__.c.id, tenant_ids))
+    extensions = select(ExtensionRow.id, ExtensionRow.tenant_id).where(
+        among(connection, ExtensionRow.__table__.c.id, extension_ids)
+    )
+    if only_theirs:
+        owner = ExtensionRow.__table__.c.tenant_id
+        extensions = extensions.where(among(connection, owner, tenant_ids))
+    held = tenants.order_by(TenantRow.id).with_for_update(read=True, key_share=True)
+    present = set(connection.execute(held).scalars())
+    if not extension_ids:
+        return present, {}
+    held_too = extensions.order_by(ExtensionRow.id).with_for_update(read=True, key_share=True)
+    return present, {row.id: row.tenant_id for row in connection.execute(held_too)}
