@@ -1,10 +1,10 @@
 """Authentication and authorisation of RPCs: the ``identify`` of an RpcPipeline.
 
-A caller sends a token ("authorization: Bearer tw_…"), or has a client certificate that stands for
-one; a token takes precedence over the certificate. On an open server a caller without both is
-LOCAL, which may do everything. Health needs no token.
+A caller sends a token ("authorization: Bearer tw_…"), or has a client certificate that a token
+names; a token takes precedence over the certificate. On an open server a caller without both is
+LOCAL, which may call every RPC. Health needs no token.
 
-The caller of a token: service/accounts/credentials.py. The RPCs of a role: permissions.py.
+service/accounts/credentials.py finds the caller of a token; permissions.py has the RPCs of a role.
 """
 
 from __future__ import annotations

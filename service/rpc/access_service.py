@@ -1,4 +1,4 @@
-"""AccessService: tokens, and the audit log. Each method parses, calls one thing, answers."""
+"""AccessService: tokens and the audit log."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""The bulk path of rating: from the request's bytes to the response's bytes inside the core.
+"""BatchRateCalls and StreamRateCalls: the core turns the request's bytes into the response's bytes.
 
-BatchRateCalls and StreamRateCalls make no message object, but for the few calls that the core
-leaves alone: those whose fields are not in order, or whose cost or tenant is not to be had. These
-go the way of a single call, through conversion and tollwire.service.rating.calls, which word what
-is wrong.
+This path creates message objects only for the few calls that the core does not rate: calls whose
+fields are out of order, and calls that have no cost or no known tenant. They take the path of a
+single call, through ``conversion`` and service/rating/calls.py, which write the error messages.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class BulkRating:
         self._calls = calls
 
     def rate(self, request: bytes, tally: Tally) -> bytes:
-        """The response's bytes. ``tally`` counts the calls. InvalidInput where the request is
-        malformed or too large."""
+        """The response's bytes. ``tally`` counts the calls. InvalidInput if the request is
+        malformed or has too many calls."""
         try:
             least = likely_min_rate_revision(request)
             try:
@@ -47,7 +46,7 @@ class BulkRating:
             raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} in one message") from error
 
     def _rate(self, request: bytes, least: int, tally: Tally) -> bytes:
-        """``least``: the min_rate_revision, as far as it is known."""
+        """``least``: the min_rate_revision, or a guess that the core checks (OtherRevision)."""
         least_revision(least)
         now_ns = time.time_ns()
         asked_at = time.monotonic()
@@ -64,7 +63,8 @@ class BulkRating:
     def _rate_alone(
         self, data: bytes, now_ns: int, least: int, asked_at: float, tally: Tally
     ) -> bytes:
-        """The RatedCall's bytes for a Call's bytes that the core has left alone."""
+        """Rate one call that the core has not rated: from the bytes of a Call to the bytes of a
+        RatedCall."""
         message = types_pb2.Call.FromString(data)
         if least:
             self._calls.deck(message.tenant_id, least, asked_at)
@@ -78,7 +78,7 @@ class BulkRating:
 
 
 def least_revision(given: int) -> int:
-    """A min_rate_revision. InvalidInput where it is negative."""
+    """A min_rate_revision. InvalidInput if it is negative."""
     if given < 0:
         raise invalid_field("min_rate_revision", f"must not be negative, got {given}")
     return given

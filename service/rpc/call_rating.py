@@ -1,8 +1,8 @@
-"""RateCall: one call from the request's bytes to the response's bytes, without an object between.
+"""RateCall: the core turns the request's bytes into the response's bytes, without message objects.
 
-Nearly every request is a call that has a price, and the core answers it from its bytes. All others
-go through message objects and tollwire.service.rating.calls, which word what is wrong or show each
-step: so this module has no rules of its own.
+The core answers requests whose call has a price: nearly all. Other requests go through message
+objects and service/rating/calls.py, which writes the error messages and the explanations. This
+module has no rating rules.
 """
 
 from __future__ import annotations

@@ -25,20 +25,20 @@ SMALL_BYTES = 4096
 _LOOK_SECONDS = 0.1
 
 # Chunks of uploads that a machine processes at one time: one waits for the database while the other
-# is rated. More would only take the processors from RateCall.
+# is rated. More chunks would only take processor time from RateCall.
 CHUNKS_AT_ONCE = 2
 
 
 def chunks_at_once(workers: int) -> int:
-    """The chunks that each worker processes at one time, where there are ``workers`` workers."""
+    """The number of chunks that each of ``workers`` workers processes at one time."""
     return max(1, CHUNKS_AT_ONCE // workers)
 
 
 class RequestBytes:
     """The bytes of the requests that are being processed, up to ``most``. Thread-safe.
 
-    The size of a request is known after it was read, so requests that are read at the same moment
-    can exceed the limit together.
+    The size of a request is known only after it was read, so requests that are read at the same
+    moment can exceed the limit together.
     """
 
     def __init__(self, most: int = 2**63) -> None:
@@ -127,7 +127,7 @@ def _owner(caller: Caller) -> Hashable:
 
 
 class Capacity:
-    """The limits of one server. ``close`` it after the last RPC."""
+    """The limits of one server. Call ``close`` after the last RPC."""
 
     def __init__(
         self,
@@ -137,8 +137,9 @@ class Capacity:
         share: float = 1.0,
         chunks: int = CHUNKS_AT_ONCE,
     ) -> None:
-        """``share`` is the part of all slots that one caller with a token can use. ``chunks`` of
-        uploads are processed at one time; each is in memory several times."""
+        """``share``: the part of all slots that one caller with a token can use. ``chunks``: the
+        number of chunks of uploads that are processed at one time; each is in memory several
+        times."""
         self.share = share
         self.max_streams = max_streams
         self.chunks = chunks

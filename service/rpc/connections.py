@@ -1,19 +1,19 @@
-"""The limit of connections, and their duration: options of grpc's transport.
+"""The limits on the number and the age of connections: options of grpc's transport.
 
-A connection above the limit is closed at once; its client gets UNAVAILABLE and retries, on another
-server if it has one. A connection that sends nothing valid, or that is idle, is closed too. gRPC
-clients open a new one when they need it, and lose nothing.
+The server closes a connection above the limit at once; its client gets UNAVAILABLE and retries, on
+another server if it has one. The server also closes connections that send nothing valid or are
+idle. gRPC clients open a new connection when they need one, and lose no request.
 """
 
 from __future__ import annotations
 
-# For the handshakes of TLS and HTTP/2. grpc's default is two minutes, and a silent connection
-# counts against the limit.
+# The time for the handshakes of TLS and HTTP/2. grpc's default is two minutes, and a silent
+# connection counts against the limit.
 HANDSHAKE_SECONDS = 20
-# Without any RPC.
+# A connection without any RPC for this time is closed.
 IDLE_SECONDS = 30 * 60
-# After the server has told a client to open a new connection. Streams that are still open then end
-# with UNAVAILABLE; an upload resumes at its last committed record.
+# When a connection reaches its maximum age, the server sends GOAWAY; streams that are still open
+# after this time end with UNAVAILABLE. An upload resumes at its last committed record.
 AGE_GRACE_SECONDS = 60 * 60
 
 

@@ -1,9 +1,9 @@
-"""The one table of errors: exception -> status, retry hint, log level.
+"""The table of errors: exception -> status, retry hint, log level.
 
 A named error (service/domain/errors.py) reaches the client with its reason and its message. Any
-other exception is a defect of the server: the client gets INTERNAL with a fixed text, and the log
-one traceback. Every error has a google.rpc.Status with ErrorInfo, and with BadRequest if fields are
-invalid.
+other exception is a defect of the server: the client gets INTERNAL with a fixed text, and the
+server logs one traceback. Every error has a google.rpc.Status with ErrorInfo, and with BadRequest
+if fields are invalid.
 
 Log lines contain no message: a message may quote a telephone number, which is personal data.
 """
@@ -32,7 +32,7 @@ DEFECT_MESSAGE = "the server has a defect; its log has the details"
 MAX_TRAILERS_BYTES = 6 * 1024
 _MAX_MESSAGE_BYTES = 1200
 _MAX_TEXT_CHARS = 300
-# What google.protobuf.Any and the tags around a detail take, rounded up.
+# The size of google.protobuf.Any and the tags around a detail, rounded up.
 _WRAPPING_BYTES = 100
 
 _LOG = logging.getLogger("tollwire.rpc")
@@ -137,7 +137,7 @@ def status(row: ErrorRow, error: TollwireError) -> grpc.Status:
 
 
 def _max_detail_bytes(answer: status_pb2.Status) -> int:
-    """The size that the next detail may have."""
+    """The maximum size of the next detail."""
     encoded: int = (MAX_TRAILERS_BYTES - _encoded_bytes(answer.message)) * 3 // 4
     return encoded - int(answer.ByteSize()) - _WRAPPING_BYTES
 
@@ -151,7 +151,7 @@ def _bad_request(
             field=violation.field[:_MAX_TEXT_CHARS],
             description=violation.description[:_MAX_TEXT_CHARS],
         )
-        # The line that counts the other violations must fit too.
+        # Leave space for the line that counts the other violations.
         if bad.ByteSize() > max_bytes - _WRAPPING_BYTES:
             del bad.field_violations[-1]
             bad.field_violations.add(description=f"and {len(violations) - index} more")

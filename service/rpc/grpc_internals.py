@@ -1,9 +1,9 @@
 """The private and experimental parts of grpcio that the server uses. No other module uses any.
 
-tests/rpc/test_grpc_internals.py shows each of them on a running server, and says in a sentence what
-a new grpcio has changed. pyproject.toml bounds grpcio to the releases that were tested.
+tests/rpc/test_grpc_internals.py tests each of them on a running server; a failure names what a new
+grpcio has changed. pyproject.toml limits grpcio to the releases that were tested.
 
-Beside what has a function here, the server relies on this behaviour: grpc calls the interceptors
+Besides the functions below, the server relies on this behaviour: grpc calls the interceptors
 and then ``submit`` of the pool in one thread (rpc/pools.py), and a handler that is registered with
 a stream of requests is called before any request is read (rpc/interceptors.py).
 """

@@ -1,13 +1,13 @@
-"""grpc.health.v1: whether the server, and each of its services, serves.
+"""grpc.health.v1: the health of the server and of each service.
 
-A service that needs the database serves while the database answers. RatingService rates from
-memory, so it serves without the database, and so does the server as a whole ("").
+A service that needs the database is SERVING while the database answers. RatingService rates from
+memory, so it is SERVING without the database, and so is the server as a whole ("").
 
-Watch occupies no thread: a few threads of the servicer send its messages. The servicer of grpcio
-does the same, but sends under a lock that grpc's own thread acquires when a watcher leaves. Sending
-waits for that thread, so the whole server stops. Here the end of an RPC never acquires a lock under
-which something is sent. A watcher that does not read blocks one of the threads until its RPC is
-cancelled.
+Watch occupies no thread of its own: a few threads of the servicer send the messages of all
+watchers. grpcio's servicer does the same, but sends under a lock that grpc's own thread acquires
+when a watcher disconnects. Sending waits for that thread, so the whole server would deadlock. Here
+the end of an RPC never acquires a lock under which something is sent. A watcher that does not read
+blocks one of the threads until its RPC is cancelled.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Send = Callable[[_Response], None]
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no type hints
-    """Nothing serves until ``serve``, and nothing after ``stop``. Thread-safe."""
+    """All services are NOT_SERVING before ``serve`` and after ``stop``. Thread-safe."""
 
     def __init__(self, services: Sequence[str], need_database: Collection[str] = ()) -> None:
-        """``services``: full names; the server as a whole ("") is always one. ``need_database``:
-        those of them that do not serve without the database."""
+        """``services``: full names; the server as a whole ("") is added. ``need_database``: the
+        services that are NOT_SERVING without the database."""
         self._services = frozenset(("", *services))
         self._need_database = frozenset(need_database)
         self._serving = False
@@ -51,7 +51,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
     ) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
             context.set_code(grpc.StatusCode.NOT_FOUND)
-            context.set_details("there is no service of that name")
+            context.set_details("no service has this name")
         return _Response(status=self.status(request.service))
 
     def List(
@@ -87,13 +87,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
         self._notifiers.shutdown()
 
     def database_answers(self, answers: bool) -> None:
-        """Take over whether the database answers now."""
+        """Update the health of the services that need the database."""
         if answers != self._database_answers:
             self._database_answers = answers
             self._notify()
 
     def serving(self) -> dict[str, bool]:
-        """Whether each service serves, by its full name; "" is the server."""
+        """Whether each service is SERVING, by its full name; "" is the server."""
         return {name: self.status(name) == _Response.SERVING for name in sorted(self._services)}
 
     def status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
@@ -106,7 +106,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
         with self._lock:
             watchers = list(self._watchers)
         for watcher in watchers:
-            # Raised after the end, when the RPCs of the watchers are over too.
+            # Raised after the executor was shut down; then the RPCs of the watchers have ended.
             with contextlib.suppress(RuntimeError):
                 self._notifiers.submit(watcher.update)
 

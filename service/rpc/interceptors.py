@@ -9,8 +9,8 @@ A servicer's method takes the request message (or an iterator of them) and the c
 the response message (or an iterator of them). It raises to refuse, and does not use the context.
 A method that is marked with ``on_bytes`` takes and returns the bytes of messages instead.
 
-All handlers are registered with streams of requests, which are the same on the wire: grpc then
-calls them at once, where it would read the message of a unary RPC first. So an RPC that is not
+All handlers are registered with streams of requests, which look the same on the wire: grpc then
+calls them at once, while it would read the message of a unary RPC first. So an RPC that is not
 admitted is refused before anything is read.
 """
 
@@ -54,8 +54,8 @@ def add_service(
     name: str = "",
 ) -> None:
     """Register ``servicer`` for all methods of ``service``. ``streams`` limits its streams,
-    ``capacity`` has the threads of all RPCs, ``pipeline`` admits them. ``name`` replaces that in
-    the descriptor. LookupError if a method has no entry in the table of permissions."""
+    ``capacity`` has the threads of all RPCs, ``pipeline`` admits them. ``name`` replaces the name
+    in the descriptor. LookupError if a method has no entry in the table of permissions."""
     for method in service.methods:
         permission(f"{service.name}/{method.name}")
     handlers = {
@@ -76,7 +76,7 @@ def _unchanged(data: bytes) -> bytes:
 
 
 class _Endpoint:
-    """One method, with what its handler needs."""
+    """One method, with the parts that its handler uses."""
 
     def __init__(self, pipeline: RpcPipeline, capacity: Capacity, method: MethodDescriptor) -> None:
         self.pipeline = pipeline
@@ -131,7 +131,8 @@ def _handler(
         stream = _streaming(_one(decode, endpoint), behavior, encode, streams, endpoint)
     else:
         if not method.server_streaming:
-            # On the wire one response is a stream of one. So the RPC can be ended while it waits.
+            # On the wire one response is a stream of one. Registered like this, the RPC can be
+            # ended while it waits.
             behavior = _as_stream(behavior)
         read = _each(decode, endpoint, end_counts=not method.server_streaming)
         stream = _streaming(read, behavior, encode, streams, endpoint)
@@ -190,9 +191,9 @@ def _streaming(
     endpoint: _Endpoint,
 ) -> Callable[[Iterator[bytes], Context, Send], None]:
     """``read`` turns grpc's iterator of bytes into the behavior's argument. The caller's permission
-    is checked again before each message, in either direction. A behavior without an end of its own
-    yields None at intervals: there it ends if its client is gone, its token is revoked or the
-    server stops."""
+    is checked again before each message, in either direction. A behavior without a natural end
+    yields None at intervals: at that point the stream ends if the client has disconnected, the
+    token is revoked or the server stops."""
     pipeline = endpoint.pipeline
 
     def handle(requests: Iterator[bytes], context: Context, send: Send) -> None:
@@ -215,7 +216,8 @@ def _streaming(
             _refuse(rpc, error)
         finally:
             pipeline.ended(rpc)
-        # The stream is closed before the client receives the end, so its next stream is admitted.
+        # The stream's slot is free before the client receives the end, so its next stream is
+        # admitted.
         send(None)
 
     return handle
@@ -253,7 +255,7 @@ def _watching(
     streams: Streams,
     endpoint: _Endpoint,
 ) -> Callable[[Iterator[bytes], Context, Send], None]:
-    """For Health.Watch, which sends from other threads and occupies none."""
+    """The handler of Health.Watch, which sends from other threads and occupies none."""
     pipeline = endpoint.pipeline
 
     def handle(requests: Iterator[bytes], context: Context, send: Send) -> None:
@@ -276,7 +278,7 @@ def _watching(
 
 
 def _add_rate_revision(rpc: RpcContext) -> None:
-    """Send the client the revision of the rates that its request has changed."""
+    """Send the new rate revision to the client if its request has changed rates."""
     if rpc.request.rate_revision:
         rpc.context.set_trailing_metadata(((RATE_REVISION_KEY, str(rpc.request.rate_revision)),))
 

@@ -1,8 +1,8 @@
-"""The role and the scope that each RPC needs: one table.
+"""The table of the role and the scope that each RPC needs.
 
 The server does not start if an RPC is missing here. The check runs before the request's message is
-read. The subjects narrow requests to the caller's tenants; this table says only whether a scope of
-some tenants is enough. Must not depend on tokens: the caller is an argument.
+read. The subjects narrow requests to the caller's tenants; this table only defines whether a scope
+of some tenants is enough. Must not depend on tokens: the caller is an argument.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Needs(Enum):
 
     # No caller is identified.
     NOTHING = 0
-    # The response is the same for all callers: it contains nothing of any tenant.
+    # The response is the same for all callers: it contains no data of any tenant.
     A_CALLER = 1
     # The request is narrowed to the tenants of the caller.
     TENANTS = 2

@@ -1,9 +1,9 @@
-"""The steps that every RPC goes through, before and after its handler.
+"""The steps before and after the handler of every RPC.
 
-Before: authentication, authorisation, and admission (is there capacity for this RPC?). After: log
-line, metrics, trace. Each step is a part that the composition root passes in. No step reads the
-request's message, and all steps before the handler run before the message is read. A refusal of a
-step leaves through the error map like any failure.
+Before: authentication, authorisation, admission (is there capacity for this RPC?). After: log line,
+metrics, trace. The composition root passes in each step. No step reads the request's message, and
+the steps before the handler run before the message is read. If a step refuses the RPC, the error
+map converts its exception like any other.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ _COUNTED = (
 
 
 def _countdown(context: Context) -> Callable[[], float]:
-    """How long the client waits, by the monotonic clock. grpc compares the deadline with the time
-    of day: a clock that is set forward would make every deadline pass."""
+    """A function that returns the seconds until the client's deadline, by the monotonic clock. grpc
+    compares the deadline with the time of day: all deadlines would pass if the clock were set
+    forward."""
     until = time.monotonic() + context.time_remaining()
     return lambda: max(0.0, until - time.monotonic())
 
@@ -73,7 +74,7 @@ class RpcContext:
     )
 
     def __init__(self, method: str, context: Context, kind: RpcKind = RpcKind.ORDINARY) -> None:
-        """``method``: such as "CdrService/GetCdr"."""
+        """``method``: for example "CdrService/GetCdr"."""
         self.method = method
         self.kind = kind
         self.context = context
@@ -118,10 +119,10 @@ class AdmissionLimit(Protocol):
         """Count the RPC. Exhausted if the limit is reached."""
 
     def release(self, rpc: RpcContext) -> None:
-        """Called once for each RPC that ``acquire`` admitted."""
+        """Called exactly once for each RPC that ``acquire`` admitted."""
 
 
-# Called with each RPC after its end.
+# An observer is called with each RPC after its end.
 Observer = Callable[[RpcContext], None]
 
 
@@ -131,7 +132,7 @@ def anybody(rpc: RpcContext) -> Caller:
 
 
 def _stays(rpc: RpcContext) -> None:
-    """A caller that was admitted stays admitted."""
+    """Does nothing: the caller stays admitted."""
 
 
 def log_end(rpc: RpcContext) -> None:
@@ -158,7 +159,7 @@ def count_end(rpc: RpcContext) -> None:
 
 
 class RpcPipeline:
-    """The pipeline of one server. Thread-safe, as its parts are."""
+    """The pipeline of one server. Thread-safe if its parts are."""
 
     def __init__(
         self,
@@ -206,7 +207,7 @@ def _no_slot(slot: Slot, kind: RpcKind) -> TollwireError:
         return share_taken(kind)
     return Exhausted(
         Reason.TOO_MANY_STREAMS if kind is RpcKind.STREAM else Reason.TOO_MANY_RPCS,
-        f"the server runs as many {kind.value} as it can; try again later",
+        f"the server is at its limit of {kind.value}; try again later",
     )
 
 
@@ -214,5 +215,5 @@ def share_taken(kind: RpcKind) -> Exhausted:
     """The error for a caller that uses its whole share of the slots."""
     return Exhausted(
         Reason.SHARE_TAKEN,
-        f"this caller uses its whole share of the capacity for {kind.value}; try again later",
+        f"this caller uses its full share of the capacity for {kind.value}; try again later",
     )

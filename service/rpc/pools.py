@@ -1,9 +1,9 @@
-"""The threads that handlers run in: one pool of threads for each kind of RPC.
+"""The threads of handlers: one pool of threads for each kind of RPC.
 
 grpc submits each RPC to a pool, and a plain pool queues RPCs without a limit. grpc's own limit
 (``maximum_concurrent_rpcs``) refuses at once, but without a reason and without a retry hint. A
-``Pool`` takes a bounded number of RPCs. It runs an RPC above that number at once in grpc's own
-thread, marked as one without a slot: the pipeline then refuses it before anything is read.
+``Pool`` has a fixed number of slots. An RPC without a free slot runs at once in grpc's own thread
+and is marked as an RPC without a slot; the pipeline refuses it before anything is read.
 
 Each kind has its own pool, so that slow RPCs cannot take the threads of fast ones. One table in
 this module assigns the methods to the kinds.
@@ -34,23 +34,23 @@ from tollwire.service.domain.thread_context import (
     without_slot,
 )
 
-# Rating from memory uses the processor only, so more threads would only compete for it. Further
-# calls wait in the pool's queue, for some milliseconds.
+# Rating from memory uses only the processor, so more threads would only compete for it. Further
+# calls wait in the pool's queue for some milliseconds.
 RATING_THREADS = 16
 BATCH_THREADS = 8
-# Their time grows with the tables, and they hold a connection to the database.
+# Their duration grows with the size of the tables, and they hold a database connection.
 LONG_SHARE = 8
 # Probes call a few times a minute.
 HEALTH_THREADS = 32
 REFLECTION_THREADS = 8
 
-# The time within which a message must arrive: 32 MiB on a line of 10 Mbit/s.
+# The time limit for the arrival of a message: 32 MiB at 10 Mbit/s.
 ARRIVAL_SECONDS = 30.0
-# Health needs no token, and its message has a few bytes.
+# Health needs no token, and its message has only a few bytes.
 HEALTH_ARRIVAL_SECONDS = 2.0
 _SWEEP_SECONDS = 0.5
 _AUTHORIZATION = "authorization"
-# A client that is still sending sends something within this time.
+# A client that is still active sends an RPC within this time.
 QUIET_SECONDS = 0.1
 
 
@@ -60,7 +60,7 @@ class RpcKind(Enum):
     RATING = "calls to rate"
     BATCH = "batches to rate"
     ORDINARY = "requests"
-    LONG = "requests that may go through whole tables"
+    LONG = "requests that may read whole tables"
     STREAM = "streams"
     HEALTH = "health checks"
     REFLECTION = "reflection streams"
@@ -104,8 +104,8 @@ class CallerReader(grpc.ServerInterceptor):
 
 
 class Pool(ThreadPoolExecutor):
-    """At most ``slots`` RPCs at one time, of which ``threads`` run; of one caller with an
-    authorization header at most ``share`` of the slots."""
+    """At most ``slots`` RPCs at one time, of which ``threads`` run. One caller with an
+    authorization header has at most ``share`` of the slots."""
 
     def __init__(self, name: str, threads: int, slots: int, share: float = 1.0) -> None:
         super().__init__(threads, thread_name_prefix=name)
@@ -124,8 +124,8 @@ class Pool(ThreadPoolExecutor):
         return self._taken
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``fn`` in one of the threads; or here, without a slot, if no slot is free or the pool
-        is closed."""
+        """Run ``fn`` in one of the threads; if no slot is free or the pool is closed, run it in
+        this thread, without a slot."""
         self.last_arrival_at = time.monotonic()
         caller = current_authorization()
         with self._lock:
@@ -163,18 +163,18 @@ class Pool(ThreadPoolExecutor):
 
 
 class Pools:
-    """The pools of one server, by kind. ``close`` them after the last RPC."""
+    """The pools of one server, by kind. Call ``close`` after the last RPC."""
 
     def __init__(self, max_rpcs: int, max_streams: int, share: float = 1.0) -> None:
-        """``share`` is the part of the slots for unary RPCs of a kind that one caller can use."""
+        """``share``: the part of the slots for unary RPCs of a kind that one caller can use."""
         long = max(1, max_rpcs // LONG_SHARE)
-        # More than there are slots for streams: a stream that finds no slot needs a thread that
-        # refuses it, and a stream that ends frees its slot a moment before its thread.
+        # More threads than slots for streams: a stream without a slot needs a thread to be refused
+        # in, and a stream that ends frees its slot a moment before its thread.
         streams = 2 * max_streams + 2
         self._pools: Mapping[RpcKind, Pool] = {
             RpcKind.RATING: Pool("rating", min(RATING_THREADS, max_rpcs), max_rpcs, share),
             RpcKind.BATCH: Pool("batch", min(BATCH_THREADS, max_rpcs), max_rpcs, share),
-            # These mostly wait for the database.
+            # These RPCs mostly wait for the database.
             RpcKind.ORDINARY: Pool("rpc", max_rpcs, max_rpcs, share),
             RpcKind.LONG: Pool("long", long, long, share),
             RpcKind.STREAM: Pool("stream", streams, streams),
@@ -211,7 +211,8 @@ class Pools:
 
 
 class MessageDeadlines:
-    """Cancels RPCs whose message does not arrive in time. Thread-safe; ``close`` it at the end."""
+    """Cancels RPCs whose message does not arrive in time. Thread-safe. Call ``close`` at the
+    end."""
 
     def __init__(
         self, seconds: float = ARRIVAL_SECONDS, health_seconds: float = HEALTH_ARRIVAL_SECONDS
@@ -224,11 +225,11 @@ class MessageDeadlines:
         self._thread.start()
 
     def start(self, context: grpc.ServicerContext, kind: RpcKind) -> None:
-        """The message must arrive within the time of its kind; else the RPC is cancelled."""
+        """Start the time limit of the kind; when it passes, the RPC is cancelled."""
         self._until[context] = time.monotonic() + self._seconds[kind]
 
     def stop(self, context: grpc.ServicerContext) -> None:
-        """The message has arrived, or the RPC has failed."""
+        """End the time limit: the message has arrived, or the RPC has failed."""
         del self._until[context]
 
     def _sweep(self, stop: threading.Event) -> None:

@@ -1,9 +1,9 @@
-"""Which program listens on a port that is in use: a Tollwire server, or something else.
+"""Detects which program listens on a port: a Tollwire server, or another program.
 
 For ``doctor``, which checks an installation from outside. A server with TLS is recognised by its
-certificate, which must be the one in the settings: with mutual TLS, a client without a certificate
-cannot send a request. For a server without TLS the health is checked, and for the metrics port the
-page.
+certificate, which must equal that in the settings: with mutual TLS, a client without a certificate
+cannot send a request. A server without TLS is recognised by its health service, a metrics port by
+its page.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tollwire.service.settings.config import Listen, Settings
 
 _SECONDS = 3.0
-# Rating goes on while the database is away.
+# This service is SERVING even while the database is unavailable.
 _SERVICE = "tollwire.v1.RatingService"
 _METRIC = b"tollwire_build_info"
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class PortStatus(Enum):
-    """What answers on a port."""
+    """The program that answers on a port."""
 
     SERVING = "a Tollwire server that serves"
     NOT_SERVING = "a Tollwire server that does not serve"
@@ -34,7 +34,7 @@ class PortStatus(Enum):
 
 
 def probe_grpc_port(settings: Settings) -> PortStatus:
-    """What listens where a server with these settings would."""
+    """The program that listens on the address of these settings."""
     address = _local(settings.listen)
     if settings.uses_tls:
         return _by_certificate(address, settings)
@@ -49,7 +49,7 @@ def probe_grpc_port(settings: Settings) -> PortStatus:
 
 
 def probe_metrics_port(listen: Listen) -> PortStatus:
-    """What listens where a server would show its metrics."""
+    """The program that listens on this metrics address."""
     url = f"http://{_local(listen)}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as response:
@@ -60,7 +60,7 @@ def probe_metrics_port(listen: Listen) -> PortStatus:
 
 def _by_certificate(address: Listen, settings: Settings) -> PortStatus:
     assert settings.tls_cert_file is not None
-    # Nothing is sent; the certificate that is shown is compared as it is.
+    # Only a handshake: the bytes of the server's certificate are compared.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

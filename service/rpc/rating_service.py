@@ -1,4 +1,4 @@
-"""RatingService: calls priced, rates kept. Each method parses, calls one thing, answers."""
+"""RatingService: rates calls and manages rates."""
 
 from __future__ import annotations
 

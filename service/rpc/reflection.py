@@ -1,8 +1,8 @@
-"""What server reflection describes: the files of the default pool of descriptors, with the
-comments of our protos.
+"""The descriptors for server reflection: the default descriptor pool, with the comments of the
+protos.
 
-protobuf's pool drops the comments, so the build keeps them in a file of their own. The pool finds a
-service by its name, but not its methods, for which grpcurl asks when it describes one.
+protobuf's pool does not contain comments, so the build writes them to a separate file. The pool
+finds services by name but not methods, which grpcurl looks up to describe a method.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 
-# Beside the generated modules; setup.py writes it.
+# In the folder of the generated modules; setup.py writes it.
 _COMMENTS = files("tollwire.v1") / "descriptors.binpb"
 
 
 class Symbols:
-    """The default pool, which also finds methods and has comments. KeyError for what it lacks."""
+    """The default pool, extended: finds methods too, and has comments. KeyError for unknown
+    names."""
 
     def __init__(self) -> None:
         self._pool = descriptor_pool.Default()
@@ -46,7 +47,7 @@ class Symbols:
 
 
 class DescribedFile:
-    """What reflection reads of a file's descriptor."""
+    """The part of a file's descriptor that reflection reads."""
 
     def __init__(
         self, file: FileDescriptor, described: dict[str, descriptor_pb2.FileDescriptorProto]
@@ -60,7 +61,7 @@ class DescribedFile:
         return [DescribedFile(file, self._described) for file in self._file.dependencies]
 
     def CopyToProto(self, proto: descriptor_pb2.FileDescriptorProto) -> None:
-        # The pool's own, which has no json_name: grpcurl shows the names of the protos for that.
+        # The pool's descriptor has no json_name, so grpcurl shows the field names of the protos.
         self._file.CopyToProto(proto)
         described = self._described.get(self.name)
         if described is not None:

@@ -1,8 +1,8 @@
-"""The gRPC server: its parts, its start and its stop.
+"""The gRPC server: its parts, start and stop.
 
 grpc's own threads do the transport; handlers run in one pool for each kind of RPC (``pools``), so
-that slow RPCs leave the fast ones their threads. The transport costs more than the handlers, and
-more processes raise the throughput where more threads do not: process/workers.py.
+that slow RPCs cannot take the threads of fast ones. The transport costs more than the handlers.
+More processes increase the throughput and more threads do not: see process/workers.py.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ from tollwire.v1 import (
 # grpcurl uses reflection before each of its calls: an operator must succeed when all other slots
 # are taken.
 REFLECTION_STREAMS = 4
-# A watch needs no thread, only memory.
+# A watch occupies no thread, only memory.
 HEALTH_WATCHES = 10_000
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
-# What a client may send beyond the request that the stream reads. By default grpc raises it with
-# the speed of the line, to several requests for each stream that waits for the database.
+# The bytes that grpc buffers beyond the request that a stream reads. By default grpc increases this
+# with the bandwidth, to several requests for each stream that waits for the database.
 LOOKAHEAD_BYTES = 1024 * 1024
-# A client may ping every 10 seconds, with a call or without; grpc's own limit is 5 minutes.
+# A client may ping every 10 seconds, also without an RPC; grpc's default is 5 minutes.
 MIN_PING_INTERVAL_MS = 10_000
-# The server pings too: a stream whose client has disconnected silently must release its slot.
+# The server pings too: if a client disappears without closing, its stream must release its slot.
 KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 
-# The longest wait for clients that watch the health to leave, and then for the others: a client
-# that is refused retries after a tenth of a second.
+# The longest wait for clients that watch the health to disconnect, and then the time for refusing
+# the others: a refused client retries after a tenth of a second.
 DRAIN_SECONDS = 2.0
 REFUSING_SECONDS = 1.0
 
-# How long a handler may take to notice that its RPC was cancelled.
+# The time that a handler has to notice that its RPC was cancelled.
 LAST_HANDLERS_SECONDS = 2.0
 
-# Simultaneous RPCs of one connection; its client queues further ones. They wait for a thread, each
-# with some memory.
+# Simultaneous RPCs of one connection; its client queues further RPCs. Each RPC that waits for a
+# thread takes some memory.
 MAX_RPCS_A_CONNECTION = 1_000
 
 OPTIONS = (
@@ -82,7 +82,7 @@ OPTIONS = (
     ("grpc.max_concurrent_streams", MAX_RPCS_A_CONNECTION),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-    # Each ping has a limit of its own, of 60 seconds, and the longer one holds.
+    # Each ping also has this timeout, by default 60 seconds, and the longer one applies.
     ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
@@ -97,13 +97,13 @@ _SERVICES = {
     "access": access_service_pb2.DESCRIPTOR.services_by_name["AccessService"],
 }
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-# The released protocol is the alpha under another name, message for message.
+# The v1 protocol has the same messages as v1alpha under another name.
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """What the services call."""
+    """The subjects that the servicers call."""
 
     tenants: Tenants
     rates: Rates
@@ -133,8 +133,8 @@ class RpcServer:
         share_port: bool = False,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
     ) -> None:
-        """``capacity`` has the limits of the server, and is closed with it. ``connections``: the
-        options of connections. ``share_port``: other processes listen on the same port."""
+        """``capacity``: the limits of the server; ``stop`` closes it. ``connections``: the options
+        of connections. ``share_port``: other processes listen on the same port."""
         self._capacity = capacity
         self._streams = Streams(capacity.max_streams, capacity.request_bytes)
         self._reflections = Streams(REFLECTION_STREAMS, capacity.request_bytes)
@@ -207,24 +207,24 @@ class RpcServer:
             raise CannotListen(f"cannot listen on {listen}: {why}") from error
 
     def start(self) -> None:
-        """Answer requests from now on; the health becomes SERVING."""
+        """Start to answer requests; the health becomes SERVING."""
         self._server.start()
         self._health.serve()
 
     def serving(self) -> dict[str, bool]:
-        """Whether each service serves, by its name; "server" for all together."""
+        """Whether each service is SERVING, by its name; "server" is the server as a whole."""
         return {
             name.rpartition(".")[2] or "server": on for name, on in self._health.serving().items()
         }
 
     def database_answers(self, answers: bool) -> None:
-        """Take over whether the database answers, for the health of the services that need it."""
+        """Update the health of the services that need the database."""
         self._health.database_answers(answers)
 
     def _drain(self, grace_seconds: float) -> None:
-        """Let clients leave before grpc stops: grpc cancels RPCs that have arrived and have no
-        handler yet, and clients retry only UNAVAILABLE. Clients that watch the health leave first;
-        then the others are refused with UNAVAILABLE."""
+        """Move clients to other servers before grpc stops: grpc would cancel RPCs that have arrived
+        and have no handler yet, and clients retry only UNAVAILABLE. First wait for clients that
+        watch the health; then refuse the RPCs of the others with UNAVAILABLE."""
         self._health.stop()
         self._health.wait_until_notified()
         self._capacity.pools.await_quiet(min(DRAIN_SECONDS, grace_seconds))

@@ -29,20 +29,20 @@ Send = Callable[[bytes | None], None]
 
 # grpc sometimes reports a client that has disconnected as a normal end of its requests, and the
 # cancellation a moment later (measured: within 20 ms). If the end of the requests means that the
-# input is complete, that moment must pass first. It passes in slices, so that grpc's thread can
-# run.
+# input is complete, the server waits for that time first. It sleeps in slices, so that grpc's
+# thread can run.
 SETTLE_SLICES = 10
 SETTLE_SLICE_SECONDS = 0.01
 
 
 class StreamOver(Exception):
-    """The stream has ended: its client is gone, or has the status that the server stops. Its
-    handler ends too, and rolls back what is not committed."""
+    """The stream has ended: its client has disconnected, or the server stops and has sent the
+    status. The handler must end too, and roll back what is not committed."""
 
 
 class Stream:
-    """One streaming RPC. The handler's thread receives. The thread that stops the server may end
-    the stream while the handler waits for the client."""
+    """One streaming RPC. The handler's thread calls ``receive``. The thread that stops the server
+    may end the stream while the handler waits for the client."""
 
     def __init__(self, streams: Streams, context: grpc.ServicerContext, send: Send) -> None:
         self._streams = streams
@@ -62,11 +62,11 @@ class Stream:
 
     def receive(self, requests: Iterator[bytes], *, end_counts: bool) -> bytes:
         """The next request. StopIteration at their end; with ``end_counts`` only after it is
-        certain that the client has sent the end. StreamOver if the client is gone or the server
-        stops.
+        certain that the client has sent the end. StreamOver if the client has disconnected or the
+        server stops.
 
-        A call releases the bytes of the request before. It waits, and so slows the client, while
-        the requests in progress have reached the limit of bytes."""
+        Releases the bytes of the previous request. Waits, and so slows the client down, while the
+        requests in progress have reached the limit of bytes."""
         self.release_bytes()
         self._streams.request_bytes.wait_for_space(lambda: self.over or self._streams.stopping)
         with self._lock:
@@ -88,7 +88,7 @@ class Stream:
             self._leave_idle()
 
     def release_bytes(self) -> None:
-        """The last request is no longer in progress."""
+        """Release the bytes of the last request: it is no longer in progress."""
         self._streams.request_bytes.release(self._held_bytes)
         self._held_bytes = 0
 
@@ -96,7 +96,7 @@ class Stream:
         with self._lock:
             self._idle = False
             if self._ended:
-                # A request that arrives at the same moment is ignored: the client has the status.
+                # A request that arrives at the same moment is ignored: the client gets the status.
                 raise StreamOver
 
     def _settle(self) -> None:
@@ -105,12 +105,12 @@ class Stream:
                 raise StreamOver
 
     def watch(self) -> None:
-        """Mark the stream as one that only waits."""
+        """Mark the stream as one that only sends."""
         with self._lock:
             self._idle = True
 
     def send(self, response: bytes) -> None:
-        """For streams that only wait: send, unless the stream has ended."""
+        """Send, unless the stream has ended. For streams marked with ``watch``."""
         with self._lock:
             if not self.over:
                 self._send(response)
@@ -131,10 +131,10 @@ class Stream:
 
 
 class Requests(Generic[T]):
-    """The requests of one stream, as messages: an iterator.
+    """The requests of one stream, decoded: an iterator.
 
-    ``end_counts``: the end means that the input is complete, so it must be certain that the client
-    has sent it. The reader may clear this after the requests have stated their number.
+    ``end_counts``: the end means that the input is complete, so the end must be certain. The reader
+    may clear this when the stated number of elements has arrived.
     """
 
     def __init__(

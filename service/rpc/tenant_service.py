@@ -1,4 +1,4 @@
-"""TenantService: tenants and extensions. Each method parses, calls one thing, answers."""
+"""TenantService: tenants and extensions."""
 
 from __future__ import annotations
 

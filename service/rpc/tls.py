@@ -1,10 +1,10 @@
 """The server's side of TLS: grpc's credentials, which are replaced when their files change.
 
-grpc calls for new certificates before each handshake, and holds a lock during the call. So a thread
-reads the files, and the call returns what is prepared. Existing connections keep their
-certificates.
+grpc calls a function for new certificates before each handshake and holds a lock during the call.
+So a thread reads the files, and the function only returns the prepared result. Existing connections
+keep their certificates.
 
-grpc's core accepts TLS 1.2 or newer, and has no option for less; tests/rpc/test_tls.py shows it.
+grpc's core accepts TLS 1.2 or newer and has no option for less; tests/rpc/test_tls.py checks that.
 service/settings/certificates.py checks the contents of the files.
 """
 
@@ -23,18 +23,18 @@ from tollwire.service.rpc.grpc_internals import reloading_credentials
 from tollwire.service.settings.certificates import Material, check, shown, valid_until
 from tollwire.service.settings.pem_files import BadCertificate, TlsFiles
 
-# The pause between two reads. The files are small, and their contents are more reliable than their
+# The interval between reads. The files are small, and their contents are more reliable than their
 # modification times.
 CHECK_SECONDS = 1.0
-# Reading a few small files takes less.
+# Reading a few small files takes less time.
 _CLOSE_SECONDS = 5.0
-# Tools that renew certificates do so some weeks before their end.
+# Renewal tools usually renew certificates some weeks before they expire.
 WARN_BEFORE = timedelta(days=14)
 WARN_AGAIN_AFTER = timedelta(days=1)
 
 _LOG = logging.getLogger("tollwire.tls")
 
-# The contents of the files, or why they cannot be read.
+# The contents of the files, or the reason why they cannot be read.
 _State = tuple[bytes | None, ...] | str
 
 
@@ -46,8 +46,8 @@ class ServerTls:
     """The certificates of one server: its ``credentials``, and a thread from ``start`` to
     ``close``.
 
-    With authorities in the files every client needs a certificate that one of them has signed: grpc
-    cannot make client certificates optional.
+    If the files contain certificate authorities, every client needs a certificate that one of them
+    has signed: grpc cannot make client certificates optional.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class ServerTls:
             self.check_files()
 
     def check_files(self) -> None:
-        """Use new contents of the files if they are valid, and log why if they are not. The
-        contents must be the same as at the check before: a file may be half written, and while
-        several files are replaced they do not fit each other."""
+        """Use new contents of the files if they are valid; else log the reason. The contents must
+        equal those of the previous check: a file may be half written, and files that are being
+        replaced one after the other do not match each other."""
         state: _State
         try:
             state = self._files.read()
@@ -126,7 +126,10 @@ class ServerTls:
             # Once for each state of the files.
             if state != self._reported:
                 self._reported = state
-                _LOG.error("the certificates in use are kept: %s", error)
+                _LOG.error(
+                    "new certificate files are not used; the old certificates stay in use: %s",
+                    error,
+                )
             return
         self._in_use = state
         self._material = material

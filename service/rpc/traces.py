@@ -2,8 +2,8 @@
 
 The optional extra tollwire[otel] has the library, which is loaded only if traces are on. The OTEL_*
 variables configure the destination and the sampling. A span is created after the end of its RPC, so
-no RPC waits for it. It contains the method, the code, the reason and the tenant, and no other part
-of the request.
+no RPC waits for it. It contains the method, the code, the reason and the tenant; no other data of
+the request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tollwire.service.rpc.pipeline import RpcContext
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-# What is the server's own fault, as OpenTelemetry has it for servers.
+# The codes that OpenTelemetry's conventions count as errors of the server.
 _FAULTS = frozenset(
     {
         grpc.StatusCode.UNKNOWN,
@@ -34,11 +34,12 @@ _PACKAGE = "tollwire.v1."
 
 
 class TracesUnavailable(Exception):
-    """Traces are on, and the library is not installed."""
+    """Traces are on, but the library is not installed."""
 
 
 def start_exporter() -> TracerProvider:
-    """Sends spans by OTLP in the background; ``shutdown`` sends what is left. TracesUnavailable."""
+    """Send spans by OTLP in the background; ``shutdown`` sends the rest. TracesUnavailable if the
+    library is not installed."""
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource

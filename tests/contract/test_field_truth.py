@@ -287,7 +287,7 @@ RATE_LISTS: list[List] = [
         "service/rpc/conversion/rates.py",
         "read_rate",
         lambda: noticed(
-            "Rate", lambda rate: rate_conversion.read_rate(rate, conversion_fields.Wrong())
+            "Rate", lambda rate: rate_conversion.read_rate(rate, conversion_fields.Violations())
         ),
         MADE_BY_THE_SERVER - {"id"},
     ),

@@ -1,6 +1,6 @@
 """CdrService, by subject: recording, reading, correcting, usage, proving.
 
-Each method parses, calls one thing, and answers. ``CdrServicer`` is the service that is registered.
+``CdrServicer`` joins the parts and is the servicer that the server registers.
 """
 
 from __future__ import annotations

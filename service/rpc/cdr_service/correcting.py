@@ -1,4 +1,4 @@
-"""CDRs reversed, and the reversals listed."""
+"""The methods of CdrService that reverse CDRs and list reversals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CDRs and the ledger verified."""
+"""The methods of CdrService that verify CDRs and the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CDRs found, listed, exported, watched and explained."""
+"""The methods of CdrService that get, list, export, watch and explain CDRs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CdrReading(cdr_service_pb2_grpc.CdrServiceServicer):
         for part in self._cdrs.export(cdrs.cdr_filter(request)):
             yield pb.ExportCdrsResponse(cdrs=map(cdrs.cdr, part))
 
-    def WatchCdrs(  # type: ignore[override]  # None: nothing to send, for the interceptor
+    def WatchCdrs(  # type: ignore[override]  # yields None when there is nothing to send
         self, request: pb.WatchCdrsRequest, context: Context
     ) -> Iterator[pb.WatchCdrsResponse | None]:
         parts = self._feed.watch(

@@ -1,4 +1,4 @@
-"""CDRs added up."""
+"""The method of CdrService that summarizes usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit log: what is asked of it, and its entries."""
+"""Filters and entries of the audit log."""
 
 from __future__ import annotations
 

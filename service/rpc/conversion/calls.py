@@ -1,8 +1,7 @@
-"""Calls in, ratings out.
+"""Calls and rated calls.
 
-What rates calls from their bytes (ratingcore.wire) comes here only for the exceptions; CreateCdr
-comes here for every call. ``read_call`` and ``write_rated`` touch each field once and build nothing
-they do not need.
+The bulk path (ratingcore.wire) works on bytes and uses this module only for exceptions; CreateCdr
+uses it for every call. So ``read_call`` and ``write_rated`` are fast: they read each field once.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ from tollwire.service.rpc.conversion.fields import REQUIRED, Violations
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
-# Of an explanation in an error's details.
+# The limits of an explanation in the details of an error.
 MAX_CONSIDERED = 50
 MAX_STEP_CHARS = 60
 
 MAX_UNREADABLE_MESSAGE_CHARS = 1_000
 
-UNEXPLAINED = "the record breaks a rule of which this server cannot say which one it is"
+UNEXPLAINED = "the record is invalid, but the server found no invalid field in it"
 _DIRECTIONS = fields.members(Direction)
 _DISPOSITIONS = fields.members(Disposition)
-# To the stubs' own types of enum numbers, which are plain integers when the program runs.
+# The stubs' types of enum numbers, for the type checker. At run time they are plain integers.
 _status = types_pb2.RatingStatus.ValueType
 _reason = types_pb2.UnratedReason.ValueType
 
 
 def required_call(message: types_pb2.Call, *, present: bool, now_ns: int | None) -> Call:
-    """The one call of a request, in its field "call". InvalidInput with all that is wrong."""
+    """The call of a request, in its field "call". InvalidInput with all violations."""
     if not present:
         raise invalid_field("call", REQUIRED)
     call, found = read_call(message, now_ns)
@@ -55,14 +54,14 @@ def required_call(message: types_pb2.Call, *, present: bool, now_ns: int | None)
 
 
 def read_calls(messages: Sequence[types_pb2.Call], *, now_ns: int | None) -> list[Call | BadCall]:
-    """The calls of a batch, in the field "calls", in order. A bad one is no reason to refuse the
-    others; too many are."""
+    """The calls of a batch, from the field "calls", in order. An invalid call becomes a BadCall;
+    too many calls are InvalidInput."""
     check_count(len(messages))
     return [_call_or_bad(message, now_ns) for message in messages]
 
 
 def check_count(calls: int) -> None:
-    """InvalidInput where a message has too many calls."""
+    """InvalidInput if a message has too many calls."""
     if calls > MAX_BATCH_CALLS:
         raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} in one message, got {calls}")
 
@@ -73,10 +72,10 @@ def _call_or_bad(message: types_pb2.Call, now_ns: int | None) -> Call | BadCall:
 
 
 def bad_call(data: bytes) -> BadCall:
-    """What is wrong with a call, given as its bytes, that breaks a rule of those to be recorded.
+    """The error of a call that the core has rejected, from the call's bytes.
 
-    The core says that it breaks one. Should nothing be found wrong with it here, it is refused all
-    the same: a record that is kept as it was sent is safer than a chunk that fails.
+    If no violation is found here, the call is rejected all the same (UNEXPLAINED): it is safer to
+    store one rejected record than to fail the whole chunk.
     """
     message = types_pb2.Call.FromString(data)
     if message.HasField("unreadable"):
@@ -101,7 +100,7 @@ def _bad(message: types_pb2.Call, found: Sequence[FieldViolation]) -> BadCall:
 def _unreadable(message: types_pb2.Call) -> BadCall:
     """A record that its sender could not read."""
     record = message.unreadable
-    # NUL is left out before the message is judged: no text that is stored has it.
+    # NUL is removed first: stored texts must not contain it.
     said = record.message.replace("\0", "")[:MAX_UNREADABLE_MESSAGE_CHARS]
     said = said or "the sender could not read the record"
     return BadCall(
@@ -113,8 +112,8 @@ def _unreadable(message: types_pb2.Call) -> BadCall:
 
 
 def _usable_seconds(message: types_pb2.Call) -> int:
-    """What a call that is refused adds to an upload's control totals: 0 where it has no duration
-    that a call may have."""
+    """The seconds that a rejected call adds to an upload's control totals: 0 if it has no valid
+    duration."""
     seconds = 0
     if message.HasField("duration_seconds"):
         seconds = message.duration_seconds
@@ -127,13 +126,13 @@ def _usable_seconds(message: types_pb2.Call) -> int:
 
 
 def _has_end(message: types_pb2.Call) -> bool:
-    """Whether a call says when it ended. Switches send the epoch where they have no end."""
+    """Whether a call has an end time. Some switches send the epoch if they have none."""
     return message.HasField("ended_at") and bool(message.ended_at.seconds or message.ended_at.nanos)
 
 
 def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequence[FieldViolation]]:
-    """The call and what is wrong with it, by paths from the call itself. Where anything is wrong
-    the call is not to be used. ``now_ns`` stands in for a missing started_at; None: required."""
+    """The call and its violations, with field paths from the call. Do not use the call if there
+    are violations. ``now_ns`` replaces a missing started_at; None: started_at is required."""
     violations = Violations()
     if message.HasField("unreadable"):
         violations.add("unreadable", "is only for calls of UploadCdrs; leave it unset")
@@ -191,7 +190,7 @@ def read_call(message: types_pb2.Call, now_ns: int | None) -> tuple[Call, Sequen
 
 
 def write_rated(rated: RatedCall, message: types_pb2.RatedCall) -> None:
-    """Fills ``message``, which must be empty."""
+    """Fill ``message``, which must be empty."""
     message.status = _status(rated.status)
     if rated.call_id:
         message.call_id = rated.call_id
@@ -240,8 +239,8 @@ def explanation(found: Explanation) -> pb.Explanation:
 
 
 def short_explanation(found: Explanation, max_bytes: int) -> pb.Explanation | None:
-    """The explanation in at most ``max_bytes``: rates that lost are left out and counted, the
-    shortest prefixes first, then long texts are cut. None where even that is too long."""
+    """The explanation in at most ``max_bytes``. Rates that did not win are left out and counted,
+    the shortest prefixes first; then long texts are cut. None if it is still too long."""
     message = explanation(found)
     while message.considered and (
         len(message.considered) > MAX_CONSIDERED or message.ByteSize() > max_bytes

@@ -1,4 +1,4 @@
-"""CDRs, and which to find."""
+"""CDRs, and filters for them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def enum_filters(
     | cdr_service_pb2.ReverseCdrsRequest,
     violations: Violations,
 ) -> dict[str, Any]:
-    """direction, disposition, status and unrated_reason, as far as they are set."""
+    """The filters direction, disposition, status and unrated_reason that are set."""
     return {
         field: fields.enum(
             getattr(request, field), known, what, field, violations, next(iter(known.values()))
@@ -129,7 +129,7 @@ def cdr(record: Cdr) -> types_pb2.Cdr:
 
 
 def reversal(entry: Reversal, cost_decimals: int) -> types_pb2.Reversal:
-    """The reversal without its CDR, whose cost has this number of decimals."""
+    """The reversal without its CDR. ``cost_decimals``: the decimals of the CDR's cost."""
     return types_pb2.Reversal(
         id=entry.id,
         cost=None if entry.cost_e8 is None else format_cost(entry.cost_e8, cost_decimals),

@@ -1,4 +1,4 @@
-"""Why a CDR costs what it costs."""
+"""Explanations of the cost of a CDR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading single fields, whatever message they are in."""
+"""Single fields, for all messages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _JSON_NAME = re.compile("_([a-z])")
 
 
 class Violations(list[FieldViolation]):
-    """What is wrong with one request so far."""
+    """The violations found in one request."""
 
     def add(self, field: str, description: str) -> None:
         self.append(FieldViolation(field, description))
 
     def merge(self, found: Iterable[FieldViolation], prefix: str = "") -> None:
-        """Adds what a subject found, where that field is not reported already: a field that could
-        not be read has a stand-in value, about which there is nothing to say."""
+        """Add violations that a subject found, except in fields that have one already: a field that
+        could not be read has a placeholder value, which is not worth checking."""
         known = {violation.field for violation in self}
         for violation in found:
             field = prefix + violation.field
@@ -39,7 +39,7 @@ class Violations(list[FieldViolation]):
                 self.add(field, violation.description)
 
     def drop_unchanged(self, changed: Iterable[str], prefix: str) -> None:
-        """Forgets what is wrong with fields of a resource that an update does not change."""
+        """Remove the violations in fields of a resource that an update does not change."""
         roots = tuple(prefix + field for field in changed)
         self[:] = [
             violation
@@ -48,20 +48,20 @@ class Violations(list[FieldViolation]):
         ]
 
     def raise_if_any(self) -> None:
-        """Raises InvalidInput with everything that was found, if anything was."""
+        """Raise InvalidInput with all violations, if there are any."""
         if self:
             raise invalid_fields(self)
 
 
 def members(kind: type[E]) -> dict[int, E]:
-    """The members of an enum by their number on the wire."""
+    """The members of an enum by their numbers on the wire."""
     return {member.value: member for member in kind}
 
 
 def enum(
     number: int, known: Mapping[int, E], what: str, field: str, violations: Violations, stand_in: E
 ) -> E:
-    """The member with that number. 0 and unknown numbers are wrong."""
+    """The member with this number. 0 and unknown numbers are violations and give ``stand_in``."""
     member = known.get(number)
     if member is not None:
         return member
@@ -76,7 +76,7 @@ def enum(
 def price_e8(
     text: str, field: str, violations: Violations, *, default_e8: int | None = None
 ) -> int:
-    """A price, scaled by 10**8. Empty is the default, or wrong where there is none."""
+    """A price, scaled by 10**8. An empty text gives the default, or is a violation without one."""
     if not text:
         if default_e8 is None:
             violations.add(field, f"{REQUIRED}: a decimal number such as 0.0120")
@@ -89,7 +89,7 @@ def price_e8(
 
 
 def time_ns(stamp: Timestamp, field: str, violations: Violations) -> int:
-    """A timestamp that is set, in nanoseconds since the Unix epoch, exactly."""
+    """A timestamp that is set, in nanoseconds since the Unix epoch, exact."""
     seconds, nanos = stamp.seconds, stamp.nanos
     if not 0 <= nanos < NS:
         violations.add(field, f"nanos must be 0 to 999999999, got {nanos}")
@@ -105,7 +105,7 @@ def time_ns(stamp: Timestamp, field: str, violations: Violations) -> int:
 
 
 def timestamp(time_ns: int | None) -> Timestamp | None:
-    """The inverse of ``time_ns``; None stands for unset."""
+    """The inverse of ``time_ns``; None is an unset field."""
     if time_ns is None:
         return None
     seconds, nanos = divmod(time_ns, NS)
@@ -113,7 +113,7 @@ def timestamp(time_ns: int | None) -> Timestamp | None:
 
 
 def required_id(given: int, field: str) -> int:
-    """An id that a request must name."""
+    """An id that a request must have. InvalidInput if it is not above 0."""
     if given <= 0:
         raise invalid_field(field, REQUIRED if given == 0 else f"must be above 0, got {given}")
     return given
@@ -126,7 +126,7 @@ def etag(given: str, field: str, violations: Violations) -> str:
 
 
 def own_id(given: int, field: str, violations: Violations) -> None:
-    """The id of a resource to update."""
+    """Check the id of a resource to update."""
     if given <= 0:
         violations.add(field, REQUIRED if given == 0 else f"must be above 0, got {given}")
 
@@ -134,8 +134,8 @@ def own_id(given: int, field: str, violations: Violations) -> None:
 def changed(
     paths: Sequence[str], updatable: Sequence[str], violations: Violations
 ) -> frozenset[str]:
-    """The fields that an update mask names, also as JSON spells them ("costPerMinute"): none or "*"
-    means all that can be updated."""
+    """The fields that an update mask names, also by their JSON names ("costPerMinute"). An empty
+    mask and "*" mean all updatable fields."""
     by_json_name = {_JSON_NAME.sub(lambda m: m[1].upper(), name): name for name in updatable}
     paths = [by_json_name.get(path, path) for path in paths]
     unknown = [path for path in paths if path != "*" and path not in updatable]
@@ -150,5 +150,5 @@ def changed(
 
 
 def set_in(message: Message, names: Iterable[str]) -> frozenset[str]:
-    """Those of the fields that have another value than an empty message."""
+    """The fields of ``names`` that are set."""
     return frozenset(names).intersection(field.name for field, _ in message.ListFields())

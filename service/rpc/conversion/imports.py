@@ -1,7 +1,7 @@
-"""A rate deck that arrives in many messages: from their bytes to an intake.
+"""The messages of ImportRates: reads a rate deck from their bytes into an Intake.
 
-The core takes the rates that are plainly valid. The others, wrong or only unusual, go the way of a
-single rate and are judged and worded as CreateRate's is.
+The core reads the rates that are plainly valid. The others, invalid or only unusual, take the path
+of a single rate and get the same checks and error messages as with CreateRate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MODES = fields.members(ImportMode)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What one message says besides its rates; ``mode`` is the number on the wire, and
+    """The fields of one message besides its rates. ``mode`` is the number on the wire;
     ``effective_from`` is (seconds, nanoseconds)."""
 
     tenant_id: int
@@ -38,7 +38,7 @@ class Head:
 
 
 class IncomingRequests:
-    """The messages of one import. The first, taken at once, says what the deck is for."""
+    """The messages of one import. The constructor reads the first: it has the import's options."""
 
     def __init__(
         self,
@@ -46,8 +46,9 @@ class IncomingRequests:
         malformed: Callable[[], Exception],
         has_all: Callable[[], None],
     ) -> None:
-        """``malformed`` makes what is raised for bytes that are no message. ``has_all`` is called
-        once as many rates have come as the requests state: their end needs no proof then."""
+        """``malformed`` creates the error for bytes that are not a message. ``has_all`` is called
+        when the stated number of rates has arrived: then it need not be certain that the client
+        has sent the end of the stream."""
         self._requests = requests
         self._malformed = malformed
         self._has_all = has_all
@@ -74,14 +75,14 @@ class IncomingRequests:
         )
 
     def fill(self, intake: Intake) -> None:
-        """Put all the rates into an intake, as they come from the client."""
+        """Put all rates into the intake as they arrive."""
         stated: int | None = None
         request: bytes | None = self._first
         head = self._head
         while request is not None:
             stated = _check_head(head, self._head, stated)
             for index, data in intake.read(request):
-                _judge(intake, index, data)
+                _put_or_reject(intake, index, data)
             if stated == intake.deck.seen:
                 self._has_all()
             request = next(self._requests, None)
@@ -97,11 +98,11 @@ class IncomingRequests:
             raise self._malformed() from error
 
 
-def _judge(intake: Intake, index: int, data: bytes) -> None:
+def _put_or_reject(intake: Intake, index: int, data: bytes) -> None:
     violations = Violations()
     rate = read_rate(types_pb2.Rate.FromString(data), violations)
     if violations:
-        # The intake judges what can be read; here is the rest, all of it at once as well.
+        # The intake checks rates that can be read. For the others all violations are reported here.
         violations.merge(check_terms(intake.dated(rate)))
         for violation in violations:
             intake.reject(RateError(index, violation.field, violation.description))
@@ -110,8 +111,8 @@ def _judge(intake: Intake, index: int, data: bytes) -> None:
 
 
 def _check_head(head: Head, first: Head, stated: int | None) -> int | None:
-    """Later messages repeat what the first said, or leave it unset. Returns the rate_count that was
-    stated so far."""
+    """Check that a later message repeats the options of the first, or leaves them unset. Returns
+    the rate_count stated so far."""
     violations = Violations()
     if head.rate_count is not None:
         if head.rate_count < 0:
@@ -126,7 +127,7 @@ def _check_head(head: Head, first: Head, stated: int | None) -> int | None:
     if head.dry_run and not first.dry_run:
         violations.add("dry_run", "must be set in the first message to hold for the deck")
     if head.effective_from not in (None, first.effective_from):
-        violations.add("effective_from", "must be set in the first message, and stay the same")
+        violations.add("effective_from", "must be set in the first message and stay the same")
     if head.allow_gap and not first.allow_gap:
         violations.add("allow_gap", "must be set in the first message to hold for the deck")
     violations.raise_if_any()
@@ -136,6 +137,6 @@ def _check_head(head: Head, first: Head, stated: int | None) -> int | None:
 def _incomplete(stated: int, received: int) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.IMPORT_INCOMPLETE,
-        f"the deck should have {stated} rates, but {received} came; nothing was changed",
+        f"the deck should have {stated} rates, but {received} arrived; nothing was changed",
         metadata={"expected_count": str(stated), "received_count": str(received)},
     )

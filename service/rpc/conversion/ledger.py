@@ -1,4 +1,4 @@
-"""What auditors are told of the ledger."""
+"""The root and the verification of the ledger."""
 
 from __future__ import annotations
 

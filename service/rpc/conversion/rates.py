@@ -14,10 +14,10 @@ from tollwire.service.rpc.conversion.fields import REQUIRED, Violations
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
 
-# What an update cannot change: what the server fills in, and the owner.
+# Fields that an update cannot change: the server sets them, or they identify the rate.
 _FIXED = {"id", "tenant_id", "etag", "created_at", "updated_at", "rate_revision"}
 _IN_MODEL = {re.sub("_(e8|ns)$", "", field.name): field.name for field in dataclasses.fields(Rate)}
-# What an update may change: names on the wire, and in the model.
+# Fields that an update may change: name on the wire -> name in the model.
 _UPDATABLE = {
     field.name: _IN_MODEL[field.name]
     for field in types_pb2.Rate.DESCRIPTOR.fields
@@ -66,9 +66,9 @@ def rate_to_create(request: pb.CreateRateRequest) -> Rate:
 
 
 def rate_to_update(request: pb.UpdateRateRequest) -> tuple[Rate, frozenset[str]]:
-    """The new values, and which of them (by the model's names) to take. Without a mask the update
-    replaces, and everything is judged; with one, what it names must be readable, and the subject
-    judges the rate that comes of it."""
+    """The new values, and the fields to change, by the model's names. Without a mask the update
+    replaces the rate, and all fields are checked here. With a mask the named fields must be
+    readable, and the subject checks the resulting rate."""
     if not request.HasField("rate"):
         raise invalid_field("rate", REQUIRED)
     violations = Violations()
@@ -86,7 +86,7 @@ def rate_to_update(request: pb.UpdateRateRequest) -> tuple[Rate, frozenset[str]]
 
 
 def rate_to_delete(request: pb.DeleteRateRequest) -> tuple[int, str]:
-    """Its id and etag."""
+    """The id and the etag of the rate."""
     violations = Violations()
     fields.own_id(request.id, "id", violations)
     fields.etag(request.etag, "etag", violations)
@@ -95,7 +95,7 @@ def rate_to_delete(request: pb.DeleteRateRequest) -> tuple[int, str]:
 
 
 def read_rate(message: types_pb2.Rate, violations: Violations) -> Rate:
-    """The rate, and into ``wrong``, by paths from the rate itself, what could not be read of it."""
+    """The rate. Adds fields that cannot be read to ``violations``, with paths from the rate."""
     effective_from_ns = effective_to_ns = None
     if message.HasField("effective_from"):
         effective_from_ns = fields.time_ns(message.effective_from, "effective_from", violations)

@@ -1,4 +1,4 @@
-"""Reversals: what is asked of them, and the entries themselves."""
+"""Reversals: requests, filters and entries."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tollwire.v1 import types_pb2
 _ROUNDINGS = fields.members(Rounding)
 _DEFAULT = Tenant()
 
-# What an update may change; the wire and the model have the same names for it.
+# Fields that an update may change. They have the same names on the wire and in the model.
 _TENANT_FIELDS = (
     "name",
     "currency",
@@ -23,10 +23,10 @@ _TENANT_FIELDS = (
     "international_prefix",
     "cost_decimals",
 )
-# What an update of all fields must state: a default in its place would change what calls cost.
+# Fields that an update of all fields must set: a default value would change what calls cost.
 _STATED_FIELDS = ("currency", "rounding")
-_STATE_IT = (
-    "is required where update_mask is *: state it, or name only the fields to change in update_mask"
+_MUST_STATE = (
+    "is required if update_mask is *: set it, or name only the fields to change in update_mask"
 )
 _EXTENSION_FIELDS = ("number", "name")
 
@@ -56,11 +56,11 @@ def tenant_to_create(request: pb.CreateTenantRequest) -> Tenant:
 
 
 def tenant_to_update(request: pb.UpdateTenantRequest) -> tuple[Tenant, frozenset[str]]:
-    """The new values, and which of them to take.
+    """The new values, and the fields to change.
 
-    Without a mask the update takes what is set, so that a tenant that is only renamed keeps the
-    rules by which its calls are billed. "*" replaces, and must state those that have defaults. A
-    mask that names a field means the value that is there.
+    Without a mask the update changes the fields that are set, so that renaming a tenant does not
+    change its billing rules. "*" replaces all fields, and the request must set those that have
+    defaults. If the mask names a field, the update takes its value even if it is unset.
     """
     if not request.HasField("tenant"):
         raise invalid_field("tenant", REQUIRED)
@@ -73,9 +73,9 @@ def tenant_to_update(request: pb.UpdateTenantRequest) -> tuple[Tenant, frozenset
     elif is_whole:
         for name in _STATED_FIELDS:
             if not getattr(request.tenant, name):
-                violations.add(f"tenant.{name}", _STATE_IT)
+                violations.add(f"tenant.{name}", _MUST_STATE)
         if not request.tenant.cost_decimals:
-            # Else a client that does not know the field would change how later calls are rounded.
+            # An older client that does not have the field must not change how calls are rounded.
             changed -= {"cost_decimals"}
     tenant = _read_tenant(request.tenant, violations, defaults=is_whole)
     if is_whole:
@@ -87,7 +87,7 @@ def tenant_to_update(request: pb.UpdateTenantRequest) -> tuple[Tenant, frozenset
 
 
 def _read_tenant(message: types_pb2.Tenant, violations: Violations, *, defaults: bool) -> Tenant:
-    """``defaults``: an unset currency or rounding is the usual one."""
+    """``defaults``: an unset currency or rounding gets the default value."""
     rounding = Rounding.HALF_UP
     if message.rounding or not defaults:
         rounding = fields.enum(
@@ -125,7 +125,7 @@ def extension_to_create(request: pb.CreateExtensionRequest) -> Extension:
 
 
 def extension_to_update(request: pb.UpdateExtensionRequest) -> tuple[Extension, frozenset[str]]:
-    """The new values, and which of them to take: without a mask those that are set."""
+    """The new values, and the fields to change: without a mask, those that are set."""
     if not request.HasField("extension"):
         raise invalid_field("extension", REQUIRED)
     violations = Violations()
@@ -133,7 +133,7 @@ def extension_to_update(request: pb.UpdateExtensionRequest) -> tuple[Extension, 
     if not request.update_mask.paths:
         changed = fields.set_in(request.extension, _EXTENSION_FIELDS)
     extension = _read_extension(request.extension)
-    # Each field can be judged by itself, so a mask only says which ones to judge.
+    # The checks of the fields are independent, so violations in unchanged fields are dropped.
     violations.merge(check_extension(extension), "extension.")
     violations.drop_unchanged(changed, "extension.")
     fields.own_id(extension.id, "extension.id", violations)

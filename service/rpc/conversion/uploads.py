@@ -1,4 +1,4 @@
-"""Uploads: chunks in, what became of them out."""
+"""Uploads: chunks, their results, and the state of an upload."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tollwire.v1 import cdr_service_pb2, types_pb2
 
 
 def chunk(request: bytes) -> tuple[int, int, UploadChunk]:
-    """upload_id, offset and calls of an UploadCdrsRequest. InvalidInput where it has too many;
-    MalformedRequest where it is none."""
+    """upload_id, offset and calls of an UploadCdrsRequest. InvalidInput if it has too many calls;
+    MalformedRequest if the bytes are not such a message."""
     upload_id, offset, call_count, records, totals = read_upload(request, MAX_BATCH_CALLS)
     calls.check_count(call_count)
     bad = {position: calls.bad_call(data) for position, data in records.bad()}
@@ -83,8 +83,8 @@ def _control_totals(totals: ControlTotals | None) -> cdr_service_pb2.ControlTota
 
 def failed_record(failed: FailedRecord) -> cdr_service_pb2.FailedRecord:
     call = types_pb2.Call.FromString(failed.content)
-    # A message may be nested so deep within fields that nobody knows that it cannot be read, or not
-    # even written, one level deeper than it was sent.
+    # Unknown fields may be nested so deeply that the message cannot be parsed or serialised inside
+    # another message, which is one level deeper than it was sent.
     call.DiscardUnknownFields()
     return cdr_service_pb2.FailedRecord(
         index=failed.failure.index,

@@ -1,4 +1,4 @@
-"""Usage summaries: what to add up, and the sums."""
+"""Usage summaries: queries and sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verifications: which CDRs to recompute, and what was found."""
+"""Verification of CDRs: filters and findings."""
 
 from __future__ import annotations
 
