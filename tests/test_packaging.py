@@ -174,7 +174,7 @@ def test_an_installed_wheel_serves_away_from_the_checkout(
     tollwire = tmp_path / "venv" / "bin" / "tollwire"
     assert run(tollwire, "--version", cwd=tmp_path).split()[-1] == VERSION
     migrated = run(tollwire, "migrate", "--database", "sqlite:///x.db", cwd=tmp_path)
-    assert "empty before" in migrated
+    assert "no schema before" in migrated
     server = subprocess.Popen(
         [tollwire, "serve", "--listen", "127.0.0.1:0", "--database", "sqlite:///x.db"],
         cwd=tmp_path,

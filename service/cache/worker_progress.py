@@ -1,8 +1,8 @@
-"""How far the workers of one server have followed the changes of rates, in memory that they share.
+"""The progress of a server's workers in following rate changes, in memory that they share.
 
-The process above the workers makes it, one number a worker, and takes back the number of a worker
-that has died. A worker that changes rates waits here until the others rate with the change. Knows
-neither rates nor the database: only numbers that rise.
+The supervisor creates the memory, with one number for each worker, and clears the number of a
+worker that has ended. A worker that changes rates waits here until the others have loaded the
+change. Must not depend on rates or the database: it handles only increasing numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-# What a worker finds its place by: its number and the descriptor of the shared memory.
+# The environment variable of a worker: its index, and the descriptor of the shared memory.
 VARIABLE = "TOLLWIRE_WORKER_PROGRESS"
 
 _NUMBER_BYTES = 8
@@ -22,38 +22,40 @@ _POLL_SECONDS = 0.002
 
 
 def shared(workers: int) -> IO[bytes]:
-    """The memory for this many workers: a file without a name, gone with the last who has it."""
+    """Memory for this number of workers: a file without a name, deleted when the last process
+    closes it."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  closed by the caller
     file.truncate(workers * _NUMBER_BYTES)
     return file
 
 
 class Progress:
-    """Numbers that workers have reached; 0: the worker does not serve. Thread-safe: a number is
-    written by one process, in one piece."""
+    """The numbers that the workers have reached; 0: the worker does not serve. Thread-safe: only
+    one process writes a number, in one store."""
 
-    def __init__(self, descriptor: int, slot: int = -1) -> None:
-        """``slot`` is the place of this process; -1: it has none."""
+    def __init__(self, descriptor: int, index: int = -1) -> None:
+        """``index``: the worker's index; -1: this process is not a worker."""
         self._numbers = memoryview(mmap.mmap(descriptor, 0)).cast("q")
-        self._slot = slot
-        # Workers that did not catch up within a wait, and what they had reached: they may hang.
+        self._index = index
+        # Workers that did not catch up during a wait, with the numbers they had reached: they may
+        # hang.
         self._stuck: dict[int, int] = {}
 
     def report(self, number: int) -> None:
         """This worker has reached ``number`` (0 or more)."""
-        self._numbers[self._slot] = number + 1
+        self._numbers[self._index] = number + 1
 
-    def clear(self, slot: int) -> None:
-        """The worker is gone."""
-        self._numbers[slot] = 0
+    def clear(self, index: int) -> None:
+        """The worker has ended."""
+        self._numbers[index] = 0
 
     def wait(self, number: int, seconds: float, is_wanted: Callable[[], bool]) -> bool:
-        """Wait until every worker that serves has reached ``number``; at most so long, and while it
-        is wanted. A worker that did not catch up is not waited for again before it moves.
-        False where one has not reached it."""
+        """Wait until every worker that serves has reached ``number``, at most ``seconds``, and only
+        while ``is_wanted``. After a worker did not catch up, later calls do not wait for it until
+        its number changes. Returns whether all workers have reached the number."""
         until = time.monotonic() + seconds
         while behind := self._behind(number + 1):
-            moving = {slot: at for slot, at in behind.items() if self._stuck.get(slot) != at}
+            moving = {index: at for index, at in behind.items() if self._stuck.get(index) != at}
             if not moving:
                 return False
             if time.monotonic() >= until or not is_wanted():
@@ -64,16 +66,16 @@ class Progress:
 
     def _behind(self, number: int) -> dict[int, int]:
         return {
-            slot: at
-            for slot, at in enumerate(self._numbers)
-            if slot != self._slot and 0 < at < number
+            index: at
+            for index, at in enumerate(self._numbers)
+            if index != self._index and 0 < at < number
         }
 
 
 def of_this_worker() -> Progress | None:
-    """The memory that the process above has handed to this worker; None where it has not."""
+    """The shared memory that the supervisor has passed to this worker; None if there is none."""
     given = os.environ.pop(VARIABLE, "")
     if not given:
         return None
-    slot, _, descriptor = given.partition(":")
-    return Progress(int(descriptor), int(slot))
+    index, _, descriptor = given.partition(":")
+    return Progress(int(descriptor), int(index))

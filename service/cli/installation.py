@@ -36,7 +36,8 @@ def config(loaded: Loaded, as_json: bool) -> None:
 
     Reads the same options, environment and file as "tollwire serve".
     """
-    from tollwire.service.settings.config import OPTIONS, as_text, without_secrets
+    from tollwire.service.settings.config import OPTIONS
+    from tollwire.service.settings.parsing import as_text, without_secrets
 
     shown = {
         field: {

@@ -39,7 +39,8 @@ class SettingsCommand(click.Command):
         return [*self._options, *super().get_params(ctx)]
 
     def invoke(self, ctx: click.Context) -> Any:
-        from tollwire.service.settings.config import OPTIONS, ConfigError
+        from tollwire.service.settings.config import OPTIONS
+        from tollwire.service.settings.parsing import ConfigError
         from tollwire.service.settings.sources import load
 
         file = ctx.params.pop("config")

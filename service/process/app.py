@@ -29,24 +29,25 @@ from tollwire.service.process.ports import Reservation, probe
 from tollwire.service.process.server_process import run_server
 from tollwire.service.process.systemd import Supervision
 from tollwire.service.process.workers import Supervisor
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 from tollwire.service.settings.pem_files import server_files
 from tollwire.service.storage.schema import migrate
 
 if TYPE_CHECKING:
     from tollwire.service.observability.metrics.exposition import WorkerReport
 
-# The time that a worker gets, beyond the grace period, to close its database.
+# The time that a worker has after the grace period to close its database.
 STOP_MARGIN_SECONDS = 10.0
-# The time that a worker gets to report its metrics. One that is stopped, or hangs, counts as down.
-ANSWER_SECONDS = 2.0
+# The time that a worker has to report its metrics. A worker that does not reply counts as down.
+REPLY_SECONDS = 2.0
 
 _LOG = logging.getLogger("tollwire")
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a stop, 1 after one line on
-    standard error that says why the server cannot run. For the main thread."""
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a stop, 1 if the server cannot
+    run; the reason is one line on standard error. Call from the main thread."""
     logs.set_up(settings.log_level, settings.log_format, full_numbers=settings.log_full_numbers)
     try:
         if settings.uses_tls:
@@ -86,7 +87,7 @@ def _supervise(settings: Settings) -> None:
     supervision = Supervision()
     with Reservation(settings.listen) as reservation, shared(settings.workers) as memory:
         listen = reservation.listen
-        # Once, instead of in all workers at the same time.
+        # Once here, not in all workers at the same time.
         database = open_database(settings)
         try:
             wait = wait_for_database(
@@ -133,26 +134,26 @@ def _metrics(
 
 
 def _collect_reports(supervisor: Supervisor) -> Mapping[int, WorkerReport]:
-    """The metrics of all workers; those of the record from the first worker only."""
+    """The metrics of all workers; those of the database from the first worker only."""
     from tollwire.service.observability.metrics.exposition import WorkerReport
 
-    answers = supervisor.query(lambda slot: {"with_record": slot == 0}, ANSWER_SECONDS)
+    replies = supervisor.query(lambda worker: {"with_record": worker == 0}, REPLY_SECONDS)
     return {
-        slot: WorkerReport(answer.content, answer.is_current, answer.starts)
-        for slot, answer in answers.items()
+        worker: WorkerReport(reply.content, reply.is_current, reply.starts)
+        for worker, reply in replies.items()
     }
 
 
 def _check_certificates(settings: Settings) -> None:
-    """BadCertificate: reported once, not by each worker, and before anything is prepared."""
+    """BadCertificate if the files are not valid: reported once, before the workers start."""
     from tollwire.service.settings import certificates
 
     certificates.load(server_files(settings))
 
 
 def work() -> int:
-    """Run a worker: settings from standard input, reports to standard output. The worker stops when
-    the input ends, because then the parent has ended. Returns the exit code."""
+    """Run a worker: reads settings from standard input, writes reports to standard output. The
+    worker stops when the input ends, because then the parent has ended. Returns the exit code."""
     stop = stop_on_signals()
     with open(0, "rb", buffering=0, closefd=False) as parent:
         given = json.loads(parent.readline())

@@ -1,7 +1,7 @@
-"""Builds everything below the wire over one database. No other module does.
+"""Builds the database and all subjects. No other module does.
 
-Order of start: schema prepared, decks and credentials loaded, changes followed. Order of stop: the
-reverse, and the database closed. Must not depend on servers and ports.
+Order of start: prepare the schema, load decks and credentials, follow changes. Order of stop: the
+reverse, then close the database. Must not depend on servers and ports.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema import migrate
 
 _POOLED_IN_PART = (
-    "a connection pooler answers at --database: prepared statements are not used; notifications"
-    " come by --session-database"
+    "--database is a connection pooler: prepared statements are not used; notifications come"
+    " through --session-database"
 )
 _POOLED = (
-    "a connection pooler answers at --database: prepared statements and LISTEN are not used, and"
-    " changes of rates are polled 50 times a second; --session-database allows notifications"
+    "--database is a connection pooler: prepared statements and LISTEN are not used, and changes"
+    " of rates are polled 50 times a second; --session-database allows notifications"
 )
 
 _LOG = logging.getLogger("tollwire")
@@ -51,7 +51,7 @@ _LOG = logging.getLogger("tollwire")
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Everything below the wire, over one database."""
+    """The database and all subjects of one process."""
 
     subjects: Subjects
     decks: Decks
@@ -71,9 +71,9 @@ def build_application(
     report_wait: Callable[[str], None] = ignore_report,
     progress: Progress | None = None,
 ) -> Iterator[Application]:
-    """Build all subjects, with the decks loaded and their changes followed; closed at the end of
-    the block. Waits for a database that does not answer yet; Stopped if ``is_stopped`` becomes true
-    during the wait. ``progress``: that of the workers of this server."""
+    """Build all subjects, load the decks and follow their changes; close all at the end of the
+    block. Waits for a database that does not answer yet; Stopped if ``is_stopped`` becomes true
+    during the wait. ``progress``: the progress of this server's workers."""
     database = open_database(settings)
     retention_days = settings.failure_retention_days
     try:
@@ -144,7 +144,7 @@ def wait_for_database(
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Run ``work``. Returns how long it took."""
+    """Run ``work``. Returns its duration."""
     began = time.monotonic()
     work()
     return time.monotonic() - began

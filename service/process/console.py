@@ -1,4 +1,4 @@
-"""What a server's processes print for people: the line that it serves, or why it cannot."""
+"""The lines that a server's processes print for people: that it serves, or why it cannot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tollwire.service.process.database_wait import DatabaseWaitTimeout
 from tollwire.service.process.workers import WorkersFailed
 from tollwire.service.rpc import traces
 from tollwire.service.rpc.error_map import cause_of
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 from tollwire.service.settings.pem_files import BadCertificate
 from tollwire.service.storage.refusals import DatabaseRefused
 from tollwire.service.storage.schema.migrate import SchemaError
@@ -33,7 +34,7 @@ EXPECTED_ERRORS = (
 def report_failure(error: Exception) -> int:
     """Print the failure on standard error, in one line. Returns the exit code."""
     cause = cause_of(error) if isinstance(error, TollwireError) else ""
-    # In one write: workers that fail together share the terminal.
+    # In one write: several workers may fail at the same time and share the terminal.
     sys.stderr.write(f"tollwire: {error}{cause}\n")
     return 1
 

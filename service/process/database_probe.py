@@ -1,7 +1,7 @@
-"""Probes the database from a thread, and reports each change of whether it answers.
+"""Probes the database from a thread, and reports when it becomes available or unavailable.
 
-One failed probe means unavailable, one that succeeds available: a client that goes to another
-server loses nothing.
+One failed probe means unavailable, one successful probe available: a client that switches to
+another server loses nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class DatabaseProbe:
-    """``start`` it after the database has answered; ``close`` it at the end."""
+    """Call ``start`` after the database has answered, and ``close`` at the end."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class DatabaseProbe:
         self._thread.start()
 
     def close(self) -> None:
-        """A database that does not answer delays this by a few seconds at most."""
+        """Stop the thread. A database that does not answer delays this by a few seconds at most."""
         self._thread.close()
 
     def _run(self, stop: threading.Event) -> None:
@@ -60,6 +60,6 @@ class DatabaseProbe:
         try:
             self._database.ping()
         except Exception as error:
-            # No error may end this thread.
+            # An error must not end this thread.
             return error
         return None

@@ -1,9 +1,8 @@
-"""The wait of a server that starts before its database.
+"""Retries the steps of a server's start until the database answers.
 
-Each step of the start that needs the database is retried until it succeeds: while the database is
-unreachable, starts, or accepts no more connections. There is no retry if the database refuses
-(tollwire.service.storage.refusals). A log line says what the server waits for, at once and then
-every few seconds. The wait ends without an error when the process is told to stop.
+A step is retried while the database is unreachable, starts, or accepts no more connections. It is
+not retried if the database refuses (service/storage/refusals.py). The cause is logged at once, and
+then every few seconds. The wait ends without an error when the process receives a request to stop.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger("tollwire.database")
 
-# Between two attempts, and between two log lines.
+# The pauses between two attempts, and between two log lines.
 _FIRST_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 2.0
 _LOG_SECONDS = 10.0
@@ -31,19 +30,19 @@ _CHECK_SECONDS = 0.1
 
 
 class Stopped(Exception):
-    """The process was told to stop while it waited."""
+    """The process received a request to stop while it waited."""
 
 
 class DatabaseWaitTimeout(Exception):
-    """The database did not answer in time; the text says what to do."""
+    """The database did not answer in time; the text has the cause and the advice."""
 
 
 def ignore_report(text: str) -> None:
-    """For a wait that reports to the log only."""
+    """For a wait that only logs."""
 
 
 class DatabaseWait:
-    """The wait of one start; all its steps share one limit. For one thread."""
+    """The wait of one start; all its steps share one time limit. For one thread."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class DatabaseWait:
         report: Callable[[str], None] = ignore_report,
     ) -> None:
         """``limit_seconds`` 0: no limit. ``cause_of`` returns the driver's message of a failure.
-        ``report`` is called after each failed attempt with what the server waits for."""
+        ``report`` is called after each failed attempt with the text of the log line."""
         self._database = database
         self._limit_seconds = limit_seconds
         self._is_stopped = is_stopped
@@ -72,7 +71,8 @@ class DatabaseWait:
             if self._is_stopped():
                 raise Stopped
             try:
-                # A statement that waits, for a lock for instance, ends with the process too.
+                # So that a statement that waits, for example for a lock, ends when the process
+                # stops.
                 with (
                     self._database.refusals_named(),
                     handling(Request(is_wanted=lambda: not self._is_stopped())),

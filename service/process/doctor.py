@@ -1,7 +1,7 @@
-"""Checks an installation for problems, present and near, and says what to do: ``tollwire doctor``.
+"""Checks an installation for current and coming problems, with advice: ``tollwire doctor``.
 
 Checks everything that a server with these settings needs, and changes nothing. A problem in one
-part does not stop the check of the others. The caller checks the ports.
+part does not stop the checks of the others. The caller passes in functions that check the ports.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from tollwire.service.domain.errors import TollwireError
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 from tollwire.service.settings.pem_files import BadCertificate, server_files
 from tollwire.service.storage import examination
 from tollwire.service.storage.engine import Database
@@ -23,12 +24,12 @@ from tollwire.service.storage.refusals import DatabaseRefused
 from tollwire.service.storage.schema.migrate import SchemaError
 
 WAIT_SECONDS = 5.0
-# Tokens and certificates expire by the clock, and a period of usage begins by it.
+# The expiry of tokens and certificates and the periods of usage depend on the clock.
 CLOCK_WARNING_SECONDS = 1.0
 CLOCK_PROBLEM_SECONDS = 60.0
 EXPIRY_WARNING = timedelta(days=30)
 FREE_BYTES_WARNING = 1 << 30
-# For the database, the log, the files of the program.
+# Files for the database, the log and the program itself.
 OTHER_FILES = 64
 
 
@@ -40,7 +41,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check, and what to do if there is a problem."""
+    """The result of one check, with advice if there is a problem."""
 
     part: str
     verdict: Verdict
@@ -66,9 +67,9 @@ def examine(
     cause_of: Callable[[Exception], str],
     own_server: Callable[[Listen], bool | None],
 ) -> Iterator[Finding]:
-    """``port_trouble`` returns why a server cannot listen there, "" if it can; ``cause_of`` the
-    cause of a failure of the database; ``own_server`` whether a Tollwire server with these settings
-    serves there, None if another program or nothing answers."""
+    """``port_trouble`` returns the reason why a server cannot listen on an address, "" if it can;
+    ``cause_of`` the cause of a database failure; ``own_server`` whether a Tollwire server with
+    these settings is SERVING there, None if another program or nothing answers."""
     yield from _check_database(settings, cause_of)
     yield from _check_certificates(settings)
     yield from _check_open_files(settings)
@@ -87,7 +88,7 @@ def _check_database(settings: Settings, cause_of: Callable[[Exception], str]) ->
             yield _problem(
                 "database",
                 f"the folder {folder} does not exist, or this user cannot write to it",
-                "create it, and let the server's user write to it",
+                "create it, and give the server's user write access",
             )
             return
         yield _check_disk(examination.free_bytes(file), str(folder))
@@ -122,15 +123,15 @@ def _check_database(settings: Settings, cause_of: Callable[[Exception], str]) ->
         yield _problem(
             "database",
             f"{error}{cause_of(error)}",
-            "check --database, that the database runs, and that this machine can reach it",
+            "check --database, and that the database runs and this machine can reach it",
         )
     finally:
         database.close()
 
 
 def _pooler(settings: Settings) -> Finding:
-    how = "notified by --session-database" if settings.session_database else "polled"
-    return _ok("pooler", f"a connection pooler answers; changes of rates are {how}")
+    how = "notified through --session-database" if settings.session_database else "polled"
+    return _ok("pooler", f"--database is a connection pooler; changes of rates are {how}")
 
 
 def _refused(error: DatabaseRefused) -> Finding:
@@ -151,7 +152,8 @@ def _check_answers(answers: examination.Answers, settings: Settings) -> Iterator
     elif answers.schema != answers.needed_schema:
         yield _problem(
             "migrations",
-            f"the database has schema {answers.schema}, this release needs {answers.needed_schema}",
+            f"the database has schema {answers.schema}, but this release needs"
+            f" {answers.needed_schema}",
             "make a backup, stop all servers and run: tollwire migrate",
         )
     else:
@@ -164,7 +166,7 @@ def _check_answers(answers: examination.Answers, settings: Settings) -> Iterator
         yield _problem(
             "durability",
             f"the database runs with {' and '.join(answers.unsafe_settings)} off",
-            "turn them on: otherwise a power cut can lose acknowledged records",
+            "turn them on: otherwise a power failure can lose acknowledged records",
         )
     if answers.max_connections is not None:
         yield _check_connections(answers.max_connections, settings.workers)
@@ -193,7 +195,7 @@ def _check_connections(allowed: int, workers: int) -> Finding:
 def _check_access(settings: Settings, database: Database) -> Finding:
     if settings.is_open:
         return _ok(
-            "access", "every client that reaches the server may do everything, without a token"
+            "access", "every client that can reach the server may call every RPC, without a token"
         )
     if examination.has_tokens(database, time.time_ns()):
         return _ok("access", "requests need a token, and tokens exist")
@@ -207,13 +209,13 @@ def _check_certificates(settings: Settings) -> Iterator[Finding]:
         if settings.insecure:
             yield _warning(
                 "certificates",
-                "none: the network can read all requests and responses",
+                "none: requests and responses are sent in plain text",
                 "give --tls-cert-file and --tls-key-file, or use a protected network",
             )
         else:
-            yield _ok("certificates", "none: plain text, on this machine only")
+            yield _ok("certificates", "none: plain text, but only on this machine")
         return
-    # Not at the top of the module: a server of plain text does not load the library.
+    # Not imported at the top of the module: a plain-text server does not load the library.
     from tollwire.service.settings import certificates
 
     try:
@@ -224,18 +226,18 @@ def _check_certificates(settings: Settings) -> Iterator[Finding]:
     assert pair is not None
     text = f"for {', '.join(pair.names) or 'no name'}, until {pair.valid_until:%Y-%m-%d}"
     if not pair.names:
-        yield _problem("certificates", text, "use a certificate with names: clients compare them")
+        yield _problem("certificates", text, "use a certificate with names: clients verify them")
     elif pair.valid_until - datetime.now(UTC) < EXPIRY_WARNING:
-        yield _warning("certificates", text, "renew it; the server reloads the files by itself")
+        yield _warning("certificates", text, "renew it; the server reloads the files automatically")
     else:
         yield _ok("certificates", text)
 
 
 def _check_open_files(settings: Settings) -> Iterator[Finding]:
-    # A server raises its soft limit to the hard limit: tollwire.service.process.tuning.
+    # A server raises its soft limit up to the hard limit (tuning.py).
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.max_connections + examination.CONNECTIONS_A_WORKER + OTHER_FILES
-    text = f"a process may have {_limit(allowed)} files open; a worker needs up to {needed:,}"
+    text = f"a process can open {_limit(allowed)} files; a worker needs up to {needed:,}"
     if allowed == resource.RLIM_INFINITY or allowed >= needed:
         yield _ok("open files", text)
     else:
@@ -276,12 +278,11 @@ def _check_used_port(option: str, listen: Listen, serves: bool | None) -> Findin
     if serves is None:
         return _warning(
             "port",
-            f"{listen} is in use, and what listens there does not answer as a Tollwire server"
-            " with these settings",
-            f"stop that program, or change {option}; ignore this while a server starts",
+            f"{listen} is in use, and no Tollwire server with these settings answers there",
+            f"stop the other program, or change {option}; ignore this while a server starts",
         )
     return _warning(
         "port",
-        f"a Tollwire server answers on {listen}, and reports that it does not serve",
+        f"a Tollwire server answers on {listen}, but its health is NOT_SERVING",
         "read its log; this is normal while a server starts or stops",
     )

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 _Event = TypeVar("_Event")
 
-# Receives the reason why a server stops.
+# A queue that receives the reason why a server stops.
 Stop = queue.SimpleQueue[str]
 
-# The longest that the main thread sleeps in one piece.
+# The longest sleep of the main thread.
 SIGNAL_SECONDS = 0.5
 
 
@@ -24,10 +24,10 @@ def _nothing() -> None:
 def wait_for_event(
     events: queue.SimpleQueue[_Event], beat: Callable[[], None] = _nothing
 ) -> _Event:
-    """Return the next event of a queue. For the main thread. ``beat`` is called each time that the
+    """Return the next event of a queue. Call from the main thread. ``beat`` is called each time the
     thread wakes up.
 
-    Python runs a signal handler in the main thread when that wakes up. A signal that arrives just
+    Python runs signal handlers in the main thread when it wakes up. A signal that arrives just
     before the wait, or that the system delivers to another thread, does not wake it: a get()
     without a timeout would never return.
     """
@@ -40,8 +40,9 @@ def wait_for_event(
 
 
 def stop_on_signals() -> Stop:
-    """A queue that gets the name of the first SIGTERM or SIGINT. A second one ends the process."""
-    # Not an Event: set() in a signal handler can wait for the thread that it interrupted.
+    """A queue that receives the name of the first SIGTERM or SIGINT. A second signal kills the
+    process."""
+    # Not an Event: in a signal handler, set() can wait for the thread that it has interrupted.
     stop: Stop = queue.SimpleQueue()
 
     def request_stop(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The maintenance commands: migrate, doctor, the first token, backup. None of them serves."""
+"""The maintenance commands, which run without a server: migrate, doctor, first token, backup."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tollwire.service.process.console import EXPECTED_ERRORS, report_failure
 from tollwire.service.process.doctor import Finding
 from tollwire.service.process.ports import probe
 from tollwire.service.rpc.error_map import cause_of
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 from tollwire.service.storage import backup, examination
 from tollwire.service.storage.backup import BackupError
 from tollwire.service.storage.engine import Database
@@ -25,23 +26,23 @@ from tollwire.service.storage.schema import migrate
 
 
 class NoDatabase(Exception):
-    """A command needs a database that is set up; the text says what to run."""
+    """The database does not exist or has another schema; the text says what to run."""
 
 
 _EXPECTED_ERRORS = (*EXPECTED_ERRORS, AdminExists, BackupError, NoDatabase)
 
 
 def upgrade_database(url: str, session_url: str | None = None) -> int:
-    """Bring a database to the schema of this release, and say on standard output what was done.
-    ``session_url``: the way to it past a connection pooler. The exit code: 0, or 1 after one line
-    on standard error that says why it cannot be."""
+    """Migrate a database to the schema of this release, and print the result. ``session_url``: its
+    URL without a connection pooler. Returns the exit code: 0, or 1 after one line on standard
+    error."""
     logs.set_up("WARNING", "console", full_numbers=False)
     try:
         with _opened(session_url or url) as database:
             before, after = migrate.upgrade(database)
     except _EXPECTED_ERRORS as error:
         return report_failure(error)
-    done = "it had it before" if before == after else f"it was {before or 'empty'} before"
+    done = "it was up to date" if before == after else f"it had {before or 'no schema'} before"
     print(f"tollwire: the database has schema {after}; {done}")
     return 0
 
@@ -75,7 +76,7 @@ def _check_that_it_is_set_up(database: Database) -> None:
         raise NoDatabase(f"--database: the database at {database.where} is empty; {_SET_UP}")
     if found != needed:
         raise NoDatabase(
-            f"--database: the database has schema {found}, this release needs {needed}; make a"
+            f"--database: the database has schema {found}, but this release needs {needed}; make a"
             " backup, stop all servers and run: tollwire migrate"
         )
 
@@ -91,7 +92,7 @@ def examine(settings: Settings) -> list[Finding]:
         return ""
 
     def own_server(listen: Listen) -> bool | None:
-        # Not at the top of the module: the library takes long to load.
+        # Not imported at the top of the module: loading the library is slow.
         from tollwire.service.rpc import port_probe
 
         is_grpc = listen == settings.listen
@@ -108,9 +109,9 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def first_token(url: str, name: str) -> int:
-    """Print the first administrator's token, straight from the database: this once, and only where
-    there is none. Neither creates nor migrates a database. The exit code: 0, or 1 after one line on
-    standard error that says why not."""
+    """Create the first administrator's token in the database and print it; only if there is none.
+    Does not create or migrate the database. Returns the exit code: 0, or 1 after one line on
+    standard error."""
     logs.set_up("WARNING", "console", full_numbers=False)
     try:
         _check_that_the_file_exists(url)
@@ -125,9 +126,9 @@ def first_token(url: str, name: str) -> int:
 
 
 def back_up_database(settings: Settings, target: Path) -> int:
-    """Copy an SQLite database that may be in use to a file, or to a new file in a folder; record
-    it, and say on standard output where it is now. The exit code: 0, or 1 after one line on
-    standard error that says why it cannot be."""
+    """Copy an SQLite database, also while it is in use, to a file or to a new file in a folder.
+    Records the backup and prints its path. Returns the exit code: 0, or 1 after one line on
+    standard error."""
     if target.is_dir():
         target = target / f"tollwire-{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}.db"
     try:
@@ -143,7 +144,7 @@ def back_up_database(settings: Settings, target: Path) -> int:
             return report_failure(
                 BackupError(
                     f"the backup is complete, but {record} cannot be written ({error.strerror}), so"
-                    " its age is not shown; correct --backup-record-file"
+                    " the metrics do not show it; correct --backup-record-file"
                 )
             )
     return 0

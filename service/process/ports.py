@@ -13,17 +13,17 @@ from types import TracebackType
 from typing import Any
 
 from tollwire.service.domain.errors import CannotListen
-from tollwire.service.settings.config import Listen
+from tollwire.service.settings.parsing import Listen
 
 _ADVICE = {
-    errno.EADDRINUSE: "the port is in use; stop the other server or take another port",
-    errno.EACCES: "ports below 1024 need privileges; take a higher port",
-    errno.EADDRNOTAVAIL: "the address is not one of this machine",
+    errno.EADDRINUSE: "the port is in use; stop the other server or use another port",
+    errno.EACCES: "ports below 1024 need privileges; use a higher port",
+    errno.EADDRNOTAVAIL: "this machine does not have the address",
 }
 
 
 def probe(listen: Listen) -> None:
-    """CannotListen if the address is not of this machine, or the port is in use."""
+    """CannotListen if this machine does not have the address, or the port is in use."""
     for family, address in _resolve(listen):
         with _socket(family, listen) as candidate:
             _bind(candidate, address, listen)
@@ -33,7 +33,7 @@ class Reservation:
     """Reserves a port without listening on it. Workers bind it with SO_REUSEPORT and listen."""
 
     def __init__(self, listen: Listen) -> None:
-        """``listen.port`` 0 picks a free one; ``self.listen`` has it."""
+        """``listen.port`` 0 picks a free port; ``self.listen`` has its number."""
         probe(listen)
         self.listen = listen
         self._sockets: list[socket.socket] = []
@@ -81,10 +81,10 @@ def _socket(family: socket.AddressFamily, listen: Listen) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise _cannot_listen(listen, error) from error
-    # So that connections of a server that has just stopped do not count as in use.
+    # Otherwise connections of a server that has just stopped would count as in use.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
-        # As grpc binds: "::" stands for IPv4 as well.
+        # As grpc does: "::" includes IPv4.
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     return made
 

@@ -1,8 +1,8 @@
-"""The life of one server in this process: built, bound, serving, stopped.
+"""The life cycle of one server in this process.
 
-Order of start: decks loaded (which reaches the database), port bound, serving. Order of stop:
-health says NOT_SERVING, RPCs in flight finish, changes are no longer followed, the database is
-closed.
+Order of start: load the decks (which reaches the database), bind the port, serve. Order of stop:
+set the health to NOT_SERVING, let RPCs in flight finish, stop following changes, close the
+database.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from tollwire.service.rpc.capacity import Capacity, chunks_at_once
 from tollwire.service.rpc.connections import connection_options
 from tollwire.service.rpc.pipeline import Observer, RpcPipeline, count_end, log_end
 from tollwire.service.rpc.server import RpcServer
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 from tollwire.service.settings.pem_files import server_files
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run_server(
     progress: Progress | None = None,
 ) -> None:
     """Serve until ``stop`` has an event. ``announce`` is called when the server serves.
-    ``supervision`` gets the reports for systemd; None in a worker, whose parent reports."""
+    ``supervision`` sends reports to systemd; None in a worker, whose parent sends them."""
     tuning.reduce_pauses()
     with (
         _observers(settings) as observers,
@@ -112,8 +113,8 @@ def run_server(
             supervision.stopping(f"{reason}: stopping")
         _LOG.info("%s: stopping; RPCs in flight have %g s", reason, settings.grace_seconds)
         if not server.stop(settings.grace_seconds):
-            # Their clients have the status, and uncommitted transactions roll back. A normal exit
-            # would wait for their threads without a limit.
+            # The clients have their status, and uncommitted transactions roll back. A normal exit
+            # would wait for the threads of these RPCs without a limit.
             _LOG.warning("exiting although some RPCs did not end in time")
             logging.shutdown()
             os._exit(0)
@@ -125,7 +126,7 @@ def _tls(settings: Settings) -> Iterator[ServerTls | None]:
     if not settings.uses_tls:
         yield None
         return
-    # Not at the top of the module: a server of plain text does not load the library.
+    # Not imported at the top of the module: a plain-text server does not load the library.
     from tollwire.service.rpc.tls import ServerTls
 
     tls = ServerTls(server_files(settings))
@@ -138,7 +139,7 @@ def _tls(settings: Settings) -> Iterator[ServerTls | None]:
 
 @contextmanager
 def _observers(settings: Settings) -> Iterator[list[Observer]]:
-    """What is called at the end of each RPC."""
+    """The functions to call at the end of each RPC."""
     observers: list[Observer] = [log_end]
     if settings.metrics_listen is not None:
         observers.append(count_end)

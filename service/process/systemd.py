@@ -1,8 +1,9 @@
-"""Reports the server's state to a supervisor such as systemd: ready, stopping, what it waits for.
+"""Reports the server's state to a supervisor such as systemd: ready, stopping, waiting.
 
-The protocol is sd_notify(3): datagrams of NAME=VALUE lines to the Unix socket that the environment
-names. Without that variable nothing is sent. A message that cannot be sent is left out: a server
-never waits for its supervisor. Only the process that systemd has started reports; workers do not.
+The protocol is sd_notify(3): datagrams of NAME=VALUE lines to the Unix socket in the variable
+NOTIFY_SOCKET. Without that variable nothing is sent. A message that cannot be sent is dropped: a
+server does not wait for its supervisor. Only the process that systemd has started sends reports;
+workers do not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 _SOCKET = "NOTIFY_SOCKET"
 _WATCHDOG_USEC = "WATCHDOG_USEC"
 _WATCHDOG_PID = "WATCHDOG_PID"
-# systemd ends a start that takes longer than it was last told.
+# systemd aborts a start that exceeds the timeout of the last message.
 _EXTEND_SECONDS = 60
 
 
@@ -28,7 +29,7 @@ class Supervision:
         self._next_beat = 0.0
 
     def waiting(self, text: str) -> None:
-        """The start goes on, and waits for something."""
+        """The server waits during its start; ``text`` says for what."""
         self._send(STATUS=text, EXTEND_TIMEOUT_USEC=str(_EXTEND_SECONDS * 1_000_000))
 
     def ready(self, text: str) -> None:
@@ -40,7 +41,7 @@ class Supervision:
         self._send(STOPPING="1", STATUS=text)
 
     def beat(self) -> None:
-        """The main thread runs. To be called often: it sends a message when one is due."""
+        """Call often from the main thread: sends the watchdog message when it is due."""
         now = time.monotonic()
         if self._beat_seconds and now >= self._next_beat:
             self._next_beat = now + self._beat_seconds
@@ -49,7 +50,7 @@ class Supervision:
     def _send(self, **fields: str) -> None:
         if not self._address:
             return
-        # A name that begins with "@" is an abstract one.
+        # A name that begins with "@" is an abstract socket.
         address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
         lines = [f"{name}={_one_line(value)}" for name, value in fields.items()]
         with (
@@ -61,7 +62,7 @@ class Supervision:
 
 
 def _beat_seconds() -> float:
-    """How often the watchdog is to hear from this process: twice as often as it must; 0: never."""
+    """The interval of watchdog messages: half of the watchdog's timeout; 0: no messages."""
     if os.environ.get(_WATCHDOG_PID, str(os.getpid())) != str(os.getpid()):
         return 0.0
     try:

@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> int:
-    # As in tollwire.service.cli.serve.
+    # Before the imports that load data, as in service/cli/serve.py.
     gc.disable()
     from tollwire.service.process import app
 

@@ -1,13 +1,13 @@
 """Several worker processes behind one port.
 
-The parent reserves the port, starts the workers as new processes (grpc does not survive a fork),
-reports when all of them serve, replaces a worker that dies, and passes on the request to stop. It
-does not serve itself.
+The parent reserves the port, starts the workers as new processes (grpc does not support fork),
+reports when all of them serve, replaces a worker that ends, and forwards the request to stop. It
+does not serve requests.
 
 A worker and its parent communicate over the worker's standard input and output. The parent writes
-one line of JSON with the settings, which may contain a password and so are no argument. The worker
-writes one line of JSON when it serves. After that each line of input is a request with one line of
-output as its reply. At the end of its input a worker stops: its parent has ended.
+one line of JSON with the settings; they may contain a password, so they are not an argument. The
+worker writes one line of JSON when it serves. After that each line of input is a request with one
+line of output as its reply. A worker stops at the end of its input: its parent has ended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import IO, Any, Literal
 from tollwire.service.cache import worker_progress
 from tollwire.service.process.events import wait_for_event
 
-# A worker that ends sooner than this counts as one that failed to start.
+# A worker that ends sooner than this counts as a failed start.
 SETTLED_SECONDS = 10.0
 # The parent gives up after this number of failed starts in a row, if no other worker serves.
 MAX_QUICK_DEATHS = 5
@@ -47,13 +47,13 @@ def _nothing() -> None:
 
 
 class WorkersFailed(Exception):
-    """The workers do not stay alive; their messages are on standard error."""
+    """The workers end soon after their start; their messages are on standard error."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """The last reply of a worker, None before the first; whether it answers the last request; and
-    how often the worker was started."""
+    """One worker: its last reply (None before the first), whether that answers the last request,
+    and how often the worker was started."""
 
     content: Any
     is_current: bool
@@ -63,7 +63,7 @@ class WorkerReply:
 @dataclass(frozen=True, slots=True)
 class _Event:
     kind: Literal["ready", "dead", "restart", "stop"]
-    slot: int = -1
+    index: int = -1
     report: Mapping[str, Any] | None = None
 
 
@@ -72,7 +72,7 @@ class _Worker:
 
     def __init__(
         self,
-        slot: int,
+        index: int,
         command: Sequence[str],
         settings: str,
         events: queue.SimpleQueue[_Event],
@@ -80,20 +80,20 @@ class _Worker:
     ) -> None:
         self.started_at = time.monotonic()
         self.serves = False
-        self._slot = slot
+        self._index = index
         self._replied = threading.Condition()
         self._requests = 0
         self._replies = 0
         self._reply: Any = None
         self._events = events
         descriptors = () if memory is None else (memory.fileno(),)
-        place = [(worker_progress.VARIABLE, f"{slot}:{one}") for one in descriptors]
+        variables = [(worker_progress.VARIABLE, f"{index}:{one}") for one in descriptors]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | dict(place),
+            env=os.environ | dict(variables),
             pass_fds=descriptors,
         )
         assert self.process.stdin is not None
@@ -101,14 +101,14 @@ class _Worker:
             self.process.stdin.write(settings + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # it is dead already, which the thread below reports
+            pass  # the worker has ended already; the thread below reports that
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line.endswith("\n"):
-            self._events.put(_Event("ready", self._slot, json.loads(line)))
+            self._events.put(_Event("ready", self._index, json.loads(line)))
         for line in self.process.stdout:
             with self._replied:
                 self._replies += 1
@@ -116,11 +116,11 @@ class _Worker:
                 self._replied.notify_all()
         self.process.wait()
         self.process.stdout.close()
-        self._events.put(_Event("dead", self._slot))
+        self._events.put(_Event("dead", self._index))
 
     def query(self, request: str) -> None:
-        """Send a request, unless an earlier one has no reply yet: requests that are not read would
-        fill the pipe."""
+        """Send a request, unless an earlier one has no reply yet: unread requests would fill the
+        pipe."""
         with self._replied:
             if self._requests > self._replies or not self.serves:
                 return
@@ -130,11 +130,11 @@ class _Worker:
             self.process.stdin.write(request + "\n")
             self.process.stdin.flush()
         except OSError:
-            pass  # it is dead, and will be replaced
+            pass  # the worker has ended, and will be replaced
 
     def reply(self, until: float) -> tuple[Any, bool]:
-        """The last reply, None before the first; and whether it answers the last request. Waits for
-        it until ``until``, by time.monotonic()."""
+        """The last reply (None before the first), and whether it answers the last request. Waits
+        for the reply until ``until``, by time.monotonic()."""
         with self._replied:
             self._replied.wait_for(
                 lambda: self._requests == self._replies, max(0.0, until - time.monotonic())
@@ -148,7 +148,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps ``count`` workers alive until told to stop. ``run`` belongs to the main thread."""
+    """Keeps ``count`` workers running until a request to stop. Call ``run`` in the main thread."""
 
     def __init__(
         self,
@@ -163,11 +163,11 @@ class Supervisor:
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
         memory: IO[bytes] | None = None,
     ) -> None:
-        """``command`` starts a worker, which may take ``stop_seconds`` to end when it is told to.
-        ``on_serving`` is called once, when all serve, with the report of one of them;
-        ``on_stopping`` before they are told to stop; ``beat`` again and again meanwhile. ``memory``
-        is what the workers share to say how far they are
-        (tollwire.service.cache.worker_progress)."""
+        """``command`` starts a worker. ``stop_seconds``: the time that workers have to end after
+        SIGTERM. ``on_serving`` is called once, when all workers serve, with the report of one of
+        them; ``on_stopping`` before the workers are stopped; ``beat`` regularly in between.
+        ``memory``: the shared memory of the workers' progress (service/cache/worker_progress.py).
+        """
         self._memory = memory
         self._progress = None if memory is None else worker_progress.Progress(memory.fileno())
         self._command = command
@@ -184,15 +184,15 @@ class Supervisor:
         self._starts = [0] * count
 
     def run(self, is_stopped: Callable[[], bool] = _never) -> None:
-        """Returns once SIGTERM or SIGINT came; WorkersFailed where they cannot be kept alive.
-        ``is_stopped``: whether one came before, to a handler of the caller's."""
+        """Run the workers until SIGTERM or SIGINT. WorkersFailed if they end again and again.
+        ``is_stopped``: whether the caller's handler has already received such a signal."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request_stop)
         if is_stopped():
             return
         try:
-            for slot in range(self._count):
-                self._start(slot)
+            for index in range(self._count):
+                self._start(index)
             while (event := wait_for_event(self._events, self._beat)).kind != "stop":
                 self._handle(event)
         finally:
@@ -200,60 +200,60 @@ class Supervisor:
             self._stop_all()
 
     def query(self, requests: Callable[[int], Any], wait_seconds: float) -> dict[int, WorkerReply]:
-        """Send each worker the request for its number, and wait for all replies, at most
+        """Send each worker the request for its index, and wait for all replies, at most
         ``wait_seconds``. For one thread at a time."""
         workers = dict(self._workers)
-        for slot, worker in workers.items():
-            worker.query(json.dumps(requests(slot)))
+        for index, worker in workers.items():
+            worker.query(json.dumps(requests(index)))
         until = time.monotonic() + wait_seconds
         return {
-            slot: WorkerReply(*worker.reply(until), starts=self._starts[slot])
-            for slot, worker in workers.items()
+            index: WorkerReply(*worker.reply(until), starts=self._starts[index])
+            for index, worker in workers.items()
         }
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # asked again, the process dies at once
+        signal.signal(number, signal.SIG_DFL)  # a second signal kills the process
         self._events.put(_Event("stop"))
 
-    def _start(self, slot: int) -> None:
-        self._starts[slot] += 1
-        self._workers[slot] = _Worker(
-            slot, self._command, self._settings, self._events, self._memory
+    def _start(self, index: int) -> None:
+        self._starts[index] += 1
+        self._workers[index] = _Worker(
+            index, self._command, self._settings, self._events, self._memory
         )
 
     def _handle(self, event: _Event) -> None:
         if event.kind == "ready":
-            self._workers[event.slot].serves = True
+            self._workers[event.index].serves = True
             if self._on_serving and all(worker.serves for worker in self._workers.values()):
                 assert event.report is not None
                 self._on_serving(event.report)
                 self._on_serving = None
         elif event.kind == "dead":
-            self._replace_later(event.slot)
+            self._replace_later(event.index)
         elif event.kind == "restart":
-            self._start(event.slot)
+            self._start(event.index)
 
-    def _replace_later(self, slot: int) -> None:
-        dead = self._workers[slot]
+    def _replace_later(self, index: int) -> None:
+        dead = self._workers[index]
         if self._progress is not None:
-            self._progress.clear(slot)
+            self._progress.clear(index)
         if self._on_serving and not dead.serves:
             raise WorkersFailed("a worker could not start")
         dead.serves = False
         settled = time.monotonic() - dead.started_at >= SETTLED_SECONDS
-        quick_deaths = 0 if settled else self._quick_deaths[slot] + 1
-        self._quick_deaths[slot] = quick_deaths
+        quick_deaths = 0 if settled else self._quick_deaths[index] + 1
+        self._quick_deaths[index] = quick_deaths
         if quick_deaths >= MAX_QUICK_DEATHS and not self._any_serves():
-            raise WorkersFailed("the workers die as soon as they are started")
+            raise WorkersFailed("the workers end as soon as they are started")
         delay_seconds = min(self._first_backoff_seconds * 2**quick_deaths, MAX_BACKOFF_SECONDS)
         _LOG.error(
             "worker %d (pid %d) ended with code %d; a new one starts in %.1f s",
-            slot,
+            index,
             dead.process.pid,
             dead.process.returncode,
             delay_seconds,
         )
-        timer = threading.Timer(delay_seconds, self._events.put, (_Event("restart", slot),))
+        timer = threading.Timer(delay_seconds, self._events.put, (_Event("restart", index),))
         timer.daemon = True
         timer.start()
 

@@ -16,7 +16,8 @@ from enum import Enum
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 
 _SECONDS = 3.0
 # This service is SERVING even while the database is unavailable.

@@ -40,7 +40,8 @@ from tollwire.service.rpc.rating_service import RatingServicer
 from tollwire.service.rpc.reflection import Symbols
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.tenant_service import TenantServicer
-from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS, Listen
+from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS
+from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import (
     access_service_pb2,
     cdr_service_pb2,

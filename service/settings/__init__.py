@@ -1,1 +1,1 @@
-"""The settings of a server: their fields, where their values come from, certificates and keys."""
+"""The settings of a server: their fields and sources, and its certificates and keys."""

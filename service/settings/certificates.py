@@ -1,8 +1,8 @@
-"""Certificates and keys: checked before anything is served with them.
+"""Checks certificates and keys before a server or client uses them.
 
-Where they are from: service/settings/pem_files.py. Knows nothing of connections: what is done with
-them is the business of service/rpc and service/cli. Loads a library of some 10 MB, so who speaks
-plain text should not import this.
+service/settings/pem_files.py reads the files. Must not depend on gRPC: service/rpc and service/cli
+create the credentials. Importing this module loads a library of about 10 MB, so code for plain text
+should not import it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tollwire.service.settings.pem_files import PemFile, TlsFiles
 
-# What every gRPC client takes; with other curves, or Ed25519, handshakes fail.
+# Curves that every gRPC client supports; with other curves, or Ed25519, handshakes fail.
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A certificate chain and its key, in PEM, which belong together. ``names``: the DNS names and
-    addresses that the certificate is for."""
+    """A certificate chain and its private key, in PEM. ``names``: the DNS names and addresses in
+    the certificate."""
 
     chain: bytes
     key: bytes
@@ -36,20 +36,21 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What one end of a connection shows, and whom it believes."""
+    """The certificate of one end of a connection, and the authorities that it trusts (PEM)."""
 
     pair: Pair | None = None
     authorities: bytes | None = None
 
 
 def load(files: TlsFiles, now: datetime | None = None) -> Material:
-    """What is in the files, checked, by default for the present time. BadCertificate."""
+    """Read and check the files; ``now`` defaults to the current time. BadCertificate if they are
+    not valid."""
     return check(files, files.read(), now or datetime.now(UTC))
 
 
 def check(files: TlsFiles, contents: Sequence[bytes | None], now: datetime) -> Material:
-    """``contents`` of the files, as they were read. BadCertificate where they cannot serve, or not
-    at that time."""
+    """Check ``contents``, as ``files.read`` returned them. BadCertificate if they are not valid at
+    the time ``now``."""
     chain, key, authorities = contents
     pair = None
     if files.cert is not None and files.key is not None:
@@ -61,33 +62,34 @@ def check(files: TlsFiles, contents: Sequence[bytes | None], now: datetime) -> M
 
 
 def pair_of(cert_file: PemFile, chain: bytes, key_file: PemFile, key: bytes) -> Pair:
-    """The pair in two files' contents, whatever the time is. BadCertificate where it is none."""
+    """The pair in the contents of two files; the dates are not checked. BadCertificate if the
+    contents are damaged or the key belongs to another certificate."""
     own = _certificates(cert_file, chain)[0]
     private = _private_key(key_file, key)
     try:
         belongs = own.public_key() == private.public_key()
     except (ValueError, UnsupportedAlgorithm):
-        belongs = False  # a certificate of a key that cannot be that one
+        belongs = False  # the certificate has a kind of key that is not supported
     if not belongs:
         raise key_file.wrong(f"is not the key of the first certificate in {cert_file.path}")
     return Pair(chain, key, _names(own), own.not_valid_before_utc, own.not_valid_after_utc)
 
 
 def _certificates(file: PemFile, contents: bytes) -> list[x509.Certificate]:
-    """At least one."""
+    """At least one certificate. BadCertificate if there is none."""
     try:
         return x509.load_pem_x509_certificates(contents)
     except ValueError as error:
-        raise file.wrong("holds no certificate in PEM form, or a damaged one") from error
+        raise file.wrong("contains no certificate in PEM format, or a damaged one") from error
 
 
 def _private_key(file: PemFile, contents: bytes) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(contents, password=None)
     except TypeError as error:
-        raise file.wrong("is encrypted; a server cannot be asked for its password") from error
+        raise file.wrong("is encrypted; use a key without a password") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise file.wrong("holds no private key in PEM form, or a damaged one") from error
+        raise file.wrong("contains no private key in PEM format, or a damaged one") from error
     is_known_curve = isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, _CURVES)
     if not isinstance(key, rsa.RSAPrivateKey) and not is_known_curve:
         raise file.wrong("must be an RSA key, or one on the curve P-256 or P-384")
@@ -108,18 +110,20 @@ def _check_time(file: PemFile, pair: Pair, now: datetime) -> None:
     if now >= pair.valid_until:
         raise file.wrong(f"expired at {shown(pair.valid_until)}")
     if now < pair.valid_from:
-        raise file.wrong(f"is not valid before {shown(pair.valid_from)}; is the clock right?")
+        raise file.wrong(f"is not valid before {shown(pair.valid_from)}; check the clock")
 
 
 def _check_authorities(file: PemFile, contents: bytes, now: datetime) -> None:
     latest = max(c.not_valid_after_utc for c in _certificates(file, contents))
     if now >= latest:
-        raise file.wrong(f"holds only certificates that have expired, the last at {shown(latest)}")
+        raise file.wrong(
+            f"contains only certificates that have expired, the last at {shown(latest)}"
+        )
 
 
 def valid_until(material: Material) -> dict[str, datetime]:
-    """When what is in use ends: "server", the first of the chain's certificates to do so, and
-    "client_ca", the first of the authorities that has not yet."""
+    """When the certificates in use expire. "server": the certificate of the chain that expires
+    first; "client_ca": the authority that expires first, without those that have expired."""
     found = {}
     if material.pair is not None:
         chain = x509.load_pem_x509_certificates(material.pair.chain)
@@ -134,5 +138,5 @@ def valid_until(material: Material) -> dict[str, datetime]:
 
 
 def shown(moment: datetime) -> str:
-    """As texts show a time."""
+    """A time in messages."""
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

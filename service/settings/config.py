@@ -1,19 +1,17 @@
-"""The settings of a server: each with its name, type, default and reason, in this one place.
+"""The settings of a server: the fields of one model, each with its type, default and description.
 
-Options of the command line, variables of the environment, keys of the file and the reference in
-docs/configuration.md are made of these fields. Whatever cannot work is refused in one sentence that
-names the option. Knows nothing of where values come from (tollwire.service.settings.sources), nor
-whether a database answers or a file can be read.
+The options of the command line, the environment variables, the keys of the file and the table in
+docs/configuration.md are generated from these fields. An invalid value raises one error that names
+the option. Must not depend on the sources of values (sources.py), and does not read files or
+connect to a database.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -29,55 +27,23 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tollwire.service.settings.loopback import is_loopback
+from tollwire.service.settings.parsing import (
+    DEFAULT_LISTEN,
+    SQLITE_FILE,
+    ConfigError,
+    Listen,
+    as_text,
+    check_database,
+    check_session_database,
+    parse_listen,
+)
 
 DEFAULT_DATABASE = "sqlite:///tollwire.db"
 DEFAULT_MAX_STREAMS = 32
-# Far more than a worker does at one time, and what it does in a tenth of a second.
+# Far more than a worker runs at one time; it finishes this number in a tenth of a second.
 DEFAULT_MAX_RPCS = 256
 DEFAULT_MAX_REQUEST_BYTES_IN_WORK = 256 * 1024 * 1024
 DEFAULT_DATABASE_WAIT_SECONDS = 10.0
-
-_LISTEN = re.compile(
-    r"(?: \[ (?P<ipv6> [0-9A-Fa-f:.]+ (?: %\w+ )? ) \] | (?P<host> [^\[\]:\s/]+ ) )"
-    r": (?P<port> [0-9]{1,5} )",
-    re.VERBOSE,
-)
-_SQLITE_FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<file>[^?]*)(?:\?.*)?")
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the text names the option and says how to mend it."""
-
-    def __init__(self, text: str, field: str = "") -> None:
-        """``field``: the one whose value is wrong, where it is one alone."""
-        super().__init__(text)
-        self.field = field
-
-
-class Listen(NamedTuple):
-    """Where to listen: a host name or address, without brackets, and a port; 0 for any free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-DEFAULT_LISTEN = Listen("127.0.0.1", 50051)
-
-
-def parse_listen(text: str, option: str = "--listen") -> Listen:
-    """The address in "127.0.0.1:50051" or "[::1]:50051". ConfigError where it is none."""
-    match = _LISTEN.fullmatch(text)
-    if match is None:
-        raise ConfigError(
-            f"{option}: must be HOST:PORT such as {DEFAULT_LISTEN} or [::1]:50051, got {text!r}"
-        )
-    port = int(match["port"])
-    if port > 65_535:
-        raise ConfigError(f"{option}: the port must be 0 to 65535, got {port}")
-    return Listen(match["ipv6"] or match["host"], port)
 
 
 def _listen(value: Any) -> Any:
@@ -98,51 +64,15 @@ def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
-def _check_database(url: str) -> str:
-    # The URL may hold a password: it is not repeated.
-    scheme, separator, _ = url.partition("://")
-    backend = scheme.partition("+")[0] if separator else ""
-    if backend == "postgresql":
-        _check_port(url)
-    elif backend == "sqlite":
-        match = _SQLITE_FILE.fullmatch(url)
-        if match is None or match["file"] in ("", ":memory:") or "mode=memory" in url:
-            raise ConfigError(
-                "--database: an SQLite database must be a file, as in sqlite:///tollwire.db;"
-                " one in memory would lose acknowledged records"
-            )
-    else:
-        raise ConfigError(
-            "--database: must be sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
-        )
-    return url
-
-
-def _check_session_database(url: str | None) -> str | None:
-    if url is None:
-        return None
-    if not re.match(r"postgresql(\+\w+)?://", url):
-        raise ConfigError("--session-database: must be postgresql+psycopg://USER@HOST/NAME")
-    _check_port(url, "--session-database")
-    return url
-
-
-def _check_port(url: str, option: str = "--database") -> None:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ConfigError(f"{option}: the port must be a number up to 65535") from None
-
-
 _File = Annotated[Path | None, BeforeValidator(_nothing_for_empty)]
 _AsText = PlainSerializer(lambda value: "" if value is None else str(value), return_type=str)
 
 
 class Settings(BaseModel):
-    """What ``tollwire serve`` runs with. Making one raises ConfigError where a value cannot work.
+    """The settings of ``tollwire serve``. The constructor raises ConfigError if a value is invalid.
 
-    Only what is handed in counts, and the defaults. ``model_dump(mode="json")`` is what a worker
-    process makes the same settings of.
+    It uses only its arguments and the defaults. A worker process creates the same settings from
+    ``model_dump(mode="json")``.
     """
 
     model_config = ConfigDict(
@@ -154,18 +84,18 @@ class Settings(BaseModel):
         description="The address to listen on; port 0: any free port. The default accepts"
         " connections from this machine only.",
     )
-    database: Annotated[str, AfterValidator(_check_database)] = Field(
+    database: Annotated[str, AfterValidator(check_database)] = Field(
         DEFAULT_DATABASE,
         description="sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME. A file is"
         " created if it does not exist; several machines need PostgreSQL.",
     )
     session_database: Annotated[
-        str | None, BeforeValidator(_nothing_for_empty), AfterValidator(_check_session_database)
+        str | None, BeforeValidator(_nothing_for_empty), AfterValidator(check_session_database)
     ] = Field(
         None,
-        description="A second URL of the same PostgreSQL database, if --database leads through a"
-        " connection pooler such as PgBouncer in transaction mode: a direct one, for notifications"
-        " (LISTEN) and migrations. None: behind a pooler, workers poll for changes.",
+        description="A second, direct URL of the same PostgreSQL database, for notifications"
+        " (LISTEN) and migrations. Use it if --database is the URL of a connection pooler such as"
+        " PgBouncer in transaction mode. Without it, workers behind a pooler poll for changes.",
     )
     workers: int = Field(
         1,
@@ -208,15 +138,15 @@ class Settings(BaseModel):
         ge=1,
         le=100_000,
         description="The number of simultaneous requests of a worker, without streams. The limit"
-        " holds for RateCall, for BatchRateCalls and for all other methods separately. Requests"
+        " applies to RateCall, to BatchRateCalls and to all other methods separately. Requests"
         " above it are refused at once.",
     )
     max_streams: int = Field(
         DEFAULT_MAX_STREAMS,
         ge=1,
         le=4096,  # far more threads than a process should have
-        description="The number of simultaneous streaming requests of a worker. Each holds a thread"
-        " while it lasts.",
+        description="The number of simultaneous streaming requests of a worker. Each occupies a"
+        " thread until it ends.",
     )
     max_request_bytes_in_work: int = Field(
         DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
@@ -304,20 +234,20 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: Any) -> Any:
-        # Otherwise true would count as 1.
+    def _refuse_bool_for_number(cls, value: Any, info: Any) -> Any:
+        # Pydantic would accept true as 1.
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError
         return value
 
     @model_validator(mode="after")
-    def _a_second_url_needs_postgresql(self) -> Self:
+    def _check_session_database_backend(self) -> Self:
         if self.session_database is not None and self.database.startswith("sqlite"):
-            raise ConfigError("--session-database: goes with PostgreSQL in --database alone")
+            raise ConfigError("--session-database: can be used only if --database is PostgreSQL")
         return self
 
     @model_validator(mode="after")
-    def _files_of_tls_belong_together(self) -> Self:
+    def _check_tls_files_are_complete(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             lone, missing = "--tls-cert-file", "--tls-key-file"
             if self.tls_cert_file is None:
@@ -328,7 +258,7 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _what_others_can_reach_is_guarded(self) -> Self:
+    def _check_remote_access_is_protected(self) -> Self:
         if self.insecure or is_loopback(self.listen.host):
             return self
         if not self.uses_tls:
@@ -346,10 +276,10 @@ class Settings(BaseModel):
 
     @property
     def backup_record(self) -> Path | None:
-        """The file that records backups; None where nothing does."""
+        """The file that records backups; None if backups are not recorded."""
         if self.backup_record_file is not None:
             return self.backup_record_file
-        match = _SQLITE_FILE.fullmatch(self.database)
+        match = SQLITE_FILE.fullmatch(self.database)
         if match is None or match["file"].startswith("file:"):
             return None
         return Path(f"{match['file']}.last-backup")
@@ -360,7 +290,7 @@ class Settings(BaseModel):
 
     @property
     def is_open(self) -> bool:
-        """Whether those who send no token may do everything."""
+        """Whether callers without a token may call every RPC."""
         if self.access == "auto":
             return is_loopback(self.listen.host) and not self.uses_tls
         return self.access == "open"
@@ -368,7 +298,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A field of Settings as the outside knows it. ``kind`` goes on after "must be"."""
+    """A field of Settings as users see it. ``kind`` completes the sentence "must be …"."""
 
     field: str
     kind: str
@@ -417,30 +347,13 @@ def _bound(field: FieldInfo, name: str) -> Any:
     return next((getattr(m, name) for m in field.metadata if hasattr(m, name)), None)
 
 
-def as_text(value: Any) -> str:
-    """A setting's value as one would write it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "" if value is None else str(value)
-
-
-_PASSWORD = re.compile(r"(://[^:@/?]*):.*@|([?&](?:\w*password|passfile)=)[^&]*")
-
-
-def without_secrets(text: str) -> str:
-    """A setting as it may be shown: a URL without the password in it."""
-    return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
-
-
 OPTIONS: Mapping[str, Option] = {
     name: _option(name, field) for name, field in Settings.model_fields.items()
 }
 
 
 def _in_one_sentence(error: ValidationError) -> ConfigError:
-    """The first of what is wrong."""
+    """The first violation, as one sentence."""
     first = error.errors(include_url=False)[0]
     field = str(first["loc"][0]) if first["loc"] else ""
     cause = first.get("ctx", {}).get("error")

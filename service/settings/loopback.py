@@ -1,5 +1,6 @@
-"""Which addresses nobody but this machine can reach. Judged by what is written: no name is looked
-up, since what it stands for may change.
+"""Detects addresses that only this machine can reach.
+
+Names are not resolved, because their addresses may change.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 def is_loopback(host: str) -> bool:
-    """``host``: a name or an address, without brackets."""
+    """Whether ``host``, a name or an address without brackets, is a loopback address."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:
@@ -21,13 +22,13 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_target(target: str) -> bool:
-    """``target``: a server as gRPC names it: "127.0.0.1:50051", "dns:///localhost:50051",
-    "unix:/run/tollwire.sock". What is not understood is not loopback."""
+    """Whether ``target``, a server as gRPC names it, is on this machine: "127.0.0.1:50051",
+    "dns:///localhost:50051", "unix:/run/tollwire.sock". False for unknown forms."""
     scheme, colon, rest = target.partition(":")
     if colon and scheme in ("unix", "unix-abstract"):
         return True
     if colon and scheme in ("dns", "ipv4", "ipv6"):
-        # Between the slashes of dns://…/ may stand who is asked for the name.
+        # dns://SERVER/NAME names a DNS server too: not loopback.
         target = rest.removeprefix("///")
     addresses = target.split(",")
     return all(is_loopback(_host(address)) for address in addresses)

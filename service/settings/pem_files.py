@@ -1,7 +1,6 @@
-"""The PEM files that TLS is made of, each known by the option that named it: what is wrong with one
-can be said to whoever gave that option.
+"""The PEM files of TLS. Each has the name of its option, for error messages.
 
-What is in them, and whether it is fit: service/settings/certificates.py.
+service/settings/certificates.py checks the contents.
 """
 
 from __future__ import annotations
@@ -13,30 +12,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tollwire.service.settings.config import Settings
 
-# A key and some certificates take kilobytes, the authorities of the whole web 250.
+# A key and some certificates take kilobytes; all public certificate authorities take 250 kB.
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
 class BadCertificate(Exception):
-    """A file that cannot serve; the text names the option and says why."""
+    """A file that cannot be used; the text names the option and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class PemFile:
-    """A file, and the option that named it, such as "--tls-cert-file"."""
+    """A file and its option, such as "--tls-cert-file"."""
 
     option: str
     path: Path
 
     def read(self) -> bytes:
-        """The contents. BadCertificate where there are none."""
+        """The contents. BadCertificate if the file cannot be read."""
         try:
             with self.path.open("rb") as file:
                 contents = file.read(_MAX_FILE_BYTES + 1)
         except OSError as error:
             raise self.wrong(f"cannot be read: {error.strerror}") from error
-        except ValueError as error:  # a zero in the path
-            raise self.wrong("is no path") from error
+        except ValueError as error:  # a NUL character in the path
+            raise self.wrong("is not a path") from error
         if len(contents) > _MAX_FILE_BYTES:
             raise self.wrong(f"is larger than {_MAX_FILE_BYTES // 2**20} MiB")
         return contents
@@ -47,14 +46,14 @@ class PemFile:
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """The files of one end of connections: of a server, or of a client that may show nothing."""
+    """The files of one end of connections: a server, or a client, which may have no certificate."""
 
     cert: PemFile | None = None
     key: PemFile | None = None
     authorities: PemFile | None = None
 
     def read(self) -> tuple[bytes | None, ...]:
-        """The contents of the three. BadCertificate where one cannot be read."""
+        """The contents of the three files. BadCertificate if one cannot be read."""
         return tuple(
             None if file is None else file.read()
             for file in (self.cert, self.key, self.authorities)
@@ -62,7 +61,7 @@ class TlsFiles:
 
 
 def server_files(settings: Settings) -> TlsFiles:
-    """The files that a server with these settings serves with."""
+    """The files of a server with these settings."""
     return TlsFiles(
         _file("--tls-cert-file", settings.tls_cert_file),
         _file("--tls-key-file", settings.tls_key_file),

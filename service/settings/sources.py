@@ -1,7 +1,7 @@
-"""Where settings come from: options, then the environment, then a file, then the defaults.
+"""The sources of settings, in order of precedence: options, environment, file, defaults.
 
-Says of each setting where its value is from, and so of a wrong one. Knows no command line: options
-come as a mapping. The file is TOML with the fields' names as keys.
+Records the source of each value, also for error messages. The file is TOML with the names of the
+fields as keys. Must not depend on the command line: options are a mapping.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from tollwire.service.settings.config import OPTIONS, ConfigError, Settings
+from tollwire.service.settings.config import OPTIONS, Settings
+from tollwire.service.settings.parsing import ConfigError
 
 DEFAULT_ORIGIN = "default"
 
 
 class _FromOutside(Settings, BaseSettings):
-    """The fields, with what their sources must know."""
+    """The fields, with the configuration of their sources."""
 
-    # A variable that is empty is one that is not set: shells and unit files leave them behind.
+    # An empty variable counts as unset: shells and unit files often leave empty variables.
     model_config = SettingsConfigDict(
         env_prefix="TOLLWIRE_", env_ignore_empty=True, enable_decoding=False
     )
@@ -36,14 +37,14 @@ class _FromOutside(Settings, BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings in force; ``origins`` says for each field what its value is from."""
+    """The settings; ``origins`` has the source of each field's value."""
 
     settings: Settings
     origins: Mapping[str, str]
 
 
 def load(options: Mapping[str, Any], file: Path | None) -> Loaded:
-    """``options``: those that were given, by field. ConfigError where anything cannot work."""
+    """``options``: the given options, by field. ConfigError if a value is invalid."""
     values: dict[str, Any] = {}
     origins = dict.fromkeys(OPTIONS, DEFAULT_ORIGIN)
     if file is not None:
@@ -71,10 +72,10 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"--config: cannot read {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config: {file} is no TOML: {error}") from None
+        raise ConfigError(f"--config: {file} is not valid TOML: {error}") from None
     for key in found:
         if key not in OPTIONS:
             near = difflib.get_close_matches(key, OPTIONS, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"--config: {file} sets {key!r}, which is no setting{hint}")
+            raise ConfigError(f"--config: {file} sets {key!r}, which is not a setting{hint}")
     return dict(found)

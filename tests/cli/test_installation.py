@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tollwire.service.cli.main import main
-from tollwire.service.settings.config import OPTIONS, Settings, without_secrets
+from tollwire.service.settings.config import OPTIONS, Settings
+from tollwire.service.settings.parsing import without_secrets
 
 
 @pytest.fixture(autouse=True)

@@ -100,4 +100,4 @@ def test_doctor_beside_another_program(tmp_path: Path) -> None:
         found = findings("--listen", address, "--database", f"sqlite:///{tmp_path}/x.db")
     (port,) = [one for one in found if one["part"] == "port"]
     assert port["verdict"] == "warning"
-    assert "does not answer as a Tollwire server" in port["text"]
+    assert "no Tollwire server with these settings answers there" in port["text"]

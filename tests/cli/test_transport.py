@@ -96,7 +96,7 @@ def test_files_that_cannot_serve_are_refused_by_name(tollwire: Tollwire, folder:
         (shows[:2], "--cert-file and --key-file belong together"),
         (shows[2:], "--cert-file and --key-file belong together"),
         (("--ca-file", "nowhere.pem"), "--ca-file: nowhere.pem cannot be read: No such file"),
-        (("--ca-file", KEY_FILE), "--ca-file: key.pem holds no certificate"),
+        (("--ca-file", KEY_FILE), "--ca-file: key.pem contains no certificate"),
         (("--cert-file", CA_FILE, *shows[2:]), "--key-file: key.pem is not the key of "),
     ):
         result = tollwire(*RATE, *arguments)

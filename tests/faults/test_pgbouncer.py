@@ -76,7 +76,7 @@ def test_everything_works_in_transaction_mode(
             the_whole_record_is_right(client)
         log = server.log()
         assert "defect" not in log and "Traceback" not in log, log
-        assert "a connection pooler answers at --database" in log
+        assert "--database is a connection pooler" in log
         assert ("--session-database allows" in log) is not has_second_url
         assert server.terminate() == 0
 

@@ -17,7 +17,7 @@ from tollwire.service.observability.metrics.http_server import (
     MAX_HEAD_BYTES,
     MetricsServer,
 )
-from tollwire.service.settings.config import Listen
+from tollwire.service.settings.parsing import Listen
 
 SECONDS = 20
 

@@ -13,7 +13,8 @@ from tollwire.service.process.composition import build_application
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 
 
 @dataclass

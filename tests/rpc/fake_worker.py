@@ -19,7 +19,7 @@ from typing import Any
 from tollwire.service.process.workers import Supervisor, WorkersFailed
 
 # What a worker that is deaf is waited for.
-ANSWER_SECONDS = 0.5
+REPLY_SECONDS = 0.5
 
 
 def work() -> int:
@@ -47,7 +47,7 @@ def work() -> int:
 def ask(supervisor: Supervisor) -> None:
     """Ask the workers whenever a line comes in, and print what they answer."""
     for _ in sys.stdin:
-        answers = supervisor.query(lambda slot: {"slot": slot}, ANSWER_SECONDS)
+        answers = supervisor.query(lambda slot: {"slot": slot}, REPLY_SECONDS)
         print(json.dumps({slot: asdict(answer) for slot, answer in answers.items()}), flush=True)
 
 

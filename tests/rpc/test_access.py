@@ -31,7 +31,8 @@ from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.permissions import PERMISSIONS, Needs
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.server import RpcServer
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import (
     access_service_pb2,
     cdr_service_pb2,

@@ -20,7 +20,7 @@ from tollwire.service.rpc import server as rpc_server
 from tollwire.service.rpc.capacity import CHUNKS_AT_ONCE, Capacity, chunks_at_once
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer, Subjects
-from tollwire.service.settings.config import Listen
+from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
 

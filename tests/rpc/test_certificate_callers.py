@@ -22,7 +22,8 @@ from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
 from tollwire.service.rpc.tls import ServerTls
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import tenant_service_pb2 as pb
 from tollwire.v1 import tenant_service_pb2_grpc
 

@@ -111,6 +111,6 @@ def test_certificates_out_of_their_time(folder: Path) -> None:
 def test_authorities_are_refused_where_none_of_them_is_valid_any_more(folder: Path) -> None:
     old = AUTHORITY.issue("old.example", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
     (folder / "ca.pem").write_bytes(old.chain)
-    assert "holds only certificates that have expired" in refused(folder)
+    assert "contains only certificates that have expired" in refused(folder)
     (folder / "ca.pem").write_bytes(old.chain + AUTHORITY.pem)
     assert load(files_of(folder, mutual=True)).authorities == old.chain + AUTHORITY.pem

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tollwire.service.settings.config import OPTIONS, ConfigError, Listen, Settings, parse_listen
+from tollwire.service.settings.config import OPTIONS, Settings
 from tollwire.service.settings.loopback import is_loopback_target
+from tollwire.service.settings.parsing import ConfigError, Listen, parse_listen
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_second_url_goes_with_postgresql_alone() -> None:
     url = "postgresql+psycopg://user:secret@host/name"
     assert Settings(database=url, session_database=url).session_database == url
     assert Settings(session_database="").session_database is None
-    with pytest.raises(ConfigError, match="--session-database: goes with PostgreSQL"):
+    with pytest.raises(ConfigError, match="--session-database: can be used only if"):
         Settings(session_database=url)
     with pytest.raises(ConfigError, match="--session-database: the port") as refused:
         Settings(database=url, session_database="postgresql://user:secret@host:port/name")

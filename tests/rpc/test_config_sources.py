@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tollwire.service.settings.config import OPTIONS, ConfigError, Listen, Settings
+from tollwire.service.settings.config import OPTIONS, Settings
+from tollwire.service.settings.parsing import ConfigError, Listen
 from tollwire.service.settings.sources import load
 
 
@@ -81,10 +82,13 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("workers = true", r"^--workers: must be .*, got true \(from /.*tollwire\.toml\)$"),
         ("workers = 0", r"^--workers: must be .*, got 0 \(from /.*tollwire\.toml\)$"),
         ("[workers]\nx = 1", "^--workers: must be "),
-        ("wrokers = 2", r"^--config: .* sets 'wrokers', which is no setting; did you mean workers"),
-        ("x = 2", "^--config: .* sets 'x', which is no setting$"),
-        ("workers = \n", "^--config: .* is no TOML: .*line 1"),
-        ("workers = 1\nworkers = 2", "^--config: .* is no TOML: "),
+        (
+            "wrokers = 2",
+            r"^--config: .* sets 'wrokers', which is not a setting; did you mean workers",
+        ),
+        ("x = 2", "^--config: .* sets 'x', which is not a setting$"),
+        ("workers = \n", "^--config: .* is not valid TOML: .*line 1"),
+        ("workers = 1\nworkers = 2", "^--config: .* is not valid TOML: "),
         ('tls_cert_file = "c"', "^--tls-cert-file: needs --tls-key-file"),
     ],
 )
@@ -96,7 +100,7 @@ def test_a_file_that_cannot_be(tmp_path: Path, text: str, words: str) -> None:
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"^--config: .* is no TOML: "):
+    with pytest.raises(ConfigError, match=r"^--config: .* is not valid TOML: "):
         load({}, path)
 
 

@@ -20,7 +20,8 @@ from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.connections import connection_options
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer, Subjects
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 

@@ -19,7 +19,7 @@ from tollwire.service.domain.record_model import ChunkResult
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import REFLECTION_STREAMS, RpcServer, Subjects
-from tollwire.service.settings.config import Listen
+from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
 

@@ -210,7 +210,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(database: Path, workers: int)
             assert server.output.rest() == []
             assert server.errors.rest() == [
                 f"tollwire: cannot listen on {address}: the port is in use; stop the other server"
-                " or take another port"
+                " or use another port"
             ]
 
 
@@ -317,7 +317,7 @@ def test_workers_do_not_outlive_a_killed_parent(database: Path) -> None:
 
 def test_a_database_is_upgraded(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"sqlite:///{database}"
-    for words in ("it was empty before", "it had it before"):
+    for words in ("it had no schema before", "it was up to date"):
         assert upgrade_database(url) == 0
         assert re.fullmatch(
             rf"tollwire: the database has schema \w+; {words}\n", capsys.readouterr().out

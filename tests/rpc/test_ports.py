@@ -10,7 +10,7 @@ import pytest
 
 from tollwire.service.domain.errors import CannotListen
 from tollwire.service.process.ports import Reservation, probe
-from tollwire.service.settings.config import Listen
+from tollwire.service.settings.parsing import Listen
 
 
 @contextmanager
@@ -45,14 +45,14 @@ def test_a_taken_port_is_noticed_even_where_it_would_be_shared(
                 attempt(Listen(host, port))
             assert str(refused.value) == (
                 f"cannot listen on {host}:{port}: the port is in use; stop the other server or"
-                " take another port"
+                " use another port"
             )
 
 
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ("192.0.2.1", "the address is not one of this machine"),
+        ("192.0.2.1", "this machine does not have the address"),
         ("no-such-host.invalid", "the host is unknown"),
         ("x" * 70, "the host is unknown"),
     ],

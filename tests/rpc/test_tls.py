@@ -24,7 +24,8 @@ from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
 from tollwire.service.rpc.tls import ServerTls
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 
 AUTHORITY, STRANGER = Authority(), Authority()
 PAIR = AUTHORITY.issue("localhost", "tollwire.example")

@@ -127,7 +127,7 @@ def test_workers_that_keep_dying_end_the_parent() -> None:
     with supervised(1, fail="soon") as parent:
         assert parent.wait() == 1
         lines = parent.errors.rest()
-        assert lines[-1] == "the workers die as soon as they are started"
+        assert lines[-1] == "the workers end as soon as they are started"
         assert sum("ended with code 3" in line for line in lines) == 4
 
 

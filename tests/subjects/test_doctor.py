@@ -17,7 +17,8 @@ from tollwire.service.domain.request import EVERY_TENANT, Role
 from tollwire.service.process import doctor
 from tollwire.service.process.doctor import Finding, Verdict
 from tollwire.service.rpc.error_map import cause_of
-from tollwire.service.settings.config import Listen, Settings
+from tollwire.service.settings.config import Settings
+from tollwire.service.settings.parsing import Listen
 from tollwire.service.storage import examination
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.examination import Answers
@@ -178,7 +179,7 @@ def test_ports() -> None:
     (one, _) = doctor._check_ports(settings, in_use, nobody)
     assert (one.verdict, "127.0.0.1:50051 is in use" in one.text) == (Verdict.WARNING, True)
     (one, _) = doctor._check_ports(settings, in_use, lambda listen: False)
-    assert (one.verdict, "does not serve" in one.text) == (Verdict.WARNING, True)
+    assert (one.verdict, "NOT_SERVING" in one.text) == (Verdict.WARNING, True)
     found = doctor._check_ports(settings, in_use, lambda listen: True)
     assert [one.verdict for one in found] == [Verdict.OK] * 2
     (_, two) = doctor._check_ports(

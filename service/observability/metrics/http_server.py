@@ -37,7 +37,7 @@ _LOG = logging.getLogger("tollwire.metrics")
 
 
 class Address(Protocol):
-    """Where to listen: tollwire.service.settings.config.Listen."""
+    """The address to listen on (service/settings/parsing.py: Listen)."""
 
     @property
     def host(self) -> str: ...

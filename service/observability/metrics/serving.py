@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tollwire.service.observability.metrics.snapshot import Sources, take_snapshot
-from tollwire.service.settings.config import Listen
+from tollwire.service.settings.parsing import Listen
 
 if TYPE_CHECKING:
     from tollwire.service.observability.metrics.exposition import WorkerReport
