@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import ratingcore
 from ratingcore.record.key_order import in_key_order
@@ -23,12 +23,9 @@ from tollwire.service.cache.decks import Decks
 from tollwire.service.domain import paging, scopes
 from tollwire.service.domain.checks import check_id, check_period, check_text, refuse
 from tollwire.service.domain.errors import (
-    AlreadyExists,
     FieldViolation,
-    InvalidInput,
     NotFound,
     Reason,
-    TollwireError,
 )
 from tollwire.service.domain.model import (
     MAX_CALL_ID_CHARS,
@@ -45,15 +42,10 @@ from tollwire.service.observability import tallies
 from tollwire.service.rating.calls import check_call
 from tollwire.service.record.digests import PricedRow, digest_of_pricings
 from tollwire.service.record.recording import (
-    Recorder,
-    Refusal,
     content_of,
-    count_recorded,
-    count_refused,
-    enter,
-    expect_records,
     known_decks,
 )
+from tollwire.service.record.single_calls import SingleCalls
 from tollwire.service.record.uploads import visible_upload
 from tollwire.service.storage import cdr_lists, ledger, pricings, tenants, unrated
 from tollwire.service.storage.engine import Connection, Database
@@ -64,21 +56,12 @@ from tollwire.service.storage.unrated import UnratedCall
 if TYPE_CHECKING:
     from ratingcore.record.records import Outcome
 
-_CREATE = "CdrService/CreateCdr"
-
 MAX_SEARCH_CHARS = 256
 # How many CDRs one transaction of RateUnrated looks at.
 RATE_UNRATED_ROWS = 1000
 # What a CDR has besides the texts that may be long, and an interval of its rate.
 _NUMBERS_BYTES = 800
 _INTERVAL_BYTES = 40
-
-_REFUSED: dict[Reason, type[TollwireError]] = {
-    Reason.TENANT_NOT_FOUND: NotFound,
-    Reason.EXTENSION_NOT_FOUND: NotFound,
-    Reason.COST_OVERFLOW: InvalidInput,
-    Reason.CDR_CONFLICT: AlreadyExists,
-}
 
 
 class Cdrs:
@@ -89,25 +72,13 @@ class Cdrs:
     ) -> None:
         self._database = database
         self._decks = decks
-        self._recorder = Recorder(decks, clock_ns)
-        expect_records(_CREATE)
+        self._single_calls = SingleCalls(database, decks, clock_ns)
         self._clock_ns = clock_ns
 
     def create(self, call: Call) -> Cdr:
         """Rate and record one call; of a duplicate, the CDR that is recorded."""
         refuse(check_call(call), "call.")
-        records = records_of([content_of(call)], call.occurrence)
-        with self._decks.writing() as connection:
-            recording = self._recorder.record(connection, records, 0, scopes.scope())
-            if recording.refusals:
-                conflicts = recording.conflicts
-                count_refused(_CREATE, conflicts, 1 - conflicts)
-                _refuse(recording.refusals[0])
-            cdr = cdr_lists.by_key(connection, records.key(0))
-            enter(connection, recording)
-        count_recorded(_CREATE, recording)
-        assert cdr is not None
-        return cdr
+        return self._single_calls.record(records_of([content_of(call)], call.occurrence))
 
     def get(self, cdr_id: int) -> Cdr:
         refuse(check_id("id", cdr_id))
@@ -218,7 +189,7 @@ class Cdrs:
         those that have none for another one, and enter both in the ledger and in the audit log.
         Returns what the priced ones came to, and how many reasons changed."""
         self._decks.catch_up(connection)
-        decks = known_decks(self._decks, {tenant_id})
+        decks = {one: known.deck for one, known in known_decks(self._decks, {tenant_id}).items()}
         outcomes = Tally()
         if not decks or not calls:
             return outcomes, 0
@@ -375,14 +346,3 @@ def most_bytes(cdr: Cdr) -> int:
 
 def _position(cdr: Cdr) -> tuple[int, int]:
     return cdr.call.started_at_ns, cdr.id
-
-
-def _refuse(refusal: Refusal) -> NoReturn:
-    """Raise the refusal of a single call as its failure."""
-    violations: list[FieldViolation] = []
-    if refusal.reason == Reason.COST_OVERFLOW:
-        field, _, description = refusal.message.partition(": ")
-        violations.append(FieldViolation(f"call.{field}", description))
-    raise _REFUSED[refusal.reason](
-        refusal.reason, refusal.message, metadata=refusal.metadata, violations=violations
-    )

@@ -22,10 +22,10 @@ from ratingcore.record.records import Records
 from ratingcore.record.row_digest import digest_of_new
 from ratingcore.record.rows import RowTuples, copy_data
 from ratingcore.wire.tally import Tally
-from tollwire.service.cache.decks import Decks
+from tollwire.service.cache.decks import Decks, TenantDeck
 from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import NotFound, Reason
-from tollwire.service.domain.model import MAX_GENERATION, Call
+from tollwire.service.domain.model import MAX_GENERATION, Call, Tenant
 from tollwire.service.domain.money import max_cost_words
 from tollwire.service.domain.request import Scope
 from tollwire.service.observability import instruments
@@ -55,7 +55,8 @@ class Recording:
     those of created came to; the refusals come by rising position. The CDRs have the ids from
     ``first_id`` on, and this ``digest``; 0 and empty where none was created. ``recorded_again`` of
     those created follow a reversed CDR of the same call_id; ``derived_duplicates`` of the
-    duplicates have a derived call_id."""
+    duplicates have a derived call_id. ``order`` has the positions of those created, by rising id;
+    ``tenants`` has the tenants of all calls, as the calls were rated."""
 
     first_id: int
     created: int
@@ -66,6 +67,8 @@ class Recording:
     created_at_ns: int
     recorded_again: int = 0
     derived_duplicates: int = 0
+    order: array[int] = field(default_factory=lambda: array("I"))
+    tenants: Mapping[int, Tenant] = field(default_factory=dict)
 
     @property
     def unrated(self) -> int:
@@ -98,7 +101,8 @@ class Recorder:
         ``enter`` must be the last that is done in it.
         """
         records.set_first_generation()
-        decks, owners = self._hold_parties(connection, records, scope)
+        held, owners = self._hold_parties(connection, records, scope)
+        decks = {tenant_id: one.deck for tenant_id, one in held.items()}
         refusals = _unknown_parties(records, decks.keys(), owners)
         order = in_key_order(records, {_party(records, one.position) for one in refusals})
         rate_records(records, order, decks)
@@ -132,11 +136,13 @@ class Recorder:
             recorded_again=len(rows) - first_count,
             derived_duplicates=records.derived(old)
             - records.derived(one.position for one in conflicts),
+            order=rows.order,
+            tenants={tenant_id: one.tenant for tenant_id, one in held.items()},
         )
 
     def _hold_parties(
         self, connection: Connection, records: Records, scope: Scope
-    ) -> tuple[dict[int, ratingcore.Deck], dict[int, int]]:
+    ) -> tuple[dict[int, TenantDeck], dict[int, int]]:
         """The decks of the tenants that exist and the owners of the extensions that do.
 
         They are locked first and the decks caught up after, so that the calls are priced by what is
@@ -194,12 +200,12 @@ def _count(method: str, outcome: str, calls: int) -> None:
         instruments.RECORDS.add(calls, method, outcome)
 
 
-def known_decks(decks: Decks, tenant_ids: Collection[int]) -> dict[int, ratingcore.Deck]:
+def known_decks(decks: Decks, tenant_ids: Collection[int]) -> dict[int, TenantDeck]:
     """The decks of those tenants that have one."""
-    known: dict[int, ratingcore.Deck] = {}
+    known: dict[int, TenantDeck] = {}
     for tenant_id in tenant_ids:
         try:
-            known[tenant_id] = decks.deck(tenant_id).deck
+            known[tenant_id] = decks.deck(tenant_id)
         except NotFound:
             continue
     return known

@@ -235,7 +235,7 @@ def _search(connection: Connection, term: str) -> ColumnElement[bool]:
 def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
     """The rows with what they refer to."""
     tenants = _tenants(connection, {(row.tenant_id, row.rate_revision) for row in rows})
-    extensions = _extensions(connection, {row.extension_id for row in rows} - {None})
+    found_extensions = extensions(connection, {row.extension_id for row in rows} - {None})
     rates = _rates(connection, {row.rate_version_id for row in rows} - {None})
     reversals = _reversals(connection, [row.id for row in rows])
     same_calls = _same_calls(connection, rows, reversals)
@@ -244,7 +244,7 @@ def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
             id=row.id,
             call=_call(row),
             tenant=tenants[row.tenant_id, row.rate_revision],
-            extension=extensions.get(row.extension_id),
+            extension=found_extensions.get(row.extension_id),
             status=RatingStatus(row.status),
             unrated_reason=row.unrated_reason and UnratedReason(row.unrated_reason),
             bill_seconds=row.bill_seconds,
@@ -309,7 +309,7 @@ def _tenants(connection: Connection, wanted: set[tuple[int, int]]) -> dict[tuple
     return found
 
 
-def _extensions(connection: Connection, ids: set[int]) -> dict[int, Extension]:
+def extensions(connection: Connection, ids: set[int]) -> dict[int, Extension]:
     if not ids:
         return {}
     table = ExtensionRow.__table__
@@ -323,6 +323,28 @@ def _rates(connection: Connection, version_ids: set[int]) -> dict[int, Rate]:
     table = RateVersionRow.__table__
     query = select(table).where(among(connection, table.c.version_id, version_ids))
     return {row.version_id: rate_from_row(row) for row in connection.execute(query)}
+
+
+class RateCache:
+    """Versions of rates by their ids, the most recently used ones. A version never changes.
+    Thread-safe."""
+
+    def __init__(self, max_rates: int = 10_000) -> None:
+        self._max_rates = max_rates
+        self._found: dict[int, Rate] = {}
+
+    def find(self, connection: Connection, version_ids: set[int]) -> dict[int, Rate]:
+        """The versions with these ids, all of which exist."""
+        known = self._found
+        found = {one: known[one] for one in version_ids if one in known}
+        missing = version_ids - found.keys()
+        if missing:
+            read = _rates(connection, missing)
+            if len(known) + len(read) > self._max_rates:
+                known = {}
+            self._found = known | read
+            found |= read
+        return found
 
 
 def _key(row: Any) -> Key:

@@ -100,6 +100,13 @@ def _failure(error: Exception, then: str) -> TollwireError | None:
     return None
 
 
+def is_lock(error: TollwireError) -> bool:
+    """Whether ``error`` is due to a row that another transaction has locked for too long. Nothing
+    was changed then."""
+    cause = getattr(error.__cause__, "orig", error.__cause__)
+    return isinstance(cause, psycopg.errors.LockNotAvailable)
+
+
 def unavailable(words: str, then: str = _NOTHING_CHANGED) -> Unavailable:
     return Unavailable(Reason.DATABASE_UNAVAILABLE, f"{words}; {then}")
 

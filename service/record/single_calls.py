@@ -1,0 +1,245 @@
+"""CreateCdr: single calls, recorded in groups (``group_commit``).
+
+One transaction records all calls of a group, as an upload's chunk is recorded. Each caller gets its
+own answer, once the transaction is durable. If a group fails for a reason that may lie in one of
+its calls, it is recorded again in parts, so that no call fails for another one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ratingcore.record.join import joined
+from ratingcore.record.records import Records
+from tollwire.service.cache.decks import Decks
+from tollwire.service.domain import scopes
+from tollwire.service.domain.errors import (
+    AlreadyExists,
+    FieldViolation,
+    InvalidInput,
+    NotFound,
+    Reason,
+    TollwireError,
+    Unavailable,
+)
+from tollwire.service.domain.model import (
+    Call,
+    Cdr,
+    Direction,
+    Disposition,
+    Extension,
+    Rate,
+    RatingStatus,
+    UnratedReason,
+)
+from tollwire.service.domain.request import EVERY_TENANT, Scope
+from tollwire.service.record.group_commit import GroupCommit, copies
+from tollwire.service.record.recording import (
+    Recorder,
+    Recording,
+    Refusal,
+    count_recorded,
+    count_refused,
+    enter,
+    expect_records,
+)
+from tollwire.service.storage import cdr_lists
+from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.failures import is_lock
+
+_METHOD = "CdrService/CreateCdr"
+# Of one transaction. An upload's chunk may have ten times as many.
+MAX_GROUP_CALLS = 1_000
+_E8 = 10**8
+
+_REFUSED: dict[Reason, type[TollwireError]] = {
+    Reason.TENANT_NOT_FOUND: NotFound,
+    Reason.EXTENSION_NOT_FOUND: NotFound,
+    Reason.COST_OVERFLOW: InvalidInput,
+    Reason.CDR_CONFLICT: AlreadyExists,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _SingleCall:
+    """A list of one call, and the tenants that its caller may see."""
+
+    records: Records
+    scope: Scope
+
+    @property
+    def tenant_id(self) -> int:
+        return self.records.key(0)[0]
+
+
+class SingleCalls:
+    """Records calls one by one for their callers. Thread-safe."""
+
+    def __init__(
+        self, database: Database, decks: Decks, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._decks = decks
+        self._recorder = Recorder(decks, clock_ns)
+        self._rates = cdr_lists.RateCache()
+        self._groups = GroupCommit(
+            self._commit, max_items=MAX_GROUP_CALLS, wait_seconds=database.wait_seconds
+        )
+        expect_records(_METHOD)
+
+    def record(self, records: Records) -> Cdr:
+        """Rate and record the one call of ``records``; of a duplicate, the CDR that is recorded.
+        NotFound, InvalidInput or AlreadyExists if the call is refused."""
+        call = _SingleCall(records, scopes.scope())
+        scopes.concerns({call.tenant_id})
+        if not call.scope.covers(call.tenant_id):
+            count_refused(_METHOD, 0, 1)
+            raise _unknown_tenant(call.tenant_id)
+        return self._groups.run(call)
+
+    def _commit(self, calls: Sequence[_SingleCall]) -> Sequence[Cdr | Exception]:
+        """One outcome for each call, in order."""
+        try:
+            return self._record(calls)
+        except Exception as error:
+            parts = _parts(calls, error)
+            if len(parts) == 1:
+                raise
+        outcomes: dict[int, Cdr | Exception] = {}
+        for part in parts:
+            of_part: Sequence[Cdr | Exception]
+            try:
+                of_part = self._commit(part)
+            except Exception as failure:
+                of_part = copies(failure, len(part))
+            outcomes |= {id(call): outcome for call, outcome in zip(part, of_part, strict=True)}
+        return [outcomes[id(call)] for call in calls]
+
+    def _record(self, calls: Sequence[_SingleCall]) -> Sequence[Cdr | Exception]:
+        records = joined(call.records for call in calls)
+        with self._decks.writing() as connection:
+            recording = self._recorder.record(connection, records, 0, _scope_of(calls))
+            outcomes = self._outcomes(connection, records, recording)
+            enter(connection, recording)
+        count_recorded(_METHOD, recording)
+        conflicts = recording.conflicts
+        count_refused(_METHOD, conflicts, len(recording.refusals) - conflicts)
+        return outcomes
+
+    def _outcomes(
+        self, connection: Connection, records: Records, recording: Recording
+    ) -> Sequence[Cdr | Exception]:
+        outcomes: dict[int, Cdr | Exception] = {
+            refusal.position: _error(refusal) for refusal in recording.refusals
+        }
+        first = [position for position in recording.order if not records.generation(position)]
+        extensions = cdr_lists.extensions(
+            connection, {records.content(position)[2] for position in first} - {0}
+        )
+        rates = self._rates.find(
+            connection,
+            {one for position in first if (one := records.outcome(position)[5]) is not None},
+        )
+        for cdr_id, position in enumerate(recording.order, recording.first_id):
+            if not records.generation(position):
+                outcomes[position] = _created(
+                    cdr_id, records, position, recording, extensions, rates
+                )
+        for position in range(len(records)):
+            if position not in outcomes:
+                found = cdr_lists.by_key(connection, records.key(position))
+                assert found is not None, "a duplicate is recorded"
+                outcomes[position] = found
+        return [outcomes[position] for position in range(len(records))]
+
+
+def _parts(calls: Sequence[_SingleCall], error: Exception) -> list[Sequence[_SingleCall]]:
+    """The parts in which calls that failed together are tried again; one part: not at all."""
+    if isinstance(error, TollwireError):
+        if not isinstance(error, Unavailable) or not is_lock(error):
+            return [calls]
+        by_tenant: dict[int, list[_SingleCall]] = {}
+        for call in calls:
+            by_tenant.setdefault(call.tenant_id, []).append(call)
+        return list(by_tenant.values())
+    return [[call] for call in calls]
+
+
+def _scope_of(calls: Iterable[_SingleCall]) -> Scope:
+    """A scope that has the tenants of all calls, each of which its own caller may see; every tenant
+    if all callers may see every tenant."""
+    if all(call.scope == EVERY_TENANT for call in calls):
+        return EVERY_TENANT
+    return Scope(frozenset(call.tenant_id for call in calls))
+
+
+def _created(
+    cdr_id: int,
+    records: Records,
+    position: int,
+    recording: Recording,
+    extensions: Mapping[int, Extension],
+    rates: Mapping[int, Rate],
+) -> Cdr:
+    """The CDR of a call that was recorded just now, for the first time."""
+    (
+        tenant_id,
+        call_id,
+        extension_id,
+        caller_number,
+        destination_number,
+        direction,
+        disposition,
+        duration_seconds,
+        started_at_ns,
+        ended_at_ns,
+    ) = records.content(position)
+    status, reason, bill_seconds, units, fraction_e8, version_id, revision = records.outcome(
+        position
+    )
+    return Cdr(
+        id=cdr_id,
+        call=Call(
+            tenant_id=tenant_id,
+            destination_number=destination_number,
+            direction=Direction(direction),
+            disposition=Disposition(disposition),
+            duration_seconds=duration_seconds,
+            started_at_ns=started_at_ns,
+            ended_at_ns=ended_at_ns,
+            extension_id=extension_id,
+            caller_number=caller_number,
+            call_id=call_id,
+        ),
+        tenant=recording.tenants[tenant_id],
+        extension=extensions.get(extension_id),
+        status=RatingStatus(status),
+        unrated_reason=None if reason is None else UnratedReason(reason),
+        bill_seconds=bill_seconds,
+        cost_e8=None if units is None else units * _E8 + (fraction_e8 or 0),
+        rate=None if version_id is None else rates[version_id],
+        rate_revision=revision,
+        upload_id=0,
+        created_at_ns=recording.created_at_ns,
+        reversal=None,
+    )
+
+
+def _unknown_tenant(tenant_id: int) -> NotFound:
+    return NotFound(
+        Reason.TENANT_NOT_FOUND,
+        f"tenant_id: there is no tenant {tenant_id}",
+        metadata={"tenant_id": str(tenant_id)},
+    )
+
+
+def _error(refusal: Refusal) -> TollwireError:
+    """The failure of a call that was refused."""
+    violations: list[FieldViolation] = []
+    if refusal.reason == Reason.COST_OVERFLOW:
+        field, _, description = refusal.message.partition(": ")
+        violations.append(FieldViolation(f"call.{field}", description))
+    return _REFUSED[refusal.reason](
+        refusal.reason, refusal.message, metadata=refusal.metadata, violations=violations
+    )
