@@ -12,13 +12,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from ..index.match cimport longest_slot, match_digits, match_slot, match_t
-from ..pricing.money cimport (
-    BLOCKED_BIT,
-    charge_any,
-    charge_fast,
-    interval_t,
-    terms_t,
-)
+from ..pricing.money cimport charge_any, charge_fast
+from ..pricing.terms cimport BLOCKED_BIT, interval_t, terms_t
 from ..base.native cimport (
     bits_below,
     digit_values,

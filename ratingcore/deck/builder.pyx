@@ -10,19 +10,17 @@ from ..index.changes cimport PUT, REMOVE, WITHDRAWN, change_t, set_key
 from .deck cimport Deck
 from ..base.memory cimport release, reserve
 from ..index.merge cimport merge
-from ..pricing.money cimport (
+from ..pricing.money cimport check_cost_decimals, check_rounding, set_rounding
+from ..pricing.terms cimport (
     BLOCKED_BIT,
     MAX_BILLING_INCREMENT,
     MAX_INTERVALS,
     MAX_SECONDS,
     check_intervals,
     check_price,
-    check_cost_decimals,
-    check_rounding,
     check_seconds,
     complete_terms,
     interval_t,
-    set_rounding,
     terms_t,
     whole,
 )

@@ -13,7 +13,7 @@ from libc.string cimport memset
 
 from .batch cimport BLOCK, call_t, match_block, outcome_t, rate_block
 from ..index.match cimport match_t
-from ..pricing.money cimport MAX_SECONDS
+from ..pricing.terms cimport MAX_SECONDS
 from ..base.native cimport prefetch
 from ..index.tables cimport tables_t
 

@@ -14,7 +14,7 @@ from .batch cimport NOT_BILLABLE, RATED, outcome_t, rate_digits
 from .columns cimport match_columns, rate_columns
 from ..index.invariants cimport check_tables
 from ..base.memory cimport allocate, release
-from ..pricing.money cimport BLOCKED_BIT, MAX_SECONDS, interval_t, terms_t, whole
+from ..pricing.terms cimport BLOCKED_BIT, MAX_SECONDS, interval_t, terms_t, whole
 from ..pricing.number cimport MAX_DIGITS, normalize_text
 from ..index.tables cimport (
     NO_ROW,

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
-from ..pricing.money cimport (
+from ..pricing.terms cimport (
     BLOCKED_BIT,
     MAX_BILLING_INCREMENT,
     MAX_PRICE_E8,

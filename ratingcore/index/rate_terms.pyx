@@ -8,7 +8,7 @@ only if that frees enough memory.
 from libc.stdint cimport uint8_t, uint32_t
 
 from ..base.memory cimport allocate, release
-from ..pricing.money cimport terms_t
+from ..pricing.terms cimport terms_t
 from ..base.pool cimport (
     pool_copy,
     pool_free,

@@ -16,7 +16,8 @@ effect; row slot_count + w is windows[w].
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from ..pricing.money cimport interval_t, rounding_t, terms_t
+from ..pricing.money cimport rounding_t
+from ..pricing.terms cimport interval_t, terms_t
 from ..base.native cimport popcount10, unlikely
 from ..pricing.number cimport dialling_t
 from ..base.pool cimport pool_item, pool_t

@@ -1,8 +1,9 @@
-"""What a rate asks for, and what a call under it costs."""
+"""What a call costs under the terms of its rate."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ..base.native cimport high_product, invariant, likely, quotient, unlikely
+from .terms cimport MAX_SECONDS, interval_t, terms_t
 
 cdef enum:
     HALF_UP = 1
@@ -11,36 +12,16 @@ cdef enum:
     DOWN = 4
 
 cdef enum:
-    MAX_BILLING_INCREMENT = 86400
-    MAX_SECONDS = 0x7FFFFFFF     # of a call, of a minimum and of an interval's start
-    MAX_INTERVALS = 64           # of one rate
-    BLOCKED_BIT = 0x80000000     # in terms_t.increment
     MIN_COST_DECIMALS = 4        # of a tenant's costs
     MAX_COST_DECIMALS = 8        # likewise; prices always have this many
 
 cdef extern from *:
     """
     #define RC_E8 100000000ULL
-    #define RC_MAX_PRICE_E8 9999999999999999ULL
     #define RC_MAX_COST_UNITS 999999999999999ULL
     """
     const uint64_t E8 "RC_E8"
-    const uint64_t MAX_PRICE_E8 "RC_MAX_PRICE_E8"           # 99,999,999.99999999
     const uint64_t MAX_COST_UNITS "RC_MAX_COST_UNITS"       # before the point, with 4 decimals
-
-cdef struct terms_t:             # 40 bytes, no padding: compared and hashed as bytes
-    uint64_t price_e8            # for a minute, from second 0, in 10^-8
-    uint64_t connect_fee_e8      # once for a call of 1 second or more, in 10^-8
-    uint64_t reciprocal          # of the increment: what native.quotient divides with
-    uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT; BLOCKED_BIT: blocked
-    uint32_t minimum_seconds     # a shorter call counts as this long; 0: none
-    uint32_t intervals           # item of the deck's interval lists; 0: the empty list
-    uint32_t fast                # 1: charge_fast can be used; else 0
-
-cdef struct interval_t:          # 16 bytes; a list is in rising order of start_seconds
-    uint64_t price_e8            # for a minute, in 10^-8
-    uint32_t start_seconds       # above 0
-    uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT
 
 cdef struct rounding_t:          # how exact totals become costs; 40 bytes
     uint64_t divisor             # from sixtieths of 10^-8 to 10^-cost_decimals
@@ -54,7 +35,6 @@ cdef struct rounding_t:          # how exact totals become costs; 40 bytes
     uint32_t to_even             # 1: HALF_EVEN
 
 cdef void set_rounding(rounding_t* rounding, int mode, int cost_decimals) noexcept nogil
-cdef void complete_terms(terms_t* terms) noexcept nogil
 cdef int charge_any(
     const terms_t* terms,
     const interval_t* intervals,
@@ -64,14 +44,8 @@ cdef int charge_any(
     int64_t* bill_seconds,
     uint64_t* cost_scaled,
 ) noexcept nogil
-cdef int64_t whole(object value, str name) except? -1
 cdef int check_rounding(int rounding) except -1
 cdef int check_cost_decimals(int cost_decimals) except -1
-cdef int check_price(object price_e8, str name, uint64_t* checked) except -1
-cdef int check_seconds(
-    object seconds, int64_t least, int64_t most, str name, uint32_t* checked
-) except -1
-cdef int check_intervals(object intervals, interval_t* checked) except -1
 
 
 cdef inline uint32_t split_cost(

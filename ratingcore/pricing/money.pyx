@@ -10,7 +10,6 @@ would bill it past that start. The part in which the call ends is rounded up to 
 also where that goes past a start which the call itself did not reach.
 """
 
-from cpython.long cimport PyLong_Check
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -18,11 +17,22 @@ from ..base.native cimport (
     divide,
     invariant,
     rc_sixtieths,
-    reciprocal,
     reciprocal_64,
     sixtieths_of,
     sixtieths_sum,
     unlikely,
+)
+from .terms cimport (
+    BLOCKED_BIT,
+    MAX_BILLING_INCREMENT,
+    MAX_INTERVALS,
+    MAX_SECONDS,
+    check_intervals,
+    check_price,
+    check_seconds,
+    complete_terms,
+    interval_t,
+    terms_t,
 )
 
 
@@ -58,13 +68,6 @@ cdef void set_rounding(rounding_t* rounding, int mode, int cost_decimals) noexce
     rounding.max_cost = MAX_COST_UNITS * 10_000 + 9_999
     if cost_decimals > MIN_COST_DECIMALS:
         rounding.max_cost //= 10
-
-
-cdef void complete_terms(terms_t* terms) noexcept nogil:
-    """Set the derived fields: the reciprocal of the increment, and whether charge_fast can be used."""
-    cdef bint blocked = (terms.increment & BLOCKED_BIT) != 0
-    terms.reciprocal = reciprocal(terms.increment & ~<uint32_t> BLOCKED_BIT)
-    terms.fast = not blocked and terms.intervals == 0 and terms.price_e8 >> 32 == 0
 
 
 cdef inline int64_t _round_up(int64_t seconds, uint32_t increment) noexcept nogil:
@@ -147,13 +150,6 @@ cdef int charge_any(
     return 1
 
 
-cdef int64_t whole(object value, str name) except? -1:
-    """The value of an int. No float slips in: TypeError; OverflowError beyond 64 bits."""
-    if not PyLong_Check(value):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    return value
-
-
 cdef int check_rounding(int rounding) except -1:
     if not HALF_UP <= rounding <= DOWN:
         raise ValueError(f"rounding must be 1 to 4, not {rounding}")
@@ -166,55 +162,6 @@ cdef int check_cost_decimals(int cost_decimals) except -1:
             f"cost_decimals must be {MIN_COST_DECIMALS} to {MAX_COST_DECIMALS}, not {cost_decimals}"
         )
     return 0
-
-
-cdef int check_price(object price_e8, str name, uint64_t* checked) except -1:
-    cdef int64_t value = whole(price_e8, name)
-    if not 0 <= value <= <int64_t> MAX_PRICE_E8:
-        raise ValueError(f"{name} must be 0 to {MAX_PRICE_E8}, not {value}")
-    checked[0] = <uint64_t> value
-    return 0
-
-
-cdef int check_seconds(
-    object seconds, int64_t least, int64_t most, str name, uint32_t* checked
-) except -1:
-    cdef int64_t value = whole(seconds, name)
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be {least} to {most}, not {value}")
-    checked[0] = <uint32_t> value
-    return 0
-
-
-cdef int check_intervals(object intervals, interval_t* checked) except -1:
-    """Write up to MAX_INTERVALS of (start_seconds, cost_per_minute_e8, increment); their count."""
-    cdef int count = 0
-    cdef uint32_t before = 0
-    for start_seconds, price_e8, increment in intervals:
-        if count == MAX_INTERVALS:
-            raise ValueError(f"a rate has at most {MAX_INTERVALS} intervals")
-        check_seconds(
-            start_seconds,
-            <int64_t> before + 1,
-            MAX_SECONDS,
-            f"intervals[{count}].start_seconds",
-            &checked[count].start_seconds,
-        )
-        check_price(
-            price_e8,
-            f"intervals[{count}].cost_per_minute_e8",
-            &checked[count].price_e8,
-        )
-        check_seconds(
-            increment,
-            1,
-            MAX_BILLING_INCREMENT,
-            f"intervals[{count}].billing_increment",
-            &checked[count].increment,
-        )
-        before = checked[count].start_seconds
-        count += 1
-    return count
 
 
 def charge(

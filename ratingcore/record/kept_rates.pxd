@@ -2,7 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from ..pricing.money cimport interval_t, rounding_t, terms_t
+from ..pricing.money cimport rounding_t
+from ..pricing.terms cimport interval_t, terms_t
 from ..pricing.number cimport MAX_DIGITS, dialling_t
 from ..base.pool cimport pool_t
 

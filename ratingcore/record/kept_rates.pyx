@@ -10,18 +10,16 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint6
 from libc.string cimport memcpy, memset
 
 from ..base.memory cimport release, reserve
-from ..pricing.money cimport (
+from ..pricing.money cimport check_cost_decimals, check_rounding, set_rounding
+from ..pricing.terms cimport (
     BLOCKED_BIT,
     MAX_BILLING_INCREMENT,
     MAX_INTERVALS,
     MAX_SECONDS,
     check_intervals,
     check_price,
-    check_cost_decimals,
-    check_rounding,
     check_seconds,
     complete_terms,
-    set_rounding,
 )
 from ..pricing.number cimport set_dialling
 from ..base.pool cimport pool_free, pool_init, pool_intern

@@ -19,7 +19,7 @@ from ..wire.call_parse cimport text_t
 from ..wire.call_rules cimport NO_TIME
 from .identity cimport PACKED_INTEGERS, derive_call_ids, pack
 from ..base.memory cimport allocate, release, reserve
-from ..pricing.money cimport MAX_SECONDS
+from ..pricing.terms cimport MAX_SECONDS
 
 cdef object text_of(const text_t* text):
     if text.size == 0:

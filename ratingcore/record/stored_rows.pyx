@@ -21,7 +21,8 @@ from ..deck.batch cimport RATED, UNRATED
 from ..wire.call_parse cimport is_utf8, text_t
 from ..wire.call_rules cimport LAST_DIRECTION, LAST_DISPOSITION, NO_TIME, holds_nul
 from ..base.memory cimport release, reserve
-from ..pricing.money cimport E8, MAX_COST_UNITS, MAX_SECONDS
+from ..pricing.money cimport E8, MAX_COST_UNITS
+from ..pricing.terms cimport MAX_SECONDS
 from ..base.native cimport unlikely
 from .records cimport MAX_RECORDS, NO_PARTY, Records, find_parties, record_t
 

@@ -17,7 +17,8 @@ from . cimport kept_rates
 from ..wire.call_rules cimport ANSWERED, OUTBOUND
 from .kept_rates cimport KeptRates, kept_rate_t, kept_rules_t, kept_tenant_t, rules_at
 from ..base.memory cimport release, reserve
-from ..pricing.money cimport BLOCKED_BIT, E8, charge_any, charge_fast, rounding_t, split_cost
+from ..pricing.money cimport E8, charge_any, charge_fast, rounding_t, split_cost
+from ..pricing.terms cimport BLOCKED_BIT
 from ..base.native cimport likely
 from ..pricing.number cimport MAX_DIGITS, normalize
 from .records cimport MAX_RECORDS, NO_PARTY, record_t

@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memchr
 
 from .call_parse cimport stamp_t, text_t, wire_call_t
-from ..pricing.money cimport MAX_SECONDS
+from ..pricing.terms cimport MAX_SECONDS
 from ..base.native cimport unlikely
 
 cdef enum:

@@ -27,7 +27,7 @@ from .rate_intake cimport (
     quote_t,
 )
 from ..base.memory cimport allocate, release
-from ..pricing.money cimport (
+from ..pricing.terms cimport (
     MAX_BILLING_INCREMENT,
     MAX_INTERVALS,
     MAX_SECONDS,

@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp, memset
 from .call_parse cimport stamp_t, text_t
 from ..index.changes cimport change_t, set_key
 from ..base.memory cimport allocate, release, reserve
-from ..pricing.money cimport BLOCKED_BIT, MAX_BILLING_INCREMENT, interval_t, terms_t
+from ..pricing.terms cimport BLOCKED_BIT, MAX_BILLING_INCREMENT, interval_t, terms_t
 from ..pricing.number cimport MAX_DIGITS, read_prefix
 from ..base.pool cimport pool_free, pool_init, pool_intern, pool_item, pool_nbytes
 from ..index.tables cimport (

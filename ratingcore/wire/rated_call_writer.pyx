@@ -12,7 +12,8 @@ from libc.string cimport memcpy, memmove
 from ..deck.batch cimport REFUSED, UNRATED, call_t, outcome_t
 from .bulk cimport block_t, job_t
 from .call_parse cimport text_t
-from ..pricing.money cimport BLOCKED_BIT, E8, split_cost, terms_t
+from ..pricing.money cimport E8, split_cost
+from ..pricing.terms cimport BLOCKED_BIT, terms_t
 from ..base.native cimport all_digits, likely, load8, prefetch, store8, unlikely
 from ..pricing.number cimport MAX_DIGITS, dialling_t, normalize
 from ..index.tables cimport (

@@ -1,0 +1,37 @@
+"""The terms of a rate: what a call under it is charged by."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+cdef enum:
+    MAX_BILLING_INCREMENT = 86400
+    MAX_SECONDS = 0x7FFFFFFF     # of a call, of a minimum and of an interval's start
+    MAX_INTERVALS = 64           # of one rate
+    BLOCKED_BIT = 0x80000000     # in terms_t.increment
+
+cdef extern from *:
+    """
+    #define RC_MAX_PRICE_E8 9999999999999999ULL
+    """
+    const uint64_t MAX_PRICE_E8 "RC_MAX_PRICE_E8"           # 99,999,999.99999999
+
+cdef struct terms_t:             # 40 bytes, no padding: compared and hashed as bytes
+    uint64_t price_e8            # for a minute, from second 0, in 10^-8
+    uint64_t connect_fee_e8      # once for a call of 1 second or more, in 10^-8
+    uint64_t reciprocal          # of the increment: what native.quotient divides with
+    uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT; BLOCKED_BIT: blocked
+    uint32_t minimum_seconds     # a shorter call counts as this long; 0: none
+    uint32_t intervals           # item of the deck's interval lists; 0: the empty list
+    uint32_t fast                # 1: charge_fast can be used; else 0
+
+cdef struct interval_t:          # 16 bytes; a list is in rising order of start_seconds
+    uint64_t price_e8            # for a minute, in 10^-8
+    uint32_t start_seconds       # above 0
+    uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT
+
+cdef void complete_terms(terms_t* terms) noexcept nogil
+cdef int64_t whole(object value, str name) except? -1
+cdef int check_price(object price_e8, str name, uint64_t* checked) except -1
+cdef int check_seconds(
+    object seconds, int64_t least, int64_t most, str name, uint32_t* checked
+) except -1
+cdef int check_intervals(object intervals, interval_t* checked) except -1
