@@ -11,19 +11,7 @@ from .deck cimport Deck
 from ..base.memory cimport release, reserve
 from ..index.merge cimport merge
 from ..pricing.money cimport check_cost_decimals, check_rounding, set_rounding
-from ..pricing.terms cimport (
-    BLOCKED_BIT,
-    MAX_BILLING_INCREMENT,
-    MAX_INTERVALS,
-    MAX_SECONDS,
-    check_intervals,
-    check_price,
-    check_seconds,
-    complete_terms,
-    interval_t,
-    terms_t,
-    whole,
-)
+from ..pricing.terms cimport MAX_INTERVALS, interval_t, read_terms, terms_t, whole
 from ..pricing.number cimport MAX_DIGITS, set_dialling
 from ..index.rate_terms cimport additions_free, additions_init, additions_t
 from ..base.pool cimport pool_intern, pool_t
@@ -276,25 +264,24 @@ cdef class DeckBuilder:
         cdef int count
         self._require_idle()
         memset(&change, 0, sizeof(change_t))
-        memset(&terms, 0, sizeof(terms_t))
         _set_prefix(&change, prefix)
         change.kind = PUT
         change.version_id = whole(version_id, "version_id")
         change.rate_id = whole(rate_id, "rate_id")
         _set_window(&change, effective_from_ns, effective_to_ns)
-        check_price(cost_per_minute_e8, "cost_per_minute_e8", &terms.price_e8)
-        check_seconds(
-            billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &terms.increment
+        count = read_terms(
+            cost_per_minute_e8,
+            billing_increment,
+            connect_fee_e8,
+            minimum_seconds,
+            intervals,
+            blocked,
+            &terms,
+            parts,
         )
-        check_price(connect_fee_e8, "connect_fee_e8", &terms.connect_fee_e8)
-        check_seconds(minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &terms.minimum_seconds)
-        count = check_intervals(intervals, parts)
-        if blocked:
-            terms.increment |= BLOCKED_BIT
         pool_intern(
             &self.additions.intervals, parts, count * sizeof(interval_t), &terms.intervals
         )
-        complete_terms(&terms)
         pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &rate_terms.terms)
         _intern_destination(&self.additions.destinations, destination, &rate_terms.destination)
         pool_intern(

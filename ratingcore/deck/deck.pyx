@@ -14,7 +14,7 @@ from .batch cimport NOT_BILLABLE, RATED, outcome_t, rate_digits
 from .columns cimport match_columns, rate_columns
 from ..index.invariants cimport check_tables
 from ..base.memory cimport allocate, release
-from ..pricing.terms cimport BLOCKED_BIT, MAX_SECONDS, interval_t, terms_t, whole
+from ..pricing.terms cimport BLOCKED_BIT, interval_t, terms_t, whole, whole_seconds
 from ..pricing.number cimport MAX_DIGITS, normalize_text
 from ..index.tables cimport (
     NO_ROW,
@@ -132,9 +132,7 @@ cdef class Deck:
         """
         cdef Rating rating = Rating.__new__(Rating)
         cdef int64_t at_ns = whole(started_at_ns, "started_at_ns")
-        cdef int64_t seconds = whole(duration_seconds, "duration_seconds")
-        if not 0 <= seconds <= MAX_SECONDS:
-            raise ValueError(f"duration_seconds must be 0 to {MAX_SECONDS}, not {seconds}")
+        cdef int64_t seconds = whole_seconds(duration_seconds, "duration_seconds")
         rating.deck = self
         if not billable:
             memset(&rating.outcome, 0, sizeof(outcome_t))

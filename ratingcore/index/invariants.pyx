@@ -1,17 +1,9 @@
 """Checks that the tables of a deck are what tables.pxd says. For tests: it takes its time."""
 
-from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memset
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.string cimport memcmp, memset
 
-from ..pricing.terms cimport (
-    BLOCKED_BIT,
-    MAX_BILLING_INCREMENT,
-    MAX_PRICE_E8,
-    MAX_SECONDS,
-    complete_terms,
-    interval_t,
-    terms_t,
-)
+from ..pricing.terms cimport BLOCKED_BIT, check_interval, check_terms, fault_t, interval_t, terms_t
 from ..base.native cimport popcount10
 from ..pricing.number cimport MAX_DIGITS
 from ..base.pool cimport pool_item, pool_t
@@ -203,29 +195,41 @@ cdef int _check_rate_terms(const tables_t* tables) except -1:
 
 cdef int _check_terms(const tables_t* tables) except -1:
     cdef const terms_t* terms
-    cdef terms_t completed
+    cdef terms_t checked
+    cdef fault_t fault
     cdef const interval_t* intervals
-    cdef uint32_t i, j, count, increment
+    cdef interval_t interval
+    cdef uint32_t i, j, count
     for i in range(tables.terms.count):
         terms = &(<const terms_t*> tables.terms.data)[i]
-        increment = terms.increment & ~<uint32_t> BLOCKED_BIT
-        completed = terms[0]
-        complete_terms(&completed)
-        _require(1 <= increment <= MAX_BILLING_INCREMENT, "an increment is in its range")
-        _require(terms.price_e8 <= MAX_PRICE_E8, "a price is in its range")
-        _require(terms.connect_fee_e8 <= MAX_PRICE_E8, "a fee is in its range")
-        _require(terms.minimum_seconds <= MAX_SECONDS, "a minimum is in its range")
-        _require(terms.intervals < tables.intervals.count, "an interval list exists")
         _require(
-            terms.fast == completed.fast and terms.reciprocal == completed.reciprocal,
-            "terms are complete",
+            check_terms(
+                <int64_t> terms.price_e8,
+                terms.increment & ~<uint32_t> BLOCKED_BIT,
+                <int64_t> terms.connect_fee_e8,
+                terms.minimum_seconds,
+                terms.intervals,
+                (terms.increment & BLOCKED_BIT) != 0,
+                &checked,
+                &fault,
+            ),
+            "terms are in their ranges",
         )
+        _require(memcmp(terms, &checked, sizeof(terms_t)) == 0, "terms are complete")
+        _require(terms.intervals < tables.intervals.count, "an interval list exists")
         intervals = terms_intervals(tables, terms, &count)
         _require(count > 0 or terms.intervals == 0, "item 0 is the empty list")
         for j in range(count):
             _require(
-                intervals[j].start_seconds > (intervals[j - 1].start_seconds if j else 0),
-                "intervals rise",
+                check_interval(
+                    intervals[j].start_seconds,
+                    <int64_t> intervals[j].price_e8,
+                    intervals[j].increment,
+                    intervals[j - 1].start_seconds if j else 0,
+                    &interval,
+                    &fault,
+                ),
+                "intervals rise, and are in their ranges",
             )
     return 0
 

@@ -24,15 +24,12 @@ from ..base.native cimport (
 )
 from .terms cimport (
     BLOCKED_BIT,
-    MAX_BILLING_INCREMENT,
     MAX_INTERVALS,
     MAX_SECONDS,
-    check_intervals,
-    check_price,
-    check_seconds,
-    complete_terms,
     interval_t,
+    read_terms,
     terms_t,
+    whole_seconds,
 )
 
 
@@ -184,24 +181,23 @@ def charge(
     cdef terms_t terms
     cdef rounding_t rules
     cdef interval_t parts[MAX_INTERVALS]
-    cdef uint32_t seconds = 0
+    cdef uint32_t seconds = <uint32_t> whole_seconds(duration_seconds, "duration_seconds")
     cdef int64_t bill_seconds
     cdef uint64_t cost_scaled
     cdef int count
-    memset(&terms, 0, sizeof(terms_t))
-    check_seconds(duration_seconds, 0, MAX_SECONDS, "duration_seconds", &seconds)
-    check_price(cost_per_minute_e8, "cost_per_minute_e8", &terms.price_e8)
-    check_seconds(
-        billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &terms.increment
-    )
-    check_price(connect_fee_e8, "connect_fee_e8", &terms.connect_fee_e8)
-    check_seconds(minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &terms.minimum_seconds)
     check_rounding(rounding)
     check_cost_decimals(cost_decimals)
     set_rounding(&rules, rounding, cost_decimals)
-    count = check_intervals(intervals, parts)
-    terms.intervals = count   # of a deck's list it would be the number; only 0 means something here
-    complete_terms(&terms)
+    count = read_terms(
+        cost_per_minute_e8,
+        billing_increment,
+        connect_fee_e8,
+        minimum_seconds,
+        intervals,
+        False,
+        &terms,
+        parts,
+    )
     if terms.fast:
         charge_fast(&terms, seconds, &rules, &bill_seconds, &cost_scaled)
     elif not charge_any(&terms, parts, count, seconds, &rules, &bill_seconds, &cost_scaled):

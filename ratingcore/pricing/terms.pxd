@@ -28,10 +28,39 @@ cdef struct interval_t:          # 16 bytes; a list is in rising order of start_
     uint32_t start_seconds       # above 0
     uint32_t increment           # seconds, 1 to MAX_BILLING_INCREMENT
 
-cdef void complete_terms(terms_t* terms) noexcept nogil
+cdef struct fault_t:             # the first value that is outside its range
+    const char* field
+    int64_t value
+    int64_t least                # that the field allows
+    int64_t most                 # likewise
+
+cdef bint check_terms(
+    int64_t price_e8,
+    int64_t increment,
+    int64_t connect_fee_e8,
+    int64_t minimum_seconds,
+    uint32_t intervals,
+    bint blocked,
+    terms_t* terms,
+    fault_t* fault,
+) noexcept nogil
+cdef bint check_interval(
+    int64_t start_seconds,
+    int64_t price_e8,
+    int64_t increment,
+    uint32_t start_before,
+    interval_t* interval,
+    fault_t* fault,
+) noexcept nogil
 cdef int64_t whole(object value, str name) except? -1
-cdef int check_price(object price_e8, str name, uint64_t* checked) except -1
-cdef int check_seconds(
-    object seconds, int64_t least, int64_t most, str name, uint32_t* checked
+cdef int64_t whole_seconds(object seconds, str name) except? -1
+cdef int read_terms(
+    object cost_per_minute_e8,
+    object billing_increment,
+    object connect_fee_e8,
+    object minimum_seconds,
+    object intervals,
+    bint blocked,
+    terms_t* terms,
+    interval_t* parts,
 ) except -1
-cdef int check_intervals(object intervals, interval_t* checked) except -1

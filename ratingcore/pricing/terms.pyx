@@ -1,4 +1,8 @@
-"""The terms of a rate: the limits of what goes in, and what is derived from it."""
+"""The terms of a rate: their ranges, and what is derived from them.
+
+``check_terms`` and ``check_interval`` are the only places of the core that state the ranges.
+``read_terms`` applies them to Python values.
+"""
 
 from cpython.long cimport PyLong_Check
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -6,11 +10,77 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ..base.native cimport reciprocal
 
 
-cdef void complete_terms(terms_t* terms) noexcept nogil:
-    """Set the derived fields: the reciprocal of the increment, and whether charge_fast can be used."""
-    cdef bint blocked = (terms.increment & BLOCKED_BIT) != 0
-    terms.reciprocal = reciprocal(terms.increment & ~<uint32_t> BLOCKED_BIT)
-    terms.fast = not blocked and terms.intervals == 0 and terms.price_e8 >> 32 == 0
+cdef inline bint _in_range(
+    int64_t value, int64_t least, int64_t most, const char* field, fault_t* fault
+) noexcept nogil:
+    if least <= value <= most:
+        return True
+    fault.field, fault.value, fault.least, fault.most = field, value, least, most
+    return False
+
+
+cdef bint check_terms(
+    int64_t price_e8,
+    int64_t increment,
+    int64_t connect_fee_e8,
+    int64_t minimum_seconds,
+    uint32_t intervals,
+    bint blocked,
+    terms_t* terms,
+    fault_t* fault,
+) noexcept nogil:
+    """Check the values and write all fields of ``terms``, derived ones included. False: the first
+    value outside its range is in ``fault``, and the content of ``terms`` is undefined.
+
+    ``intervals`` is the number of the interval list. A caller that has no number yet passes any number
+    that is 0 only for the empty list, and sets the field later.
+    """
+    if not (
+        _in_range(price_e8, 0, <int64_t> MAX_PRICE_E8, b"cost_per_minute_e8", fault)
+        and _in_range(increment, 1, MAX_BILLING_INCREMENT, b"billing_increment", fault)
+        and _in_range(connect_fee_e8, 0, <int64_t> MAX_PRICE_E8, b"connect_fee_e8", fault)
+        and _in_range(minimum_seconds, 0, MAX_SECONDS, b"minimum_seconds", fault)
+    ):
+        return False
+    terms.price_e8 = <uint64_t> price_e8
+    terms.connect_fee_e8 = <uint64_t> connect_fee_e8
+    terms.reciprocal = reciprocal(<uint32_t> increment)
+    terms.increment = <uint32_t> increment
+    if blocked:
+        terms.increment |= BLOCKED_BIT
+    terms.minimum_seconds = <uint32_t> minimum_seconds
+    terms.intervals = intervals
+    terms.fast = not blocked and intervals == 0 and terms.price_e8 >> 32 == 0
+    return True
+
+
+cdef bint check_interval(
+    int64_t start_seconds,
+    int64_t price_e8,
+    int64_t increment,
+    uint32_t start_before,
+    interval_t* interval,
+    fault_t* fault,
+) noexcept nogil:
+    """As ``check_terms``, for one interval after one that starts at ``start_before``; 0: the first."""
+    if not (
+        _in_range(
+            start_seconds, <int64_t> start_before + 1, MAX_SECONDS, b"start_seconds", fault
+        )
+        and _in_range(price_e8, 0, <int64_t> MAX_PRICE_E8, b"cost_per_minute_e8", fault)
+        and _in_range(increment, 1, MAX_BILLING_INCREMENT, b"billing_increment", fault)
+    ):
+        return False
+    interval.start_seconds = <uint32_t> start_seconds
+    interval.price_e8 = <uint64_t> price_e8
+    interval.increment = <uint32_t> increment
+    return True
+
+
+cdef int _refuse(const fault_t* fault, str path) except -1:
+    raise ValueError(
+        f"{path}{fault.field.decode()} must be {fault.least} to {fault.most}, not {fault.value}"
+    )
 
 
 cdef int64_t whole(object value, str name) except? -1:
@@ -20,50 +90,68 @@ cdef int64_t whole(object value, str name) except? -1:
     return value
 
 
-cdef int check_price(object price_e8, str name, uint64_t* checked) except -1:
-    cdef int64_t value = whole(price_e8, name)
-    if not 0 <= value <= <int64_t> MAX_PRICE_E8:
-        raise ValueError(f"{name} must be 0 to {MAX_PRICE_E8}, not {value}")
-    checked[0] = <uint64_t> value
-    return 0
-
-
-cdef int check_seconds(
-    object seconds, int64_t least, int64_t most, str name, uint32_t* checked
-) except -1:
+cdef int64_t whole_seconds(object seconds, str name) except? -1:
+    """The value of an int from 0 to MAX_SECONDS; else ValueError, or as ``whole``."""
     cdef int64_t value = whole(seconds, name)
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be {least} to {most}, not {value}")
-    checked[0] = <uint32_t> value
-    return 0
+    if not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f"{name} must be 0 to {MAX_SECONDS}, not {value}")
+    return value
 
 
-cdef int check_intervals(object intervals, interval_t* checked) except -1:
+cdef int _read_intervals(object intervals, interval_t* parts) except -1:
     """Write up to MAX_INTERVALS of (start_seconds, cost_per_minute_e8, increment); their count."""
     cdef int count = 0
     cdef uint32_t before = 0
+    cdef fault_t fault
     for start_seconds, price_e8, increment in intervals:
         if count == MAX_INTERVALS:
             raise ValueError(f"a rate has at most {MAX_INTERVALS} intervals")
-        check_seconds(
-            start_seconds,
-            <int64_t> before + 1,
-            MAX_SECONDS,
-            f"intervals[{count}].start_seconds",
-            &checked[count].start_seconds,
-        )
-        check_price(
-            price_e8,
-            f"intervals[{count}].cost_per_minute_e8",
-            &checked[count].price_e8,
-        )
-        check_seconds(
-            increment,
-            1,
-            MAX_BILLING_INCREMENT,
-            f"intervals[{count}].billing_increment",
-            &checked[count].increment,
-        )
-        before = checked[count].start_seconds
+        path = f"intervals[{count}]."
+        if not check_interval(
+            whole(start_seconds, f"{path}start_seconds"),
+            whole(price_e8, f"{path}cost_per_minute_e8"),
+            whole(increment, f"{path}billing_increment"),
+            before,
+            &parts[count],
+            &fault,
+        ):
+            _refuse(&fault, path)
+        before = parts[count].start_seconds
         count += 1
+    return count
+
+
+cdef int read_terms(
+    object cost_per_minute_e8,
+    object billing_increment,
+    object connect_fee_e8,
+    object minimum_seconds,
+    object intervals,
+    bint blocked,
+    terms_t* terms,
+    interval_t* parts,
+) except -1:
+    """Check the terms of a rate and write them. Returns how many intervals are in ``parts``, which
+    has room for MAX_INTERVALS.
+
+    ``terms.intervals`` is that count, which is enough for ``charge_any``; in a deck the caller
+    replaces it by the number of the list. ValueError for a value outside its range, TypeError for
+    one that is no int, OverflowError for one beyond 64 bits.
+    """
+    cdef fault_t fault
+    cdef int count
+    if not check_terms(
+        whole(cost_per_minute_e8, "cost_per_minute_e8"),
+        whole(billing_increment, "billing_increment"),
+        whole(connect_fee_e8, "connect_fee_e8"),
+        whole(minimum_seconds, "minimum_seconds"),
+        0,
+        blocked,
+        terms,
+        &fault,
+    ):
+        _refuse(&fault, "")
+    count = _read_intervals(intervals, parts)
+    terms.intervals = <uint32_t> count
+    terms.fast = terms.fast and count == 0
     return count

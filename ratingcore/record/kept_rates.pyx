@@ -11,16 +11,7 @@ from libc.string cimport memcpy, memset
 
 from ..base.memory cimport release, reserve
 from ..pricing.money cimport check_cost_decimals, check_rounding, set_rounding
-from ..pricing.terms cimport (
-    BLOCKED_BIT,
-    MAX_BILLING_INCREMENT,
-    MAX_INTERVALS,
-    MAX_SECONDS,
-    check_intervals,
-    check_price,
-    check_seconds,
-    complete_terms,
-)
+from ..pricing.terms cimport MAX_INTERVALS, read_terms
 from ..pricing.number cimport set_dialling
 from ..base.pool cimport pool_free, pool_init, pool_intern
 from .records cimport NO_PARTY, record_t
@@ -176,14 +167,6 @@ cdef class KeptRates:
         _set_prefix(rate, prefix)
         rate.from_ns = _bound(effective_from_ns, INT64_MIN)
         rate.to_ns = _bound(effective_to_ns, INT64_MAX)
-        check_price(cost_per_minute_e8, "cost_per_minute_e8", &rate.terms.price_e8)
-        check_seconds(
-            billing_increment, 1, MAX_BILLING_INCREMENT, "increment", &rate.terms.increment
-        )
-        check_price(connect_fee_e8, "connect_fee_e8", &rate.terms.connect_fee_e8)
-        check_seconds(
-            minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &rate.terms.minimum_seconds
-        )
         reserve(
             <void**> &self.intervals,
             &self.interval_capacity,
@@ -192,12 +175,17 @@ cdef class KeptRates:
             LIMIT,
         )
         rate.first_interval = self.interval_count
-        rate.interval_count = check_intervals(intervals, &self.intervals[self.interval_count])
+        rate.interval_count = read_terms(
+            cost_per_minute_e8,
+            billing_increment,
+            connect_fee_e8,
+            minimum_seconds,
+            intervals,
+            blocked,
+            &rate.terms,
+            &self.intervals[self.interval_count],
+        )
         self.interval_count += rate.interval_count
-        rate.terms.intervals = rate.interval_count
-        if blocked:
-            rate.terms.increment |= BLOCKED_BIT
-        complete_terms(&rate.terms)
         return 0
 
     cdef int add_rules(self, tuple values) except -1:

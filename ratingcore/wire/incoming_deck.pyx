@@ -6,7 +6,6 @@ Validates at the edge, then calls the functions of rate_intake.pyx.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython cimport final
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 from .call_parse cimport text_t
 from ..index.changes cimport change_t, change_digit, set_key
@@ -25,18 +24,10 @@ from .rate_intake cimport (
     intake_t,
     intake_take,
     quote_t,
+    set_quote,
 )
 from ..base.memory cimport allocate, release
-from ..pricing.terms cimport (
-    MAX_BILLING_INCREMENT,
-    MAX_INTERVALS,
-    MAX_SECONDS,
-    check_intervals,
-    check_price,
-    check_seconds,
-    interval_t,
-    whole,
-)
+from ..pricing.terms cimport MAX_INTERVALS, interval_t, read_terms, terms_t, whole
 from ..pricing.number cimport MAX_DIGITS
 from ..base.pool cimport pool_intern, pool_item
 from .rate_parse cimport next_rate, parse_rate, wire_head_t, wire_rate_t
@@ -154,6 +145,7 @@ cdef class IncomingDeck:
         It is checked only as far as the core must."""
         cdef incoming_t* rate
         cdef interval_t parts[MAX_INTERVALS]
+        cdef terms_t terms
         cdef quote_t quote
         cdef change_t key
         cdef uint32_t number
@@ -170,16 +162,17 @@ cdef class IncomingDeck:
                 rate.from_s, rate.from_ns = effective_from
             if effective_to is not None:
                 rate.to_s, rate.to_ns = effective_to
-            memset(&quote, 0, sizeof(quote_t))
-            check_price(cost_per_minute_e8, "cost_per_minute_e8", &quote.price_e8)
-            check_price(connect_fee_e8, "connect_fee_e8", &quote.connect_fee_e8)
-            check_seconds(
-                billing_increment, 1, MAX_BILLING_INCREMENT, "billing_increment", &quote.increment
+            count = read_terms(
+                cost_per_minute_e8,
+                billing_increment,
+                connect_fee_e8,
+                minimum_seconds,
+                intervals,
+                False,
+                &terms,
+                parts,
             )
-            check_seconds(
-                minimum_seconds, 0, MAX_SECONDS, "minimum_seconds", &quote.minimum_seconds
-            )
-            count = check_intervals(intervals, parts)
+            set_quote(&quote, &terms)
             pool_intern(&self.intake.intervals, parts, count * sizeof(interval_t), &number)
             quote.intervals = number << 1 | blocked
             text = destination.encode()

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ..base.pool cimport pool_t
+from ..pricing.terms cimport terms_t
 from .rate_parse cimport wire_rate_t
 from ..index.tables cimport tables_t
 
@@ -51,6 +52,7 @@ cdef int intake_init(intake_t* intake) except -1 nogil
 cdef void intake_free(intake_t* intake) noexcept nogil
 cdef size_t intake_nbytes(const intake_t* intake) noexcept nogil
 cdef incoming_t* intake_add(intake_t* intake) except NULL nogil
+cdef void set_quote(quote_t* quote, const terms_t* terms) noexcept nogil
 cdef int intake_take(
     intake_t* intake, const wire_rate_t* wire, int64_t tenant_id, uint32_t index
 ) except -1 nogil

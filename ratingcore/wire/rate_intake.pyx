@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp, memset
 from .call_parse cimport stamp_t, text_t
 from ..index.changes cimport change_t, set_key
 from ..base.memory cimport allocate, release, reserve
-from ..pricing.terms cimport BLOCKED_BIT, MAX_BILLING_INCREMENT, interval_t, terms_t
+from ..pricing.terms cimport BLOCKED_BIT, check_terms, fault_t, interval_t, terms_t
 from ..pricing.number cimport MAX_DIGITS, read_prefix
 from ..base.pool cimport pool_free, pool_init, pool_intern, pool_item, pool_nbytes
 from ..index.tables cimport (
@@ -145,19 +145,38 @@ cdef bint _read_bound(const stamp_t* stamp, int64_t* seconds, uint32_t* nanoseco
     return True
 
 
-cdef bint _read_terms(const wire_rate_t* wire, quote_t* quote) noexcept nogil:
+cdef void set_quote(quote_t* quote, const terms_t* terms) noexcept nogil:
+    """Write the terms; destination and intervals are 0, and the rate is not blocked."""
     memset(quote, 0, sizeof(quote_t))
+    quote.price_e8 = terms.price_e8
+    quote.connect_fee_e8 = terms.connect_fee_e8
+    quote.increment = terms.increment
+    quote.minimum_seconds = terms.minimum_seconds
+
+
+cdef bint _read_terms(const wire_rate_t* wire, quote_t* quote) noexcept nogil:
+    cdef uint64_t price_e8 = 0
+    cdef uint64_t connect_fee_e8 = 0
+    cdef terms_t terms
+    cdef fault_t fault
     if not (
         not wire.has_intervals
-        and 1 <= wire.billing_increment <= MAX_BILLING_INCREMENT
-        and wire.minimum_seconds >= 0
-        and _read_price(&wire.cost_per_minute, &quote.price_e8)
-        and (wire.connect_fee.size == 0 or _read_price(&wire.connect_fee, &quote.connect_fee_e8))
+        and _read_price(&wire.cost_per_minute, &price_e8)
+        and (wire.connect_fee.size == 0 or _read_price(&wire.connect_fee, &connect_fee_e8))
         and _is_destination(&wire.destination)
+        and check_terms(
+            <int64_t> price_e8,
+            wire.billing_increment,
+            <int64_t> connect_fee_e8,
+            wire.minimum_seconds,
+            0,
+            False,
+            &terms,
+            &fault,
+        )
     ):
         return False
-    quote.increment = <uint32_t> wire.billing_increment
-    quote.minimum_seconds = <uint32_t> wire.minimum_seconds
+    set_quote(quote, &terms)
     quote.intervals = wire.blocked
     return True
 
