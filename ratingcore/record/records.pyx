@@ -21,14 +21,20 @@ from .identity cimport PACKED_INTEGERS, derive_call_ids, pack
 from ..base.memory cimport allocate, release, reserve
 from ..pricing.terms cimport MAX_SECONDS
 
+from .values import Content, RecordOutcome
+
+# A named tuple's own constructor takes three times as long.
+cdef object _new_tuple = tuple.__new__
+
+
 cdef object text_of(const text_t* text):
     if text.size == 0:
         return ""
     return PyUnicode_DecodeUTF8(<const char*> text.data, text.size, NULL)
 
 
-cdef tuple _content(const record_t* record):
-    return (
+cdef object _content(const record_t* record):
+    return _new_tuple(Content, (
         record.tenant_id,
         text_of(&record.call_id),
         record.extension_id,
@@ -39,7 +45,7 @@ cdef tuple _content(const record_t* record):
         record.duration_seconds,
         record.started_at_ns,
         None if record.ended_at_ns == NO_TIME else record.ended_at_ns,
-    )
+    ))
 
 
 @final
@@ -131,18 +137,14 @@ cdef class Records:
         return text_of(&self.at(position).call_id)
 
     def content(self, position):
-        """What two calls must share to be one and the same: tenant_id, call_id, extension_id,
-        caller_number, destination_number, direction, disposition, duration_seconds, started_at_ns,
-        ended_at_ns or None."""
+        """The call as a ``Content``, by which calls are compared."""
         return _content(self.at(position))
 
     def outcome(self, position):
-        """What rating made of the call: status, unrated_reason, bill_seconds, the cost's whole
-        units and the rest in 10^-8, the rate's version_id, the rates' revision; None where there is
-        none."""
+        """What rating made of the call: a ``RecordOutcome``."""
         cdef const record_t* record = self.at(position)
         cdef bint priced = record.status != UNRATED and record.status != REFUSED
-        return (
+        return _new_tuple(RecordOutcome, (
             record.status,
             record.unrated_reason or None,
             record.bill_seconds if priced else None,
@@ -150,7 +152,7 @@ cdef class Records:
             record.cost_fraction_e8 if priced else None,
             record.version_id or None,
             record.rate_revision,
-        )
+        ))
 
     def generation(self, position):
         """How many CDRs of the call's key were reversed before this one."""
@@ -254,10 +256,10 @@ cdef class Records:
 
 
 def records_of(contents, int32_t occurrence=0):
-    """A list of calls, each given as ``Records.content`` gives it; they are held to no rule here.
+    """A list of calls, each given as a ``Content`` or a tuple of its values; no rule is checked here.
 
-    An empty call_id is derived, with this ``occurrence``. None stands for a call that breaks a rule. OverflowError or
-    ValueError: a number is outside what its field can hold.
+    An empty call_id is derived, with this ``occurrence``. None stands for a call that breaks a rule.
+    OverflowError or ValueError: a number is outside what its field can hold.
     """
     cdef Records records = Records.__new__(Records)
     cdef record_t record

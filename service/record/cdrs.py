@@ -54,7 +54,7 @@ from tollwire.service.storage.pricings import Pricing
 from tollwire.service.storage.unrated import UnratedCall
 
 if TYPE_CHECKING:
-    from ratingcore.record.records import Outcome
+    from ratingcore.record.values import RecordOutcome
 
 MAX_SEARCH_CHARS = 256
 # How many CDRs one transaction of RateUnrated looks at.
@@ -161,7 +161,7 @@ class Cdrs:
                 examined += len(calls)
                 if len(calls) < RATE_UNRATED_ROWS:
                     break
-                after = (calls[-1].content[8], calls[-1].cdr_id)
+                after = (calls[-1].content.started_at_ns, calls[-1].cdr_id)
         return UnratedOutcome(examined, rated, examined - rated, corrected)
 
     def _tenants_with_unrated(self) -> Iterator[int]:
@@ -195,17 +195,16 @@ class Cdrs:
             return outcomes, 0
         records = records_of(call.content for call in calls)
         rate_records(records, in_key_order(records), decks)
-        changed: list[tuple[UnratedCall, Outcome]] = []
+        changed: list[tuple[UnratedCall, RecordOutcome]] = []
         for position, call in enumerate(calls):
             outcome = records.outcome(position)
-            status, reason = outcome[:2]
-            if status not in (ratingcore.UNRATED, ratingcore.REFUSED):
-                outcomes.add(status)
+            if outcome.status not in (ratingcore.UNRATED, ratingcore.REFUSED):
+                outcomes.add(outcome.status)
             elif (
-                status != ratingcore.UNRATED
-                or reason == call.unrated_reason
+                outcome.status != ratingcore.UNRATED
+                or outcome.unrated_reason == call.unrated_reason
                 # The same rates, judged by another release: the database refuses that change.
-                or outcome[-1] <= call.rate_revision
+                or outcome.rate_revision <= call.rate_revision
             ):
                 continue
             changed.append((call, outcome))
@@ -232,7 +231,10 @@ class Cdrs:
         return outcomes, corrected
 
     def _enter(
-        self, connection: Connection, changed: Sequence[tuple[UnratedCall, Outcome]], now_ns: int
+        self,
+        connection: Connection,
+        changed: Sequence[tuple[UnratedCall, RecordOutcome]],
+        now_ns: int,
     ) -> None:
         first_id = pricings.add(
             connection, [_pricing(call, outcome) for call, outcome in changed], now_ns
@@ -244,13 +246,14 @@ class Cdrs:
         ledger.append(connection, EntryKind.PRICED, first_id, len(changed), digest, now_ns)
 
 
-def _pricing(call: UnratedCall, outcome: Outcome) -> Pricing:
-    status, new_reason, *_, revision = outcome
+def _pricing(call: UnratedCall, outcome: RecordOutcome) -> Pricing:
     before = (call.cdr_id, call.unrated_reason, call.rate_revision)
-    return Pricing(*before, *((new_reason, revision) if status == ratingcore.UNRATED else ()))
+    if outcome.status == ratingcore.UNRATED:
+        return Pricing(*before, outcome.unrated_reason, outcome.rate_revision)
+    return Pricing(*before)
 
 
-def _priced_row(row_id: int, call: UnratedCall, outcome: Outcome, now_ns: int) -> PricedRow:
+def _priced_row(row_id: int, call: UnratedCall, outcome: RecordOutcome, now_ns: int) -> PricedRow:
     status, reason, bill_seconds, cost_units, cost_fraction_e8, version_id, revision = outcome
     before = (row_id, call.cdr_id, call.unrated_reason, call.rate_revision, now_ns)
     if status == ratingcore.UNRATED:

@@ -78,7 +78,7 @@ class CdrRows:
             return
         cdr_id, reason, revision, *_ = pricings[0]
         is_priced = pricings[-1].new_unrated_reason is None
-        is_unrated = self._rows.records.outcome(position)[0] == RatingStatus.UNRATED
+        is_unrated = self._rows.records.outcome(position).status == RatingStatus.UNRATED
         if is_priced and is_unrated:
             self._faults[position] = f"CDR {cdr_id} was priced, and has no price any more"
         elif not is_priced and not is_unrated:

@@ -21,6 +21,7 @@ from ratingcore.record.record_rating import count_outcomes, rate_records
 from ratingcore.record.records import Records
 from ratingcore.record.row_digest import digest_of_new
 from ratingcore.record.rows import RowTuples, copy_data
+from ratingcore.record.values import Content
 from ratingcore.wire.tally import Tally
 from tollwire.service.cache.decks import Decks, TenantDeck
 from tollwire.service.domain import scopes
@@ -31,7 +32,7 @@ from tollwire.service.domain.request import Scope
 from tollwire.service.observability import instruments
 from tollwire.service.observability.tallies import TALLIES
 from tollwire.service.storage import cdrs, ledger
-from tollwire.service.storage.cdr_rows import Content, Key, Recorded
+from tollwire.service.storage.cdr_rows import Key, Recorded
 from tollwire.service.storage.cdrs import Inserted
 from tollwire.service.storage.engine import Connection
 from tollwire.service.storage.ledger import EntryKind
@@ -300,7 +301,7 @@ def _no_generation_left(records: Records, position: int, recorded: Recorded) -> 
 
 
 def _party(records: Records, position: int) -> tuple[int, int]:
-    content = Content(*records.content(position))
+    content = records.content(position)
     return content.tenant_id, content.extension_id
 
 

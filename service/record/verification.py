@@ -30,7 +30,6 @@ from tollwire.service.domain.record_model import (
 )
 from tollwire.service.record.uploads import visible_upload
 from tollwire.service.storage import kept_rates, stored_rows
-from tollwire.service.storage.cdr_rows import Content
 from tollwire.service.storage.engine import Connection, Database
 
 # Ids that one part looks at. Larger ones take more memory and are hardly faster.
@@ -220,32 +219,30 @@ def _difference(rows: StoredRows, position: int, finding: Finding, value: int) -
 
 def _both(rows: StoredRows, position: int, finding: Finding, value: int) -> tuple[object, str]:
     """What is stored, and what it must be where that can be said."""
-    content = Content(*rows.records.content(position))
-    status, reason, bill_seconds, units, fraction_e8, version_id, revision = rows.records.outcome(
-        position
-    )
+    content = rows.records.content(position)
+    outcome = rows.records.outcome(position)
     field, _ = _WORDS[finding]
     if field == "cost":
-        assert units is not None and fraction_e8 is not None
-        stored_e8 = units * 10**8 + fraction_e8
+        assert outcome.cost_units is not None and outcome.cost_fraction_e8 is not None
+        stored_e8 = outcome.cost_units * 10**8 + outcome.cost_fraction_e8
         if finding is not Finding.COST:
             return format_price(stored_e8), ""
         decimals = max(decimals_of(stored_e8), decimals_of(value))
         return format_cost(stored_e8, decimals), format_cost(value, decimals)
     if field == "bill_seconds":
-        return bill_seconds, str(value)
+        return outcome.bill_seconds, str(value)
     if field == "status":
         is_free = finding is Finding.NOT_BILLABLE
-        return RatingStatus(status).name, "NOT_BILLABLE" if is_free else "RATED or UNRATED"
+        return RatingStatus(outcome.status).name, "NOT_BILLABLE" if is_free else "RATED or UNRATED"
     if field == "unrated_reason":
-        assert reason is not None
-        return UnratedReason(reason).name, "NO_RATE or BLOCKED"
+        assert outcome.unrated_reason is not None
+        return UnratedReason(outcome.unrated_reason).name, "NO_RATE or BLOCKED"
     return {
         "tenant_id": content.tenant_id,
         "destination_number": content.destination_number,
         "started_at": _time(content.started_at_ns),
-        "rate": f"version {version_id}",
-        "rate_revision": revision,
+        "rate": f"version {outcome.rate_version_id}",
+        "rate_revision": outcome.rate_revision,
     }[field], ""
 
 

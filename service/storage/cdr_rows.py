@@ -10,36 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from ratingcore.record.values import Content, RecordOutcome
+
 Key = tuple[int, str]  # tenant_id, call_id
 
-
-class Content(NamedTuple):
-    """What two calls must share to be one and the same: a call as its CDR stores it, in the order
-    of ratingcore's ``Records.content``."""
-
-    tenant_id: int
-    call_id: str
-    extension_id: int  # 0: none
-    caller_number: str
-    destination_number: str
-    direction: int
-    disposition: int
-    duration_seconds: int
-    started_at_ns: int
-    ended_at_ns: int | None
-
-
-# What rating made of a call.
-OUTCOME_FIELDS = (
-    "status",
-    "unrated_reason",
-    "bill_seconds",
-    "cost_units",
-    "cost_fraction_e8",
-    "rate_version_id",
-    "rate_revision",
-)
-ROW_FIELDS = (*Content._fields, *OUTCOME_FIELDS, "upload_id", "created_at_ns", "generation")
+ROW_FIELDS = (*Content._fields, *RecordOutcome._fields, "upload_id", "created_at_ns", "generation")
 
 
 class NewRows(Protocol):

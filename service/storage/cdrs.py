@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import psycopg
 from sqlalchemy import Connection, select
 
+from ratingcore.record.values import Content
 from tollwire.service.storage import ids
-from tollwire.service.storage.cdr_rows import ROW_FIELDS, Content, Key, NewRows, Recorded
+from tollwire.service.storage.cdr_rows import ROW_FIELDS, Key, NewRows, Recorded
 from tollwire.service.storage.conditions import IS_REVERSED, among
 from tollwire.service.storage.schema.record_tables import CdrRow
 
@@ -137,9 +138,10 @@ def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
         )
         for generation, is_reversed, *row in connection.execute(query):
             cdr_id, content = recorded(row)
-            before = found.get(content[:2])
+            key = content.tenant_id, content.call_id
+            before = found.get(key)
             if before is None or before.generation < generation:
-                found[content[:2]] = Recorded(cdr_id, content, generation, bool(is_reversed))
+                found[key] = Recorded(cdr_id, content, generation, bool(is_reversed))
     return found
 
 

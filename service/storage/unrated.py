@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 
+from ratingcore.record.values import Content, RecordOutcome
 from tollwire.service.domain.model import CdrFilter
-from tollwire.service.storage.cdr_rows import OUTCOME_FIELDS, Content
 from tollwire.service.storage.cdrs import CONTENT_COLUMNS, recorded
 from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, among, in_period
 from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
@@ -69,17 +69,17 @@ def next_tenant(connection: Connection, after_tenant_id: int) -> int | None:
     return connection.execute(query).scalar()
 
 
-def price(connection: Connection, outcomes: Sequence[tuple[int, Sequence[Any]]]) -> int:
-    """Give the UNRATED CDRs with these ids these outcomes (in the order of OUTCOME_FIELDS), the
-    one change that a CDR may see. Returns how many there were."""
+def price(connection: Connection, outcomes: Sequence[tuple[int, RecordOutcome]]) -> int:
+    """Give the UNRATED CDRs with these ids these outcomes (RecordOutcome), the one change that a
+    CDR may see. Returns how many there were."""
     if not outcomes:
         return 0
     query = (
         update(CdrRow)
         .where(CdrRow.id == bindparam("cdr_id"), IS_UNRATED)
-        .values({name: bindparam(f"new_{name}") for name in OUTCOME_FIELDS})
+        .values({name: bindparam(f"new_{name}") for name in RecordOutcome._fields})
     )
-    names = ("cdr_id", *(f"new_{name}" for name in OUTCOME_FIELDS))
+    names = ("cdr_id", *(f"new_{name}" for name in RecordOutcome._fields))
     parameters = [dict(zip(names, (cdr_id, *values), strict=True)) for cdr_id, values in outcomes]
     return connection.execute(query, parameters).rowcount
 

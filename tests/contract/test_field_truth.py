@@ -25,6 +25,7 @@ from benchmarks.subjects import imports as import_benchmark
 from ratingcore import Deck, DeckBuilder, IncomingDeck, RateInfo
 from ratingcore.record.records import records_of
 from ratingcore.record.rows import ROW_FIELDS as CORE_ROW_FIELDS
+from ratingcore.record.values import Content
 from ratingcore.wire.call_parse import call_tags
 from ratingcore.wire.rate_parse import import_tags
 from tests.contract.names import MESSAGES
@@ -503,7 +504,7 @@ def rows_of_the_benchmark() -> Names:
 
 
 def kept_by_records() -> set[str]:
-    content = cdr_rows.Content(1, "2", 3, "4", "5", 1, 2, 6, 7, 8)
+    content = Content(1, "2", 3, "4", "5", 1, 2, 6, 7, 8)
     found = records_of([content]).content(0)
     pairs = zip(content._asdict().items(), found, strict=True)
     return wire(name for (name, sent), stored in pairs if sent == stored)
@@ -548,9 +549,9 @@ CALL_LISTS: list[List] = [
         MARK,
     ),
     (
-        "service/storage/cdr_rows.py",
+        "ratingcore/record/values.py",
         "Content",
-        lambda: wire(cdr_rows.Content._fields),
+        lambda: wire(Content._fields),
         {"occurrence", *MARK},
     ),
     (

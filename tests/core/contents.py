@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -12,9 +12,7 @@ from ratingcore import Deck, DeckBuilder
 from ratingcore.record.key_order import in_key_order
 from ratingcore.record.record_rating import rate_records
 from ratingcore.record.records import Records, records_of
-
-if TYPE_CHECKING:
-    from ratingcore.record.records import Content
+from ratingcore.record.values import Content
 
 MAX_PRICE_E8 = 999_999_999_999
 
@@ -31,7 +29,7 @@ def content(tenant_id: int = 1, call_id: str = "", **fields: Any) -> Content:
         "ended_at_ns": None,
     }
     assert fields.keys() <= values.keys()
-    return (tenant_id, call_id, *(values | fields).values())  # type: ignore[return-value]
+    return Content(tenant_id, call_id, **(values | fields))
 
 
 def deck(revision: int = 3) -> Deck:

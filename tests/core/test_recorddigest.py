@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,13 +11,11 @@ from hypothesis import strategies as st
 from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad, digests
 from ratingcore.record.records import Records, records_of
 from ratingcore.record.upload import read_upload
+from ratingcore.record.values import Content
 from tests.core.contents import content
 from tests.examples import examples
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
-
-if TYPE_CHECKING:
-    from ratingcore.record.records import Content
 
 _MASK = 2**64 - 1
 
@@ -120,6 +117,6 @@ def test_the_digest_does_not_depend_on_the_place() -> None:
 
 def test_it_stays_the_same_for_ever() -> None:
     """It was written into databases: a change would refuse what was settled."""
-    sent: Content = (7, "c1", 3, "101", "+44 20 é", 2, 1, 63, 1_700_000_000_123_456_789, None)
+    sent = Content(7, "c1", 3, "101", "+44 20 é", 2, 1, 63, 1_700_000_000_123_456_789, None)
     assert digests(records_of([sent])).hex() == "47e0e276b121f86c"
     assert digest_of_bad(b"").hex() == "cb350426c4cabe81"

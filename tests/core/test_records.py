@@ -22,7 +22,7 @@ from tests.core.contents import COST_OVERFLOW, DECKS, LISTS, content, deck, good
 from tests.examples import examples
 
 if TYPE_CHECKING:
-    from ratingcore.record.records import Content
+    from ratingcore.record.values import Content
 
 
 # What they are.

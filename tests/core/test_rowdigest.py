@@ -20,7 +20,7 @@ from tests.core.contents import LISTS, content, rated
 from tests.examples import examples
 
 if TYPE_CHECKING:
-    from ratingcore.record.records import Content
+    from ratingcore.record.values import Content
 
 Row = dict[str, Any]
 UPLOAD_IDS = st.sampled_from([0, 1, 2**63 - 1])

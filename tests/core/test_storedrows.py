@@ -18,7 +18,7 @@ from tests.core.contents import LISTS, content, rated
 from tests.examples import examples
 
 if TYPE_CHECKING:
-    from ratingcore.record.records import Content
+    from ratingcore.record.values import Content
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
