@@ -107,10 +107,7 @@ class AuditLog:
             if wanted.tenant_id:
                 _require(connection, wanted.tenant_id)
             found = storage.page(connection, wanted, before_id, size + 1)
-        shown = paging.fitting(found, size, _most_bytes)
-        if len(shown) == len(found):
-            return Page(found)
-        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+        return paging.cut(found, size, wanted, paging.by_id, _most_bytes)
 
 
 def _require(connection: Connection, tenant_id: int) -> None:

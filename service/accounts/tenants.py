@@ -138,10 +138,7 @@ class Tenants:
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         with self._database.read() as connection:
             found = storage.page(connection, after_id, size + 1, scopes.within())
-        if len(found) <= size:
-            return Page(found)
-        shown = found[:size]
-        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+        return paging.cut(found, size, wanted, paging.by_id)
 
     def update(self, tenant: Tenant, fields: frozenset[str]) -> Tenant:
         """Take over ``fields`` from ``tenant``. Holds for calls rated from then on.
@@ -232,10 +229,7 @@ class Tenants:
             found = storage.page_extensions(
                 connection, tenant_id, after_id, size + 1, scopes.within()
             )
-        if len(found) <= size:
-            return Page(found)
-        shown = found[:size]
-        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+        return paging.cut(found, size, wanted, paging.by_id)
 
     def update_extension(self, extension: Extension, fields: frozenset[str]) -> Extension:
         """Take over ``fields`` from ``extension``, whose tenant_id must be 0 or the owner's."""

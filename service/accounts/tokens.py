@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 from tollwire.service.accounts import audit
 from tollwire.service.accounts.credentials import Credentials, digest, new_secret, text_of
@@ -131,15 +132,11 @@ class Tokens:
         wanted = ("tokens", include_revoked, scopes.within())
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         scope = callers_scope()
-        shown: list[Token] = []
         with self._database.read() as connection:
-            for token in storage.after(connection, after_id, include_revoked=include_revoked):
-                if not scope.covers_all_of(token.scope):
-                    continue
-                if len(shown) == size:
-                    return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
-                shown.append(token)
-        return Page(shown)
+            tokens = storage.after(connection, after_id, include_revoked=include_revoked)
+            covered = (token for token in tokens if scope.covers_all_of(token.scope))
+            found = list(islice(covered, size + 1))
+        return paging.cut(found, size, wanted, paging.by_id)
 
     def revoke(self, token_id: int) -> Token:
         """The token, which lets nobody in any more; as it was where it did not before."""

@@ -11,10 +11,10 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tollwire.service.domain.errors import invalid_field
-from tollwire.service.domain.model import MAX_ID
+from tollwire.service.domain.model import MAX_ID, Page
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
@@ -28,6 +28,11 @@ _NOT_OF_THIS_LIST = (
 )
 
 T = TypeVar("T")
+
+
+class HasId(Protocol):
+    @property
+    def id(self) -> int: ...
 
 
 def page_size(requested: int) -> int:
@@ -46,6 +51,28 @@ def fitting(found: list[T], size: int, bytes_of: Callable[[T], int]) -> list[T]:
         if count and page_bytes > MAX_PAGE_BYTES:
             return found[:count]
     return found[:size]
+
+
+def cut(
+    found: list[T],
+    size: int,
+    filters: object,
+    key: Callable[[T], Sequence[int | str]],
+    bytes_of: Callable[[T], int] | None = None,
+) -> Page[T]:
+    """The page of a list, given its next items: ``size`` + 1 of them if there are as many. A page
+    ends early if its items have more than MAX_PAGE_BYTES together. ``filters`` and ``key`` make the
+    token of the next page; ``bytes_of`` returns the most bytes that an item has, None means that
+    all items are short."""
+    shown = found[:size] if bytes_of is None else fitting(found, size, bytes_of)
+    if len(shown) == len(found):
+        return Page(shown)
+    return Page(shown, encode_token(filters, key(shown[-1])))
+
+
+def by_id(item: HasId) -> tuple[int]:
+    """The key of lists in the order of their ids."""
+    return (item.id,)
 
 
 def encode_token(filters: object, key: Sequence[int | str]) -> str:

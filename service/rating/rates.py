@@ -83,10 +83,7 @@ class Rates:
         with self._database.read(work=Work.LONG) as connection:
             require_tenant(connection, tenant_id)
             found = storage.page(connection, tenant_id, search, after, size + 1, scopes.within())
-        if len(found) <= size:
-            return Page(found)
-        shown = found[:size]
-        return Page(shown, paging.encode_token(wanted, storage.position(shown[-1])))
+        return paging.cut(found, size, wanted, storage.position)
 
     def update(self, rate: Rate, fields: frozenset[str], etag: str) -> Rate:
         """Take over ``fields`` from ``rate``, whose tenant_id must be 0 or the owner's. What

@@ -97,10 +97,7 @@ class Cdrs:
         with self._database.read(work=Work.LONG) as connection:
             require(connection, wanted)
             found = cdr_lists.page(connection, wanted, after, size + 1)
-        shown = paging.fitting(found, size, most_bytes)
-        if len(shown) == len(found):
-            return Page(found)
-        return Page(shown, paging.encode_token(wanted, _position(shown[-1])))
+        return paging.cut(found, size, wanted, _position, most_bytes)
 
     def export(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
         """All that match, in the order of ``list``. Each part is read when it is asked for, so a

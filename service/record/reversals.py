@@ -211,10 +211,7 @@ class Reversals:
             if wanted.upload_id:
                 visible_upload(connection, wanted.upload_id)
             found = cdr_lists.page_of_reversed(connection, wanted, after, size + 1)
-        shown = paging.fitting(found, size, most_bytes)
-        if len(shown) == len(found):
-            return Page(found)
-        return Page(shown, paging.encode_token(wanted, _position(shown[-1])))
+        return paging.cut(found, size, wanted, _position, most_bytes)
 
 
 def _check_request(request: ReversalRequest, *, required: bool = True) -> Iterator[FieldViolation]:

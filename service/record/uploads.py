@@ -94,10 +94,7 @@ class Uploads:
         before_id = before[0] if before else None
         with self._database.read() as connection:
             found = uploads.page(connection, before_id, size + 1, scopes.within())
-        if len(found) <= size:
-            return Page(found)
-        shown = found[:size]
-        return Page(shown, paging.encode_token(wanted, (shown[-1].id,)))
+        return paging.cut(found, size, wanted, paging.by_id)
 
     def list_failures(
         self, upload_id: int, reason: str, page_size: int, page_token: str
@@ -115,14 +112,14 @@ class Uploads:
             found = upload_failures.outlines(
                 connection, wanted, after[0] if after else -1, size + 1
             )
-            shown = paging.fitting(found, size, attrgetter("most_bytes"))
-            if not shown:
+            page = paging.cut(
+                found, size, listed, lambda one: (one.record_index,), attrgetter("most_bytes")
+            )
+            if not page.items:
                 return Page([])
-            last = shown[-1].record_index
-            failed = upload_failures.between(connection, wanted, shown[0].record_index, last)
-        if len(shown) == len(found):
-            return Page(failed)
-        return Page(failed, paging.encode_token(listed, (last,)))
+            first, last = page.items[0].record_index, page.items[-1].record_index
+            failed = upload_failures.between(connection, wanted, first, last)
+        return Page(failed, page.next_page_token)
 
     def commit(
         self, upload_id: int, offset: int, chunk: UploadChunk, new: NewUpload | None = None

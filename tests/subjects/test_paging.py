@@ -11,6 +11,7 @@ import pytest
 from tollwire.service.domain.errors import InvalidInput
 from tollwire.service.domain.paging import (
     MAX_PAGE_BYTES,
+    cut,
     decode_token,
     encode_token,
     fitting,
@@ -61,6 +62,18 @@ def test_a_negative_page_size_is_refused(requested: int) -> None:
 )
 def test_a_page_ends_by_number_and_by_size(sizes: list[int], page_size: int, shown: int) -> None:
     assert fitting(sizes, page_size, lambda size: size) == sizes[:shown]
+
+
+@pytest.mark.parametrize(
+    ("found", "page_size", "shown"),
+    [([], 2, 0), ([5, 6], 2, 2), ([5, 6, 7], 2, 2), ([5, MAX_PAGE_BYTES], 2, 1)],
+)
+def test_a_page_has_a_token_if_items_follow(found: list[int], page_size: int, shown: int) -> None:
+    page = cut(found, page_size, "f", lambda item: (item, "x", 0), lambda item: item)
+    assert page.items == found[:shown]
+    key = decode_token(page.next_page_token, "f", _TYPES)
+    assert key is None if shown == len(found) else key == [found[shown - 1], "x", 0]
+    assert len(cut(found, page_size, "f", lambda item: (item,)).items) == min(len(found), 2)
 
 
 def test_a_token_gives_its_key_back() -> None:
