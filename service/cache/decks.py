@@ -102,8 +102,7 @@ class Decks:
     def load(self) -> None:
         """Read everything that is committed, in one go. One deck is built at a time, so that no
         more memory is held than the decks take and one of them in the making."""
-        with self._database.read(work=Work.LONG) as connection, self._building:
-            storage.one_state(connection)
+        with self._database.snapshot(work=Work.LONG) as connection, self._building:
             states = storage.changed_since(connection, 0)
             present = {state.tenant_id: state for state in states if state.tenant}
             for tenant_id, parts in groupby(storage.present_rates(connection), key=itemgetter(0)):

@@ -57,8 +57,7 @@ class Usage:
         _check(query)
         chosen = (query.tenant_id, query.started_after_ns, query.started_before_ns)
         within = scopes.within()
-        with self._database.read(work=Work.LONG) as connection:
-            usage.hold_snapshot(connection)
+        with self._database.snapshot(work=Work.LONG) as connection:
             require_tenant(connection, query.tenant_id)
             offsets = [OffsetFrom(0, 0)]
             if query.time_zone and _TIMES & set(query.group_by):

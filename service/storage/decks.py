@@ -196,13 +196,6 @@ def rates_of_prefixes(
     return found
 
 
-def one_state(connection: Connection) -> None:
-    """Let a reading transaction that has read nothing yet see one state of the database to its end,
-    which on SQLite it does anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-
-
 def present_rates(connection: Connection) -> Iterator[tuple[int, list[RateArguments]]]:
     """The present rates of all tenants in parts: a tenant's id and rates of it, each for
     ``DeckBuilder.put_many``. A tenant may have several parts, which come one after the other."""

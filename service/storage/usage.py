@@ -75,13 +75,6 @@ class Group(NamedTuple):
     cost_decimals: int  # the most that one of the tenants has now
 
 
-def hold_snapshot(connection: Connection) -> None:
-    """All queries of this transaction see one state of the data. To be called before the first.
-    (SQLite has it so anyway.)"""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-
-
 def first_and_last_start_ns(
     connection: Connection,
     tenant_id: int,
