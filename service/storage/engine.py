@@ -22,8 +22,11 @@ from sqlalchemy import Connection as Connection
 from sqlalchemy.pool import QueuePool
 
 from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
-from tollwire.service.storage.dialects.postgresql import keeps_sessions, postgresql_engine
-from tollwire.service.storage.dialects.sqlite import sqlite_engine
+from tollwire.service.storage.dialects.postgresql_connection import (
+    keeps_sessions,
+    postgresql_engine,
+)
+from tollwire.service.storage.dialects.sqlite_connection import sqlite_engine
 from tollwire.service.storage.failures import Outcome, named_failures, unavailable
 from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits, stop_if_over
 from tollwire.service.storage.refusals import (

@@ -4,7 +4,7 @@ Everything that waits for the database waits within a limit, so that one that ha
 which a client sees and retries, and not a thread that is lost. A server that answers enforces the
 limits itself, which ends the statement as well; where none answers (a peer that vanished, a proxy
 that takes everything and forwards nothing) the waiting thread gives up a little later and drops
-the connection (tollwire.service.storage.dialects.postgresql).
+the connection (tollwire.service.storage.dialects.postgresql_connection).
 
 The limits of a piece of work hold for the thread that does it, so nothing on the way needs to hand
 them on. Nobody's work outlives its client either: what is done for a request whose deadline has
