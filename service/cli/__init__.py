@@ -1,6 +1,5 @@
-"""The ``tollwire`` command: a server's start, and a gRPC client like any other.
+"""The ``tollwire`` command: starts servers, and is a gRPC client like any other.
 
-Depends on the wire only: the commands use the generated stubs. The only exceptions are starting a
-server and the maintenance of a database, in tollwire.service.process.app and
-tollwire.service.process.maintenance.
+The client commands use only the generated stubs. Only ``serve``, the maintenance commands and
+``doctor`` import other parts of the service (process/app.py, process/maintenance.py, settings/).
 """

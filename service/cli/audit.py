@@ -38,7 +38,7 @@ def audit() -> None:
     "--from",
     "created_after",
     type=TIME,
-    help="Only changes at this time, or date (UTC), or later.",
+    help="Only changes at or after this time, or date (UTC).",
 )
 @click.option(
     "--to", "created_before", type=TIME, help="Only changes before this time, or date (UTC)."

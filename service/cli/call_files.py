@@ -61,21 +61,21 @@ _WITH_TENANT = (("tenant_id", *REQUIRED), OPTIONAL)
 
 _GZIP_SUFFIX = ".gz"
 
-# The line that a record starts on, and the call, or why it cannot be read.
+# The first line of a record, and the call or the reason why it cannot be read.
 Record = tuple[int, Call | BadLine]
 
 
 def format_of(name: str) -> str | None:
-    """The format by the name of the file, or None."""
+    """The format by the file name, or None."""
     name = name.lower().removesuffix(_GZIP_SUFFIX)
     return next((f for suffix, f in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
 class CallFile:
-    """The records of a file. ``tenant_id`` (0: none) is for calls without a tenant; ``multiline``
-    allows line breaks within the quoted fields of CSV. ``header`` is the unchanged header of a CSV
-    file, and empty for JSON lines. ``ignored`` are its columns that only a CDR has, as in a file
-    that "cdrs export" has written. BadFile if the file as a whole cannot be read."""
+    """The records of a file. ``tenant_id`` (0: none) is set in calls without a tenant;
+    ``multiline`` allows line breaks in quoted CSV fields. ``header``: the unchanged header of a CSV
+    file; empty for JSON lines. ``ignored``: its columns that only a CDR has, as in a file that
+    "cdrs export" has written. BadFile if the file as a whole cannot be read."""
 
     def __init__(
         self, stream: BinaryIO, format_name: str, tenant_id: int, *, multiline: bool = False
@@ -95,7 +95,7 @@ class CallFile:
 
     @property
     def line_count(self) -> int:
-        """The lines that were read so far."""
+        """The number of lines read so far."""
         return self._lines.count
 
     def __iter__(self) -> Iterator[Record]:
@@ -133,13 +133,13 @@ def _readers() -> dict[str, Callable[[str], Any]]:
 
 
 def _read_end(text: str) -> Timestamp:
-    """As ``read_time``. Switches write 0 if a call has no end; for the server the epoch means no
-    end."""
+    """As ``read_time``, but "0" is the epoch. Some switches write 0 if a call has no end; for the
+    server the epoch means no end."""
     return Timestamp() if text.strip() == "0" else read_time(text)
 
 
 def _remembering(enum: EnumDescriptor) -> Callable[[str], int]:
-    """A reader of an enum that caches each spelling; one file uses only a few."""
+    """A reader of an enum that caches each spelling: a file uses only a few spellings."""
     known: dict[str, int] = {}
 
     def read(text: str) -> int:

@@ -1,4 +1,4 @@
-"""``tollwire cdrs``: single CDRs, lists and exports. Uploads of files: cdrs_upload.py."""
+"""``tollwire cdrs``: single CDRs, lists and exports. cdrs_upload.py uploads files."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def show_cdr(
 ) -> None:
     """Show one CDR, with the rate as it was when it priced the call.
 
-    Give an ID, or --call-id and --tenant. With --explain the call is rated again with the rates and
-    rules of its time, and every difference from the stored values is shown.
+    Give an ID, or --call-id and --tenant. --explain rates the call again with the rates and rules
+    of its time, and shows every difference from the stored values.
     """
     if (cdr_id is None) == (call_id is None):
         raise click.UsageError("give an ID, or --call-id and --tenant")
     if call_id is not None and tenant_id is None:
-        raise click.UsageError("--call-id needs --tenant: a call_id names a call of one tenant")
+        raise click.UsageError("--call-id needs --tenant: call_ids are unique only within a tenant")
     if cdr_id is not None and tenant_id is None and not explain:
         _show_cdr(client, client.cdrs.GetCdr(GetCdrRequest(id=cdr_id), timeout=client.timeout))
         return
@@ -179,13 +179,13 @@ def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
     "--output",
     "-o",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write to this file. It is created when it is complete.",
+    help="Write to this file. It appears only when the export is complete.",
 )
 @connected
 def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
-    """Export CDRs as CSV, or with --json as JSON lines; the newest call first.
+    """Export CDRs as CSV, or with --json as JSON lines, the newest call first.
 
-    "cdrs upload" can read such a file; the calls keep their call_ids.
+    "cdrs upload" can read the file; the calls keep their call_ids.
     """
     answers = client.cdrs.ExportCdrs(
         ExportCdrsRequest(**given(filters)), timeout=client.long_timeout
@@ -303,13 +303,13 @@ def _show_cdr(client: Client, cdr: Cdr) -> None:
 
 
 def _rounding(cdr: Cdr) -> str:
-    """How the tenant's costs were rounded at the time."""
+    """How the tenant's costs were rounded when the call was rated."""
     decimals = getattr(cdr.tenant, "cost_decimals", 4) or 4
     return f"{enum_name(ROUNDING, cdr.tenant.rounding)} to {decimals} decimals"
 
 
 def _rate_fields(cdr: Cdr) -> list[tuple[str, str]]:
-    """The whole rate, as it was when it priced the call."""
+    """All terms of the rate, as they were when it priced the call."""
     rate = cdr.rate
     is_fee = bool(rate.connect_fee.strip("0."))
     return [

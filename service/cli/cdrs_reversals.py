@@ -1,4 +1,4 @@
-"""``tollwire cdrs reverse`` and its like: CDRs taken back by entries of their own."""
+"""``tollwire cdrs reverse``, ``reverse-upload`` and ``reversals``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_IDS = 10_000  # in one request
 
 
 def default_requester() -> str:
-    """USER@HOST, as far as they are known."""
+    """USER@HOST; an unknown part is left out."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -49,9 +49,9 @@ def _reason_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar="TEXT",
         help="The requester. Default: USER@HOST of this command.",
     )(command)
-    return click.option("--reason", metavar="TEXT", help="The reason, which the record keeps.")(
-        command
-    )
+    return click.option(
+        "--reason", metavar="TEXT", help="The reason. It is stored with the reversal."
+    )(command)
 
 
 @click.command("reverse")
@@ -59,9 +59,12 @@ def _reason_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--ids-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Reverse the CDRs of this file: an id a line, or CSV with a column id, as exported.",
+    help="Reverse the CDRs in this file: one id in each line, or CSV with a column id, as"
+    " exported.",
 )
-@click.option("--call-id", "call_ids", metavar="TEXT", multiple=True, help="With this call_id.")
+@click.option(
+    "--call-id", "call_ids", metavar="TEXT", multiple=True, help="Only the call with this call_id."
+)
 @filter_options
 @_reason_options
 @click.option("--dry-run", is_flag=True, help="Show how many CDRs match and what they cost.")
@@ -77,13 +80,14 @@ def reverse_cdrs(
     yes: bool,
     **filters: Any,
 ) -> None:
-    """Reverse CDRs: the ones with these IDs, or all that match the options.
+    """Reverse CDRs: those with these IDs, or all that match the options.
 
-    A reversed CDR does not change and no longer counts. After an interruption, repeat the command;
-    it continues. On a terminal the command first shows the cost and asks for confirmation.
+    A reversed CDR does not change, but usage and bills no longer count it. After an interruption,
+    repeat the command: it continues. On a terminal the command shows the cost and asks for
+    confirmation first.
     """
     if not dry_run and not reason:
-        raise click.UsageError("--reason is required: state why the calls are reversed")
+        raise click.UsageError("--reason is required: give the reason of the reversal")
     ids = [*cdr_ids, *(read_ids(ids_file) if ids_file else ())]
     if ids_file and not ids:
         raise click.BadParameter(f"{ids_file} has no ids", param_hint="--ids-file")
@@ -222,7 +226,7 @@ def reverse_upload(
     reverses the calls of one tenant. After an interruption, repeat the command; it continues.
     """
     if not reason:
-        raise click.UsageError("--reason is required: state why the calls are reversed")
+        raise click.UsageError("--reason is required: give the reason of the reversal")
     if is_asking(yes=yes):
         wanted = ReverseCdrsRequest(upload_id=upload_id)
         found = _send(client, [wanted], dry_run=True)

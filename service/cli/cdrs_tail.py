@@ -1,4 +1,4 @@
-"""``tollwire cdrs tail``: the feed of CDRs in the order of recording, printed as they come."""
+"""``tollwire cdrs tail``: prints the feed of CDRs, in the order of recording."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ _WIDTHS = (10, 8, 24, 9, 20, 11, 8, 0)
 
 
 @click.command("tail")
-@click.option("--tenant", "tenant_id", type=ID, help="Of this tenant only.")
+@click.option("--tenant", "tenant_id", type=ID, help="Only CDRs of this tenant.")
 @click.option(
     "--cursor-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Go on from the position in this file, and keep it there. The file may not exist yet.",
+    help="Continue after the position in this file, and store the position there. The file need"
+    " not exist.",
 )
 @click.option("--from-now", is_flag=True, help="Skip CDRs that are already recorded.")
 @click.option("--no-follow", is_flag=True, help="End when all recorded CDRs are printed.")
@@ -51,8 +52,8 @@ def tail_cdrs(
 ) -> None:
     """Print CDRs in the order of recording, and new ones as they are recorded.
 
-    With --cursor-file each CDR is printed again only where the command was interrupted after it
-    printed some CDRs and before it stored their position. --json prints a CDR a line."""
+    --cursor-file continues after the last run. A CDR is printed twice only if the command was
+    interrupted between printing it and storing its position. --json prints one CDR in each line."""
     cursor = _read(cursor_file)
     request = WatchCdrsRequest(
         tenant_id=tenant_id or 0,
@@ -121,7 +122,7 @@ def _read(path: Path | None) -> str:
     text = found[:_MAX_CURSOR_BYTES].decode("ascii", "replace").strip()
     if not text or not text.isprintable() or len(text.split()) != 1:
         raise Failure(
-            f"--cursor-file {path}: the file does not hold a cursor; delete it to begin with the"
+            f"--cursor-file {path}: the file does not contain a cursor; delete it to begin with the"
             " first CDR",
             USAGE,
         )
@@ -129,7 +130,7 @@ def _read(path: Path | None) -> str:
 
 
 def _write(path: Path, cursor: str) -> None:
-    """All of it or nothing, whenever the command is interrupted."""
+    """Replace the file atomically: it has the old or the new cursor after an interruption."""
     try:
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, prefix=f".{path.name}.", delete=False

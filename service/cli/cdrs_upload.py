@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 
 from tollwire.service.cli.call_files import CSV, JSON_LINES, CallFile, format_of
 from tollwire.service.cli.connection import Client, connected
-from tollwire.service.cli.control_totals import Tally
+from tollwire.service.cli.control_totals import TotalsCounter
 from tollwire.service.cli.failures import (
     INTERRUPTED,
     USAGE,
@@ -50,12 +50,12 @@ from tollwire.v1.types_pb2 import Call, UnreadableRecord
 
 @click.command("upload")
 @click.argument("file", type=click.Path(dir_okay=False, exists=True, allow_dash=True))
-@click.option("--tenant", "tenant_id", type=ID, help="The tenant of records that name none.")
+@click.option("--tenant", "tenant_id", type=ID, help="The tenant of records without a tenant.")
 @click.option(
     "--format",
     "format_name",
     type=click.Choice([CSV, JSON_LINES]),
-    help="Default: by the file's name, .csv or .jsonl, or these with .gz.",
+    help="Default: by the file's name: .csv or .jsonl, also with .gz.",
 )
 @multiline_option
 @click.option(
@@ -63,7 +63,7 @@ from tollwire.v1.types_pb2 import Call, UnreadableRecord
     type=click.IntRange(1, 10_000),
     default=DEFAULT_CHUNK_CALLS,
     show_default=True,
-    help="The number of calls in one message, which is one transaction.",
+    help="The number of calls in one message. Each message is one transaction.",
 )
 @click.option(
     "--window",
@@ -86,8 +86,8 @@ from tollwire.v1.types_pb2 import Call, UnreadableRecord
 @click.option(
     "--occurrence",
     is_flag=True,
-    help="Treat equal records without a call_id as distinct calls, numbered in the order of the"
-    " file. Default: they count as one call sent twice.",
+    help="Treat equal records without a call_id as distinct calls, and number them in the order"
+    " of the file. Default: they are one call that was sent twice.",
 )
 @click.option(
     "--failures",
@@ -111,16 +111,16 @@ def upload_cdrs(
 ) -> None:
     """Upload a file of calls ("-": standard input), rate them and record them.
 
-    CSV with Call's field names in the header, or JSON lines. A line is a record, and a bad record
-    does not block others. gzip files are decompressed. After a broken connection the upload
-    resumes; after a killed run, repeat the command. A record that is sent twice is stored once. At
-    the end the server must have the same number of records as the file, and the same total
-    duration. A record that cannot be read counts too: the server keeps its line.
+    The file is CSV with Call's field names in the header, or JSON lines. Each line is a record; an
+    invalid record does not block others. gzip files are decompressed. After a broken connection the
+    upload resumes; after a crash, repeat the command. A record that is sent twice is stored once.
+    At the end the command checks that the server has as many records as the file, with the same
+    total duration. Records that cannot be read count too: the server stores their lines.
     """
     format_name = format_name or format_of(file)
     if format_name is None:
         raise click.UsageError(
-            "--format is needed: the name of the file does not end in .csv or .jsonl"
+            "--format is required: the name of the file does not end in .csv or .jsonl"
         )
     state = None
     if file != "-":
@@ -139,7 +139,7 @@ def upload_cdrs(
         except BadFile as error:
             raise Failure(f"{file}: {error}", USAGE) from None
         if records.ignored:
-            note(f"ignored columns, which only a CDR has: {', '.join(records.ignored)}")
+            note(f"ignored columns, which only CDRs have: {', '.join(records.ignored)}")
         bar = _ProgressBar(progress, stream, None if file == "-" else Path(file).stat().st_size)
 
         def settled(chunk: Chunk, response: UploadCdrsResponse) -> None:
@@ -153,20 +153,20 @@ def upload_cdrs(
 
         upload = Upload(client, upload_id or 0, settled, broken, window, retries)
         settled_before = _begin(upload, state, no_resume)
-        tally = Tally()
-        calls = tally.count(_calls(records, Occurrences() if occurrence else None))
+        counter = TotalsCounter()
+        calls = counter.count(_calls(records, Occurrences() if occurrence else None))
         with _with_resume_advice(client, upload, state):
             _skip_settled(calls, settled_before, upload, report)
-            upload.send(chunked(calls, chunk, settled_before), tally.totals)
+            upload.send(chunked(calls, chunk, settled_before), counter.totals)
             totals = upload.final_state()
     if state is not None:
         state.remove()
-    counted = (records.line_count, tally.totals().calls)
+    counted = (records.line_count, counter.totals().calls)
     show_report(client, totals, report, counted, occurrence)
 
 
 def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
-    """Begins the upload, or finds its committed offset; returns the number of committed calls."""
+    """Start the upload, or find its committed offset. Returns the number of committed calls."""
     given_id = upload.id
     if not given_id and state is not None and not no_resume:
         upload.id = state.upload_id()
@@ -188,7 +188,8 @@ def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
 
 
 def _calls(records: CallFile, occurrences: Occurrences | None) -> Iterator[tuple[int, Call]]:
-    """The message for each record; a record that cannot be read keeps its index."""
+    """The message for each record. A record that cannot be read also gets a message, so that the
+    indexes are those of the file."""
     for line, call in records:
         if isinstance(call, BadLine):
             record = UnreadableRecord(
@@ -204,7 +205,7 @@ def _calls(records: CallFile, occurrences: Occurrences | None) -> Iterator[tuple
 def _skip_settled(
     calls: Iterator[tuple[int, Call]], settled_before: int, upload: Upload, report: Report
 ) -> None:
-    """Skips the calls that an earlier run has sent, and reports their failures."""
+    """Skip the calls that an earlier run has sent, and report their failures."""
     if not settled_before:
         return
     failures = upload.failures()
@@ -217,7 +218,7 @@ def _skip_settled(
 
 @dataclass(slots=True)
 class _ProgressBar:
-    """Shows how much of the file is read, and how many calls are committed."""
+    """Shows the part of the file that was read, and the number of committed calls."""
 
     progress: Progress
     stream: BinaryIO
@@ -235,7 +236,7 @@ class _ProgressBar:
 def _with_resume_advice(
     client: Client, upload: Upload, state: UploadState | None
 ) -> Iterator[None]:
-    """Adds to the error that ends the upload how to resume it."""
+    """Add to an error how to resume the upload."""
     how = (
         "repeat the command to resume"
         if state is not None

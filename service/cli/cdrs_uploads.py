@@ -93,7 +93,7 @@ def upload_status(client: Client, upload_id: int) -> None:
 
 
 def _complete(upload: GetUploadResponse) -> str:
-    """Whether the control totals match; empty if the sender stated none."""
+    """Whether the control totals match; empty if the sender gave none."""
     if not upload.HasField("control_totals_match"):
         return ""
     return "yes" if upload.control_totals_match else "no"
@@ -121,7 +121,7 @@ FAILURE_COLUMNS = (
     "--output",
     "-o",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write all of these records to this file: as CSV if its name ends in"
+    help="Write all of these records to this file, as CSV if its name ends in"
     " .csv, else as JSON lines.",
 )
 @table_options(FAILURE_COLUMNS)
@@ -132,9 +132,9 @@ def list_failures(
 ) -> None:
     """List the records of an upload that were not stored, with their reasons.
 
-    The file of --output can be corrected and uploaded again. Records of a CSV file that could not
-    be read are written as they were: to FILE if its name ends in .csv, else to another file beside
-    it, whose name ends in .unreadable.csv.
+    You can correct the file of --output and upload it again. Records of a CSV file that could not
+    be read are written unchanged: to FILE if its name ends in .csv, else to a second file whose
+    name ends in .unreadable.csv.
     """
     wanted = reason.upper().replace("-", "_")
 
@@ -157,7 +157,7 @@ def list_failures(
 def _write_failures(
     records: Callable[[], Iterator[FailedRecord]], unreadable: list[FailedRecord], output: Path
 ) -> None:
-    """``records`` begins a listing of all; ``unreadable`` has the first that could not be read, if
+    """``records``: a listing of all; ``unreadable``: the first record that could not be read, if
     there is one."""
     header = unreadable[0].call.unreadable.header if unreadable else b""
     if output.suffix.lower() == ".csv":
@@ -171,9 +171,9 @@ def _write_failures(
 
 
 def _writable(failed: FailedRecord) -> FailedRecord:
-    """The record without times that are none: there is no text for them."""
+    """The record without invalid times, which cannot be written as text."""
     for name in ("started_at", "ended_at"):
         if failed.call.HasField(name) and not is_time(getattr(failed.call, name)):
             failed.call.ClearField(name)
-            note(f"record {failed.index}: {name} is no time, and is left out")
+            note(f"record {failed.index}: {name} is not a valid time and is left out")
     return failed

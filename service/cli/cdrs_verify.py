@@ -1,4 +1,4 @@
-"""``tollwire cdrs verify``: recomputes recorded costs from the rates that the CDRs keep."""
+"""``tollwire cdrs verify``: recomputes recorded costs from the rates stored with the CDRs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tollwire.v1.cdr_service_pb2 import (
     VerifyCdrsResponse,
 )
 
-# Of the table for people; --json prints all of them.
+# The limit of the table; --json prints all differences.
 SHOWN_DIFFERENCES = 1_000
 
 
@@ -29,7 +29,7 @@ SHOWN_DIFFERENCES = 1_000
     "--after",
     "started_after",
     type=TIME,
-    help="Only calls that started at this time, or date (UTC), or later.",
+    help="Only calls that started at or after this time, or date (UTC).",
 )
 @click.option(
     "--to",
@@ -41,10 +41,10 @@ SHOWN_DIFFERENCES = 1_000
 @click.option("--upload", "upload_id", type=ID, help="Only CDRs that this upload created.")
 @connected
 def verify_cdrs(client: Client, **filters: Any) -> None:
-    """Recompute the recorded costs from the rates that the CDRs keep.
+    """Recompute recorded costs from the rates stored with the CDRs.
 
-    Prints the first 1,000 differences, and exits with 1 if there is any. --json prints a line for
-    each difference and a last line with the totals.
+    Prints the first 1,000 differences; exits with 1 if there are any. --json prints a line for each
+    difference and a last line with the totals.
     """
     differences: list[CdrDifference] = []
     last = VerifyCdrsResponse()
@@ -57,16 +57,16 @@ def verify_cdrs(client: Client, **filters: Any) -> None:
         differences += answer.differences[: SHOWN_DIFFERENCES - len(differences)]
         _show_progress(answer)
     if not last.done:
-        raise Failure("the server ended before everything was checked")
+        raise Failure("the server ended the stream before all CDRs were checked")
     _show(client, last, differences)
     if last.different:
         raise Failure(
-            f"{last.different:,} of {last.checked:,} CDRs differ from what was recomputed"
+            f"{last.different:,} of {last.checked:,} CDRs differ from the recomputed values"
         )
 
 
 def _show_progress(answer: VerifyCdrsResponse) -> None:
-    """On a terminal, one line that is overwritten, and cleared at the end."""
+    """Show the progress on a terminal: one line, overwritten, and cleared at the end."""
     if sys.stderr.isatty():
         text = f"{answer.checked:,} checked, {answer.different:,} differ"
         click.echo(f"\r\x1b[K{'' if answer.done else text}", err=True, nl=False)

@@ -9,19 +9,20 @@ import click
 
 
 def yes_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command --yes."""
+    """Add --yes to a command."""
     return click.option("--yes", is_flag=True, help="Do not ask for confirmation on a terminal.")(
         command
     )
 
 
 def is_asking(*, yes: bool) -> bool:
-    """Whether ``confirm`` asks: on a terminal, without --yes."""
+    """Whether ``confirm`` prompts: on a terminal, without --yes."""
     return not yes and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Asks, and ends the command if the answer is no. Does not ask in a script."""
+    """Prompt for confirmation, and end the command if the answer is no. Does nothing without a
+    terminal."""
     if is_asking(yes=yes) and not click.confirm(question, err=True):
         click.echo("tollwire: nothing was changed", err=True)
         raise click.exceptions.Exit(1)

@@ -31,18 +31,18 @@ from tollwire.v1.tenant_service_pb2_grpc import TenantServiceStub
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_SECONDS = 60.0
-# Parts of an export, and an upload's failures, may be larger than gRPC's 4 MiB.
+# Messages of an export or of an upload's failures can be larger than gRPC's default of 4 MiB.
 MAX_RECEIVED_BYTES = 64 * 1024 * 1024
 
-# How clients retry: the service config that comes with the protos.
+# The retry policy: the service config that is published with the protos.
 SERVICE_CONFIG = files("tollwire.v1").joinpath("service_config.json").read_text(encoding="utf-8")
 
 CHANNEL_OPTIONS = [
     ("grpc.service_config", SERVICE_CONFIG),
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
-    # The address is that of the server itself, so a web proxy is not used.
+    # Do not use a web proxy: the address is that of the server itself.
     ("grpc.enable_http_proxy", 0),
-    # gRPC would wait up to two minutes before it tries again to reach a restarted server.
+    # By default gRPC waits up to two minutes before it reconnects to a restarted server.
     ("grpc.initial_reconnect_backoff_ms", 250),
     ("grpc.min_reconnect_backoff_ms", 250),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -73,7 +73,7 @@ class Client:
         self.cdrs = CdrServiceStub(channel)
         self.access = AccessServiceStub(channel)
         # Health needs no token. The other channel avoids servers that are NOT_SERVING; this one
-        # asks them for their health.
+        # must reach them to check their health.
         self._health_channel = transport.channel(
             server, [*CHANNEL_OPTIONS, ("grpc.inhibit_health_checking", 1)]
         )
@@ -93,11 +93,11 @@ class Client:
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds --server, --timeout, --json and the options of TLS and tokens to a command, and turns
-    failed RPCs into one line."""
+    """Add --server, --timeout, --json and the options of TLS and tokens to a command. A failed RPC
+    ends the command with one line."""
 
     @_server_options
-    @click.option("--json", "as_json", is_flag=True, help="Print protobuf JSON, errors as well.")
+    @click.option("--json", "as_json", is_flag=True, help="Print protobuf JSON, also for errors.")
     @functools.wraps(command)
     def with_client(*args: Any, **kwargs: Any) -> None:
         take_earlier_options(click.get_current_context(), kwargs)
@@ -118,7 +118,7 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options of the connection to a command."""
+    """Add the options of the connection to a command."""
 
     server = click.option(
         "--server",
@@ -134,7 +134,7 @@ def _server_options(command: Callable[..., None]) -> Callable[..., None]:
         envvar="TOLLWIRE_TIMEOUT",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help=f"How long to wait for a response. Default {DEFAULT_TIMEOUT_SECONDS:g}; no limit"
+        help=f"The time to wait for a response. Default {DEFAULT_TIMEOUT_SECONDS:g}; no limit"
         " for imports, uploads, exports and usage.  [env: TOLLWIRE_TIMEOUT]",
     )
     return server(timeout(transport_options(token_options(command))))

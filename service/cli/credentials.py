@@ -1,7 +1,7 @@
 """The token of a client command: its sources, and how it is sent with each request.
 
-Anyone that intercepts a token can use it. So it is sent in plain text to this machine only, or
-elsewhere if the user states that something else protects the network.
+Anybody who intercepts a token can use it. So it is sent in plain text only to this machine, or with
+--insecure, which states that the network is protected in another way.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import grpc
 from tollwire.service.cli.shared_options import SharedOption
 from tollwire.service.settings.loopback import is_loopback_target
 
-# More is no token, but some other file.
+# A larger file does not contain a token.
 _MAX_FILE_BYTES = 1000
 
 
 def token_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command --token, --token-file and --insecure; ``take_token`` reads them."""
+    """Add --token, --token-file and --insecure to a command; ``take_token`` reads them."""
     for option in (
         click.option(
             "--insecure",
@@ -36,7 +36,7 @@ def token_options(command: Callable[..., None]) -> Callable[..., None]:
             envvar="TOLLWIRE_TOKEN_FILE",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="A file that contains the token only.  [env: TOLLWIRE_TOKEN_FILE]",
+            help="A file that contains only the token.  [env: TOLLWIRE_TOKEN_FILE]",
         ),
         click.option(
             "--token",
@@ -52,7 +52,7 @@ def token_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def take_token(options: dict[str, Any], server: str, *, encrypted: bool = False) -> str:
-    """Takes the options of ``token_options`` out of a command's, and answers the token to send to
+    """Remove the options of ``token_options`` from ``options``. Returns the token to send to
     ``server``, or "". UsageError if it must not be sent there."""
     token: str = options.pop("token") or ""
     file: Path | None = options.pop("token_file")
@@ -61,7 +61,7 @@ def take_token(options: dict[str, Any], server: str, *, encrypted: bool = False)
         raise click.UsageError("give --token or --token-file, not both")
     if file is not None:
         token = _read(file)
-    # Any other text cannot be sent as a header.
+    # Other characters cannot be sent in a header.
     if not (token.isascii() and token.isprintable()):
         raise click.UsageError("the token has characters that are not allowed in a token")
     if token and not encrypted and not insecure and not is_loopback_target(server):
@@ -77,12 +77,12 @@ def _read(file: Path) -> str:
         with file.open("rb") as opened:
             return opened.read(_MAX_FILE_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        words = error.strerror if isinstance(error, OSError) else "it is not text"
+        words = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise click.UsageError(f"--token-file: cannot read {file}: {words}") from None
 
 
 class _Details(NamedTuple):
-    """The call details that a grpc interceptor passes on."""
+    """The call details that an interceptor passes to grpc."""
 
     method: str
     timeout: float | None
@@ -124,5 +124,5 @@ class _Bearer(
 
 
 def with_token(channel: grpc.Channel, token: str) -> grpc.Channel:
-    """The channel, on which each RPC carries the token; as it is for none."""
+    """A channel that sends the token with each RPC; the same channel if there is no token."""
     return grpc.intercept_channel(channel, _Bearer(token)) if token else channel

@@ -1,9 +1,8 @@
-"""CSV files with a header of known columns, for decks of rates and lists of calls.
+"""CSV files with a header of known columns, for rate decks and lists of calls.
 
-UTF-8, with or without a byte order mark. A line is a record, so a stray quote damages its own line
-and no other; within a line fields may be quoted as in RFC 4180. ``multiline`` also allows line
-breaks within quotes. A record that cannot be read is reported with its line, and those after it are
-read.
+UTF-8, with or without a byte order mark. Each line is a record, so a stray quote damages only its
+own line; fields may be quoted as in RFC 4180. ``multiline`` also allows line breaks within quotes.
+A record that cannot be read is reported with its line, and reading continues after it.
 """
 
 from __future__ import annotations
@@ -16,20 +15,21 @@ from typing import Any, BinaryIO, TextIO
 from tollwire.service.cli.lines import MAX_LINE_BYTES, BadFile, Line, Lines
 from tollwire.service.cli.output import note
 
-# The line that a record starts on, its bytes, and its fields or why it cannot be read.
+# The first line of a record, its bytes, and its fields or the reason why it cannot be read.
 _Row = tuple[int, bytes, list[str] | str]
 
 _FIELD = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^",]*+)'
 _WELL_QUOTED = re.compile(f"{_FIELD}(?:,{_FIELD})*+")
-_NUL = "has a NUL byte (0x00), which no text may have"
+_NUL = "contains a NUL byte (0x00), which is not allowed"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 class CsvFile:
-    """The rows of a CSV file: the line it starts on, its bytes without the line end, and its fields
-    in the order of ``columns`` or a sentence that says why it cannot be read. Blank lines are no
-    rows. ``header`` is the unchanged header of the file. ``ignored`` names columns that may exist
-    and are skipped; afterwards, those that exist. ``lines`` counts the lines."""
+    """Iterates over the rows of a CSV file: the first line of the row, its bytes without the line
+    end, and its fields in the order of ``columns``, or the reason why it cannot be read. Blank
+    lines are skipped. ``header``: the unchanged header of the file. ``ignored``: the columns to
+    skip; after the header was read, those of them that the file has. ``lines``: the number of
+    lines read."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class CsvFile:
         unknown = [name for name in self.columns if name not in (*known, *self.ignored)]
         if unknown:
             raise BadFile(
-                f"line {number}: no column is called {', '.join(map(repr, unknown))};"
-                f" there are: {', '.join(known)}{_separator_advice(self.columns)}"
+                f"line {number}: unknown column {', '.join(map(repr, unknown))};"
+                f" the columns are: {', '.join(known)}{_separator_advice(self.columns)}"
             )
         missing = [name for name in required if name not in self.columns]
         if missing:
@@ -71,17 +71,17 @@ class CsvFile:
             if len(fields) == width or isinstance(fields, str):
                 yield row
             else:
-                wrong = f"has {len(fields)} fields where the header has {width}"
+                wrong = f"has {len(fields)} fields, but the header has {width}"
                 yield row[0], row[1], wrong
 
 
 def read_fields(
     columns: Sequence[tuple[str, Callable[[str], Any] | None]], row: Sequence[str]
 ) -> dict[str, Any] | str:
-    """The values of a row by column, or a sentence that says which one cannot be read, and why.
+    """The values of a row by column, or the first error as a sentence.
 
-    ``columns`` have a name and a reader, which raises ValueError; columns without a reader and
-    empty fields are skipped.
+    ``columns``: names and readers, which raise ValueError. Columns without a reader and empty
+    fields are skipped.
     """
     values = {}
     for (name, read), text in zip(columns, row, strict=True):
@@ -94,7 +94,7 @@ def read_fields(
 
 
 def header_columns(header: bytes) -> list[str]:
-    """The columns of a header that was read before."""
+    """The column names of a header."""
     fields = _fields(header)
     return [] if isinstance(fields, str) else [name.strip().lower() for name in fields]
 
@@ -107,14 +107,14 @@ def _separator_advice(columns: Sequence[str]) -> str:
 
 
 def _rows(lines: Lines) -> Iterator[_Row]:
-    """Each line that is not blank as a row."""
+    """One row for each line that is not blank."""
     for number, line, wrong in lines:
         if line and not line.isspace():
             yield number, line, wrong or _fields(line)
 
 
 def _fields(line: bytes) -> list[str] | str:
-    """The fields of a line, or why they cannot be read."""
+    """The fields of a line, or the reason why they cannot be read."""
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
@@ -136,21 +136,21 @@ def _not_utf8(error: UnicodeDecodeError) -> str:
 
 
 def _misquoted(text: str) -> str:
-    """What is wrong with the quotes of a line."""
+    """The error in the quotes of a line."""
     if text.count('"') % 2:
         return (
-            'not CSV: a quote (") is opened and not closed on this line; a quote within a field is'
-            ' written "" in a quoted field; --multiline reads fields with line breaks in them'
+            'not CSV: a quote (") is opened but not closed on this line; write a quote within a'
+            ' field as "" in a quoted field; --multiline reads fields with line breaks'
         )
     return (
-        'not CSV: a quote (") stands in a field that is not quoted, or after the end of a quoted'
-        ' field; a quote within a field is written "" in a quoted field'
+        'not CSV: a quote (") is in an unquoted field, or text follows the end of a quoted field;'
+        ' write a quote within a field as "" in a quoted field'
     )
 
 
 def _multiline_rows(lines: Lines) -> Iterator[_Row]:
     """Rows whose quoted fields may contain line breaks."""
-    taken: list[Line] = []  # the lines of the row that is being read
+    taken: list[Line] = []  # the lines of the current row
 
     def texts() -> Iterator[str]:
         for line in lines:
@@ -187,12 +187,13 @@ def _wrong_text(content: bytes) -> str:
 
 
 class CsvWriter:
-    """Writes rows that ``CsvFile`` reads back unchanged; rows with a line break in a field need
-    ``multiline``."""
+    """Writes rows that ``CsvFile`` reads back unchanged. Reading rows with a line break in a field
+    needs ``multiline``."""
 
     def __init__(self, out: TextIO) -> None:
         self._plain = csv.writer(out, lineterminator="\n")
-        # A carriage return alone ends a line for readers, but is no reason for a writer to quote.
+        # Readers treat a single carriage return as a line end, but the csv writer does not quote
+        # it.
         self._quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
         self._broken_rows = 0
 
@@ -202,9 +203,9 @@ class CsvWriter:
         (self._quoting if broken else self._plain).writerow(row)
 
     def note_line_breaks(self) -> None:
-        """Says on stderr that the file needs --multiline, if it does."""
+        """Print a note on stderr if reading the file needs --multiline."""
         if self._broken_rows:
             note(
                 f"{self._broken_rows:,} records have a line break in a field;"
-                " the file is read back with --multiline"
+                " use --multiline to read the file"
             )

@@ -1,7 +1,7 @@
-"""What a deck changes in the prices of a tenant: dearer, cheaper, new and gone prefixes.
+"""Computes the price changes of a deck: prefixes that become dearer or cheaper, are new or deleted.
 
-A reckoning for people before an import, from the present rates and the deck. The server decides
-what an import does; this module follows the same rules and sends nothing.
+A preview of an import, computed from the current rates and the deck. The server decides what an
+import does; this module follows the same rules and sends nothing.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from decimal import Decimal, InvalidOperation
 from tollwire.service.cli.deck_csv import COLUMNS
 from tollwire.v1.types_pb2 import Rate
 
-# Seconds and nanoseconds; the limits of the range for open ends.
+# Seconds and nanoseconds. The limits of the range replace open ends.
 Instant = tuple[int, int]
 _FIRST: Instant = (-(2**63), 0)
 _LAST: Instant = (2**63, 0)
 
 DEARER, CHEAPER, NEW, GONE, OTHER = "dearer", "cheaper", "new", "gone", "other terms"
 KINDS = (DEARER, CHEAPER, NEW, GONE, OTHER)
-# The fields of Terms that are of a type of their own; of the columns of a deck, all others decide
-# the cost as well.
+# The columns of a deck that have their own field in Terms. All other columns also change the cost.
 _OF_TERMS = {
     "prefix",
     "destination",
@@ -36,21 +35,21 @@ _OTHERS = tuple(name for name in COLUMNS if name not in _OF_TERMS)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The price of one prefix within one window."""
+    """The terms of one prefix within one period."""
 
     start: Instant
     end: Instant
     destination: str
     price: Decimal
     blocked: bool
-    # What else decides the cost, by the names of the wire.
+    # The other columns that change the cost: name on the wire, and value.
     others: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of a prefix, from ``start`` on (None: from now on). ``percent`` is empty where
-    no percentage can be given."""
+    """The change of a prefix from ``start`` (None: from now). ``percent`` is empty if no percentage
+    can be given."""
 
     kind: str
     prefix: str
@@ -136,8 +135,8 @@ def _change(
 
 
 def _by_prefix(rates: Iterable[Rate], begins: Instant) -> dict[str, list[Terms]]:
-    """``begins``: of the rates that state no effective_from. Prices that are none are left out: the
-    server rejects them."""
+    """``begins``: the start of rates without an effective_from. Rates with an invalid price are
+    left out: the server rejects them."""
     found: dict[str, list[Terms]] = defaultdict(list)
     for rate in rates:
         try:
@@ -173,7 +172,7 @@ def _terms(rate: Rate, begins: Instant) -> Terms:
 
 
 def _in_effect(rates: Iterable[Terms], at: Instant) -> Terms | None:
-    """Of several in effect the one with the latest start."""
+    """The terms in effect; if there are several, those with the latest start."""
     found = [one for one in rates if one.start <= at < one.end]
     return max(found, key=lambda one: one.start, default=None)
 

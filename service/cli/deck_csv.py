@@ -1,6 +1,6 @@
 """Decks of rates as CSV: a written deck can be read back unchanged.
 
-The last column, ``intervals``, holds a JSON list of
+The last column, ``intervals``, contains a JSON list of
 {"start_seconds", "cost_per_minute", "billing_increment"}.
 """
 
@@ -21,8 +21,8 @@ REQUIRED = ("prefix", "destination", "cost_per_minute", "billing_increment")
 
 
 class DeckFile:
-    """The rates of a CSV file: pairs of a line and the rate on it, or a sentence that says why it
-    cannot be read."""
+    """The rates of a CSV file: pairs of a line and its rate, or the reason why it cannot be
+    read."""
 
     def __init__(self, stream: BinaryIO, *, multiline: bool = False) -> None:
         self._file = CsvFile(stream, REQUIRED, OPTIONAL, multiline=multiline)
@@ -64,7 +64,7 @@ def _text(name: str) -> Column:
 
 
 def _money(name: str) -> Column:
-    """Money stays text: the server parses it exactly."""
+    """Money stays text: the server parses it."""
     return Column(str.strip, attrgetter(name))
 
 
@@ -79,7 +79,7 @@ def _time(name: Literal["effective_from", "effective_to"]) -> Column:
     )
 
 
-# In the order of a written file.
+# In the order of the columns of a written file.
 COLUMNS = {
     "prefix": _text("prefix"),
     "destination": _text("destination"),
@@ -96,7 +96,7 @@ OPTIONAL = tuple(name for name in COLUMNS if name not in REQUIRED)
 
 
 def write_deck(parts: Iterable[Iterable[Rate]], out: TextIO) -> int:
-    """Writes a deck that arrives in parts; returns the number of rates."""
+    """Write a deck that arrives in parts. Returns the number of rates."""
     writer = CsvWriter(out)
     writer.write(tuple(COLUMNS))
     count = 0

@@ -1,8 +1,8 @@
-"""A deck of rates from a CSV file to the server, in one import.
+"""Sends a rate deck from a CSV file to the server, in one import.
 
-The server imports a deck as a whole or not at all. The whole file is read before anything is sent,
-so the number of rates is known, and whether all rows can be read. If some cannot, the others are
-sent as a dry run, and one report has the errors of both.
+The server imports a deck as a whole or not at all. The command reads the whole file before it sends
+anything, so it knows the number of rates and whether all rows can be read. If some cannot, it sends
+the others as a dry run, and one report has the errors of both.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Outcome:
 
 @dataclass(slots=True)
 class SpooledDeck:
-    """A deck that was read completely from a file, ready to be sent. ``spool``: its parts, as
-    messages; ``lines``: the line of each rate; ``unreadable``: the number of rows that could not be
-    read; ``problems``: the first of these."""
+    """A deck that was read completely from a file, ready to send. ``spool``: its messages;
+    ``lines``: the line of each rate; ``unreadable``: the number of rows that could not be read;
+    ``problems``: the first of their errors."""
 
     spool: IO[bytes]
     lines: array[int] = field(default_factory=lambda: array("Q"))
@@ -65,7 +65,7 @@ class SpooledDeck:
     problems: list[Problem] = field(default_factory=list)
 
     def requests(self, head: ImportRatesRequest) -> Iterator[ImportRatesRequest]:
-        """The messages of the deck; each repeats ``head``. The first has the number of all rates,
+        """The messages of the deck; each repeats ``head``. The first has the total number of rates,
         so that the server does not import an incomplete deck."""
         self.spool.seek(0)
         for number in count():
@@ -82,7 +82,7 @@ class SpooledDeck:
 def read_deck(
     stream: BinaryIO, spool: IO[bytes], progress: Progress, *, multiline: bool = False
 ) -> SpooledDeck:
-    """Reads a whole file, and writes its messages to ``spool``."""
+    """Read a whole file, and write its messages to ``spool``."""
     task = progress.add_task("reading", total=_size(stream), records="")
     deck = SpooledDeck(spool)
     part = ImportRatesRequest()
@@ -110,8 +110,8 @@ def read_deck(
 
 
 def send_deck(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Outcome:
-    """Imports a deck as ``head`` says. If rows could not be read, nothing may change: a dry run
-    then reports the other errors."""
+    """Import a deck with the options in ``head``. If rows could not be read, this is a dry run that
+    reports the other errors."""
     if deck.unreadable:
         complete, head = head, ImportRatesRequest()
         head.CopyFrom(complete)
@@ -134,7 +134,7 @@ def send_deck(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Ou
 
 
 def _problem(deck: SpooledDeck, error: DeckError) -> Problem:
-    """An error of the server, with lines of the file instead of indexes."""
+    """An error of the server, with the line in the file instead of the index."""
     message = error.message
     if error.HasField("first_index"):
         line = deck.lines[error.first_index]
@@ -143,7 +143,7 @@ def _problem(deck: SpooledDeck, error: DeckError) -> Problem:
 
 
 def _size(stream: BinaryIO) -> int | None:
-    """Bytes; None if unknown."""
+    """The size in bytes; None if unknown."""
     if not stream.seekable():
         return None
     here = stream.tell()

@@ -1,4 +1,4 @@
-"""How a call was rated, as lines for people. No text is shortened."""
+"""Prints explanations of ratings as lines for people. No text is shortened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tollwire.v1.rating_service_pb2 import ConsideredRate, Explanation
 
 
 def show_explanation(explanation: Explanation) -> None:
-    """Prints it, behind an empty line."""
+    """Print an explanation, after an empty line."""
     click.echo()
     for line in _lines(explanation):
         click.echo(printable(line))
@@ -33,7 +33,7 @@ def _lines(explanation: Explanation) -> Iterator[str]:
 
 
 def show_explained_cdr(found: ExplainCdrResponse) -> None:
-    """Prints the explanation of a stored CDR, its history, and what differs."""
+    """Print the explanation of a stored CDR, its history, and the differences."""
     click.echo()
     click.echo(printable(f"number sent: {found.cdr.destination_number}"))
     for line in (*_lines(found.explanation), *_history(found), *_verdict(found)):

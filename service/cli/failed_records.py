@@ -1,7 +1,7 @@
-"""The failed records of an upload, as a file to correct and upload again.
+"""Writes the failed records of an upload to a file that can be corrected and uploaded again.
 
-JSON lines hold calls; a record of a CSV file that nobody could read is written as it was, under its
-header, so it goes to a CSV file. A CSV file takes the calls as well, as rows under that header.
+JSON lines can contain calls only. An unreadable record of a CSV file is written unchanged, under
+its header, to a CSV file. A CSV file can also contain calls, as rows under the same header.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def of_csv(record: FailedRecord) -> bool:
 
 
 def write_json_lines(records: Iterator[FailedRecord], out: TextIO) -> int:
-    """Writes all except unreadable records of CSV files; returns their number."""
+    """Write all records except unreadable ones of CSV files. Returns their number."""
     count = 0
     for record in records:
         if of_csv(record):
@@ -43,8 +43,8 @@ def write_json_lines(records: Iterator[FailedRecord], out: TextIO) -> int:
 
 
 def write_csv(records: Iterator[FailedRecord], header: bytes, out: TextIO) -> int:
-    """All records as CSV; returns how many. ``header``: of the file that they come from; empty: a
-    header with all columns. Failure if a record does not fit the header."""
+    """Write all records as CSV. Returns their number. ``header``: that of the original file; empty:
+    a header with all columns. Failure if a record does not fit the header."""
     columns = header_columns(header) if header else _ALL_COLUMNS
     writer = CsvWriter(out)
     if header:
@@ -64,7 +64,7 @@ def write_csv(records: Iterator[FailedRecord], header: bytes, out: TextIO) -> in
 
 
 def write_unreadable_csv(records: Iterator[FailedRecord], out: TextIO) -> int:
-    """Writes the unreadable records of CSV files, under their header; returns their number."""
+    """Write the unreadable records of CSV files, under their header. Returns their number."""
     count, header = 0, b""
     for record in filter(of_csv, records):
         unreadable = record.call.unreadable
@@ -84,7 +84,7 @@ def _row(record: FailedRecord, columns: Sequence[str]) -> list[str]:
         # A file without the column was uploaded with --tenant.
         if field.name not in columns and field.name != "tenant_id":
             raise _does_not_fit(record, f"the file has no column {field.name}")
-    # An exported file has columns that no call has.
+    # An exported file has columns that calls do not have.
     return [_FIELDS[name](call) if name in _FIELDS else "" for name in columns]
 
 
@@ -121,5 +121,5 @@ _FIELDS: dict[str, Callable[[Call], str]] = {
 
 
 def _text(data: bytes) -> str:
-    """Bytes as they are; ``files.export`` writes them back the same."""
+    """Bytes as text that ``files.export`` writes back unchanged."""
     return data.decode(errors="surrogateescape")

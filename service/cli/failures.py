@@ -1,6 +1,6 @@
-"""What a failed command says, in one line, and the code it exits with.
+"""The one-line error of a failed command, and its exit code.
 
-The codes are part of the command line's interface; README.md lists them.
+The exit codes are part of the command line's interface; README.md lists them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tollwire.service.cli.shared_options import SharedOption
 Detail = TypeVar("Detail", bound=Message)
 
 REFUSED = 1  # the server refused the request, or some of its records
-USAGE = 2  # the command line or the file is wrong; click's own code for it
-UNREACHABLE = 3  # no answer from the server, or it says to try again later
-DEFECT = 4  # a defect: of the server, or two versions that do not fit
+USAGE = 2  # the command line or the file is invalid; the same code as click's
+UNREACHABLE = 3  # the server does not respond, or refuses for the moment
+DEFECT = 4  # a defect of the server, or incompatible versions
 INTERRUPTED = 130  # by ctrl-C, as shells report it
 CLOSED_PIPE = 141  # the reader of stdout has closed it, as shells report it
 
-# What JSON errors call failures that the server has no part in.
+# The codes in JSON errors for failures that are not from the server.
 _OWN_CODES = {
     REFUSED: "FAILED",
     USAGE: "USAGE",
@@ -45,7 +45,7 @@ _EXIT_CODES = {
     grpc.StatusCode.DATA_LOSS: DEFECT,
 }
 
-# What grpc says where no connection comes about, and what that means for the command line.
+# Texts of grpc for failed connections, and their meaning for the user.
 _NOT_CONNECTED = "; last error: "
 _TLS_ADVICE = {
     "Hostname Verification": "the certificate of the server has another name (--server-name)",
@@ -58,7 +58,7 @@ _TLS_ADVICE = {
 class Failure(click.ClickException):
     """Ends the command with one line on stderr and an exit code.
 
-    ``error``: what --json prints of the server's error; None for one of the command itself.
+    ``error``: the server's error as --json prints it; None for an error of the command itself.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Failure(click.ClickException):
         click.echo(f"tollwire: {one_line(self.message)}", file=file, err=file is None)
 
     def report(self, *, as_json: bool) -> None:
-        """Prints the failure on stderr: one line of text, or of JSON."""
+        """Print the failure on stderr: one line of text or of JSON."""
         if not as_json:
             self.show()
             return
@@ -82,12 +82,12 @@ class Failure(click.ClickException):
 
 
 def one_line(text: str) -> str:
-    """The text on one line, without control characters that could command a terminal."""
+    """The text on one line, without control characters, which a terminal would interpret."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 def failure_of(error: grpc.RpcError, server: str) -> Failure:
-    """The failure that a failed RPC ends the command with: code, reason, message, bad fields."""
+    """The failure for a failed RPC: code, reason, message, invalid fields."""
     code = error.code()
     reason, violations = _details(error)
     message = error.details() or ""
@@ -110,7 +110,7 @@ def failure_of(error: grpc.RpcError, server: str) -> Failure:
     )
 
 
-# Parameters of commands that have another name than the field that they set.
+# Parameters of commands whose names differ from the fields that they set.
 _PARAMETERS = {
     "destination_number": "number",
     "duration_seconds": "seconds",
@@ -126,7 +126,7 @@ def option_of(field: str) -> str:
     ctx = click.get_current_context(silent=True)
     if ctx is None:
         return ""
-    # No request has the connection options: a token's fields are not those of --token.
+    # The connection options set no fields: the fields of a token are not those of --token.
     params = {p.name: p for p in ctx.command.params if not isinstance(p, SharedOption)}
     segments = field.split(".")
     for place, segment in enumerate(segments):
@@ -136,7 +136,7 @@ def option_of(field: str) -> str:
             label = param.opts[0] if isinstance(param, click.Option) else param.make_metavar(ctx)
             rest = ".".join([segment.removeprefix(name), *segments[place + 1 :]])
             return f"{label}{rest}".rstrip(".")
-        if is_item:  # one of many, which no option has set
+        if is_item:  # an element of a list, which is not from an option
             return ""
     return ""
 
@@ -171,7 +171,7 @@ def _details(error: grpc.RpcError) -> tuple[str, list[tuple[str, str]]]:
     """The ErrorInfo's reason, and the fields and descriptions of the BadRequest's violations."""
     try:
         status = rpc_status.from_call(error)
-    except ValueError:  # a status that contradicts its own details: use none of them
+    except ValueError:  # the status contradicts its details: do not use them
         status = None
     reason = ""
     violations: list[tuple[str, str]] = []

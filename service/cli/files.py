@@ -24,15 +24,15 @@ _ERRORS = "surrogateescape"
 multiline_option = click.option(
     "--multiline",
     is_flag=True,
-    help="Read CSV in which quoted fields contain line breaks. A stray quote then damages more than"
+    help="Read CSV whose quoted fields contain line breaks. A stray quote then damages more than"
     " its own line.",
 )
 
 
 def export(write: Callable[[TextIO], int], output: Path | None) -> None:
-    """Calls ``write`` with the file ``output``, or with stdout if it is None.
+    """Call ``write`` with the file ``output``, or with stdout if it is None.
 
-    The file gets its name when it is complete: a failed export leaves no file, or the previous one.
+    The file gets its name when it is complete: a failed export leaves no file or the previous one.
     Devices and pipes are written directly. ``write`` returns the number of records. Failure if the
     file cannot be written.
     """
@@ -69,7 +69,7 @@ def _write_file(write: Callable[[TextIO], int], path: Path) -> int:
 
 
 class _TerminalText:
-    """A terminal that gets text without control characters; line ends stay."""
+    """Writes to a terminal without control characters, except line ends."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

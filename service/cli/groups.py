@@ -1,4 +1,4 @@
-"""Groups of commands: a group that lists by default, and second names of commands."""
+"""Groups of commands: a group that runs ``list`` by default, and aliases of commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 class ListByDefault(click.Group):
-    """A group whose command ``list`` may be left out."""
+    """A group that runs its command ``list`` if no command is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
@@ -17,7 +17,7 @@ class ListByDefault(click.Group):
 
 
 def add_alias(group: click.Group, name: str, command: click.Command) -> None:
-    """Lets a command have a second name, which help does not list."""
+    """Give a command a second name, which help does not list."""
     alias = copy(command)
     alias.name, alias.hidden = name, True
     group.add_command(alias)

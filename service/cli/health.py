@@ -1,4 +1,4 @@
-"""``tollwire health``: whether a server, or one of its services, serves.
+"""``tollwire health``: whether a server, or one of its services, is SERVING.
 
 For people, and for supervisors that check health with a program (a container's health check, an
 exec probe). It uses grpc.health.v1 and needs no token.

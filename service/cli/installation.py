@@ -1,4 +1,4 @@
-"""``tollwire config`` and ``tollwire doctor``: what an installation is, and what ails it."""
+"""``tollwire config`` and ``tollwire doctor``: settings and problems of an installation."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def doctor(loaded: Loaded, as_json: bool) -> None:
     Checks database, migrations, clocks, certificates, limits and ports. Changes nothing. Exits with
     1 if a server cannot run.
     """
-    # Here, so that the client commands start without loading the server.
+    # Imported here, so that the client commands start without loading the server.
     from tollwire.service.process import maintenance
 
     findings = maintenance.examine(loaded.settings)
@@ -78,7 +78,7 @@ def doctor(loaded: Loaded, as_json: bool) -> None:
 
 
 def _note_unknown_variables() -> None:
-    """A misspelt variable would be passed over in silence."""
+    """Warn of TOLLWIRE_ variables without an option: they are probably misspelt."""
     from tollwire.service.settings.config import OPTIONS
 
     known = {option.variable for option in OPTIONS.values()}
@@ -89,7 +89,7 @@ def _note_unknown_variables() -> None:
 
 
 def _variables_of(command: click.Command) -> set[str]:
-    """The variables of all options of a command, and of those below it."""
+    """The variables of all options of a command and of its subcommands."""
     found = {"TOLLWIRE_CONFIG"}
     for option in command.params:
         names = option.envvar or ()

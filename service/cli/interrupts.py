@@ -1,8 +1,8 @@
-"""Interrupts (Ctrl-C, SIGINT) that are not lost.
+"""Records interrupts (Ctrl-C, SIGINT), so that none is lost.
 
 Python raises KeyboardInterrupt at the current position of the main thread. In a finalizer or a
-callback from C it is not caught: Python prints it, and a long command continues. So the interrupt
-is also recorded, and commands check it where they can stop.
+callback from C the exception does not propagate: Python prints it, and a long command continues. So
+the interrupt is also recorded, and commands check for it where they can stop.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from types import FrameType, TracebackType
 
 
 class Interrupts:
-    """Notes interrupts for as long as the block runs; it must run in the main thread. Does nothing
-    where interrupts are ignored, as under nohup."""
+    """Records interrupts while the block runs. For the main thread. Does nothing if interrupts are
+    ignored, for example under nohup."""
 
     def __init__(self) -> None:
         self._noted = False
@@ -39,6 +39,6 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        """KeyboardInterrupt if there was an interrupt before."""
+        """KeyboardInterrupt if there was an interrupt."""
         if self._noted:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""``tollwire ledger``: what an auditor notes down, and whether the records still fit it."""
+"""``tollwire ledger``: shows the root of the ledger, and checks the records against it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _HEADERS = ("kind", "chain", "seq", "first id", "rows", "message")
 
 @click.group()
 def ledger() -> None:
-    """Prove that no record was changed, removed or added afterwards."""
+    """Prove that no record was changed, deleted or inserted afterwards."""
 
 
 @ledger.command("root")
 @connected
 def show_root(client: Client) -> None:
-    """Show the current root of the ledger, one line to keep for a later check."""
+    """Show the current root of the ledger: one line to store for a later check."""
     answer = client.cdrs.GetLedgerRoot(GetLedgerRootRequest(), timeout=client.timeout)
     if client.as_json:
         print_json(answer)
@@ -49,10 +49,10 @@ def show_root(client: Client) -> None:
 )
 @connected
 def verify_ledger(client: Client, root: str) -> None:
-    """Check that all records are as they were entered in the ledger.
+    """Check that all records are unchanged since they were entered in the ledger.
 
-    --root also checks that the ledger continues the one with that root. Exits with 1 if anything
-    differs.
+    --root also checks that the ledger continues the ledger with that root. Exits with 1 if there
+    are differences.
     """
     answers = client.cdrs.VerifyLedger(VerifyLedgerRequest(root=root), timeout=client.long_timeout)
     different = 0

@@ -16,7 +16,7 @@ _BLOCK_BYTES = 256 * 1024
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# What a file begins with, what it is, and what to do.
+# The first bytes of a file, its type, and what to do.
 _OTHER_FILES = (
     (b"PK\x03\x04", "an Excel workbook (xlsx) or another zip file; save it as CSV in UTF-8"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (xls); save it as CSV in UTF-8"),
@@ -37,21 +37,21 @@ class BadFile(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A record that cannot be read: why, and its bytes as they are in the file, without the line
-    end, up to MAX_LINE_BYTES."""
+    """A record that cannot be read: the reason, and its bytes in the file without the line end, up
+    to MAX_LINE_BYTES."""
 
     message: str
     content: bytes
 
 
-# The number of a line, its bytes, and why it cannot be read, or "".
+# The number of a line, its bytes, and the reason why it cannot be read, or "".
 Line = tuple[int, bytes, str]
 
 
 class Lines:
-    """The lines of a file, also blank ones; with their line ends if ``keep_ends``. ``count``: the
+    """The lines of a file, including blank ones; with line ends if ``keep_ends``. ``count``: the
     number of lines read so far. BadFile if the file is not a text file: before the first line,
-    unless it is a damaged gzip file."""
+    except for a damaged gzip file."""
 
     def __init__(self, stream: BinaryIO, *, keep_ends: bool = False) -> None:
         self._stream = stream
@@ -68,7 +68,7 @@ class Lines:
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    # From a pipe it takes what has arrived, and does not wait for a whole block.
+    # From a pipe this reads the bytes that have arrived, without waiting for a full block.
     read = getattr(stream, "read1", stream.read)
     while block := _read(read):
         yield block
@@ -90,7 +90,7 @@ def _text(blocks: Iterator[bytes]) -> Iterator[bytes]:
     for magic, name in _OTHER_FILES:
         if start.startswith(magic):
             raise BadFile(f"the file is {name}")
-    # A damaged line may have a NUL; only another kind of file has many.
+    # A damaged line may contain a NUL; many NULs mean another type of file.
     if start.count(0) > len(start) // 8:
         raise BadFile("the file is binary or in UTF-16; it must be text in UTF-8")
     return _chained(start.removeprefix(_BYTE_ORDER_MARK), blocks)
@@ -113,7 +113,7 @@ def _chained(start: bytes, blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _unzipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The content of a gzip file, which may have several members."""
+    """The decompressed content of a gzip file, which may have several members."""
     member = zlib.decompressobj(wbits=31)
     try:
         for block in blocks:
@@ -134,10 +134,11 @@ def _unzipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _split(blocks: Iterable[bytes], keep_ends: bool) -> Iterator[bytes]:
-    """The lines. One that is too long is cut short, behind MAX_LINE_BYTES."""
+    """The lines. A line that is too long may be cut, but stays longer than MAX_LINE_BYTES."""
     rest = b""
     for block in blocks:
-        # A CR at the end of a block may be the first half of CRLF: it waits for the next block.
+        # A CR at the end of a block may be the first half of CRLF, so it is kept for the next
+        # block.
         held = block.endswith(b"\r")
         data = rest + (block[:-1] if held else block)
         lines = data.splitlines(keep_ends)

@@ -17,21 +17,21 @@ _COLUMNS, _WIDE = "tollwire.columns", "tollwire.wide"
 
 
 def limit_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a list command --limit."""
+    """Add --limit to a list command."""
     return click.option(
         "--limit",
         type=click.IntRange(min=0),
         default=DEFAULT_LIMIT,
         show_default=True,
-        help="Show at most this many; 0 shows all.",
+        help="The maximum number of entries; 0: all.",
     )(command)
 
 
 def table_options(
     columns: Sequence[Column],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command --columns and --wide for a table of ``columns``. ``print_rows`` reads
-    them; the command's function gets no argument for them."""
+    """Add --columns and --wide to a command with a table of ``columns``. ``print_rows`` reads the
+    options; the command's function gets no argument for them."""
     names = [column.name for column in columns]
 
     def read_columns(
@@ -45,7 +45,7 @@ def table_options(
             name = known.get(word.lower().replace("_", "-").replace(" ", "-"))
             if name is None:
                 raise click.BadParameter(
-                    f"no column is called {word!r}; the columns are: {', '.join(names)}"
+                    f"unknown column {word!r}; the columns are: {', '.join(names)}"
                 )
             chosen.append(name)
         if not chosen:
@@ -62,14 +62,14 @@ def table_options(
             is_flag=True,
             expose_value=False,
             callback=read_wide,
-            help="Show all columns, however wide the terminal is.",
+            help="Show all columns, even if the terminal is too narrow.",
         )(command)
         return click.option(
             "--columns",
             metavar="NAME,...",
             expose_value=False,
             callback=read_columns,
-            help=f"Show these columns, in this order, of: {', '.join(names)}.",
+            help=f"Show only these columns, in this order: {', '.join(names)}.",
         )(command)
 
     return decorate
@@ -89,7 +89,7 @@ class Listing:
         self.more = False
 
     def pages(self) -> Iterator[Sequence[Any]]:
-        """The items as they come, a response at a time."""
+        """The items of each response, as they arrive."""
         left, token = self._limit, ""
         while True:
             size = min(left, _LARGEST_PAGE) if self._limit else _LARGEST_PAGE
@@ -110,19 +110,19 @@ class Listing:
 def print_listing(
     client: Client, listing: Listing, columns: Sequence[Column], nothing: str
 ) -> None:
-    """Prints the list as it comes, and on stderr whether it goes on. ``nothing`` is what stderr
-    says of an empty list, such as "no rates"."""
+    """Print the list as it arrives, and on stderr a note if there are more items. ``nothing``: the
+    note for an empty list, such as "no rates"."""
     if client.as_json:
         print_json_lines(listing)
     else:
         print_rows(listing.pages(), columns, nothing)
     if listing.more:
-        note("there are more: --limit 0 shows all")
+        note("there are more entries: --limit 0 shows all")
 
 
 def print_rows(pages: Iterable[Iterable[Any]], columns: Sequence[Column], nothing: str) -> None:
-    """Prints a table of items that come in pages, in the columns that ``table_options`` has read.
-    Says on stderr which columns the terminal has no room for."""
+    """Print a table of items that arrive in pages, in the columns that ``table_options`` has read.
+    Prints on stderr which columns were left out because the terminal is too narrow."""
     options = click.get_current_context().meta
     chosen = options.get(_COLUMNS)
     names = [column.name for column in columns]

@@ -1,4 +1,4 @@
-"""The ``tollwire`` command, put together."""
+"""The ``tollwire`` command, with all its subcommands."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tollwire.service.cli.tokens import tokens
 from tollwire.service.cli.usage import usage
 
 EPILOG = (
-    "Exit codes: 0 done; 1 the server refused the request or some records; 2 the command line or"
-    " a file is wrong; 3 the server does not respond; 4 a defect of the server; 130 interrupted;"
-    " 141 the reader of the output closed it."
+    "Exit codes: 0 success; 1 the server refused the request or some records; 2 the command line"
+    " or a file is invalid; 3 the server does not respond; 4 a defect of the server; 130"
+    " interrupted; 141 the reader of the output closed it."
 )
 
 
@@ -65,10 +65,10 @@ for cdrs_command in _UPLOAD_COMMANDS + _RECORD_COMMANDS:
 
 
 def run() -> None:
-    """The command as a process of its own.
+    """Run the command as the program of this process.
 
-    An interrupted one ends at once: an interrupt may come at any point of gRPC's code, and its
-    threads then cannot always be waited for.
+    After an interrupt the process exits at once: the interrupt may have stopped gRPC's code at any
+    point, and then its threads may never end.
     """
     prepare_streams()
     try:

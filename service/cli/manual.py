@@ -1,6 +1,6 @@
-"""Manual pages of the command, one for each subcommand, written from its help.
+"""Writes a manual page for each subcommand, from its help.
 
-As a program, ``make man``: ``python -m tollwire.service.cli.manual FOLDER``.
+``make man`` runs it: ``python -m tollwire.service.cli.manual FOLDER``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tollwire.service.cli.main import main
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """The name of each page, such as "tollwire-rates-list", and its text as roff."""
+    """The pages: name, such as "tollwire-rates-list", and text in roff."""
     with click.Context(main, info_name="tollwire") as ctx:
         yield from _pages(ctx)
 
@@ -70,13 +70,13 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Text that roff takes as it is, on a line of its own."""
+    """Text escaped for roff, on a line of its own."""
     safe = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{safe}" if safe.startswith((".", "'")) else safe
 
 
 def write(folder: Path) -> int:
-    """Writes all pages into a folder; returns how many."""
+    """Write all pages into a folder. Returns their number."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, text in pages():

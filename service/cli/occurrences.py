@@ -1,8 +1,7 @@
-"""Which call of several with equal content a record is (Call.occurrence), for calls without a
-call_id.
+"""Numbers calls with equal content and no call_id (Call.occurrence).
 
-The number depends on the order of the records in the file and on nothing else, so it is the same
-when the file is sent again. It takes about 70 bytes of memory for each such call.
+The number depends only on the order of the records in the file, so it is the same when the file is
+sent again. Each such call takes about 70 bytes of memory.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from tollwire.v1.types_pb2 import Call
 
 
 class Occurrences:
-    """Counts the calls of equal content that pass through it."""
+    """Counts calls with equal content."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self._counts: dict[int, int] = {}  # of content seen at least twice
+        self._counts: dict[int, int] = {}  # for content seen at least twice
 
     def number(self, call: Call) -> None:
         """Set the occurrence of a call that has neither a call_id nor an occurrence."""
@@ -34,7 +33,8 @@ class Occurrences:
 
 
 def _key(call: Call) -> int:
-    """What the server derives a call_id from, in 64 bits: the fields, however they are written."""
+    """A 64-bit hash of the fields from which the server derives a call_id, independent of their
+    spelling in the file."""
     content = (
         call.tenant_id,
         call.extension_id,
@@ -51,5 +51,5 @@ def _key(call: Call) -> int:
 
 
 def _instant(stamp: Timestamp) -> tuple[int, int]:
-    """An unset time and the epoch are the same: both mean that there is none."""
+    """The time as a tuple. An unset time equals the epoch: both mean that there is no time."""
     return stamp.seconds, stamp.nanos

@@ -1,7 +1,7 @@
 """The output of the commands: tables for people, protobuf JSON for programs, progress on stderr.
 
-Only data goes to stdout. On a terminal a table fits its width; elsewhere it has all its columns,
-whole.
+Only data goes to stdout. On a terminal a table fits the width; elsewhere it has all its columns,
+and values are not shortened.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from tollwire.service.cli.tables import Column, Kind, Table, bold, terminal_width
+from tollwire.service.cli.tables import Column, ColumnType, Table, bold, terminal_width
 from tollwire.service.cli.tables import printable as printable
 
 
 def json_text(message: Message, indent: int | None = None) -> str:
-    """Protobuf JSON under the names that the fields have in the .proto files and in grpcurl, with
-    every field that has a value, zeros and empty texts included."""
+    """Protobuf JSON with the field names of the .proto files, as in grpcurl. Zeros and empty texts
+    are included."""
     return MessageToJson(
         message,
         indent=indent,
@@ -47,17 +47,17 @@ def json_document(message: Message) -> dict[str, Any]:
 
 
 def print_document(document: Any) -> None:
-    """JSON of plain values, indented. A terminal gets no control characters."""
+    """Print plain values as indented JSON, without control characters on a terminal."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=sys.stdout.isatty()))
 
 
 def print_json(message: Message) -> None:
-    """One message, indented."""
+    """Print one message, indented."""
     click.echo(json_text(message, indent=2))
 
 
 def print_json_lines(messages: Iterable[Message], out: TextIO | None = None) -> int:
-    """One message a line, on stdout by default; returns the number of messages."""
+    """Print one message in each line, by default on stdout. Returns the number of messages."""
     count = 0
     for count, message in enumerate(messages, 1):  # noqa: B007  # counts
         click.echo(json_text(message), file=out)
@@ -70,24 +70,25 @@ def print_table(
     right: Sequence[str] = (),
     free: Sequence[str] = (),
 ) -> None:
-    """A small table on stdout, with all of its columns. ``right`` names the columns of numbers,
-    ``free`` those of free text, which may be shortened. If the terminal is too narrow, the rows are
-    printed as records, one line a field."""
+    """Print a small table on stdout, with all its columns. ``right``: the columns of numbers;
+    ``free``: the columns of free text, which may be shortened. If the terminal is too narrow, each
+    row is printed as a record with one field in each line."""
 
-    def kind(header: str) -> Kind:
+    def column_type(header: str) -> ColumnType:
         if header in right:
-            return Kind.NUMBER
-        return Kind.TEXT if header in free else Kind.EXACT
+            return ColumnType.NUMBER
+        return ColumnType.TEXT if header in free else ColumnType.EXACT
 
     columns = [
-        Column(header, itemgetter(place), kind(header)) for place, header in enumerate(headers)
+        Column(header, itemgetter(index), column_type(header))
+        for index, header in enumerate(headers)
     ]
     for line in Table(columns, width=terminal_width()).page(rows):
         click.echo(line)
 
 
 def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
-    """One resource as lines of "name  value"; pairs without a value are omitted."""
+    """Print one resource as lines of "name  value"; pairs without a value are omitted."""
     shown = [(name, printable(value)) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
@@ -95,7 +96,7 @@ def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def note(text: str) -> None:
-    """A remark for people, on stderr. It is lost if stderr cannot be written."""
+    """Print a note for people on stderr. Does nothing if stderr cannot be written."""
     with contextlib.suppress(OSError):
         click.echo(f"tollwire: {printable(text)}", err=True)
 

@@ -1,7 +1,7 @@
-"""The command as a program: each failure is one line on stderr and an exit code, never a traceback.
+"""The group of all commands: each failure is one line on stderr and an exit code, not a traceback.
 
-Also what fails outside the commands themselves: a full disk, a closed pipe, a file that cannot be
-opened, a wrong command line.
+This includes failures outside the commands: a full disk, a closed pipe, a file that cannot be
+opened, an invalid command line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import click
 from tollwire.service.cli.failures import CLOSED_PIPE, INTERRUPTED, REFUSED, USAGE, Failure
 from tollwire.service.cli.shared_options import SharedOption
 
-# Errors of this kind come from writing.
+# These errors can only come from writing.
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -54,7 +54,7 @@ class Program(click.Group):
             failure = _failure(error)
             if failure is None:
                 raise
-            # What is left of the output cannot be written where writing it failed.
+            # After a failed write, the rest of the output cannot be written either.
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
             _abandon_stdout()
@@ -95,13 +95,13 @@ class Program(click.Group):
 
 
 def _failure(error: Exception) -> Failure | None:
-    """How the command reports an error; None for a defect."""
+    """The failure to report for an error; None for a defect."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, click.UsageError):
         message = error.format_message()
         if error.ctx is not None and not message.endswith("--help"):
-            # Help does not say why a file cannot be opened.
+            # The hint at --help does not help if a file cannot be opened.
             param = getattr(error, "param", None)
             is_file = param is not None and isinstance(param.type, click.File | click.Path)
             help_ = "" if is_file else f' (see "{error.ctx.command_path} --help")'
@@ -128,7 +128,7 @@ def _os_message(error: OSError) -> str:
 
 
 def _abandon_stdout() -> None:
-    """Python flushes at its end: that must not fail again."""
+    """Prevent that Python's flush at exit fails again."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, sys.stdout.fileno())
@@ -136,8 +136,8 @@ def _abandon_stdout() -> None:
 
 
 def prepare_streams() -> None:
-    """Makes stdout and stderr take every text: files and pipes get UTF-8. A closed one is open
-    after it, so that no other file takes its place."""
+    """Make stdout and stderr accept every text: files and pipes get UTF-8. Reopen them if they are
+    closed, so that no other file gets their descriptor."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # stays open

@@ -1,4 +1,4 @@
-"""``tollwire rates``: one rate at a time. Whole decks: rates_import.py and rates_export.py."""
+"""``tollwire rates``: single rates. Whole decks: rates_import.py and rates_export.py."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _IntervalParameter(click.ParamType[Interval]):
 
 
 class _OpenTime(TimeParameter):
-    """A time, or the empty text for an open end; then the message is empty but given."""
+    """A time, or an empty text for an open end: then the value is an empty Timestamp."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -69,7 +69,7 @@ def _rate_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--minimum-seconds",
                 type=INT32,
-                help="The duration that shorter calls are billed for.",
+                help="The minimum duration: shorter calls are billed for it.",
             ),
             click.option(
                 "--interval",
@@ -78,7 +78,7 @@ def _rate_options(command: Callable[..., None]) -> Callable[..., None]:
                 default=None,
                 type=_IntervalParameter(),
                 metavar="START:COST:INCREMENT",
-                help="Price and increment of the part of a call after START seconds. Repeatable.",
+                help="The price and increment of the call after START seconds. Repeatable.",
             ),
             click.option(
                 "--effective-from",
@@ -100,7 +100,7 @@ def _rate_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _rate(values: dict[str, Any]) -> Rate:
-    """The rate of the given values; an end that is OPEN stays unset."""
+    """The rate with the given values. An end that is OPEN stays unset."""
     return Rate(**{name: value for name, value in values.items() if value is not OPEN})
 
 
@@ -185,7 +185,7 @@ def show_rate(client: Client, rate_id: int) -> None:
 @connected
 def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **values: Any) -> None:
     """Update a rate. Recorded costs do not change."""
-    # A repeatable option that was not given is empty, and not None.
+    # A repeatable option that was not given is empty, not None.
     values["intervals"] = values["intervals"] or (() if no_intervals else None)
     chosen, mask = changes(values)
     rate = _rate(chosen)
@@ -200,14 +200,14 @@ def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **v
 @yes_option
 @connected
 def delete_rate(client: Client, rate_id: int, etag: str, yes: bool) -> None:
-    """Delete a rate. Recorded costs do not change, and CDRs keep the rate."""
+    """Delete a rate. Recorded costs do not change, and CDRs still show the rate."""
     confirm(f"Delete rate {rate_id}?", yes=yes)
     request = DeleteRateRequest(id=rate_id, etag=etag)
     _, call = client.rating.DeleteRate.with_call(request, timeout=client.timeout)
     revision = rate_revision_of(call)
     if client.as_json:
         click.echo(json.dumps({"id": str(rate_id), "rate_revision": revision}, indent=2))
-    note(f"rate {rate_id} deleted; the tenant's rates are at rate revision {revision}")
+    note(f"rate {rate_id} deleted; the tenant's rate revision is {revision}")
 
 
 def _end(rate: Rate, field: Literal["effective_from", "effective_to"]) -> str:

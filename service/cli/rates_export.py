@@ -21,11 +21,11 @@ from tollwire.v1.rating_service_pb2 import ExportRatesRequest
     "--output",
     "-o",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write to this file. It is created when it is complete.",
+    help="Write to this file. It appears only when the export is complete.",
 )
 @connected
 def export_rates(client: Client, tenant_id: int, output: Path | None) -> None:
-    """Export a tenant's deck of rates as CSV, which "rates import" can read."""
+    """Export a tenant's rate deck as CSV, which "rates import" can read."""
     answers = client.rating.ExportRates(
         ExportRatesRequest(tenant_id=tenant_id), timeout=client.long_timeout
     )

@@ -1,4 +1,5 @@
-"""``tollwire rates import``: the command and its report. The file itself: deck_sending.py."""
+"""``tollwire rates import``: the command and its report. deck_sending.py reads and sends the
+file."""
 
 from __future__ import annotations
 
@@ -50,20 +51,21 @@ SPOOLED_BYTES = 64 * 1024 * 1024
     "--mode",
     type=EnumParameter(IMPORT_MODE),
     default=IMPORT_MODE_MERGE,
-    help="merge (the default) creates and updates; replace also deletes what the file lacks.",
+    help="merge (the default) creates and updates rates; replace also deletes rates that the"
+    " file does not have.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the changes, but do not make them.")
 @click.option("--allow-empty", is_flag=True, help="With --mode replace: delete all rates.")
 @click.option(
     "--effective-from",
     type=TIME,
-    help="The start of rates without an effective_from. With --mode replace the current rates end"
-    " at this time and are not deleted.",
+    help="The start of rates without an effective_from. With --mode replace, current rates end"
+    " at this time instead of being deleted.",
 )
 @click.option(
     "--allow-gap",
     is_flag=True,
-    help="With --mode replace: import a deck that leaves calls without a rate until it begins.",
+    help="With --mode replace: allow a gap without rates until the new deck begins.",
 )
 @click.option(
     "--output",
@@ -87,17 +89,17 @@ def import_rates(
     multiline: bool,
     yes: bool,
 ) -> None:
-    """Import a deck of rates from a CSV file ("-": standard input): all of it or none.
+    """Import a rate deck from a CSV file ("-": standard input), as a whole or not at all.
 
     Columns: prefix, destination, cost_per_minute, billing_increment; optional: connect_fee,
-    minimum_seconds, effective_from, effective_to, blocked, intervals. A line is a rate. gzip files
-    are decompressed. If a line cannot be read, nothing is imported.
+    minimum_seconds, effective_from, effective_to, blocked, intervals. Each line is a rate. gzip
+    files are decompressed. If a line cannot be read, nothing is imported.
 
-    With --dry-run nothing is changed, and the prefixes that get dearer, cheaper, are new or deleted
-    are listed.
+    --dry-run changes nothing, and lists the prefixes that become dearer or cheaper, are new or
+    deleted.
     """
     if output is not None and not dry_run:
-        raise click.UsageError("--output is for --dry-run")
+        raise click.UsageError("--output needs --dry-run")
     head = ImportRatesRequest(
         tenant_id=tenant_id,
         mode=mode,
@@ -106,7 +108,7 @@ def import_rates(
         allow_gap=allow_gap,
     )
     may_be_empty = allow_empty and mode == IMPORT_MODE_REPLACE
-    # In memory, and on disk if it is large.
+    # In memory; on disk if it is large.
     with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as spool:
         try:
             with byte_progress() as progress:
@@ -114,7 +116,7 @@ def import_rates(
         except BadFile as error:
             raise Failure(f"{file.name}: {error}", USAGE) from None
         if not deck.lines and not deck.unreadable and not may_be_empty:
-            raise Failure("the file has no rates in it", USAGE)
+            raise Failure("the file contains no rates", USAGE)
         if mode == IMPORT_MODE_REPLACE and not dry_run and not deck.unreadable:
             source = getattr(file, "name", "standard input")
             rates = f"the {len(deck.lines):,} rates of {source}"
@@ -127,7 +129,7 @@ def import_rates(
 
 
 def _changes(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Iterator[Change]:
-    """The changes of the current prices by the deck."""
+    """The changes of prices that the deck makes."""
     answers = client.rating.ExportRates(
         ExportRatesRequest(tenant_id=head.tenant_id), timeout=client.long_timeout
     )
@@ -147,10 +149,10 @@ _COUNTS = ("created", "updated", "deleted", "unchanged")
 def _report(
     client: Client, outcome: Outcome, changes: Sequence[Change] | None, output: Path | None
 ) -> None:
-    """``changes``: of a dry run."""
+    """``changes``: the price changes that a dry run found."""
     response = outcome.response
     if outcome.rejected:
-        # The dry run that searched for more errors counted changes that do not happen.
+        # The dry run that searched for more errors has counted changes that were not made.
         for name in ("created", "updated", "closed", "deleted", "unchanged"):
             response.ClearField(name)
     elif output is not None:

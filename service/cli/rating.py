@@ -1,4 +1,4 @@
-"""``tollwire rate``: what one call would cost; stores nothing."""
+"""``tollwire rate``: shows the cost of a call; stores nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from tollwire.v1.types_pb2 import (
     default=DISPOSITION_ANSWERED,
     help="The disposition of the call. Default answered.",
 )
-@click.option("--explain", is_flag=True, help="Show which rates were considered, and each step.")
+@click.option("--explain", is_flag=True, help="Show the rates that were considered, and each step.")
 @connected
 def rate(
     client: Client,
@@ -60,7 +60,7 @@ def rate(
     disposition: Disposition.ValueType,
     explain: bool,
 ) -> None:
-    """Show what a call to NUMBER costs. Stores nothing."""
+    """Show the cost of a call to NUMBER. Stores nothing."""
     call = Call(
         tenant_id=tenant_id,
         destination_number=number,

@@ -1,4 +1,4 @@
-"""``tollwire serve``, ``migrate`` and ``backup``: what runs a server or works on its database."""
+"""``tollwire serve``, ``migrate`` and ``backup``: the commands that run where the server runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @with_settings("serve")
 def serve(loaded: Loaded) -> None:
-    """Run the server. An empty database is set up first; one of an older release is refused.
+    """Run the server. Sets up an empty database, and refuses a database of an older release.
 
     Prints one line when the server accepts requests. SIGTERM stops it after the requests in
     progress. "tollwire migrate" upgrades a database of an older release.
     """
-    # Here, so that the client commands start without loading the server. What is loaded stays: to
-    # search it for garbage meanwhile takes an eighth of the time.
+    # Imported here, so that the client commands start without loading the server. Garbage
+    # collection is off meanwhile: the modules stay loaded, and it would take an eighth of the time.
     gc.disable()
     from tollwire.service.process import app
 
@@ -49,8 +49,8 @@ def migrate(loaded: Loaded) -> None:
 def backup(loaded: Loaded, file: Path) -> None:
     """Copy an SQLite database to FILE, a new file, while servers run.
 
-    If FILE is a folder, the copy gets a name with the time in it. The copy contains everything that
-    was committed before it began. Back up PostgreSQL with pg_dump or pg_basebackup.
+    If FILE is a folder, the name of the copy contains the time. The copy contains everything that
+    was committed before the backup began. For PostgreSQL use pg_dump or pg_basebackup.
     """
     from tollwire.service.process import maintenance
 

@@ -1,7 +1,7 @@
-"""The options of commands that run beside a database and take the settings of a server.
+"""The options of commands that use the settings of a server.
 
-The options are made of the fields of tollwire.service.settings.config when the command is asked
-for, and not before: commands that are clients start without loading what validates them.
+The options are created from the fields of service/settings/config.py, only when such a command
+runs: client commands start without loading the validation library.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONFIG_OPTION = click.Option(
 class SettingsCommand(click.Command):
     """A command whose callback gets ``loaded``, a tollwire.service.settings.sources.Loaded.
 
-    With ``fields`` only these have options; the others come from environment and file all the same.
+    With ``fields``, only these have options; the others come from the environment and the file.
     """
 
     def __init__(self, *args: Any, fields: Sequence[str] = (), **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ class SettingsCommand(click.Command):
 def with_settings(
     name: str, fields: Sequence[str] = ()
 ) -> Callable[[Callable[..., Any]], SettingsCommand]:
-    """Makes a function that takes ``loaded`` the command of this name."""
+    """Decorator: a function with the argument ``loaded`` becomes the command of this name."""
     return click.command(name, cls=SettingsCommand, fields=fields)
 
 
@@ -66,8 +66,8 @@ def _options(fields: Sequence[str]) -> list[click.Parameter]:
     chosen = [OPTIONS[field] for field in fields] if fields else list(OPTIONS.values())
     made: list[click.Parameter] = []
     for option in chosen:
-        # No default and no type: another source may have the value, and one place says
-        # what a value must be.
+        # No default and no type here: another source may have the value, and Settings
+        # validates it.
         flag = f"{option.flag}/--no-{option.flag[2:]}" if option.is_switch else option.flag
         default = f"; default: {option.default}" if option.default else ""
         made.append(

@@ -1,4 +1,4 @@
-"""The options of the connection, which every client command has.
+"""The options of the connection, which all client commands have.
 
 They may also come before the command (``tollwire --server HOST:PORT rates list``). Help shows them
 once, in the list of commands.
@@ -34,8 +34,8 @@ class SharedOption(click.Option):
 def options_before_the_command(
     decorate: Callable[[Callable[..., None]], Any],
 ) -> list[click.Parameter]:
-    """Copies of a decorator's options, to be given before the command. They have no default and no
-    variable: the command itself has both."""
+    """Copies of a decorator's options, for use before the command. They have no default and no
+    environment variable: the options of the command itself have both."""
 
     def bare() -> None: ...
 
@@ -49,8 +49,8 @@ def options_before_the_command(
 
 
 def take_earlier_options(ctx: click.Context, values: dict[str, Any]) -> None:
-    """Adopts connection options that were given before the command, unless the command has them
-    too."""
+    """Apply connection options that were given before the command, unless they were also given
+    after it."""
     root = ctx.find_root()
     if root is ctx:
         return

@@ -1,8 +1,8 @@
-"""The sending half of a stream of requests, fed from the thread that also reads the answers.
+"""The queue of requests of a stream, filled by the thread that also reads the responses.
 
-gRPC takes a stream's requests from an iterator, in a thread of its own. Reading files there would
-lose their errors, and leave the thread of a dead stream holding the file; so
-that thread only empties a queue.
+gRPC reads a stream's requests from an iterator, in its own thread. If the iterator read files,
+their errors would be lost, and after a broken stream the thread would keep the file open. So the
+iterator only reads from a queue.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Generic, Protocol, TypeVar
 T = TypeVar("T")
 
 
-class Call(Protocol):
-    """The methods of an RPC in progress that are used here."""
+class ActiveRpc(Protocol):
+    """The part of a running RPC that is used here."""
 
     def is_active(self) -> bool: ...
 
@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.2
 
 
 class RequestQueue(Generic[T]):
-    """A queue of requests for one RPC. ``size`` limits those that gRPC has not taken yet."""
+    """A queue of requests for one RPC. ``size``: the limit of requests that gRPC has not read."""
 
     def __init__(self, size: int) -> None:
         self._queue: queue.Queue[T | None] = queue.Queue(size)
@@ -33,8 +33,8 @@ class RequestQueue(Generic[T]):
         while (request := self._queue.get()) is not None:
             yield request
 
-    def send(self, request: T, call: Call) -> bool:
-        """Waits for free space; False if the RPC has ended and the request was not sent."""
+    def send(self, request: T, call: ActiveRpc) -> bool:
+        """Wait for free space. Returns False if the RPC has ended; then the request is not sent."""
         while call.is_active():
             try:
                 self._queue.put(request, timeout=_POLL_SECONDS)
@@ -43,8 +43,8 @@ class RequestQueue(Generic[T]):
                 continue
         return False
 
-    def close(self, call: Call) -> None:
-        """No more requests. Tells the server so, unless the RPC is cancelled or over."""
+    def close(self, call: ActiveRpc) -> None:
+        """End the stream of requests, unless the RPC is cancelled or has ended."""
         while True:
             try:
                 self._queue.put(None, timeout=_POLL_SECONDS)

@@ -1,8 +1,8 @@
 """Tables for people: columns chosen by the width of the terminal, and records if it is too narrow.
 
 Ids, numbers, money and times are never shortened. Free text, such as a name, is shortened only
-if the key columns do not fit otherwise. A table that does not go to a terminal has all its
-default columns, whole.
+if the key columns do not fit otherwise. Without a terminal, a table has all its default columns,
+and no value is shortened.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from rich.cells import cell_len, set_cell_size
 
 GAP = "  "
 ELLIPSIS = "…"
-# The width that free text keeps when the terminal is too narrow for all of it.
+# The minimum width of free text when the terminal is too narrow.
 MIN_TEXT_WIDTH = 12
-# Free text up to this width is as good a reason to leave out another column as a number is.
+# Free text up to this width is not shortened if another column can be left out instead.
 COMMON_TEXT_WIDTH = 24
-# Times without a fraction of a second are this wide.
+# The width of times without fractions of a second.
 TIME_WIDTH = len("2026-03-01T08:30:00Z")
 
 
-class Kind(Enum):
+class ColumnType(Enum):
     """How a column is aligned, and whether its values may be shortened."""
 
     NUMBER = "number"  # right-aligned, never shortened: ids, counts, money
@@ -40,14 +40,14 @@ class Kind(Enum):
 class Column:
     """One column of a table.
 
-    ``rank``: 0 for the key columns; of the others the lowest comes first when the terminal is too
-    narrow for all. ``is_default`` False: only for --wide and --columns. ``min_width``: that of most
-    values, so that later pages stay aligned with the first.
+    ``rank``: 0 for the key columns; if the terminal is too narrow, columns with the highest rank
+    are left out first. ``is_default`` False: only with --wide and --columns. ``min_width``: the
+    width of most values, so that later pages stay aligned with the first.
     """
 
     name: str
     value: Callable[[Any], str]
-    kind: Kind = Kind.EXACT
+    type: ColumnType = ColumnType.EXACT
     rank: int = 0
     is_default: bool = True
     min_width: int = 0
@@ -61,32 +61,32 @@ def number(
     name: str, value: Callable[[Any], str], rank: int = 0, *, is_default: bool = True
 ) -> Column:
     """A column of ids, counts or money."""
-    return Column(name, value, Kind.NUMBER, rank, is_default)
+    return Column(name, value, ColumnType.NUMBER, rank, is_default)
 
 
 def exact(
     name: str, value: Callable[[Any], str], rank: int = 0, *, is_default: bool = True
 ) -> Column:
     """A column of words, telephone numbers or other values that are only useful whole."""
-    return Column(name, value, Kind.EXACT, rank, is_default)
+    return Column(name, value, ColumnType.EXACT, rank, is_default)
 
 
 def time(
     name: str, value: Callable[[Any], str], rank: int = 0, *, is_default: bool = True
 ) -> Column:
     """A column of times."""
-    return Column(name, value, Kind.EXACT, rank, is_default, TIME_WIDTH)
+    return Column(name, value, ColumnType.EXACT, rank, is_default, TIME_WIDTH)
 
 
 def text(
     name: str, value: Callable[[Any], str], rank: int = 0, *, is_default: bool = True
 ) -> Column:
     """A column of free text."""
-    return Column(name, value, Kind.TEXT, rank, is_default)
+    return Column(name, value, ColumnType.TEXT, rank, is_default)
 
 
 def printable(value: str) -> str:
-    """The text without control characters, which could command a terminal."""
+    """The text without control characters, which a terminal would interpret."""
     return "".join(c if c.isprintable() else "\ufffd" for c in value)
 
 
@@ -108,14 +108,14 @@ def terminal_width() -> int | None:
 
 
 def bold(value: str) -> str:
-    """The text in bold where stdout is a terminal that can show it."""
+    """The text in bold if stdout is a terminal that supports it."""
     plain = not sys.stdout.isatty() or os.environ.get("TERM") == "dumb"
     return value if plain or os.environ.get("NO_COLOR") else click.style(value, bold=True)
 
 
 @dataclass(slots=True)
 class Layout:
-    """The columns that are shown, each with its width; ``as_records``: one line a field instead."""
+    """The columns that are shown, with their widths. ``as_records``: one line for each field."""
 
     columns: list[Column]
     widths: list[int]
@@ -124,10 +124,10 @@ class Layout:
 
 
 class Table:
-    """Prints rows in pages: the layout of a page also holds for the later ones that fit it.
+    """Formats rows in pages. The layout of a page is kept for later pages that fit it.
 
     ``chosen``: the names of --columns, in that order. ``wide``: all columns, at any width.
-    ``width``: of the terminal; None: no limit.
+    ``width``: the width of the terminal; None: no limit.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Table:
             self._columns = [by_name[name] for name in chosen]
         else:
             self._columns = [column for column in columns if wide or column.is_default]
-        # Columns that the user chose are all shown, in any layout that fits them.
+        # All columns that the user chose are shown.
         self._all_needed = chosen is not None
         self._width = None if wide else width
         self._layout: Layout | None = None
@@ -152,11 +152,11 @@ class Table:
 
     @property
     def left_out(self) -> list[str]:
-        """The names of the default columns that some page had no room for."""
+        """The names of the default columns that were left out on any page."""
         return list(self._left_out)
 
     def page(self, items: Iterable[Any]) -> Iterator[str]:
-        """The lines for more rows, with a header if it is needed."""
+        """The lines of more rows, with a header if one is needed."""
         rows = [[printable(column.value(item)) for column in self._columns] for item in items]
         if not rows:
             return
@@ -166,7 +166,7 @@ class Table:
         if layout.as_records:
             yield from self._as_records(layout, rows)
         else:
-            # Without a terminal, programs read the table: it has one header.
+            # Without a terminal the table has only one header, for programs that read it.
             if before is None or (self._width is not None and _differ(before, layout)):
                 if before is not None:
                     yield ""
@@ -177,8 +177,8 @@ class Table:
         self._layout = layout
 
     def _lay_out(self, rows: list[list[str]], before: Layout | None) -> Layout:
-        """The layout for some rows. It has no columns that the one before had no room for, and
-        they are at least as wide."""
+        """The layout for some rows. It adds no column that the previous layout left out, and its
+        columns are at least as wide."""
         if before is not None and before.as_records:
             return before
         known = {}
@@ -201,7 +201,7 @@ class Table:
     def _fit(self, natural: dict[str, int], limit: int, candidates: Sequence[Column]) -> Layout:
         def narrow(column: Column, width: int) -> int:
             enough = max(width, cell_len(column.header))
-            is_text = column.kind is Kind.TEXT
+            is_text = column.type is ColumnType.TEXT
             return min(natural[column.name], enough) if is_text else natural[column.name]
 
         def total(columns: Sequence[Column], text_width: int) -> int:
@@ -241,7 +241,7 @@ def _differ(before: Layout, after: Layout) -> bool:
 
 
 def _line(layout: Layout, cells: Sequence[str]) -> str:
-    """One row; there are no spaces after its last value."""
+    """One row, without spaces after its last value."""
     parts = [
         _cell(column, width, value)
         for column, width, value in zip(layout.columns, layout.widths, cells, strict=True)
@@ -251,7 +251,7 @@ def _line(layout: Layout, cells: Sequence[str]) -> str:
 
 def _cell(column: Column, width: int, value: str) -> str:
     size = cell_len(value)
-    if size > width and column.kind is Kind.TEXT:
+    if size > width and column.type is ColumnType.TEXT:
         return set_cell_size(set_cell_size(value, width - 1).rstrip() + ELLIPSIS, width)
     padding = " " * (width - size)
-    return f"{padding}{value}" if column.kind is Kind.NUMBER else f"{value}{padding}"
+    return f"{padding}{value}" if column.type is ColumnType.NUMBER else f"{value}{padding}"

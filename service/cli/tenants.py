@@ -42,7 +42,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def changes(values: dict[str, Any]) -> tuple[dict[str, Any], FieldMask]:
-    """The options that the user gave, and the mask that names them; at least one."""
+    """The options that the user gave (at least one), and the update mask that names them."""
     chosen = given(values)
     if not chosen:
         raise click.UsageError("nothing to change: give at least one option")
@@ -50,7 +50,7 @@ def changes(values: dict[str, Any]) -> tuple[dict[str, Any], FieldMask]:
 
 
 def rate_revision_of(call: grpc.Call) -> str:
-    """The revision of a tenant's rates after the change that this RPC has made."""
+    """The tenant's rate revision after the change that this RPC has made."""
     return str(dict(call.trailing_metadata() or ()).get("tollwire-rate-revision", ""))
 
 
@@ -78,7 +78,7 @@ def _tenant_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--cost-decimals",
                 type=click.IntRange(4, 8),
                 metavar="4..8",
-                help="How many decimals costs are rounded to. Default 4.",
+                help="The number of decimals of costs. Default 4.",
             ),
             click.option(
                 "--national-prefix",

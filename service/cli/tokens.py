@@ -27,7 +27,7 @@ ROLE: EnumDescriptor = pb.Role.DESCRIPTOR
 
 @click.group()
 def tokens() -> None:
-    """Manage access tokens: each has a role, and the tenants that it gives access to."""
+    """Manage access tokens. Each has a role and a scope: the tenants that it gives access to."""
 
 
 @tokens.command("add")
@@ -46,23 +46,25 @@ def tokens() -> None:
     help="A tenant that it gives access to. Repeatable.",
 )
 @click.option("--every-tenant", is_flag=True, help="All tenants, including future ones.")
-@click.option("--expires", "expires_at", type=TIME, help="When it expires. Default: never.")
+@click.option(
+    "--expires", "expires_at", type=TIME, help="The time when it expires. Default: never."
+)
 @click.option(
     "--certificate-identity",
     metavar="TEXT",
     default="",
-    help="A client certificate with this identity needs no token text.",
+    help="The identity in a client certificate that can be used instead of the token.",
 )
 @connected
 def create_token(client: Client, expires_at: Timestamp | None, **values: Any) -> None:
-    """Create a token for NAME, its future holder. The text of the token is shown once."""
+    """Create a token for NAME, its holder. The text of the token is shown only once."""
     token = pb.Token(**values, expires_at=expires_at)
     answer = client.access.CreateToken(pb.CreateTokenRequest(token=token), timeout=client.timeout)
     if client.as_json:
         print_json(answer)
         return
     _show(answer.token, ("token", answer.secret))
-    note("the token is not shown again: store it where only its holder can read it")
+    note("the token is not shown again: store it where only its holder has access")
 
 
 LIST_COLUMNS = (
@@ -108,8 +110,8 @@ def get_token(client: Client, token_id: int) -> None:
 @yes_option
 @connected
 def revoke_token(client: Client, token_id: int, yes: bool) -> None:
-    """Revoke a token for good. All servers refuse it within a second."""
-    confirm(f"Revoke token {token_id} for good?", yes=yes)
+    """Revoke a token permanently. All servers refuse it within a second."""
+    confirm(f"Revoke token {token_id} permanently?", yes=yes)
     request = pb.RevokeTokenRequest(id=token_id)
     _print(client, client.access.RevokeToken(request, timeout=client.timeout))
 
@@ -121,10 +123,10 @@ def revoke_token(client: Client, token_id: int, yes: bool) -> None:
 def first_token(loaded: Loaded, name: str) -> None:
     """Print the first administrator's token.
 
-    Writes to the database directly, without a server. Refused if an administrator of every tenant
-    has a valid token already.
+    Writes to the database directly, without a server. Refused if an administrator of all tenants
+    already has a valid token.
     """
-    # Here, so that the client commands start without loading the server.
+    # Imported here, so that the client commands start without loading the server.
     from tollwire.service.process import maintenance
 
     sys.exit(maintenance.first_token(loaded.settings.database, name))

@@ -41,7 +41,7 @@ PLAIN_TEXT = Transport()
 
 
 def transport_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds --tls and its options to a command; ``take_transport`` reads them."""
+    """Add --tls and its options to a command; ``take_transport`` reads them."""
     for option in (
         click.option(
             "--server-name",
@@ -74,8 +74,8 @@ def transport_options(command: Callable[..., None]) -> Callable[..., None]:
             envvar="TOLLWIRE_CA_FILE",
             type=_PATH,
             metavar="FILE",
-            help="The certificate authorities to trust, PEM; implies --tls. Default: the public"
-            " authorities that gRPC comes with.  [env: TOLLWIRE_CA_FILE]",
+            help="The certificate authorities to trust, PEM; implies --tls. Default: gRPC's list of"
+            " public authorities.  [env: TOLLWIRE_CA_FILE]",
         ),
         click.option(
             "--tls",
@@ -90,7 +90,7 @@ def transport_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def take_transport(options: dict[str, Any]) -> Transport:
-    """Takes the options of ``transport_options`` out of a command's. UsageError if the files cannot
+    """Remove the options of ``transport_options`` from ``options``. UsageError if the files cannot
     be used."""
     tls: bool = options.pop("tls")
     named: dict[str, Path | None] = {
@@ -101,7 +101,7 @@ def take_transport(options: dict[str, Any]) -> Transport:
         None if path is None else PemFile(option, path) for option, path in named.items()
     )
     if (cert is None) != (key is None):
-        raise click.UsageError("--cert-file and --key-file belong together")
+        raise click.UsageError("--cert-file and --key-file must be given together")
     if not (tls or ca or cert or server_name):
         return PLAIN_TEXT
     return Transport(_credentials(TlsFiles(cert, key, ca)), server_name)

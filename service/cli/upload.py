@@ -1,9 +1,9 @@
-"""An upload that survives a broken connection and a restart of the server.
+"""Sends an upload, and resumes it after a broken connection or a restart of the server.
 
-Chunks are sent while a few earlier ones are still in progress on the server (the window); each is
-kept until the server has answered that it is durable. When the stream breaks, the window is sent
-again, and the server repeats its answers. So nothing is lost, nothing is stored twice, no answer is
-missed, and memory holds only the window.
+The client sends chunks while a few earlier ones are still in progress on the server (the window),
+and keeps each chunk until the server has confirmed it. When the stream breaks, the client sends the
+window again, and the server repeats its responses. So no record is lost or stored twice, no
+response is missed, and memory contains only the window.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ T = TypeVar("T")
 DEFAULT_CHUNK_CALLS = 5_000
 DEFAULT_WINDOW = 4
 DEFAULT_RETRIES = 10
-# A message stays well under the server's limit, however long the texts in it are.
+# Keeps a message well below the server's limit, even with long texts.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
 _FAILURES_AT_ONCE = 1000
@@ -47,15 +47,15 @@ LONGEST_DELAY_SECONDS = 15.0
 _TRANSIENT = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.CANCELLED,  # by the server, which was stopping: this client never cancels
+    grpc.StatusCode.CANCELLED,  # from a server that was stopping: this client never cancels
     grpc.StatusCode.ABORTED,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Calls that go in one message. ``offset`` is the index of the first within the upload;
-    ``lines`` are their lines in the file."""
+    """The calls of one message. ``offset``: the index of the first call within the upload;
+    ``lines``: the lines of the calls in the file."""
 
     offset: int
     calls: list[Call]
@@ -67,7 +67,7 @@ class Chunk:
 
 
 def chunked(calls: Iterable[tuple[int, Call]], size: int, offset: int = 0) -> Iterator[Chunk]:
-    """The calls in chunks; ``offset`` is the index of the first one within the upload."""
+    """Split calls into chunks. ``offset``: the index of the first call within the upload."""
     part, lines, part_bytes = [], [], 0
     for line, call in calls:
         part.append(call)
@@ -84,8 +84,8 @@ def chunked(calls: Iterable[tuple[int, Call]], size: int, offset: int = 0) -> It
 class Upload:
     """One upload, from its beginning or its committed offset.
 
-    ``settled`` is called with each chunk and its response once it is durable; ``interrupted`` when
-    the stream broke, with the reason and the seconds until the next try.
+    ``settled`` is called with each chunk and its response when it is durable; ``interrupted`` is
+    called when the stream breaks, with the reason and the seconds until the next attempt.
     """
 
     def __init__(
@@ -104,19 +104,19 @@ class Upload:
         self._window = window
         self._retries = retries
         self._failures = 0  # since the last chunk that was settled
-        self._pending: deque[Chunk] = deque()  # sent or to be sent again, and not settled
+        self._pending: deque[Chunk] = deque()  # sent, or to send again, but not settled
         self._read_all = False
 
     def begin(self) -> int:
-        """Starts a new upload on the server, with no calls yet, and returns its id. So the id is
-        known, and can be written down, before the first call is sent."""
+        """Create an upload without calls on the server. Returns its id, so that it can be stored
+        before the first call is sent."""
         answers = self._client.cdrs.UploadCdrs(
             iter([UploadCdrsRequest()]), timeout=self._client.timeout
         )
         for answer in answers:
             self.id = answer.upload_id
         if not self.id:
-            raise Failure("the server did not name the upload", DEFECT)
+            raise Failure("the server sent no upload id", DEFECT)
         return self.id
 
     def state(self) -> GetUploadResponse:
@@ -125,11 +125,11 @@ class Upload:
         return self._client.cdrs.GetUpload(request, timeout=self._client.timeout)
 
     def final_state(self) -> GetUploadResponse:
-        """The same, with retries."""
+        """As ``state``, with retries."""
         return self._with_retries(self.state)
 
     def failures(self) -> Iterator[FailedRecord]:
-        """The failed records on the server, by rising index."""
+        """The failed records of the upload on the server, by ascending index."""
         token = None
         while token != "":
             page = self._with_retries(partial(self._page_of_failures, token or ""))
@@ -145,8 +145,8 @@ class Upload:
     def send(
         self, chunks: Iterable[Chunk], totals: Callable[[], ControlTotals] | None = None
     ) -> None:
-        """Sends the chunks until the last is durable, then the ``totals``, if given; retries after
-        failures that may pass."""
+        """Send the chunks until the last is durable, then ``totals`` if given. Retries after
+        temporary failures."""
         source = iter(chunks)
         self._with_retries(lambda: self._stream(source, totals))
 
@@ -183,7 +183,7 @@ class Upload:
                 requests.send(stated, call)
                 next(call)
             requests.close(call)
-            for _ in call:  # none: the end of the stream, or what made it fail
+            for _ in call:  # no more responses: raises the error of a failed stream
                 pass
         except StopIteration:
             raise Failure("the server ended the upload early", DEFECT) from None
@@ -209,7 +209,7 @@ class Upload:
         self._settled(chunk, response)
 
     def _wait(self, error: grpc.RpcError) -> None:
-        """Sleeps before the next try, or raises the error if a retry cannot help."""
+        """Sleep before the next attempt, or raise the error if a retry cannot help."""
         if error.code() not in _TRANSIENT or self._failures >= self._retries:
             raise error
         delay = min(FIRST_DELAY_SECONDS * 2**self._failures, LONGEST_DELAY_SECONDS)

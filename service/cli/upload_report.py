@@ -34,7 +34,7 @@ KEPT_PROBLEMS = 1_000
 
 @dataclass(slots=True)
 class Report:
-    """The failed records: counts of all, the first ones in full. ``already_settled`` and
+    """The failed records: the counts of all, and the first ones in full. ``already_settled`` and
     ``duplicates_of_reversed`` are sums over the responses to the chunks."""
 
     everything: TextIO | None  # a file for all of them, as JSON lines
@@ -80,8 +80,8 @@ def show_report(
     file_counts: tuple[int, int],
     numbered: bool,
 ) -> None:
-    """The same numbers as a table or as JSON: those of the file, of the server, and the outcomes.
-    ``file_counts``: lines and records of the file."""
+    """Print the totals of file and server and the outcomes, as a table or as JSON.
+    ``file_counts``: the numbers of lines and records of the file."""
     line_count, record_count = file_counts
     if client.as_json:
         document = json_document(totals)
@@ -145,7 +145,7 @@ def show_report(
 
 
 def _warn(totals: GetUploadResponse, numbered: bool) -> None:
-    """Warns of records that bill nothing, or replace a bill, although the upload succeeded.
+    """Print the warnings of a successful upload, for example about records that are not billed.
     ``numbered``: equal records were numbered."""
     for warning in totals.warnings:
         note(f"warning: {warning}")

@@ -1,8 +1,8 @@
 """Stores the id of an upload while it runs, so that the same command resumes it after a crash.
 
-A small JSON file for each upload that has not ended, in the user's state folder. Its name stands
-for the file's path, size and time of change, the server, and what decides how the file is read:
-where any of them differs it is another upload.
+Each upload that has not ended has a small JSON file in the user's state folder. Its name is a hash
+of the file's path, size and modification time, the server, and the options that change how the file
+is read: if any of them differs, it is another upload.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class UploadState:
 
     @classmethod
     def of(cls, file: Path, server: str, reading: Mapping[str, str | int]) -> UploadState:
-        """The note about the upload of a file as it is now; ``reading`` is what decides how it is
-        read."""
+        """The state of the upload of a file in its current version. ``reading``: the options that
+        change how the file is read."""
         status = file.stat()
         about: dict[str, str | int] = {
             "file": str(file.resolve()),
@@ -44,7 +44,7 @@ class UploadState:
         return cls(state_folder() / f"{name}.json", about)
 
     def upload_id(self) -> int:
-        """The id of the upload that was not ended, or 0."""
+        """The id of the upload that has not ended, or 0."""
         try:
             note = json.loads(self.path.read_text("utf-8"))
         except (OSError, ValueError):

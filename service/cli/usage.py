@@ -1,4 +1,4 @@
-"""``tollwire usage``: CDRs added up by day, destination and the like, corrected and as billed."""
+"""``tollwire usage``: usage summaries, by day, destination and other dimensions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.listing import print_rows, table_options
 from tollwire.service.cli.output import note, print_json
-from tollwire.service.cli.tables import Column, Kind, grouped
+from tollwire.service.cli.tables import Column, ColumnType, grouped
 from tollwire.service.cli.values import (
     ID,
     USAGE_DIMENSION,
@@ -44,12 +44,12 @@ Row = dict[str, str]
 _DIMENSIONS = [name.lower() for name in enum_names(USAGE_DIMENSION)]
 
 
-def _column(name: str, kind: Kind = Kind.NUMBER, rank: int = 0) -> Column:
-    return Column(name, lambda row: row.get(name, ""), kind, rank)
+def _column(name: str, type: ColumnType = ColumnType.NUMBER, rank: int = 0) -> Column:
+    return Column(name, lambda row: row.get(name, ""), type, rank)
 
 
 COLUMNS = (
-    *(_column(n, Kind.TEXT if n == "destination" else Kind.EXACT) for n in _DIMENSIONS),
+    *(_column(n, ColumnType.TEXT if n == "destination" else ColumnType.EXACT) for n in _DIMENSIONS),
     _column("calls"),
     _column("calls-as-billed", rank=3),
     _column("calls-reversed", rank=9),
@@ -70,7 +70,7 @@ COLUMNS = (
     _column("unrated", rank=7),
     _column("unrated-as-billed", rank=9),
     _column("unrated-reversed", rank=9),
-    _column("currency", Kind.EXACT, 1),
+    _column("currency", ColumnType.EXACT, 1),
 )
 _BY_NAME = {column.name: column for column in COLUMNS}
 
@@ -99,13 +99,13 @@ class _DimensionsParameter(click.ParamType[list[UsageDimension.ValueType]]):
     type=_DimensionsParameter(),
     default="",
     metavar="DIMENSION,...",
-    help=f"Of {', '.join(enum_names(USAGE_DIMENSION)).lower()}. Default: one total.",
+    help=f"One or more of {', '.join(enum_names(USAGE_DIMENSION)).lower()}. Default: one total.",
 )
 @click.option(
     "--from",
     "since",
     metavar="TIME",
-    help="Only calls that started at this time, or date, or later.",
+    help="Only calls that started at or after this time, or date.",
 )
 @click.option(
     "--to", "until", metavar="TIME", help="Only calls that started before this time, or date."
@@ -120,7 +120,7 @@ class _DimensionsParameter(click.ParamType[list[UsageDimension.ValueType]]):
     "--sort",
     type=click.Choice(SORTS),
     default="keys",
-    help="The order of the rows. All but keys: largest first.",
+    help="The order of the rows. All orders except keys: largest first.",
 )
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 @table_options(COLUMNS)
@@ -135,10 +135,10 @@ def usage(
     sort: str,
     top: int | None,
 ) -> None:
-    """Add up CDRs: calls, seconds and cost, without those that are reversed.
+    """Add up the calls, seconds and costs of CDRs that are not reversed.
 
-    If some are reversed, more columns show the sums as billed, and the reversed part. ASR covers
-    the calls that are not reversed.
+    If some CDRs are reversed, more columns show the sums as billed and the reversed part. ASR
+    counts only calls that are not reversed.
     """
     request = SummarizeUsageRequest(
         tenant_id=tenant_id or 0,
@@ -189,7 +189,7 @@ def _cells(keys: dict[str, str], billed: UsageRow, corrected: UsageTotals) -> Ro
 
 
 def _totals(names: Sequence[str], rows: Sequence[UsageRow]) -> list[Row]:
-    """A row for each currency: the sums over all rows."""
+    """One row for each currency: the sums over all rows."""
     totals: dict[str, UsageRow] = {}
     for row in rows:
         total = totals.setdefault(row.currency, UsageRow(currency=row.currency))
@@ -212,7 +212,7 @@ def _time(option: str, text: str | None, time_zone: str) -> Timestamp | None:
     try:
         zone = ZoneInfo(time_zone or "UTC")
     except (KeyError, OSError, ValueError):
-        message = f"no time zone is called {time_zone!r}"
+        message = f"unknown time zone {time_zone!r}"
         raise click.BadParameter(message, param_hint="--time-zone") from None
     try:
         return read_time_or_date(text, zone)

@@ -1,7 +1,7 @@
 """Converts texts of the command line and of files to values of the wire, and back.
 
-Readers raise ValueError with a sentence that says what is expected. They check only what the types
-of the wire require; the server checks the values.
+Readers raise ValueError with a sentence that says what is expected. They check only the types of
+the wire; the server checks the values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
 
 def read_integer(text: str, bits: int) -> int:
-    """The whole number in ``text``, which must fit a signed integer of that many bits."""
+    """The whole number in ``text``. It must fit a signed integer with this number of bits."""
     text = text.strip()
     if _INTEGER.fullmatch(text) is None:
         raise ValueError(f"must be a whole number, got {text!r}")
@@ -58,7 +58,7 @@ def read_boolean(text: str) -> bool:
 
 @cache
 def _days(text: str) -> int:
-    """Days from 1970-01-01 to a date."""
+    """The days from 1970-01-01 to a date."""
     return date.fromisoformat(text).toordinal() - _EPOCH.toordinal()
 
 
@@ -71,17 +71,17 @@ def read_time(text: str) -> Timestamp:
             f" or 2026-03-01T08:30:00+01:00, got {text!r}"
         )
     day, hour, minute, second, fraction, sign, zone_hours, zone_minutes = match.groups()
-    of_day = time(int(hour), int(minute), int(second))  # refuses 24:00 and the 60th second
+    of_day = time(int(hour), int(minute), int(second))  # refuses 24:00 and leap seconds
     seconds = _days(day) * 86_400 + of_day.hour * 3600 + of_day.minute * 60 + of_day.second
     if sign is not None:
         offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
-        timezone(offset)  # refuses a day and more
+        timezone(offset)  # refuses offsets of a day or more
         seconds += (1 if sign == "-" else -1) * int(offset.total_seconds())
     return Timestamp(seconds=seconds, nanos=int((fraction or "0").ljust(9, "0")))
 
 
 def read_time_or_date(text: str, zone: tzinfo = UTC) -> Timestamp:
-    """As ``read_time``; a date alone, such as 2026-03-01, is its midnight in ``zone``."""
+    """As ``read_time``, and a date such as 2026-03-01 is its midnight in ``zone``."""
     if _DATE.fullmatch(text.strip()) is None:
         return read_time(text)
     midnight = datetime.combine(date.fromisoformat(text.strip()), time(), zone)
@@ -89,11 +89,11 @@ def read_time_or_date(text: str, zone: tzinfo = UTC) -> Timestamp:
 
 
 def write_time(moment: Timestamp) -> str:
-    """RFC 3339 in UTC, with as many decimals as it takes."""
+    """The time as RFC 3339 in UTC, with as many decimals as necessary."""
     return moment.ToJsonString()
 
 
-# Costs have 4 to 8 decimals, by their tenant.
+# Costs have 4 to 8 decimals, a setting of the tenant.
 _SCALE = 8
 
 
@@ -114,14 +114,14 @@ def add_money(one: str, other: str) -> str:
 
 @cache
 def enum_names(enum: EnumDescriptor) -> dict[str, int]:
-    """The names of an enum's values without their common prefix, but for UNSPECIFIED."""
-    # As protobuf's style guide derives the prefix: RatingStatus, RATING_STATUS_.
+    """The names of an enum's values without their common prefix; UNSPECIFIED is left out."""
+    # The prefix as in protobuf's style guide: RatingStatus -> RATING_STATUS_.
     prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enum.name).upper() + "_"
     return {v.name.removeprefix(prefix): v.number for v in enum.values if v.number != 0}
 
 
 def read_enum(enum: EnumDescriptor, text: str) -> int:
-    """The number of the value that ``text`` names, in any case, with or without its prefix."""
+    """The number of the value with this name, in upper or lower case, with or without prefix."""
     names = enum_names(enum)
     word = text.strip().upper().replace("-", "_").replace(" ", "_")
     if word in names:
@@ -133,7 +133,7 @@ def read_enum(enum: EnumDescriptor, text: str) -> int:
 
 
 def enum_name(enum: EnumDescriptor, number: int) -> str:
-    """The short name of a value: "" for UNSPECIFIED, the number if it has no name here."""
+    """The short name of a value: "" for UNSPECIFIED, the number if the value is unknown."""
     if number == 0:
         return ""
     return next((name for name, n in enum_names(enum).items() if n == number), str(number))

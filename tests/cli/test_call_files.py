@@ -81,7 +81,7 @@ def test_the_tenant_of_rows_that_name_none() -> None:
     [
         ("outbound,answered,today", "started_at: must be a time with its zone"),
         ("outgoing,answered,2026-03-01T08:30:00Z", "direction: must be one of INBOUND, OUTBOUND"),
-        ("outbound,answered", "has 3 fields where the header has 4"),
+        ("outbound,answered", "has 3 fields, but the header has 4"),
     ],
 )
 def test_csv_records_that_cannot_be_read(value: str, message: str) -> None:

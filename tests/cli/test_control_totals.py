@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tollwire.service.cli.control_totals import Tally, duration_seconds
+from tollwire.service.cli.control_totals import TotalsCounter, duration_seconds
 from tollwire.service.rpc.conversion import uploads
 from tollwire.v1.cdr_service_pb2 import ControlTotals, UploadCdrsRequest
 from tollwire.v1.types_pb2 import Call
@@ -44,10 +44,10 @@ def test_each_call_counts_as_it_does_for_the_server(call: Call) -> None:
 
 
 def test_a_tally_counts_what_was_taken() -> None:
-    tally = Tally()
+    counter = TotalsCounter()
     calls = [(line, Call(duration_seconds=line)) for line in range(1, 5)]
-    taken = tally.count(calls)
+    taken = counter.count(calls)
     assert [next(taken), next(taken)] == calls[:2]
-    assert tally.totals() == ControlTotals(calls=2, duration_seconds=3)
+    assert counter.totals() == ControlTotals(calls=2, duration_seconds=3)
     assert list(taken) == calls[2:]
-    assert tally.totals() == ControlTotals(calls=4, duration_seconds=10)
+    assert counter.totals() == ControlTotals(calls=4, duration_seconds=10)

@@ -108,15 +108,15 @@ def test_headers_that_are_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (b"44,UK,0.02", "has 3 fields where the header has 4"),
-        (b"44,UK,0,02,6", "has 5 fields where the header has 4"),
+        (b"44,UK,0.02", "has 3 fields, but the header has 4"),
+        (b"44,UK,0,02,6", "has 5 fields, but the header has 4"),
         (b"44,UK,0.02,six", "billing_increment: must be a whole number, got 'six'"),
         (b"44,UK,0.02,2147483648", "billing_increment: does not fit 32 bits"),
         (b"44,\xff,0.02,6", "is not UTF-8: byte 0xff at position 4"),
-        (b"44,U\0K,0.02,6", "has a NUL byte"),
-        (b'44,"UK" ,0.02,6', 'not CSV: a quote (") stands in a field that is not quoted'),
-        (b'44,U"K"0,0.02,6', 'not CSV: a quote (") stands in a field that is not quoted'),
-        (b'44,"UK,0.02,6', 'not CSV: a quote (") is opened and not closed on this line'),
+        (b"44,U\0K,0.02,6", "contains a NUL byte"),
+        (b'44,"UK" ,0.02,6', 'not CSV: a quote (") is in an unquoted field'),
+        (b'44,U"K"0,0.02,6', 'not CSV: a quote (") is in an unquoted field'),
+        (b'44,"UK,0.02,6', 'not CSV: a quote (") is opened but not closed on this line'),
     ],
 )
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])

@@ -130,7 +130,7 @@ def test_rates(run: Run, server: ServerProcess, tenant: str) -> None:
     listed = CliRunner().invoke(
         main, ["rates", "list", "--limit", "2"], env={"TOLLWIRE_SERVER": server.address}
     )
-    assert "there are more: --limit 0 shows all" in listed.stderr
+    assert "there are more entries: --limit 0 shows all" in listed.stderr
 
 
 @pytest.mark.parametrize("cell", ["79298 3-9", "4470-4479", "44/45", "447.0", " 33"])
@@ -357,7 +357,7 @@ def test_the_record_is_verified(run: Run, tenant: str, server: ServerProcess) ->
         owner.execute(*change)
     assert found.exit_code == 1
     message = json.loads(found.stderr)["error"]["message"]
-    assert message == "1 of 2 CDRs differ from what was recomputed"
+    assert message == "1 of 2 CDRs differ from the recomputed values"
     difference, last = map(json.loads, found.stdout.splitlines())
     assert (difference["call_id"], difference["field"]) == ("447911123456", "cost")
     assert (difference["stored"], difference["recomputed"]) == ("1.0300", "0.0300")

@@ -91,7 +91,7 @@ def test_rows_that_cannot_be_read_change_nothing_and_are_reported_with_the_other
     assert not fake.rating.taken
     assert fake.rating.dry_runs == 1
     line = good_rows_before + 2
-    assert f"line {line}: has 3 fields where the header has 4" in result.stdout
+    assert f"line {line}: has 3 fields, but the header has 4" in result.stdout
     assert f"line {line + 1}: cost_per_minute: is bad" in result.stdout
     assert "rejected       2" in result.stdout
     assert "created        0" in result.stdout
@@ -104,7 +104,7 @@ def test_a_stray_quote_refuses_the_deck_and_names_its_line(
     result = tollwire("rates", "import", path, "--tenant", "1")
     assert result.exit_code == 1
     assert not fake.rating.taken
-    assert 'line 3: not CSV: a quote (") is opened and not closed' in result.stdout
+    assert 'line 3: not CSV: a quote (") is opened but not closed' in result.stdout
     assert result.stderr == "tollwire: 1 rate rejected; nothing was changed\n"
 
 
@@ -150,18 +150,18 @@ def test_json_output(tollwire: Tollwire, tmp_path: Path) -> None:
     assert document["rejected"] == "2"
     assert document["errors"] == [
         {"line": 2, "field": "cost_per_minute", "message": "is bad"},
-        {"line": 3, "field": "", "message": "has 3 fields where the header has 4"},
+        {"line": 3, "field": "", "message": "has 3 fields, but the header has 4"},
     ]
 
 
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
-        ("prefix,price\n", (), "no column is called 'price'"),
+        ("prefix,price\n", (), "unknown column 'price'"),
         ("", (), "lacks prefix"),
-        (f"{HEADER}\n", (), "no rates in it"),
-        (f"{HEADER}\n", ("--mode", "replace"), "no rates in it"),
-        (f"{HEADER}\n", ("--allow-empty",), "no rates in it"),
+        (f"{HEADER}\n", (), "contains no rates"),
+        (f"{HEADER}\n", ("--mode", "replace"), "contains no rates"),
+        (f"{HEADER}\n", ("--allow-empty",), "contains no rates"),
         (f"{HEADER}\n", ("--mode", "overwrite"), "must be one of MERGE, REPLACE"),
     ],
 )
@@ -265,7 +265,7 @@ def test_a_dry_run_lists_what_becomes_of_the_prices(
     ]
     assert len(lines) == 6
     not_dry = tollwire(*arguments[:-1], "-o", str(written))
-    assert (not_dry.exit_code, "--output is for --dry-run" in not_dry.stderr) == (2, True)
+    assert (not_dry.exit_code, "--output needs --dry-run" in not_dry.stderr) == (2, True)
 
 
 def test_what_the_import_is_asked_to_do(

@@ -27,7 +27,7 @@ from tests.integration.serving import serving
 from tollwire.service.cli import audit, cdrs, cdrs_reversals, cdrs_uploads, rates, tenants, tokens
 from tollwire.service.cli.listing import Listing, print_rows
 from tollwire.service.cli.main import main
-from tollwire.service.cli.tables import Column, Kind, Table, exact, grouped, number, text
+from tollwire.service.cli.tables import Column, ColumnType, Table, exact, grouped, number, text
 from tollwire.v1 import access_service_pb2, cdr_service_pb2, types_pb2
 
 WIDTHS = (80, 120, 200)
@@ -130,7 +130,10 @@ def test_all_but_free_text_is_shown_whole(records: Records, command: str) -> Non
             shown = [column for column in shown if column.name not in left_out[1].split(",")]
             assert all(c in shown for c in columns if c.is_default and c.rank == 0)
         wanted = Counter(
-            column.value(item) for item in items for column in shown if column.kind is not Kind.TEXT
+            column.value(item)
+            for item in items
+            for column in shown
+            if column.type is not ColumnType.TEXT
         )
         for value, times in wanted.items():
             if value:
@@ -179,7 +182,7 @@ def test_chosen_columns(records: Records) -> None:
     assert seen.lines[1] == f"destination     {LONG_TEXT} 1"
     assert seen.lines[4:7] == ["fee             45,678,901.2345", "", seen.lines[6]]
     unknown = records.on_terminal("rates list", 80, "--columns", "prefix,price", exit_code=2)
-    assert "no column is called 'price'; the columns are: id, tenant, prefix" in unknown.errors
+    assert "unknown column 'price'; the columns are: id, tenant, prefix" in unknown.errors
 
 
 def test_piped_output_has_all_default_columns_whole(records: Records) -> None:

@@ -93,8 +93,8 @@ def test_files_that_cannot_serve_are_refused_by_name(tollwire: Tollwire, folder:
     shows = ("--cert-file", CERT_FILE, "--key-file", KEY_FILE)
     expired = AUTHORITY.issue("a.example", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
     for arguments, words in (
-        (shows[:2], "--cert-file and --key-file belong together"),
-        (shows[2:], "--cert-file and --key-file belong together"),
+        (shows[:2], "--cert-file and --key-file must be given together"),
+        (shows[2:], "--cert-file and --key-file must be given together"),
         (("--ca-file", "nowhere.pem"), "--ca-file: nowhere.pem cannot be read: No such file"),
         (("--ca-file", KEY_FILE), "--ca-file: key.pem contains no certificate"),
         (("--cert-file", CA_FILE, *shows[2:]), "--key-file: key.pem is not the key of "),

@@ -73,7 +73,7 @@ def test_bad_records_are_reported_by_line_and_stop_no_other(
     assert stored_ids(fake) == ["c0", "", "c2", "c3"]
     assert "created     2" in result.stdout
     assert "rejected    2" in result.stdout
-    assert "line 3: UNREADABLE_RECORD: has 8 fields where the header has 7" in result.stdout
+    assert "line 3: UNREADABLE_RECORD: has 8 fields, but the header has 7" in result.stdout
     assert "line 4: INVALID_FIELD: no destination" in result.stdout
     assert result.stderr == "tollwire: 2 records were not stored\n"
     written = [json.loads(line) for line in everything.read_text().splitlines()]
@@ -275,7 +275,7 @@ def test_a_server_that_does_not_answer(tollwire: Tollwire, calls_csv: Path) -> N
     [
         ("calls.csv", f"{HEADER},price\n", "'price'"),
         ("calls.csv", "tenant_id\n", "lacks direction, disposition, started_at"),
-        ("calls.txt", "", "--format is needed"),
+        ("calls.txt", "", "--format is required"),
     ],
 )
 def test_files_that_are_refused_as_a_whole(

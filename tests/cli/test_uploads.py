@@ -85,7 +85,7 @@ def test_a_file_of_failures_is_one_of_calls(
     path = tmp_path / "failed.jsonl"
     result = tollwire("cdrs", "failures", "3", "--output", str(path), "--limit", "1")
     assert result.exit_code == 0, result.output
-    assert "record 2: started_at is no time, and is left out" in result.stderr
+    assert "record 2: started_at is not a valid time and is left out" in result.stderr
     assert "3 records written" in result.stderr
     read = [call for _, call in CallFile(io.BytesIO(path.read_bytes()), JSON_LINES, 0)]
     failed[1].ClearField("started_at")
