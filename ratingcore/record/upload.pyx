@@ -45,7 +45,7 @@ cdef struct chunk_t:
     uint8_t has_totals           # 1: control_totals was there, empty or not
 
 
-cdef const uint8_t* _read_call(
+cdef const uint8_t* read_record(
     const uint8_t* at, const uint8_t* end, record_t* record
 ) noexcept nogil:
     """One call whose tag was just read. NULL: malformed."""
@@ -112,7 +112,7 @@ cdef int _read_chunk(
         if at == NULL or tag >> 3 == 0:
             return False
         if tag == TAG_CALLS:
-            at = _read_call(at, end, &record)
+            at = read_record(at, end, &record)
             chunk.call_count += 1
             if at != NULL and chunk.call_count <= max_calls:
                 records.add(&record)

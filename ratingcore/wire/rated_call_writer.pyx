@@ -14,7 +14,8 @@ from .bulk cimport block_t, job_t
 from .call_parse cimport text_t
 from ..pricing.money cimport E8, split_cost
 from ..pricing.terms cimport BLOCKED_BIT, terms_t
-from ..base.native cimport all_digits, likely, load8, prefetch, store8, unlikely
+from ..base.native cimport all_digits, likely, load8, prefetch, unlikely
+from .wire_writer cimport MAX_VARINT, write_money, write_varint
 from ..pricing.number cimport MAX_DIGITS, dialling_t, normalize
 from ..index.tables cimport (
     NO_ROW,
@@ -29,7 +30,6 @@ from ..index.tables cimport (
 )
 
 cdef enum:
-    MAX_VARINT = 10
     WORDS = 32                      # bytes that are copied where nothing says that it must be fewer
     # Of one RatedCall, what is neither call_id nor destination: tags and lengths, six varints, the
     # prefix, two amounts of up to 20 characters, and what the last copy writes too much.
@@ -51,20 +51,11 @@ cdef enum:
     TAG_RATE_REVISION = 11 << 3 | 0
 
 
-cdef inline uint8_t* _varint(uint8_t* at, uint64_t value) noexcept nogil:
-    while value >= 0x80:
-        at[0] = <uint8_t> (value | 0x80)
-        value >>= 7
-        at += 1
-    at[0] = <uint8_t> value
-    return at + 1
-
-
 cdef inline uint8_t* _short_varint(uint8_t* at, uint64_t value) noexcept nogil:
     """The same without a jump that depends on whether it takes one byte or two."""
     cdef uint64_t more = value >= 0x80
     if unlikely(value >= 0x4000):
-        return _varint(at, value)
+        return write_varint(at, value)
     at[0] = <uint8_t> (value | more << 7)
     at[1] = <uint8_t> (value >> 7)
     return at + 1 + more
@@ -79,68 +70,14 @@ cdef inline uint8_t* _text(
         at[1] = <uint8_t> text.size
         memcpy(at + 2, text.data, WORDS)
         return at + 2 + text.size
-    at = _varint(at + 1, text.size)
+    at = write_varint(at + 1, text.size)
     memcpy(at, text.data, text.size)
     return at + text.size
 
 
-cdef inline uint64_t _four_digits(uint32_t number) noexcept nogil:
-    """As text in the lowest four bytes, the first digit lowest: two numbers of two digits side by
-    side, then each divided by ten."""
-    cdef uint32_t hundreds = number * 5243 >> 19
-    cdef uint32_t pairs = hundreds | (number - hundreds * 100) << 16
-    cdef uint32_t tens = (pairs * 103 >> 10) & 0x000F000F
-    return 0x30303030 + (tens | (pairs - tens * 10) << 8)
-
-
-cdef inline uint8_t* _units(uint8_t* at, uint64_t units) noexcept nogil:
-    """A whole number of 10 or more as text."""
-    cdef uint8_t* end
-    cdef uint32_t digits = 2
-    cdef uint64_t above = 100
-    while units >= above and digits < 19:
-        digits += 1
-        above *= 10
-    at += digits
-    end = at
-    while digits:
-        at -= 1
-        at[0] = <uint8_t> (c'0' + units % 10)
-        units //= 10
-        digits -= 1
-    return end
-
-
-cdef inline uint8_t* _money(
-    uint8_t* at, uint8_t tag, uint64_t units, uint32_t fraction_e8, uint32_t decimals
-) noexcept nogil:
-    """A decimal with 4 to 8 digits after the point. ``decimals`` 0: as many of them as it needs."""
-    cdef uint32_t high = fraction_e8 // 10_000
-    cdef uint32_t low = fraction_e8 - high * 10_000
-    cdef uint8_t* text = at + 2
-    at[0] = tag
-    if likely(units < 10):
-        text[0] = <uint8_t> (c'0' + units)
-        text += 1
-    else:
-        text = _units(text, units)
-    store8(text, c'.' | _four_digits(high) << 8)
-    text += 5
-    if unlikely(low or decimals > 4):
-        store8(text, _four_digits(low))
-        text += 4
-        if decimals:
-            text -= 8 - decimals
-        else:
-            while (text - 1)[0] == c'0':
-                text -= 1
-    at[1] = <uint8_t> (text - at - 2)
-    return text
-
-
 cdef inline uint8_t* _price(uint8_t* at, uint8_t tag, uint64_t price_e8) noexcept nogil:
     cdef uint64_t units = price_e8 // E8
-    return _money(at, tag, units, <uint32_t> (price_e8 - units * E8), 0)
+    return write_money(at, tag, units, <uint32_t> (price_e8 - units * E8), 0)
 
 
 cdef inline uint8_t* _cost(
@@ -148,7 +85,7 @@ cdef inline uint8_t* _cost(
 ) noexcept nogil:
     cdef uint64_t units
     cdef uint32_t fraction_e8 = split_cost(cost_scaled, cost_decimals, &units)
-    return _money(at, TAG_COST, units, fraction_e8, cost_decimals)
+    return write_money(at, TAG_COST, units, fraction_e8, cost_decimals)
 
 
 cdef inline bint _may_be_rewritten(const dialling_t* rules, uint8_t first) noexcept nogil:
@@ -219,14 +156,14 @@ cdef inline uint8_t* _rate(
     cdef const tables_t* tables = job.tenant.tables
     cdef const terms_t* terms = price_terms(tables, job.rate_terms)
     at[0] = TAG_RATE_ID
-    at = _varint(at + 1, row_rate_id(tables, outcome.row))
+    at = write_varint(at + 1, row_rate_id(tables, outcome.row))
     if outcome.prefix_length:
         at = _prefix(at, call, &tables.dialling, outcome.prefix_length, request_end)
     if job.destination.size:
         at = _text(at, TAG_DESTINATION, &job.destination, destinations_end(tables))
     at = _price(at, TAG_COST_PER_MINUTE, terms.price_e8)
     at[0] = TAG_BILLING_INCREMENT
-    return _varint(at + 1, terms.increment & ~<uint32_t> BLOCKED_BIT)
+    return write_varint(at + 1, terms.increment & ~<uint32_t> BLOCKED_BIT)
 
 
 cdef inline uint8_t* _rated_call(
@@ -252,7 +189,7 @@ cdef inline uint8_t* _rated_call(
     if job.rate_terms != NULL:
         at = _rate(at, job, call, outcome, request_end)
     at[0] = TAG_RATE_REVISION
-    return _varint(at + 1, job.tenant.revision)
+    return write_varint(at + 1, job.tenant.revision)
 
 
 cdef bint look_ahead(block_t* block) noexcept nogil:
@@ -314,7 +251,7 @@ cdef uint8_t* write_block(
         start = at
         start[0] = TAG_RATED
         if unlikely(job.referred):
-            at = _varint(start + 1, job.answer.size)
+            at = write_varint(start + 1, job.answer.size)
             memcpy(at, job.answer.data, job.answer.size)
             at += job.answer.size
             continue
@@ -325,7 +262,7 @@ cdef uint8_t* write_block(
         if unlikely(size >= 0x80):
             length_bytes = 2 if size < 0x4000 else 3
             memmove(start + 1 + length_bytes, start + 2, size)
-            at = _varint(start + 1, size) + size
+            at = write_varint(start + 1, size) + size
     return at
 
 

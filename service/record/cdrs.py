@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import ratingcore
 from ratingcore.record.key_order import in_key_order
 from ratingcore.record.record_rating import rate_records
-from ratingcore.record.records import records_of
+from ratingcore.record.records import Records, records_of
 from ratingcore.wire.tally import Tally
 from tollwire.service.accounts import audit
 from tollwire.service.accounts.tenants import require_extension, require_tenant
@@ -45,7 +45,7 @@ from tollwire.service.record.recording import (
     content_of,
     known_decks,
 )
-from tollwire.service.record.single_calls import SingleCalls
+from tollwire.service.record.single_calls import RecordedCall, SingleCalls
 from tollwire.service.record.uploads import visible_upload
 from tollwire.service.storage import cdr_lists, ledger, pricings, tenants, unrated
 from tollwire.service.storage.engine import Connection, Database
@@ -78,7 +78,12 @@ class Cdrs:
     def create(self, call: Call) -> Cdr:
         """Rate and record one call; of a duplicate, the CDR that is recorded."""
         refuse(check_call(call), "call.")
-        return self._single_calls.record(records_of([content_of(call)], call.occurrence))
+        recorded = self.record(records_of([content_of(call)], call.occurrence))
+        return recorded.cdr() if isinstance(recorded, RecordedCall) else recorded
+
+    def record(self, records: Records) -> RecordedCall | Cdr:
+        """The same for a list of one call, which breaks no rule."""
+        return self._single_calls.record(records)
 
     def get(self, cdr_id: int) -> Cdr:
         refuse(check_id("id", cdr_id))

@@ -8,11 +8,12 @@ its calls, it is recorded again in parts, so that no call fails for another one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from ratingcore.record.join import joined
 from ratingcore.record.records import Records
+from ratingcore.record.single_calls import joined
 from tollwire.service.cache.decks import Decks
 from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import (
@@ -32,6 +33,7 @@ from tollwire.service.domain.model import (
     Extension,
     Rate,
     RatingStatus,
+    Tenant,
     UnratedReason,
 )
 from tollwire.service.domain.request import EVERY_TENANT, Scope
@@ -74,6 +76,55 @@ class _SingleCall:
         return self.records.key(0)[0]
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """A call that was recorded just now, as the first one of its call_id: the call at ``position``
+    of ``records``, and what its CDR refers to."""
+
+    cdr_id: int
+    records: Records
+    position: int
+    created_at_ns: int
+    tenant: Tenant
+    extension: Extension | None
+    rate: Rate | None
+
+    def cdr(self) -> Cdr:
+        """The same as a CDR."""
+        content = self.records.content(self.position)
+        outcome = self.records.outcome(self.position)
+        units, reason = outcome.cost_units, outcome.unrated_reason
+        return Cdr(
+            id=self.cdr_id,
+            call=Call(
+                tenant_id=content.tenant_id,
+                destination_number=content.destination_number,
+                direction=Direction(content.direction),
+                disposition=Disposition(content.disposition),
+                duration_seconds=content.duration_seconds,
+                started_at_ns=content.started_at_ns,
+                ended_at_ns=content.ended_at_ns,
+                extension_id=content.extension_id,
+                caller_number=content.caller_number,
+                call_id=content.call_id,
+            ),
+            tenant=self.tenant,
+            extension=self.extension,
+            status=RatingStatus(outcome.status),
+            unrated_reason=None if reason is None else UnratedReason(reason),
+            bill_seconds=outcome.bill_seconds,
+            cost_e8=None if units is None else units * _E8 + (outcome.cost_fraction_e8 or 0),
+            rate=self.rate,
+            rate_revision=outcome.rate_revision,
+            upload_id=0,
+            created_at_ns=self.created_at_ns,
+            reversal=None,
+        )
+
+
+Outcome: TypeAlias = RecordedCall | Cdr | Exception
+
+
 class SingleCalls:
     """Records calls one by one for their callers. Thread-safe."""
 
@@ -83,12 +134,12 @@ class SingleCalls:
         self._decks = decks
         self._recorder = Recorder(decks, clock_ns)
         self._rates = cdr_lists.RateCache()
-        self._groups = GroupCommit(
+        self._groups: GroupCommit[_SingleCall, RecordedCall | Cdr] = GroupCommit(
             self._commit, max_items=MAX_GROUP_CALLS, wait_seconds=database.wait_seconds
         )
         expect_records(_METHOD)
 
-    def record(self, records: Records) -> Cdr:
+    def record(self, records: Records) -> RecordedCall | Cdr:
         """Rate and record the one call of ``records``; of a duplicate, the CDR that is recorded.
         NotFound, InvalidInput or AlreadyExists if the call is refused."""
         call = _SingleCall(records, scopes.scope())
@@ -98,7 +149,7 @@ class SingleCalls:
             raise _unknown_tenant(call.tenant_id)
         return self._groups.run(call)
 
-    def _commit(self, calls: Sequence[_SingleCall]) -> Sequence[Cdr | Exception]:
+    def _commit(self, calls: Sequence[_SingleCall]) -> Sequence[Outcome]:
         """One outcome for each call, in order."""
         try:
             return self._record(calls)
@@ -106,9 +157,9 @@ class SingleCalls:
             parts = _parts(calls, error)
             if len(parts) == 1:
                 raise
-        outcomes: dict[int, Cdr | Exception] = {}
+        outcomes: dict[int, Outcome] = {}
         for part in parts:
-            of_part: Sequence[Cdr | Exception]
+            of_part: Sequence[Outcome]
             try:
                 of_part = self._commit(part)
             except Exception as failure:
@@ -116,7 +167,7 @@ class SingleCalls:
             outcomes |= {id(call): outcome for call, outcome in zip(part, of_part, strict=True)}
         return [outcomes[id(call)] for call in calls]
 
-    def _record(self, calls: Sequence[_SingleCall]) -> Sequence[Cdr | Exception]:
+    def _record(self, calls: Sequence[_SingleCall]) -> Sequence[Outcome]:
         records = joined(call.records for call in calls)
         with self._decks.writing() as connection:
             recording = self._recorder.record(connection, records, 0, _scope_of(calls))
@@ -129,22 +180,28 @@ class SingleCalls:
 
     def _outcomes(
         self, connection: Connection, records: Records, recording: Recording
-    ) -> Sequence[Cdr | Exception]:
-        outcomes: dict[int, Cdr | Exception] = {
+    ) -> Sequence[Outcome]:
+        outcomes: dict[int, Outcome] = {
             refusal.position: _error(refusal) for refusal in recording.refusals
         }
-        first = [position for position in recording.order if not records.generation(position)]
-        extensions = cdr_lists.extensions(
-            connection, {records.content(position)[2] for position in first} - {0}
-        )
-        rates = self._rates.find(
-            connection,
-            {one for position in first if (one := records.outcome(position)[5]) is not None},
-        )
-        for cdr_id, position in enumerate(recording.order, recording.first_id):
+        first: dict[int, tuple[int, int | None]] = {}
+        for position in recording.order:
             if not records.generation(position):
-                outcomes[position] = _created(
-                    cdr_id, records, position, recording, extensions, rates
+                extension_id = records.content(position).extension_id
+                first[position] = extension_id, records.outcome(position).rate_version_id
+        extensions = cdr_lists.extensions(connection, {one for one, _ in first.values() if one})
+        rates = self._rates.find(connection, {one for _, one in first.values() if one is not None})
+        for cdr_id, position in enumerate(recording.order, recording.first_id):
+            if position in first:
+                extension_id, version_id = first[position]
+                outcomes[position] = RecordedCall(
+                    cdr_id=cdr_id,
+                    records=records,
+                    position=position,
+                    created_at_ns=recording.created_at_ns,
+                    tenant=recording.tenants[records.key(position)[0]],
+                    extension=extensions.get(extension_id),
+                    rate=None if version_id is None else rates[version_id],
                 )
         for position in range(len(records)):
             if position not in outcomes:
@@ -172,58 +229,6 @@ def _scope_of(calls: Iterable[_SingleCall]) -> Scope:
     if all(call.scope == EVERY_TENANT for call in calls):
         return EVERY_TENANT
     return Scope(frozenset(call.tenant_id for call in calls))
-
-
-def _created(
-    cdr_id: int,
-    records: Records,
-    position: int,
-    recording: Recording,
-    extensions: Mapping[int, Extension],
-    rates: Mapping[int, Rate],
-) -> Cdr:
-    """The CDR of a call that was recorded just now, for the first time."""
-    (
-        tenant_id,
-        call_id,
-        extension_id,
-        caller_number,
-        destination_number,
-        direction,
-        disposition,
-        duration_seconds,
-        started_at_ns,
-        ended_at_ns,
-    ) = records.content(position)
-    status, reason, bill_seconds, units, fraction_e8, version_id, revision = records.outcome(
-        position
-    )
-    return Cdr(
-        id=cdr_id,
-        call=Call(
-            tenant_id=tenant_id,
-            destination_number=destination_number,
-            direction=Direction(direction),
-            disposition=Disposition(disposition),
-            duration_seconds=duration_seconds,
-            started_at_ns=started_at_ns,
-            ended_at_ns=ended_at_ns,
-            extension_id=extension_id,
-            caller_number=caller_number,
-            call_id=call_id,
-        ),
-        tenant=recording.tenants[tenant_id],
-        extension=extensions.get(extension_id),
-        status=RatingStatus(status),
-        unrated_reason=None if reason is None else UnratedReason(reason),
-        bill_seconds=bill_seconds,
-        cost_e8=None if units is None else units * _E8 + (fraction_e8 or 0),
-        rate=None if version_id is None else rates[version_id],
-        rate_revision=revision,
-        upload_id=0,
-        created_at_ns=recording.created_at_ns,
-        reversal=None,
-    )
 
 
 def _unknown_tenant(tenant_id: int) -> NotFound:

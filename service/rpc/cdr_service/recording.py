@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from functools import partial
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from ratingcore.record.single_calls import read_single_call
 from ratingcore.wire.rate_calls import MalformedRequest
+from tollwire.service.domain.model import Call
 from tollwire.service.domain.record_model import ChunkResult
 from tollwire.service.record.cdrs import Cdrs
 from tollwire.service.record.chunk_limiter import ChunkLimiter
+from tollwire.service.record.single_calls import RecordedCall
 from tollwire.service.record.uploads import NewUpload, Uploads
 from tollwire.service.rpc.conversion import calls, cdrs, fields, uploads
 from tollwire.service.rpc.interceptors import malformed_request, on_bytes
 from tollwire.v1 import cdr_service_pb2 as pb
-from tollwire.v1 import cdr_service_pb2_grpc, types_pb2
+from tollwire.v1 import cdr_service_pb2_grpc
 
 Context = grpc.ServicerContext
 
@@ -27,9 +31,15 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
         self._uploads = uploads
         self._chunk_limiter = chunk_limiter
 
-    def CreateCdr(self, request: pb.CreateCdrRequest, context: Context) -> types_pb2.Cdr:
-        call = calls.required_call(request.call, present=request.HasField("call"), now_ns=None)
-        return cdrs.cdr(self._cdrs.create(call))
+    @on_bytes
+    def CreateCdr(self, request: bytes, context: Context) -> bytes:
+        records = read_single_call(request)
+        if records is None:
+            return cdrs.cdr(self._cdrs.create(_call(request))).SerializeToString()
+        recorded = self._cdrs.record(records)
+        if isinstance(recorded, RecordedCall):
+            return cdrs.recorded_call(recorded)
+        return cdrs.cdr(recorded).SerializeToString()
 
     @on_bytes
     def UploadCdrs(self, request_iterator: Iterator[bytes], context: Context) -> Iterator[bytes]:
@@ -84,3 +94,12 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
             still_unrated=outcome.still_unrated,
             reason_corrected=outcome.reason_corrected,
         )
+
+
+def _call(data: bytes) -> Call:
+    """The call of a CreateCdrRequest. InvalidInput if it is malformed or breaks a rule."""
+    try:
+        request = pb.CreateCdrRequest.FromString(data)
+    except DecodeError as error:
+        raise malformed_request() from error
+    return calls.required_call(request.call, present=request.HasField("call"), now_ns=None)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
+from ratingcore.record.single_calls import created_cdr
 from tollwire.service.domain.model import (
     Cdr,
     CdrFilter,
     Direction,
     Disposition,
+    Rate,
     RatingStatus,
     Reversal,
+    Tenant,
     UnratedReason,
 )
 from tollwire.service.domain.money import format_cost
+from tollwire.service.record.single_calls import RecordedCall
 from tollwire.service.rpc.conversion import fields
 from tollwire.service.rpc.conversion.fields import Violations
 from tollwire.service.rpc.conversion.rates import rate
@@ -126,6 +131,35 @@ def cdr(record: Cdr) -> types_pb2.Cdr:
         replaces_cdr_id=record.replaces_cdr_id,
         replaced_by_cdr_id=record.replaced_by_cdr_id,
     )
+
+
+def recorded_call(recorded: RecordedCall) -> bytes:
+    """The bytes of the Cdr of a call that was recorded just now; equal to those of ``cdr``."""
+    tenant_of_call, called, priced_by = recorded.tenant, recorded.extension, recorded.rate
+    return created_cdr(
+        recorded.records,
+        recorded.position,
+        recorded.cdr_id,
+        recorded.created_at_ns,
+        tenant_of_call.cost_decimals,
+        _tenant_bytes(tenant_of_call),
+        None if called is None else extension(called).SerializeToString(),
+        None if priced_by is None else _rate_bytes(priced_by),
+        None if priced_by is None else priced_by.prefix.encode(),
+    )
+
+
+# The same few tenants and rates come again and again.
+
+
+@lru_cache(1_000)
+def _tenant_bytes(found: Tenant) -> bytes:
+    return tenant(found).SerializeToString()
+
+
+@lru_cache(10_000)
+def _rate_bytes(found: Rate) -> bytes:
+    return rate(found).SerializeToString()
 
 
 def reversal(entry: Reversal, cost_decimals: int) -> types_pb2.Reversal:
