@@ -24,11 +24,14 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from tests.slow import is_slow
+from tests.statement_cache import share_compiled_statements
 from tollwire.service.observability.logs import Lines
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema.migrate import prepare
 
 _ROOT = Path(__file__).resolve().parents[1]
+
+share_compiled_statements()
 
 _DATABASES = ["sqlite"]
 if os.environ.get("TOLLWIRE_TEST_POSTGRES", "1") != "0":
