@@ -7,16 +7,16 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
+import tempfile
 import termios
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
+from tests.cli.forking import run_command
 from tests.integration.serving import environment
 
 STYLES = re.compile(r"\x1b\[[0-9;]*m")
-_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,6 @@ def on_terminal(arguments: list[str], width: int, **settings: str) -> Seen:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     env = {k: v for k, v in environment().items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tollwire.service.cli.main", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        env=env | {"TERM": "xterm", "PYTHONUTF8": "1"} | settings,
-    )
-    os.close(theirs)
     parts: list[bytes] = []
 
     def read() -> None:
@@ -60,11 +52,14 @@ def on_terminal(arguments: list[str], width: int, **settings: str) -> Seen:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        _, errors = process.communicate(timeout=_SECONDS)
+        with Path(os.devnull).open() as nothing, tempfile.TemporaryFile() as errors:
+            streams = (nothing.fileno(), theirs, errors.fileno())
+            exit_code = run_command(arguments, env | {"TERM": "xterm"} | settings, streams)
+            errors.seek(0)
+            told = errors.read().decode()
     finally:
-        process.kill()
-        process.wait()
+        os.close(theirs)
         reader.join()
         os.close(ours)
     raw = b"".join(parts).decode().replace("\r\n", "\n")
-    return Seen(raw, STYLES.sub("", raw), errors.decode(), process.returncode)
+    return Seen(raw, STYLES.sub("", raw), told, exit_code)

@@ -9,13 +9,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner
 
+from tests.cli.forking import run_command
 from tests.cli.terminal import on_terminal
 from tests.integration.serving import environment, serving
 from tollwire.service.cli.main import main
@@ -42,17 +43,21 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def run(
-    address: str, *arguments: str, stdout: int | IO[Any] = subprocess.PIPE
+    address: str, *arguments: str, stdout: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tollwire.service.cli.main", *arguments],
-        env=environment() | {"TOLLWIRE_SERVER": address},
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
+    """Runs the command in a process of its own. Its output is captured unless ``stdout`` is
+    given."""
+    env = environment() | {"TOLLWIRE_SERVER": address}
+    with (
+        Path(os.devnull).open() as nothing,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as output,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+    ):
+        written = output.fileno() if stdout is None else stdout
+        code = run_command(arguments, env, (nothing.fileno(), written, errors.fileno()))
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -79,7 +84,7 @@ PRINTING = (
 @pytest.mark.parametrize("command", PRINTING)
 def test_a_full_disk_is_one_line(address: str, command: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = run(address, *command.split(), stdout=full)
+        done = run(address, *command.split(), stdout=full.fileno())
     assert_one_line(done, "cannot write the output: No space left on device")
 
 
