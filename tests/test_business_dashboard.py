@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from tests.conftest import PostgresServer
+from tests.databases import FreshDatabases
 from tests.subjects.world import NOON_NS, SECOND_NS, World, call
 from tollwire.service.domain.model import (
     CdrFilter,
@@ -77,16 +77,16 @@ class Grafana:
 
 
 @pytest.fixture(scope="module")
-def grafana(postgres: PostgresServer) -> Iterator[Grafana]:
-    name = postgres.create()
-    database = Database(postgres.url(name))
-    grafana = Grafana(filled(database), postgres.url(name))
+def grafana(databases: FreshDatabases) -> Iterator[Grafana]:
+    url = databases.create("postgresql")
+    database = Database(url)
+    grafana = Grafana(filled(database), url)
     try:
         yield grafana
     finally:
         grafana.close()
         database.close()
-        postgres.drop(name)
+        databases.drop(url)
 
 
 def filled(database: Database) -> World:

@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.databases import KINDS
+from benchmarks.postgres_server import PostgresServer
 from tests.endurance.overload import overload
 from tests.endurance.rolling import roll
 from tests.endurance.tokens import first_token
-from tests.torture.databases import KINDS, postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "endurance"
@@ -69,8 +70,8 @@ def _database(kind: str) -> Iterator[str]:
         if kind == "sqlite":
             yield f"sqlite:///{folder}/tollwire.db"
         else:
-            with postgres() as server:
-                yield server.new_database()
+            with PostgresServer() as server:
+                yield server.url(server.create())
 
 
 def _say(text: str) -> None:

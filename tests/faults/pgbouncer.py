@@ -13,7 +13,7 @@ from types import TracebackType
 
 import psycopg
 
-from tests.faults.postgres import Postgres
+from benchmarks.postgres_server import PostgresServer
 
 _ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = shutil.which("pgbouncer", path=f"{_ROOT}/.tools/bin:/usr/sbin:/usr/bin:/usr/local/bin")
@@ -24,7 +24,11 @@ class PgBouncer:
     """Listens on a free port of 127.0.0.1 until the end of the ``with`` block."""
 
     def __init__(
-        self, postgres: Postgres, mode: str = "transaction", sessions: int = 4, **settings: str
+        self,
+        postgres: PostgresServer,
+        mode: str = "transaction",
+        sessions: int = 4,
+        **settings: str,
     ) -> None:
         assert PROGRAM is not None
         self._folder = Path(tempfile.mkdtemp(prefix="tollwire-pgb-"))
@@ -47,10 +51,10 @@ class PgBouncer:
             **settings,
         }
         if os.geteuid() == 0:  # as which it does not run
-            settings["user"] = Path(postgres.socket).owner()
+            settings["user"] = postgres.socket.owner()
         config = self._folder / "pgbouncer.ini"
         lines = [f"{name} = {value}" for name, value in settings.items()]
-        host = Path(postgres.socket).parent
+        host = postgres.socket.parent
         config.write_text(
             f"[databases]\n* = host={host} port=5432\n[pgbouncer]\n" + "\n".join(lines) + "\n"
         )

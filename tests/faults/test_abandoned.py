@@ -6,7 +6,7 @@ import grpc
 import psycopg
 import pytest
 
-from tests.faults.postgres import Postgres
+from benchmarks.postgres_server import PostgresServer
 from tests.faults.serving import recovered, served
 from tests.integration.client import make_call
 from tests.rpc.processes import wait_until
@@ -24,7 +24,7 @@ def waiting(own: psycopg.Connection[tuple[int]], name: str) -> int:
 
 
 @pytest.mark.parametrize("how", ["deadline", "cancel"])
-def test_a_statement_ends_with_its_client(postgres: Postgres, name: str, how: str) -> None:
+def test_a_statement_ends_with_its_client(postgres: PostgresServer, name: str, how: str) -> None:
     with (
         postgres.connect(name) as own,
         postgres.connect(name) as looking,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.faults.postgres import Postgres
+from benchmarks.postgres_server import PostgresServer
 from tests.faults.proxy import Proxy
 from tests.rpc.processes import Process
 from tollwire.service.cli.main import main
@@ -57,7 +57,9 @@ def test_a_server_waits_for_its_database(proxy: Proxy, name: str, workers: int) 
         assert "Traceback" not in rest and PASSWORD not in rest
 
 
-def test_a_worker_that_is_replaced_waits_too(proxy: Proxy, postgres: Postgres, name: str) -> None:
+def test_a_worker_that_is_replaced_waits_too(
+    proxy: Proxy, postgres: PostgresServer, name: str
+) -> None:
     """Else a server whose database is away loses its workers one by one."""
     with serve(postgres.url(name, proxy.port), "--workers", "2") as server:
         assert server.output.next()
@@ -98,7 +100,7 @@ def test_the_wait_has_an_end() -> None:
 
 
 @pytest.fixture(scope="module")
-def guarded(postgres: Postgres) -> Iterator[int]:
+def guarded(postgres: PostgresServer) -> Iterator[int]:
     """The port of a proxy to a server that demands a password of the role "guest"."""
     with postgres.connect("postgres") as admin:
         admin.execute(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'".encode())
@@ -111,7 +113,7 @@ def guarded(postgres: Postgres) -> Iterator[int]:
         rules = "local all guest scram-sha-256\nlocal banned all reject\n"
         hba.write_text(rules + before, "utf-8")
         admin.execute("SELECT pg_reload_conf()")
-    with Proxy(postgres.socket) as proxy:
+    with Proxy(str(postgres.socket)) as proxy:
         try:
             yield proxy.port
         finally:
@@ -125,7 +127,7 @@ def guarded(postgres: Postgres) -> Iterator[int]:
 
 
 def test_a_password_that_changes_under_a_server_is_named_in_its_log(
-    postgres: Postgres, guarded: int
+    postgres: PostgresServer, guarded: int
 ) -> None:
     with postgres.connect("postgres") as admin:
         admin.execute(b"CREATE DATABASE owned OWNER guest")

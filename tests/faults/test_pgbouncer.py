@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.postgres_server import PostgresServer
 from tests.faults.pgbouncer import PROGRAM, PgBouncer
-from tests.faults.postgres import Postgres
 from tests.faults.serving import Sender
 from tests.integration.client import Client, chunk, make_call, make_rate
 from tests.integration.serving import ServerProcess
@@ -33,7 +33,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def pooler(postgres: Postgres) -> Iterator[PgBouncer]:
+def pooler(postgres: PostgresServer) -> Iterator[PgBouncer]:
     with PgBouncer(postgres) as pooler:
         yield pooler
 
@@ -60,7 +60,7 @@ def migrated(url: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("has_second_url", [False, True], ids=["one URL", "two URLs"])
 def test_everything_works_in_transaction_mode(
-    postgres: Postgres, pooler: PgBouncer, name: str, has_second_url: bool
+    postgres: PostgresServer, pooler: PgBouncer, name: str, has_second_url: bool
 ) -> None:
     url = pooler.url(name)
     migrated(url)
@@ -147,7 +147,9 @@ def test_a_server_sets_up_an_empty_database(pooler: PgBouncer, name: str) -> Non
         assert server.terminate() == 0
 
 
-def test_notifications_need_sessions(postgres: Postgres, pooler: PgBouncer, name: str) -> None:
+def test_notifications_need_sessions(
+    postgres: PostgresServer, pooler: PgBouncer, name: str
+) -> None:
     migrated(postgres.url(name))
     for url, second, is_told in (
         (pooler.url(name), None, False),
@@ -193,7 +195,7 @@ def refused(*options: str) -> str:
 
 
 def test_a_second_url_that_does_not_help_is_refused(
-    postgres: Postgres, pooler: PgBouncer, name: str
+    postgres: PostgresServer, pooler: PgBouncer, name: str
 ) -> None:
     url = pooler.url(name)
     migrated(url)
@@ -206,7 +208,7 @@ def test_a_second_url_that_does_not_help_is_refused(
     assert "--session-database: the database does not exist" in line
 
 
-def test_session_mode_keeps_sessions(postgres: Postgres, name: str) -> None:
+def test_session_mode_keeps_sessions(postgres: PostgresServer, name: str) -> None:
     migrated(postgres.url(name))
     with PgBouncer(postgres, mode="session", sessions=30) as pooler:
         database = Database(pooler.url(name), session_url=pooler.url(name))
@@ -216,13 +218,15 @@ def test_session_mode_keeps_sessions(postgres: Postgres, name: str) -> None:
             database.close()
 
 
-def test_statement_mode_is_refused_by_name(postgres: Postgres, name: str) -> None:
+def test_statement_mode_is_refused_by_name(postgres: PostgresServer, name: str) -> None:
     with PgBouncer(postgres, mode="statement") as pooler:
         line = refused("--database", pooler.url(name))
     assert "statement mode" in line and "pool_mode = transaction" in line
 
 
-def test_what_a_pooler_refuses_is_named(postgres: Postgres, pooler: PgBouncer, name: str) -> None:
+def test_what_a_pooler_refuses_is_named(
+    postgres: PostgresServer, pooler: PgBouncer, name: str
+) -> None:
     line = refused("--database", f"{pooler.url(name)}?options=-c%20statement_timeout%3D1")
     assert "ignore_startup_parameters" in line
     line = refused("--database", pooler.url("nowhere"))

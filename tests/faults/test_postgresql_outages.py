@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from tests.faults.postgres import Postgres
+from benchmarks.postgres_server import PostgresServer
 from tests.faults.proxy import Proxy
 from tests.faults.serving import (
     CHUNK_CALLS,
@@ -24,20 +24,20 @@ from tollwire.v1 import rating_service_pb2 as rating_pb
 
 
 @pytest.fixture(scope="module")
-def name(postgres: Postgres) -> Iterator[str]:
-    postgres.create("outages")
-    yield "outages"
-    postgres.drop("outages")
+def name(postgres: PostgresServer) -> Iterator[str]:
+    name = postgres.create()
+    yield name
+    postgres.drop(name)
 
 
 @pytest.fixture(scope="module")
-def proxy(postgres: Postgres) -> Iterator[Proxy]:
-    with Proxy(postgres.socket) as proxy:
+def proxy(postgres: PostgresServer) -> Iterator[Proxy]:
+    with Proxy(str(postgres.socket)) as proxy:
         yield proxy
 
 
 @pytest.fixture(scope="module")
-def client(postgres: Postgres, name: str, proxy: Proxy) -> Iterator[Client]:
+def client(postgres: PostgresServer, name: str, proxy: Proxy) -> Iterator[Client]:
     """Of a server that has the proxy between itself and its database. It outlives all of them."""
     with served(postgres.url(name, proxy.port)) as client:
         yield client
@@ -50,7 +50,9 @@ def tenant_id(client: Client) -> int:
     return tenant.id
 
 
-def test_stopped_and_started_under_load(postgres: Postgres, client: Client, tenant_id: int) -> None:
+def test_stopped_and_started_under_load(
+    postgres: PostgresServer, client: Client, tenant_id: int
+) -> None:
     senders = [Sender(client, tenant_id, f"sender{number}", chunks=60) for number in range(2)]
     threads = [threading.Thread(target=sender.run) for sender in senders]
     for thread in threads:
@@ -59,7 +61,7 @@ def test_stopped_and_started_under_load(postgres: Postgres, client: Client, tena
         while any(sender.acknowledged < stage * 10 * CHUNK_CALLS for sender in senders):
             assert all(thread.is_alive() for thread in threads)
             time.sleep(0.01)
-        postgres.stop()
+        postgres.stop_immediately()
         # Rating is from memory.
         assert client.rate(make_call(tenant_id, "4420", 7)).cost == "0.0040"
         postgres.start()
@@ -147,7 +149,7 @@ def test_a_chunk_whose_commit_is_not_answered_is_recorded_once(
 
 
 def test_a_row_that_another_session_has_locked(
-    postgres: Postgres, name: str, client: Client, tenant_id: int
+    postgres: PostgresServer, name: str, client: Client, tenant_id: int
 ) -> None:
     sender = Sender(client, tenant_id, "blocked", chunks=2)
     with postgres.connect(name, autocommit=False) as other:
@@ -165,7 +167,7 @@ def test_a_row_that_another_session_has_locked(
 
 
 def test_a_worker_that_hears_of_nothing_follows_again(
-    postgres: Postgres, name: str, proxy: Proxy, client: Client, tenant_id: int
+    postgres: PostgresServer, name: str, proxy: Proxy, client: Client, tenant_id: int
 ) -> None:
     """Its connection for the changes of rates is half-open: open, and silent."""
     with served(postgres.url(name)) as elsewhere:
@@ -180,7 +182,7 @@ def test_a_worker_that_hears_of_nothing_follows_again(
 
 
 def test_while_the_database_is_silent_the_tokens_are_those_of_before(
-    postgres: Postgres, name: str, proxy: Proxy, client: Client, tenant_id: int
+    postgres: PostgresServer, name: str, proxy: Proxy, client: Client, tenant_id: int
 ) -> None:
     """And a token that was revoked meanwhile is good for nothing as soon as that can be known."""
     token = access_pb.Token(name="switch", role=access_pb.ROLE_RATER, every_tenant=True)

@@ -13,7 +13,7 @@ from psycopg import _copy, connection, cursor, transaction
 from psycopg import _server_cursor as server_cursor
 from sqlalchemy import text
 
-from tests.faults.postgres import Postgres
+from benchmarks.postgres_server import PostgresServer
 from tests.faults.proxy import Proxy
 from tollwire.service.domain.errors import Reason, Unavailable
 from tollwire.service.domain.thread_context import Work
@@ -26,7 +26,7 @@ HANGS = "SELECT pg_sleep(60)"
 
 
 @pytest.fixture
-def database(postgres: Postgres, name: str, proxy: Proxy) -> Iterator[Database]:
+def database(postgres: PostgresServer, name: str, proxy: Proxy) -> Iterator[Database]:
     with postgres.connect(name) as own:
         own.execute("CREATE TABLE kept (id int PRIMARY KEY)")
     database = Database(postgres.url(name, proxy.port), wait_seconds=WAIT_SECONDS)
@@ -54,7 +54,7 @@ def fails(work: Any, *words: str) -> None:
 
 
 def test_a_slow_statement_is_ended_on_the_server_as_well(
-    database: Database, postgres: Postgres, name: str
+    database: Database, postgres: PostgresServer, name: str
 ) -> None:
     def work() -> None:
         with database.read() as connection:
@@ -80,7 +80,7 @@ def test_the_kind_of_work_says_how_long(database: Database) -> None:
 
 
 def test_anothers_lock_is_waited_for_and_not_for_ever(
-    database: Database, postgres: Postgres, name: str
+    database: Database, postgres: PostgresServer, name: str
 ) -> None:
     with postgres.connect(name, autocommit=False) as other:
         other.execute("INSERT INTO kept VALUES (1)")
@@ -170,7 +170,7 @@ def test_a_commit_without_an_answer_is_not_said_to_have_failed(
 
 
 def test_what_a_lost_client_has_locked_comes_free(
-    database: Database, proxy: Proxy, postgres: Postgres, name: str
+    database: Database, proxy: Proxy, postgres: PostgresServer, name: str
 ) -> None:
     """The server does not see that its client is gone: it ends the transaction by itself."""
 
@@ -187,7 +187,7 @@ def test_what_a_lost_client_has_locked_comes_free(
         other.execute("INSERT INTO kept VALUES (1)")
 
 
-def test_a_standby_is_no_defect(database: Database, postgres: Postgres, name: str) -> None:
+def test_a_standby_is_no_defect(database: Database, postgres: PostgresServer, name: str) -> None:
     with postgres.connect(name) as own:
         own.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     database.close()

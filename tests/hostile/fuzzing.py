@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.databases import KINDS
+from benchmarks.postgres_server import PostgresServer
 from tests.hostile.asking import NEVER, Counts, Effort, ask_at_random
 from tests.hostile.reflected import methods
 from tests.hostile.results import written
 from tests.hostile.targets import ACCESS, target
-from tests.torture.databases import KINDS, postgres
 
 WORKERS = 2
 
@@ -85,10 +86,12 @@ def main() -> int:
     outcomes = []
     with contextlib.ExitStack() as stack:
         for database in options.databases:
-            server = stack.enter_context(postgres()) if database == "postgresql" else None
+            server = stack.enter_context(PostgresServer()) if database == "postgresql" else None
             for access in options.access:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                url = server.new_database() if server else f"sqlite:///{folder / 'tollwire.db'}"
+                url = (
+                    server.url(server.create()) if server else f"sqlite:///{folder / 'tollwire.db'}"
+                )
                 outcome = played(url, database, access, effort, options.seed, WORKERS)
                 outcomes.append(outcome)
                 print(outcome.said(), flush=True)

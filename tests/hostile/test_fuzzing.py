@@ -18,7 +18,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.conftest import PostgresServer
+from benchmarks.postgres_server import PostgresServer
 from tests.hostile.asking import Counts, Effort, Input, ask
 from tests.hostile.drawing import Drawer, Known
 from tests.hostile.fuzzing import played
@@ -42,7 +42,7 @@ def test_no_request_makes_an_open_server_fail(tmp_path: Path) -> None:
 )
 def test_no_request_makes_a_server_with_tokens_fail(request: pytest.FixtureRequest) -> None:
     postgres: PostgresServer = request.getfixturevalue("postgres")
-    url = postgres.url(postgres.create(migrated=False))
+    url = postgres.url(postgres.create())
     _holds(played(url, "postgresql", "tokens", EFFORT, SEED, workers=2))
 
 

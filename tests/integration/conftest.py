@@ -6,61 +6,36 @@ One server a database lives for the whole run; each test works in tenants of its
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache, partial
-from pathlib import Path
 
 import pytest
 
+from tests.databases import KINDS, FreshDatabases
 from tests.integration.client import Client
 from tests.integration.serving import ServerProcess, serving
 from tollwire.v1 import types_pb2 as types
 
-BACKENDS = ["sqlite"]
-if os.environ.get("TOLLWIRE_TEST_POSTGRES", "1") != "0":
-    BACKENDS.append("postgresql")
-
 NewDatabase = Callable[[], str]
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="session", params=KINDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def databases(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    sqlite_template: Path,
-) -> Callable[[str], str]:
-    """Makes a new database of a kind, with the schema of this release; its SQLAlchemy URL."""
-    # Now, so that it ends after the servers.
-    postgres = request.getfixturevalue("postgres") if "postgresql" in BACKENDS else None
-
-    def make(backend: str) -> str:
-        if backend == "sqlite":
-            path = tmp_path_factory.mktemp("database") / "tollwire.db"
-            shutil.copy(sqlite_template, path)
-            return f"sqlite:///{path}"
-        return str(postgres.url(postgres.create()))
-
-    return make
+def new_database(backend: str, databases: FreshDatabases) -> NewDatabase:
+    """Creates a database of the kind and returns its URL."""
+    return partial(databases.create, backend)
 
 
 @pytest.fixture(scope="session")
-def new_database(backend: str, databases: Callable[[str], str]) -> NewDatabase:
-    return partial(databases, backend)
-
-
-@pytest.fixture(scope="session")
-def servers(databases: Callable[[str], str]) -> Iterator[Callable[[str], ServerProcess]]:
-    """The server of a kind of database. It goes on while tests with the other kind run."""
+def servers(databases: FreshDatabases) -> Iterator[Callable[[str], ServerProcess]]:
+    """The server of a kind of database. It keeps running while tests with the other kind run."""
     with ExitStack() as running:
-        yield cache(lambda backend: running.enter_context(serving(databases(backend))))
+        yield cache(lambda backend: running.enter_context(serving(databases.create(backend))))
 
 
 @pytest.fixture(scope="session")

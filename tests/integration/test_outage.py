@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.postgres_server import PostgresServer
+from tests.databases import KINDS
 from tests.integration.client import Client, Refusal, chunk, make_call, make_rate, refusal_of
-from tests.integration.conftest import BACKENDS
 from tests.integration.serving import ServerProcess, serving
 from tollwire.v1 import types_pb2 as types
 
@@ -25,11 +25,10 @@ CHUNK = 100
 class Outage:
     """A database that nobody can connect to, until it is let in again."""
 
-    def __init__(self, postgres: Any) -> None:
-        self.name = postgres.create(migrated=False)
-        self.url = str(postgres.url(self.name))
-        uri = str(postgres.url("postgres")).replace("postgresql+psycopg:", "postgresql:")
-        self.admin = psycopg.connect(uri, autocommit=True)
+    def __init__(self, postgres: PostgresServer) -> None:
+        self.name = postgres.create()
+        self.url = postgres.url(self.name)
+        self.admin = postgres.connect("postgres")
 
     def cut(self) -> None:
         """Ends every connection; new ones are still let in."""
@@ -51,7 +50,7 @@ class Outage:
 
 @pytest.fixture
 def outage(request: pytest.FixtureRequest) -> Iterator[Outage]:
-    if "postgresql" not in BACKENDS:
+    if "postgresql" not in KINDS:
         pytest.skip("PostgreSQL is left out by TOLLWIRE_TEST_POSTGRES=0")
     outage = Outage(request.getfixturevalue("postgres"))
     yield outage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.databases import FreshDatabases
 from tests.integration.serving import ServerProcess
 from tests.metrics.scraping import Scrape, metrics_address, wait_until
 from tests.rpc.authority import Authority
@@ -82,9 +84,9 @@ def test_of_several_authorities_the_first_that_ends_counts(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def url(sqlite_template: Path, tmp_path: Path) -> str:
+def url(databases: FreshDatabases, tmp_path: Path) -> str:
     copy = tmp_path / "x.db"
-    copy.write_bytes(sqlite_template.read_bytes())
+    shutil.copy(databases.create("sqlite").removeprefix("sqlite:///"), copy)
     return f"sqlite:///{copy}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.conftest import Fill
+from tests.databases import Fill
 from tests.subjects.world import World, call
 from tollwire.service.accounts.credentials import Credentials
 from tollwire.service.accounts.tokens import Tokens

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.conftest import Fill
+from tests.databases import Fill
 from tests.subjects.world import World, at_once, call, calls
 from tollwire.service.domain.errors import InvalidInput
 from tollwire.service.domain.model import ReversalRequest, UnratedReason

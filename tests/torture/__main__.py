@@ -18,7 +18,8 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.torture.databases import KINDS, postgres
+from benchmarks.databases import KINDS
+from benchmarks.postgres_server import PostgresServer
 from tests.torture.scenarios import SCENARIOS, Scenario
 from tests.torture.stage import LONG, SHORT, Stage
 from tests.torture.tally import Tally, table, totals
@@ -36,7 +37,7 @@ def main() -> int:
     started = datetime.now(UTC)
     for kind in options.databases:
         with contextlib.ExitStack() as stack:
-            server = stack.enter_context(postgres()) if kind == "postgresql" else None
+            server = stack.enter_context(PostgresServer()) if kind == "postgresql" else None
             for name in options.scenarios or SCENARIOS:
                 if kind in SCENARIOS[name].kinds:
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

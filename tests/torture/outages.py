@@ -10,10 +10,10 @@ import random
 import time
 from collections import Counter
 
+from benchmarks.postgres_server import PostgresServer
 from tests.faults.proxy import Proxy
 from tests.torture.callfiles import Prices, new_tenant
 from tests.torture.counting import verify
-from tests.torture.databases import Postgres
 from tests.torture.kills import await_progress, check_senders, settle, started_senders
 from tests.torture.service import patient, service
 from tests.torture.stage import Stage
@@ -32,7 +32,7 @@ def run(stage: Stage) -> Tally:
     draw = stage.draw("outages")
     postgres = stage.postgres
     assert postgres is not None
-    name = postgres.new_database_name()
+    name = postgres.create()
     played = Counter[str]()
     with (
         Proxy(str(postgres.socket)) as proxy,
@@ -66,14 +66,14 @@ def run(stage: Stage) -> Tally:
     return tally
 
 
-def _play(way: str, postgres: Postgres, name: str, proxy: Proxy, draw: random.Random) -> None:
+def _play(way: str, postgres: PostgresServer, name: str, proxy: Proxy, draw: random.Random) -> None:
     """The database is away for a while in that way, and is there again."""
     if way == "stopped":
-        postgres.stop_immediate()
+        postgres.stop_immediately()
         time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))
         postgres.start()
     elif way == "locked":
-        with postgres.connect(name) as other:
+        with postgres.connect(name, autocommit=False) as other:
             other.execute("SELECT id FROM uploads FOR UPDATE")
             time.sleep(draw.uniform(0, LONGEST_FAULT_SECONDS))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.databases import KINDS
 from tests.torture import (
     clients,
     clocks,
@@ -17,7 +18,6 @@ from tests.torture import (
     unrated,
     watchers,
 )
-from tests.torture.databases import KINDS
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 

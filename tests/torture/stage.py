@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.torture.databases import Postgres
+from benchmarks.postgres_server import PostgresServer
 from tests.torture.service import Service, service
 from tests.torture.tally import Tally
 
@@ -74,7 +74,7 @@ class Stage:
     size: Size
     folder: Path
     workers: int
-    postgres: Postgres | None = None
+    postgres: PostgresServer | None = None
     shared: Service | None = None
     say: Callable[[str], None] = lambda text: None
 
@@ -86,7 +86,7 @@ class Stage:
         """The URL of an empty database."""
         if self.postgres is None:
             return f"sqlite:///{self.folder / 'tollwire.db'}"
-        return self.postgres.new_database()
+        return self.postgres.url(self.postgres.create())
 
     @contextmanager
     def serving(self) -> Iterator[Service]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.databases import KINDS, Postgres, postgres
+from benchmarks.databases import KINDS
+from benchmarks.postgres_server import PostgresServer
 from tests.torture.scenarios import SCENARIOS
 from tests.torture.service import Service, service
 from tests.torture.stage import SHORT, Stage
@@ -27,11 +28,11 @@ PLAYED = [(kind, name) for kind in KINDS for name in SCENARIOS if kind in SCENAR
 
 
 @pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Postgres]:
+def own_postgres() -> Iterator[PostgresServer]:
     """One that the scenarios may stop."""
     if os.environ.get("TOLLWIRE_TEST_POSTGRES", "1") == "0":
         pytest.skip("PostgreSQL is left out by TOLLWIRE_TEST_POSTGRES=0")
-    with postgres() as server:
+    with PostgresServer() as server:
         yield server
 
 
@@ -44,8 +45,8 @@ def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]
 
 
 @pytest.fixture(scope="module")
-def postgresql_server(own_postgres: Postgres) -> Iterator[Service]:
-    with service(own_postgres.new_database(), WORKERS["postgresql"]) as server:
+def postgresql_server(own_postgres: PostgresServer) -> Iterator[Service]:
+    with service(own_postgres.url(own_postgres.create()), WORKERS["postgresql"]) as server:
         yield server
         assert server.stop() == 0
 
