@@ -10,7 +10,6 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -20,8 +19,6 @@ from tests.slow import is_slow
 from tests.statement_cache import share_compiled_statements
 from tollwire.service.observability.logs import Lines
 from tollwire.service.storage.engine import Database
-
-_ROOT = Path(__file__).resolve().parents[1]
 
 share_compiled_statements()
 
@@ -94,7 +91,7 @@ _LONG_FILES = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if is_slow(PurePosixPath(item.path.relative_to(_ROOT).as_posix())):
+        if is_slow(item.nodeid):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name not in _LONG_FILES)
 

@@ -2,7 +2,7 @@
 
 They take seconds each, because they start, stop, kill, overload or build whole servers, or try many
 random inputs. They fail seldom: other tests check the same in a smaller form, or the code that they
-test changes seldom. A path is a folder or a file.
+test changes seldom. An entry is a folder, a file, or a test of a file ("file::test").
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ SLOW = {
         "tests/integration/test_workers.py",
         "tests/integration/test_races.py",
         "tests/integration/test_feed.py",
+        "tests/integration/test_reversals.py::test_through_several_workers_at_once",
+        "tests/integration/test_reversals.py::test_a_server_that_is_killed_in_the_middle_of_it",
+        "tests/integration/test_upload_failures.py::test_the_server_deletes_what_is_too_old",
         "tests/rpc/test_lifecycle.py",
         "tests/rpc/test_tls_processes.py",
         "tests/rpc/test_systemd.py",
@@ -37,6 +40,18 @@ SLOW = {
         "tests/core/test_sizes.py",
         "tests/core/test_real_deck.py",
         "tests/core/test_memory.py",
+    ),
+    "many sizes, forms or random changes, of which other tests try some": (
+        "tests/core/test_builder.py::TestChanges",
+        "tests/storage/test_search.py::test_every_form_of_every_letter_is_found_by_every_other",
+        "tests/subjects/test_deck_replacement.py::test_any_decks_against_a_plain_reckoning",
+        "tests/subjects/test_decks.py::test_any_sequence_of_changes_gives_what_a_fresh_load_gives",
+        "tests/subjects/test_feed.py::test_parts_of_any_size_give_each_cdr_once",
+        "tests/subjects/test_feed.py::test_readers_that_break_off_at_any_place_while_many_record",
+        "tests/subjects/test_upload_failures.py"
+        "::test_ten_thousand_failed_records_of_the_greatest_length",
+        "tests/subjects/test_usage.py::test_every_dimension_and_every_pair",
+        "tests/subjects/test_usage.py::test_random_corrections",
     ),
     "all RPCs with all roles, tokens and clients": (
         "tests/contract/test_permission_matrix.py",
@@ -58,14 +73,17 @@ SLOW = {
     ),
     "every benchmark, small": ("tests/test_benchmarks.py",),
 }
-_PATHS = frozenset(path for paths in SLOW.values() for path in paths)
+_ENTRIES = frozenset(entry for entries in SLOW.values() for entry in entries)
 
 
-def is_slow(path: PurePosixPath) -> bool:
-    """Whether the file, given from the root of the repository, is in the table."""
-    return any(str(one) in _PATHS for one in (path, *path.parents))
+def is_slow(test: str) -> bool:
+    """Whether the table contains the test, its file or a folder of it. ``test`` is pytest's id."""
+    path, *names = test.partition("[")[0].split("::")
+    file = PurePosixPath(path)
+    candidates = {path, *map(str, file.parents), *(f"{path}::{name}" for name in names)}
+    return not candidates.isdisjoint(_ENTRIES)
 
 
-def paths() -> frozenset[str]:
-    """All paths of the table."""
-    return _PATHS
+def entries() -> frozenset[str]:
+    """All entries of the table."""
+    return _ENTRIES

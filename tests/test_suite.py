@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "tests" / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", sorted(slow.paths()))
-def test_each_path_of_the_slow_tests_exists(path: str) -> None:
+@pytest.mark.parametrize("entry", sorted(slow.entries()))
+def test_each_entry_of_the_slow_tests_exists(entry: str) -> None:
+    path, _, name = entry.partition("::")
     assert (ROOT / path).exists()
+    if name:
+        assert re.search(rf"^(def {name}\(|{name} = )", (ROOT / path).read_text("utf-8"), re.M)
 
 
 @pytest.mark.parametrize("folder", sorted({p.parent.name for p in ROOT.glob("tests/*/test_*.py")}))
