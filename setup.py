@@ -11,11 +11,15 @@ TOLLWIRE_COVERAGE=1                     each branch reports itself to a fuzzer (
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,6 +36,14 @@ DEBUG = os.environ.get("TOLLWIRE_DEBUG", "") not in ("", "0") or bool(SANITIZERS
 COVERAGE = os.environ.get("TOLLWIRE_COVERAGE", "") not in ("", "0")
 MODE = f"debug {SANITIZERS}".strip() if DEBUG else "release"
 MODE += " coverage" if COVERAGE else ""
+# For Cython.
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": DEBUG,
+    "initializedcheck": DEBUG,
+    "embedsignature": True,
+}
 
 
 def protobuf_plugin(name: str) -> str:
@@ -130,43 +142,77 @@ class Build(build):
 
 
 class BuildCore(build_ext):
-    """Compiles the .pyx files of ratingcore. Only what changed, unless the mode (release, debug,
-    sanitizers) is not the one that the modules there were built in."""
+    """Compiles the .pyx files of ratingcore whose sources or mode (release, debug, sanitizers) have
+    changed since they were compiled.
+
+    It compares the contents of files, not their times: a file that was saved without a change, or
+    checked out again, compiles nothing.
+    """
 
     def finalize_options(self) -> None:
-        from Cython.Build import cythonize
-
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
-        mode = MODE.replace(" ", "-").replace(",", "-")
-        self.build_temp = str(Path(self.build_temp) / mode)
-        self.extensions = cythonize(
-            self.extensions,
-            build_dir=str(Path("build") / "cython" / mode),
-            compiler_directives={
-                "language_level": 3,
-                "boundscheck": DEBUG,
-                "wraparound": DEBUG,
-                "initializedcheck": DEBUG,
-                "embedsignature": True,
-            },
-        )
-        self.check_extensions_list(self.extensions)
-        for extension in self.extensions:
-            extension._needs_stub = False
+        self.mode = MODE.replace(" ", "-").replace(",", "-")
+        self.build_temp = str(Path(self.build_temp) / self.mode)
+        self.force = True  # build_extension decides; the times of files do not count
+        self.lock = threading.Lock()
 
     def run(self) -> None:
-        built_in = Path("build") / ("core-inplace.mode" if self.inplace else "core.mode")
-        if not built_in.exists() or built_in.read_text() != MODE:
-            self.force = True
+        self.state_path = Path("build") / ("core-inplace.json" if self.inplace else "core.json")
+        # The digest of the sources that each module was compiled from.
+        self.compiled: dict[str, str] = {}
+        if self.state_path.exists():
+            state = json.loads(self.state_path.read_text("utf-8"))
+            if state["mode"] == MODE:
+                self.compiled = state["modules"]
         if self.inplace:
             remove_stale_modules()
             # setuptools would build elsewhere and copy, and build anew where nothing is elsewhere.
             super(build_ext, self).run()
         else:
             super().run()
-        built_in.parent.mkdir(exist_ok=True)
-        built_in.write_text(MODE)
+
+    def build_extension(self, extension: Extension) -> None:
+        """Compile one module. Threads call it, and Cython is not made for them: hence the lock."""
+        from Cython.Build import cythonize
+
+        with self.lock:
+            digest = digest_of_sources(extension)
+            is_built = Path(self.get_ext_fullpath(extension.name)).exists()
+            if is_built and self.compiled.get(extension.name) == digest:
+                return
+            (in_c,) = cythonize(
+                [extension],
+                force=True,
+                build_dir=str(Path("build") / "cython" / self.mode),
+                compiler_directives=DIRECTIVES,
+            )
+        # setuptools has set attributes of its own, which the copy that Cython made does not have.
+        translated = copy.copy(extension)
+        translated.sources = in_c.sources
+        super().build_extension(translated)
+        with self.lock:
+            self.compiled[extension.name] = digest
+            state = {"mode": MODE, "modules": self.compiled}
+            self.state_path.parent.mkdir(exist_ok=True)
+            self.state_path.write_text(json.dumps(state, indent=1, sort_keys=True), "utf-8")
+
+
+def digest_of_sources(extension: Extension) -> str:
+    """A digest of all that a module is compiled from but for the mode: its .pyx, the files that it
+    includes, the compilers."""
+    from Cython import __version__ as cython_version
+    from Cython.Build.Dependencies import create_dependency_tree
+
+    tree = create_dependency_tree(quiet=True)
+    paths = {os.path.relpath(path) for path in tree.all_dependencies(extension.sources[0])}
+    digest = hashlib.sha256()
+    digest.update(f"{cython_version} {sys.version}".encode())
+    for path in sorted({*paths, *extension.depends}):
+        # The declarations that Cython brings along belong to its version.
+        if Path(path).is_relative_to(CORE):
+            digest.update(f"\n{path}\n".encode() + Path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def remove_stale_modules() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import tomllib
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -70,9 +72,7 @@ def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """
     folder = tmp_path_factory.mktemp("built")
     build = (sys.executable, "-m", "build", "--no-isolation", "-o", folder)
-    is_release = (ROOT / "build" / "core-inplace.mode").read_text("utf-8") == "release"
-    if is_release:
-        shutil.copytree(ROOT / "build" / "cython", checkout / "build" / "cython")
+    is_release = _core_state()["mode"] == "release"
     run(*build, "--sdist", checkout, cwd=folder)
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as packed:
@@ -85,10 +85,16 @@ def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return sdist, wheel
 
 
+def _core_state() -> dict[str, Any]:
+    """What the core of this checkout was compiled from."""
+    state: dict[str, Any] = json.loads((ROOT / "build" / "core-inplace.json").read_text("utf-8"))
+    return state
+
+
 def _hand_over_the_core(unpacked: Path) -> None:
     """What a build in that folder would make of the core, as far as it is made here."""
-    shutil.copytree(ROOT / "build" / "cython", unpacked / "build" / "cython")
-    shutil.copy2(ROOT / "build" / "core-inplace.mode", unpacked / "build" / "core.mode")
+    (unpacked / "build").mkdir()
+    shutil.copy2(ROOT / "build" / "core-inplace.json", unpacked / "build" / "core.json")
     version = f"{sys.version_info.major}{sys.version_info.minor}"
     library = f"lib.{sysconfig.get_platform()}-{sys.implementation.name}-{version}"
     for source in ROOT.glob("ratingcore/**/*.pyx"):
@@ -192,6 +198,34 @@ def test_an_installed_wheel_serves_away_from_the_checkout(
         server.terminate()
         server.stdout.close()  # type: ignore[union-attr]
         assert server.wait(30) == 0
+
+
+@pytest.mark.timeout(BUILD_SECONDS)
+def test_a_build_compares_contents_and_not_times(checkout: Path, tmp_path: Path) -> None:
+    """A source that was saved without a change compiles nothing; a change compiles what uses it."""
+    if _core_state()["mode"] != "release":
+        pytest.skip("the core is not compiled in release mode")
+    shutil.copytree(checkout, tmp_path, dirs_exist_ok=True, symlinks=True)
+    (tmp_path / "build").mkdir(exist_ok=True)
+    shutil.copy2(ROOT / "build" / "core-inplace.json", tmp_path / "build")
+    for module in ROOT.glob("ratingcore/**/*.so"):
+        shutil.copy2(module, tmp_path / module.relative_to(ROOT))
+
+    def compiled() -> set[str]:
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("ratingcore/**/*.so")}
+        build = (sys.executable, "setup.py", "-q", "build_ext", "--inplace")
+        run(*build, cwd=tmp_path, CFLAGS="-O0")
+        after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("ratingcore/**/*.so")}
+        assert after.keys() == before.keys()
+        return {path.name.partition(".")[0] for path in after if after[path] != before[path]}
+
+    for source in tmp_path.glob("ratingcore/**/*.p[xy]*"):
+        source.touch()
+    assert compiled() == set()
+    with (tmp_path / "ratingcore/wire/tally.pxd").open("a", encoding="utf-8") as source:
+        source.write("# A comment.\n")
+    assert compiled() == {"tally", "record_rating", "rate_calls"}
+    assert compiled() == set()
 
 
 def test_the_stubs_run_with_the_least_versions_that_users_may_have() -> None:
