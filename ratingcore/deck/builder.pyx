@@ -13,22 +13,22 @@ from ..index.merge cimport merge
 from ..pricing.money cimport check_cost_decimals, check_rounding, set_rounding
 from ..pricing.terms cimport MAX_INTERVALS, interval_t, read_terms, terms_t, whole
 from ..pricing.number cimport MAX_DIGITS, set_dialling
-from ..index.rate_terms cimport additions_free, additions_init, additions_t
-from ..base.pool cimport pool_intern, pool_t
+from ..index.rate_terms cimport additions_free, additions_init, additions_put, additions_t
 from ..index.tables cimport (
     MAX_ROWS,
     first_window,
     is_group,
-    rate_terms_t,
     row_version_id,
     slots_on_path,
     tables_t,
 )
 
+from ..pricing.values import RateInfo
+
 cdef enum:
     MAX_DESTINATION_BYTES = 0xFFFF
-    MIN_ARGUMENTS = 6            # of put: those without a default
-    MAX_ARGUMENTS = 12
+
+cdef tuple _DEFAULTS = tuple(RateInfo._field_defaults.values())
 
 
 cdef const uint8_t* _utf8(object text, str name, Py_ssize_t* size) except NULL:
@@ -82,14 +82,6 @@ cdef int _set_window(change_t* change, object from_ns, object to_ns) except -1:
     return 0
 
 
-cdef int _intern_destination(pool_t* pool, object destination, uint32_t* number) except -1:
-    cdef Py_ssize_t size = 0
-    cdef const uint8_t* text = _utf8(destination, "destination", &size)
-    if size > MAX_DESTINATION_BYTES:
-        raise ValueError(f"destination must be at most {MAX_DESTINATION_BYTES} bytes")
-    return pool_intern(pool, text, <uint32_t> size, number)
-
-
 cdef class DeckBuilder:
     """Changes to a deck, collected and then built at once.
 
@@ -138,7 +130,7 @@ cdef class DeckBuilder:
         another rate with the same effective_from, or this version already, comes out when the deck
         is built.
         """
-        self._put(
+        self._put((
             version_id,
             rate_id,
             prefix,
@@ -151,37 +143,25 @@ cdef class DeckBuilder:
             effective_from_ns,
             effective_to_ns,
             blocked,
-        )
+        ))
 
     def put_many(self, rates):
-        """Add rates, each a tuple of the arguments of ``put`` in order: the first 6 to all 12.
+        """Add rates, each a ``RateInfo`` or a sequence of its values; those with a default may be
+        left out at the end.
 
         The same as to put one after the other, but faster. Where one is refused, those before it
         were added.
         """
-        cdef tuple row
+        cdef tuple values
         cdef Py_ssize_t size
+        cdef Py_ssize_t most = len(RateInfo._fields)
+        cdef Py_ssize_t least = most - len(_DEFAULTS)
         for rate in rates:
-            row = rate if type(rate) is tuple else tuple(rate)
-            size = len(row)
-            if not MIN_ARGUMENTS <= size <= MAX_ARGUMENTS:
-                raise TypeError(
-                    f"a rate has {MIN_ARGUMENTS} to {MAX_ARGUMENTS} values, not {size}"
-                )
-            self._put(
-                row[0],
-                row[1],
-                row[2],
-                row[3],
-                row[4],
-                row[5],
-                row[6] if size > 6 else 0,
-                row[7] if size > 7 else 0,
-                row[8] if size > 8 else (),
-                row[9] if size > 9 else None,
-                row[10] if size > 10 else None,
-                size > 11 and row[11],
-            )
+            values = rate if type(rate) is tuple else tuple(rate)
+            size = len(values)
+            if not least <= size <= most:
+                raise TypeError(f"a rate has {least} to {most} values, not {size}")
+            self._put(values if size == most else values + _DEFAULTS[size - least :])
 
     def remove(self, version_id, str prefix not None):
         """Take out a rate of the base, or one that was put. KeyError where there is none."""
@@ -242,26 +222,28 @@ cdef class DeckBuilder:
             raise RuntimeError("the builder is building in another thread")
         return 0
 
-    cdef int _put(
-        self,
-        version_id,
-        rate_id,
-        prefix,
-        destination,
-        cost_per_minute_e8,
-        billing_increment,
-        connect_fee_e8,
-        minimum_seconds,
-        intervals,
-        effective_from_ns,
-        effective_to_ns,
-        bint blocked,
-    ) except -1:
+    cdef int _put(self, tuple values) except -1:
+        """Add a rate, given as the values of a ``RateInfo``."""
         cdef change_t change
         cdef terms_t terms
-        cdef rate_terms_t rate_terms
+        cdef const uint8_t* text
+        cdef Py_ssize_t size = 0
         cdef interval_t parts[MAX_INTERVALS]
         cdef int count
+        (
+            version_id,
+            rate_id,
+            prefix,
+            destination,
+            cost_per_minute_e8,
+            billing_increment,
+            connect_fee_e8,
+            minimum_seconds,
+            intervals,
+            effective_from_ns,
+            effective_to_ns,
+            blocked,
+        ) = values
         self._require_idle()
         memset(&change, 0, sizeof(change_t))
         _set_prefix(&change, prefix)
@@ -279,13 +261,11 @@ cdef class DeckBuilder:
             &terms,
             parts,
         )
-        pool_intern(
-            &self.additions.intervals, parts, count * sizeof(interval_t), &terms.intervals
-        )
-        pool_intern(&self.additions.terms, &terms, sizeof(terms_t), &rate_terms.terms)
-        _intern_destination(&self.additions.destinations, destination, &rate_terms.destination)
-        pool_intern(
-            &self.additions.rate_terms, &rate_terms, sizeof(rate_terms_t), &change.rate_terms
+        text = _utf8(destination, "destination", &size)
+        if size > MAX_DESTINATION_BYTES:
+            raise ValueError(f"destination must be at most {MAX_DESTINATION_BYTES} bytes")
+        additions_put(
+            &self.additions, &terms, parts, count, text, <uint32_t> size, &change.rate_terms
         )
         return self._add(&change)
 

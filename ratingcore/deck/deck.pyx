@@ -14,7 +14,15 @@ from .batch cimport NOT_BILLABLE, RATED, outcome_t, rate_digits
 from .columns cimport match_columns, rate_columns
 from ..index.invariants cimport check_tables
 from ..base.memory cimport allocate, release
-from ..pricing.terms cimport BLOCKED_BIT, interval_t, terms_t, whole, whole_seconds
+from ..pricing.terms cimport (
+    BLOCKED_BIT,
+    interval_t,
+    interval_values,
+    rate_info,
+    terms_t,
+    whole,
+    whole_seconds,
+)
 from ..pricing.number cimport MAX_DIGITS, normalize_text
 from ..index.tables cimport (
     NO_ROW,
@@ -35,8 +43,6 @@ from ..index.tables cimport (
     terms_intervals,
     window_t,
 )
-
-from ..pricing.values import RateInfo
 
 
 cdef str _destination(const tables_t* tables, uint32_t row):
@@ -237,7 +243,7 @@ cdef class Deck:
         cdef const terms_t* terms = row_terms(tables, row)
         cdef const window_t* window = NULL
         cdef const interval_t* intervals
-        cdef uint32_t count, i
+        cdef uint32_t count
         effective_from_ns = None
         effective_to_ns = None
         if row >= tables.slot_count:
@@ -245,24 +251,15 @@ cdef class Deck:
             effective_from_ns = _bound(window.from_s, window.from_ns, INT64_MIN)
             effective_to_ns = _bound(window.to_s, window.to_ns, INT64_MAX)
         intervals = terms_intervals(tables, terms, &count)
-        return RateInfo(
+        return rate_info(
             row_version_id(tables, row),
             row_rate_id(tables, row),
             self._prefix(row),
             _destination(tables, row),
-            terms.price_e8,
-            terms.increment & ~<uint32_t> BLOCKED_BIT,
-            terms.connect_fee_e8,
-            terms.minimum_seconds,
-            tuple(
-                [
-                    (intervals[i].start_seconds, intervals[i].price_e8, intervals[i].increment)
-                    for i in range(count)
-                ]
-            ),
+            terms,
+            interval_values(intervals, count),
             effective_from_ns,
             effective_to_ns,
-            bool(terms.increment & BLOCKED_BIT),
         )
 
 

@@ -6,9 +6,10 @@ only if that frees enough memory.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcmp
 
 from ..base.memory cimport allocate, release
-from ..pricing.terms cimport terms_t
+from ..pricing.terms cimport interval_t, terms_t
 from ..base.pool cimport (
     pool_copy,
     pool_free,
@@ -16,9 +17,10 @@ from ..base.pool cimport (
     pool_intern,
     pool_intern_one,
     pool_item,
+    pool_nbytes,
     pool_t,
 )
-from .tables cimport is_group, rate_terms_t, tables_t
+from .tables cimport is_group, price_terms, rate_terms_t, row_rate_terms, tables_t
 
 
 ctypedef int (*intern_t)(
@@ -47,6 +49,71 @@ cdef void additions_free(additions_t* additions) noexcept nogil:
     pool_free(&additions.terms)
     pool_free(&additions.intervals)
     pool_free(&additions.destinations)
+
+
+cdef size_t additions_nbytes(const additions_t* additions) noexcept nogil:
+    return (
+        pool_nbytes(&additions.rate_terms)
+        + pool_nbytes(&additions.terms)
+        + pool_nbytes(&additions.intervals)
+        + pool_nbytes(&additions.destinations)
+    )
+
+
+cdef int additions_put(
+    additions_t* additions,
+    terms_t* terms,
+    const interval_t* intervals,
+    uint32_t interval_count,
+    const uint8_t* destination,
+    uint32_t destination_size,
+    uint32_t* number,
+) except -1 nogil:
+    """Add the terms of one rate. Sets ``terms.intervals``, and ``number`` to its rate terms."""
+    cdef rate_terms_t rate_terms
+    terms.intervals = 0
+    if interval_count:
+        pool_intern(
+            &additions.intervals,
+            intervals,
+            interval_count * <uint32_t> sizeof(interval_t),
+            &terms.intervals,
+        )
+    pool_intern(&additions.terms, terms, sizeof(terms_t), &rate_terms.terms)
+    pool_intern(
+        &additions.destinations, destination, destination_size, &rate_terms.destination
+    )
+    return pool_intern(&additions.rate_terms, &rate_terms, sizeof(rate_terms_t), number)
+
+
+cdef bint _is_same_item(
+    const pool_t* pool, uint32_t number, const pool_t* other_pool, uint32_t other_number
+) noexcept nogil:
+    cdef uint32_t size, other_size
+    cdef const uint8_t* item = pool_item(pool, number, &size)
+    cdef const uint8_t* other = pool_item(other_pool, other_number, &other_size)
+    # memcmp may not be given NULL, which is where the empty item may be.
+    return size == other_size and (size == 0 or memcmp(item, other, size) == 0)
+
+
+cdef bint is_same_terms(
+    const additions_t* additions, uint32_t number, const tables_t* tables, uint32_t row
+) noexcept nogil:
+    """Whether the rate terms ``number`` of the additions equal those of a rate of a deck."""
+    cdef const rate_terms_t* ours = &(<const rate_terms_t*> additions.rate_terms.data)[number]
+    cdef const rate_terms_t* theirs = row_rate_terms(tables, row)
+    cdef const terms_t* present = price_terms(tables, theirs)
+    cdef terms_t terms = (<const terms_t*> additions.terms.data)[ours.terms]
+    # The number of an interval list is its own in each deck. Without a list, it is 0 in all.
+    if terms.intervals or present.intervals:
+        if not _is_same_item(
+            &additions.intervals, terms.intervals, &tables.intervals, present.intervals
+        ):
+            return False
+        terms.intervals = present.intervals
+    return memcmp(&terms, present, sizeof(terms_t)) == 0 and _is_same_item(
+        &additions.destinations, ours.destination, &tables.destinations, theirs.destination
+    )
 
 
 cdef int rate_terms_copy(tables_t* made, const tables_t* base) except -1 nogil:

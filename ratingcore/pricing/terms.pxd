@@ -52,6 +52,17 @@ cdef bint check_interval(
     interval_t* interval,
     fault_t* fault,
 ) noexcept nogil
+cdef object rate_info(
+    int64_t version_id,
+    int64_t rate_id,
+    str prefix,
+    str destination,
+    const terms_t* terms,
+    tuple intervals,
+    object effective_from_ns,
+    object effective_to_ns,
+)
+cdef tuple interval_values(const interval_t* intervals, uint32_t count)
 cdef int64_t whole(object value, str name) except? -1
 cdef int64_t whole_seconds(object seconds, str name) except? -1
 cdef int read_terms(

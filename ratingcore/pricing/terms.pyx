@@ -9,6 +9,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..base.native cimport reciprocal
 
+from .values import RateInfo
+
+# A named tuple's own constructor takes three times as long.
+cdef object _new_tuple = tuple.__new__
+
 
 cdef inline bint _in_range(
     int64_t value, int64_t least, int64_t most, const char* field, fault_t* fault
@@ -32,8 +37,8 @@ cdef bint check_terms(
     """Check the values and write all fields of ``terms``, derived ones included. False: the first
     value outside its range is in ``fault``, and the content of ``terms`` is undefined.
 
-    ``intervals`` is the number of the interval list. A caller that has no number yet passes any number
-    that is 0 only for the empty list, and sets the field later.
+    ``intervals`` is the number of the interval list. A caller that has no number yet passes 0 for
+    the empty list, any other number for another one, and sets the field later.
     """
     if not (
         _in_range(price_e8, 0, <int64_t> MAX_PRICE_E8, b"cost_per_minute_e8", fault)
@@ -62,7 +67,7 @@ cdef bint check_interval(
     interval_t* interval,
     fault_t* fault,
 ) noexcept nogil:
-    """As ``check_terms``, for one interval after one that starts at ``start_before``; 0: the first."""
+    """As ``check_terms``, for an interval after one that starts at ``start_before``. 0: the first."""
     if not (
         _in_range(
             start_seconds, <int64_t> start_before + 1, MAX_SECONDS, b"start_seconds", fault
@@ -155,3 +160,43 @@ cdef int read_terms(
     terms.intervals = <uint32_t> count
     terms.fast = terms.fast and count == 0
     return count
+
+
+cdef tuple interval_values(const interval_t* intervals, uint32_t count):
+    """The intervals as (start_seconds, cost_per_minute_e8, billing_increment)."""
+    cdef uint32_t i
+    if count == 0:
+        return ()
+    return tuple(
+        [
+            (intervals[i].start_seconds, intervals[i].price_e8, intervals[i].increment)
+            for i in range(count)
+        ]
+    )
+
+
+cdef object rate_info(
+    int64_t version_id,
+    int64_t rate_id,
+    str prefix,
+    str destination,
+    const terms_t* terms,
+    tuple intervals,
+    object effective_from_ns,
+    object effective_to_ns,
+):
+    """A ``RateInfo``."""
+    return _new_tuple(RateInfo, (
+        version_id,
+        rate_id,
+        prefix,
+        destination,
+        terms.price_e8,
+        terms.increment & ~<uint32_t> BLOCKED_BIT,
+        terms.connect_fee_e8,
+        terms.minimum_seconds,
+        intervals,
+        effective_from_ns,
+        effective_to_ns,
+        (terms.increment & BLOCKED_BIT) != 0,
+    ))

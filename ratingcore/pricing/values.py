@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 
 class RateInfo(NamedTuple):
-    """One rate of a deck, as it was put in. An open end of its window is None.
+    """One rate of a deck, as it was put in: the arguments of ``DeckBuilder.put`` in their order,
+    with their defaults. An open end of the window is None.
 
     ``intervals`` are (start_seconds, cost_per_minute_e8, billing_increment).
     """
@@ -17,12 +18,12 @@ class RateInfo(NamedTuple):
     destination: str
     cost_per_minute_e8: int
     billing_increment: int
-    connect_fee_e8: int
-    minimum_seconds: int
-    intervals: tuple[tuple[int, int, int], ...]
-    effective_from_ns: int | None
-    effective_to_ns: int | None
-    blocked: bool
+    connect_fee_e8: int = 0
+    minimum_seconds: int = 0
+    intervals: tuple[tuple[int, int, int], ...] = ()
+    effective_from_ns: int | None = None
+    effective_to_ns: int | None = None
+    blocked: bool = False
 
 
 class InEffect(NamedTuple):

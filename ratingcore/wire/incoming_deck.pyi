@@ -4,24 +4,6 @@ from typing import final
 from ..deck.deck import Deck
 from ..pricing.values import InEffect, RateInfo
 
-# As the arguments of DeckBuilder.put: version_id, rate_id, prefix, destination, cost_per_minute_e8,
-# billing_increment, connect_fee_e8, minimum_seconds, intervals, effective_from_ns, effective_to_ns,
-# blocked.
-Row = tuple[
-    int,
-    int,
-    str,
-    str,
-    int,
-    int,
-    int,
-    int,
-    Sequence[tuple[int, int, int]],
-    int | None,
-    int | None,
-    bool,
-]
-
 @final
 class IncomingDeck:
     def __init__(self, tenant_id: int, effective_from: tuple[int, int] | None = None) -> None: ...
@@ -60,4 +42,4 @@ class IncomingDeck:
     @property
     def in_effect(self) -> InEffect: ...
     def number(self, first_version_id: int) -> None: ...
-    def rows(self, start: int, stop: int) -> list[Row]: ...
+    def rows(self, start: int, stop: int) -> list[RateInfo]: ...

@@ -23,15 +23,22 @@ from .rate_intake cimport (
     intake_sort,
     intake_t,
     intake_take,
-    quote_t,
-    set_quote,
 )
 from ..base.memory cimport allocate, release
-from ..pricing.terms cimport MAX_INTERVALS, interval_t, read_terms, terms_t, whole
+from ..pricing.terms cimport (
+    MAX_INTERVALS,
+    interval_t,
+    interval_values,
+    rate_info,
+    read_terms,
+    terms_t,
+    whole,
+)
 from ..pricing.number cimport MAX_DIGITS
-from ..base.pool cimport pool_intern, pool_item
+from ..base.pool cimport pool_item, pool_t
 from .rate_parse cimport next_rate, parse_rate, wire_head_t, wire_rate_t
-from ..index.tables cimport row_count, row_version_id
+from ..index.rate_terms cimport additions_put
+from ..index.tables cimport rate_terms_t, row_count, row_version_id
 
 from ..pricing.values import InEffect
 
@@ -146,9 +153,7 @@ cdef class IncomingDeck:
         cdef incoming_t* rate
         cdef interval_t parts[MAX_INTERVALS]
         cdef terms_t terms
-        cdef quote_t quote
         cdef change_t key
-        cdef uint32_t number
         cdef bytes text = prefix.encode("utf-8", "surrogatepass")
         cdef int count
         self._hold()
@@ -168,19 +173,21 @@ cdef class IncomingDeck:
                 connect_fee_e8,
                 minimum_seconds,
                 intervals,
-                False,
+                blocked,
                 &terms,
                 parts,
             )
-            set_quote(&quote, &terms)
-            pool_intern(&self.intake.intervals, parts, count * sizeof(interval_t), &number)
-            quote.intervals = number << 1 | blocked
             text = destination.encode()
-            pool_intern(
-                &self.intake.destinations, <const char*> text, len(text), &quote.destination
-            )
             rate.index = index
-            pool_intern(&self.intake.quotes, &quote, sizeof(quote_t), &rate.quote)
+            additions_put(
+                &self.intake.additions,
+                &terms,
+                parts,
+                count,
+                <const uint8_t*> <const char*> text,
+                <uint32_t> len(text),
+                &rate.rate_terms,
+            )
             self.intake.count += 1
             if rate.index >= self.seen:
                 self.seen = rate.index + 1
@@ -278,59 +285,47 @@ cdef class IncomingDeck:
         self.busy = False
 
     def rows(self, start, stop):
-        """The rates in [start, stop) of its order, each as the arguments of ``DeckBuilder.put``."""
+        """The rates in [start, stop) of its order, each as a ``RateInfo``."""
         cdef int64_t at = whole(start, "start")
         cdef int64_t end = min(whole(stop, "stop"), self.intake.count)
         cdef const incoming_t* rate
+        cdef const rate_terms_t* rate_terms
+        cdef const terms_t* terms
+        cdef const pool_t* destinations = &self.intake.additions.destinations
+        cdef const uint8_t* item
+        cdef uint32_t size
         cdef list found = []
-        cdef dict quotes = {}
+        cdef dict destination_of = {}
         self._require_idle()
         if at < 0:
             raise ValueError(f"start must be 0 or above, not {start}")
         while at < end:
             rate = &self.intake.rates[at]
-            quote = quotes.get(rate.quote)
-            if quote is None:
-                quote = quotes[rate.quote] = self._quote(rate.quote)
-            destination, price_e8, increment, connect_fee_e8, minimum, intervals, blocked = quote
-            found.append((
-                rate.version_id,
-                rate.rate_id,
-                _prefix(rate),
-                destination,
-                price_e8,
-                increment,
-                connect_fee_e8,
-                minimum,
-                intervals,
-                _nanoseconds(rate.from_s, rate.from_ns, INT64_MIN),
-                _nanoseconds(rate.to_s, rate.to_ns, INT64_MAX),
-                blocked,
-            ))
+            rate_terms = &(<const rate_terms_t*> self.intake.additions.rate_terms.data)[
+                rate.rate_terms
+            ]
+            terms = &(<const terms_t*> self.intake.additions.terms.data)[rate_terms.terms]
+            destination = destination_of.get(rate_terms.destination)
+            if destination is None:
+                item = pool_item(destinations, rate_terms.destination, &size)
+                destination = destination_of[rate_terms.destination] = item[:size].decode()
+            item = pool_item(&self.intake.additions.intervals, terms.intervals, &size)
+            found.append(
+                rate_info(
+                    rate.version_id,
+                    rate.rate_id,
+                    _prefix(rate),
+                    destination,
+                    terms,
+                    interval_values(
+                        <const interval_t*> item, size // <uint32_t> sizeof(interval_t)
+                    ),
+                    _nanoseconds(rate.from_s, rate.from_ns, INT64_MIN),
+                    _nanoseconds(rate.to_s, rate.to_ns, INT64_MAX),
+                )
+            )
             at += 1
         return found
-
-    cdef tuple _quote(self, uint32_t number):
-        cdef const quote_t* quote = &(<const quote_t*> self.intake.quotes.data)[number]
-        cdef uint32_t size, intervals_size, i
-        cdef const uint8_t* destination = pool_item(
-            &self.intake.destinations, quote.destination, &size
-        )
-        cdef const interval_t* parts = <const interval_t*> pool_item(
-            &self.intake.intervals, quote.intervals >> 1, &intervals_size
-        )
-        return (
-            destination[:size].decode(),
-            quote.price_e8,
-            quote.increment,
-            quote.connect_fee_e8,
-            quote.minimum_seconds,
-            tuple([
-                (parts[i].start_seconds, parts[i].price_e8, parts[i].increment)
-                for i in range(intervals_size // sizeof(interval_t))
-            ]),
-            bool(quote.intervals & 1),
-        )
 
     cdef int64_t _read(
         self, const uint8_t* data, size_t at, size_t size, left_t* left, uint32_t* left_count

@@ -2,18 +2,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from ..base.pool cimport pool_t
-from ..pricing.terms cimport terms_t
-from .rate_parse cimport wire_rate_t
+from ..index.rate_terms cimport additions_t
 from ..index.tables cimport tables_t
-
-cdef struct quote_t:             # 32 bytes, no padding: the terms of a rate, interned as bytes
-    uint64_t price_e8            # for a minute, from second 0, in 10^-8
-    uint64_t connect_fee_e8      # in 10^-8
-    uint32_t increment           # seconds
-    uint32_t minimum_seconds     # 0: none
-    uint32_t destination         # item of destinations
-    uint32_t intervals           # item of intervals << 1, and the lowest bit: blocked
+from .rate_parse cimport wire_rate_t
 
 cdef struct incoming_t:          # 72 bytes
     uint64_t key_high            # the prefix, as in change_t
@@ -24,7 +15,7 @@ cdef struct incoming_t:          # 72 bytes
     int64_t rate_id              # 0 until it is known
     uint32_t from_ns
     uint32_t to_ns
-    uint32_t quote               # item of quotes
+    uint32_t rate_terms          # item of the additions' rate_terms
     uint32_t index               # where in the deck, from 0
     uint8_t length               # digits of the prefix
 
@@ -41,9 +32,7 @@ cdef struct effect_t:            # which prefixes have a rate in effect at one i
 
 cdef struct intake_t:
     incoming_t* rates            # [count]
-    pool_t quotes                # of quote_t
-    pool_t intervals             # of lists of interval_t; item 0 is the empty list
-    pool_t destinations          # of UTF-8
+    additions_t additions        # the terms of the rates
     instant_t from_default       # the start of a rate that states none
     uint32_t count
     uint32_t capacity
@@ -52,7 +41,6 @@ cdef int intake_init(intake_t* intake) except -1 nogil
 cdef void intake_free(intake_t* intake) noexcept nogil
 cdef size_t intake_nbytes(const intake_t* intake) noexcept nogil
 cdef incoming_t* intake_add(intake_t* intake) except NULL nogil
-cdef void set_quote(quote_t* quote, const terms_t* terms) noexcept nogil
 cdef int intake_take(
     intake_t* intake, const wire_rate_t* wire, int64_t tenant_id, uint32_t index
 ) except -1 nogil

@@ -7,24 +7,27 @@ a price with nine decimals, an error), so that one module has the rules and the 
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
-from libc.string cimport memchr, memcmp, memset
+from libc.string cimport memchr, memset
 
 from .call_parse cimport stamp_t, text_t
 from ..index.changes cimport change_t, set_key
 from ..base.memory cimport allocate, release, reserve
-from ..pricing.terms cimport BLOCKED_BIT, check_terms, fault_t, interval_t, terms_t
+from ..pricing.terms cimport check_terms, fault_t, terms_t
 from ..pricing.number cimport MAX_DIGITS, read_prefix
-from ..base.pool cimport pool_free, pool_init, pool_intern, pool_item, pool_nbytes
+from ..index.rate_terms cimport (
+    additions_free,
+    additions_init,
+    additions_nbytes,
+    additions_put,
+    is_same_terms,
+)
 from ..index.tables cimport (
     MAX_ROWS,
     row_count,
-    row_destination,
     row_rate_id,
-    row_terms,
     row_version_id,
     rows_in_order,
     slot_prefix,
-    terms_intervals,
 )
 
 cdef enum:
@@ -42,31 +45,20 @@ cdef extern from *:
 
 
 cdef int intake_init(intake_t* intake) except -1 nogil:
-    cdef uint32_t number
     memset(intake, 0, sizeof(intake_t))
     intake.from_default.s = INT64_MIN
-    pool_init(&intake.quotes, sizeof(quote_t))
-    pool_init(&intake.intervals, 0)
-    pool_init(&intake.destinations, 0)
-    return pool_intern(&intake.intervals, NULL, 0, &number)
+    return additions_init(&intake.additions)
 
 
 cdef void intake_free(intake_t* intake) noexcept nogil:
     release(intake.rates)
     intake.rates = NULL
     intake.count = intake.capacity = 0
-    pool_free(&intake.quotes)
-    pool_free(&intake.intervals)
-    pool_free(&intake.destinations)
+    additions_free(&intake.additions)
 
 
 cdef size_t intake_nbytes(const intake_t* intake) noexcept nogil:
-    return (
-        <size_t> intake.capacity * sizeof(incoming_t)
-        + pool_nbytes(&intake.quotes)
-        + pool_nbytes(&intake.intervals)
-        + pool_nbytes(&intake.destinations)
-    )
+    return <size_t> intake.capacity * sizeof(incoming_t) + additions_nbytes(&intake.additions)
 
 
 cdef incoming_t* intake_add(intake_t* intake) except NULL nogil:
@@ -145,21 +137,11 @@ cdef bint _read_bound(const stamp_t* stamp, int64_t* seconds, uint32_t* nanoseco
     return True
 
 
-cdef void set_quote(quote_t* quote, const terms_t* terms) noexcept nogil:
-    """Write the terms; destination and intervals are 0, and the rate is not blocked."""
-    memset(quote, 0, sizeof(quote_t))
-    quote.price_e8 = terms.price_e8
-    quote.connect_fee_e8 = terms.connect_fee_e8
-    quote.increment = terms.increment
-    quote.minimum_seconds = terms.minimum_seconds
-
-
-cdef bint _read_terms(const wire_rate_t* wire, quote_t* quote) noexcept nogil:
+cdef bint _read_terms(const wire_rate_t* wire, terms_t* terms) noexcept nogil:
     cdef uint64_t price_e8 = 0
     cdef uint64_t connect_fee_e8 = 0
-    cdef terms_t terms
     cdef fault_t fault
-    if not (
+    return (
         not wire.has_intervals
         and _read_price(&wire.cost_per_minute, &price_e8)
         and (wire.connect_fee.size == 0 or _read_price(&wire.connect_fee, &connect_fee_e8))
@@ -170,15 +152,11 @@ cdef bint _read_terms(const wire_rate_t* wire, quote_t* quote) noexcept nogil:
             <int64_t> connect_fee_e8,
             wire.minimum_seconds,
             0,
-            False,
-            &terms,
+            wire.blocked,
+            terms,
             &fault,
         )
-    ):
-        return False
-    set_quote(quote, &terms)
-    quote.intervals = wire.blocked
-    return True
+    )
 
 
 cdef int intake_take(
@@ -187,10 +165,10 @@ cdef int intake_take(
     """Take a rate where it is plainly valid: 1. Else 0."""
     cdef uint8_t digits[MAX_DIGITS]
     cdef change_t key
-    cdef quote_t quote
+    cdef terms_t terms
     cdef incoming_t* rate
     cdef int length
-    if not _read_terms(wire, &quote) or not (wire.tenant_id == 0 or wire.tenant_id == tenant_id):
+    if not _read_terms(wire, &terms) or not (wire.tenant_id == 0 or wire.tenant_id == tenant_id):
         return 0
     length = read_prefix(wire.prefix.data, wire.prefix.size, digits)
     if length < 0:
@@ -206,10 +184,15 @@ cdef int intake_take(
     set_key(&key, digits, length)
     rate.key_high, rate.key_low, rate.length = key.key_high, key.key_low, key.length
     rate.index = index
-    pool_intern(
-        &intake.destinations, wire.destination.data, wire.destination.size, &quote.destination
+    additions_put(
+        &intake.additions,
+        &terms,
+        NULL,
+        0,
+        wire.destination.data,
+        wire.destination.size,
+        &rate.rate_terms,
     )
-    pool_intern(&intake.quotes, &quote, sizeof(quote_t), &rate.quote)
     intake.count += 1
     return 1
 
@@ -267,51 +250,15 @@ cdef void _load(const tables_t* base, uint32_t row, incoming_t* rate) noexcept n
     rate.rate_id = row_rate_id(base, row)
 
 
-cdef bint _same_bytes(
-    const uint8_t* left, uint32_t left_size, const uint8_t* right, uint32_t right_size
-) noexcept nogil:
-    # memcmp may not be given NULL, which is where the empty item may be.
-    return left_size == right_size and (left_size == 0 or memcmp(left, right, left_size) == 0)
-
-
-cdef bint _same_intervals(
-    const intake_t* intake, uint32_t number, const tables_t* base, const terms_t* terms
-) noexcept nogil:
-    cdef uint32_t size, count, i
-    cdef const interval_t* ours = <const interval_t*> pool_item(&intake.intervals, number, &size)
-    cdef const interval_t* theirs = terms_intervals(base, terms, &count)
-    if size != count * sizeof(interval_t):
-        return False
-    for i in range(count):
-        if (
-            ours[i].price_e8 != theirs[i].price_e8
-            or ours[i].start_seconds != theirs[i].start_seconds
-            or ours[i].increment != theirs[i].increment
-        ):
-            return False
-    return True
-
-
 cdef bint _is_same(
     const intake_t* intake, const incoming_t* rate, const tables_t* base, uint32_t row,
     const incoming_t* present,
 ) noexcept nogil:
     """Whether an incoming rate is as the deck has it. They have one key."""
-    cdef const quote_t* quote = &(<const quote_t*> intake.quotes.data)[rate.quote]
-    cdef const terms_t* terms = row_terms(base, row)
-    cdef uint32_t size, base_size
-    cdef const uint8_t* destination = pool_item(&intake.destinations, quote.destination, &size)
-    cdef const uint8_t* base_destination = row_destination(base, row, &base_size)
     return (
         rate.to_s == present.to_s
         and rate.to_ns == present.to_ns
-        and quote.price_e8 == terms.price_e8
-        and quote.connect_fee_e8 == terms.connect_fee_e8
-        and quote.increment == terms.increment & ~<uint32_t> BLOCKED_BIT
-        and (quote.intervals & 1) == (terms.increment & BLOCKED_BIT != 0)
-        and quote.minimum_seconds == terms.minimum_seconds
-        and _same_bytes(destination, size, base_destination, base_size)
-        and _same_intervals(intake, quote.intervals >> 1, base, terms)
+        and is_same_terms(&intake.additions, rate.rate_terms, base, row)
     )
 
 
