@@ -1,10 +1,13 @@
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
+
+from typing_extensions import disjoint_base
 
 from .deck import Deck
 
+@disjoint_base
 class DeckBuilder:
-    def __init__(self, base: Deck | None = None) -> None: ...
+    def __new__(cls, base: Deck | None = None) -> Self: ...
     def put(
         self,
         version_id: int,

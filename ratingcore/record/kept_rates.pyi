@@ -3,8 +3,6 @@ from typing import Any, final
 
 from .stored_rows import StoredRows
 
-Rules = tuple[int, int, str, str, str]
-
 @final
 class KeptRates:
     def __init__(self) -> None: ...
@@ -20,4 +18,6 @@ class KeptRates:
         retired_revision: int | None,
         *values: Any,
     ) -> None: ...
-    def put_tenant(self, tenant_id: int, revision: int, rules: Iterable[Rules]) -> None: ...
+    def put_tenant(
+        self, tenant_id: int, revision: int, rules: Iterable[tuple[int, int, str, str, str, int]]
+    ) -> None: ...

@@ -2,6 +2,8 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from .records import Records
 
 ROW_FIELDS: tuple[tuple[str, int], ...]
@@ -10,6 +12,7 @@ def copy_data(
     records: Records, order: array[int], first_id: int, upload_id: int, created_at_ns: int
 ) -> bytes: ...
 
+@disjoint_base
 class RowTuples(Iterator[tuple[Any, ...]]):
     def __init__(
         self, records: Records, order: array[int], upload_id: int, created_at_ns: int

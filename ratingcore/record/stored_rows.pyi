@@ -6,8 +6,6 @@ from .records import Records
 
 STORED_FIELDS: tuple[tuple[str, int], ...]
 
-Misfit = tuple[int, str, object]
-
 @final
 class StoredRows:
     @property
@@ -19,7 +17,7 @@ class StoredRows:
     @property
     def created_at_ns(self) -> array[int]: ...
     @property
-    def misfits(self) -> list[Misfit]: ...
+    def misfits(self) -> list[tuple[int, str, object]]: ...
     def __len__(self) -> int: ...
 
 def read_copy(data: bytes) -> StoredRows: ...

@@ -28,10 +28,10 @@ from .records cimport MAX_RECORDS, NO_PARTY, Records, find_parties, record_t
 
 from array import array as new_array
 
-from .rows import ROW_FIELDS
+from .rows import ROW_FIELDS as _ROW_FIELDS
 
 # The fields of a stored row in their order, as in ROW_FIELDS.
-STORED_FIELDS = (("id", 8), *ROW_FIELDS)
+STORED_FIELDS = (("id", 8), *_ROW_FIELDS)
 
 cdef array _INTEGERS = new_array("q")
 

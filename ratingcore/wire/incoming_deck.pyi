@@ -1,12 +1,12 @@
 from collections.abc import Iterator, Sequence
-from typing import final
+from typing import Self, final
 
 from ..deck.deck import Deck
 from ..pricing.values import InEffect, RateInfo
 
 @final
 class IncomingDeck:
-    def __init__(self, tenant_id: int, effective_from: tuple[int, int] | None = None) -> None: ...
+    def __new__(cls, tenant_id: int, effective_from: tuple[int, int] | None = None) -> Self: ...
     def __len__(self) -> int: ...
     @property
     def seen(self) -> int: ...

@@ -1,3 +1,6 @@
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Tally:
     def add(self, status: int, unrated_reason: int = 0, calls: int = 1) -> None: ...
     def add_all(self, other: Tally) -> None: ...
