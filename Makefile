@@ -11,6 +11,8 @@ PY := $(BIN)/python
 TEST_COSTS ?= 10000000
 # Three files of tests at a time: many tests wait, and two processors would wait with them.
 PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# The core, and the layers of service/ that need neither gRPC nor processes.
+QUICK_TESTS := $(addprefix tests/,core domain cache accounts rating record reports test_layout.py)
 STAMP := $(VENV)/.set-up
 # Python without a file name extension, which ruff checks only where it is named.
 CI_SCRIPTS := .ci/audit-answer .ci/licences .ci/secrets
@@ -89,9 +91,9 @@ test-slow: setup ## run the slow tests: whole servers that are killed, attacked 
 test-all: setup ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-quick: setup ## the tests of the core and of the subjects on SQLite, in seconds
+test-quick: setup ## the tests of the core and of the layers below gRPC on SQLite, in seconds
 	TOLLWIRE_TEST_POSTGRES=0 TOLLWIRE_TEST_EXAMPLES=quick $(PYTEST) -m "not slow" \
-		tests/core tests/subjects tests/test_layout.py $(PYTEST_ARGS)
+		$(QUICK_TESTS) $(PYTEST_ARGS)
 
 test-large: setup ## the tests of large decks, with five million prefixes: a minute, 1.2 GB
 	TOLLWIRE_TEST_PREFIXES=5000000 $(PY) -m pytest tests/core/test_sizes.py --timeout 600

@@ -17,6 +17,7 @@ from benchmarks.postgres_server import PostgresServer
 from tests.databases import KINDS, Fill, FreshDatabases
 from tests.slow import is_slow
 from tests.statement_cache import share_compiled_statements
+from tests.world import World
 from tollwire.service.observability.logs import Lines
 from tollwire.service.storage.engine import Database
 
@@ -65,6 +66,28 @@ def database(database_url: str) -> Iterator[Database]:
     """A fresh database with the schema of this release."""
     database = Database(database_url)
     yield database
+    database.close()
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    """All subjects over a fresh database."""
+    return World.over(database)
+
+
+@pytest.fixture
+def payer(world: World) -> int:
+    """A tenant with a rate for prefix 44: 0.0200 a minute, in steps of 6 seconds."""
+    tenant_id = world.tenant()
+    world.rate(tenant_id, "44", 200, 6)
+    return tenant_id
+
+
+@pytest.fixture
+def other(world: World) -> Iterator[World]:
+    """Another worker on the same database."""
+    database = Database(world.database.engine.url.render_as_string(hide_password=False))
+    yield World.over(database)
     database.close()
 
 

@@ -19,7 +19,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.databases import FreshDatabases
-from tests.subjects.world import NOON_NS, SECOND_NS, World, call
+from tests.world import NOON_NS, SECOND_NS, World, call
 from tollwire.service.domain.model import (
     CdrFilter,
     Disposition,

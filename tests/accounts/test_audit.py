@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import NOON_NS, World, call, calls, chunk_of
+from tests.world import NOON_NS, World, call, calls, chunk_of
 from tollwire.service.accounts import audit
 from tollwire.service.accounts.audit import AuditLog
 from tollwire.service.accounts.credentials import Credentials

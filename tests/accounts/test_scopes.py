@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import World, call, calls
+from tests.world import World, call, calls
 from tollwire.service.domain.errors import InvalidInput, NotFound, Reason, TollwireError
 from tollwire.service.domain.model import (
     Cdr,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import World, at_once, call
+from tests.world import World, at_once, call
 from tollwire.service.accounts.tenants import check_extension, check_tenant
 from tollwire.service.domain.errors import (
     AlreadyExists,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import NOON_NS, World, at_once
+from tests.world import NOON_NS, World, at_once
 from tollwire.service.accounts.credentials import Credentials
 from tollwire.service.accounts.tokens import AdminExists, Tokens
 from tollwire.service.domain.errors import (

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 import ratingcore
-from tests.subjects.world import NOON_NS, World, call
+from tests.world import NOON_NS, World, call
 from tollwire.service.cache.decks import Decks, TenantDeck
 from tollwire.service.domain.errors import NotFound, Reason, Unavailable
 from tollwire.service.domain.model import ImportMode, Interval, Rate, Rounding, Tenant

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.process.processes import Process
 from tests.rpc.authority import Authority
-from tests.rpc.processes import Process
 from tollwire.service.cli.main import main
 
 COMMAND = ("-m", "tollwire.service.cli.main")

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from tests.cli.conftest import Tollwire
 from tests.cli.fake import FakeServer
-from tests.rpc.processes import Process
+from tests.process.processes import Process
 from tests.rpc.running import DEADLINE_SECONDS, connected
 from tollwire.service.cli.main import main
 from tollwire.v1 import tenant_service_pb2 as tenant_pb

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 
-from tests.rpc.processes import REPOSITORY
+from tests.process.processes import REPOSITORY
 
 _TOKEN = re.compile(r"tw_\d+_[\w-]{43}")
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.postgres_server import PostgresServer
 from tests.faults.serving import recovered, served
 from tests.integration.client import make_call
-from tests.rpc.processes import wait_until
+from tests.process.processes import wait_until
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
 # Far longer than the test: only the client's own end is soon.

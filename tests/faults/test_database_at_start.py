@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from benchmarks.postgres_server import PostgresServer
 from tests.faults.proxy import Proxy
-from tests.rpc.processes import Process
+from tests.process.processes import Process
 from tollwire.service.cli.main import main
 
 COMMAND = ("-m", "tollwire.service.cli.main")

@@ -14,7 +14,7 @@ import psutil
 
 from tests.integration.client import Client, chunk, make_call
 from tests.integration.serving import ServerProcess
-from tests.rpc.processes import wait_until
+from tests.process.processes import wait_until
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
 STREAMS = 8

@@ -1,6 +1,6 @@
 """VerifyCdrs: what the server has recorded verifies, whatever became of it since.
 
-What is found when somebody changes a row is tested on the subject (tests/subjects); random rates,
+What is found when somebody changes a row is tested on the subject (tests/record); random rates,
 rules and calls are verified at the end of each random history (test_stateful.py).
 """
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from tests.integration.client import Client
 from tests.integration.serving import ServerProcess
-from tests.metrics.scraping import some_work
+from tests.observability.scraping import some_work
 from tests.rpc.authority import Authority
 from tollwire.service.cli.main import main
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.subjects.world import NOON_NS, World, call
+from tests.world import NOON_NS, World, call
 from tollwire.service.observability.metrics.backlog import Backlog, UnratedCount
 from tollwire.service.storage import unrated
 from tollwire.service.storage.engine import Database

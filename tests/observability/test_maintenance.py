@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from tests.databases import FreshDatabases
 from tests.integration.serving import ServerProcess
-from tests.metrics.scraping import Scrape, metrics_address, wait_until
+from tests.observability.scraping import Scrape, metrics_address, wait_until
 from tests.rpc.authority import Authority
 from tollwire.service.cli.main import main
 from tollwire.service.observability.metrics.database_size import (

@@ -25,7 +25,7 @@ import yaml
 
 from tests.integration.client import Client
 from tests.integration.serving import ServerProcess
-from tests.metrics.scraping import SECONDS, Scrape, metrics_address, some_work, wait_until
+from tests.observability.scraping import SECONDS, Scrape, metrics_address, some_work, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.client import Client
 from tests.integration.serving import ServerProcess
-from tests.metrics.scraping import UPLOAD, Scrape, metrics_address, some_work, wait_until
+from tests.observability.scraping import UPLOAD, Scrape, metrics_address, some_work, wait_until
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A stand-in for a worker: it reports, waits and ends as its settings say.
 
 As a program with arguments it is the supervisor of such workers:
-``python -m tests.rpc.fake_worker COUNT [NAME=VALUE]...``
+``python -m tests.process.fake_worker COUNT [NAME=VALUE]...``
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def ask(supervisor: Supervisor) -> None:
 def supervise(count: int, settings: dict[str, Any]) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
     supervisor = Supervisor(
-        [sys.executable, "-m", "tests.rpc.fake_worker"],
+        [sys.executable, "-m", "tests.process.fake_worker"],
         settings,
         count,
         stop_seconds=0.2 if settings.get("stubborn") else 20.0,

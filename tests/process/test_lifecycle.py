@@ -18,7 +18,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.rpc.processes import Process, is_gone, wait_until
+from tests.process.processes import Process, is_gone, wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected, read_refusal, refusal
 from tollwire.service.process.maintenance import upgrade_database
 from tollwire.v1 import cdr_service_pb2 as cdr_pb

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rpc.processes import Process
+from tests.process.processes import Process
 from tollwire.service.process.systemd import Supervision
 
 SECONDS = 60

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.process.processes import Process, wait_until
 from tests.rpc.authority import DAY, NOW, Authority, shown_by
-from tests.rpc.processes import Process, wait_until
 from tests.rpc.running import DEADLINE_SECONDS
 from tollwire.service.cli.main import main
 from tollwire.service.process import app

@@ -9,13 +9,13 @@ from typing import Any
 
 import psutil
 
-from tests.rpc.processes import Process, is_gone, wait_until
+from tests.process.processes import Process, is_gone, wait_until
 
 
 def supervised(count: int, **settings: str) -> Process:
     return Process(
         "-m",
-        "tests.rpc.fake_worker",
+        "tests.process.fake_worker",
         str(count),
         *(f"{name}={value}" for name, value in settings.items()),
         asked=True,

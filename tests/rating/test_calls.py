@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from tests.subjects.world import NOON_NS, SECOND_NS, World, call
+from tests.world import NOON_NS, SECOND_NS, World, call
 from tollwire.service.domain.errors import (
     FailedPrecondition,
     InvalidInput,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.subjects.world import World, call, calls
+from tests.world import World, call, calls
 from tollwire.service.domain.errors import InvalidInput
 from tollwire.service.domain.model import (
     MAX_PRICE_E8,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import World, at_once
+from tests.world import World, at_once
 from tollwire.service.domain.errors import Exhausted, InvalidInput, NotFound, Reason
 from tollwire.service.domain.model import (
     ImportMode,

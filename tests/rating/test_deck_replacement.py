@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import World
+from tests.world import World
 from tollwire.service.domain.errors import FailedPrecondition, Reason
 from tollwire.service.domain.model import (
     Call,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, chunk_of
+from tests.world import NOON_NS, SECOND_NS, World, at_once, call, calls, chunk_of
 from tollwire.service.domain.errors import AlreadyExists, InvalidInput, NotFound, Reason
 from tollwire.service.domain.model import (
     MAX_COST_E8,

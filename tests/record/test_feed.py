@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from ratingcore.record.records import records_of
-from tests.subjects.world import NOON_NS, World, call, calls
+from tests.world import NOON_NS, World, call, calls
 from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
 from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope
 from tollwire.service.domain.thread_context import handling

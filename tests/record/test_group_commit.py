@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import at_once
+from tests.world import at_once
 from tollwire.service.domain.errors import Reason, TooLate, Unavailable, Unwanted
 from tollwire.service.domain.request import Request
 from tollwire.service.domain.thread_context import current_request, handling

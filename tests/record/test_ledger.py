@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.databases import Fill
-from tests.subjects.world import World, at_once, call, calls
+from tests.world import World, at_once, call, calls
 from tollwire.service.domain.errors import InvalidInput
 from tollwire.service.domain.model import ReversalRequest, UnratedReason
 from tollwire.service.domain.record_model import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import NOON_NS, World, at_once, call, calls
+from tests.world import NOON_NS, World, at_once, call, calls
 from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
 from tollwire.service.domain.model import (
     Direction,

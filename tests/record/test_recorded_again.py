@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from tests.subjects.world import World, at_once, call, calls, in_parts
+from tests.world import World, at_once, call, calls, in_parts
 from tollwire.service.domain.errors import AlreadyExists, InvalidInput
 from tollwire.service.domain.model import BadCall, Call, Cdr, CdrFilter, ReversalRequest, UsageQuery
 from tollwire.service.domain.record_model import ChunkResult, UploadReversal, VerificationFilter

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.subjects.world import World, at_once, calls
+from tests.world import World, at_once, calls
 from tollwire.service.domain.model import BadCall
 from tollwire.service.record.retention import DELETED_AT_ONCE, FailureRetention, kept_since_ns
 from tollwire.service.record.uploads import Uploads

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ratingcore.record.record_digest import digest_of_bad
-from tests.subjects.world import NOON_NS, World
+from tests.world import NOON_NS, World
 from tollwire.service.domain.errors import FailedPrecondition, Reason
 from tollwire.service.domain.record_model import ChunkResult
 from tollwire.service.record.upload_chunks import UploadChunk

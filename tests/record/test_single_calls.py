@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from tests.subjects.world import World, at_once, call
+from tests.world import World, at_once, call
 from tollwire.service.domain.errors import (
     AlreadyExists,
     InvalidInput,

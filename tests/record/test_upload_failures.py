@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratingcore.record.records import records_of
-from tests.subjects.world import World, call, calls
+from tests.world import World, call, calls
 from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
 from tollwire.service.domain.model import BadCall, Call, Page
 from tollwire.service.domain.paging import MAX_PAGE_BYTES

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import NOON_NS, World, at_once, calls, in_parts
+from tests.world import NOON_NS, World, at_once, calls, in_parts
 from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, NotFound, Reason
 from tollwire.service.domain.model import BadCall, Call, ReversalRequest
 from tollwire.service.domain.record_model import UploadReversal

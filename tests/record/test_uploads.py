@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import (
+from tests.world import (
     NOON_NS,
     SECOND_NS,
     World,

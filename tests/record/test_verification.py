@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.subjects.world import NOON_NS, SECOND_NS, World, call, calls
+from tests.world import NOON_NS, SECOND_NS, World, call, calls
 from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
 from tollwire.service.domain.model import Direction, Disposition, Interval, Rate, Rounding, Tenant
 from tollwire.service.domain.record_model import (

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.subjects.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
+from tests.world import NOON_NS, SECOND_NS, World, at_once, call, calls, in_parts
 from tollwire.service.domain.errors import InvalidInput, NotFound
 from tollwire.service.domain.model import (
     MAX_COST_E8,

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.rpc.processes import wait_until
+from tests.process.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected
 from tests.torture.badline import BadLine
 from tollwire.service.domain.record_model import ChunkResult

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
-from tests.rpc.processes import wait_until
+from tests.process.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, Refusal, Running, connected, read_refusal, running
 from tollwire.service.domain.request import Caller, Role, Scope
 from tollwire.service.domain.thread_context import Slot, current_slot

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.rpc.processes import wait_until
+from tests.process.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected
 from tollwire.service.rpc import connections
 from tollwire.service.rpc.capacity import Capacity

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from tests.databases import Fill
-from tests.subjects.world import World, call
+from tests.world import World, call
 from tollwire.service.accounts.credentials import Credentials
 from tollwire.service.accounts.tokens import Tokens
 from tollwire.service.domain.model import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.subjects.world import at_once
+from tests.world import at_once
 from tollwire.service.storage import ledger
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.ledger import EntryKind

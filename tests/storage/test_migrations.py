@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from tests.subjects.world import at_once
+from tests.world import at_once
 from tollwire.service.storage import ids
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema import migrate, triggers

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from tests.storage import old_release
 from tests.storage.old_release import OldRelease
-from tests.subjects.world import World, call, calls
+from tests.world import World, call, calls
 from tollwire.service.domain.model import CdrFilter, RatingStatus, ReversalRequest, Tenant
 from tollwire.service.domain.record_model import LedgerDifference, VerificationFilter
 from tollwire.service.record.ledger import Ledger

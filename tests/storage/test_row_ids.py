@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.subjects.world import at_once
+from tests.world import at_once
 from tollwire.service.storage import ids
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema.record_tables import ROW_IDS

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.subjects.world import World, calls
+from tests.world import World, calls
 from tollwire.service.domain.record_model import VerificationFilter
 from tollwire.service.storage import stored_rows
 from tollwire.service.storage.engine import Database
