@@ -213,7 +213,7 @@ def test_a_backup_made_under_uploads_becomes_what_was_lost(backups: Backups) -> 
         assert ledger_differences(client, noted_before) == []
         missing = ledger_differences(client, noted_after)
         assert missing, "a root of later must say that something is missing"
-        assert all("when the root was noted down, and has" in one.message for one in missing)
+        assert all("entries in the given root, and has" in one.message for one in missing)
         settled = [client.get_upload(sender.upload_id).created for sender in senders]
         assert sum(settled) == len(there)
 

@@ -112,8 +112,8 @@ def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row
 
     contestants = {
         "nobody is asked": rating(RpcPipeline(), Context()),
-        "no token": rating(RpcPipeline(access, access.stays), Context()),
-        "token": rating(RpcPipeline(access, access.stays), Context(f"Bearer {text}")),
+        "no token": rating(RpcPipeline(access, access.check_again), Context()),
+        "token": rating(RpcPipeline(access, access.check_again), Context(f"Bearer {text}")),
     }
     in_turns(contestants, 1)  # warming up
     taken = in_turns(contestants, bench.size(9, 1))

@@ -1,1 +1,1 @@
-"""Tenants, extensions, tokens, the callers that tokens stand for, and the audit log."""
+"""Tenants, extensions, tokens, callers, and the audit log."""

@@ -1,11 +1,11 @@
-"""The audit log: who changed what administratively, what it was before and what it is since.
+"""The audit log: administrative changes, each with its caller and the state before and after.
 
-An entry is written by whoever makes the change, in the same transaction: neither is ever without
-the other, and what changed nothing or was rolled back leaves none. Calls that are priced, recorded
-or uploaded are no administrative changes; what stands for them is the ledger.
+The code that makes a change writes the entry in the same transaction, so every committed change has
+an entry; a request that changes nothing or is rolled back has none. Rating, recording and uploading
+calls are not administrative changes; the ledger covers them.
 
-An entry shows a resource by the names that its fields have on the wire. It holds no secret, and no
-number of an extension: these are personal data, and an entry is never deleted.
+An entry shows a resource with the field names of the wire. It contains no secrets and no numbers of
+extensions: these are personal data, and entries are never deleted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_ACTION_CHARS = 100
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NS = 10**9
-# A version of a rate shows as its etag.
+# The id of a rate version is shown as the etag.
 _LEFT_OUT = ("number", "version_id", "rate_revision")
 
 
@@ -47,11 +47,11 @@ def enter(
     before: Any = None,
     after: Any = None,
 ) -> None:
-    """Write down that the caller of the present request makes this change.
+    """Write an entry about a change by the caller of the current request.
 
-    ``action`` is the name of the method, ``resource`` a kind and an id such as "rate/17",
-    ``tenant_id`` whom it is about; 0: several, or none. ``before`` and ``after`` are resources of
-    the model, or mappings that say what was done.
+    ``action``: the name of the method. ``resource``: kind and id, such as "rate/17".
+    ``tenant_id``: the tenant concerned; 0: several, or none. ``before`` and ``after``: resources
+    of the model, or mappings that describe the change.
     """
     request = current_request()
     storage.add(
@@ -71,28 +71,29 @@ def enter(
 
 
 def as_json(resource: Any) -> str:
-    """Canonical JSON: one text for one state. "" for None."""
+    """Canonical JSON: equal states have equal texts. "" for None."""
     if resource is None:
         return ""
     return json.dumps(_plain(resource), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def sole_tenant(scope: Scope) -> int:
-    """The tenant of a scope of one; 0 for several or all."""
+    """The tenant of a scope with one tenant; 0 for several or all tenants."""
     (tenant_id, *others) = scope.tenant_ids or (0,)
     return 0 if others else tenant_id
 
 
 class AuditLog:
-    """What administrators do with the log. Thread-safe."""
+    """Lists the audit log. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def list(self, wanted: AuditFilter, page_size: int, page_token: str) -> Page[AuditEntry]:
-        """One page of the entries about tenants that the caller may see, the newest first. Those
-        about several tenants or none show to callers with every tenant. NotFound TENANT_NOT_FOUND
-        where the tenant never existed for the caller; one that was deleted keeps its entries."""
+        """One page of the entries about tenants that the caller may see, the newest first. Only
+        callers with every tenant see entries about several tenants or none. NotFound
+        TENANT_NOT_FOUND if the tenant never existed or is outside the caller's scope. The entries
+        of a deleted tenant are still listed."""
         refuse(
             [
                 *check_id("tenant_id", wanted.tenant_id, required=False),
@@ -117,7 +118,7 @@ def _require(connection: Connection, tenant_id: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold of a value, with the wire's names."""
+    """A value as plain JSON types, with the field names of the wire."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, IntEnum):
@@ -149,7 +150,7 @@ def _show(shown: dict[str, Any], name: str, value: Any) -> None:
 
 
 def time_text(time_ns: int) -> str:
-    """As protobuf JSON has times: "2026-03-02T10:00:00.5Z" is "2026-03-02T10:00:00.500Z"."""
+    """A time as in protobuf JSON, with 0, 3, 6 or 9 decimals: "2026-03-02T10:00:00.500Z"."""
     seconds, nanos = divmod(time_ns, _NS)
     text = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
     if not nanos:
@@ -161,6 +162,6 @@ def time_text(time_ns: int) -> str:
 
 
 def _most_bytes(entry: AuditEntry) -> int:
-    """How long an entry is at most where it is shown."""
+    """The maximum size of an entry in a response."""
     texts = (entry.caller, entry.request_id, entry.action, entry.resource, entry.before)
     return 100 + sum(4 * len(text) for text in (*texts, entry.after))

@@ -1,15 +1,15 @@
-"""Who asks: the callers for whom tokens and certificates stand.
+"""Finds the caller of a token or a client certificate.
 
-Every worker has one ``Credentials``, with all tokens that are not revoked in memory, kept equal to
-what is committed (tollwire.service.storage.tokens). While the database is away the last state
-counts. Expiry is looked at each time.
+Every worker has one ``Credentials`` with all tokens that are not revoked, in memory; it follows the
+committed changes (service/storage/tokens.py). While the database is unavailable, the last state is
+used. The expiry is checked each time.
 
-A token's text is "tw_", its id, "_" and 43 characters of base64url: 256 random bits, of which the
-SHA-256 is kept. A secret that nobody chose cannot be guessed from its digest, so nothing slower is
-needed. Whether an id is known cannot be told from the time that the answer takes: the same is
-hashed and compared, in constant time, for each text.
+A token's text is "tw_", its id, "_" and 43 characters of base64url: 256 random bits. The database
+stores their SHA-256. Random secrets cannot be guessed from the digest, so a slower hash is not
+needed. The response time does not reveal whether an id exists: the same hash and a constant-time
+comparison run for each text.
 
-Knows no gRPC: texts and identities are handed in.
+Must not depend on gRPC: texts and identities are arguments.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def new_secret() -> str:
 
 
 def digest(secret: str) -> bytes:
-    """What is kept of a secret."""
+    """The digest of a secret, which is stored instead of the secret."""
     return sha256(secret.encode()).digest()
 
 
 def text_of(token_id: int, secret: str) -> str:
-    """What the holder of a token sends."""
+    """The text that the holder of a token sends."""
     return f"tw_{token_id}_{secret}"
 
 
@@ -63,9 +63,10 @@ class _Known:
 
 
 class Credentials:
-    """All that lets callers in. Thread-safe.
+    """All valid tokens and certificate identities. Thread-safe.
 
-    ``load`` before the first use; ``follow`` to keep up with other workers; ``close`` at the end.
+    Call ``load`` before the first use, ``follow`` to apply changes of other workers, and ``close``
+    at the end.
     """
 
     def __init__(self, database: Database, clock_ns: Callable[[], int] = time.time_ns) -> None:
@@ -73,7 +74,7 @@ class Credentials:
         self._clock_ns = clock_ns
         self._by_id: dict[int, _Known] = {}
         self._by_identity: dict[str, _Known] = {}
-        # Stands in for a token that is not there: no text has this digest.
+        # Replaces a token that does not exist: no text has this digest.
         self._nobody = secrets.token_bytes(_SECRET_BYTES)
         self._known_seq = 0
         self._reading = threading.Lock()
@@ -90,33 +91,33 @@ class Credentials:
         return len(self._by_id)
 
     def load(self) -> None:
-        """Catch up with everything that is committed."""
+        """Load all committed changes."""
         with self._reading, self._database.read(work=Work.LOOK) as connection:
-            # First: what is committed while the tokens are read is looked for again.
+            # Read before the tokens: changes that are committed meanwhile are loaded next time.
             seq = storage.change_seq(connection)
             for token, secret_sha256 in storage.changed_since(connection, self._known_seq):
                 self._apply(token, secret_sha256)
             self._known_seq = seq
 
     def load_after_commit(self) -> None:
-        """As ``load``, for who has just committed a change: that it is written is true even if it
-        cannot be read back now, and the follower will."""
+        """As ``load``, after a change was committed. Logs a failure to read instead of raising: the
+        change is committed, and the follower will load it."""
         try:
             self.load()
         except Unavailable:
-            _LOG.warning("a change of tokens is committed, but cannot be read back yet")
+            _LOG.warning("a change of tokens is committed, but cannot be read back yet; will retry")
 
     def follow(self) -> None:
-        """Start to watch for the changes of other workers, in a thread of its own."""
+        """Start a thread that applies the changes of other workers."""
         self._follower.start()
 
     def close(self) -> None:
-        """Stop to follow. A database that does not answer delays it by seconds at most."""
+        """Stop the thread. A database that does not answer delays this by a few seconds at most."""
         self._follower.close()
 
     def of_token(self, text: str) -> Caller:
-        """The caller who sent this token. Unauthenticated TOKEN_INVALID where it is none: not what
-        is wrong with it."""
+        """The caller of this token. Unauthenticated TOKEN_INVALID if it is not valid; the error
+        does not contain the reason."""
         match = _TEXT.fullmatch(text)
         token_id, secret = (int(match[1]), match[2]) if match else (0, text)
         known = self._by_id.get(token_id)
@@ -127,16 +128,16 @@ class Credentials:
         return known.caller
 
     def of_certificate(self, identities: Iterable[str]) -> Caller | None:
-        """The caller for whom a certificate stands that carries these identities: of the first one
-        that a token has. None where no token has any of them."""
+        """The caller of a certificate with these identities: that of the first identity for which
+        there is a token. None if there is no token for any of them."""
         for identity in identities:
             known = self._by_identity.get(identity)
             if known is not None and self._is_in_time(known):
                 return known.caller
         return None
 
-    def is_still(self, caller: Caller) -> bool:
-        """Whether what let this caller in would do so again."""
+    def is_still_valid(self, caller: Caller) -> bool:
+        """Whether the token of this caller is still valid."""
         known = self._by_id.get(caller.token_id)
         return known is not None and self._is_in_time(known)
 
@@ -158,5 +159,5 @@ class Credentials:
 
 def token_invalid() -> Unauthenticated:
     return Unauthenticated(
-        Reason.TOKEN_INVALID, "the token is not valid: unknown, wrong, revoked or expired"
+        Reason.TOKEN_INVALID, "the token is not valid: it is unknown, revoked or expired"
     )

@@ -1,8 +1,8 @@
 """Tenants and their extensions.
 
-A tenant's rules (how its numbers are dialled, how its costs are rounded) are part of what its calls
-are rated with, so each change counts as a change of its deck and is kept in its history: a CDR
-shows the tenant as it was (rating rule 9).
+A tenant's rules (dialling, rounding of costs) determine how its calls are rated. So each change of
+a tenant is a change of its deck and is stored in its history: a CDR shows the tenant as it was when
+the call was rated (rating rule 9).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _DIGITS = re.compile("[0-9]*")
 
 
 def check_tenant(tenant: Tenant) -> list[FieldViolation]:
-    """What is wrong with a tenant, with field paths from it; [] if nothing."""
+    """The violations of a tenant, with field paths from the tenant."""
     found = [
         *check_id("id", tenant.id, required=False),
         *check_text("name", tenant.name, MAX_NAME_CHARS),
@@ -71,12 +71,12 @@ def check_tenant(tenant: Tenant) -> list[FieldViolation]:
             )
         )
     if tenant.national_prefix and not tenant.country_code:
-        found.append(FieldViolation("country_code", "is required where there is a national_prefix"))
+        found.append(FieldViolation("country_code", "is required if there is a national_prefix"))
     return found
 
 
 def check_extension(extension: Extension) -> list[FieldViolation]:
-    """What is wrong with an extension, with field paths from it; [] if nothing."""
+    """The violations of an extension, with field paths from the extension."""
     return [
         *check_id("id", extension.id, required=False),
         *check_id("tenant_id", extension.tenant_id),
@@ -91,7 +91,7 @@ def _check_digits(field: str, text: str, max_digits: int) -> Iterator[FieldViola
 
 
 class Tenants:
-    """What clients do with tenants and extensions. Thread-safe."""
+    """Manages tenants and extensions. Thread-safe."""
 
     def __init__(
         self, database: Database, decks: Decks, clock_ns: Callable[[], int] = time.time_ns
@@ -101,7 +101,8 @@ class Tenants:
         self._clock_ns = clock_ns
 
     def create(self, tenant: Tenant) -> Tenant:
-        """AlreadyExists TENANT_EXISTS where the tenant brings an id and it is taken."""
+        """Create a tenant; id 0: the database chooses one. AlreadyExists TENANT_EXISTS if the id is
+        taken."""
         refuse(check_tenant(tenant), "tenant.")
         tenant = replace(tenant, created_at_ns=self._clock_ns())
         with self._database.write() as connection:
@@ -132,7 +133,7 @@ class Tenants:
         return tenant
 
     def list(self, page_size: int, page_token: str) -> Page[Tenant]:
-        """One page of those that the caller may see, by rising id."""
+        """One page of the tenants that the caller may see, by ascending id."""
         size = paging.page_size(page_size)
         wanted = ("tenants", scopes.within())
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
@@ -141,15 +142,15 @@ class Tenants:
         return paging.cut(found, size, wanted, paging.by_id)
 
     def update(self, tenant: Tenant, fields: frozenset[str]) -> Tenant:
-        """Take over ``fields`` from ``tenant``. Holds for calls rated from then on.
+        """Set ``fields`` to the values in ``tenant``. Applies to calls that are rated from now on.
 
-        FailedPrecondition CURRENCY_IN_USE where the currency would change and there are CDRs.
+        FailedPrecondition CURRENCY_IN_USE if the currency would change and the tenant has CDRs.
         """
         refuse(check_id("id", tenant.id), "tenant.")
         with self._database.write() as connection:
-            # Only who is likely to succeed waits for the calls that are being recorded.
+            # Wait for calls that are being recorded only if the change is likely to succeed.
             from_calls = "currency" in fields and not storage.has_cdrs(connection, tenant.id)
-            revision, present = self._hold(connection, tenant.id, from_calls=from_calls)
+            revision, present = self._lock(connection, tenant.id, from_calls=from_calls)
             changed = replace(present, **{name: getattr(tenant, name) for name in fields})
             refuse(check_tenant(changed), "tenant.")
             if changed == present:
@@ -171,16 +172,16 @@ class Tenants:
         return changed
 
     def delete(self, tenant_id: int) -> None:
-        """Removes its rates and extensions as well. FailedPrecondition TENANT_IN_USE while CDRs
+        """Delete a tenant with its rates and extensions. FailedPrecondition TENANT_IN_USE if CDRs
         refer to it."""
         refuse(check_id("id", tenant_id))
         with self._database.write() as connection:
             from_calls = not storage.has_cdrs(connection, tenant_id)
-            revision, present = self._hold(connection, tenant_id, from_calls=from_calls)
+            revision, present = self._lock(connection, tenant_id, from_calls=from_calls)
             if storage.has_cdrs(connection, tenant_id) or not storage.remove(connection, tenant_id):
                 raise FailedPrecondition(
                     Reason.TENANT_IN_USE,
-                    f"CDRs refer to tenant {tenant_id}, so it stays",
+                    f"CDRs refer to tenant {tenant_id}, so it cannot be deleted",
                     metadata={"tenant_id": str(tenant_id)},
                 )
             rates.retire_all(connection, tenant_id, revision + 1)
@@ -190,8 +191,9 @@ class Tenants:
         current_request().leaves_rates_at(revision + 1)
 
     def create_extension(self, extension: Extension) -> Extension:
-        """AlreadyExists EXTENSION_EXISTS where the extension brings an id and it is taken, which
-        only who may see every tenant can: whether it is taken tells of all of them."""
+        """Create an extension; id 0: the database chooses one. AlreadyExists EXTENSION_EXISTS if
+        the id is taken. Only callers with every tenant may choose an id: whether it is taken
+        reveals the extensions of other tenants."""
         refuse([*check_extension(extension), *_check_chosen(extension.id)], "extension.")
         owner_id = extension.tenant_id
         with self._database.write() as connection:
@@ -219,7 +221,8 @@ class Tenants:
         return extension
 
     def list_extensions(self, tenant_id: int, page_size: int, page_token: str) -> Page[Extension]:
-        """One page, by rising id. ``tenant_id`` 0: of all tenants. NotFound TENANT_NOT_FOUND."""
+        """One page, by ascending id. ``tenant_id`` 0: all tenants that the caller may see. NotFound
+        TENANT_NOT_FOUND."""
         refuse(check_id("tenant_id", tenant_id, required=False))
         size = paging.page_size(page_size)
         wanted = ("extensions", tenant_id, scopes.within())
@@ -232,7 +235,7 @@ class Tenants:
         return paging.cut(found, size, wanted, paging.by_id)
 
     def update_extension(self, extension: Extension, fields: frozenset[str]) -> Extension:
-        """Take over ``fields`` from ``extension``, whose tenant_id must be 0 or the owner's."""
+        """Set ``fields`` to the values in ``extension``. Its tenant_id must be 0 or the owner's."""
         refuse(check_id("id", extension.id), "extension.")
         with self._database.write() as connection:
             present = storage.lock_extension(connection, extension.id, scopes.within())
@@ -251,7 +254,7 @@ class Tenants:
         return changed
 
     def delete_extension(self, extension_id: int) -> None:
-        """FailedPrecondition EXTENSION_IN_USE while CDRs refer to it."""
+        """FailedPrecondition EXTENSION_IN_USE if CDRs refer to the extension."""
         refuse(check_id("id", extension_id))
         with self._database.write() as connection:
             present = storage.lock_extension(
@@ -267,12 +270,12 @@ class Tenants:
             ):
                 raise FailedPrecondition(
                     Reason.EXTENSION_IN_USE,
-                    f"CDRs refer to extension {extension_id}, so it stays",
+                    f"CDRs refer to extension {extension_id}, so it cannot be deleted",
                     metadata={"extension_id": str(extension_id)},
                 )
             _enter(connection, "DeleteExtension", self._clock_ns(), present, None)
 
-    def _hold(
+    def _lock(
         self, connection: Connection, tenant_id: int, *, from_calls: bool
     ) -> tuple[int, Tenant]:
         """The revision of a tenant's deck and the tenant, both locked."""
@@ -286,19 +289,21 @@ class Tenants:
 
 
 def tenant_exists(connection: Connection, tenant_id: int) -> bool:
-    """Whether there is such a tenant, for the caller."""
+    """Whether the tenant exists and the caller may see it."""
     return storage.get(connection, tenant_id) is not None and scopes.covers(tenant_id)
 
 
 def require_tenant(connection: Connection, tenant_id: int) -> None:
-    """For a filter, where 0 stands for all. NotFound TENANT_NOT_FOUND where the tenant does not
-    exist for the caller: a mistyped id must not look like a tenant without calls."""
+    """Check the tenant of a filter; 0: all tenants. NotFound TENANT_NOT_FOUND if the tenant does
+    not exist or is outside the caller's scope: a mistyped id must not look like a tenant without
+    calls."""
     if tenant_id and not tenant_exists(connection, tenant_id):
         raise tenant_not_found(tenant_id)
 
 
 def require_extension(connection: Connection, extension_id: int, tenant_id: int) -> None:
-    """The same for an extension, of that tenant where it is not 0: EXTENSION_NOT_FOUND."""
+    """Check the extension of a filter, which must belong to ``tenant_id`` unless that is 0.
+    NotFound EXTENSION_NOT_FOUND."""
     if not extension_id:
         return
     extension = storage.get_extension(connection, extension_id)
@@ -317,7 +322,7 @@ def _enter(
     before: Tenant | Extension | None,
     after: Tenant | Extension | None,
 ) -> None:
-    """Into the audit log."""
+    """Write an entry to the audit log."""
     one = after or before
     assert one is not None
     if isinstance(one, Tenant):
@@ -337,7 +342,7 @@ def _enter(
 
 def _check_chosen(extension_id: int) -> Iterator[FieldViolation]:
     if extension_id and scopes.within() is not None:
-        yield FieldViolation("id", "must be 0, unless the caller's scope is every tenant")
+        yield FieldViolation("id", "must be 0 unless the caller's scope is every tenant")
 
 
 def _extension_not_found(extension_id: int) -> NotFound:

@@ -1,8 +1,7 @@
-"""Tokens: made, shown and revoked.
+"""Creates, lists and revokes tokens.
 
-Who makes, sees and revokes tokens does so within their own scope; a token that reaches further does
-not exist for them. What a token may do is decided where it is sent
-(service/accounts/credentials.py).
+A caller can create, see and revoke only tokens within its own scope; for the caller, other tokens
+do not exist. service/accounts/credentials.py checks tokens that clients send.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from tollwire.service.storage.engine import Connection, Database
 
 
 def check_token(token: Token, now_ns: int) -> list[FieldViolation]:
-    """What is wrong with a token to make, with field paths from it; [] if nothing."""
+    """The violations of a token to create, with field paths from the token."""
     found = [
         *check_text("name", token.name, MAX_NAME_CHARS, required=True),
         *check_text(
@@ -64,7 +63,7 @@ def _check_scope(scope: Scope) -> Iterator[FieldViolation]:
     if not 1 <= len(scope.tenant_ids) <= MAX_TOKEN_TENANTS:
         yield FieldViolation(
             "tenant_ids",
-            f"must name 1 to {MAX_TOKEN_TENANTS} tenants, or every_tenant be set;"
+            f"must name 1 to {MAX_TOKEN_TENANTS} tenants, unless every_tenant is set;"
             f" got {len(scope.tenant_ids)}",
         )
     wrong = [tenant_id for tenant_id in scope.tenant_ids if not 0 < tenant_id <= MAX_ID]
@@ -73,12 +72,12 @@ def _check_scope(scope: Scope) -> Iterator[FieldViolation]:
 
 
 class AdminExists(Exception):
-    """Whoever has lost that token can neither make another nor revoke it: only somebody who can
-    write the database itself."""
+    """An administrator already has a usable token. If that token is lost, only somebody with write
+    access to the database can revoke it."""
 
 
 class Tokens:
-    """What administrators do with tokens. Thread-safe."""
+    """Manages tokens. Thread-safe."""
 
     def __init__(
         self,
@@ -91,9 +90,9 @@ class Tokens:
         self._clock_ns = clock_ns
 
     def create(self, token: Token) -> tuple[Token, str]:
-        """The token as it is kept, and its text, which nobody can tell again.
+        """Create a token. Returns the token as stored, and its text, which cannot be read again.
 
-        NotFound TENANT_NOT_FOUND for a tenant that is not there or that the caller may not see;
+        NotFound TENANT_NOT_FOUND for a tenant that does not exist or is outside the caller's scope;
         Forbidden SCOPE_LACKS; AlreadyExists CERTIFICATE_IDENTITY_TAKEN.
         """
         now_ns = self._clock_ns()
@@ -105,8 +104,8 @@ class Tokens:
         return made
 
     def create_first(self, name: str) -> tuple[Token, str]:
-        """The token of an administrator of every tenant, for whom there is none.
-        AdminExists where there is one that can be used."""
+        """Create the first token: of an administrator of every tenant. AdminExists if such an
+        administrator already has a usable token."""
         now_ns = self._clock_ns()
         token = Token(name=name, role=Role.ADMIN, scope=EVERY_TENANT)
         refuse(check_token(token, now_ns), "token.")
@@ -116,8 +115,8 @@ class Tokens:
                 reaches_all = other.role is Role.ADMIN and other.scope == EVERY_TENANT
                 if reaches_all and other.is_usable(now_ns):
                     raise AdminExists(
-                        f"there is a token of an administrator already: {other.id} ({other.name});"
-                        " use it to make others, or revoke it first"
+                        f"an administrator already has a token: {other.id} ({other.name}); use it"
+                        " to create others, or revoke it first"
                     )
             return self._add(connection, token, now_ns, seq)
 
@@ -127,7 +126,7 @@ class Tokens:
             return _within_reach(storage.get(connection, token_id), token_id)
 
     def list(self, page_size: int, page_token: str, *, include_revoked: bool) -> Page[Token]:
-        """One page, by rising id."""
+        """One page, by ascending id."""
         size = paging.page_size(page_size)
         wanted = ("tokens", include_revoked, scopes.within())
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
@@ -139,7 +138,7 @@ class Tokens:
         return paging.cut(found, size, wanted, paging.by_id)
 
     def revoke(self, token_id: int) -> Token:
-        """The token, which lets nobody in any more; as it was where it did not before."""
+        """Revoke a token. Returns it; a token that was revoked before is returned unchanged."""
         refuse(check_id("id", token_id))
         with self._database.write() as connection:
             seq = storage.begin_change(connection)
@@ -180,7 +179,7 @@ class Tokens:
 def _enter(
     connection: Connection, action: str, now_ns: int, before: Token | None, after: Token
 ) -> None:
-    """Into the audit log."""
+    """Write an entry to the audit log."""
     audit.enter(
         connection,
         action=action,
@@ -193,15 +192,19 @@ def _enter(
 
 
 def _check_reach(token: Token) -> None:
-    """Nobody makes a token that reaches further than their own."""
+    """Forbidden SCOPE_LACKS if the token's scope is not within the caller's scope."""
     scope = callers_scope()
     if scope.tenant_ids is None:
         return
     if token.scope.tenant_ids is None:
-        raise _scope_lacks("a token for every tenant is made by callers who have every tenant")
+        raise _scope_lacks(
+            "only callers whose scope is every tenant can create a token for every tenant"
+        )
     if token.certificate_identity:
-        # An identity is nobody's in particular: who may give it away may take another's place.
-        raise _scope_lacks("a token for a certificate is made by callers who have every tenant")
+        # Identities belong to no tenant: a caller could take the identity of another tenant.
+        raise _scope_lacks(
+            "only callers whose scope is every tenant can create a token for a certificate"
+        )
     for tenant_id in sorted(token.scope.tenant_ids - scope.tenant_ids):
         raise tenant_not_found(tenant_id)
 
@@ -223,6 +226,6 @@ def _scope_lacks(message: str) -> Forbidden:
 def _identity_taken(holder: Token) -> AlreadyExists:
     return AlreadyExists(
         Reason.CERTIFICATE_IDENTITY_TAKEN,
-        f"token {holder.id} stands for certificates of that identity; revoke it first",
+        f"token {holder.id} has this certificate identity; revoke it first",
         metadata={"token_id": str(holder.id)},
     )

@@ -1,1 +1,1 @@
-"""What each worker keeps in memory and keeps equal to the database: tenants and their decks."""
+"""The data of the database that each worker keeps in memory: tenants and their decks."""

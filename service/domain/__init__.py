@@ -1,4 +1,4 @@
 """Plain types, exact money, named errors, checks of single values, paging, scopes.
 
-Knows neither the database, nor gRPC, nor the rating core.
+Must not depend on the database, gRPC or the rating core.
 """

@@ -1,4 +1,4 @@
-"""A thread that works until it is closed. Must not depend on what it does."""
+"""A thread that works until it is closed. Must not depend on the work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class BackgroundThread:
     def __init__(
         self, name: str, work: Callable[[threading.Event], None], *, close_seconds: float
     ) -> None:
-        """``close_seconds``: how long ``close`` waits for the thread at most."""
+        """``close_seconds``: the longest time that ``close`` waits for the thread."""
         self.stop = threading.Event()
         self._close_seconds = close_seconds
         self._thread = threading.Thread(target=work, args=(self.stop,), name=name, daemon=True)

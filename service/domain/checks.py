@@ -1,5 +1,5 @@
-"""Checks of single values that several subjects share. Each answers with what is wrong, if
-anything, so that a request's mistakes can be reported all at once."""
+"""Checks of single values that several subjects share. Each yields the violations, so that all
+violations of a request can be reported together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_number(field: str, number: int, least: int, greatest: int) -> Iterator
 
 
 def check_id(field: str, number: int, *, required: bool = True) -> Iterator[FieldViolation]:
-    """An id that names something; 0 stands for none and is wrong where one is required."""
+    """The violations of an id. 0 means none, which is a violation if an id is ``required``."""
     if required and number == 0:
         yield FieldViolation(field, "is required")
     elif not 0 <= number <= MAX_ID:
@@ -36,13 +36,13 @@ def check_id(field: str, number: int, *, required: bool = True) -> Iterator[Fiel
 def check_period(
     after_ns: int | None, before_ns: int | None, what: str = "started"
 ) -> Iterator[FieldViolation]:
-    """What is wrong with a period from ``after_ns`` (inclusive) to ``before_ns`` (exclusive)."""
+    """The violations of a period from ``after_ns`` (inclusive) to ``before_ns`` (exclusive)."""
     if after_ns is not None and before_ns is not None and after_ns > before_ns:
         yield FieldViolation(f"{what}_before", f"must not be before {what}_after")
 
 
 def refuse(violations: Iterable[FieldViolation], prefix: str = "") -> None:
-    """Raise InvalidInput with all that is wrong, if anything. ``prefix`` is the path of the
+    """Raise InvalidInput with all violations, if there are any. ``prefix``: the path of the
     resource within the request, such as "rate."."""
     found = [FieldViolation(prefix + wrong.field, wrong.description) for wrong in violations]
     if found:

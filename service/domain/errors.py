@@ -1,8 +1,8 @@
-"""The named failures. One class a kind, each with the reason that the wire shows.
+"""The named errors: one class for each gRPC status, with the reason that clients get.
 
-The subjects raise these; ``service/rpc`` turns each kind into a gRPC status in one table. This
-module knows no gRPC. ``Reason`` equals ErrorReason in proto/tollwire/v1/error_reason.proto without
-its prefix; a test compares the two.
+The subjects raise them; service/rpc/error_map.py converts them to gRPC statuses. Must not depend on
+gRPC. ``Reason`` equals ErrorReason in proto/tollwire/v1/error_reason.proto without its prefix; a
+test compares the two.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field: its path from the request ("rate.intervals[1].start_seconds") and what is
-    wrong with it, in words that say how to mend it."""
+    """One invalid field: its path from the request ("rate.intervals[1].start_seconds") and a
+    description that says what is allowed."""
 
     field: str
     description: str
 
 
 class TollwireError(Exception):
-    """A failure that the client is told of.
+    """An error that is reported to the client.
 
     ``metadata`` goes into ErrorInfo: names to short strings, such as the id of the resource.
-    ``violations`` goes into BadRequest. ``explanation``, where it is set, says how a call was rated
-    that has no price.
+    ``violations`` go into BadRequest. ``explanation``, if set, explains the rating of a call that
+    has no price.
     """
 
     explanation: Explanation | None = None
@@ -94,15 +94,15 @@ class TollwireError(Exception):
 
 
 class InvalidInput(TollwireError):
-    """INVALID_ARGUMENT: the request is wrong in itself, whatever the state of the service."""
+    """INVALID_ARGUMENT: the request is invalid, independent of the state of the service."""
 
 
 class NotFound(TollwireError):
-    """NOT_FOUND: what the request names is not there."""
+    """NOT_FOUND: a resource that the request names does not exist."""
 
 
 class AlreadyExists(TollwireError):
-    """ALREADY_EXISTS: what the request would create is there already."""
+    """ALREADY_EXISTS: the resource that the request would create exists already."""
 
 
 class FailedPrecondition(TollwireError):
@@ -110,7 +110,7 @@ class FailedPrecondition(TollwireError):
 
 
 class Aborted(TollwireError):
-    """ABORTED: somebody else was faster; read again, then retry."""
+    """ABORTED: another request has changed the resource; read again, then retry."""
 
 
 class OutOfRange(TollwireError):
@@ -118,11 +118,11 @@ class OutOfRange(TollwireError):
 
 
 class Unauthenticated(TollwireError):
-    """UNAUTHENTICATED: it is not known who asks."""
+    """UNAUTHENTICATED: the caller could not be identified."""
 
 
 class Forbidden(TollwireError):
-    """PERMISSION_DENIED: it is known who asks, and they may not."""
+    """PERMISSION_DENIED: the caller is identified, but not permitted."""
 
 
 class Unavailable(TollwireError):
@@ -130,43 +130,44 @@ class Unavailable(TollwireError):
 
 
 class Exhausted(TollwireError):
-    """RESOURCE_EXHAUSTED: too much at once; the same request may succeed later."""
+    """RESOURCE_EXHAUSTED: a limit of the server is reached; the same request may succeed later."""
 
 
 class TooLate(TollwireError):
-    """DEADLINE_EXCEEDED: the client's time is over; what was not committed is taken back."""
+    """DEADLINE_EXCEEDED: the client's deadline has passed; uncommitted work is rolled back."""
 
 
 class Unwanted(TollwireError):
-    """CANCELLED: the client does not wait any more; what was not committed is taken back."""
+    """CANCELLED: the client no longer waits; uncommitted work is rolled back."""
 
 
 def shutting_down() -> Unavailable:
-    """For what comes, or goes on, when the server stops."""
+    """The error for RPCs that arrive, or are open, while the server stops."""
     return Unavailable(
-        Reason.SHUTTING_DOWN, "the server is stopping; what it answered stands, go on elsewhere"
+        Reason.SHUTTING_DOWN,
+        "the server is stopping; its responses remain valid, continue at another server",
     )
 
 
 def unwanted() -> Unwanted:
-    """For work that nobody waits for any more."""
+    """The error for work whose client no longer waits."""
     return Unwanted(
         Reason.CANCELLED,
-        "the client has ended the request; what was not committed by then is taken back",
+        "the client has ended the request; uncommitted work is rolled back",
     )
 
 
 def invalid_field(field: str, description: str) -> InvalidInput:
-    """The failure for one wrong field."""
+    """The error for one invalid field."""
     return invalid_fields([FieldViolation(field, description)])
 
 
 def invalid_fields(violations: Iterable[FieldViolation]) -> InvalidInput:
-    """The failure for several wrong fields at once; the message lists them all."""
+    """The error for several invalid fields; the message lists all of them."""
     found = tuple(violations)
     message = "; ".join(f"{v.field}: {v.description}" for v in found)
     return InvalidInput(Reason.INVALID_FIELD, message, violations=found)
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on; the text says why and how to mend it."""
+    """The server cannot listen on an address; the text has the reason and the advice."""

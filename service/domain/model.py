@@ -1,9 +1,9 @@
-"""The plain types that the whole service speaks in.
+"""The plain types that all parts of the service share.
 
-This module knows no gRPC, no SQL and no rating core. Enum values equal those on the wire
-(proto/tollwire/v1/types.proto) and those in the database, so no layer has to translate them; a test
-compares them with the compiled descriptors. What stands around the record of calls (uploads,
-corrections, proof) has its types in tollwire.service.domain.record_model.
+Must not depend on gRPC, SQL or the rating core. Enum values equal those on the wire
+(proto/tollwire/v1/types.proto) and in the database, so no layer translates them; a test compares
+them with the compiled descriptors. record_model.py has the types of uploads, corrections, the
+ledger and the audit log.
 
 Units: money is an integer scaled by 10**8 (``…_e8``), times are integer nanoseconds since the Unix
 epoch (``…_ns``), durations are whole seconds (``…_seconds``).
@@ -23,7 +23,7 @@ T = TypeVar("T")
 MAX_PRICE_E8 = 99_999_999_99999999
 MIN_COST_DECIMALS = 4
 MAX_COST_DECIMALS = 8
-MAX_COST_E8 = 999_999_999_999_999_99990000  # with 4 decimals; with more it is lower
+MAX_COST_E8 = 999_999_999_999_999_99990000  # with 4 decimals; lower with more decimals
 MAX_DURATION_SECONDS = 2_147_483_647
 MAX_BILLING_INCREMENT = 86_400
 MAX_PREFIX_DIGITS = 32
@@ -40,7 +40,7 @@ MAX_CERTIFICATE_IDENTITY_CHARS = 255
 MAX_TOKEN_TENANTS = 1000
 MAX_BATCH_CALLS = 10_000
 MAX_ID = 2**63 - 1
-# A call's start must fit 64-bit nanoseconds, and telephony is younger than the Unix epoch's start.
+# The start of a call must fit 64-bit nanoseconds and must not be before the Unix epoch.
 MIN_STARTED_AT_NS = 0
 # The last nanosecond before 2262-04-11T23:47:16Z, where 64 bits of nanoseconds end within a second.
 MAX_STARTED_AT_NS = 9_223_372_036 * 10**9 - 1
@@ -127,7 +127,7 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A later part of a call with a price of its own, from ``start_seconds`` on."""
+    """A later part of a call with its own price, from ``start_seconds``."""
 
     start_seconds: int
     cost_per_minute_e8: int
@@ -136,10 +136,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One price. ``prefix`` is normalised: digits only. An open end of the window is None.
+    """The price of a prefix. ``prefix`` is normalised: digits only. An open end of the period of
+    validity is None.
 
-    ``version_id`` names this state of the rate in its history (0 before it is written); ``etag``
-    is derived from it.
+    ``version_id``: the id of this rate version (0 before it is stored); ``etag`` is derived from
+    it.
     """
 
     id: int = 0
@@ -157,7 +158,7 @@ class Rate:
     created_at_ns: int = 0
     updated_at_ns: int = 0
     version_id: int = 0
-    # Of the tenant's deck that brought this state; not compared.
+    # The revision of the tenant's deck that wrote this version; not compared.
     rate_revision: int = field(default=0, compare=False)
 
     @property
@@ -167,11 +168,10 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A finished call, valid in itself: ``duration_seconds`` is resolved, the enums are known.
+    """A finished call. ``duration_seconds`` is resolved, and the enums have known values.
 
-    ``extension_id`` 0 means none; ``ended_at_ns`` None means that it was not sent; ``call_id`` ""
-    means that the sender gave none; then ``occurrence`` numbers calls of equal content, 0 and 1
-    both for the first.
+    ``extension_id`` 0: none. ``ended_at_ns`` None: not sent. ``call_id`` "": the sender gave none;
+    then ``occurrence`` numbers calls with equal content (0 and 1: the first).
     """
 
     tenant_id: int
@@ -194,22 +194,22 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class BadCall:
-    """A record of a batch that is no valid call: which field, and what is wrong with it. ``field``
-    is empty where nobody can say."""
+    """A record of a batch that is not a valid call: the first invalid field and the error.
+    ``field`` is empty if the error has no field."""
 
     field: str
     message: str
     reason: str = "INVALID_FIELD"
     call_id: str = ""
-    duration_seconds: int = 0  # what it adds to control totals
+    duration_seconds: int = 0  # the seconds that it adds to control totals
 
 
 @dataclass(frozen=True, slots=True)
 class RatedCall:
-    """What rating made of one call. UNRATED has neither ``bill_seconds`` nor ``cost_e8``.
+    """The result of rating one call. UNRATED calls have neither ``bill_seconds`` nor ``cost_e8``.
 
-    ``error`` is set where the call could not be considered at all; ``status`` is then UNRATED and
-    ``unrated_reason`` None. ``version_id`` names the state of the rate that priced the call.
+    ``error`` is set if the call could not be rated at all; ``status`` is then UNRATED and
+    ``unrated_reason`` None. ``version_id``: the rate version that priced the call.
     """
 
     call_id: str
@@ -257,7 +257,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class ReversalRequest:
-    """Why CDRs are reversed and who asked for it, as the sender says."""
+    """The reason and the requester of a reversal, as the sender states them."""
 
     reason: str
     requested_by: str
@@ -265,8 +265,8 @@ class ReversalRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reversal:
-    """The entry that takes a CDR back. ``cost_e8`` is the CDR's with the sign changed; None where
-    it has none."""
+    """The entry that reverses a CDR. ``cost_e8``: the negated cost of the CDR; None if the CDR has
+    no cost."""
 
     id: int
     request: ReversalRequest
@@ -276,8 +276,9 @@ class Reversal:
 
 @dataclass(frozen=True, slots=True)
 class Cdr:
-    """The record of one call. ``tenant`` has the rating rules of its revision, ``rate`` is the rate
-    as it was when it priced the call. ``reversal`` takes it back; nothing else of it changes."""
+    """The record of one call. ``tenant`` has the rating rules of its revision; ``rate`` is the rate
+    as it was when it priced the call. ``reversal``: the entry that reverses the CDR; a reversal
+    changes nothing else."""
 
     id: int
     call: Call  # with call_id always set
@@ -292,17 +293,17 @@ class Cdr:
     upload_id: int
     created_at_ns: int
     reversal: Reversal | None = None
-    generation: int = 0  # how many CDRs of the call_id were recorded, and reversed, before
-    # CDRs of the same call_id, of the generation before and of the next one; 0: none.
+    generation: int = 0  # the number of earlier CDRs with the call_id, which are reversed
+    # The CDRs with the same call_id of the previous and the next generation; 0: none.
     replaces_cdr_id: int = 0
     replaced_by_cdr_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CdrFilter:
-    """All conditions must hold. 0, "" and None mean "any". Times: after <= started_at < before.
-    ``within``: of one of these tenants. ``rate_id`` and ``matched_prefix`` are those of the rate
-    that priced the call. ``ids`` and ``call_ids``: one of these."""
+    """All conditions must match. 0, "" and None mean "any". Times: after <= started_at < before.
+    ``within``: the tenant is one of these. ``rate_id`` and ``matched_prefix``: those of the rate
+    that priced the call. ``ids`` and ``call_ids``: the CDR has one of these."""
 
     tenant_id: int = 0
     search: str = ""
@@ -326,19 +327,19 @@ class CdrFilter:
 
 @dataclass(frozen=True, slots=True)
 class RateError:
-    """What is wrong with one rate of a deck; ``index`` counts within the whole deck."""
+    """The error of one rate of a deck; ``index``: its index within the whole deck."""
 
     index: int
     field: str
     message: str
-    # Of the rate with the same prefix and effective_from, where that is what is wrong.
+    # The index of the first rate with the same prefix and effective_from, if that is the error.
     first_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImportPlan:
-    """What an import is asked to do. ``effective_from_ns``: from when the deck holds.
-    ``allow_gap``: even if it leaves nothing in effect until it begins."""
+    """The options of an import. ``effective_from_ns``: the start of the deck. ``allow_gap``: the
+    deck may leave calls without a rate until it begins."""
 
     tenant_id: int
     mode: ImportMode
@@ -369,7 +370,7 @@ class UsageQuery:
 
 
 class UsageTotals(NamedTuple):
-    """Sums over CDRs, exact."""
+    """Exact sums over CDRs."""
 
     calls: int = 0
     answered: int = 0
@@ -387,8 +388,8 @@ class UsageTotals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """CDRs with the same keys and currency: ``billed`` is all of them, ``corrected`` those that
-    are not reversed. Both costs are exact with ``cost_decimals``."""
+    """The sums of CDRs with the same keys and currency. ``billed``: all of them; ``corrected``:
+    those that are not reversed. Both costs are exact with ``cost_decimals``."""
 
     keys: tuple[str, ...]
     currency: str
@@ -399,7 +400,7 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What lets a caller in, without its text. ``certificate_identity`` "" stands for none."""
+    """An access token, without its text. ``certificate_identity`` "": none."""
 
     name: str
     role: Role
@@ -419,7 +420,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list; ``next_page_token`` is "" on the last."""
+    """One page of a list; ``next_page_token`` is "" on the last page."""
 
     items: list[T]
     next_page_token: str = ""

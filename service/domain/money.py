@@ -1,7 +1,7 @@
-"""Exact money: decimal text to integers scaled by 10**8 and back, and the currencies there are.
+"""Exact money: converts decimal text to integers scaled by 10**8 and back; the known currencies.
 
-Knows no rounding: a price with more than 8 decimals is refused (the limits of the rating rules),
-and costs are rounded once, by the rating core.
+Does not round: a price with more than 8 decimals is refused (the limits of the rating rules), and
+the rating core rounds each cost once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _PRICE = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
 _MAX_UNITS_DIGITS = len(str(MAX_PRICE_E8 // 10**8))
 _SHOWN_CHARS = 40
 
-# The active codes of ISO 4217 (list one, 1 January 2026) that money can be owed in: without the
-# precious metals, the bond market units, and the codes for testing and for "no currency".
+# The active codes of ISO 4217 (list one, 1 January 2026), without precious metals, bond market
+# units, and the codes for testing and for "no currency".
 _CODES = """
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD
     CAD CDF CHE CHF CHW CLF CLP CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP
@@ -31,9 +31,8 @@ CURRENCIES = frozenset(_CODES.split())
 def parse_price(text: str) -> int:
     """The price in ``text``, scaled by 10**8: "0.012" is 1200000.
 
-    Only ASCII digits with at most 8 decimals after one point, zeros at the end not counted: no
-    sign, exponent, separator, space. ValueError says what is wrong; it also refuses what is above
-    99999999.99999999.
+    Only ASCII digits with at most 8 decimals after one point, not counting trailing zeros: no sign,
+    exponent, separator or space. ValueError for other texts and for prices above 99999999.99999999.
     """
     match = _PRICE.fullmatch(text)
     if match is None:
@@ -52,27 +51,27 @@ def parse_price(text: str) -> int:
 
 
 def format_price(price_e8: int) -> str:
-    """A price as decimal text, with 4 decimals at least and no zeros at the end beyond them:
+    """A price as decimal text with at least 4 decimals, and no trailing zeros after the fourth:
     2000000 is "0.0200", 137000 is "0.00137"."""
     return format_cost(price_e8, decimals_of(price_e8))
 
 
 def format_cost(cost_e8: int, decimals: int) -> str:
-    """A cost as decimal text with exactly ``decimals``, 4 to 8, which must hold all of it: with
-    4 of them 400000 is "0.0040", and -10000 is "-0.0001"."""
+    """A cost as decimal text with exactly ``decimals`` (4 to 8), which must represent it exactly:
+    with 4 decimals 400000 is "0.0040", and -10000 is "-0.0001"."""
     units, fraction = divmod(abs(cost_e8), 10**8)
     text = f"{'-' if cost_e8 < 0 else ''}{units}.{fraction:08d}"
     return text[: len(text) - (MAX_COST_DECIMALS - decimals)]
 
 
 def decimals_of(amount_e8: int) -> int:
-    """How many decimals hold all of an amount: 4 to 8."""
+    """The number of decimals that represent an amount exactly: 4 to 8."""
     zeros = f"{abs(amount_e8) % 10**8:08d}"
     return max(MIN_COST_DECIMALS, len(zeros.rstrip("0")))
 
 
 def cost_e8(cost_scaled: int, decimals: int) -> int:
-    """A cost of the rating core, which is scaled by 10**decimals."""
+    """A cost scaled by 10**8, from a cost of the rating core, which is scaled by 10**decimals."""
     return int(cost_scaled) * int(10 ** (MAX_COST_DECIMALS - decimals))
 
 

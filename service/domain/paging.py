@@ -1,8 +1,8 @@
-"""Pages of lists, as AIP-158 has them: sizes clamped, tokens opaque.
+"""Pages of lists, as in AIP-158: sizes are clamped, tokens are opaque.
 
-A token holds the key of the last item shown and a digest of the filters, so a list goes on exactly
-after that item whatever was added or removed meanwhile, and a token is good only for the list that
-it came from. A token is not secret and may be forged, so what it holds is checked like any input.
+A token contains the key of the last item of a page and a digest of the filters. So a list continues
+exactly after that item, also if items were added or removed meanwhile, and a token is valid only
+for its list. A token is not secret and may be forged, so its contents are checked like any input.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tollwire.service.domain.model import MAX_ID, Page
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
-# gRPC clients refuse answers above 4 MiB unless told otherwise.
+# gRPC clients refuse responses above 4 MiB by default.
 MAX_PAGE_BYTES = 2 * 2**20
 _MAX_TOKEN_CHARS = 4096
-# In one wording: a token that somebody else was given says no more than one that never was.
+# One message for all cases: it must not reveal that a token was issued to another caller.
 _NOT_OF_THIS_LIST = (
-    "is not one that this list returned, with these filters and to this caller; start again"
-    " without it"
+    "was not returned by this list with these filters for this caller; start again without a"
+    " page_token"
 )
 
 T = TypeVar("T")
@@ -36,15 +36,15 @@ class HasId(Protocol):
 
 
 def page_size(requested: int) -> int:
-    """How many items a page shall have: 0 means 50, above 1000 counts as 1000."""
+    """The number of items of a page: 0 means 50; more than 1000 means 1000."""
     if requested < 0:
         raise invalid_field("page_size", f"must be 0 or more, got {requested}")
     return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
 def fitting(found: list[T], size: int, bytes_of: Callable[[T], int]) -> list[T]:
-    """The items of a page: the first ``size`` of ``found``, or fewer where they are longer than a
-    page may be; but always one. ``bytes_of`` says how long an item is at most."""
+    """The items of a page: the first ``size`` of ``found``, or fewer if they would exceed the
+    maximum size of a page, but at least one. ``bytes_of``: the maximum size of an item."""
     page_bytes = 0
     for count, item in enumerate(found[:size]):
         page_bytes += bytes_of(item)
@@ -76,15 +76,16 @@ def by_id(item: HasId) -> tuple[int]:
 
 
 def encode_token(filters: object, key: Sequence[int | str]) -> str:
-    """The token of the page after the item with ``key``. ``filters`` needs a faithful ``repr``."""
+    """The token of the page after the item with ``key``. Different ``filters`` must have different
+    ``repr`` texts."""
     text = json.dumps([_digest(filters), *key], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_token(token: str, filters: object, types: Sequence[type] | None) -> list[Any] | None:
-    """The key in ``token``, None where it is empty. ``types`` (int or str) are those of the key's
-    parts; None: any number of ints. InvalidInput naming page_token where it is damaged, forged or
-    of another list."""
+    """The key in ``token``; None if it is empty. ``types`` (int or str): those of the key's parts;
+    None: any number of ints. InvalidInput for page_token if it is damaged, forged or of another
+    list."""
     if not token:
         return None
     try:
@@ -112,7 +113,7 @@ def _digest(filters: object) -> str:
 
 
 def _is_good(part: object, kind: type) -> bool:
-    """Whether the database can take it: 64 bits, and text without NUL or half a character."""
+    """Whether the database can store the value: 64 bits; text without NUL and surrogates."""
     if type(part) is not kind:
         return False
     if isinstance(part, int):

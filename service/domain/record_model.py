@@ -1,9 +1,7 @@
-"""The plain types around the record of calls: uploads, corrections, the proof that it is right, and
-the log of administrative changes.
+"""The plain types of uploads, corrections, verification, the ledger and the audit log.
 
-Those of the calls themselves, of what they cost and of who pays are in
-tollwire.service.domain.model, whose conventions hold here too. Knows no gRPC, no SQL and no rating
-core.
+model.py has the types of calls, rates and tenants; its conventions apply here too. Must not depend
+on gRPC, SQL or the rating core.
 """
 
 from __future__ import annotations
@@ -17,8 +15,8 @@ from tollwire.service.domain.request import EVERY_TENANT, Scope
 
 @dataclass(frozen=True, slots=True)
 class ReversalFilter:
-    """All conditions must hold. 0 and None mean "any". Times: after <= created_at < before.
-    ``within``: of one of these tenants."""
+    """All conditions must match. 0 and None mean "any". Times: after <= created_at < before.
+    ``within``: the tenant is one of these."""
 
     tenant_id: int = 0
     created_after_ns: int | None = None
@@ -29,7 +27,8 @@ class ReversalFilter:
 
 @dataclass(frozen=True, slots=True)
 class UploadReversal:
-    """The CDRs of an upload: reversed now, and before. ``cdrs`` = reversed + reversed_before."""
+    """The result of the reversal of an upload. ``reversed``: CDRs that were reversed now.
+    ``cdrs`` = reversed + reversed_before."""
 
     cdrs: int
     reversed: int
@@ -38,8 +37,8 @@ class UploadReversal:
 
 @dataclass(frozen=True, slots=True)
 class ReversedCost:
-    """CDRs of one currency that are taken back, and what they cost, exact with ``cost_decimals``.
-    ``unrated`` of them have no cost."""
+    """The reversed CDRs of one currency and their cost, exact with ``cost_decimals``. ``unrated``:
+    the number of them without a cost."""
 
     currency: str
     cdrs: int
@@ -50,8 +49,8 @@ class ReversedCost:
 
 @dataclass(frozen=True, slots=True)
 class ReversalProgress:
-    """How far a reversal is: CDRs that match, reversed now, and reversed before, since its
-    beginning. ``cdrs`` = reversed + reversed_before."""
+    """The progress of a reversal: matching CDRs since its beginning, reversed now or before.
+    ``cdrs`` = reversed + reversed_before."""
 
     cdrs: int
     reversed: int
@@ -62,7 +61,7 @@ class ReversalProgress:
 
 @dataclass(frozen=True, slots=True)
 class ControlTotals:
-    """What an upload has, by its sender's count or by ours."""
+    """The totals of an upload, as counted by its sender or by the server."""
 
     calls: int
     duration_seconds: int
@@ -70,7 +69,7 @@ class ControlTotals:
 
 @dataclass(frozen=True, slots=True)
 class VerificationFilter:
-    """Which CDRs are recomputed: as in CdrFilter."""
+    """The filter of CDRs to recompute, as in CdrFilter."""
 
     tenant_id: int = 0
     started_after_ns: int | None = None
@@ -81,8 +80,8 @@ class VerificationFilter:
 
 @dataclass(frozen=True, slots=True)
 class CdrDifference:
-    """What is wrong with one field of a CDR. tenant_id is 0 and call_id is "" where the row holds
-    what no recording writes; ``recomputed`` is "" where there is no one right value."""
+    """A difference in one field of a CDR. tenant_id is 0 and call_id is "" if the row contains
+    impossible values; ``recomputed`` is "" if there is not exactly one correct value."""
 
     cdr_id: int
     tenant_id: int
@@ -95,8 +94,8 @@ class CdrDifference:
 
 @dataclass(frozen=True, slots=True)
 class VerificationProgress:
-    """How far a verification is. ``checked`` and ``different`` count CDRs since its beginning;
-    ``differences`` are those since the last time."""
+    """The progress of a verification. ``checked`` and ``different`` count CDRs since its beginning;
+    ``differences``: the new ones since the last progress."""
 
     checked: int
     checked_per_second: float
@@ -115,7 +114,8 @@ class UploadFailure:
 
 @dataclass(frozen=True, slots=True)
 class FailedRecord:
-    """A record that was not recorded, with the bytes of its Call message as they were sent."""
+    """A record that was not stored as a CDR, with the bytes of its Call message as they were
+    sent."""
 
     failure: UploadFailure
     content: bytes
@@ -124,9 +124,9 @@ class FailedRecord:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What became of one chunk. created + duplicates + conflicts + rejected + already_settled = its
-    calls. ``settled_totals`` and ``control_totals_match`` are of the whole upload, where its sender
-    has stated control totals with the chunk. ``duplicates_of_reversed`` counts calls that were
+    """The result of one chunk. created + duplicates + conflicts + rejected + already_settled = its
+    calls. ``settled_totals`` and ``control_totals_match``: of the whole upload, if the sender has
+    stated control totals with the chunk. ``duplicates_of_reversed``: the number of calls that were
     settled before and whose CDR is reversed now."""
 
     upload_id: int
@@ -148,9 +148,10 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The state of a whole upload. The four counts add up to ``committed_offset``. Control totals
-    that its sender never stated are None. ``scope`` is that of whoever started it: no call of
-    another tenant gets in, and only who may see all of these tenants sees the upload."""
+    """The state of a whole upload. The sum of the four counts is ``committed_offset``. Control
+    totals are None if the sender has stated none. ``scope``: that of the caller that started the
+    upload. Calls of other tenants are rejected, and only callers that may see all these tenants see
+    the upload."""
 
     id: int
     committed_offset: int
@@ -169,7 +170,7 @@ class Upload:
     recorded_again: int = 0
     derived_call_ids: int = 0
     derived_duplicates: int = 0
-    reversed: int = 0  # of created, now
+    reversed: int = 0  # the number of created CDRs that are reversed now
 
     @property
     def settled_totals(self) -> ControlTotals:
@@ -177,7 +178,7 @@ class Upload:
 
     @property
     def control_totals(self) -> ControlTotals | None:
-        """As last stated by the sender."""
+        """The control totals that the sender stated last."""
         if self.stated_calls is None or self.stated_duration_seconds is None:
             return None
         return ControlTotals(self.stated_calls, self.stated_duration_seconds)
@@ -193,13 +194,13 @@ class UnratedOutcome:
     examined: int
     rated: int
     still_unrated: int
-    # Of those that are still UNRATED.
+    # The number of those that are still UNRATED.
     reason_corrected: int = 0
 
 
 class LedgerDifferenceKind(IntEnum):
-    """What does not fit: the entries of a chain, the rows of an entry, rows that no entry has, or
-    a root that was noted down."""
+    """What differs: the entries of a chain, the rows of an entry, rows without an entry, or the
+    given root."""
 
     CHAIN = 1
     ROWS = 2
@@ -209,7 +210,7 @@ class LedgerDifferenceKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class LedgerDifference:
-    """What does not fit, and where: 0 for what it is not about."""
+    """A difference in the ledger, and its place; fields that do not apply are 0."""
 
     kind: LedgerDifferenceKind
     message: str
@@ -220,7 +221,7 @@ class LedgerDifference:
 
 
 class LedgerEntryKind(IntEnum):
-    """What the rows of an entry are: CDRs, steps of UNRATED ones, reversals."""
+    """The kind of the rows of an entry: CDRs, late prices and reason changes, reversals."""
 
     RECORDED = 1
     PRICED = 2
@@ -229,7 +230,7 @@ class LedgerEntryKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """An entry, and the one of its rows that is looked at."""
+    """An entry of the ledger that contains a given row."""
 
     kind: LedgerEntryKind
     chain: int
@@ -244,8 +245,8 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class UnratedStep:
-    """A change of a CDR that was recorded UNRATED: the reason and the revision before, and the new
-    reason; None where it got its price."""
+    """A change of a CDR that was recorded UNRATED: the reason and the revision before it, and the
+    new reason; None if the CDR got its price."""
 
     id: int
     unrated_reason: UnratedReason
@@ -256,8 +257,8 @@ class UnratedStep:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedCdr:
-    """Why a CDR costs what it costs, computed once more, and what differs from what is stored.
-    ``replaces_cdr_id`` and ``replaced_by_cdr_id`` are CDRs of the same call_id; 0: none."""
+    """The recomputed explanation of a CDR's cost, and the differences from the stored values.
+    ``replaces_cdr_id`` and ``replaced_by_cdr_id``: CDRs with the same call_id; 0: none."""
 
     cdr: Cdr
     explanation: Explanation
@@ -270,7 +271,7 @@ class ExplainedCdr:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRoot:
-    """What the whole ledger is known by at one moment, as one line."""
+    """The root of the whole ledger at one moment, as one line of text."""
 
     root: str
     entries: int
@@ -279,7 +280,8 @@ class LedgerRoot:
 
 @dataclass(frozen=True, slots=True)
 class LedgerProgress:
-    """How far a verification has come, and the differences since the last one."""
+    """The progress of a verification of the ledger, and the new differences since the last
+    progress."""
 
     entries_checked: int
     rows_checked: int
@@ -290,8 +292,8 @@ class LedgerProgress:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One administrative change. ``id`` 0: not written yet. ``before`` and ``after`` are JSON; ""
-    where there is nothing to show."""
+    """One administrative change. ``id`` 0: not stored yet. ``before`` and ``after`` are JSON; "" if
+    there is no such state."""
 
     id: int = 0
     created_at_ns: int = 0
@@ -307,8 +309,8 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """All conditions must hold. 0, "" and None mean "any". Times: after <= created_at < before.
-    ``within``: about one of these tenants."""
+    """All conditions must match. 0, "" and None mean "any". Times: after <= created_at < before.
+    ``within``: the entry is about one of these tenants."""
 
     tenant_id: int = 0
     action: str = ""

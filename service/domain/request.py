@@ -1,7 +1,6 @@
-"""A request: who calls, which tenants the caller may see, and how long the client waits.
+"""A request: its caller, the tenants that the caller may see, and the time that the client waits.
 
-The request that a thread works on: service/domain/thread_context.py. Must not depend on gRPC, on
-tokens or on tables: only names, roles and scopes.
+thread_context.py has the request that a thread works on. Must not depend on gRPC, tokens or tables.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ EVERY_TENANT = Scope()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request. ``token_id`` 0: a caller without a token."""
+    """The client of a request. ``token_id`` 0: a caller without a token."""
 
     name: str
     role: Role
@@ -70,11 +69,11 @@ def _always() -> bool:
 class Request:
     """One request in progress.
 
-    ``remaining_seconds`` returns how long its client will wait, None for no limit; ``is_wanted``
-    whether the client still waits. ``tenant_id`` is the tenant that the request is about; 0: none
-    or not known yet; SEVERAL: more than one. ``rate_revision`` is the revision of the deck that the
-    request has changed; 0: it has changed none. ``id`` names the request in logs. It is empty for
-    the request of the service's own threads, which they share.
+    ``remaining_seconds`` returns the time that the client still waits, None for no limit;
+    ``is_wanted`` returns whether the client still waits. ``tenant_id``: the tenant that the request
+    is about; 0: none or not known yet; SEVERAL: more than one. ``rate_revision``: the revision of
+    the deck that the request has changed; 0: none. ``id``: the id in logs; empty for the request
+    that the service's own threads share.
     """
 
     caller: Caller = LOCAL
@@ -85,7 +84,7 @@ class Request:
     rate_revision: int = 0
 
     def concerns(self, tenant_id: int) -> None:
-        """Record the tenant that it is about."""
+        """Record the tenant that the request is about."""
         if self.id and tenant_id != self.tenant_id:
             self.tenant_id = SEVERAL if self.tenant_id else tenant_id
 

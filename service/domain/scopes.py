@@ -1,11 +1,11 @@
-"""What the caller of the present request may see: of all tenants, or of those that a token names.
+"""The tenants that the caller of the current request may see: all, or those of its token.
 
-Every subject asks here, and answers about a tenant outside the scope what it answers about one that
-does not exist: the same failure in the same words, found in the same place. So nothing tells a
-caller that the other is there.
+Every subject uses this module, and treats a tenant outside the scope like one that does not exist:
+the same error with the same message from the same code. So a caller cannot find out that other
+tenants exist.
 
-Lists are narrowed in the database (service/storage/owners.py), everything else as soon as it is
-known whose it is, and before it is waited for: a lock that others hold would tell as well.
+Lists are narrowed in the database (service/storage/owners.py). Other requests are checked as soon
+as the tenant is known and before any wait for a lock: the wait would also reveal the tenant.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ def scope() -> Scope:
 
 
 def covers(tenant_id: int) -> bool:
-    """Whether the caller may see the tenant, if it is there."""
+    """Whether the tenant is in the caller's scope."""
     request = current_request()
     request.concerns(tenant_id)
     return request.caller.scope.covers(tenant_id)
 
 
 def concerns(tenant_ids: Iterable[int]) -> None:
-    """Note down for the log whom the request is about."""
+    """Record the tenants that the request is about, for the log."""
     request = current_request()
     for tenant_id in tenant_ids:
         request.concerns(tenant_id)
 
 
 def within() -> tuple[int, ...] | None:
-    """What lists are narrowed to: the tenants that the caller may see, by rising id; None: all."""
+    """The tenants to which lists are narrowed, by ascending id; None: all tenants."""
     tenant_ids = current_request().caller.scope.tenant_ids
     return None if tenant_ids is None else tuple(sorted(tenant_ids))

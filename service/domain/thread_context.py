@@ -1,6 +1,6 @@
 """What a thread works on: the request, the kind of database work, and the RPC's slot.
 
-One object for each thread holds it, so that no function on the way has to pass it on::
+Each thread has one object with these values, so that functions do not have to pass them on::
 
     grpc's thread                 the pool's thread
     CallerReader                  RpcPipeline.admit        Database.read, Database.write
@@ -33,24 +33,23 @@ from tollwire.service.domain.request import Request
 
 
 class Work(Enum):
-    """Kinds of database work. The value multiplies the usual wait: the time that one answer of the
-    database may take."""
+    """Kinds of database work. The value is a factor for the time limit of one statement."""
 
-    # Whether a pooled connection is alive. A new one takes less.
+    # A check whether a pooled connection is alive. Opening a new one is faster than waiting.
     PING = 0.2
-    # The changes of decks. A call whose tenant is not in memory waits for it.
+    # A query for the changes of decks. A call whose tenant is not in memory waits for it.
     LOOK = 0.5
     # A few rows by their keys, a chunk of calls, a change of a rate.
     ORDINARY = 1.0
-    # What may read whole tables: lists that search, exports, summaries, imports, verification,
+    # Work that may read whole tables: searches, exports, summaries, imports, verification, loading
     # decks at the start.
     LONG = 60.0
-    # One statement may rewrite a whole table, and nothing else runs meanwhile.
+    # A migration: one statement may rewrite a whole table, and nothing else runs meanwhile.
     MIGRATION = 8640.0
 
 
 class Slot(Enum):
-    """Whether an RPC has a slot, and if not, why."""
+    """Whether an RPC has a slot, and if not, the reason."""
 
     GRANTED = 0
     ALL_TAKEN = 1
@@ -78,7 +77,7 @@ def current_request() -> Request:
 
 @contextmanager
 def handling(request: Request) -> Iterator[None]:
-    """The block works on this request."""
+    """This thread works on ``request`` during the block."""
     before = _THREAD.request
     _THREAD.request = request
     try:
@@ -94,7 +93,7 @@ def current_work() -> Work:
 
 @contextmanager
 def doing(work: Work) -> Iterator[None]:
-    """The block does this kind of work."""
+    """This thread does this kind of database work during the block."""
     before = _THREAD.work
     _THREAD.work = work
     try:
@@ -104,13 +103,13 @@ def doing(work: Work) -> Iterator[None]:
 
 
 def ignores_client() -> bool:
-    """Whether this thread works on although its client may be gone."""
+    """Whether this thread continues after its client has disconnected."""
     return _THREAD.ignores_client
 
 
 @contextmanager
 def regardless() -> Iterator[None]:
-    """The block runs to its end although the client may be gone."""
+    """The block runs to its end, also after its client has disconnected."""
     before = _THREAD.ignores_client
     _THREAD.ignores_client = True
     try:
@@ -126,7 +125,7 @@ def current_slot() -> Slot:
 
 @contextmanager
 def without_slot(slot: Slot) -> Iterator[None]:
-    """The block refuses an RPC that has no slot, for this reason."""
+    """The RPC of this thread has no slot, for this reason, during the block."""
     _THREAD.slot = slot
     try:
         yield
@@ -135,10 +134,10 @@ def without_slot(slot: Slot) -> Iterator[None]:
 
 
 def current_authorization() -> str | bytes:
-    """The authorization header, not verified, of the RPC that grpc passes to a pool now."""
+    """The authorization header, not verified, of the RPC that grpc passes to a pool next."""
     return _THREAD.authorization
 
 
 def set_authorization(header: str | bytes) -> None:
-    """grpc passes an RPC with this header to a pool next, in this thread."""
+    """Set the authorization header of the RPC that grpc passes to a pool next, in this thread."""
     _THREAD.authorization = header

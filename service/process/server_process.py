@@ -87,7 +87,7 @@ def run_server(
             capacity=capacity,
             pipeline=RpcPipeline(
                 access,
-                access.stays,
+                access.check_again,
                 limits=[capacity.shares()],
                 observers=observers,
             ),

@@ -1,1 +1,1 @@
-"""Rates and rate decks, and the pricing of calls. Nothing here stores a CDR."""
+"""Rates and rate decks, and rating of calls. Must not store CDRs."""

@@ -1,7 +1,7 @@
-"""Pricing calls from memory: one call, a batch, or one with every step shown. Nothing is stored.
+"""Rates calls from memory: one call, a batch, or one with an explanation. Stores nothing.
 
-The rules are the rating core's; this module brings calls and decks together and gives what comes
-out its names. It knows no database but through ``Decks`` and no wire.
+The rating core has the rules. This module selects the deck of each call and converts results and
+errors. It reads the database only through ``Decks``. Must not depend on the wire.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _PERIOD = "from 1970-01-01T00:00:00Z to before 2262-04-11T23:47:16Z"
 def resolve_duration(
     duration_seconds: int | None, started_at_ns: int, ended_at_ns: int | None
 ) -> int | None:
-    """The duration of a call: as sent, else the whole seconds from start to end; None where neither
-    is given. An end before the start gives 0: ``check_call`` reports the end itself."""
+    """The duration of a call: as sent, else the whole seconds from start to end; None if neither is
+    given. An end before the start gives 0; ``check_call`` reports it."""
     if duration_seconds is not None:
         return duration_seconds
     if ended_at_ns is None:
@@ -58,8 +58,8 @@ def resolve_duration(
 
 
 def check_call(call: Call) -> list[FieldViolation]:
-    """What is wrong with the values of a call, with field paths from the call; [] if nothing."""
-    # In one condition, because nearly all of millions of calls pass.
+    """The violations of a call's values, with field paths from the call."""
+    # One condition for speed: nearly all calls pass.
     if (
         call.tenant_id > 0
         and call.extension_id >= 0
@@ -115,20 +115,20 @@ def _check_occurrence(call: Call) -> Iterator[FieldViolation]:
     if call.occurrence > 1 and call.call_id:
         yield FieldViolation(
             "occurrence",
-            f"must be 0 or 1 where call_id is set, got {call.occurrence}; another call needs"
-            " another call_id, or none",
+            f"must be 0 or 1 if call_id is set, got {call.occurrence}; give another call another"
+            " call_id, or none",
         )
 
 
 class Calls:
-    """Prices calls with the decks in memory. Thread-safe; never waits for the database, but to make
-    sure that an unknown tenant is not just a new one."""
+    """Rates calls with the decks in memory. Thread-safe. Waits for the database only if a tenant is
+    unknown, because it may be new."""
 
     def __init__(self, decks: Decks) -> None:
         self._decks = decks
 
     def rate(self, call: Call, min_rate_revision: int = 0) -> RatedCall:
-        """The price of one call that is valid in itself, by rates of at least that revision.
+        """Rate one call that has passed ``check_call``, with rates of this revision or later.
 
         NotFound TENANT_NOT_FOUND or NO_RATE, FailedPrecondition RATE_REVISION_AHEAD or BLOCKED,
         InvalidInput INVALID_NUMBER or COST_OVERFLOW.
@@ -136,8 +136,9 @@ class Calls:
         return _rate(self._decks.at_least(call.tenant_id, min_rate_revision), call)
 
     def explain(self, call: Call, min_rate_revision: int = 0) -> tuple[RatedCall, Explanation]:
-        """As ``rate``, and how it comes to its result, in enough detail to do it again by hand.
-        Both are of one revision of the rates. What ``rate`` raises has the explanation."""
+        """As ``rate``, with an explanation that is detailed enough to repeat the calculation by
+        hand. Both use one revision of the rates. The exceptions of ``rate`` have the explanation
+        too."""
         tenant = self._decks.at_least(call.tenant_id, min_rate_revision)
         explained = explain(tenant.deck, call)
         try:
@@ -152,8 +153,8 @@ class Calls:
     def deck(
         self, tenant_id: int, min_rate_revision: int, asked_at: float
     ) -> ratingcore.Deck | None:
-        """The tenant's deck at that revision or later, or None where there is no such tenant or,
-        unless a revision is demanded, none that can be had now. ``asked_at``: as for Decks.deck.
+        """The tenant's deck at this revision or later. None if the tenant does not exist, or, if no
+        revision is required, if the database cannot be read now. ``asked_at``: as for Decks.deck.
         FailedPrecondition RATE_REVISION_AHEAD, Unavailable."""
         try:
             return self._decks.at_least(tenant_id, min_rate_revision, asked_at).deck
@@ -165,17 +166,17 @@ class Calls:
             return None
 
     def deck_in_memory(self, tenant_id: int) -> ratingcore.Deck | None:
-        """The tenant's deck as this worker has it; None where it has none, which another look may
-        have."""
+        """The tenant's deck in this worker's memory; None if it is not loaded. ``deck`` may still
+        find it in the database."""
         found = self._decks.in_memory(tenant_id)
         return found.deck if found else None
 
     def rate_batch(
         self, calls: Sequence[Call | BadCall], asked_at: float | None = None
     ) -> list[RatedCall]:
-        """One result for each call, in order. What is wrong with one call is in its result's
-        ``error``; it never fails the others. ``asked_at``: when the first of them was asked for,
-        by time.monotonic(), where they come one at a time."""
+        """One result for each call, in order. The error of a call is in its result and does not
+        affect the others. ``asked_at``: the arrival of the first call by time.monotonic(), if calls
+        arrive one at a time."""
         if asked_at is None:
             asked_at = time.monotonic()
         results: list[RatedCall | None] = [None] * len(calls)
@@ -232,7 +233,7 @@ def _rate(tenant: TenantDeck, call: Call) -> RatedCall:
 
 
 def explain(deck: ratingcore.Deck, call: Call) -> Explanation:
-    """How a deck rates a call."""
+    """The explanation of how a deck rates a call."""
     explained = deck.explain(
         call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
     )
@@ -259,7 +260,8 @@ def explain(deck: ratingcore.Deck, call: Call) -> Explanation:
 
 
 def _rate_group(tenant: TenantDeck, calls: Sequence[Call]) -> list[RatedCall]:
-    """The results of one tenant's calls: columns in, columns out, and the GIL released once."""
+    """The results of one tenant's calls. The core rates columns of values, and releases the GIL
+    once."""
     deck = tenant.deck
     numbers = [call.destination_number.encode() for call in calls]
     columns = deck.rate_columns(
@@ -308,7 +310,7 @@ def _rate_group(tenant: TenantDeck, calls: Sequence[Call]) -> list[RatedCall]:
 
 
 def _overflow(tenant: TenantDeck) -> str:
-    return f"the cost would pass {max_cost_words(tenant.tenant.cost_decimals)}"
+    return f"the cost would exceed {max_cost_words(tenant.tenant.cost_decimals)}"
 
 
 def _refused(bad: BadCall) -> RatedCall:
@@ -332,7 +334,7 @@ def _unrated(call: Call, rating: ratingcore.Rating) -> Exception:
     return _invalid(
         "destination_number",
         Reason.INVALID_NUMBER,
-        f"must come to 1 to 32 digits when it is normalised, got {number}",
+        f"must have 1 to 32 digits after normalization, got {number}",
     )
 
 

@@ -1,12 +1,13 @@
-"""Taking over a whole deck: checked as it comes in, compared and written as one change.
+"""Imports a whole deck: checks the rates as they arrive, then compares and writes them as one
+change.
 
-Atomic: where any rate is rejected nothing changes, and the outcome says which and why. A rate is
-recognised by its prefix and effective_from; a deck that names the same one twice is ambiguous, so
-the second is rejected.
+The import is atomic: if any rate is rejected, nothing changes, and the outcome has the errors. A
+rate is identified by its prefix and effective_from. If a deck has the same pair twice, the second
+is rejected.
 
-A deck is gathered in memory, compactly, and needs nothing of the database until it is complete: so
-a slow sender holds up nobody. It is compared with the worker's own deck, which under the lock on
-the tenant's deck is what is committed, and the worker goes on with the deck that comes of it.
+The deck is collected in memory, in a compact form, and uses the database only when it is complete,
+so a slow sender blocks nobody. It is compared with the worker's own deck, which equals the
+committed one under the lock on the tenant's deck. The worker then uses the resulting deck.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from tollwire.service.storage.rates import RateArguments
 
 MAX_ERRORS = 1000
 MAX_DECK_RATES = 5_000_000
-# Of all the decks that are coming in, in one worker. The largest deck takes about half.
+# The memory of all incoming decks in one worker. The largest possible deck uses about half of it.
 MAX_INTAKE_BYTES = 1024**3
 _PART_RATES = 10_000
 _NS = 10**9
-# The terms of a rate that the core takes by the same name and in the same form.
+# The terms of a rate that have the same name and type in the core.
 _SAME_IN_CORE = tuple(
     name
     for name in RateInfo._fields
@@ -47,31 +48,30 @@ _SAME_IN_CORE = tuple(
 
 
 class IntakeMemory:
-    """The memory that all the decks coming in may take together. Thread-safe."""
+    """The memory that all incoming decks may use together. Thread-safe."""
 
     def __init__(self, size_bytes: int) -> None:
         self.free_bytes = size_bytes
         self._lock = threading.Lock()
 
     def take(self, more_bytes: int) -> None:
-        """Below 0: give back. Exhausted where there is not as much left."""
+        """Reserve memory; a negative number releases it. Exhausted if there is not enough."""
         with self._lock:
             if more_bytes > self.free_bytes:
                 raise Exhausted(
                     Reason.TOO_MANY_STREAMS,
-                    "the imports that are under way fill the memory that there is for them; try"
-                    " again later",
+                    "the imports in progress use all memory for imports; try again later",
                 )
             self.free_bytes -= more_bytes
 
 
 class Intake:
-    """The deck on its way in, and what is wrong with it so far. Used as a context manager."""
+    """The incoming deck, with its errors so far. Used as a context manager."""
 
     def __init__(
         self, tenant_id: int, memory: IntakeMemory, effective_from_ns: int | None = None
     ) -> None:
-        """``effective_from_ns``: of the rates that state none."""
+        """``effective_from_ns``: the start of rates without an effective_from."""
         self.deck = IncomingDeck(tenant_id, _pair(effective_from_ns))
         self._tenant_id = tenant_id
         self._effective_from_ns = effective_from_ns
@@ -88,8 +88,8 @@ class Intake:
         self._memory.take(-self._held_bytes)
 
     def read(self, request: bytes) -> Iterator[tuple[int, bytes]]:
-        """Take the rates of an ImportRatesRequest, which must be well-formed. Gives index and bytes
-        of each that is not plainly valid, for the caller to ``put`` or ``reject``."""
+        """Read the rates of a well-formed ImportRatesRequest. Yields the index and the bytes of
+        each rate that is not plainly valid; the caller must ``put`` or ``reject`` it."""
         at = 0
         while at < len(request):
             left, at = self.deck.read(request, at)
@@ -97,13 +97,13 @@ class Intake:
             yield from left
 
     def dated(self, rate: Rate) -> Rate:
-        """The rate, from the start of the deck on where it states no effective_from."""
+        """The rate, with the start of the deck if it has no effective_from."""
         if rate.effective_from_ns is None:
             return replace(rate, effective_from_ns=self._effective_from_ns)
         return rate
 
     def put(self, index: int, rate: Rate) -> None:
-        """Take one rate of the deck, or reject it with all that is wrong with it."""
+        """Add one rate to the deck, or reject it with all its violations."""
         rate = self.dated(rate)
         found = check_terms(rate)
         for violation in found:
@@ -115,15 +115,16 @@ class Intake:
             self._put(index, normalized(rate))
 
     def reject(self, error: RateError) -> None:
-        """Several errors may follow each other for one rate: it is rejected once."""
+        """Record an error. Consecutive errors of one rate count as one rejected rate."""
         if error.index != self._last_bad_index:
             self._last_bad_index = error.index
             self._bad += 1
         if len(self._errors) < MAX_ERRORS:
             self._errors.append(error)
 
-    def verdict(self) -> tuple[int, tuple[RateError, ...]]:
-        """How many rates are rejected, and the first errors, once the whole deck is there."""
+    def result(self) -> tuple[int, tuple[RateError, ...]]:
+        """The number of rejected rates, and the first errors. Call it after the whole deck was
+        read."""
         self.deck.sort()
         count = sum(1 for _ in self.deck.repeated())
         repeated = (
@@ -161,8 +162,8 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """What the rates that a comparison has kept do to a deck. ``gone``: version_id and prefix, of
-    those that are updated or deleted. ``closed``: rates as they are, which end at ``closed_at_ns``.
+    """The changes that an import makes in a deck. ``gone``: version_id and prefix of rates that are
+    updated or deleted. ``closed``: current rates, which end at ``closed_at_ns``.
     """
 
     created: int
@@ -176,7 +177,7 @@ class _Changes:
         return len(self.gone) - self.updated
 
     def retired(self) -> list[tuple[int, str]]:
-        """version_id and prefix of all that are present no more as they are."""
+        """version_id and prefix of all rates whose current version ends."""
         return self.gone + [(rate.version_id, rate.prefix) for rate in self.closed]
 
 
@@ -196,13 +197,13 @@ class DeckImports:
             _require(connection, tenant_id)
         with Intake(tenant_id, self._memory, plan.effective_from_ns) as intake:
             fill(intake)
-            rejected, errors = intake.verdict()
+            rejected, errors = intake.result()
             if rejected:
                 with self._database.read() as connection:
                     revision = stored_decks.revision(connection, tenant_id) or 0
                 return ImportOutcome(rejected=rejected, errors=errors, rate_revision=revision)
             accepted = len(intake.deck)
-            changes, revision = self._take_over(plan, intake.deck)
+            changes, revision = self._apply(plan, intake.deck)
         return ImportOutcome(
             created=changes.created,
             updated=changes.updated,
@@ -212,9 +213,9 @@ class DeckImports:
             closed=len(changes.closed),
         )
 
-    def _take_over(self, plan: ImportPlan, deck: IncomingDeck) -> tuple[_Changes, int]:
-        """What the deck changes, and the revision of the tenant's deck with it; of a dry run:
-        without it."""
+    def _apply(self, plan: ImportPlan, deck: IncomingDeck) -> tuple[_Changes, int]:
+        """The changes, and the tenant's rate revision after them; for a dry run, the current
+        revision."""
         tenant_id, dry_run = plan.tenant_id, plan.dry_run
         unit = self._database.read if dry_run else self._decks.writing
         with self._decks.handing_over() as hand_over, unit(work=Work.LONG) as connection:
@@ -235,11 +236,11 @@ class DeckImports:
         return changes, made.revision
 
     def _compare(self, plan: ImportPlan, base: TenantDeck, deck: IncomingDeck) -> _Changes:
-        """What the deck changes. FailedPrecondition IMPORT_GAP where it begins too late."""
+        """The changes. FailedPrecondition IMPORT_GAP if the deck begins too late."""
         is_empty = not len(deck)
         start_ns = plan.effective_from_ns
         now_ns = self._clock_ns()
-        # The rates that the deck replaces stay in effect until it begins.
+        # The replaced rates stay in effect until the deck begins.
         at_ns = now_ns if start_ns is None else max(now_ns, start_ns)
         updated, gone = deck.compare(
             base.deck,
@@ -254,7 +255,7 @@ class DeckImports:
     def _enter(
         self, connection: Connection, mode: ImportMode, changes: _Changes, made: TenantDeck
     ) -> None:
-        """Into the audit log: what it came to, and not each rate, whose history is kept anyway."""
+        """Write the totals to the audit log. The single rates have their own history."""
         done = {
             "mode": mode.name,
             "created": changes.created,
@@ -305,7 +306,7 @@ class DeckImports:
 
 
 def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[RateArguments]]:
-    """The rates to write, which the builder gets as well."""
+    """Yield the rates to write, and add them to the builder."""
     for start in range(0, len(deck), _PART_RATES):
         part = deck.rows(start, start + _PART_RATES)
         builder.put_many(part)
@@ -315,7 +316,7 @@ def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[RateAr
 def _closed(
     changes: _Changes, first_version_id: int, builder: DeckBuilder
 ) -> Iterator[RateArguments]:
-    """The next versions of the rates that end, which the builder gets as well."""
+    """Yield the next versions of the rates that end, and add them to the builder."""
     rows = [
         rate._replace(version_id=version_id, effective_to_ns=changes.closed_at_ns)
         for version_id, rate in enumerate(changes.closed, first_version_id)
@@ -325,17 +326,18 @@ def _closed(
 
 
 def _pair(time_ns: int | None) -> tuple[int, int] | None:
-    """Seconds and nanoseconds, as the core takes them."""
+    """Seconds and nanoseconds, the form that the core uses."""
     return None if time_ns is None else divmod(time_ns, _NS)
 
 
 def _refuse_gap(tenant_id: int, effect: InEffect, at_ns: int) -> None:
-    """Where no rate would be in effect although one is, or a prefix of the deck would have none
-    until a later rate begins. A prefix that the deck does not name is meant to go."""
+    """FailedPrecondition IMPORT_GAP if the tenant would have no rate in effect although it has one
+    now, or if a prefix of the deck would have none until a later rate begins. Prefixes that are not
+    in the deck are deleted intentionally."""
     if not (effect.gaps or (effect.before and not effect.after)):
         return
     lost = effect.before if not effect.after else effect.gaps
-    begins, advice = "", "allow_gap (--allow-gap) takes the deck as it is"
+    begins, advice = "", "allow_gap (--allow-gap) imports the deck as it is"
     message = (
         f"rates: {lost} of the {effect.before} prefixes of tenant {tenant_id} that have a rate in"
         f" effect at {audit.time_text(at_ns - at_ns % _NS)} would have none with this deck"
@@ -346,7 +348,7 @@ def _refuse_gap(tenant_id: int, effect: InEffect, at_ns: int) -> None:
         begins = audit.time_text(effect.begins_ns)
         message += f" until its rates begin, the first at {begins}"
         advice = (
-            f"effective_from (--effective-from {begins}) keeps the present rates in effect until"
+            f"effective_from (--effective-from {begins}) keeps the current rates in effect until"
             f" then; {advice}"
         )
     raise FailedPrecondition(

@@ -1,8 +1,8 @@
 """Checks that a rate is valid: the limits of the rating rules, and a message for each.
 
-CreateRate and UpdateRate refuse, and ImportRates rejects, the same rates with the same messages.
-ratingcore/wire/rate_intake.pyx accepts rates of a deck that are plainly valid; only the others come
-here.
+CreateRate, UpdateRate and ImportRates reject the same rates with the same messages.
+ratingcore/wire/rate_intake.pyx accepts the rates of a deck that are plainly valid; this module
+checks only the others.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from tollwire.service.domain.money import format_price
 
 
 def check_rate(rate: Rate) -> list[FieldViolation]:
-    """What is wrong with a rate, with field paths from it; [] if nothing. The prefix may still have
-    its leading +."""
+    """The violations of a rate, with field paths from the rate. The prefix may have a leading +."""
     return [*check_id("tenant_id", rate.tenant_id), *check_terms(rate)]
 
 
@@ -84,7 +83,9 @@ def _check_intervals(rate: Rate) -> Iterator[FieldViolation]:
         field = f"{path}.start_seconds"
         yield from check_number(field, start, 1, MAX_DURATION_SECONDS)
         if index and 1 <= start <= last_start:
-            yield FieldViolation(field, f"must be above the one before, {last_start}; got {start}")
+            yield FieldViolation(
+                field, f"must be above that of the previous interval, {last_start}; got {start}"
+            )
         yield from _check_price(f"{path}.cost_per_minute", interval.cost_per_minute_e8)
         yield from check_number(
             f"{path}.billing_increment", interval.billing_increment, 1, MAX_BILLING_INCREMENT

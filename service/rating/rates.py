@@ -1,8 +1,8 @@
-"""Rates: one by one, and whole decks in and out.
+"""Single rates, and the import and export of whole decks.
 
 Every change writes a new version and keeps the old one (rating rule 9): a CDR refers to the version
-that priced it. A rate is recognised by its id, or in a deck by its prefix and effective_from, of
-which a tenant has each pair once (rating rule 3).
+that priced it. A rate is identified by its id, and in a deck by its prefix and effective_from; a
+tenant has each such pair only once (rating rule 3).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EXPORT_RATES = 1000
 
 
 class Rates:
-    """What clients do with rates. Thread-safe."""
+    """Manages rates. Thread-safe."""
 
     def __init__(
         self, database: Database, decks: Decks, clock_ns: Callable[[], int] = time.time_ns
@@ -42,8 +42,8 @@ class Rates:
         self._imports = DeckImports(database, decks, clock_ns)
 
     def create(self, rate: Rate) -> Rate:
-        """The server picks the id. AlreadyExists RATE_EXISTS where the tenant has a rate with that
-        prefix and effective_from."""
+        """Create a rate; the database chooses the id. AlreadyExists RATE_EXISTS if the tenant has a
+        rate with this prefix and effective_from."""
         refuse(check_rate(rate), "rate.")
         now_ns = self._clock_ns()
         rate = replace(normalized(rate), created_at_ns=now_ns, updated_at_ns=now_ns)
@@ -68,8 +68,8 @@ class Rates:
         return rate
 
     def list(self, tenant_id: int, search: str, page_size: int, page_token: str) -> Page[Rate]:
-        """One page, by tenant, prefix and effective_from. ``tenant_id`` 0: of all tenants that the
-        caller may see; ``search`` in any case, within prefix or destination. NotFound
+        """One page, by tenant, prefix and effective_from. ``tenant_id`` 0: all tenants that the
+        caller may see. ``search``: a part of the prefix or destination, case-insensitive. NotFound
         TENANT_NOT_FOUND."""
         refuse(
             [
@@ -86,15 +86,15 @@ class Rates:
         return paging.cut(found, size, wanted, storage.position)
 
     def update(self, rate: Rate, fields: frozenset[str], etag: str) -> Rate:
-        """Take over ``fields`` from ``rate``, whose tenant_id must be 0 or the owner's. What
-        changes nothing leaves the etag as it is.
+        """Set ``fields`` to the values in ``rate``. Its tenant_id must be 0 or the owner's. An
+        update without changes keeps the etag.
 
-        Aborted ETAG_MISMATCH where ``etag`` is not empty and not the present one; AlreadyExists
-        RATE_EXISTS where another rate has the new prefix and effective_from.
+        Aborted ETAG_MISMATCH if ``etag`` is not empty and not the current one; AlreadyExists
+        RATE_EXISTS if another rate has the new prefix and effective_from.
         """
         refuse(check_id("id", rate.id), "rate.")
         with self._database.write() as connection:
-            revision, stored = self._hold(connection, rate.id, etag)
+            revision, stored = self._lock_rate(connection, rate.id, etag)
             if rate.tenant_id not in (0, stored.tenant_id):
                 raise invalid_field(
                     "rate.tenant_id",
@@ -123,10 +123,10 @@ class Rates:
         return changed
 
     def delete(self, rate_id: int, etag: str) -> None:
-        """Aborted ETAG_MISMATCH where ``etag`` is not empty and not the present one."""
+        """Aborted ETAG_MISMATCH if ``etag`` is not empty and not the current one."""
         refuse(check_id("id", rate_id))
         with self._database.write() as connection:
-            revision, stored = self._hold(connection, rate_id, etag)
+            revision, stored = self._lock_rate(connection, rate_id, etag)
             storage.retire(connection, stored.version_id, revision + 1)
             _enter(connection, "DeleteRate", self._clock_ns(), stored, None)
             stored_decks.advance(connection, stored.tenant_id, revision + 1)
@@ -134,8 +134,8 @@ class Rates:
         current_request().leaves_rates_at(revision + 1)
 
     def export(self, tenant_id: int) -> Iterator[Sequence[Rate]]:
-        """All rates of a tenant as they are now, by prefix and effective_from, in parts. What
-        changes meanwhile does not show, and no transaction stays open between the parts."""
+        """All current rates of a tenant, by prefix and effective_from, in parts. Later changes are
+        not included, and no transaction stays open between the parts."""
         refuse(check_id("tenant_id", tenant_id))
         with self._database.read() as connection:
             revision = stored_decks.revision(connection, tenant_id)
@@ -144,10 +144,10 @@ class Rates:
         return self._export(tenant_id, revision)
 
     def import_deck(self, plan: ImportPlan, fill: Callable[[Intake], None]) -> ImportOutcome:
-        """Take a whole deck, or none of it where any rate is rejected. ``fill`` puts the rates into
-        the intake that it is given, as they come. NotFound TENANT_NOT_FOUND; Exhausted
-        TOO_MANY_STREAMS where the imports under way fill the memory that there is for them;
-        FailedPrecondition IMPORT_GAP where a deck that replaces begins too late."""
+        """Import a whole deck, or nothing if any rate is rejected. ``fill`` puts the rates into its
+        argument as they arrive. NotFound TENANT_NOT_FOUND; Exhausted TOO_MANY_STREAMS if the
+        imports in progress use all memory for imports; FailedPrecondition IMPORT_GAP if a replacing
+        deck begins too late."""
         refuse(check_id("tenant_id", plan.tenant_id))
         outcome = self._imports.run(plan, fill)
         current_request().leaves_rates_at(outcome.rate_revision)
@@ -166,13 +166,13 @@ class Rates:
                 return
             after = storage.position(part[-1])
 
-    def _hold(self, connection: Connection, rate_id: int, etag: str) -> tuple[int, Rate]:
-        """The revision of a rate's deck, locked, and the present state of the rate."""
+    def _lock_rate(self, connection: Connection, rate_id: int, etag: str) -> tuple[int, Rate]:
+        """Lock the deck of a rate. Returns its revision and the current state of the rate."""
         found = storage.get(connection, rate_id)
         if found is None or not scopes.covers(found.tenant_id):
             raise _rate_not_found(rate_id)
         revision = _lock_deck(connection, found.tenant_id)
-        # Once more: it may have changed before the lock was there.
+        # Read again: the rate may have changed before the lock was acquired.
         stored = storage.get(connection, rate_id)
         if stored is None:
             raise _rate_not_found(rate_id)
@@ -188,7 +188,7 @@ class Rates:
 def _enter(
     connection: Connection, action: str, now_ns: int, before: Rate | None, after: Rate | None
 ) -> None:
-    """Into the audit log."""
+    """Write an entry to the audit log."""
     one = after or before
     assert one is not None
     audit.enter(
@@ -214,8 +214,8 @@ def _refuse_taken(connection: Connection, rate: Rate) -> None:
     if taken is not None:
         raise AlreadyExists(
             Reason.RATE_EXISTS,
-            f"tenant {rate.tenant_id} has rate {taken.id} with prefix {rate.prefix!r} and that"
-            " effective_from already",
+            f"tenant {rate.tenant_id} already has rate {taken.id} with prefix {rate.prefix!r} and"
+            " this effective_from",
             metadata={"rate_id": str(taken.id), "tenant_id": str(rate.tenant_id)},
         )
 

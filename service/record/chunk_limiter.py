@@ -1,8 +1,8 @@
 """Limits the chunks that use the database at one time, and retries while it is unavailable.
 
-A few chunks run at one time; the others wait for a slot for as long as any chunk completes. A chunk
-that the database could not commit gives up its slot and is retried after growing pauses. When the
-patience ends the stream fails, and the client, which got no response, sends the chunk again. An
+A few chunks run at one time; the others wait for a slot as long as other chunks complete. A chunk
+that the database could not commit releases its slot and is retried after increasing pauses. When
+the time limit is reached the stream fails; the client got no response and sends the chunk again. An
 attempt must be idempotent.
 """
 
@@ -21,13 +21,14 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
-# How often a chunk that waits for a slot checks that its client still waits.
+# The interval at which a chunk that waits for a slot checks that its client is still connected.
 _CHECK_SECONDS = 0.25
 
 
 class ChunkLimiter:
-    """``slots`` chunks at one time. ``patience_seconds``: how long a failed attempt is retried,
-    and how long a chunk waits for a slot while no chunk completes. Thread-safe."""
+    """``slots``: the number of chunks at one time. ``patience_seconds``: the time for which a
+    failed attempt is retried, and a chunk waits for a slot while no chunk completes.
+    Thread-safe."""
 
     def __init__(self, slots: int, patience_seconds: float) -> None:
         self._free = threading.Semaphore(slots)
@@ -35,9 +36,9 @@ class ChunkLimiter:
         self._done = 0
 
     def run(self, attempt: Callable[[], T], is_wanted: Callable[[], bool]) -> T:
-        """Return or raise what ``attempt`` does. Unavailable DATABASE_UNAVAILABLE after
-        ``patience_seconds``, or when ``is_wanted`` returns False: the client no longer waits.
-        Unwanted if that happens before there is a slot."""
+        """Return the result of ``attempt``, or raise its exception. Unavailable
+        DATABASE_UNAVAILABLE after ``patience_seconds``, or when ``is_wanted`` returns False: the
+        client no longer waits. Unwanted if that happens before the chunk has a slot."""
         until = time.monotonic() + self._patience_seconds
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
@@ -50,7 +51,7 @@ class ChunkLimiter:
                 left_seconds = until - time.monotonic()
                 if left_seconds <= 0:
                     raise
-            # Random pauses, so that not all chunks retry at the same moment.
+            # Random pauses, so that the chunks do not all retry at the same moment.
             time.sleep(min(left_seconds, pause_seconds * random.uniform(0.5, 1)))
             pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
@@ -67,7 +68,7 @@ class ChunkLimiter:
             elif time.monotonic() > until:
                 raise Unavailable(
                     Reason.DATABASE_UNAVAILABLE,
-                    "the database completes no transaction; nothing was changed, try again later",
+                    "the database completes no transactions; nothing was changed, try again later",
                 )
         try:
             yield

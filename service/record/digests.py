@@ -1,9 +1,9 @@
-"""What the ledger's digests of pricings and reversals are of. (Those of CDRs come from the rating
-core: ratingcore/record/row_digest.pyx.)
+"""The ledger's digests of late prices and reversals. (ratingcore/record/row_digest.pyx has those of
+CDRs.)
 
-The digests are stored, and auditors compute them by themselves: a format that was ever written must
-never change. New digests are of format 2, in which the rest of a cost behind its whole units is in
-10^-8; in format 1 it is in 10^-4. All numbers are little-endian 64-bit integers.
+The digests are stored, and auditors compute them independently: a format that was ever written must
+not change. New digests have format 2, in which the fraction of a cost is in units of 10^-8; in
+format 1 it is in units of 10^-4. All numbers are little-endian 64-bit integers.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 
 class PricedRow(NamedTuple):
-    """A pricing and what it made of its CDR, in the order in which they are hashed.
+    """A late price and the resulting values of its CDR, in the order in which they are hashed.
 
-    Where the CDR stayed UNRATED and got another reason, ``status`` is UNRATED, the new reason
-    stands in the place of ``bill_seconds``, and the three numbers after it are 0."""
+    If the CDR stayed UNRATED and got another reason, ``status`` is UNRATED, ``bill_seconds`` has
+    the new reason, and the three numbers after it are 0."""
 
     id: int
     cdr_id: int
-    unrated_reason: int  # this and the next one as they were before
+    unrated_reason: int  # this and the next field: the values before the pricing
     rate_revision: int
     priced_at_ns: int
-    status: int  # from here on the CDR's, after the pricing
+    status: int  # this and the following fields: the CDR's values after the pricing
     bill_seconds: int
     cost_units: int
     cost_fraction_e8: int
@@ -34,7 +34,7 @@ class PricedRow(NamedTuple):
 
 
 class ReversedRow(NamedTuple):
-    """A reversal, in the order in which its fields are hashed."""
+    """A reversal; the fields are in the order in which they are hashed."""
 
     id: int
     cdr_id: int
@@ -43,7 +43,7 @@ class ReversedRow(NamedTuple):
     cost_units: int | None  # None: the CDR had no cost
     cost_fraction_e8: int | None
     created_at_ns: int
-    upload_id: int | None  # None: no upload brought the CDR
+    upload_id: int | None  # None: the CDR is not from an upload
     reason: str
     requested_by: str
 
@@ -59,8 +59,8 @@ _E4 = 10_000
 
 
 def digest_of_pricings(rows: Iterable[PricedRow], format_: int = FORMAT) -> bytes:
-    """SHA-256 over the rows, one after the other: their eleven numbers. b"": a row holds what the
-    format has no place for."""
+    """SHA-256 of the eleven numbers of each row, one row after the other. b"": a row has a value
+    that the format cannot represent."""
     hashed = hashlib.sha256(b"tollwire.pricings.%d" % format_)
     for row in rows:
         if format_ == 1:
@@ -72,13 +72,13 @@ def digest_of_pricings(rows: Iterable[PricedRow], format_: int = FORMAT) -> byte
 
 
 def digest_of_reversals(rows: Iterable[ReversedRow], format_: int = FORMAT) -> bytes:
-    """SHA-256 over the rows, one after the other: seven numbers (0 for a cost that there is not),
-    1 or 0 for whether there is a cost, the upload (0 for none), and the two texts, which hold no
-    NUL, with a NUL after each. b"": a row holds what the format has no place for."""
+    """SHA-256 of each row, one after the other: seven numbers (0 for a missing cost), 1 if there is
+    a cost, else 0, the upload (0 for none), and the two texts, which contain no NUL, with a NUL
+    after each. b"": a row has a value that the format cannot represent."""
     hashed = hashlib.sha256(b"tollwire.reversals.%d" % format_)
     for id_, cdr_id, tenant_id, started, units, fraction, created, upload_id, reason, by in rows:
         if format_ == 1 and fraction:
-            # Costs of reversals are below 0, and so is the rest.
+            # Costs of reversals are negative, and so is the fraction.
             if fraction % _E4:
                 return b""
             fraction = -(-fraction // _E4)

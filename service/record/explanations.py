@@ -1,7 +1,7 @@
-"""Why a CDR costs what it costs: it is rated once more, with the rates and rules of its revision.
+"""Explains the cost of a CDR: rates its call again, with the rates and rules of its revision.
 
-The history of rates and tenants has them as they were, also where they were changed or deleted
-later. The result is compared with what is stored, and every difference is reported.
+The history of rates and tenants has the old values, also of rates that were changed or deleted
+later. The result is compared with the stored CDR, and every difference is reported.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class Explanations:
         self._database = database
 
     def explain_cdr(self, cdr_id: int, tenant_id: int, call_id: str) -> ExplainedCdr:
-        """Explain the CDR with that id, or the tenant's with that call_id: of several the one that
-        is not reversed, or the last one. NotFound TENANT_NOT_FOUND, CDR_NOT_FOUND."""
+        """Explain the CDR with this id, or the tenant's CDR with this call_id. If several have the
+        call_id: the one that is not reversed, else the last one. NotFound TENANT_NOT_FOUND,
+        CDR_NOT_FOUND."""
         check_one(cdr_id, tenant_id, call_id)
         with self._database.snapshot(Work.LONG) as connection:
             if tenant_id and not tenant_exists(connection, tenant_id):
@@ -83,7 +84,7 @@ def _find(connection: Connection, cdr_id: int, tenant_id: int, call_id: str) -> 
 
 
 def _deck(connection: Connection, cdr: Cdr) -> ratingcore.Deck:
-    """The tenant's rules at the CDR's revision, with those of the rates then that can match."""
+    """The tenant's rules at the CDR's revision, with the rates of that revision that can match."""
     rules = built(ratingcore.DeckBuilder(), cdr.tenant, cdr.rate_revision).deck
     call = cdr.call
     number = rules.rate(call.destination_number, call.started_at_ns, 0, True).normalized_number
@@ -96,7 +97,7 @@ def _deck(connection: Connection, cdr: Cdr) -> ratingcore.Deck:
 
 
 def _differences(deck: ratingcore.Deck, cdr: Cdr) -> Iterator[CdrDifference]:
-    """Where the rating at the CDR's revision has another outcome than the CDR."""
+    """The differences between the rating at the CDR's revision and the stored CDR."""
     call = cdr.call
     rating = deck.rate(
         call.destination_number, call.started_at_ns, call.duration_seconds, call.billable
@@ -131,7 +132,7 @@ def _differences(deck: ratingcore.Deck, cdr: Cdr) -> Iterator[CdrDifference]:
                 field,
                 value,
                 computed[field],
-                "the rates and rules of its rate_revision make something else of it",
+                "the rates and rules of its rate_revision give another value",
             )
 
 
@@ -165,7 +166,7 @@ def _steps(connection: Connection, cdr: Cdr) -> Iterator[UnratedStep]:
 def _entries(
     connection: Connection, cdr: Cdr, steps: tuple[UnratedStep, ...]
 ) -> tuple[tuple[LedgerEntry, ...], list[CdrDifference]]:
-    """The ledger's entries of a CDR and of what was added to it, and what no entry has."""
+    """The ledger's entries of a CDR, its late prices and reversals; and the rows without entry."""
     rows = [(EntryKind.RECORDED, cdr.id), *((EntryKind.PRICED, step.id) for step in steps)]
     if cdr.reversal is not None:
         rows.append((EntryKind.REVERSED, cdr.reversal.id))
@@ -173,7 +174,7 @@ def _entries(
     for kind, row_id in rows:
         entry = ledger.entry_of(connection, kind, row_id)
         if entry is None:
-            words = f"no entry of the ledger has the row {row_id} of kind {kind.name}"
+            words = f"the row {row_id} of kind {kind.name} is in no entry of the ledger"
             missing.append(_difference(cdr, "ledger_entries", "", "", words))
             continue
         found.append(

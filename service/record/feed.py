@@ -1,10 +1,11 @@
-"""CDRs in the order of recording, from a position on: each exactly once, and none left out.
+"""The feed: CDRs in the order of recording, from a position, each exactly once and without gaps.
 
-The ledger has that order. The entries of one chain are committed one after the other, so what a
-reader sees of a chain is always its beginning, and a position is how far each chain was read. Ids
-would not do: of two transactions at once the one with the lower ids may be committed later.
+The ledger has the order. The entries of a chain are committed one after the other, so a reader
+always sees the beginning of a chain without gaps, and a position is the number of entries read of
+each chain. Ids are not sufficient: of two simultaneous transactions, the one with the lower ids may
+be committed later.
 
-A position is handed out as a cursor, an opaque text, and nothing is kept on the server.
+Clients get a position as a cursor, an opaque text. The server stores nothing about readers.
 """
 
 from __future__ import annotations
@@ -29,28 +30,30 @@ from tollwire.service.storage.ledger import Entry, EntryKind
 from tollwire.service.storage.owners import Within
 
 MAX_PART_CDRS = paging.MAX_PAGE_SIZE
-# How many rows one transaction looks at where only some tenants' are wanted, and how many entries.
+# The maximum numbers of rows (if the reader wants only some tenants) and entries that one
+# transaction reads.
 MAX_PART_ROWS = 10_000
 MAX_PART_ENTRIES = 10_000
-# How many entries of a chain are read at first, and at most, in one query.
+# The number of entries of a chain in the first query, and the maximum.
 _FIRST_ENTRIES, _MOST_ENTRIES = 16, 256
-# How often a stream that waits looks whether it is still wanted, and a process for new entries.
+# The intervals at which a waiting stream checks that it is still wanted, and a process checks for
+# new entries.
 TICK_SECONDS = 0.1
-LOOK_SECONDS = 0.2
-# How often a cursor is sent while nothing that was read was wanted.
+COUNT_SECONDS = 0.2
+# The interval at which a cursor is sent while no CDR matches.
 PROGRESS_SECONDS = 5.0
 
 _MOST_CHAINS = 256
 _NOT_OF_THIS_FEED = (
-    "is not one that WatchCdrs returned for this tenant_id and to this caller, from this database;"
-    " start again without it"
+    "was not returned by WatchCdrs for this tenant_id, caller and database; start again without"
+    " a cursor"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """``lengths``: of each chain, how many entries were read. ``taken`` rows of the next entry of
-    ``chain`` were read as well."""
+    """``lengths``: the number of entries read, for each chain. ``taken``: the number of rows read
+    of the next entry of ``chain``."""
 
     lengths: tuple[int, ...] = ()
     chain: int = 0
@@ -60,7 +63,7 @@ class Position:
         return self.lengths[chain] if chain < len(self.lengths) else 0
 
     def after(self, chain: int, seq: int) -> Position:
-        """Behind that entry."""
+        """The position after this entry."""
         lengths = list(self.lengths) + [0] * (chain + 1 - len(self.lengths))
         lengths[chain] = seq
         return Position(tuple(lengths))
@@ -68,8 +71,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class FeedPart:
-    """CDRs, and the cursor of the position right behind them. ``caught_up``: when they were read
-    there were no more."""
+    """CDRs, and the cursor of the position directly after them. ``caught_up``: there were no more
+    CDRs when they were read."""
 
     cdrs: Sequence[Cdr]
     cursor: str
@@ -78,14 +81,14 @@ class FeedPart:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Rows of one entry, with the position before them."""
+    """Rows of one entry, and the position before them."""
 
     before: Position
     entry: Entry
     ids: range
 
     def until(self, cdr_id: int) -> Position:
-        """The position right behind a row."""
+        """The position directly after a row."""
         taken = cdr_id + 1 - self.entry.first_id
         if taken >= self.entry.row_count:
             return self.before.after(self.entry.chain, self.entry.seq)
@@ -93,28 +96,28 @@ class _Segment:
 
 
 class Feed:
-    """What follows the record. Thread-safe."""
+    """Reads the record in the order of recording. Thread-safe."""
 
     def __init__(self, database: Database, decks: Decks) -> None:
         self._database = database
         self._decks = decks
-        self._look = threading.Lock()
-        self._looked_at = 0.0
+        self._count_lock = threading.Lock()
+        self._counted_at = 0.0
         self._entries = 0
 
     def watch(
         self, tenant_id: int, cursor: str, *, from_now: bool, follow: bool
     ) -> Iterator[FeedPart | None]:
-        """Parts from the cursor on ("": from the first CDR; ``from_now``: from those recorded after
-        this). Without ``follow`` it ends once it has caught up. None at least each TICK_SECONDS:
-        the caller may stop there.
+        """Yield parts after the cursor ("": from the first CDR; ``from_now``: only CDRs recorded
+        after this call). Without ``follow`` it ends after the CDRs that exist. Also yields None, at
+        least every TICK_SECONDS, so that the caller can stop.
 
-        ``tenant_id`` 0: CDRs of all tenants that the caller may see. InvalidInput for a cursor that
-        is not of this feed.
+        ``tenant_id`` 0: CDRs of all tenants that the caller may see. InvalidInput for a cursor of
+        another feed.
         """
         refuse(check_id("tenant_id", tenant_id, required=False))
         if from_now and cursor:
-            raise invalid_field("from_now", "must be false where there is a cursor")
+            raise invalid_field("from_now", "must be false if there is a cursor")
         if tenant_id:
             self._decks.deck(tenant_id)
         reader = _FeedReader(self._database, tenant_id, scopes.within())
@@ -124,12 +127,16 @@ class Feed:
     def _parts(
         self, reader: _FeedReader, position: Position, *, follow: bool
     ) -> Iterator[FeedPart | None]:
-        told_at, told = time.monotonic(), False
+        sent_at, has_reported = time.monotonic(), False
         while True:
             cdrs, position, caught_up = reader.read(position)
-            # The first time that it has caught up is told, with a cursor to go on from.
-            if cdrs or (caught_up and not told) or time.monotonic() - told_at >= PROGRESS_SECONDS:
-                told_at, told = time.monotonic(), caught_up
+            # When the stream catches up for the first time, a part with a cursor reports it.
+            if (
+                cdrs
+                or (caught_up and not has_reported)
+                or time.monotonic() - sent_at >= PROGRESS_SECONDS
+            ):
+                sent_at, has_reported = time.monotonic(), caught_up
                 yield FeedPart(cdrs, reader.cursor(position), caught_up)
             yield None
             if caught_up:
@@ -140,17 +147,17 @@ class Feed:
                     yield None
 
     def _count_entries(self) -> int:
-        """How many entries there were a moment ago: one look serves all who wait."""
-        with self._look:
-            if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+        """The recent number of entries: one query is shared by all waiting streams."""
+        with self._count_lock:
+            if time.monotonic() - self._counted_at >= COUNT_SECONDS:
                 with self._database.read(work=Work.LOOK) as connection:
                     self._entries = sum(head.length for head in ledger.heads(connection))
-                self._looked_at = time.monotonic()
+                self._counted_at = time.monotonic()
             return self._entries
 
 
 class _FeedReader:
-    """Reads for one caller."""
+    """Reads the CDRs that one caller may see."""
 
     def __init__(self, database: Database, tenant_id: int, within: Within) -> None:
         self._database = database
@@ -182,8 +189,8 @@ class _FeedReader:
         return found
 
     def read(self, position: Position) -> tuple[list[Cdr], Position, bool]:
-        """The next CDRs, the position behind them, and whether there are no more. There may be more
-        although there are none here."""
+        """The next CDRs, the position after them, and whether there are no more. The list can be
+        empty although there are more CDRs."""
         with self._database.snapshot(Work.LONG) as connection:
             most_rows = MAX_PART_CDRS if self._wants_all else MAX_PART_ROWS
             segments, behind, caught_up = _segments(connection, position, most_rows)
@@ -207,7 +214,7 @@ def _lengths(connection: Connection) -> tuple[int, ...]:
 
 
 def _is_within(connection: Connection, position: Position, present: tuple[int, ...]) -> bool:
-    """Whether there is such a position in this ledger."""
+    """Whether the position exists in this ledger."""
     if any(
         length > (present[chain] if chain < len(present) else 0)
         for chain, length in enumerate(position.lengths)
@@ -223,10 +230,10 @@ def _is_within(connection: Connection, position: Position, present: tuple[int, .
 def _segments(
     connection: Connection, position: Position, most_rows: int
 ) -> tuple[list[_Segment], Position, bool]:
-    """The next rows, up to ``most_rows``, the position behind them and whether there are no more.
+    """The next rows, up to ``most_rows``, the position after them, and whether there are no more.
 
-    Entries of one chain in their order; between the chains, that of the next entries which was made
-    first. So what is committed when it is read comes in one and the same order each time.
+    Entries of one chain are in their order; between chains, the entry with the earliest time comes
+    first. So repeated reads of committed entries have the same order.
     """
     chains = {
         chain: _entries(connection, chain, position.of_chain(chain))
@@ -242,7 +249,7 @@ def _segments(
             heapq.heappush(heap, (-(2**63) if first else made_at, chain, entry))
 
     for chain in chains:
-        # The entry that was begun is read to its end first.
+        # An entry that was read in part is completed first.
         push(chain, first=bool(position.taken) and chain == position.chain)
     segments: list[_Segment] = []
     entries = 0
@@ -276,8 +283,8 @@ def _entries(connection: Connection, chain: int, after_seq: int) -> Iterator[Ent
 
 
 def _is_recorded(entry: Entry) -> bool:
-    """Whether it is of CDRs. What no transaction writes, and an owner of the database may have put
-    there, is left to the verification."""
+    """Whether the entry is about new CDRs. Entries with impossible values, which only somebody with
+    access to the database can write, are skipped here and reported by the verification."""
     return (
         entry.kind == EntryKind.RECORDED
         and isinstance(entry.first_id, int)

@@ -1,10 +1,10 @@
-"""The ledger as an auditor sees it: a root to note down, and whether all of it still fits.
+"""The root of the ledger, and the verification of the ledger.
 
-A root says how long each chain is and what its last entry's hash is; nothing is stored when one is
-read. Verification walks each chain from its first entry, computes every hash anew, and holds the
-rows of the three tables against the entries (tollwire.service.record.ledger_rows). Without a root
-it finds every change that is not itself entered and chained; a chain that somebody wrote anew as a
-whole fits itself, and only a root that was noted down before tells.
+A root has the length of each chain and a digest of the hashes of the last entries. Reading a root
+stores nothing. The verification walks each chain from its first entry, recomputes every hash, and
+compares the rows of the three tables with the entries (ledger_rows.py). Without a root it finds
+every change that has no entry of its own. If somebody rewrites a whole chain, the chain is
+consistent, and only an earlier root shows the change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tollwire.service.storage import ledger
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.ledger import HASH_SIZE, NO_HASH, Entry, EntryKind, Head
 
-# How often a verification tells how far it is, and with how many differences at the latest.
+# A verification reports its progress at this interval, or earlier at this number of differences.
 PROGRESS_SECONDS = 1.0
 PROGRESS_DIFFERENCES = 1_000
 PART_ENTRIES = 10_000
@@ -41,31 +41,33 @@ _ROOT = re.compile(r"(\d{1,19}(?:-\d{1,19})*):([0-9a-f]{64})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """A root that somebody noted down: the chains' lengths, and the digest of their ends."""
+class GivenRoot:
+    """A root that was stored before: the lengths of the chains, and the digest of their ends."""
 
     lengths: tuple[int, ...]
     digest: str
 
     @classmethod
-    def read(cls, root: str) -> Noted | None:
-        """None where there is none. InvalidInput for what no root looks like."""
+    def read(cls, root: str) -> GivenRoot | None:
+        """Parse a root; None for an empty text. InvalidInput if the text is not a root."""
         if not root:
             return None
         found = _ROOT.fullmatch(root.strip()) if len(root) <= MAX_ROOT_CHARS else None
         if found is None:
-            raise invalid_field("root", "must be as GetLedgerRoot gave it: LENGTHS:HEX")
+            raise invalid_field(
+                "root", "must have the form that GetLedgerRoot returns: LENGTHS:HEX"
+            )
         lengths = tuple(map(int, found[1].split("-")))
         if max(lengths) > MAX_ID:
             raise invalid_field(
-                "root", f"has a chain of {max(lengths)} entries; the most is {MAX_ID}"
+                "root", f"has a chain of {max(lengths)} entries; the maximum is {MAX_ID}"
             )
         return cls(lengths, found[2])
 
 
 def root_of(ends: Sequence[Head]) -> str:
-    """The root of chains that end there, one after the other from 0 on. It is noted down for years:
-    it must never change. Empty chains at the end are left out."""
+    """The root of chains with these ends, in the order of the chains from 0. Auditors store roots
+    for years, so the format must not change. Empty chains at the end are left out."""
     while ends and ends[-1].length == 0:
         ends = ends[:-1]
     hashed = hashlib.sha256(b"tollwire.root.1")
@@ -76,64 +78,66 @@ def root_of(ends: Sequence[Head]) -> str:
 
 
 class Ledger:
-    """What auditors do with the ledger. Thread-safe."""
+    """The root and the verification of the ledger. Thread-safe."""
 
     def __init__(self, database: Database, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._database = database
         self._clock_ns = clock_ns
 
     def root(self) -> LedgerRoot:
-        """What the ledger is known by now."""
+        """The current root."""
         with self._database.read() as connection:
             heads = ledger.heads(connection)
         return LedgerRoot(root_of(heads), sum(head.length for head in heads), self._clock_ns())
 
     def verify(self, root: str) -> Iterator[LedgerProgress]:
-        """Check the whole ledger, and with ``root`` (not empty) that it has grown from there.
+        """Check the whole ledger; with ``root`` (not empty) also that it continues that root.
 
-        Each part is read in a transaction of its own when it is asked for, and what is written
-        meanwhile is no difference. InvalidInput for what is no root.
+        Each part is read in its own transaction when the iterator advances. Rows that are written
+        meanwhile are not differences. InvalidInput if ``root`` is not a root.
         """
-        return self._progress(Noted.read(root))
+        return self._progress(GivenRoot.read(root))
 
-    def _progress(self, noted: Noted | None) -> Iterator[LedgerProgress]:
-        check = _Check(self._database, noted)
-        began = told = time.monotonic()
+    def _progress(self, given: GivenRoot | None) -> Iterator[LedgerProgress]:
+        check = _Check(self._database, given)
+        began = reported_at = time.monotonic()
         for _ in check.parts():
             now = time.monotonic()
-            if now - told >= PROGRESS_SECONDS or len(check.found) >= PROGRESS_DIFFERENCES:
+            if now - reported_at >= PROGRESS_SECONDS or len(check.found) >= PROGRESS_DIFFERENCES:
                 yield check.progress(now - began, done=False)
-                told = now
+                reported_at = now
         yield check.progress(time.monotonic() - began, done=True)
 
 
 @dataclass
 class _Check:
-    """One verification. ``found`` are the differences that were not told yet."""
+    """One verification. ``found``: the differences that were not reported yet."""
 
     database: Database
-    noted: Noted | None
+    given: GivenRoot | None
     found: list[LedgerDifference] = field(default_factory=list)
     entries_checked: int = 0
     rows_checked: int = 0
 
     def progress(self, seconds: float, *, done: bool) -> LedgerProgress:
-        told, self.found = tuple(self.found), []
+        differences, self.found = tuple(self.found), []
         rows_per_second = self.rows_checked / seconds if seconds else 0.0
-        return LedgerProgress(self.entries_checked, self.rows_checked, rows_per_second, told, done)
+        return LedgerProgress(
+            self.entries_checked, self.rows_checked, rows_per_second, differences, done
+        )
 
     def report(self, difference: LedgerDifference) -> None:
         self.found.append(difference)
 
     def parts(self) -> Iterator[None]:
-        """Checks part after part, one for each step."""
+        """Check the parts, one for each step of the iterator."""
         heads = self._heads()
-        noted_ends = []
+        given_ends = []
         for head in heads:
-            walk = _Walk(self, head, self._noted_length(head.chain))
+            walk = _Walk(self, head, self._given_length(head.chain))
             yield from walk.parts()
-            noted_ends.append(walk.noted_end)
-        self._check_root(heads, noted_ends)
+            given_ends.append(walk.given_end)
+        self._check_root(heads, given_ends)
         for kind in KINDS:
             rows = RowCheck(self.database, kind, self.report)
             before = self.rows_checked
@@ -142,7 +146,7 @@ class _Check:
                 yield
 
     def _heads(self) -> list[Head]:
-        """The chains' ends, with everything that stands outside of what they end."""
+        """The ends of the chains. Reports entries after an end, and chains without an end."""
         with self.database.snapshot(Work.LONG) as connection:
             heads = list(filter(_is_head, ledger.heads(connection)))
             chains = ledger.chains_with_entries(connection)
@@ -154,55 +158,56 @@ class _Check:
                 )
             ]
         for entry in behind:
-            self.chain_differs(entry.chain, entry.seq, "the entry stands behind the chain's end")
+            self.chain_differs(entry.chain, entry.seq, "the entry is after the end of the chain")
         for chain in {*chains, *range(len(heads))} - {head.chain for head in heads}:
-            self.chain_differs(chain, 0, f"chain {chain!r} has no end")
+            self.chain_differs(chain, 0, f"the end of chain {chain!r} is missing")
         return heads
 
-    def _noted_length(self, chain: int) -> int:
-        lengths = self.noted.lengths if self.noted else ()
+    def _given_length(self, chain: int) -> int:
+        lengths = self.given.lengths if self.given else ()
         return lengths[chain] if 0 <= chain < len(lengths) else 0
 
-    def _check_root(self, heads: Sequence[Head], noted_ends: Sequence[Head | None]) -> None:
-        if self.noted is None:
+    def _check_root(self, heads: Sequence[Head], given_ends: Sequence[Head | None]) -> None:
+        if self.given is None:
             return
         lengths = {head.chain: head.length for head in heads}
         shorter = [
             chain
-            for chain, length in enumerate(self.noted.lengths)
+            for chain, length in enumerate(self.given.lengths)
             if length > lengths.get(chain, 0)
         ]
         for chain in shorter:
             self._root_differs(
-                f"chain {chain} had {self.noted.lengths[chain]} entries when the root was noted"
-                f" down, and has {lengths.get(chain, 0)}",
+                f"chain {chain} had {self.given.lengths[chain]} entries in the given root, and has"
+                f" {lengths.get(chain, 0)} now",
                 chain,
             )
-        ends = [end for end in noted_ends if end is not None]
-        if not shorter and root_of(ends).partition(":")[2] != self.noted.digest:
-            self._root_differs("the entries that it was noted down of are not those of now")
+        ends = [end for end in given_ends if end is not None]
+        if not shorter and root_of(ends).partition(":")[2] != self.given.digest:
+            self._root_differs("the current entries are not those of the given root")
 
     def _root_differs(self, message: str, chain: int = 0) -> None:
         self.report(LedgerDifference(LedgerDifferenceKind.ROOT, message, chain))
 
     def chain_differs(self, chain: int, seq: int, message: str) -> None:
-        """What is no number, which SQLite may hold, is only in the message."""
+        """Report a difference. A chain or seq that is not a number, which SQLite can contain, is
+        only in the message."""
         numbers = (value if isinstance(value, int) else 0 for value in (chain, seq))
         self.report(LedgerDifference(LedgerDifferenceKind.CHAIN, message, *numbers))
 
 
 class _Walk:
-    """The walk along a chain, from its first entry to its end. ``noted_end`` is where it ended when
-    the root was noted down; None where no such entry is there."""
+    """The walk along a chain, from its first entry to its end. ``given_end``: the entry at which
+    the chain ended in the given root; None if this entry does not exist."""
 
-    def __init__(self, check: _Check, head: Head, noted_length: int) -> None:
+    def __init__(self, check: _Check, head: Head, given_length: int) -> None:
         self._check = check
         self._head = head
-        self._noted_length = noted_length
+        self._given_length = given_length
         self._seq = 0  # of the last entry
-        self._last_hash: bytes | None = NO_HASH  # None: not there
+        self._last_hash: bytes | None = NO_HASH  # None: the entry is missing
         self._differences = 0
-        self.noted_end = None if noted_length else Head(head.chain, 0, NO_HASH)
+        self.given_end = None if given_length else Head(head.chain, 0, NO_HASH)
 
     def parts(self) -> Iterator[None]:
         first_seq = -MAX_ID - 1
@@ -220,24 +225,24 @@ class _Walk:
             first_seq = entries[-1].seq + 1
         self._missing_until(self._head.length)
         if self._last_hash is not None and self._last_hash != self._head.hash:
-            self._differs(self._head.length, "the chain's end is not that of its last entry")
+            self._differs(self._head.length, "the end of the chain does not match its last entry")
 
     def _step(self, entry: Entry) -> None:
         if entry.seq < 1:
-            self._differs(entry.seq, "the entry stands before the chain's first")
+            self._differs(entry.seq, "the entry is before the first entry of the chain")
             return
         self._missing_until(entry.seq - 1)
         if not _is_entry(entry):
-            self._differs(entry.seq, "the entry has values that none can have")
+            self._differs(entry.seq, "the entry has impossible values")
             self._last_hash = None
         else:
             if self._last_hash is not None and _hash(self._last_hash, entry) != entry.hash:
                 self._differs(
-                    entry.seq, "the entry was changed, or does not follow the one before it"
+                    entry.seq, "the entry was changed, or does not follow the previous entry"
                 )
             self._last_hash = entry.hash
-            if entry.seq == self._noted_length:
-                self.noted_end = Head(entry.chain, entry.seq, entry.hash)
+            if entry.seq == self._given_length:
+                self.given_end = Head(entry.chain, entry.seq, entry.hash)
         self._seq = entry.seq
 
     def _missing_until(self, seq: int) -> None:
@@ -248,7 +253,7 @@ class _Walk:
     def _differs(self, seq: int, message: str) -> None:
         self._differences += 1
         if self._differences == MAX_CHAIN_DIFFERENCES:
-            message += "; what else is wrong with this chain is not told"
+            message += "; further differences of this chain are not reported"
         if self._differences <= MAX_CHAIN_DIFFERENCES:
             self._check.chain_differs(self._head.chain, seq, message)
 

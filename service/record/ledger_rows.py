@@ -1,11 +1,10 @@
-"""Whether the recorded rows are those that the ledger's entries are about.
+"""Checks that the recorded rows are those of the ledger's entries.
 
-Entries and rows of a kind are read side by side by rising ids, in parts of bounded size. A part is
-one snapshot: whatever rows it shows, their entry is in it too, so rows that are written meanwhile
-are no difference. What chains entries together is checked elsewhere
-(tollwire.service.record.ledger).
+The entries and the rows of a kind are read together by ascending ids, in parts of bounded size. A
+part is one snapshot, which contains the entry of each row, so rows that are written meanwhile are
+not differences. ledger.py checks the chains of entries.
 
-Nothing that is read is trusted: somebody who owns the database may have put anything there.
+The check does not trust any value: somebody with access to the database may have written anything.
 """
 
 from __future__ import annotations
@@ -43,22 +42,22 @@ _AFTER_ALL = 2**63
 
 
 class LedgerRows(Protocol):
-    """Stored rows of one kind, by rising ids."""
+    """Stored rows of one kind, by ascending ids."""
 
     @property
     def ids(self) -> Sequence[int]: ...
 
     def faults(self, begin: int, end: int) -> Iterator[str]:
-        """What is wrong with the rows from position ``begin`` until before ``end`` whatever their
-        digest is."""
+        """The faults of the rows from position ``begin`` up to, not including, ``end`` that can be
+        found without the digest."""
 
     def digest(self, begin: int, end: int, format_: int) -> bytes:
-        """Of these rows, which have no faults, in a format of the ledger. b"": one of them holds
-        what the format has no place for."""
+        """The digest of these rows, which must have no faults, in a format of the ledger. b"": a
+        row has a value that the format cannot represent."""
 
 
 class CdrRows:
-    """CDRs as they were when they were recorded: what a pricing has changed is turned back."""
+    """CDRs with the values at their recording: changes by late prices are reverted."""
 
     def __init__(self, rows: StoredRows, pricings: Sequence[Pricing]) -> None:
         self.ids: Sequence[int] = rows.ids
@@ -70,21 +69,22 @@ class CdrRows:
         for cdr_id, of_one in groupby(pricings, key=attrgetter("cdr_id")):
             position = bisect_left(self.ids, cdr_id)
             if position < len(self.ids) and self.ids[position] == cdr_id:
-                self._turn_back(position, list(of_one))
+                self._restore_recorded(position, list(of_one))
 
-    def _turn_back(self, position: int, pricings: Sequence[Pricing]) -> None:
-        """All pricings of one CDR: it was recorded with what stood in it before the first."""
+    def _restore_recorded(self, position: int, pricings: Sequence[Pricing]) -> None:
+        """Restore the values that a CDR had before the first of its ``pricings``, which are all
+        pricings of the CDR."""
         if position in self._faults:
             return
         cdr_id, reason, revision, *_ = pricings[0]
         is_priced = pricings[-1].new_unrated_reason is None
         is_unrated = self._rows.records.outcome(position).status == RatingStatus.UNRATED
         if is_priced and is_unrated:
-            self._faults[position] = f"CDR {cdr_id} was priced, and has no price any more"
+            self._faults[position] = f"CDR {cdr_id} was priced, but has no price now"
         elif not is_priced and not is_unrated:
-            self._faults[position] = f"CDR {cdr_id} has a price, and no pricing says so"
+            self._faults[position] = f"CDR {cdr_id} has a price, but no pricing has set it"
         elif reason not in set(UnratedReason) or not isinstance(revision, int):
-            self._faults[position] = f"the pricing of CDR {cdr_id} is none"
+            self._faults[position] = f"the pricing of CDR {cdr_id} has impossible values"
         else:
             set_unrated(self._rows.records, position, reason, revision)
 
@@ -95,19 +95,19 @@ class CdrRows:
         return digest_of_stored(self._rows, begin, end, format_)
 
 
-class _Followed(NamedTuple):
-    """What a pricing says it made of its CDR, and what the next pricing and the CDR say."""
+class _Outcome(NamedTuple):
+    """The result that a pricing states, and the values in the next pricing and in the CDR."""
 
     cdr_reason: Any
     new_reason: Any  # NULL: it priced the CDR
     new_revision: Any
-    next_id: Any  # NULL: there is none
+    next_id: Any  # NULL: this is the last pricing
     next_reason: Any
     next_revision: Any
 
 
 class PricingRows:
-    """Pricings, each with what it made of its CDR."""
+    """Pricings, each with the resulting values of its CDR."""
 
     def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
         count = len(PricedRow._fields)
@@ -115,33 +115,36 @@ class PricingRows:
         self._faults: dict[int, str] = {}
         self.ids: Sequence[int] = [row.id for row in self._rows]
         for position, row in enumerate(rows):
-            self._check(position, _Followed(*row[count:]))
+            self._check(position, _Outcome(*row[count:]))
 
-    def _check(self, position: int, followed: _Followed) -> None:
+    def _check(self, position: int, outcome: _Outcome) -> None:
         row = self._rows[position]
-        if followed.new_reason is not None:
-            self._check_correction(position, followed)
-        elif followed.next_id is not None:
-            self._faults[position] = f"CDR {row.cdr_id} was priced by pricing {row.id}, and again"
+        if outcome.new_reason is not None:
+            self._check_correction(position, outcome)
+        elif outcome.next_id is not None:
+            self._faults[position] = (
+                f"CDR {row.cdr_id} was priced by pricing {row.id} and by a later one"
+            )
         elif not (all(map(_is_int, row[:-2])) and _is_int(row[-1]) and _is_id(row[-2])):
             self._faults[position] = (
-                f"pricing {row.id} is of CDR {row.cdr_id}, which does not exist or has no price"
+                f"pricing {row.id} is for CDR {row.cdr_id}, which does not exist or has no price"
             )
 
-    def _check_correction(self, position: int, followed: _Followed) -> None:
-        """A CDR that stayed UNRATED: what it got must be what it had next, or has now."""
+    def _check_correction(self, position: int, outcome: _Outcome) -> None:
+        """Check the pricing of a CDR that stayed UNRATED: its new reason and revision must be those
+        before the next pricing, or the current ones of the CDR."""
         row = self._rows[position]
-        stated = (followed.new_reason, followed.new_revision)
-        after = (followed.next_reason, followed.next_revision)
-        if followed.next_id is None:
-            after = (followed.cdr_reason, row.new_rate_revision)
+        stated = (outcome.new_reason, outcome.new_revision)
+        after = (outcome.next_reason, outcome.next_revision)
+        if outcome.next_id is None:
+            after = (outcome.cdr_reason, row.new_rate_revision)
         if stated != after or not all(map(_is_int, (*row[:5], *stated))):
             self._faults[position] = (
-                f"pricing {row.id} gave CDR {row.cdr_id} another reason, which it does not have"
+                f"pricing {row.id} gave CDR {row.cdr_id} a reason that the CDR does not have"
             )
             return
         self._rows[position] = PricedRow(
-            *row[:5], RatingStatus.UNRATED, followed.new_reason, 0, 0, 0, followed.new_revision
+            *row[:5], RatingStatus.UNRATED, outcome.new_reason, 0, 0, 0, outcome.new_revision
         )
 
     def faults(self, begin: int, end: int) -> Iterator[str]:
@@ -172,7 +175,7 @@ class ReversalRows:
                 and _is_id(row.upload_id)
                 and all(map(_is_text, texts))
             ):
-                yield f"reversal {row.id} has values that none can have"
+                yield f"reversal {row.id} has impossible values"
 
     def digest(self, begin: int, end: int, format_: int) -> bytes:
         return digest_of_reversals(self._rows[begin:end], format_)
@@ -183,7 +186,8 @@ def _is_int(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    """That can be hashed: without a NUL, and without the surrogates of what is no UTF-8."""
+    """Whether the value is a text that can be hashed: without NUL, and without surrogates, which
+    stand for invalid UTF-8."""
     return (
         isinstance(value, str)
         and "\0" not in value
@@ -192,12 +196,12 @@ def _is_text(value: object) -> bool:
 
 
 def _is_id(value: object) -> bool:
-    """Or none."""
+    """Whether the value is an id or None."""
     return value is None or (isinstance(value, int) and value != 0)
 
 
 class _CdrReader:
-    """How CDRs come into the core."""
+    """The functions that read CDRs into the core."""
 
     copy = staticmethod(read_copy)
     tuples = staticmethod(read_tuples)
@@ -218,7 +222,7 @@ def _read_reversals(connection: Connection, begin_id: int, end_id: int, limit: i
 
 @dataclass(frozen=True, slots=True)
 class RowKind:
-    """Where the rows of a kind of entry are, what they are called and how they are read."""
+    """The table of the rows of a kind of entry, the noun for messages, and the reader."""
 
     table: str
     noun: str
@@ -234,14 +238,14 @@ KINDS = {
 
 @dataclass
 class _Progress:
-    """How far the rows of a kind are checked."""
+    """The progress of the check of one kind of rows."""
 
-    id: int = _BEFORE_ALL  # all rows before it
-    first_id: int = _BEFORE_ALL  # all entries up to the one with this
+    id: int = _BEFORE_ALL  # all rows with lower ids are checked
+    first_id: int = _BEFORE_ALL  # all entries up to the one with this first_id are checked
 
 
 class RowCheck:
-    """The check of the rows of one kind. ``rows_checked`` counts those that an entry has."""
+    """The check of the rows of one kind. ``rows_checked`` counts rows that are in an entry."""
 
     def __init__(
         self,
@@ -257,8 +261,8 @@ class RowCheck:
         self.rows_checked = 0
 
     def parts(self) -> Iterator[None]:
-        """Checks part after part, one for each step. What is written meanwhile is checked too, as
-        far as the ids go that there were at the beginning."""
+        """Check the parts, one for each step of the iterator. Ends at the highest id that existed
+        at the beginning."""
         last_id = self._last_id()
         while self._progress.id <= last_id:
             self._check_part()
@@ -273,39 +277,40 @@ class RowCheck:
     def _check_part(self) -> None:
         with self._database.snapshot(Work.LONG) as connection:
             entries, end_id = self._next_entries(connection)
-            limit = PART_ROWS + sum(entry.row_count for entry, wrong in entries if not wrong)
+            limit = PART_ROWS + sum(entry.row_count for entry, reason in entries if not reason)
             rows = self._of.read(connection, self._progress.id, end_id, limit)
         is_cut_off = len(rows.ids) == limit
         if is_cut_off:
             end_id = rows.ids[-1] + 1
         at = 0
-        for entry, wrong in entries:
-            if wrong:
-                self._differs(entry, wrong)
+        for entry, reason in entries:
+            if reason:
+                self._differs(entry, reason)
                 self._progress.first_id = entry.first_id
             elif entry.first_id + entry.row_count <= end_id:
                 at = self._check_entry(entry, rows, at)
             else:
-                self._leave_for_later(entry, rows, at, end_id)
+                self._postpone(entry, rows, at, end_id)
                 return
         self._not_entered(rows.ids[at:])
         self._progress.id = end_id
         if is_cut_off:
-            # What is entered from now on among the rows that were just seen is left alone.
+            # Entries that are written from now on among the rows of this part are not checked.
             self._progress.first_id = max(self._progress.first_id, end_id - 1)
 
-    def _leave_for_later(self, entry: Entry, rows: LedgerRows, at: int, end_id: int) -> None:
-        """There were so many rows before this entry that its own are not all among those read."""
+    def _postpone(self, entry: Entry, rows: LedgerRows, at: int, end_id: int) -> None:
+        """Handle an entry whose rows were not all read, because there were too many rows before
+        it."""
         before = (self._progress.id, self._progress.first_id)
         self._not_entered(rows.ids[at : bisect_left(rows.ids, entry.first_id)])
         self._progress.id = max(self._progress.id, min(entry.first_id, end_id))
         if before == (self._progress.id, self._progress.first_id):
-            self._differs(entry, f"there are more {self._of.noun} than ids")
-            self._pass(entry)
+            self._differs(entry, f"there are more {self._of.noun} than ids before this entry")
+            self._set_checked(entry)
 
     def _next_entries(self, connection: Connection) -> tuple[list[tuple[Entry, str]], int]:
-        """The entries of the next part, each with why no transaction can have made it (empty where
-        one can), and up to which id the part goes."""
+        """The entries of the next part, each with the reason why no transaction can have written it
+        (empty: valid); and the id at which the part ends, not included."""
         taken: list[tuple[Entry, str]] = []
         row_count = 0
         end_id = self._progress.id
@@ -313,31 +318,31 @@ class RowCheck:
             connection, self._kind, self._progress.first_id, PART_ENTRIES
         )
         for entry in found:
-            wrong = self._wrong(entry, end_id)
-            if not wrong:
+            reason = self._invalid_reason(entry, end_id)
+            if not reason:
                 row_count += entry.row_count
                 if taken and row_count > PART_ROWS:
                     return taken, end_id
                 end_id = entry.first_id + entry.row_count
-            taken.append((entry, wrong))
+            taken.append((entry, reason))
         return taken, end_id if len(found) == PART_ENTRIES else _AFTER_ALL
 
-    def _wrong(self, entry: Entry, end_id: int) -> str:
+    def _invalid_reason(self, entry: Entry, end_id: int) -> str:
         if not (_is_int(entry.first_id) and _is_int(entry.row_count)):
-            return "the entry has values that none can have"
+            return "the entry has impossible values"
         if entry.format not in ledger.FORMATS:
-            return f"this release does not know the format {entry.format!r} of the entry"
+            return f"this release does not support the format {entry.format!r} of the entry"
         if not 0 < entry.first_id <= MAX_ID - MAX_ENTRY_ROWS:
-            return f"no {self._of.noun} have ids from {entry.first_id} on"
+            return f"no {self._of.noun} can have ids from {entry.first_id}"
         if not 0 < entry.row_count <= MAX_ENTRY_ROWS:
-            return f"no transaction writes {entry.row_count} {self._of.noun}"
+            return f"no transaction can write {entry.row_count} {self._of.noun}"
         if entry.first_id < end_id:
-            return f"another entry has {self._of.noun} of this one"
+            return f"another entry contains {self._of.noun} of this entry"
         return ""
 
     def _check_entry(self, entry: Entry, rows: LedgerRows, at: int) -> int:
-        """Check the rows of an entry, the first of them from position ``at`` on; the position
-        behind them."""
+        """Check the rows of an entry; they begin at position ``at`` or later. Returns the position
+        after them."""
         begin = bisect_left(rows.ids, entry.first_id, at)
         end = bisect_left(rows.ids, entry.first_id + entry.row_count, begin)
         self._not_entered(rows.ids[at:begin])
@@ -345,28 +350,26 @@ class RowCheck:
         for fault in faults:
             self._differs(entry, fault)
         if end - begin != entry.row_count:
-            self._differs(
-                entry, f"{end - begin} of its {entry.row_count} {self._of.noun} are there"
-            )
+            self._differs(entry, f"{end - begin} of its {entry.row_count} {self._of.noun} exist")
         elif not faults and rows.digest(begin, end, entry.format) != entry.digest:
-            self._differs(entry, f"its {self._of.noun} are not what was written")
+            self._differs(entry, f"its {self._of.noun} were changed")
         self.rows_checked += end - begin
-        self._pass(entry)
+        self._set_checked(entry)
         return end
 
-    def _pass(self, entry: Entry) -> None:
+    def _set_checked(self, entry: Entry) -> None:
         self._progress.first_id = entry.first_id
         self._progress.id = entry.first_id + entry.row_count
 
     def _not_entered(self, ids: Sequence[int]) -> None:
-        """Rows that no entry has, in runs of ids."""
+        """Report rows that are in no entry, in runs of consecutive ids."""
         begin = 0
         for end in range(1, len(ids) + 1):
             if end == len(ids) or ids[end] != ids[end - 1] + 1:
                 self._report(
                     LedgerDifference(
                         LedgerDifferenceKind.NOT_ENTERED,
-                        f"{self._of.noun}: no transaction has entered these",
+                        f"these {self._of.noun} are in no entry",
                         first_id=ids[begin],
                         row_count=end - begin,
                     )

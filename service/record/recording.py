@@ -337,7 +337,7 @@ def _overflow(records: Records, position: int, decks: Mapping[int, ratingcore.De
         position,
         records.call_id(position),
         Reason.COST_OVERFLOW,
-        f"duration_seconds: the cost would pass {max_cost_words(decimals)}",
+        f"duration_seconds: the cost would exceed {max_cost_words(decimals)}",
     )
 
 

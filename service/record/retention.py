@@ -1,6 +1,6 @@
-"""How long the failed records of uploads are kept, and the thread that deletes older ones.
+"""Deletes failed records of uploads that are older than the retention time, from a thread.
 
-Nothing else is ever deleted by itself: CDRs, rates and the uploads' totals stay.
+Nothing else is deleted automatically: CDRs, rates and the totals of uploads stay.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from tollwire.service.storage import upload_failures
 from tollwire.service.storage.engine import Database
 
 _DAY_NS = 86_400 * 10**9
-# Between two looks for what is too old.
+# The interval between deletions.
 PAUSE_SECONDS = 3600.0
-# After one that failed.
+# The pause after a failed deletion.
 RETRY_SECONDS = 10.0
-# In one transaction: others wait for it no longer than for a chunk of an upload.
+# The limit of one transaction: others wait for it no longer than for a chunk of an upload.
 DELETED_AT_ONCE = 1000
-# And then it is their turn: SQLite has one writer at a time.
+# The pause between transactions, for other writers: SQLite has one writer at a time.
 _PART_PAUSE_SECONDS = 0.02
-# A deletion that is under way is short, unless the database does not answer.
+# A running deletion is short, unless the database does not answer.
 _CLOSE_SECONDS = 3.0
 
 _LOG = logging.getLogger("tollwire.retention")
 
 
 def kept_since_ns(retention_days: int, now_ns: int) -> int:
-    """Failed records from then on are kept. ``retention_days`` 0: all are."""
+    """The time from which failed records are kept. ``retention_days`` 0: all are kept."""
     return max(0, now_ns - retention_days * _DAY_NS) if retention_days else 0
 
 
 class FailureRetention:
-    """Deletes failed records that are too old: when it starts, and then every hour. Every worker
-    may have one; they pass by what another is just deleting."""
+    """Deletes failed records that are too old, at its start and then every hour. Every worker may
+    have one: each skips records that another is deleting."""
 
     def __init__(
         self,
@@ -54,20 +54,20 @@ class FailureRetention:
         self._thread = BackgroundThread("retention", self._run, close_seconds=_CLOSE_SECONDS)
 
     def start(self) -> None:
-        """Nothing to do where failed records are kept for ever."""
+        """Start the thread, unless failed records are kept without a limit."""
         if self._retention_days:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop. A database that does not answer delays it by seconds at most."""
+        """Stop. A database that does not answer delays this by a few seconds at most."""
         self._thread.close()
 
     def delete_old(self) -> int:
-        """Delete what is too old now, in small transactions; returns how much that was."""
+        """Delete the records that are too old now, in small transactions. Returns their number."""
         before_ns = kept_since_ns(self._retention_days, self._clock_ns())
         deleted = 0
         while not self._thread.stop.is_set():
-            # However long the records are: what is given up here is never finished.
+            # Without a limit on the size of the records: an aborted deletion would never complete.
             with self._database.write(work=Work.LONG) as connection:
                 part = upload_failures.delete_before(connection, before_ns, DELETED_AT_ONCE)
             deleted += part
@@ -83,11 +83,13 @@ class FailureRetention:
             try:
                 deleted = self.delete_old()
             except TollwireError as error:
-                _LOG.warning("old failed records cannot be deleted now (%s); later", error.reason)
+                _LOG.warning("cannot delete old failed records now (%s); will retry", error.reason)
             except Exception:
-                # Whatever it is, uploads go on, and this thread must not end.
-                _LOG.exception("old failed records cannot be deleted; later")
+                # No error may end this thread or stop uploads.
+                _LOG.exception("cannot delete old failed records; will retry")
             else:
                 pause_seconds = self._pause_seconds
                 if deleted:
-                    _LOG.info("deleted %d failed records that were too old", deleted)
+                    _LOG.info(
+                        "deleted %d failed records that were older than the retention time", deleted
+                    )

@@ -1,7 +1,7 @@
-"""The CDRs of a bulk reversal: found by a filter or a list, part by part, and added up.
+"""Finds the CDRs of a bulk reversal, by a filter or a list, in parts, and adds up their costs.
 
-One transaction takes one part. The parts need not be of one moment: what a filter looks at never
-changes, except whether a call has a price, and that is checked again under the lock.
+Each part is one transaction. The parts need not be from one snapshot: the values that a filter
+compares do not change, except whether a call has a price, which is checked again under the lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tollwire.service.storage import cdr_lists, reversals
 from tollwire.service.storage.engine import Connection
 from tollwire.service.storage.reversals import Chosen, Conditions, IdRange, IdSet
 
-# What one transaction takes. Of an upload: whole chunks, one at least.
+# The number of CDRs in one transaction. For an upload: whole chunks, at least one.
 PART_CDRS = MAX_BATCH_CALLS
 PART_CHUNKS = 100
 MAX_LISTED = MAX_BATCH_CALLS
@@ -36,7 +36,7 @@ class Parts:
         self._is_done = False
 
     def next(self, connection: Connection) -> tuple[Chosen, Conditions] | None:
-        """The next CDRs and what must hold of them besides; None where there are no more."""
+        """The next CDRs and the conditions to check again; None if there are no more."""
         if self._is_done:
             return None
         if not (self._wanted.ids or self._wanted.call_ids) and self._wanted.upload_id:
@@ -44,7 +44,7 @@ class Parts:
         found = self._ids(connection)
         if not found:
             return None
-        # The rest of the filter held a moment ago, and holds for ever.
+        # The other conditions of the filter were true a moment ago, and cannot change.
         mutable = CdrFilter(status=self._wanted.status, unrated_reason=self._wanted.unrated_reason)
         return IdSet(found), cdr_lists.conditions(connection, mutable)
 
@@ -76,7 +76,7 @@ def _conditions(connection: Connection, wanted: CdrFilter) -> Conditions:
 def chunks_of_a_part(
     connection: Connection, upload_id: int, last_chunk: int
 ) -> Sequence[tuple[int, IdRange]]:
-    """As many of the upload's next chunks as are one part: where each begins, and its CDRs."""
+    """The upload's next chunks that form one part: the first index and the CDRs of each."""
     chunks = reversals.made_by(connection, upload_id, last_chunk, PART_CHUNKS)
     totals = accumulate(cdrs.size for _, cdrs in chunks)
     return chunks[: max(1, sum(total <= PART_CDRS for total in totals))]
@@ -89,7 +89,7 @@ class _Sum(NamedTuple):
 
 
 class ReversalTotals:
-    """What a reversal has come to so far. ``cdrs``: those that matched."""
+    """The totals of a reversal so far. ``cdrs``: the number of CDRs that matched."""
 
     def __init__(self) -> None:
         self.cdrs = 0
@@ -107,7 +107,8 @@ class ReversalTotals:
     def look_up_currencies(
         self, connection: Connection, tenant_ids: Collection[int] | None = None
     ) -> None:
-        """Of these tenants, or of all that are counted; before ``progress``."""
+        """Look up the currencies of these tenants, or of all that were counted. Call it before
+        ``progress``."""
         unknown = set(self._by_tenant if tenant_ids is None else tenant_ids) - set(self._currencies)
         if unknown:
             self._currencies |= reversals.currencies(connection, unknown)
@@ -129,18 +130,18 @@ class ReversalTotals:
 
 
 def cost_taken_back(row: Any) -> tuple[int, int]:
-    """What the CDR of a reversal's row cost, and 1 where it has no cost, else 0."""
+    """The cost of the CDR of a reversal's row, and 1 if it has no cost, else 0."""
     if row.cost_units is None:
         return 0, 1
     return -(row.cost_units * 10**8 + row.cost_fraction_e8), 0
 
 
 def check_chosen(wanted: CdrFilter) -> Iterator[FieldViolation]:
-    """What is wrong with the lists of a bulk reversal, and with one that names nothing."""
+    """The violations in the lists of a bulk reversal; also a request that selects nothing."""
     if not (wanted.tenant_id or wanted.upload_id or wanted.ids):
-        yield FieldViolation("tenant_id", "is required where neither ids nor upload_id is given")
+        yield FieldViolation("tenant_id", "is required if neither ids nor upload_id is given")
     elif wanted.call_ids and not wanted.tenant_id:
-        yield FieldViolation("tenant_id", "is required where call_ids are given")
+        yield FieldViolation("tenant_id", "is required if call_ids are given")
     for field, listed in (("ids", wanted.ids), ("call_ids", wanted.call_ids)):
         if len(listed) > MAX_LISTED:
             yield FieldViolation(
@@ -155,7 +156,8 @@ def check_chosen(wanted: CdrFilter) -> Iterator[FieldViolation]:
 
 
 def check_present(connection: Connection, wanted: CdrFilter) -> None:
-    """NotFound where something that the filter names does not exist, for the caller."""
+    """NotFound if something that the filter names does not exist or is outside the caller's
+    scope."""
     require(connection, wanted)
     if wanted.ids:
         present = reversals.present_ids(connection, wanted.ids, wanted.tenant_id, wanted.within)

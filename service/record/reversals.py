@@ -1,8 +1,8 @@
-"""Corrections: a CDR that should not have been is taken back by an entry of its own.
+"""Corrections: a CDR that should not be billed is reversed by a separate entry.
 
-The CDR itself stays as it is (rating rule 9). Reversing what is reversed changes nothing and is
-answered with what is stored. Who asks is what the request says; this module does not know who sent
-it.
+The CDR itself does not change (rating rule 9). Reversing a reversed CDR changes nothing and returns
+the stored reversal. The requester is a field of the request; this module does not use the caller's
+identity for it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _REVERSE_UPLOAD = "ReverseUpload"
 
 
 class Reversals:
-    """What clients do with reversals. Thread-safe."""
+    """Reverses CDRs and lists reversals. Thread-safe."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Reversals:
         self._clock = clock
 
     def reverse_cdr(self, cdr_id: int, request: ReversalRequest) -> Cdr:
-        """Reverse one CDR, unless it is; answers it with the reversal that is stored."""
+        """Reverse one CDR, unless it is reversed. Returns it with the stored reversal."""
         refuse([*check_id("id", cdr_id), *_check_request(request)])
         with self._database.write() as connection:
             if not reversals.hold_cdr(connection, cdr_id, scopes.within()):
@@ -77,15 +77,15 @@ class Reversals:
         return cdr
 
     def reverse_upload(self, upload_id: int, request: ReversalRequest) -> UploadReversal:
-        """Reverse all CDRs that an upload created and that are not reversed, and let no more in.
+        """Reverse all CDRs that an upload created and that are not reversed, and close the upload.
 
-        In transactions of about PART_CDRS: it may be broken off and started again, or run twice
-        at once, and no CDR is reversed twice.
+        Works in transactions of about PART_CDRS CDRs. It may be interrupted and repeated, or run
+        twice at the same time; no CDR is reversed twice.
         """
         refuse([*check_id("upload_id", upload_id), *_check_request(request)])
         resource = f"upload/{upload_id}"
         with self._database.write() as connection:
-            upload = visible_upload(connection, upload_id, hold=True)
+            upload = visible_upload(connection, upload_id, lock=True)
             now_ns = self._clock_ns()
             if reversals.mark_upload(connection, upload_id, now_ns):
                 audit.enter(
@@ -99,8 +99,8 @@ class Reversals:
         reversed_now, last_chunk = 0, -1
         while True:
             with self._database.write() as connection:
-                # Another that reverses this upload waits here, and not half-way through a part.
-                visible_upload(connection, upload_id, hold=True)
+                # Another reversal of this upload waits here, not in the middle of a part.
+                visible_upload(connection, upload_id, lock=True)
                 part = chunks_of_a_part(connection, upload_id, last_chunk)
                 if not part:
                     break
@@ -114,10 +114,10 @@ class Reversals:
         self, wanted: CdrFilter, request: ReversalRequest, *, dry_run: bool
     ) -> Iterator[ReversalProgress]:
         """Reverse all CDRs that match and are not reversed; ``dry_run``: only count them and their
-        costs. About each second how far it is; what comes last is ``done``.
+        costs. Yields the progress about every second; the last element is ``done``.
 
-        In transactions of about PART_CDRS, each with its own entry in the ledger: it may be broken
-        off and started again, or run twice at once, and no CDR is reversed twice.
+        Works in transactions of about PART_CDRS CDRs, each with its own entry in the ledger. It may
+        be interrupted and repeated, or run twice at the same time; no CDR is reversed twice.
 
         NotFound TENANT_NOT_FOUND, UPLOAD_NOT_FOUND, EXTENSION_NOT_FOUND, CDR_NOT_FOUND.
         """
@@ -180,9 +180,9 @@ class Reversals:
         resource: str,
         conditions: Conditions = (),
     ) -> Sequence[Any]:
-        """Reverse those CDRs that are not yet, and enter it in the ledger and, for each tenant, in
-        the audit log; returns the new rows. Reasons stand in the reversals themselves.
-        ``resource`` "": the tenant."""
+        """Reverse the CDRs that are not reversed. Writes an entry to the ledger and, for each
+        tenant, to the audit log (without the reason, which is in the reversals). Returns the new
+        rows. ``resource`` "": the tenant."""
         now_ns = self._clock_ns()
         rows = reversals.add(connection, chosen, request, now_ns, conditions)
         for tenant_id, count in sorted(Counter(row.tenant_id for row in rows).items()):

@@ -1,9 +1,9 @@
-"""What is settled of an upload and sent again: compared record by record, in whatever cut it comes.
+"""Compares records that are sent again with the settled records of an upload, one by one.
 
-Each settled chunk keeps a digest of each of its records (ratingcore/record/record_digest.pyx).
-Chunks of releases before that kept one digest of the whole chunk: a part of such a chunk is
-compared with what its records became, CDRs and failed records, which says that each was settled,
-but not that it was settled at this index.
+The records may be sent again in chunks of other sizes. Each settled chunk has a digest of each of
+its records (ratingcore/record/record_digest.pyx). Older releases stored one digest of the whole
+chunk: a part of such a chunk is compared with the resulting CDRs and failed records. This shows
+that each record was settled, but not that it was settled at this index.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from tollwire.service.storage.uploads import StoredChunk
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The first ``calls`` of a chunk that is sent again. ``chunk`` is the stored one where exactly
-    that is sent again. ``of_reversed`` of the calls have a CDR that is reversed now."""
+    """The first ``calls`` records of a chunk, which were settled before. ``chunk``: the stored
+    chunk, if exactly this one is sent again. ``of_reversed``: the number of these calls whose CDR
+    is reversed now."""
 
     calls: int
     chunk: StoredChunk | None
@@ -33,8 +34,8 @@ class Settled:
 def compare(
     connection: Connection, upload_id: int, offset: int, sent: UploadChunk, calls: int
 ) -> Settled:
-    """Compare the first ``calls`` records of ``sent``, which were settled at ``offset``, with what
-    was settled. FailedPrecondition UPLOAD_CHUNK_CHANGED names the first index that differs."""
+    """Compare the first ``calls`` records of ``sent`` with the records that were settled from
+    ``offset``. FailedPrecondition UPLOAD_CHUNK_CHANGED with the first index that differs."""
     end = offset + calls
     digests = sent.record_digests()
     stored = uploads.chunks(connection, upload_id, offset, end)
@@ -70,8 +71,8 @@ def _compare_records(upload_id: int, begin: int, part: UploadChunk, old: bytes, 
 
 
 def _was_bad(part: UploadChunk, position: int, old: bytes) -> bool:
-    """Whether a record that breaks no rule now was settled, with the same bytes, as one that broke
-    a rule of an older release."""
+    """Whether a record that is valid now was settled, with the same bytes, as an invalid record of
+    an older release."""
     source = part.records.source(position)
     return position not in part.bad and bool(source) and digest_of_bad(source) == old
 
@@ -79,8 +80,8 @@ def _was_bad(part: UploadChunk, position: int, old: bytes) -> bool:
 def _compare_whole(
     connection: Connection, upload_id: int, chunk: StoredChunk, begin: int, part: UploadChunk
 ) -> None:
-    """Compare with a chunk that has but one digest, which says nothing of a bad record but why it
-    is bad."""
+    """Compare with a chunk that has only one digest. Of an invalid record that digest contains only
+    the error."""
     end = begin + len(part)
     failed = {
         record.failure.index: record.content
@@ -105,7 +106,7 @@ def _compare_whole(
         if not same:
             raise _changed(upload_id, index)
     if len(part) == chunk.calls:
-        # The same records in another order, or another record in the place of one sent twice.
+        # The same records in another order, or another record instead of one sent twice.
         raise _unknown(upload_id, begin, chunk)
 
 
@@ -126,8 +127,9 @@ def _count_reversed(
 def _changed(upload_id: int, index: int) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.UPLOAD_CHUNK_CHANGED,
-        f"calls: record {index} of upload {upload_id} was settled with other content; nothing of"
-        " this chunk was recorded; send what was settled unchanged, or go on at committed_offset",
+        f"calls: record {index} of upload {upload_id} was settled with other content; nothing in"
+        " this chunk was recorded; send the settled records unchanged, or continue at"
+        " committed_offset",
         metadata={"upload_id": str(upload_id), "index": str(index)},
     )
 
@@ -137,7 +139,7 @@ def _unknown(upload_id: int, index: int, chunk: StoredChunk) -> FailedPreconditi
     return FailedPrecondition(
         Reason.UPLOAD_CHUNK_CHANGED,
         f"calls: record {index} of upload {upload_id} cannot be compared: an older release settled"
-        f" records {first} to {last} as one chunk; send exactly these records as one chunk, or go"
-        " on at committed_offset",
+        f" records {first} to {last} as one chunk; send exactly these records as one chunk, or"
+        " continue at committed_offset",
         metadata={"upload_id": str(upload_id), "index": str(index)},
     )

@@ -1,6 +1,6 @@
-"""One chunk of an upload as it was sent, and what its records are known by.
+"""One chunk of an upload as it was sent, and the digests of its records.
 
-Knows neither the database nor the upload that the chunk belongs to.
+Must not depend on the database or on the upload of the chunk.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tollwire.service.record.recording import Recording
 
 @dataclass(frozen=True, slots=True)
 class UploadChunk:
-    """The calls of a chunk. ``bad`` says what is wrong with those that break a rule, by their
-    positions in ``records``. ``control_totals`` are what the sender says that the whole upload has,
-    this chunk included."""
+    """The calls of a chunk. ``bad``: the errors of invalid calls, by their positions in
+    ``records``. ``control_totals``: the totals that the sender states for the whole upload,
+    including this chunk."""
 
     records: Records
     bad: Mapping[int, BadCall]
@@ -32,7 +32,8 @@ class UploadChunk:
         return len(self.records)
 
     def part(self, begin: int, end: int) -> UploadChunk:
-        """The calls from position ``begin`` until before ``end``, or the last one."""
+        """The calls from position ``begin`` up to, not including, ``end``; by default to the last
+        call."""
         end = min(end, len(self))
         if begin == 0 and end == len(self):
             return self
@@ -40,13 +41,13 @@ class UploadChunk:
         return UploadChunk(self.records.part(begin, end), bad, self.control_totals)
 
     def duration_seconds(self) -> int:
-        """Of all calls, bad ones too as far as they have a duration."""
+        """The duration of all calls, including invalid ones that have a duration."""
         bad = sum(call.duration_seconds for call in self.bad.values())
         return self.records.duration_seconds() + bad
 
     def record_digests(self) -> bytes:
-        """What each record is known by, wherever it is sent: DIGEST_SIZE bytes each, in their
-        order. They are stored: they must never change."""
+        """The digests of the records in order, DIGEST_SIZE bytes each, independent of the chunk.
+        They are stored, so they must not change."""
         made = digests(self.records)
         unsent = [at for at in self.bad if not self.records.source(at)]
         if not unsent:
@@ -59,10 +60,9 @@ class UploadChunk:
         return bytes(changed)
 
     def digest(self) -> bytes:
-        """SHA-256, by which older releases recognised a chunk as a whole: over the packed form of
-        the good calls, and of each bad one what is wrong, but not the wording, which another
-        release may put differently. Stored chunks of these releases have it: it must never
-        change."""
+        """The SHA-256 by which older releases recognised a whole chunk: of the packed form of the
+        valid calls and the errors of the invalid ones, without the message, which may differ
+        between releases. Stored chunks of these releases have it, so it must not change."""
         bad = [(at, call.reason, call.field, call.call_id) for at, call in self.bad.items()]
         hashed = hashlib.sha256(b"tollwire.chunk.1")
         hashed.update(json.dumps([len(self) - len(bad), bad]).encode())
@@ -70,7 +70,7 @@ class UploadChunk:
         return hashed.digest()
 
     def failures(self, first_index: int, recording: Recording) -> tuple[UploadFailure, ...]:
-        """One for each call that was not recorded and is no duplicate, by rising index."""
+        """One for each call that was not recorded and is not a duplicate, by ascending index."""
         failures = [
             _failure(first_index + position, call.call_id, call.reason, _words(call))
             for position, call in self.bad.items()
@@ -88,8 +88,8 @@ class UploadChunk:
 
 
 def _failure(index: int, call_id: str, reason: str, message: str) -> UploadFailure:
-    """What one record is answered with, in texts that every database can keep: a record that is
-    wrong must not stand in the way of the others."""
+    """The failure of one record, in texts that every database can store: an invalid record must not
+    block the others."""
     return UploadFailure(index, call_id.replace("\0", ""), reason, message.replace("\0", ""))
 
 

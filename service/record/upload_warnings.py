@@ -1,5 +1,5 @@
-"""What an upload's answers warn of, for people: records that bill nothing, or replace a bill,
-although nothing failed."""
+"""The warnings in responses to an upload, for people: records that were not billed, or replace a
+bill, although no error occurred."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _reversed_since(count: int) -> Iterator[str]:
     if count:
         calls = _number(count, "call of this chunk was", "calls of this chunk were")
         yield (
-            f"{calls} settled before and reversed since: nothing is billed for them; send them in a"
+            f"{calls} settled before and reversed later: nothing is billed for them; send them in a"
             " new upload to record them again"
         )
 
@@ -34,13 +34,13 @@ def _reversed_now(count: int) -> Iterator[str]:
 def _common(counts: ChunkResult | Upload) -> Iterator[str]:
     if counts.recorded_again:
         calls = _number(counts.recorded_again, "call was", "calls were")
-        yield f"{calls} recorded again: the CDR with the same call_id before is reversed"
+        yield f"{calls} recorded again: the earlier CDR with the same call_id is reversed"
     if counts.derived_duplicates:
         calls = _number(counts.derived_duplicates, "call was", "calls were")
         yield (
             f"{calls} not recorded because the content equals that of a recorded call and there is"
-            " no call_id: either the same record was sent twice, or another call has equal content,"
-            " which Call.occurrence tells apart"
+            " no call_id: either the same record was sent twice, or two calls have equal content;"
+            " use Call.occurrence to distinguish them"
         )
 
 

@@ -1,9 +1,9 @@
-"""Uploads: chunks of calls, each one transaction, settled once whatever is sent again.
+"""Uploads: chunks of calls. Each chunk is one transaction, and each record is settled once.
 
-An upload is a sequence of records; a chunk is a part of it, and ``offset`` says where. A chunk that
-comes again, because its answer was lost, is answered from what is stored; what lies past the
-committed records is the only part that is ever processed. What comes again is compared in
-``settled``. Which calls are recorded, duplicates or refused is decided in ``recording``.
+An upload is a sequence of records; a chunk is a part of it at an ``offset``. If a chunk is sent
+again because its response was lost, the response comes from the stored result; only records after
+the committed ones are processed. settled_records.py compares records that are sent again;
+recording.py decides which calls are recorded, duplicates or rejected.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tollwire.service.storage.uploads import StoredChunk
 
 _METHOD = "CdrService/UploadCdrs"
 
-# Why a record may fail.
+# The reasons of failed records.
 FAILURE_REASONS = (
     Reason.INVALID_FIELD,
     Reason.TENANT_NOT_FOUND,
@@ -57,14 +57,15 @@ FAILURE_REASONS = (
 
 
 class NewUpload:
-    """An upload that is about to start: its id, once it has one. An attempt to start it that failed
-    may have done so all the same; the next one, with the same object, goes on with it."""
+    """An upload that is being started, and its id when it has one. A failed attempt may have
+    created the upload; the next attempt, with the same object, continues it."""
 
     id = 0
 
 
 class Uploads:
-    """What clients do with uploads. Thread-safe; chunks of one upload wait for each other."""
+    """Records chunks and lists uploads. Thread-safe; chunks of one upload run one after the
+    other."""
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class Uploads:
         clock_ns: Callable[[], int] = time.time_ns,
         failure_retention_days: int = 0,
     ) -> None:
-        """``failure_retention_days``: for how long failed records are listed; 0: for ever."""
+        """``failure_retention_days``: the days for which failed records are listed; 0: no limit."""
         self._database = database
         self._decks = decks
         self._recorder = Recorder(decks, clock_ns)
@@ -87,7 +88,7 @@ class Uploads:
             return visible_upload(connection, upload_id)
 
     def list(self, page_size: int, page_token: str) -> Page[Upload]:
-        """One page of those that the caller may see, the newest upload first."""
+        """One page of the uploads that the caller may see, the newest first."""
         size = paging.page_size(page_size)
         wanted = ("uploads", scopes.within())
         before = paging.decode_token(page_token, wanted, (int,))
@@ -99,8 +100,8 @@ class Uploads:
     def list_failures(
         self, upload_id: int, reason: str, page_size: int, page_token: str
     ) -> Page[FailedRecord]:
-        """One page of an upload's failed records that are still kept, by rising index. ``reason``
-        "": with any. A page ends early where the records are long."""
+        """One page of an upload's failed records that are still kept, by ascending index.
+        ``reason`` "": any reason. Pages with long records have fewer records."""
         refuse([*check_id("upload_id", upload_id), *_check_reason(reason)])
         size = paging.page_size(page_size)
         listed = (upload_id, reason, scopes.within())
@@ -124,13 +125,13 @@ class Uploads:
     def commit(
         self, upload_id: int, offset: int, chunk: UploadChunk, new: NewUpload | None = None
     ) -> ChunkResult:
-        """Settle one chunk, durably. ``upload_id`` 0 with ``offset`` 0 starts an upload, which is
-        ``new`` for who may have to try again.
+        """Settle one chunk durably. ``upload_id`` 0 with ``offset`` 0 starts an upload; pass
+        ``new`` if the call may be repeated after a failure.
 
-        ``offset`` is the index of the first call within the upload. A chunk that comes again as it
-        was is answered as it was. In any other cut the calls that were settled before are counted
-        as ``already_settled`` alone, and only the others are processed. A bad call is a rejected
-        record.
+        ``offset`` is the index of the first call within the upload. If exactly the same chunk is
+        sent again, the response is the same. If the records are sent in other chunks, settled calls
+        only count as ``already_settled``, and only the others are processed. An invalid call is a
+        rejected record.
         """
         _check_chunk(upload_id, offset, chunk)
         if upload_id == 0 and offset > 0:
@@ -144,12 +145,12 @@ class Uploads:
         with self._decks.writing() as connection:
             if starts and not (tried and uploads.get(connection, upload_id)):
                 uploads.create(connection, upload_id, self._clock_ns(), scopes.scope())
-            upload = visible_upload(connection, upload_id, hold=True)
+            upload = visible_upload(connection, upload_id, lock=True)
             if chunk.control_totals is not None:
                 uploads.state_totals(connection, upload_id, chunk.control_totals)
             result, recording = self._commit(connection, upload, offset, chunk)
             if chunk.control_totals is not None:
-                upload = visible_upload(connection, upload_id, hold=True)
+                upload = visible_upload(connection, upload_id, lock=True)
         if recording is not None:
             CHUNK_SECONDS.observe(time.perf_counter() - began)
             count_recorded(_METHOD, recording)
@@ -163,16 +164,16 @@ class Uploads:
         )
 
     def _new_id(self) -> int:
-        # In a transaction of its own: the counter stays locked until the commit, and uploads that
-        # start at once would wait for each other's first chunk.
+        # In a separate transaction: the counter stays locked until the commit, and uploads that
+        # start at the same time would wait for each other's first chunk.
         with self._database.write() as connection:
             return ids.take(connection, "uploads")
 
     def _commit(
         self, connection: Connection, upload: Upload, offset: int, chunk: UploadChunk
     ) -> tuple[ChunkResult, Recording | None]:
-        """Settle what is new of the chunk; ``upload`` is held. Also what was recorded, if there was
-        anything new."""
+        """Settle the new records of the chunk; ``upload`` is locked. Also returns the recording, if
+        there were new records."""
         committed = upload.committed_offset
         if offset > committed:
             raise _gap(upload.id, offset, expected=committed)
@@ -193,10 +194,12 @@ class Uploads:
     def _settle(
         self, connection: Connection, upload: Upload, chunk: UploadChunk
     ) -> tuple[ChunkResult, Recording]:
-        """Settle a chunk that begins where the upload stands."""
+        """Settle a chunk that begins at the upload's committed offset."""
         duration_seconds = chunk.duration_seconds()
         if upload.duration_seconds + duration_seconds > MAX_ID:
-            raise invalid_field("calls", f"durations may add up to {MAX_ID}; start another upload")
+            raise invalid_field(
+                "calls", f"the sum of durations must be at most {MAX_ID}; start another upload"
+            )
         first_index = upload.committed_offset
         recording = self._recorder.record(connection, chunk.records, upload.id, upload.scope)
         now_ns = self._clock_ns()
@@ -263,7 +266,7 @@ def _answer(
 
 
 def _answered_again(result: ChunkResult, again: Settled | None) -> ChunkResult:
-    """With what was settled before: beside the other counts, unless these are the stored ones."""
+    """Add the number of settled calls to the result, unless it is the stored result."""
     if again is None:
         return result
     return replace(
@@ -278,7 +281,7 @@ def _gap(upload_id: int, offset: int, *, expected: int) -> OutOfRange:
     upload = f"upload {upload_id}" if upload_id else "a new upload"
     return OutOfRange(
         Reason.UPLOAD_GAP,
-        f"offset: {upload} goes on at {expected}, got {offset}",
+        f"offset: {upload} continues at {expected}, got {offset}",
         metadata={"upload_id": str(upload_id), "expected_offset": str(expected)},
     )
 
@@ -286,24 +289,24 @@ def _gap(upload_id: int, offset: int, *, expected: int) -> OutOfRange:
 def _reversed(upload_id: int) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.UPLOAD_REVERSED,
-        f"upload_id: upload {upload_id} is reversed and takes no more records; start a new one",
+        f"upload_id: upload {upload_id} is reversed and accepts no more records; start a new one",
         metadata={"upload_id": str(upload_id)},
     )
 
 
-def visible_upload(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload:
-    """The upload as it stands. With ``hold`` nobody else changes it before this transaction ends.
-    NotFound UPLOAD_NOT_FOUND, also where the caller may not see all tenants that may be in it."""
-    if hold and scopes.within() is not None:
-        visible_upload(connection, upload_id)  # one that is not is not waited for
-    upload = uploads.get(connection, upload_id, hold=hold)
+def visible_upload(connection: Connection, upload_id: int, *, lock: bool = False) -> Upload:
+    """The current state of the upload. ``lock``: lock it until the end of this transaction.
+    NotFound UPLOAD_NOT_FOUND, also if the caller may not see all tenants that may be in it."""
+    if lock and scopes.within() is not None:
+        visible_upload(connection, upload_id)  # do not wait for the lock of an invisible upload
+    upload = uploads.get(connection, upload_id, hold=lock)
     if upload is None or not is_visible(upload):
         raise _unknown_upload(upload_id)
     return upload
 
 
 def is_visible(upload: Upload | None) -> bool:
-    """Whether it is there, for the caller."""
+    """Whether the upload exists and the caller may see it."""
     return upload is not None and scopes.scope().covers_all_of(upload.scope)
 
 

@@ -1,11 +1,11 @@
-"""Verification: stored costs recomputed, each from the rate that its CDR keeps.
+"""Verification: recomputes stored costs, each from the rate version of its CDR.
 
-The rating core recomputes (ratingcore/record/verification.pyx) and says which CDRs differ; here
-they are read part by part, the rates and rules that they refer to are fetched, and what differs is
-worded. Each part is read in a transaction of its own, so that none is open for long, however many
-CDRs there are. All that is compared is written once and kept for ever, so the parts need not be of
-one moment: every CDR that was committed before the verification began is checked, and what is
-recorded meanwhile raises no false alarm.
+The rating core recomputes the costs (ratingcore/record/verification.pyx) and returns the CDRs that
+differ. This module reads the CDRs in parts, fetches the rates and rules that they refer to, and
+writes the messages. Each part has its own transaction, so that no transaction is open for long. All
+compared values are written once and never change, so the parts need not be from one snapshot: every
+CDR that was committed before the verification began is checked, and CDRs that are recorded
+meanwhile cause no false differences.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from tollwire.service.record.uploads import visible_upload
 from tollwire.service.storage import kept_rates, stored_rows
 from tollwire.service.storage.engine import Connection, Database
 
-# Ids that one part looks at. Larger ones take more memory and are hardly faster.
+# The number of ids in one part. Larger parts use more memory and are hardly faster.
 PART_IDS = 20_000
-# Versions of rates and the like that are kept from part to part: 150 bytes each.
+# The number of rate versions and rules that are cached between parts, 150 bytes each.
 MAX_KEPT = 500_000
 MAX_DIFFERENCES = 500  # in one message
 PROGRESS_SECONDS = 1.0
 MAX_SHOWN_CHARS = 300
 
-# Where a field of a row is found in a Cdr, if under another name.
+# The fields of a row that have another name in Cdr.
 _SHOWN_AS = {
     "started_at_ns": "started_at",
     "ended_at_ns": "ended_at",
@@ -49,33 +49,36 @@ _SHOWN_AS = {
     "cost_fraction_e8": "cost",
     "rate_version_id": "rate",
 }
-# Of each finding the field, and what is wrong.
+# The field and the message of each finding.
 _WORDS = {
-    Finding.TENANT_MISSING: ("tenant_id", "nothing is kept of such a tenant"),
-    Finding.RULES_MISSING: ("rate_revision", "the tenant's rates never were at this revision"),
-    Finding.RULES_DAMAGED: ("rate_revision", "what is kept of the tenant cannot be its rules"),
+    Finding.TENANT_MISSING: ("tenant_id", "the history has no such tenant"),
+    Finding.RULES_MISSING: ("rate_revision", "the tenant's rates never had this revision"),
+    Finding.RULES_DAMAGED: ("rate_revision", "the tenant's rules in the history are invalid"),
     Finding.NOT_BILLABLE: ("status", "only answered outbound calls cost money"),
     Finding.BILLABLE: ("status", "an answered outbound call costs money"),
     Finding.NUMBER_IS_VALID: ("unrated_reason", "the number called is valid"),
-    Finding.NUMBER_IS_INVALID: ("destination_number", "it is no valid number"),
-    Finding.RATE_MISSING: ("rate", "no such version of a rate is kept"),
-    Finding.RATE_DAMAGED: ("rate", "what is kept of the rate cannot be one"),
-    Finding.RATE_OF_ANOTHER: ("rate", "it is a rate of another tenant"),
-    Finding.RATE_NOT_PRESENT: ("rate_revision", "the rate was not there at this revision"),
-    Finding.RATE_BLOCKED: ("rate", "it is blocked, and prices no call"),
-    Finding.RATE_NOT_IN_EFFECT: ("started_at", "the rate was not in effect then"),
-    Finding.PREFIX: ("destination_number", "it does not begin with the prefix of the rate"),
-    Finding.BILL_SECONDS: ("bill_seconds", "the kept rate bills other seconds"),
-    Finding.COST: ("cost", "the kept rate makes another cost"),
+    Finding.NUMBER_IS_INVALID: ("destination_number", "the number called is not valid"),
+    Finding.RATE_MISSING: ("rate", "the history has no such rate version"),
+    Finding.RATE_DAMAGED: ("rate", "the rate version in the history is invalid"),
+    Finding.RATE_OF_ANOTHER: ("rate", "the rate belongs to another tenant"),
+    Finding.RATE_NOT_PRESENT: ("rate_revision", "the rate did not exist at this revision"),
+    Finding.RATE_BLOCKED: ("rate", "the rate is blocked and cannot price a call"),
+    Finding.RATE_NOT_IN_EFFECT: (
+        "started_at",
+        "the rate was not in effect at the start of the call",
+    ),
+    Finding.PREFIX: ("destination_number", "the number does not begin with the prefix of the rate"),
+    Finding.BILL_SECONDS: ("bill_seconds", "the rate gives other bill seconds"),
+    Finding.COST: ("cost", "the rate gives another cost"),
     Finding.COST_OVERFLOW: (
         "cost",
-        "by the kept rate it would pass the limit of the tenant's costs",
+        "with this rate the cost would exceed the limit of the tenant's costs",
     ),
 }
 
 
 class _CdrReader:
-    """How rows become what the core checks."""
+    """The functions that read CDRs into the core."""
 
     copy = staticmethod(read_copy)
     tuples = staticmethod(read_tuples)
@@ -89,8 +92,8 @@ class Verification:
         self._clock = clock
 
     def verify(self, wanted: VerificationFilter) -> Iterator[VerificationProgress]:
-        """Check the CDRs that match. About each second how far it is, with the differences since
-        the last time; what comes last is ``done`` and has the totals.
+        """Check the CDRs that match. Yields the progress about every second, with the new
+        differences; the last element is ``done`` and has the totals.
 
         NotFound TENANT_NOT_FOUND, UPLOAD_NOT_FOUND.
         """
@@ -134,7 +137,7 @@ class Verification:
     def _parts(
         self, wanted: VerificationFilter, after_id: int | None, last_id: int
     ) -> Iterator[tuple[StoredRows, KeptRates]]:
-        """The rows part by part, with what they are recomputed from."""
+        """The rows in parts, with the rates and rules for the recomputation."""
         kept = KeptRates()
         while True:
             with self._database.read() as connection:
@@ -150,7 +153,7 @@ class Verification:
 
 
 def _ids(connection: Connection, wanted: VerificationFilter) -> tuple[int | None, int]:
-    """Behind which id to begin, None for the lowest, and with which to end."""
+    """The id after which to begin (None: at the lowest), and the last id."""
     require_tenant(connection, wanted.tenant_id)
     last_id = stored_rows.last_id(connection) or 0
     if not wanted.upload_id:
@@ -161,10 +164,10 @@ def _ids(connection: Connection, wanted: VerificationFilter) -> tuple[int | None
 
 
 def _complete(connection: Connection, rows: StoredRows, kept: KeptRates) -> None:
-    """Fetch what the rows are recomputed from and is not kept yet.
+    """Fetch the rates and rules of the rows that are not cached yet.
 
-    After the rows: a row names nothing that was not committed before it. A tenant's rules are
-    fetched again as soon as its deck has moved on.
+    Called after the rows were read: a row refers only to versions that were committed before it. A
+    tenant's rules are fetched again when its deck has a later revision.
     """
     for version in kept_rates.versions(connection, kept.missing_versions(rows)):
         kept.put_rate(*version)
@@ -179,7 +182,7 @@ def _complete(connection: Connection, rows: StoredRows, kept: KeptRates) -> None
 
 
 def differences_of(connection: Connection, cdr_id: int) -> list[CdrDifference]:
-    """What is wrong with one CDR."""
+    """The differences of one CDR."""
     rows = stored_rows.read(connection, _CdrReader, cdr_id, cdr_id, VerificationFilter())
     kept = KeptRates()
     _complete(connection, rows, kept)
@@ -187,7 +190,7 @@ def differences_of(connection: Connection, cdr_id: int) -> list[CdrDifference]:
 
 
 def differences(rows: StoredRows, kept: KeptRates) -> Iterator[CdrDifference]:
-    """What is wrong with the rows, by rising position of each kind."""
+    """The differences of the rows, by ascending position for each kind of difference."""
     for position, field, stored in rows.misfits:
         yield CdrDifference(
             cdr_id=rows.ids[position],
@@ -196,7 +199,7 @@ def differences(rows: StoredRows, kept: KeptRates) -> Iterator[CdrDifference]:
             field=_SHOWN_AS.get(field, field),
             stored=_shown(stored),
             recomputed="",
-            message=f"{field}: no recording writes such a value",
+            message=f"{field}: impossible value",
         )
     for position, finding, value in recompute(rows, kept):
         yield _difference(rows, position, finding, value)
@@ -218,7 +221,7 @@ def _difference(rows: StoredRows, position: int, finding: Finding, value: int) -
 
 
 def _both(rows: StoredRows, position: int, finding: Finding, value: int) -> tuple[object, str]:
-    """What is stored, and what it must be where that can be said."""
+    """The stored value, and the correct value if there is exactly one."""
     content = rows.records.content(position)
     outcome = rows.records.outcome(position)
     field, _ = _WORDS[finding]
@@ -252,7 +255,7 @@ def _time(ns: int) -> str:
 
 
 def _shown(stored: object) -> str:
-    """A stored value as text that fits a message, whatever it is."""
+    """Any stored value as a text for a message."""
     if stored is None:
         return "NULL"
     text = stored.decode(errors="replace") if isinstance(stored, bytes) else str(stored)

@@ -1,1 +1,1 @@
-"""Summaries of what is recorded."""
+"""Usage summaries of the recorded CDRs."""

@@ -1,11 +1,12 @@
-"""Usage summaries: CDRs added up by what they have in common.
+"""Usage summaries: the sums over groups of CDRs.
 
-Days, hours and months are those of a time zone, so a day begins at local midnight and has 23 or 25
-hours when clocks change. The database adds up; which offset from UTC held when is read from the
-time zone here, so that databases with other zone data, or none, give the same answer.
+Days, hours and months are those of a time zone: a day begins at local midnight and has 23 or 25
+hours when clocks change. The database adds up; this module reads the offsets from UTC from the time
+zone data, so that all databases give the same result.
 
-What was billed counts every CDR, what is corrected only those that are not reversed. Reversals are
-few, so those CDRs are added up a second time and taken off: nothing is asked of each CDR.
+The billed sums count every CDR, the corrected sums only CDRs that are not reversed. There are few
+reversals, so the reversed CDRs are added up a second time and subtracted; no query checks each CDR
+for a reversal.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ from tollwire.service.storage.usage import DAY_SECONDS, HOUR_SECONDS, Group, Off
 _NS = 10**9
 _EPOCH = date(1970, 1, 1)
 _NOTHING = UsageTotals()
-_Place = tuple[tuple[str, ...], str]  # keys, currency
+_GroupKey = tuple[tuple[str, ...], str]  # keys, currency
 _NO_ZONES = {"localtime", "posixrules", "Factory"}
 _TIMES = {UsageDimension.DAY, UsageDimension.HOUR, UsageDimension.MONTH}
 
 
 class Usage:
-    """Adds up what is recorded. Thread-safe."""
+    """Adds up recorded CDRs. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def summarize(self, query: UsageQuery) -> list[UsageRow]:
-        """A row for each group that has calls, and for each currency within it, in the order of
-        the keys' text, then of the currency. Without ``group_by`` there is always a row. NotFound
+        """One row for each group with calls and each currency, ordered by the text of the keys,
+        then by currency. Without ``group_by`` there is always at least one row. NotFound
         TENANT_NOT_FOUND."""
         _check(query)
         chosen = (query.tenant_id, query.started_after_ns, query.started_before_ns)
@@ -65,28 +66,27 @@ class Usage:
                 if span is None:
                     return []
                 offsets = _offsets(ZoneInfo(query.time_zone), span[0] // _NS, span[1] // _NS)
-            asked = (connection, *chosen, query.group_by, offsets, within)
-            groups = usage.add_up(*asked)
-            taken_back = usage.add_up(*asked, only_reversed=True)
+            arguments = (connection, *chosen, query.group_by, offsets, within)
+            groups = usage.add_up(*arguments)
+            reversed_groups = usage.add_up(*arguments, only_reversed=True)
             if not groups and not query.group_by:
                 currency = usage.currency(connection, query.tenant_id, within)
                 name, decimals = currency or ("", MIN_COST_DECIMALS)
                 groups = [Group({}, name, UsageTotals(), decimals)]
         billed = _merged(query.group_by, groups)
-        reversed_ = _merged(query.group_by, taken_back)
+        reversed_ = _merged(query.group_by, reversed_groups)
         return [
-            _row(place, billed[place], reversed_.get(place, (_NOTHING, 0))[0])
-            for place in sorted(billed)
+            _row(key, billed[key], reversed_.get(key, (_NOTHING, 0))[0]) for key in sorted(billed)
         ]
 
 
-def _row(place: _Place, billed: tuple[UsageTotals, int], reversed_: UsageTotals) -> UsageRow:
-    """Its costs have the most decimals that one of the tenants has now, and more where an exact sum
-    over their history needs more."""
+def _row(key: _GroupKey, billed: tuple[UsageTotals, int], reversed_: UsageTotals) -> UsageRow:
+    """One row. Its costs have the largest current cost_decimals of the tenants, or more if the
+    exact sum needs more."""
     sums, decimals = billed
     corrected = sums.minus(reversed_)
     needed = max(decimals_of(sums.cost_e8), decimals_of(corrected.cost_e8))
-    return UsageRow(*place, sums, corrected, max(decimals, needed))
+    return UsageRow(*key, sums, corrected, max(decimals, needed))
 
 
 def _check(query: UsageQuery) -> None:
@@ -107,16 +107,16 @@ def _check(query: UsageQuery) -> None:
 
 @cache
 def _zone_names() -> frozenset[str]:
-    """The names of the IANA database. A machine's own zone and the placeholder for "not set" stand
-    beside them: what "localtime" means differs from server to server."""
+    """The names of the IANA database, without "localtime" and the placeholder for "not set": these
+    differ from server to server."""
     return frozenset(available_timezones() - _NO_ZONES)
 
 
 def _offsets(zone: ZoneInfo, first: int, last: int) -> list[OffsetFrom]:
     """The zone's offsets from UTC from the second ``first`` to the second ``last``.
 
-    A day is a safe step to look for changes: since 1970 no zone has changed twice within six (a
-    test holds this against the zone data).
+    Changes are searched in steps of one day. This is safe: since 1970 no zone has changed twice
+    within six days (a test checks this with the zone data).
     """
     offsets = [OffsetFrom(first, _offset_at(zone, first))]
     for day in range(first, last + DAY_SECONDS, DAY_SECONDS):
@@ -141,14 +141,14 @@ def _offset_at(zone: ZoneInfo, seconds: int) -> int:
 
 def _merged(
     dimensions: Sequence[UsageDimension], groups: Sequence[Group]
-) -> dict[_Place, tuple[UsageTotals, int]]:
-    """The sums by keys and currency, and the most cost_decimals of their tenants. Groups with one
-    key, as the days of a month, become one."""
-    totals: dict[_Place, tuple[UsageTotals, int]] = {}
+) -> dict[_GroupKey, tuple[UsageTotals, int]]:
+    """The sums by keys and currency, and the largest cost_decimals of their tenants. Groups with
+    equal keys, such as the days of one month, are merged."""
+    totals: dict[_GroupKey, tuple[UsageTotals, int]] = {}
     for group in groups:
-        place = (tuple(_key(dimension, group.shared) for dimension in dimensions), group.currency)
-        sums, decimals = totals.get(place, (_NOTHING, MIN_COST_DECIMALS))
-        totals[place] = (sums.plus(group.sums), max(decimals, group.cost_decimals))
+        key = (tuple(_key(dimension, group.shared) for dimension in dimensions), group.currency)
+        sums, decimals = totals.get(key, (_NOTHING, MIN_COST_DECIMALS))
+        totals[key] = (sums.plus(group.sums), max(decimals, group.cost_decimals))
     return totals
 
 
@@ -182,8 +182,8 @@ def _day(shared: Mapping[str, Any]) -> date:
 
 
 def _hour(hours: int, offset_seconds: int) -> str:
-    """A local hour, counted since 1970 in local time, with the offset that tells the two hours of
-    one name apart when clocks go back."""
+    """A local hour, given in hours of local time since 1970, with its offset from UTC. The offset
+    distinguishes the two hours with the same name when clocks are set back."""
     zone = timezone(timedelta(seconds=offset_seconds))
     began = datetime.fromtimestamp(hours * HOUR_SECONDS - offset_seconds, zone)
     return began.isoformat(timespec="minutes")

@@ -49,11 +49,11 @@ class AccessControl:
         check(caller, rpc.method)
         return caller
 
-    def stays(self, rpc: RpcContext) -> None:
+    def check_again(self, rpc: RpcContext) -> None:
         """Check a running stream again. Unauthenticated TOKEN_INVALID if the caller's token was
         revoked or has expired since."""
         caller = rpc.request.caller
-        if caller.token_id and not self._credentials.is_still(caller):
+        if caller.token_id and not self._credentials.is_still_valid(caller):
             raise token_invalid()
 
     def _caller(self, context: grpc.ServicerContext) -> Caller:

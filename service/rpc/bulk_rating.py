@@ -35,9 +35,9 @@ class BulkRating:
         """The response's bytes. ``tally`` counts the calls. InvalidInput if the request is
         malformed or has too many calls."""
         try:
-            least = likely_min_rate_revision(request)
+            min_revision = likely_min_rate_revision(request)
             try:
-                return self._rate(request, least, tally)
+                return self._rate(request, min_revision, tally)
             except OtherRevision as other:
                 return self._rate(request, other.demanded, tally)
         except MalformedRequest as error:
@@ -45,29 +45,30 @@ class BulkRating:
         except TooManyCalls as error:
             raise invalid_field("calls", f"at most {MAX_BATCH_CALLS} in one message") from error
 
-    def _rate(self, request: bytes, least: int, tally: Tally) -> bytes:
-        """``least``: the min_rate_revision, or a guess that the core checks (OtherRevision)."""
-        least_revision(least)
+    def _rate(self, request: bytes, min_revision: int, tally: Tally) -> bytes:
+        """``min_revision``: the min_rate_revision, or a guess that the core checks
+        (OtherRevision)."""
+        checked_min_revision(min_revision)
         now_ns = time.time_ns()
         asked_at = time.monotonic()
         return rate_request(
             request,
-            lambda tenant_id: self._calls.deck(tenant_id, least, asked_at),
-            lambda call: self._rate_alone(call, now_ns, least, asked_at, tally),
+            lambda tenant_id: self._calls.deck(tenant_id, min_revision, asked_at),
+            lambda call: self._rate_alone(call, now_ns, min_revision, asked_at, tally),
             now_ns,
             MAX_BATCH_CALLS,
-            least,
+            min_revision,
             tally,
         )
 
     def _rate_alone(
-        self, data: bytes, now_ns: int, least: int, asked_at: float, tally: Tally
+        self, data: bytes, now_ns: int, min_revision: int, asked_at: float, tally: Tally
     ) -> bytes:
         """Rate one call that the core has not rated: from the bytes of a Call to the bytes of a
         RatedCall."""
         message = types_pb2.Call.FromString(data)
-        if least:
-            self._calls.deck(message.tenant_id, least, asked_at)
+        if min_revision:
+            self._calls.deck(message.tenant_id, min_revision, asked_at)
         batch = calls.read_calls([message], now_ns=now_ns)
         result = self._calls.rate_batch(batch, asked_at)[0]
         if result.error is None:
@@ -77,7 +78,7 @@ class BulkRating:
         return rated.SerializeToString()
 
 
-def least_revision(given: int) -> int:
+def checked_min_revision(given: int) -> int:
     """A min_rate_revision. InvalidInput if it is negative."""
     if given < 0:
         raise invalid_field("min_rate_revision", f"must not be negative, got {given}")

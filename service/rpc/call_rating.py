@@ -15,7 +15,7 @@ from ratingcore.wire.rate_calls import rate_lone_call
 from tollwire.service.domain.errors import TollwireError
 from tollwire.service.observability import tallies
 from tollwire.service.rating.calls import Calls
-from tollwire.service.rpc.bulk_rating import least_revision
+from tollwire.service.rpc.bulk_rating import checked_min_revision
 from tollwire.service.rpc.conversion import calls
 from tollwire.service.rpc.interceptors import malformed_request
 from tollwire.v1 import rating_service_pb2 as pb
@@ -41,14 +41,14 @@ class CallRating:
         except DecodeError as error:
             raise malformed_request() from error
         call = calls.required_call(request.call, present=request.HasField("call"), now_ns=now_ns)
-        least = least_revision(request.min_rate_revision)
+        min_revision = checked_min_revision(request.min_rate_revision)
         response = pb.RateCallResponse()
         try:
             if request.explain:
-                rated, explained = self._calls.explain(call, least)
+                rated, explained = self._calls.explain(call, min_revision)
                 response.explanation.CopyFrom(calls.explanation(explained))
             else:
-                rated = self._calls.rate(call, least)
+                rated = self._calls.rate(call, min_revision)
         except TollwireError as error:
             tallies.count_unrated(tallies.RATE_CALL, error.reason)
             raise

@@ -22,7 +22,7 @@ from tollwire.service.settings.config import (
 
 # Requests up to this size are not counted: the number of RPCs bounds them.
 SMALL_BYTES = 4096
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 # Chunks of uploads that a machine processes at one time: one waits for the database while the other
 # is rated. More chunks would only take processor time from RateCall.
@@ -64,7 +64,7 @@ class RequestBytes:
             return
         with self._changed:
             while self._held >= self._most and not is_over():
-                self._changed.wait(_LOOK_SECONDS)
+                self._changed.wait(_POLL_SECONDS)
 
     def acquire(self, request: bytes) -> int:
         """Count the request. Returns the size for ``release``."""

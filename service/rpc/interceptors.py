@@ -201,7 +201,7 @@ def _streaming(
         try:
             with pipeline.admit(rpc), streams.opened(context, send) as stream:
                 for response in behavior(read(requests, stream, rpc), context):
-                    pipeline.stays(rpc)
+                    pipeline.check_again(rpc)
                     if response is not None:
                         send(encode(response))
                     if stream.over:
@@ -232,11 +232,11 @@ def _one(
 def _each(
     decode: Decode, endpoint: _Endpoint, *, end_counts: bool
 ) -> Callable[[Iterator[bytes], Stream, RpcContext], Any]:
-    stays = endpoint.pipeline.stays
+    check_again = endpoint.pipeline.check_again
 
     def read(requests: Iterator[bytes], stream: Stream, rpc: RpcContext) -> Requests[Any]:
         def decode_if_permitted(data: bytes) -> Any:
-            stays(rpc)
+            check_again(rpc)
             return decode(data)
 
         return Requests(stream, requests, decode_if_permitted, end_counts=end_counts)

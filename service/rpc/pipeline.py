@@ -131,7 +131,7 @@ def anybody(rpc: RpcContext) -> Caller:
     return LOCAL
 
 
-def _stays(rpc: RpcContext) -> None:
+def _check_nothing(rpc: RpcContext) -> None:
     """Does nothing: the caller stays admitted."""
 
 
@@ -164,15 +164,15 @@ class RpcPipeline:
     def __init__(
         self,
         identify: Callable[[RpcContext], Caller] = anybody,
-        stays: Callable[[RpcContext], None] = _stays,
+        check_again: Callable[[RpcContext], None] = _check_nothing,
         limits: Sequence[AdmissionLimit] = (),
         observers: Sequence[Observer] = (),
     ) -> None:
         """``identify`` returns the caller, and raises if the caller may not call this method.
-        ``stays`` runs before each message of a stream, and raises if the caller may no longer call
-        it. ``limits`` are acquired in their order."""
+        ``check_again`` runs before each message of a stream, and raises if the caller may no longer
+        call it. ``limits`` are acquired in their order."""
         self._identify = identify
-        self.stays = stays
+        self.check_again = check_again
         self._limits = tuple(limits)
         self._observers = tuple(observers)
 

@@ -124,10 +124,10 @@ def test_a_token_is_good_until_it_expires(worker: Worker) -> None:
     made, text = worker.make(certificate_identity="here", expires_at_ns=worker.now_ns + 10**12)
     caller = worker.credentials.of_token(text)
     worker.now_ns = (made.expires_at_ns or 0) - 1
-    assert worker.lets_in(text) and worker.credentials.is_still(caller)
+    assert worker.lets_in(text) and worker.credentials.is_still_valid(caller)
     assert worker.credentials.of_certificate(["here"]) == caller
     worker.now_ns += 1
-    assert not worker.lets_in(text) and not worker.credentials.is_still(caller)
+    assert not worker.lets_in(text) and not worker.credentials.is_still_valid(caller)
     assert worker.credentials.of_certificate(["here"]) is None
 
 

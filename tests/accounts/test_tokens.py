@@ -138,13 +138,13 @@ def test_a_revoked_token_lets_nobody_in_and_stays_revoked(
 ) -> None:
     made, text = tokens.create(token())
     caller = credentials.of_token(text)
-    assert credentials.is_still(caller)
+    assert credentials.is_still_valid(caller)
     revoked = tokens.revoke(made.id)
     assert revoked == replace(made, revoked_at_ns=NOON_NS)
     clock.now_ns += HOUR_NS
     assert tokens.revoke(made.id) == revoked == tokens.get(made.id)
     refused(Unauthenticated, Reason.TOKEN_INVALID, credentials.of_token, text)
-    assert not credentials.is_still(caller)
+    assert not credentials.is_still_valid(caller)
     assert tokens.list(0, "", include_revoked=False).items == []
     assert tokens.list(0, "", include_revoked=True).items == [revoked]
 

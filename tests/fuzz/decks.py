@@ -105,6 +105,6 @@ def _compare(incoming: IncomingRequests, messages: list[types_pb2.Rate]) -> None
     in_deck = rates_in(intake)
     if sorted(map(repr, in_deck)) != sorted(map(repr, rates)):
         raise Difference(f"{in_deck} is not {rates}")
-    _, said = intake.verdict()
+    _, said = intake.result()
     if sorted((one.index, one.field, one.message) for one in said) != sorted(errors):
         raise Difference(f"{said} is not {errors}")

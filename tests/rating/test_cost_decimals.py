@@ -136,7 +136,7 @@ def test_a_cost_beyond_its_limit_is_refused(world: World, decimals: int, digits:
         with pytest.raises(InvalidInput) as refused:
             price(dear)
         assert [one.description for one in refused.value.violations] == [
-            f"the cost would pass {words}"
+            f"the cost would exceed {words}"
         ]
     (batch,) = calls_.rate_batch([dear])
     assert batch.error is not None

@@ -217,7 +217,7 @@ def test_it_waits_for_what_comes_later(
     world: World, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "COUNT_SECONDS", 0.01)
     payer = world.tenant()
     stream = feed.watch(0, "", from_now=False, follow=True)
     first = next(stream)

@@ -158,25 +158,25 @@ SECOND = (ROWS, 2, 2, 3)
 ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     "a changed cost": (
         ["UPDATE cdrs SET cost_fraction_e8 = cost_fraction_e8 + 1 WHERE id = 3"],
-        [(*SECOND, "are not what was written")],
+        [(*SECOND, "were changed")],
     ),
     "a changed number": (
         ["UPDATE cdrs SET destination_number = '4421' WHERE id = 3"],
-        [(*SECOND, "are not what was written")],
+        [(*SECOND, "were changed")],
     ),
     "a changed call_id": (
         ["UPDATE cdrs SET call_id = 'b' WHERE id = 4"],
-        [(*SECOND, "are not what was written")],
+        [(*SECOND, "were changed")],
     ),
     "a changed upload": (
         ["UPDATE cdrs SET upload_id = NULL WHERE id = 4"],
-        [(*SECOND, "are not what was written")],
+        [(*SECOND, "were changed")],
     ),
     "a value that none can have": (
         ["UPDATE cdrs SET bill_seconds = -1 WHERE id = 4"],
         [(*SECOND, "CDR 4 cannot have bill_seconds -1")],
     ),
-    "a deleted CDR": (["DELETE FROM cdrs WHERE id = 3"], [(*SECOND, "2 of its 3 CDRs are there")]),
+    "a deleted CDR": (["DELETE FROM cdrs WHERE id = 3"], [(*SECOND, "2 of its 3 CDRs exist")]),
     "the last CDRs deleted": (
         ["DELETE FROM cdrs WHERE id >= 8"],
         [(ROWS, 6, 8, 3, "0 of its 3 CDRs")],
@@ -203,22 +203,22 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
             "UPDATE cdrs SET id = 2 WHERE id = 3",
             "UPDATE cdrs SET id = 3 WHERE id = 100",
         ],
-        [(*SECOND, "are not what was written")],
+        [(*SECOND, "were changed")],
     ),
     "a changed cost of one that was priced late": (
         ["UPDATE cdrs SET cost_fraction_e8 = cost_fraction_e8 + 1 WHERE id = 5"],
-        [(ROWS, 4, 1, 1, "pricings are not what was written")],
+        [(ROWS, 4, 1, 1, "pricings were changed")],
     ),
     "a CDR priced behind the ledger's back": (
         [
             "UPDATE cdrs SET status = 1, unrated_reason = NULL, bill_seconds = 1, cost_units = 0,"
             " cost_fraction_e8 = 1, rate_version_id = 1 WHERE id = 7"
         ],
-        [(ROWS, 5, 7, 1, "are not what was written")],
+        [(ROWS, 5, 7, 1, "were changed")],
     ),
     "a priced CDR set back": (
         [UNRATED_AGAIN],
-        [(ROWS, 3, 5, 2, "CDR 5 was priced, and has no"), (ROWS, 4, 1, 1, "has no price")],
+        [(ROWS, 3, 5, 2, "CDR 5 was priced, but has no"), (ROWS, 4, 1, 1, "has no price")],
     ),
     "a priced CDR set back with its pricing": (
         [UNRATED_AGAIN, "DELETE FROM cdr_pricings"],
@@ -226,19 +226,19 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     ),
     "a changed pricing": (
         ["UPDATE cdr_pricings SET priced_at_ns = priced_at_ns + 1"],
-        [(ROWS, 4, 1, 1, "pricings are not what was written")],
+        [(ROWS, 4, 1, 1, "pricings were changed")],
     ),
     "a pricing with another reason": (
         ["UPDATE cdr_pricings SET unrated_reason = 2"],
-        [(ROWS, 3, 5, 2, "CDRs are not"), (ROWS, 4, 1, 1, "pricings are not")],
+        [(ROWS, 3, 5, 2, "CDRs were changed"), (ROWS, 4, 1, 1, "pricings were changed")],
     ),
     "a deleted pricing": (
         ["DELETE FROM cdr_pricings"],
-        [(ROWS, 3, 5, 2, "CDRs are not"), (ROWS, 4, 1, 1, "0 of its 1")],
+        [(ROWS, 3, 5, 2, "CDRs were changed"), (ROWS, 4, 1, 1, "0 of its 1")],
     ),
     "an inserted pricing": (
         ["INSERT INTO cdr_pricings SELECT 9, 2, 1, 1, 1, NULL, NULL FROM cdr_pricings"],
-        [(*SECOND, "CDRs are not what was written"), (NOT_ENTERED, 0, 9, 1, "pricings")],
+        [(*SECOND, "CDRs were changed"), (NOT_ENTERED, 0, 9, 1, "pricings")],
     ),
     "a changed entry": (
         ["UPDATE ledger_entries SET created_at_ns = created_at_ns + 1 WHERE seq = 3"],
@@ -250,27 +250,27 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     ),
     "the last entry with another hash": (
         ["UPDATE ledger_entries SET hash = digest WHERE seq = 6"],
-        [(CHAIN, 6, 0, 0, "was changed"), (CHAIN, 6, 0, 0, "not that of its last entry")],
+        [(CHAIN, 6, 0, 0, "was changed"), (CHAIN, 6, 0, 0, "does not match its last entry")],
     ),
     "an entry of other rows": (
         ["UPDATE ledger_entries SET row_count = 2 WHERE seq = 2"],
         [
-            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 2, "are not what was written")),
+            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 2, "were changed")),
             (NOT_ENTERED, 0, 4, 1, "CDRs"),
         ],
     ),
     "an entry of far too many rows": (
         ["UPDATE ledger_entries SET row_count = 2147483647 WHERE seq = 2"],
         [
-            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 2**31 - 1, "no transaction writes")),
+            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 2**31 - 1, "no transaction can write")),
             (NOT_ENTERED, 0, 2, 3, "CDRs"),
         ],
     ),
     "an entry of rows of another": (
         ["UPDATE ledger_entries SET row_count = 4 WHERE seq = 2"],
         [
-            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 4, "are not what was written")),
-            (ROWS, 3, 5, 2, "another entry has"),
+            *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 4, "were changed")),
+            (ROWS, 3, 5, 2, "another entry contains"),
             (NOT_ENTERED, 0, 6, 1, "CDRs"),
         ],
     ),
@@ -299,7 +299,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
             "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5, format"
             " FROM ledger_entries WHERE seq = 6"
         ],
-        [(CHAIN, 7, 0, 0, "behind the chain's end"), (ROWS, 7, 50, 1, "0 of its 1")],
+        [(CHAIN, 7, 0, 0, "after the end of the chain"), (ROWS, 7, 50, 1, "0 of its 1")],
     ),
     "an entry added, and the head moved": (
         [
@@ -316,8 +316,8 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
             " 5, format FROM ledger_entries WHERE seq = 6",
         ],
         [
-            (CHAIN, -(2**63), 0, 0, "before the chain's first"),
-            (ROWS, -(2**63), -5, 1, "no CDRs have ids from -5 on"),
+            (CHAIN, -(2**63), 0, 0, "before the first entry of the chain"),
+            (ROWS, -(2**63), -5, 1, "no CDRs can have ids from -5"),
             (NOT_ENTERED, 0, -5, 1, "CDRs"),
         ],
     ),
@@ -326,7 +326,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
             "INSERT INTO ledger_entries SELECT 99, 1, 1, 50, 1, digest, hash, 5, format"
             " FROM ledger_entries WHERE seq = 6"
         ],
-        [(CHAIN, 0, 0, 0, "chain 99 has no end"), (ROWS, 1, 50, 1, "0 of its 1")],
+        [(CHAIN, 0, 0, 0, "the end of chain 99 is missing"), (ROWS, 1, 50, 1, "0 of its 1")],
     ),
     "entries that changed places": (
         [
@@ -338,7 +338,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     ),
     "another head": (
         ["UPDATE ledger_heads SET hash = (SELECT max(digest) FROM ledger_entries) WHERE chain = 0"],
-        [(CHAIN, 6, 0, 0, "the chain's end is not that of its last entry")],
+        [(CHAIN, 6, 0, 0, "the end of the chain does not match its last entry")],
     ),
     "a head without its entries": (
         ["DELETE FROM ledger_entries"],
@@ -349,7 +349,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     ),
     "entries without their head": (
         ["DELETE FROM ledger_heads WHERE chain = 0"],
-        [(CHAIN, 0, 0, 0, "chain 0 has no end")],
+        [(CHAIN, 0, 0, 0, "the end of chain 0 is missing")],
     ),
 }
 
@@ -359,47 +359,47 @@ CORRECTED_CDR = 7
 CORRECTION_ATTACKS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
     "another reason in the CDR": (
         [f"UPDATE cdrs SET unrated_reason = 3 WHERE id = {CORRECTED_CDR}"],
-        [(ROWS, 8, 3, 1, "which it does not have")],
+        [(ROWS, 8, 3, 1, "that the CDR does not have")],
     ),
     "another revision in the CDR": (
         [f"UPDATE cdrs SET rate_revision = rate_revision + 1 WHERE id = {CORRECTED_CDR}"],
-        [(ROWS, 8, 3, 1, "which it does not have")],
+        [(ROWS, 8, 3, 1, "that the CDR does not have")],
     ),
     "another reason in the last correction and in the CDR": (
         [
             f"UPDATE cdrs SET unrated_reason = 3 WHERE id = {CORRECTED_CDR}",
             "UPDATE cdr_pricings SET new_unrated_reason = 3 WHERE id = 3",
         ],
-        [(ROWS, 8, 3, 1, "pricings are not what was written")],
+        [(ROWS, 8, 3, 1, "pricings were changed")],
     ),
     "another reason in the first correction": (
         ["UPDATE cdr_pricings SET new_unrated_reason = 3 WHERE id = 2"],
-        [(ROWS, 7, 2, 1, "which it does not have")],
+        [(ROWS, 7, 2, 1, "that the CDR does not have")],
     ),
     "another reason between the corrections": (
         [
             "UPDATE cdr_pricings SET new_unrated_reason = 3 WHERE id = 2",
             "UPDATE cdr_pricings SET unrated_reason = 3 WHERE id = 3",
         ],
-        [(ROWS, 7, 2, 1, "pricings are not"), (ROWS, 8, 3, 1, "pricings are not")],
+        [(ROWS, 7, 2, 1, "pricings were changed"), (ROWS, 8, 3, 1, "pricings were changed")],
     ),
     "no corrections": (
         ["DELETE FROM cdr_pricings WHERE id > 1"],
-        [(ROWS, 5, 7, 1, "CDRs are not"), (ROWS, 7, 2, 1, "0 of"), (ROWS, 8, 3, 1, "0 of")],
+        [(ROWS, 5, 7, 1, "CDRs were changed"), (ROWS, 7, 2, 1, "0 of"), (ROWS, 8, 3, 1, "0 of")],
     ),
     "a price beside the corrections": (
         [
             "UPDATE cdrs SET status = 2, unrated_reason = NULL, bill_seconds = 0, cost_units = 0,"
             f" cost_fraction_e8 = 0 WHERE id = {CORRECTED_CDR}"
         ],
-        [(ROWS, 5, 7, 1, "has a price, and no pricing"), (ROWS, 8, 3, 1, "does not have")],
+        [(ROWS, 5, 7, 1, "has a price, but no pricing"), (ROWS, 8, 3, 1, "does not have")],
     ),
     "a correction made a pricing": (
         [
             "UPDATE cdr_pricings SET new_unrated_reason = NULL, new_rate_revision = NULL"
             " WHERE id = 2"
         ],
-        [(ROWS, 7, 2, 1, "and again")],
+        [(ROWS, 7, 2, 1, "and by a later one")],
     ),
 }
 
@@ -472,23 +472,23 @@ REVERSED = (ROWS, 7, 1, 2)
 ATTACKS_ON_REVERSALS: dict[str, tuple[str, list[Found]]] = {
     "a changed reversal": (
         "UPDATE cdr_reversals SET cost_units = -9 WHERE cdr_id = 3",
-        [(*REVERSED, "reversals are not what was written")],
+        [(*REVERSED, "reversals were changed")],
     ),
     "another reason": (
         "UPDATE cdr_reversals SET reason = 'other' WHERE cdr_id = 3",
-        [(*REVERSED, "reversals are not what was written")],
+        [(*REVERSED, "reversals were changed")],
     ),
     "somebody else asked": (
         "UPDATE cdr_reversals SET requested_by = 'nobody' WHERE cdr_id = 3",
-        [(*REVERSED, "reversals are not what was written")],
+        [(*REVERSED, "reversals were changed")],
     ),
     "no cost any more": (
         "UPDATE cdr_reversals SET cost_units = NULL, cost_fraction_e8 = NULL",
-        [(*REVERSED, "reversals are not what was written")],
+        [(*REVERSED, "reversals were changed")],
     ),
     "a value that none can have": (
         "UPDATE cdr_reversals SET upload_id = 0 WHERE cdr_id = 3",
-        [(*REVERSED, "has values that none can have")],
+        [(*REVERSED, "has impossible values")],
     ),
     "a deleted reversal": (
         "DELETE FROM cdr_reversals WHERE cdr_id = 3",
@@ -514,39 +514,39 @@ ONLY_SQLITE = {
     ),
     "a pricing of no number": (
         "UPDATE cdr_pricings SET priced_at_ns = 'x'",
-        (ROWS, 4, 1, 1, "pricing 1 is of CDR 5"),
+        (ROWS, 4, 1, 1, "pricing 1 is for CDR 5"),
     ),
     "a reason that is no text": (
         "UPDATE cdr_reversals SET reason = CAST(x'ff' AS TEXT)",
-        (ROWS, 7, 1, 1, "reversal 1 has values that none can have"),
+        (ROWS, 7, 1, 1, "reversal 1 has impossible values"),
     ),
     "an entry of no number": (
         "UPDATE ledger_entries SET created_at_ns = 'x' WHERE seq = 2",
-        (CHAIN, 2, 0, 0, "the entry has values that none can have"),
+        (CHAIN, 2, 0, 0, "the entry has impossible values"),
     ),
     "an entry of half a row": (
         "UPDATE ledger_entries SET row_count = 2.5 WHERE seq = 2",
-        (CHAIN, 2, 0, 0, "the entry has values that none can have"),
+        (CHAIN, 2, 0, 0, "the entry has impossible values"),
     ),
     "an entry from nowhere": (
         "UPDATE ledger_entries SET first_id = 'x' WHERE seq = 2",
-        (CHAIN, 2, 0, 0, "the entry has values that none can have"),
+        (CHAIN, 2, 0, 0, "the entry has impossible values"),
     ),
     "an entry in no place": (
         "UPDATE ledger_entries SET seq = 'x' WHERE seq = 2",
-        (CHAIN, 0, 0, 0, "behind the chain's end"),
+        (CHAIN, 0, 0, 0, "after the end of the chain"),
     ),
     "an entry of no chain": (
         "UPDATE ledger_entries SET chain = 'x' WHERE seq = 2",
-        (CHAIN, 0, 0, 0, "chain 'x' has no end"),
+        (CHAIN, 0, 0, 0, "the end of chain 'x' is missing"),
     ),
     "a head of no length": (
         "UPDATE ledger_heads SET length = 'x'",
-        (CHAIN, 0, 0, 0, "chain 0 has no end"),
+        (CHAIN, 0, 0, 0, "the end of chain 0 is missing"),
     ),
     "a head without a hash": (
         "UPDATE ledger_heads SET hash = 5",
-        (CHAIN, 0, 0, 0, "chain 0 has no end"),
+        (CHAIN, 0, 0, 0, "the end of chain 0 is missing"),
     ),
 }
 
@@ -628,7 +628,7 @@ def test_a_ledger_that_was_cut_off_does_not_fit_the_root(audit: Audit) -> None:
     assert audit.differences() == []
     (difference,) = audit.differences(root)
     assert difference.kind == ROOT
-    assert "chain 0 had 6 entries when the root was noted down, and has 5" in difference.message
+    assert "chain 0 had 6 entries in the given root, and has 5 now" in difference.message
     # What comes in its place is not what was there.
     audit.world.commit(0, 0, calls(1, 100, 3))
     assert audit.kinds(root) == [ROOT]

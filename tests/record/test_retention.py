@@ -144,6 +144,6 @@ def test_a_database_that_is_away_does_not_end_the_thread(
     retention.close()
     database.close()
     assert {record.getMessage() for record in caplog.records} == {
-        "old failed records cannot be deleted now (DATABASE_UNAVAILABLE); later"
+        "cannot delete old failed records now (DATABASE_UNAVAILABLE); will retry"
     }
     assert "retention" not in [thread.name for thread in threading.enumerate()]

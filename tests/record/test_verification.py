@@ -364,10 +364,10 @@ def test_cost_and_seconds_that_both_changed(world: World, payer: int, owner: Own
     owner.execute("UPDATE cdrs SET bill_seconds = 60, cost_fraction_e8 = 2000000")
     assert found(world) == [
         CdrDifference(
-            cdr.id, payer, "it", "bill_seconds", "60", "12", "the kept rate bills other seconds"
+            cdr.id, payer, "it", "bill_seconds", "60", "12", "the rate gives other bill seconds"
         ),
         CdrDifference(
-            cdr.id, payer, "it", "cost", "0.0200", "0.0040", "the kept rate makes another cost"
+            cdr.id, payer, "it", "cost", "0.0200", "0.0040", "the rate gives another cost"
         ),
     ]
     assert totals(world) == (1, 1)

@@ -74,7 +74,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
                 RpcServer(
                     everything.subjects,
                     capacity=Capacity(max_streams=4),
-                    pipeline=RpcPipeline(access, access.stays),
+                    pipeline=RpcPipeline(access, access.check_again),
                 )
             )
             address = str(servers[-1].bind(Listen("127.0.0.1", 0)))
@@ -247,7 +247,7 @@ class Noting:
 @pytest.fixture
 def noting() -> Iterator[tuple[Noting, grpc.Channel]]:
     noting = Noting()
-    pipeline = RpcPipeline(stays=noting.stays)
+    pipeline = RpcPipeline(check_again=noting.stays)
     with running(SERVICES["RatingService"], noting, pipeline=pipeline) as server:
         yield noting, server.channel
 

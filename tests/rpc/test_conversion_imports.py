@@ -178,7 +178,7 @@ def test_a_rate_of_a_deck_is_read_as_a_single_one(rate: types_pb2.Rate) -> None:
     intake = deck(pb.ImportRatesRequest(**HEAD, rates=[rate]))
     expected, violations = singly(rate)
     assert rates_in(intake) == expected
-    rejected, errors = intake.verdict()
+    rejected, errors = intake.result()
     assert [(error.field, error.message) for error in errors] == violations
     assert rejected == (1 if violations else 0)
 
@@ -241,7 +241,7 @@ def test_a_deck_that_holds_from_a_date_on() -> None:
     assert [(rate.prefix, rate.effective_from_ns) for rate in rates_in(intake)] == [
         *(("1", plan.effective_from_ns), ("2", 5 * 10**9), ("3", plan.effective_from_ns))
     ]
-    rejected, errors = intake.verdict()
+    rejected, errors = intake.result()
     assert (rejected, [(error.index, error.field) for error in errors]) == (
         *(2, [(3, "effective_to"), (4, "cost_per_minute"), (4, "effective_to")]),
     )
@@ -254,7 +254,7 @@ def test_errors_of_a_deck_count_over_its_messages() -> None:
         pb.ImportRatesRequest(**HEAD, rates=[*many, message()]),
         pb.ImportRatesRequest(rates=[message(prefix="2"), bad, message(prefix="3")]),
     )
-    rejected, errors = intake.verdict()
+    rejected, errors = intake.result()
     assert rejected == 1
     assert {error.index for error in errors} == {5002}
     assert sorted(error.field for error in errors) == [
@@ -266,7 +266,7 @@ def test_errors_of_a_deck_count_over_its_messages() -> None:
 def test_a_message_of_nothing_but_bad_rates() -> None:
     """They are judged in portions, however many there are."""
     intake = deck(pb.ImportRatesRequest(**HEAD, rates=[types_pb2.Rate()] * 10_000))
-    rejected, errors = intake.verdict()
+    rejected, errors = intake.result()
     assert rejected == 10_000
     assert isinstance(errors[-1], RateError) and errors[-1].index == 499  # two errors each
 

@@ -19,21 +19,21 @@ class CdrCorrecting(cdr_service_pb2_grpc.CdrServiceServicer):
         self._reversals = reversals
 
     def ReverseCdr(self, request: pb.ReverseCdrRequest, context: Context) -> types_pb2.Reversal:
-        asked = reversals.reversal_request(request)
-        return reversals.reversal(self._reversals.reverse_cdr(request.id, asked))
+        stated = reversals.reversal_request(request)
+        return reversals.reversal(self._reversals.reverse_cdr(request.id, stated))
 
     def ReverseUpload(
         self, request: pb.ReverseUploadRequest, context: Context
     ) -> pb.ReverseUploadResponse:
-        asked = reversals.reversal_request(request)
-        return reversals.upload_reversal(self._reversals.reverse_upload(request.upload_id, asked))
+        stated = reversals.reversal_request(request)
+        return reversals.upload_reversal(self._reversals.reverse_upload(request.upload_id, stated))
 
     def ReverseCdrs(
         self, request: pb.ReverseCdrsRequest, context: Context
     ) -> Iterator[pb.ReverseCdrsResponse]:
         wanted = reversals.cdrs_to_reverse(request)
-        asked = reversals.reversal_request(request)
-        found = self._reversals.reverse_cdrs(wanted, asked, dry_run=request.dry_run)
+        stated = reversals.reversal_request(request)
+        found = self._reversals.reverse_cdrs(wanted, stated, dry_run=request.dry_run)
         return map(reversals.progress, found)
 
     def ListReversals(
