@@ -64,7 +64,7 @@ LIMITS: list[tuple[str, str, Sequence[float]]] = [
     ("streams at a time", "{} for each worker", [default("max_streams")]),
     ("unary RPCs at a time", "{} for each worker", [default("max_rpcs")]),
     (
-        "bytes of requests in work",
+        "bytes of requests in progress",
         "{} MiB for each worker",
         [default("max_request_bytes_in_work") / MIB],
     ),
@@ -76,7 +76,7 @@ LIMITS: list[tuple[str, str, Sequence[float]]] = [
     ("connections at a time", "{} for each worker", [default("max_connections")]),
     ("pings by a client", "one in {} s", [server.MIN_PING_INTERVAL_MS / 1000]),
     (
-        "chunks of `UploadCdrs` in work at a time",
+        "chunks of `UploadCdrs` in progress at a time",
         "{} for a single worker, else {} for each",
         [capacity.chunks_at_once(1), capacity.chunks_at_once(2)],
     ),
