@@ -11,6 +11,16 @@ is no slow path.
 The folders, each importing only those before it: ``base``, ``pricing``, ``index``, ``deck``,
 ``wire``, ``record``.
 
+The types of a rate:
+
+* ``RateInfo``: a rate as Python puts it in and gets it out;
+* ``terms_t``: what a rate charges by; rates with equal terms share one;
+* ``rate_terms_t``: terms and a destination, as a deck and an import store them for each rate;
+* ``window_t``, ``change_t``, ``incoming_t``: a rate of a deck, a change to a deck, a rate of an
+  import; each has the ids, the period of validity, and the number of the rate terms;
+* ``wire_rate_t``: a rate as it was sent, with its texts, not checked;
+* ``kept_rate_t``: one version of a rate, by which stored CDRs are recomputed.
+
 The rules are the rating rules of docs/api.md. Prices are integers scaled by 10^8 (``…_e8``), a
 cost is one scaled by 10**cost_decimals of its tenant (``cost_scaled``), times
 are integer nanoseconds since 1970 (``…_ns``), durations whole seconds. Two things that the rules

@@ -1,10 +1,10 @@
-"""Every allocation of the core goes through here; see memory.pyx."""
+"""All allocations of the core; see memory.pyx."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "Python.h":
-    # Of a pointer that nobody counts, and therefore without the GIL.
+    # Declared with a pointer without a reference count, so that it needs no GIL.
     char* PyBytes_AS_STRING(PyObject* data) nogil
 
 cdef void* allocate(size_t count, size_t item_size) except NULL nogil

@@ -1,7 +1,7 @@
-"""Allocation: checked for overflow, capped, counted, and made to fail on demand.
+"""Allocation: checked for overflow, limited, counted, and able to fail on demand.
 
-Every block has one owner, who frees it with ``release``. Tests ask for a failure with
-``fail_allocation`` and how many blocks there are with ``live_blocks``; nothing else knows of them.
+Each block has one owner, which frees it with ``release``. ``fail_allocation`` and ``live_blocks``
+are for tests.
 """
 
 from cpython.object cimport PyObject
@@ -11,14 +11,14 @@ from libc.stdlib cimport calloc, free, realloc
 from .native cimport add
 
 cdef extern from "Python.h":
-    # As they are, with pointers that nobody counts.
+    # Declared with pointers without a reference count.
     PyObject* PyBytes_FromStringAndSize(const char* data, Py_ssize_t size) except NULL
     int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
     void Py_CLEAR(PyObject* object_)
 
-cdef int64_t blocks = 0   # there are now, of all threads
+cdef int64_t blocks = 0   # allocated and not released, by all threads
 
-# Allocations that still succeed before one fails; below 0: none fails on purpose.
+# How many allocations succeed before one fails. Below 0: none fails on purpose.
 cdef int64_t allocations_left = -1
 
 
@@ -31,7 +31,7 @@ cdef bint _refused() noexcept nogil:
 
 
 cdef void* allocate(size_t count, size_t item_size) except NULL nogil:
-    """A zeroed block; calloc itself checks the product. Never NULL, also for a count of 0."""
+    """A zeroed block. calloc checks the product for overflow. Never NULL, even for a count of 0."""
     cdef void* block = NULL
     if not _refused():
         block = calloc(count if count > 0 else 1, item_size)
@@ -45,9 +45,9 @@ cdef void* allocate(size_t count, size_t item_size) except NULL nogil:
 cdef int reserve(
     void** array, uint32_t* capacity, uint64_t needed, size_t item_size, uint32_t limit
 ) except -1 nogil:
-    """Make room for ``needed`` items; what is new is not zeroed. Past ``limit``: OverflowError.
+    """Make room for ``needed`` items. New memory is not zeroed. OverflowError above ``limit``.
 
-    The first reservation is exact, since the first one knows best; later ones grow by half.
+    The first reservation is exact, because most callers know the size; later ones grow by half.
     """
     cdef uint64_t wanted
     cdef void* block = NULL
@@ -74,7 +74,7 @@ cdef int reserve(
 
 
 cdef void trim(void** array, uint32_t* capacity, uint32_t count, size_t item_size) noexcept nogil:
-    """Give back the room that is not used. Where that fails, the block stays as it is."""
+    """Free the unused room. If that fails, the block is unchanged."""
     cdef void* block
     if count == 0:
         release(array[0])
@@ -94,8 +94,8 @@ cdef void release(void* array) noexcept nogil:
 
 
 cdef int resize_bytes(PyObject** data, Py_ssize_t size) except -1:
-    """Make a bytes object, whose contents are not set, or change the size of one that nobody else
-    has seen. After a failure there is none: ``data`` is NULL."""
+    """Make a bytes object with undefined contents, or change the size of one that has no other
+    reference. After a failure the object is freed, and ``data`` is NULL."""
     if _refused():
         Py_CLEAR(data[0])
         raise MemoryError
@@ -107,10 +107,11 @@ cdef int resize_bytes(PyObject** data, Py_ssize_t size) except -1:
 
 
 def fail_allocation(after=None):
-    """For tests: let ``after`` more allocations succeed and the next one fail, once; None: none.
+    """For tests: let ``after`` more allocations succeed and the next one fail, once. None: no
+    allocation fails.
 
-    Returns how many were left of the number given before: -1 where the failure has happened, or
-    where none was asked for.
+    Returns how many successes were left of the previous call: -1 if the failure has happened, or if
+    none was set.
     """
     global allocations_left
     cdef int64_t before = allocations_left
@@ -119,5 +120,5 @@ def fail_allocation(after=None):
 
 
 def live_blocks():
-    """For tests: how many blocks are allocated and not released."""
+    """For tests: the number of blocks that are allocated and not released."""
     return add(&blocks, 0)

@@ -1,4 +1,4 @@
-/* What C has and Cython lacks: 128-bit integers, population count, prefetch, assertions. */
+/* Features of C that Cython lacks: 128-bit integers, population count, prefetch, assertions. */
 #ifndef RATINGCORE_NATIVE_H
 #define RATINGCORE_NATIVE_H
 
@@ -11,7 +11,7 @@
 #define RC_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define RC_PREFETCH(address) __builtin_prefetch(address)
 
-/* Holds in every build; checked in the debug build only. */
+/* Must be true in every build; checked in the debug build only. */
 #if TOLLWIRE_DEBUG
 __attribute__((unused)) static void rc_fail(const char *file, int line, const char *condition)
 {
@@ -23,14 +23,14 @@ __attribute__((unused)) static void rc_fail(const char *file, int line, const ch
 #define RC_ASSERT(condition) ((void)(condition))
 #endif
 
-/* Adds to a counter that threads share; answers what it is then. */
+/* Adds to a counter that threads share; returns the new value. */
 static inline int64_t rc_add(int64_t *counter, int64_t number)
 {
     return __atomic_add_fetch(counter, number, __ATOMIC_RELAXED);
 }
 
-/* The bits set among the lowest ten. The builtin is one instruction where the target is known to
- * have it, and a library call where not, as in a wheel for every x86-64; this is one load. */
+/* The number of bits set among the lowest ten. The builtin is one instruction on a target that has
+ * it, and a library call on others, such as a wheel for every x86-64; the table is one load. */
 #define RC_ONES_2(n) n, n + 1, n + 1, n + 2
 #define RC_ONES_4(n) RC_ONES_2(n), RC_ONES_2(n + 1), RC_ONES_2(n + 1), RC_ONES_2(n + 2)
 #define RC_ONES_6(n) RC_ONES_4(n), RC_ONES_4(n + 1), RC_ONES_4(n + 1), RC_ONES_4(n + 2)
@@ -47,7 +47,7 @@ static inline uint32_t rc_popcount10(uint32_t bits)
 #endif
 }
 
-/* The lowest bits before one of them, for 0 to 15. */
+/* A mask of all bits below bit 0 to 15. */
 static inline uint32_t rc_bits_below(uint32_t bit)
 {
     static const uint16_t below[16] = {0,      1,      3,      7,      0xF,    0x1F,   0x3F,   0x7F,
@@ -55,7 +55,7 @@ static inline uint32_t rc_bits_below(uint32_t bit)
     return below[bit];
 }
 
-/* Eight digits at a time. The first of eight characters is the lowest byte. */
+/* Eight characters as one word. The first character is the lowest byte. */
 static inline uint64_t rc_load8(const uint8_t *from)
 {
     uint64_t word;
@@ -80,8 +80,8 @@ static inline uint32_t rc_trailing_zeros(uint64_t word)
     return (uint32_t)__builtin_ctzll(word);
 }
 
-/* What eight characters are as digits, if they are digits; else rc_no_digits says that they are not:
- * one that is above 9 has its highest bit set, or gets it when 0x76 is added. */
+/* The values of eight digits. rc_no_digits checks that they are digits: a byte above 9 has its
+ * highest bit set, or gets it when 0x76 is added. */
 static inline uint64_t rc_digit_values(uint64_t word)
 {
     return word ^ 0x3030303030303030;
@@ -97,8 +97,8 @@ static inline int rc_all_digits(uint64_t word)
     return rc_no_digits(rc_digit_values(word)) == 0;
 }
 
-/* The number that the first ``count`` of eight digit values (0 to 9, not ASCII) write, for 1 to 8.
- * Neighbours are joined to pairs, pairs to fours, fours to eight. */
+/* The number written by the first ``count`` (1 to 8) of eight digit values (0 to 9, not ASCII).
+ * Joins neighbours to pairs, pairs to fours, fours to eight. */
 static inline uint32_t rc_leading_number(uint64_t values, uint32_t count)
 {
     values <<= 64 - 8 * count;
@@ -107,9 +107,9 @@ static inline uint32_t rc_leading_number(uint64_t values, uint32_t count)
     return (uint32_t)(values * 10000 + (values >> 32));
 }
 
-/* Division by a billing increment that was prepared: of numbers below 2^32 by those below 2^17. With
+/* Division of a number below 2^32 by a billing increment below 2^17, as a multiplication. With
  * reciprocal = (2^63 + e) / divisor, 0 < e <= divisor, the quotient is too large by less than
- * number * e / (divisor * 2^63) < 1 / divisor, which is too little to reach the next whole one. */
+ * number * e / (divisor * 2^63) < 1 / divisor, which is too little to reach the next integer. */
 static inline uint64_t rc_reciprocal(uint32_t divisor)
 {
     return ((uint64_t)1 << 63) / divisor + 1;
@@ -120,7 +120,7 @@ static inline uint32_t rc_quotient(uint32_t number, uint64_t reciprocal)
     return (uint32_t)(((unsigned __int128)((uint64_t)number << 1) * reciprocal) >> 64);
 }
 
-/* floor(2^(64 + shift) / divisor) + 1, for 2^shift <= divisor that is odd and above 1. */
+/* floor(2^(64 + shift) / divisor) + 1, for an odd divisor above 1 and 2^shift <= divisor. */
 static inline uint64_t rc_reciprocal_64(uint64_t divisor, uint32_t shift)
 {
     return (uint64_t)(((unsigned __int128)1 << (64 + shift)) / divisor) + 1;
@@ -146,8 +146,8 @@ static inline rc_sixtieths rc_sixtieths_sum(rc_sixtieths left, rc_sixtieths righ
     return left + right;
 }
 
-/* Division of the total by less than 2^32: the quotient, which may be beyond 64 bits (then *fits is
- * 0), and the remainder. Nearly all totals fit 64 bits. */
+/* Divides the total by a divisor below 2^32: the quotient and the remainder. *fits is 0 if the
+ * quotient needs more than 64 bits. Nearly all totals fit 64 bits. */
 static inline uint64_t rc_divide(rc_sixtieths total, uint64_t divisor, uint64_t *remainder, int *fits)
 {
     if (RC_LIKELY((uint64_t)(total >> 64) == 0)) {

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "native.h" nogil:
     ctypedef struct rc_sixtieths:
-        # Really an unsigned 128-bit integer; a struct to Cython, which so never computes with it.
+        # An unsigned 128-bit integer in C. As a struct, Cython cannot compute with it.
         pass
 
     bint likely "RC_LIKELY"(bint condition)

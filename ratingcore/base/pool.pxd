@@ -1,13 +1,13 @@
-"""A pool: distinct byte strings, numbered from 0 in the order in which they came.
+"""A pool: distinct byte strings, numbered from 0 in the order in which they were added.
 
-A frozen pool has no ``buckets``: it is read by number alone.
+A frozen pool has no ``buckets``; its items are read by number.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
 
 cdef struct pool_t:
     uint8_t* data            # the items, one after the other, [size] bytes
-    uint32_t* ends           # where each item ends in data, [count]; NULL where all have one stride
+    uint32_t* ends           # where each item ends in data, [count]; NULL if all have one stride
     uint32_t* buckets        # open-addressing hash: item number + 1, 0 free; [bucket_count] or NULL
     uint32_t count           # items
     uint32_t size            # bytes of data in use

@@ -1,7 +1,8 @@
 """Pools of distinct byte strings: a deck's rate terms, prices, interval lists and destinations.
 
-Decks repeat themselves: hundreds of thousands of rates share a few hundred combinations of price
-and increment, and some ten thousand destinations. Each is kept once, and a rate holds a number.
+The rates of a deck repeat a few values: hundreds of thousands of rates share a few hundred
+combinations of price and increment, and about ten thousand destinations. A pool stores each of them
+once, and a rate stores its number.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -11,7 +12,7 @@ from .memory cimport allocate, release, reserve, trim
 
 cdef uint32_t LIMIT = 0x7FFFFFFF  # bytes of data, and items
 
-# Differs from process to process as str hashes do, so that no deck can be made to collide.
+# Differs between processes, as the hash of a str does, so that nobody can prepare collisions.
 cdef uint64_t SEED = <uint64_t> (hash("ratingcore") & 0xFFFFFFFFFFFFFFFF)
 
 
@@ -32,7 +33,7 @@ cdef uint64_t _hash(const uint8_t* item, uint32_t length) noexcept nogil:
 
 
 cdef inline bint _equal(const uint8_t* left, const void* right, uint32_t length) noexcept nogil:
-    # memcmp may not be given NULL, which is where the empty item may be.
+    # The address of an empty item may be NULL, which memcmp does not allow.
     return length == 0 or memcmp(left, right, length) == 0
 
 
@@ -49,7 +50,7 @@ cdef void pool_free(pool_t* pool) noexcept nogil:
 
 
 cdef void pool_freeze(pool_t* pool) noexcept nogil:
-    """Give back all that only growth needs."""
+    """Free what only adding items needs."""
     release(pool.buckets)
     pool.buckets = NULL
     pool.bucket_count = 0
@@ -58,7 +59,7 @@ cdef void pool_freeze(pool_t* pool) noexcept nogil:
 
 
 cdef int pool_copy(pool_t* target, const pool_t* source) except -1 nogil:
-    """Make ``target``, which is empty, hold what ``source`` holds, under the same numbers."""
+    """Copy all items to ``target``, which is empty. They keep their numbers."""
     reserve(<void**> &target.data, &target.data_capacity, source.size, 1, LIMIT)
     if source.size:
         memcpy(target.data, source.data, source.size)
@@ -105,8 +106,8 @@ cdef int _append(pool_t* pool, const void* item, uint32_t length) except -1 nogi
 cdef int pool_intern_one(
     pool_t* pool, const void* item, uint32_t length, uint32_t* number
 ) except -1 nogil:
-    """As ``pool_intern``, by looking at every item: for a few of them, sooner done than a hash of
-    the whole pool. Not for a pool that has its hash already."""
+    """As ``pool_intern``, by a linear search: for a few items, faster than to hash the whole pool.
+    Not for a pool that has buckets."""
     cdef uint32_t i, found_length
     cdef const uint8_t* found
     for i in range(pool.count):
@@ -121,7 +122,7 @@ cdef int pool_intern_one(
 cdef int pool_intern(
     pool_t* pool, const void* item, uint32_t length, uint32_t* number
 ) except -1 nogil:
-    """The number of the item, which is added where the pool does not have it."""
+    """Set ``number`` to the number of the item, which is added if the pool does not have it."""
     cdef uint32_t bucket, mask, found_length
     cdef uint64_t bucket_count
     cdef const uint8_t* found

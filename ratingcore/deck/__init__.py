@@ -1,1 +1,1 @@
-"""What Python calls: ``Deck``, ``DeckBuilder``, rating in blocks and columns, explanations."""
+"""The API for Python: ``Deck``, ``DeckBuilder``, rating in blocks and columns, explanations."""

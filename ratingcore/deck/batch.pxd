@@ -1,4 +1,4 @@
-"""Rating many calls: blocks of calls in, blocks of outcomes out, without the GIL."""
+"""Rating blocks of calls, without the GIL."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -6,7 +6,7 @@ from ..index.match cimport match_t
 from ..index.tables cimport tables_t
 
 cdef enum:
-    BLOCK = 32                   # calls that are worked on together
+    BLOCK = 32                   # calls of a block
 
 cdef enum:                       # outcome_t.status, as on the wire
     REFUSED = 0                  # the cost would pass its limit
@@ -14,7 +14,7 @@ cdef enum:                       # outcome_t.status, as on the wire
     NOT_BILLABLE = 2
     UNRATED = 3
 
-cdef enum:                       # outcome_t.unrated_reason, as on the wire; 0: not unrated
+cdef enum:                       # outcome_t.unrated_reason, as on the wire; 0: none
     NO_RATE = 1
     BLOCKED = 2
     INVALID_NUMBER = 3

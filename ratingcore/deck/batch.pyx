@@ -1,11 +1,11 @@
 # cython: cdivision=True
-"""Rating one call and rating blocks of calls: match, then blocked, then charge (rules 1 to 8).
+"""Rates one call or a block of calls: match, then blocked, then charge (rules 1 to 8).
 
-A block goes through each stage as a whole: normalise all numbers, look up all direct entries, take
-all lanes one digit further at a time, then charge all. So the memory that one lane waits for is on
-its way while the others are worked on. And a step has no branch that depends on the number: what it
-finds is written where it counts or where it does not, and the lanes that go on are moved together,
-which costs less than guessing where each one ends.
+Each stage processes the whole block: normalise all numbers, look up all direct entries, move all
+lanes forward by one digit at a time, then charge all. So the processor loads the memory for one
+lane while it works on the others. No step has a branch that depends on the number: it writes its
+result to a place that counts or to one that does not, and moves the remaining lanes together. That
+costs less than mispredicted branches.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -53,23 +53,23 @@ cdef extern from *:
     """
     const uint64_t ALL_NO_DIGIT "RC_ALL_NO_DIGIT"   # eight of them
 
-cdef struct lane_t:              # 64 bytes; one call on its way
+cdef struct lane_t:              # 64 bytes; the look-up of one call
     uint8_t digits[LANE_DIGITS]  # values 0 to 9, then NO_DIGIT
     uint32_t count               # digits; 0: no valid number, or none needed
     const jump_t* start          # where the walk begins
-    uint64_t prefix[2]           # [1]: the longest so far; [0]: what was tried and is none
+    uint64_t prefix[2]           # [1]: the longest so far; [0]: results that do not count
 
 cdef struct lanes_t:
     lane_t lanes[BLOCK]
-    jump_t starts[BLOCK]         # of the lanes for which the direct table has none
+    jump_t starts[BLOCK]         # for lanes without an entry in the direct table
 
-cdef struct walkers_t:           # the lanes that are not at their ends, and one to spare
+cdef struct walkers_t:           # the lanes that have not ended, and a spare one
     const node_t* nodes[BLOCK + 1]
     lane_t* lanes[BLOCK + 1]
 
 
 cdef uint32_t _rewritten_first(const dialling_t* rules) noexcept nogil:
-    """The digits, as bits, with which a number may begin that a dialling rule rewrites."""
+    """The first digits, as bits, of the numbers that a dialling rule may rewrite."""
     cdef uint32_t bits = 0
     if rules.international_prefix_length > 0:
         bits |= <uint32_t> 1 << (rules.international_prefix[0] & 15)
@@ -88,8 +88,8 @@ cdef inline uint32_t _normalize_plain(
     """Normalise a number in the common form: 8 to 16 digits, with or without "+", that no rule
     rewrites. Returns the count of digits, or 0 for any other form.
 
-    Writes 16 digits, and the first 8 once more: to load them back would wait for the stores, which
-    overlap where the number is shorter than 16.
+    Writes 16 digits, and the first 8 once more: a load of them would wait for the stores, which
+    overlap if the number is shorter than 16.
     """
     cdef uint64_t head, tail
     cdef bint plus = size > 0 and text[0] == c'+'
@@ -130,8 +130,8 @@ cdef inline uint64_t _packed(uint32_t slot, uint32_t length) noexcept nogil:
 cdef void _start_without_table(
     const tables_t* tables, const lane_t* lane, jump_t* start
 ) noexcept nogil:
-    """Where a lane begins that the direct table has no entry for: nowhere, if it has no digits;
-    at the root of a deck without such a table; at its end, if it is shorter than all entries."""
+    """The start of a lane without an entry in the direct table: none, if it has no digits; the
+    root, if the deck has no such table; its end, if it is shorter than all entries."""
     cdef uint32_t slot = NO_SLOT
     cdef uint32_t length = 0
     start.node = tables.node_count
@@ -148,7 +148,7 @@ cdef void _start_without_table(
 cdef void _begin(
     const tables_t* tables, const call_t* calls, uint32_t count, lanes_t* lanes
 ) noexcept nogil:
-    """Normalise all numbers, and find where each walk begins."""
+    """Normalise all numbers, and find the start of each walk."""
     cdef uint32_t rewritten_first = _rewritten_first(&tables.dialling)
     cdef uint32_t jump_digits = tables.jump_digits
     cdef uint64_t first_digits = 0
@@ -179,7 +179,7 @@ cdef void _begin(
 cdef uint32_t _enter(
     const tables_t* tables, uint32_t count, lanes_t* lanes, walkers_t* walkers
 ) noexcept nogil:
-    """Put every lane where its walk begins. Returns how many go on: those are the walkers."""
+    """Place every lane at its start. Returns the count of those that continue: the walkers."""
     cdef const node_t* end = &tables.nodes[tables.node_count]
     cdef const node_t* node
     cdef lane_t* lane
@@ -200,7 +200,7 @@ cdef uint32_t _enter(
 cdef inline uint32_t _step(
     const node_t* nodes, walkers_t* walkers, uint32_t from_, uint32_t position, uint32_t to
 ) noexcept nogil:
-    """One digit further. 1 where there is a longer node, at which ``to`` is then; else 0."""
+    """Move forward by one digit. 1 if a longer node exists, which ``to`` is then at; else 0."""
     cdef lane_t* lane = walkers.lanes[from_]
     cdef const node_t* node = walkers.nodes[from_]
     cdef const node_t* further
@@ -219,7 +219,7 @@ cdef inline uint32_t _step(
 
 
 cdef void _descend(const tables_t* tables, uint32_t left, walkers_t* walkers) noexcept nogil:
-    """Take all walkers to their ends, a digit at a time."""
+    """Move all walkers to their ends, a digit at a time."""
     cdef const node_t* nodes = tables.nodes
     cdef uint32_t position = tables.jump_digits
     cdef uint32_t i, kept
@@ -238,7 +238,7 @@ cdef void _settle(
     const lanes_t* lanes,
     match_t* matches,
 ) noexcept nogil:
-    """From the longest prefixes to the rates in effect."""
+    """Find the rates in effect for the longest prefixes."""
     cdef const lane_t* lane
     cdef uint32_t i, slot
     if tables.group_count == 0:
@@ -272,7 +272,7 @@ cdef inline void _match(
     lanes_t* lanes,
     match_t* matches,
 ) noexcept nogil:
-    """The rates of all lanes whose call is billable."""
+    """Find the rates of all lanes with a billable call."""
     cdef walkers_t walkers
     _begin(tables, calls, count, lanes)
     _descend(tables, _enter(tables, count, lanes, &walkers), &walkers)
@@ -282,7 +282,7 @@ cdef inline void _match(
 cdef void match_block(
     const tables_t* tables, const call_t* calls, uint32_t count, match_t* matches
 ) noexcept nogil:
-    """The rates of at most BLOCK calls, without charging."""
+    """Find the rates of at most BLOCK calls, without charging."""
     cdef lanes_t lanes
     _match(tables, calls, count, &lanes, matches)
 
@@ -320,7 +320,7 @@ cdef inline void _charge(
     int64_t duration_seconds,
     outcome_t* outcome,
 ) noexcept nogil:
-    """Complete the outcome of a call that a rate was found for."""
+    """Complete the outcome of a call with a rate."""
     outcome.unrated_reason = 0
     if unlikely(not terms.fast):
         _charge_general(tables, terms, duration_seconds, outcome)
@@ -350,7 +350,7 @@ cdef void rate_digits(
     int64_t duration_seconds,
     outcome_t* outcome,
 ) noexcept nogil:
-    """Rate one billable call to a normalised number; count 0 stands for an invalid one."""
+    """Rate one billable call to a normalised number. Count 0 means an invalid number."""
     cdef match_t match
     if count == 0:
         _leave_unrated(outcome, UNRATED, INVALID_NUMBER)

@@ -32,7 +32,7 @@ cdef tuple _DEFAULTS = tuple(RateInfo._field_defaults.values())
 
 
 cdef const uint8_t* _utf8(object text, str name, Py_ssize_t* size) except NULL:
-    """The bytes of a str, which keeps them. UnicodeEncodeError, a ValueError, for surrogates."""
+    """The bytes of a str, which owns them. UnicodeEncodeError, a ValueError, for surrogates."""
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a str, not {type(text).__name__}")
     return <const uint8_t*> PyUnicode_AsUTF8AndSize(text, size)
@@ -83,11 +83,11 @@ cdef int _set_window(change_t* change, object from_ns, object to_ns) except -1:
 
 
 cdef class DeckBuilder:
-    """Changes to a deck, collected and then built at once.
+    """Changes to a deck, which are collected and then built at once.
 
-    ``base`` is the deck to change, which stays as it is; without one the new deck begins empty. A
-    builder belongs to one thread at a time: while it builds, which releases the GIL, every other
-    use of it is a RuntimeError.
+    ``base`` is the deck to change; it is not modified. Without one the new deck begins empty. Only
+    one thread may use a builder at a time: ``build`` releases the GIL, and every other use of the
+    builder meanwhile raises RuntimeError.
     """
 
     cdef Deck base
@@ -126,9 +126,9 @@ cdef class DeckBuilder:
         """Add a rate. ``prefix`` is normalised already (``normalize_prefix``).
 
         ``intervals`` are (start_seconds, cost_per_minute_e8, billing_increment) in rising order.
-        ValueError for what is out of its range, OverflowError far out of it. That the prefix has
-        another rate with the same effective_from, or this version already, comes out when the deck
-        is built.
+        ValueError for a value outside its range, OverflowError for one beyond 64 bits. ``build``
+        checks whether the prefix has another rate with the same effective_from, or this version
+        already.
         """
         self._put((
             version_id,
@@ -146,11 +146,11 @@ cdef class DeckBuilder:
         ))
 
     def put_many(self, rates):
-        """Add rates, each a ``RateInfo`` or a sequence of its values; those with a default may be
-        left out at the end.
+        """Add rates, each a ``RateInfo`` or a sequence of its values. The last ones may be missing
+        if they have a default.
 
-        The same as to put one after the other, but faster. Where one is refused, those before it
-        were added.
+        The same as ``put`` for each of them, but faster. If one is refused, those before it have
+        been added.
         """
         cdef tuple values
         cdef Py_ssize_t size
@@ -164,7 +164,7 @@ cdef class DeckBuilder:
             self._put(values if size == most else values + _DEFAULTS[size - least :])
 
     def remove(self, version_id, str prefix not None):
-        """Take out a rate of the base, or one that was put. KeyError where there is none."""
+        """Remove a rate of the base, or one that was put. KeyError if it does not exist."""
         cdef change_t change
         cdef uint32_t i
         self._require_idle()
@@ -196,10 +196,10 @@ cdef class DeckBuilder:
         str international_prefix not None="",
         int cost_decimals=4,
     ):
-        """The base with the changes, as a new ``Deck``; the builder stays as it is.
+        """The base with the changes, as a new ``Deck``. The builder is not modified.
 
-        The GIL is released for the work. ValueError where a prefix would have two rates with one
-        effective_from, or one version twice; MemoryError; OverflowError past 134,217,727 rates.
+        Releases the GIL. ValueError if a prefix has two rates with one effective_from, or one
+        version twice; MemoryError; OverflowError above 134,217,727 rates.
         """
         cdef Deck deck = Deck()
         self._require_idle()

@@ -1,4 +1,4 @@
-"""The batch over buffers."""
+"""Rating and matching of columns in buffers."""
 
 from ..index.tables cimport tables_t
 

@@ -1,4 +1,4 @@
-"""The column API: buffers of Python objects in, new buffers out, one release of the GIL."""
+"""The column API: reads buffers of Python objects, writes new buffers, releases the GIL once."""
 
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS,
@@ -22,7 +22,7 @@ from ..pricing.values import Columns, Matches
 cdef enum:
     MAX_NUMBER_BYTES = 0x7FFFFFFF
     TYPICAL_NUMBER_BYTES = 12
-    AHEAD = 2 * BLOCK                # calls, from the block that is worked on to what is fetched
+    AHEAD = 2 * BLOCK                # calls, from the present block to the one that is fetched
 
 cdef dict ITEM_SIZES = {"B": 1, "i": 4, "q": 8, "Q": 8}
 
@@ -44,7 +44,7 @@ cdef struct output_t:
     uint8_t* prefix_length
 
 
-cdef dict FORMATS = {                # what stands for what, in this machine's order
+cdef dict FORMATS = {                # the codes of each type, in this machine's byte order
     "B": (b"B", b"b", b"c", b"?"),
     "i": (b"i", b"l" if sizeof(long) == 4 else b"i"),
     "q": (b"q", b"l" if sizeof(long) == 8 else b"q"),
@@ -53,7 +53,7 @@ cdef dict FORMATS = {                # what stands for what, in this machine's o
 
 
 cdef class _Buffer:
-    """A view of somebody's memory, given back when this goes."""
+    """A view of a buffer, which is released with this object."""
 
     cdef Py_buffer view
     cdef bint held
@@ -88,16 +88,16 @@ cdef int _require(Py_ssize_t count, Py_ssize_t expected, str name) except -1:
 cdef bint _fill(
     const input_t* batch, Py_ssize_t first, uint32_t count, call_t* calls
 ) noexcept nogil:
-    """A block of calls from the columns; 0 where one is wrong, else 1.
+    """Read a block of calls from the columns. 0 if one is wrong, else 1.
 
-    Every item is read once and what was checked is what is used, so that a buffer that another
-    thread writes to can give wrong results, but lead nowhere outside. The block after the next is
-    fetched meanwhile, 8 items a cache line: the columns come from memory, in more streams than the
-    processor follows by itself.
+    Each item is read once, and the checked value is the one that is used. So a buffer that another
+    thread writes to can give wrong results, but cannot lead to an access outside. Prefetches the
+    block after the next, 8 items a cache line: the columns are more streams than the processor
+    prefetches by itself.
     """
     cdef const int64_t* offsets = batch.offsets + first
     cdef const int64_t* starts = batch.started_at_ns + first
-    # A whole number, because what a wrong offset leads to is no address.
+    # An integer, because a wrong offset gives no valid address.
     cdef size_t numbers = <size_t> batch.numbers
     cdef uint64_t limit = batch.numbers_size
     cdef uint64_t start = offsets[0]
@@ -135,7 +135,7 @@ cdef bint _fill(
 
 
 cdef int _refuse(const input_t* batch, Py_ssize_t first, Py_ssize_t last) except -1:
-    """Say what is wrong with one of the calls from first on."""
+    """Raise the error of the first wrong call from ``first`` on."""
     cdef Py_ssize_t i
     for i in range(first, last):
         start, end = batch.offsets[i], batch.offsets[i + 1]
@@ -175,7 +175,7 @@ cdef void _scatter(
 cdef Py_ssize_t _rate_all(
     const tables_t* tables, const input_t* batch, output_t* out
 ) noexcept nogil:
-    """Block after block; -1, or the start of a block with a wrong call."""
+    """Process all blocks. Returns -1, or the start of a block with a wrong call."""
     cdef call_t calls[BLOCK]
     cdef outcome_t outcomes[BLOCK]
     cdef Py_ssize_t first = 0
@@ -210,9 +210,9 @@ cdef Py_ssize_t _match_all(
 
 
 cdef tuple _new_columns(Py_ssize_t count, tuple forms):
-    """Columns that every item will be written of, so they are not zeroed. All are parts of one
-    block: the allocator keeps one for the next batch, where it would give several large ones back,
-    and fresh memory costs more than a look-up. The larger items come first, so each is aligned."""
+    """New columns. They are not zeroed, because every item is written. All are parts of one block:
+    the allocator keeps one block for the next batch, but would return several large ones to the
+    system, and new memory costs more than a look-up. The larger items come first, for alignment."""
     cdef Py_ssize_t start = 0
     cdef list columns = []
     cdef Py_ssize_t item_size = 0

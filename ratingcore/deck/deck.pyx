@@ -1,8 +1,8 @@
 # cython: cdivision=True
-"""Deck and Rating: what Python sees of the tables.
+"""Deck and Rating: the Python classes for the tables.
 
-Validates at the edge, then calls free functions. A deck is frozen: any number of threads may read
-it, and whoever changes rates builds another one (builder.pyx) and swaps one reference.
+Validates the arguments, then calls free functions. A deck is frozen: any number of threads may read
+it. A change of rates builds another deck (builder.pyx) and replaces one reference.
 """
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -52,7 +52,7 @@ cdef str _destination(const tables_t* tables, uint32_t row):
 
 
 cdef object _bound(int64_t seconds, uint32_t nanoseconds, int64_t open_end):
-    # A Python integer: 64 bits of nanoseconds end in 2262, the window of a rate may not.
+    # A Python integer: 64 bits of nanoseconds end in 2262, and a window may end later.
     return None if seconds == open_end else (<object> seconds) * 1_000_000_000 + nanoseconds
 
 
@@ -78,7 +78,8 @@ cdef class Deck:
         return row_count(self.tables)
 
     def __iter__(self):
-        """All rates as RateInfo, by prefix; of one prefix the latest effective_from first."""
+        """All rates as RateInfo, sorted by prefix; those of one prefix by effective_from, latest
+        first."""
         cdef uint32_t count = row_count(self.tables)
         cdef uint32_t i
         cdef uint32_t* rows = <uint32_t*> allocate(count, 4)
@@ -107,7 +108,7 @@ cdef class Deck:
 
     @property
     def national_prefix(self):
-        """"" also where it was given without a country code, without which it means nothing."""
+        """"" also if it was given without a country code, because then it has no effect."""
         return _digits(
             self.tables.dialling.national_prefix, self.tables.dialling.national_prefix_length
         )
@@ -133,8 +134,8 @@ cdef class Deck:
     ):
         """Rate one call. ``billable``: it is outbound and was answered.
 
-        Never raises for a number or a cost: see ``Rating.status``. ValueError for a duration that
-        is not 0 to 2,147,483,647, OverflowError for what does not fit 64 bits.
+        Never raises for a number or a cost: see ``Rating.status``. ValueError for a duration
+        outside 0 to 2,147,483,647, OverflowError for a value beyond 64 bits.
         """
         cdef Rating rating = Rating.__new__(Rating)
         cdef int64_t at_ns = whole(started_at_ns, "started_at_ns")
@@ -160,28 +161,28 @@ cdef class Deck:
     def rate_columns(
         self, numbers, offsets, durations, started_at_ns, billable, out=None
     ):
-        """Rate n calls given as columns; the GIL is released meanwhile. Returns ``Columns``.
+        """Rate n calls given as columns. Releases the GIL. Returns ``Columns``.
 
         Buffers, one-dimensional and contiguous: ``numbers`` bytes of UTF-8; ``offsets`` int64
         [n + 1], number i is numbers[offsets[i]:offsets[i + 1]]; ``durations`` int64 [n] in seconds;
-        ``started_at_ns`` int64 [n]; ``billable`` bytes [n], 0 is not. ValueError where a buffer has
-        another shape or type, where offsets fall or lead outside, and for a duration that is not 0
-        to 2,147,483,647. The buffers must not change meanwhile.
+        ``started_at_ns`` int64 [n]; ``billable`` bytes [n], 0 is not. ValueError if a buffer has
+        another shape or type, if offsets fall or lead outside, and for a duration outside 0 to
+        2,147,483,647. The buffers must not change during the call.
 
-        With ``out``, the results are written there, and it is returned: ``Columns`` of n items in
-        writable buffers of the same types, such as those of the batch before.
+        With ``out``, the results are written to it, and it is returned: ``Columns`` of n items in
+        writable buffers of the same types, such as the result of an earlier batch.
         """
         return rate_columns(
             self.tables, numbers, offsets, durations, started_at_ns, billable, out
         )
 
     def match_columns(self, numbers, offsets, started_at_ns, out=None):
-        """Only the longest prefixes, without charging: numbers as in ``rate_columns``, all taken as
-        billable. A number that is not valid has no match. Returns ``Matches``."""
+        """Find the longest prefixes without charging. Numbers as in ``rate_columns``; all calls
+        count as billable. An invalid number has no match. Returns ``Matches``."""
         return match_columns(self.tables, numbers, offsets, started_at_ns, out)
 
     def rate_at(self, index):
-        """The rate with an index from ``rate_columns``. IndexError where there is none."""
+        """The rate with an index from ``rate_columns``. IndexError if it does not exist."""
         cdef const tables_t* tables = self.tables
         cdef int64_t rows = <int64_t> tables.slot_count + tables.window_count
         cdef int64_t row = whole(index, "index")
@@ -192,8 +193,8 @@ cdef class Deck:
         return self._info(<uint32_t> row)
 
     def candidates(self, str digits not None):
-        """All rates whose prefix these digits begin with, as RateInfo: the longest prefix first, of
-        one prefix the latest effective_from first. In effect or not; the digits are normalised."""
+        """All rates, in effect or not, whose prefix these normalised digits begin with, as
+        RateInfo: the longest prefix first, those of one prefix by effective_from, latest first."""
         cdef const tables_t* tables = self.tables
         cdef uint32_t slots[MAX_DIGITS + 1]
         cdef uint32_t lengths[MAX_DIGITS + 1]
@@ -219,17 +220,17 @@ cdef class Deck:
         duration_seconds,
         bint billable,
     ):
-        """How ``rate`` decides this call: an ``Explanation``. Raises what ``rate`` raises."""
+        """An ``Explanation`` of the result of ``rate``. Raises what ``rate`` raises."""
         from .explain import explain
 
         return explain(self, number, started_at_ns, duration_seconds, billable)
 
     def _check(self):
-        """For tests: walk every invariant of the tables. AssertionError names a broken one."""
+        """For tests: check all invariants of the tables. AssertionError names a broken one."""
         check_tables(self.tables)
 
     cdef str _prefix(self, uint32_t row):
-        """The prefix of a rate. The index has it, though nowhere in one piece."""
+        """The prefix of a rate, collected from the index."""
         cdef uint8_t digits[MAX_DIGITS]
         cdef uint32_t slot = row
         cdef int length
@@ -266,8 +267,8 @@ cdef class Deck:
 @final
 @freelist(64)
 cdef class Rating:
-    """The outcome of one call. Made by ``Deck.rate``; reads what is asked for when it is asked for,
-    and so keeps its deck alive: copy what you keep."""
+    """The outcome of one call, made by ``Deck.rate``. Its properties read the deck, so it keeps its
+    deck alive: copy the values that you keep."""
 
     def __cinit__(self):
         self.outcome.row = NO_ROW
@@ -277,73 +278,73 @@ cdef class Rating:
 
     @property
     def status(self):
-        """RATED, NOT_BILLABLE, UNRATED, or REFUSED where the cost would pass its limit."""
+        """RATED, NOT_BILLABLE, UNRATED, or REFUSED if the cost exceeds its limit."""
         return self.outcome.status
 
     @property
     def unrated_reason(self):
-        """NO_RATE, BLOCKED or INVALID_NUMBER where the status is UNRATED, else 0."""
+        """NO_RATE, BLOCKED or INVALID_NUMBER if the status is UNRATED, else 0."""
         return self.outcome.unrated_reason
 
     @property
     def bill_seconds(self):
-        """None where there is no cost: UNRATED and REFUSED."""
+        """None without a cost: UNRATED and REFUSED."""
         return self.outcome.bill_seconds if self._has_cost() else None
 
     @property
     def cost_scaled(self):
-        """In 10^-cost_decimals of the tenant's currency (``Deck.cost_decimals``); None where there is no
+        """In 10^-cost_decimals of the tenant's currency (``Deck.cost_decimals``). None without a
         cost: UNRATED and REFUSED."""
         return self.outcome.cost_scaled if self._has_cost() else None
 
     @property
     def rate_id(self):
-        """Of the rate that matched, also where it is blocked; 0 where none did."""
+        """Of the rate that matched, even if it is blocked; 0 if none matched."""
         if self.outcome.row == NO_ROW:
             return 0
         return row_rate_id(self.deck.tables, self.outcome.row)
 
     @property
     def version_id(self):
-        """Of that rate's state; 0 where there is none."""
+        """Of that rate; 0 without a rate."""
         if self.outcome.row == NO_ROW:
             return 0
         return row_version_id(self.deck.tables, self.outcome.row)
 
     @property
     def rate_index(self):
-        """What ``Deck.rate_at`` takes; -1 where no rate matched."""
+        """The argument for ``Deck.rate_at``; -1 if no rate matched."""
         return self.outcome.row
 
     @property
     def matched_prefix(self):
-        """Of that rate; "" where there is none."""
+        """Of that rate; "" without a rate."""
         return self.digits[: self.outcome.prefix_length].decode("ascii")
 
     @property
     def destination(self):
-        """Of that rate; "" where there is none."""
+        """Of that rate; "" without a rate."""
         if self.outcome.row == NO_ROW:
             return ""
         return _destination(self.deck.tables, self.outcome.row)
 
     @property
     def cost_per_minute_e8(self):
-        """Of that rate, from second 0; None where there is none."""
+        """Of that rate, from second 0; None without a rate."""
         if self.outcome.row == NO_ROW:
             return None
         return row_terms(self.deck.tables, self.outcome.row).price_e8
 
     @property
     def billing_increment(self):
-        """Of that rate, from second 0; 0 where there is none."""
+        """Of that rate, from second 0; 0 without a rate."""
         if self.outcome.row == NO_ROW:
             return 0
         return row_terms(self.deck.tables, self.outcome.row).increment & ~<uint32_t> BLOCKED_BIT
 
     @property
     def normalized_number(self):
-        """What was matched; "" for an invalid number, and where the call is not billable."""
+        """The digits that were matched; "" if the number is invalid or the call is not billable."""
         return self.digits[: self.digit_count].decode("ascii")
 
     def __repr__(self):

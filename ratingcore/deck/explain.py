@@ -1,7 +1,7 @@
 """How one call is rated, for people (rating rules 1 to 8).
 
-Plain Python over what a deck tells of itself, computed a second time with Python's own integers. It
-takes no part in rating; tests hold it to the same result.
+Plain Python that reads the rates of a deck and computes the result again with Python's integers. It
+is not part of rating; tests compare its results with rating's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def explain(
     deck: Deck, number: str, started_at_ns: int, duration_seconds: int, billable: bool
 ) -> Explanation:
-    """What ``Deck.rate`` decides for the same arguments, and why."""
+    """The result of ``Deck.rate`` for the same arguments, and the reasons."""
     rating = deck.rate(number, started_at_ns, duration_seconds, billable)
     if not billable:
         not_billable = Step(
@@ -61,7 +61,7 @@ def explain(
 
 
 def _normalisation(deck: Deck, number: str, digits: str) -> Iterator[Step]:
-    """Each step that changes the number, and what is left at the end."""
+    """Each step that changes the number, and the result."""
     rest = number
     for name, working, left in _removals(number):
         yield Step(name, working, left)
@@ -85,8 +85,8 @@ def _normalisation(deck: Deck, number: str, digits: str) -> Iterator[Step]:
 
 
 def _removals(number: str) -> Iterator[tuple[str, str, str]]:
-    """Name and working of each step before the dialling rules that changes the number, and what it
-    leaves (rating rule 2)."""
+    """Name, working and result of each step before the dialling rules that changes the number
+    (rating rule 2)."""
     rest = number
     scheme = next((s for s in SCHEMES if rest[: len(s)].lower() == s), "")
     if scheme:
@@ -106,7 +106,7 @@ def _removals(number: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _prefixes(digits: str, candidates: Sequence[RateInfo]) -> Step:
-    """Which prefixes of the number have rates."""
+    """The prefixes of the number that have rates."""
     found = dict.fromkeys(rate.prefix for rate in candidates)
     longest, *others = (digits[:length] for length in range(len(digits), -1, -1))
     tried = f"{longest}, {others[0]}, … to the empty prefix" if others[1:] else longest
@@ -206,7 +206,7 @@ def _rounded(sixtieths: int, divisor: int, rounding: int) -> int:
 
 
 def _price(price_e8: int) -> str:
-    """With 4 decimals at least."""
+    """With at least 4 decimals."""
     text = f"{price_e8 // 10**8}.{price_e8 % 10**8:08}"
     return text[:-4] + text[-4:].rstrip("0")
 
@@ -217,7 +217,7 @@ def _cost(cost_scaled: int, decimals: int) -> str:
 
 
 def _time(at_ns: int) -> str:
-    """RFC 3339, as far as Python's calendar goes."""
+    """As in RFC 3339, within the years of Python's calendar."""
     seconds, nanoseconds = divmod(at_ns, 1_000_000_000)
     try:
         moment = EPOCH + timedelta(seconds=seconds)

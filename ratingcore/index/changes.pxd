@@ -5,11 +5,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 cdef enum:
     PUT = 1
     REMOVE = 2
-    WITHDRAWN = 3            # a change that was taken back before it was built
+    WITHDRAWN = 3            # a change that was withdrawn before the build
 
-cdef struct change_t:        # 72 bytes
+cdef struct change_t:        # 64 bytes
     uint64_t key_high        # the first 16 digits, 4 bits each from the top, as digit + 1; 0 after
-    uint64_t key_low         # the other 16; so keys order as the texts do
+    uint64_t key_low         # the other 16; keys have the order of the texts
     int64_t version_id
     int64_t rate_id          # from here on as in window_t; not used by REMOVE
     int64_t from_s
@@ -25,7 +25,7 @@ cdef void sort_changes(change_t* changes, uint32_t count) noexcept nogil
 
 
 cdef inline uint32_t change_digit(const change_t* change, int depth) noexcept nogil:
-    """The digit after the first ``depth``; the one of top, which is 0, for -1."""
+    """The digit at ``depth``, from 0. For -1, the digit of top, which is 0."""
     if depth < 0:
         return 0
     if depth < 16:

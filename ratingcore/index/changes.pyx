@@ -30,7 +30,7 @@ cdef int _by_key(const void* left, const void* right) noexcept nogil:
 
 
 cdef void sort_changes(change_t* changes, uint32_t count) noexcept nogil:
-    """By prefix, then version. Decks mostly come in order, so look before sorting."""
+    """Sort by prefix, then version. Most decks are sorted already, so check first."""
     cdef uint32_t i
     for i in range(1, count):
         if _by_key(&changes[i - 1], &changes[i]) > 0:

@@ -1,4 +1,4 @@
-"""All rates of one prefix while they are put together."""
+"""The rates of one prefix while a deck is built."""
 
 from libc.stdint cimport uint32_t
 
@@ -6,7 +6,7 @@ from .changes cimport change_t
 from .tables cimport window_t
 
 cdef struct group_t:
-    window_t* rates          # [count]; left is 1 for those that are new, else 0
+    window_t* rates          # [count]; left is 1 for new ones, else 0
     uint32_t count
     uint32_t capacity        # allocated rates
 

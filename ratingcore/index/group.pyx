@@ -1,4 +1,4 @@
-"""All rates of one prefix while they are put together: which stay, and in which order."""
+"""The rates of one prefix while a deck is built: which of them remain, and in which order."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
@@ -54,9 +54,9 @@ cdef int _refuse(const char* what, const change_t* change, int64_t other) except
 cdef int group_settle(
     group_t* group, const change_t* changes, uint32_t change_count
 ) except -1 nogil:
-    """Take the removed rates out, order the others, refuse duplicates.
+    """Drop the removed rates, sort the others, refuse duplicates.
 
-    ``changes`` are those of the prefix, by version.
+    ``changes`` are the changes of the prefix, sorted by version.
     """
     cdef window_t* rates = group.rates
     cdef uint32_t change = 0
@@ -65,7 +65,7 @@ cdef int group_settle(
     if group.count > 1:
         qsort(rates, group.count, sizeof(window_t), _by_version)
     for i in range(group.count):
-        # Both are in the order of versions. A version may be removed and put again.
+        # Both are sorted by version. A version may be removed and put again.
         while change < change_count and changes[change].version_id < rates[i].version_id:
             change += 1
         if not rates[i].left:

@@ -1,4 +1,4 @@
-"""Tables while they grow. What is reserved is not zeroed and does not count yet."""
+"""Adding to tables. Reserved memory is not zeroed and not part of any count."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

@@ -1,4 +1,4 @@
-"""Tables while they grow: room for more nodes, slots and windows, and one more slot at the end."""
+"""Adding to tables: room for more nodes, slots and windows, and a slot at the end."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -25,7 +25,7 @@ cdef int reserve_slots(tables_t* made, uint64_t needed) except -1 nogil:
 
 
 cdef int need_id_tops(tables_t* made) except -1 nogil:
-    """From here on each slot says its ids' upper halves, which are 0 for those there are."""
+    """Store the upper halves of the ids from here on. They are 0 for the slots so far."""
     if made.id_tops == NULL:
         made.id_tops = <id_tops_t*> allocate(made.slot_capacity, sizeof(id_tops_t))
     return 0
@@ -63,7 +63,7 @@ cdef int add_slot(
 
 
 cdef int add_group(tables_t* made, const window_t* rates, uint32_t count) except -1 nogil:
-    """A slot for a prefix with windows; ``rates`` have the latest from first."""
+    """Add a slot for a prefix with windows. ``rates`` are sorted, the latest start first."""
     cdef uint32_t first = made.window_count
     cdef uint32_t i
     reserve_windows(made, <uint64_t> first + count)

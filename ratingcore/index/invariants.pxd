@@ -1,4 +1,4 @@
-"""For tests: every invariant of the tables, walked."""
+"""For tests: a check of all invariants of the tables."""
 
 from .tables cimport tables_t
 

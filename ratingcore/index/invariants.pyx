@@ -1,4 +1,4 @@
-"""Checks that the tables of a deck are what tables.pxd says. For tests: it takes its time."""
+"""Checks the tables of a deck against tables.pxd. For tests, because it is slow."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memset
@@ -28,7 +28,7 @@ from .tables cimport (
     window_t,
 )
 
-cdef struct reached_t:       # how far the walk, which is in post-order, has come
+cdef struct reached_t:       # how far the walk, in post-order, has come
     uint32_t nodes
     uint32_t slots
     uint32_t windows
@@ -51,7 +51,7 @@ cdef int _check_group(const tables_t* tables, uint32_t slot, reached_t* reached)
     _require(first == reached.windows and first < tables.window_count, "windows are in order")
     for i in range(tables.windows[first].left):
         window = &tables.windows[first + i]
-        _require(window.slot == slot, "a window knows its slot")
+        _require(window.slot == slot, "a window has the number of its slot")
         _require(window.left == tables.windows[first].left - i, "a window counts its group")
         _require(window.rate_terms < tables.rate_terms.count, "rate terms exist")
         _require(window.from_ns < 1_000_000_000 and window.to_ns < 1_000_000_000, "nanoseconds")
@@ -104,7 +104,7 @@ cdef int _check_node(
     int depth,
     reached_t* reached,
 ) except -1:
-    """A node whose prefix of ``depth`` digits is in ``digits``, and all below it."""
+    """Check a node and its descendants. Its prefix of ``depth`` digits is in ``digits``."""
     cdef uint32_t child = node.children
     cdef uint32_t digit
     cdef uint32_t digits_used = node.child_bits | node.slot_bits
@@ -113,7 +113,7 @@ cdef int _check_node(
         _require(digits_used <= 1, "top has one digit")
     else:
         _require(digits_used != 0, "no node is empty")
-    _require(depth < MAX_DIGITS, "no prefix is longer than it may be")
+    _require(depth < MAX_DIGITS, "no prefix is longer than MAX_DIGITS")
     for digit in range(10):
         if has_child(node, digit):
             _require(child < tables.node_count, "children exist")
@@ -130,16 +130,16 @@ cdef int _check_node(
 
 
 cdef int _check_jumps(const tables_t* tables) except -1:
-    """Every entry says what walking its digits from the top finds."""
+    """Check that each entry equals the result of a walk from the top."""
     cdef uint8_t digits[MAX_DIGITS]
     cdef uint32_t entries = 1
-    cdef uint32_t i, rest, position, node, digit
+    cdef uint32_t i, _i, rest, position, node, digit
     cdef const node_t* at
     cdef const jump_t* jump
     cdef uint32_t slots[MAX_DIGITS + 1]
     cdef uint32_t lengths[MAX_DIGITS + 1]
     cdef int found
-    for i in range(tables.jump_digits):
+    for _i in range(tables.jump_digits):
         entries *= 10
     for i in range(entries if tables.jumps != NULL else 0):
         rest = i
@@ -158,7 +158,7 @@ cdef int _check_jumps(const tables_t* tables) except -1:
         _require(jump.node == node, "a jump leads where a walk does")
         found = slots_on_path(tables, digits, tables.jump_digits, slots, lengths)
         if found == 0:
-            _require(jump.best == <uint32_t> NO_SLOT << LENGTH_BITS, "a jump knows of no prefix")
+            _require(jump.best == <uint32_t> NO_SLOT << LENGTH_BITS, "a jump has no prefix")
         else:
             _require(
                 jump.best == slots[found - 1] << LENGTH_BITS | lengths[found - 1],
@@ -235,7 +235,7 @@ cdef int _check_terms(const tables_t* tables) except -1:
 
 
 cdef int check_tables(const tables_t* tables) except -1:
-    """AssertionError names the first invariant that is broken."""
+    """AssertionError names the first broken invariant."""
     cdef uint8_t digits[MAX_DIGITS]
     cdef reached_t reached
     cdef node_t at_end

@@ -1,9 +1,9 @@
 """Longest-prefix matching of one number (rating rule 3).
 
 The common case is inline, so that the compiler makes it part of the function that rates one call.
-The batch (deck/batch.pyx) has the same steps for many numbers at a time.
+deck/batch.pyx has the same steps for many numbers at a time.
 
-Digits are given as ASCII or as values from 0 to 9: the lower half of the byte is the same.
+Digits are ASCII or values from 0 to 9: the lower half of the byte is the same.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
@@ -33,7 +33,7 @@ cdef match_t match_in_effect(
 cdef inline match_t match_slot(
     const tables_t* tables, const uint8_t* digits, uint32_t slot, uint32_t length, int64_t at_ns
 ) noexcept nogil:
-    """The match, given the longest prefix of the digits whether in effect or not, or NO_SLOT."""
+    """The match for the longest prefix, in effect or not, of the digits; NO_SLOT: there is none."""
     cdef match_t match
     if slot == NO_SLOT:
         match.row = NO_ROW
@@ -57,7 +57,7 @@ cdef inline uint32_t jump_index(const uint8_t* digits, uint32_t count) noexcept 
 cdef inline uint32_t longest_slot(
     const tables_t* tables, const uint8_t* digits, uint32_t count, uint32_t* length
 ) noexcept nogil:
-    """The longest prefix of ``count`` digits, whether in effect or not, or NO_SLOT."""
+    """The longest prefix, in effect or not, of ``count`` digits; NO_SLOT: there is none."""
     cdef const jump_t* jump
     cdef const node_t* node = &tables.nodes[tables.node_count]
     cdef uint32_t position = 0
@@ -91,7 +91,7 @@ cdef inline uint32_t longest_slot(
 cdef inline match_t match_digits(
     const tables_t* tables, const uint8_t* digits, uint32_t count, int64_t at_ns
 ) noexcept nogil:
-    """The rate for ``count`` digits at a time."""
+    """The rate for ``count`` digits at an instant."""
     cdef uint32_t length
     cdef uint32_t slot = longest_slot(tables, digits, count, &length)
     return match_slot(tables, digits, slot, length, at_ns)

@@ -1,5 +1,5 @@
 # cython: cdivision=True
-"""Matching where effective windows matter: the longest prefix that is in effect (rating rule 3)."""
+"""Matching with periods of validity: the longest prefix with a rate in effect (rating rule 3)."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
@@ -15,7 +15,7 @@ from .tables cimport (
 
 
 cdef bint _in_effect(const window_t* window, int64_t at_s, uint32_t at_ns) noexcept nogil:
-    """Whether from <= at < to. An open end is a second that no call can have."""
+    """Whether from <= at < to. An open end is a second that no call has."""
     if at_s < window.from_s or (at_s == window.from_s and at_ns < window.from_ns):
         return False
     return at_s < window.to_s or (at_s == window.to_s and at_ns < window.to_ns)
@@ -24,7 +24,7 @@ cdef bint _in_effect(const window_t* window, int64_t at_s, uint32_t at_ns) noexc
 cdef int32_t _row_in_effect(
     const tables_t* tables, uint32_t slot, int64_t at_s, uint32_t at_ns
 ) noexcept nogil:
-    """Of a group the first in effect, since the latest begin comes first."""
+    """The first rate of a group that is in effect. The latest start comes first."""
     cdef uint32_t first = first_window(tables, slot)
     cdef uint32_t i
     for i in range(first, first + tables.windows[first].left):
@@ -36,9 +36,9 @@ cdef int32_t _row_in_effect(
 cdef match_t match_in_effect(
     const tables_t* tables, const uint8_t* digits, uint32_t slot, uint32_t length, int64_t at_ns
 ) noexcept nogil:
-    """The match where the longest prefix of the digits is a group.
+    """The match if the longest prefix of the digits is a group.
 
-    Mostly one of its rates is in effect. Where none is, the shorter prefixes are tried in turn.
+    One of its rates is nearly always in effect. If not, the shorter prefixes are tried in turn.
     """
     cdef uint32_t slots[MAX_DIGITS + 1]
     cdef uint32_t lengths[MAX_DIGITS + 1]

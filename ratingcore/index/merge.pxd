@@ -1,4 +1,4 @@
-"""Building: changes merged into the tables of a deck, giving new tables."""
+"""Building: merges changes with the tables of a deck into new tables."""
 
 from libc.stdint cimport uint32_t
 

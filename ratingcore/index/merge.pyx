@@ -1,12 +1,12 @@
 # cython: cdivision=True
-"""From the tables of one deck and a list of changes to the tables of the next.
+"""Builds the tables of a deck from those of another one and a list of changes.
 
-The base is read in the order in which it was written, subtree by subtree, while the sorted changes
-are dealt out to the subtrees they belong to. A subtree without changes is copied as one run of
-nodes, one of slots and one of windows, with a constant added to the indexes in them. So the price
-of a change is a copy of the base plus a few nodes for each change, whether the base is empty (a
-whole deck is built) or large (one rate is changed); and the result does not depend on the way
-there, except for the order of rate terms and prices.
+The base is read in the order in which it was written, subtree by subtree, and the sorted changes
+are divided between the subtrees. A subtree without changes is copied as one run of nodes, one of
+slots and one of windows, with a constant added to the indexes in them. So a build costs a copy of
+the base plus a few nodes for each change, whether the base is empty (a whole deck is built) or
+large (one rate is changed). The result does not depend on the sequence of builds, except for the
+order of rate terms and prices.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint16_t, uint32_t, uint64_t
@@ -50,14 +50,14 @@ cdef struct merge_t:
     uint32_t node_at             # base nodes before this one are done
     uint32_t slot_at             # base slots before this one are done
     uint32_t window_at           # base windows before this one are done
-    group_t group                # scratch: the rates of the prefix at hand
+    group_t group                # scratch: the rates of the current prefix
 
 
-# --- Copying what did not change ------------------------------------------------------------------
+# --- Copying unchanged subtrees -------------------------------------------------------------------
 
 
 cdef uint32_t _windows_before(const tables_t* base, uint32_t slot) noexcept nogil:
-    """How many windows belong to slots before this one."""
+    """The number of windows of slots before this one."""
     cdef uint32_t low = 0
     cdef uint32_t high = base.window_count
     cdef uint32_t middle
@@ -71,7 +71,7 @@ cdef uint32_t _windows_before(const tables_t* base, uint32_t slot) noexcept nogi
 
 
 cdef int _copy_windows(merge_t* m, uint32_t end, uint32_t slot_delta) except -1 nogil:
-    """The base's windows up to ``end``; their slots are in made already."""
+    """Copy the base's windows up to ``end``. Their slots are copied already."""
     cdef tables_t* made = m.made
     cdef uint32_t count = end - m.window_at
     cdef uint32_t i, last_slot
@@ -108,11 +108,11 @@ cdef int _copy_id_tops(merge_t* m, uint32_t first, size_t count) except -1 nogil
 
 
 cdef int _copy_slots(merge_t* m, uint32_t end) except -1 nogil:
-    """The base's slots up to ``end``, with their windows."""
+    """Copy the base's slots up to ``end``, with their windows."""
     cdef tables_t* made = m.made
     cdef uint32_t first = m.slot_at
     cdef size_t count = end - first
-    cdef uint32_t delta = made.slot_count - first   # modulo 2**32, like the additions of it
+    cdef uint32_t delta = made.slot_count - first   # modulo 2**32, as are its additions
     if count == 0:
         return 0
     reserve_slots(made, made.slot_count + count)
@@ -128,7 +128,7 @@ cdef int _copy_slots(merge_t* m, uint32_t end) except -1 nogil:
 
 
 cdef int _copy_subtree(merge_t* m, const node_t* node, node_t* copy) except -1 nogil:
-    """All below ``node``, and its own slots; the copy of the node itself goes to its parent."""
+    """Copy all below ``node``, and its slots. Its parent stores the copy of the node itself."""
     cdef tables_t* made = m.made
     cdef uint32_t node_end = node.children + child_count(node)
     cdef uint32_t slot_end = node.slots + node_slot_count(node)
@@ -154,7 +154,7 @@ cdef int _copy_subtree(merge_t* m, const node_t* node, node_t* copy) except -1 n
     return _copy_slots(m, slot_end)
 
 
-# --- Merging what did ---------------------------------------------------------------------------
+# --- Merging changes ------------------------------------------------------------------------------
 
 
 cdef inline bint _is_empty(const node_t* node) noexcept nogil:
@@ -162,7 +162,7 @@ cdef inline bint _is_empty(const node_t* node) noexcept nogil:
 
 
 cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) except -1 nogil:
-    """All rates of one prefix, old and new, into the scratch group; its base windows are done."""
+    """Collect the old and new rates of one prefix in the scratch group, past its base windows."""
     cdef const tables_t* base = m.base
     cdef const change_t* change
     cdef window_t rate
@@ -198,7 +198,7 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
 cdef int _merge_prefix(
     merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last
 ) except -1 nogil:
-    """One prefix with changes: a slot in ``made``, or none."""
+    """Write one prefix with changes: a slot in ``made``, or none."""
     cdef window_t* rate
     _gather(m, base_slot, first, last)
     group_settle(&m.group, &m.changes[first], last - first)
@@ -213,8 +213,8 @@ cdef int _merge_prefix(
 cdef void _deal(
     merge_t* m, int depth, uint32_t first, uint32_t last, uint32_t* ending, uint32_t* longer
 ) noexcept nogil:
-    """Cut a node's changes by digit: those that end there are [ending[d], longer[d]), those that go
-    on are [longer[d], ending[d + 1])."""
+    """Divide a node's changes by digit: those of the prefixes that end with it are
+    [ending[d], longer[d]), those of longer prefixes are [longer[d], ending[d + 1])."""
     cdef const change_t* changes = m.changes
     cdef uint32_t i = first
     cdef uint32_t digit
@@ -241,7 +241,7 @@ cdef int _merge_children(
     const uint32_t* longer,
     node_t* made,
 ) except -1 nogil:
-    """The children of a node, and all below them. ``node`` is NULL where the base has none."""
+    """Write the children of a node and all below them. ``node`` is NULL if the base has none."""
     cdef node_t children[10]
     cdef const node_t* child
     cdef uint32_t base_child = node.children if node != NULL else 0
@@ -275,9 +275,9 @@ cdef int _merge_children(
 cdef int _merge_node(
     merge_t* m, const node_t* node, int depth, uint32_t first, uint32_t last, node_t* made
 ) except -1 nogil:
-    """The node of a prefix of ``depth`` digits, from the base's (or NULL) and its changes.
+    """Make the node of a prefix of ``depth`` digits from the base's (or NULL) and its changes.
 
-    ``made`` is an empty node where nothing is left.
+    ``made`` is an empty node if no prefix is left.
     """
     cdef uint32_t ending[11]
     cdef uint32_t longer[10]
@@ -305,7 +305,7 @@ cdef int _merge_node(
     return 0
 
 
-# --- The whole ----------------------------------------------------------------------------------
+# --- The build ------------------------------------------------------------------------------------
 
 
 cdef int _merge_all(
@@ -330,9 +330,9 @@ cdef int merge(
 ) except -1:
     """Fill ``made``, which is new and empty; sorts ``changes``. Releases the GIL.
 
-    ValueError where a prefix would have two rates with one effective_from or one version twice;
-    OverflowError where the deck would be too large; MemoryError. ``made`` is then half filled and
-    still the caller's to free; the others are as before.
+    ValueError if a prefix has two rates with one effective_from or one version twice;
+    OverflowError if the deck is too large; MemoryError. After an error ``made`` is incomplete, and
+    the caller frees it; the others are unchanged.
     """
     cdef merge_t m
     cdef uint32_t* rate_terms_map = NULL

@@ -1,8 +1,8 @@
 """Rate terms, with the prices, interval lists and destinations that they refer to.
 
-Equal rate terms are stored once in a deck, and copied from deck to deck. Unused ones stay for a
-while: finding them reads every rate, so it happens only after rates were removed. They are renumbered
-only if that frees enough memory.
+Equal rate terms are stored once in a deck, and copied from deck to deck. Unused ones remain for a
+while: finding them reads every rate, so it happens only after rates were removed. They are
+renumbered only if that frees enough memory.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
@@ -92,7 +92,7 @@ cdef bint _is_same_item(
     cdef uint32_t size, other_size
     cdef const uint8_t* item = pool_item(pool, number, &size)
     cdef const uint8_t* other = pool_item(other_pool, other_number, &other_size)
-    # memcmp may not be given NULL, which is where the empty item may be.
+    # The address of an empty item may be NULL, which memcmp does not allow.
     return size == other_size and (size == 0 or memcmp(item, other, size) == 0)
 
 
@@ -104,7 +104,7 @@ cdef bint is_same_terms(
     cdef const rate_terms_t* theirs = row_rate_terms(tables, row)
     cdef const terms_t* present = price_terms(tables, theirs)
     cdef terms_t terms = (<const terms_t*> additions.terms.data)[ours.terms]
-    # The number of an interval list is its own in each deck. Without a list, it is 0 in all.
+    # Each deck numbers its own interval lists. The empty list has the number 0 in all of them.
     if terms.intervals or present.intervals:
         if not _is_same_item(
             &additions.intervals, terms.intervals, &tables.intervals, present.intervals
@@ -117,7 +117,7 @@ cdef bint is_same_terms(
 
 
 cdef int rate_terms_copy(tables_t* made, const tables_t* base) except -1 nogil:
-    """Copy all rate terms of the base to ``made``, which has none. They keep their numbers."""
+    """Copy all rate terms of the base to ``made``, which is empty. They keep their numbers."""
     cdef uint32_t number
     pool_copy(&made.rate_terms, &base.rate_terms)
     pool_copy(&made.terms, &base.terms)
@@ -149,7 +149,7 @@ cdef int _add(
 cdef int rate_terms_add(
     tables_t* made, const additions_t* additions, uint32_t* numbers
 ) except -1 nogil:
-    """Add the new ones. ``numbers[i]`` becomes the number in ``made`` of item i of the additions."""
+    """Add the additions. ``numbers[i]`` becomes the number in ``made`` of their item i."""
     cdef intern_t intern = pool_intern_one if additions.rate_terms.count <= FEW else pool_intern
     cdef uint32_t i
     for i in range(additions.rate_terms.count):
@@ -158,7 +158,7 @@ cdef int rate_terms_add(
 
 
 cdef uint32_t _mark(const tables_t* made, uint8_t* used) noexcept nogil:
-    """Set ``used`` for all rate terms that a rate refers to. Returns how many are unused."""
+    """Set ``used`` for all rate terms that a rate refers to. Returns the number of unused ones."""
     cdef uint32_t unused = made.rate_terms.count
     cdef uint32_t i
     for i in range(made.slot_count):
@@ -174,7 +174,7 @@ cdef uint32_t _mark(const tables_t* made, uint8_t* used) noexcept nogil:
 cdef int _renumber(
     tables_t* made, const additions_t* old, const uint8_t* used, uint32_t* numbers
 ) except -1 nogil:
-    """Fill the pools of ``made``, which are empty, with the used ones among the old."""
+    """Copy the used rate terms of ``old`` to the pools of ``made``, which are empty."""
     cdef uint32_t i
     pool_intern(&made.intervals, NULL, 0, &i)
     for i in range(old.rate_terms.count):
@@ -189,7 +189,7 @@ cdef int _renumber(
 
 
 cdef void _take_pools(tables_t* made, additions_t* old) noexcept nogil:
-    """Move the pools of ``made``, which then has empty ones."""
+    """Move the pools of ``made`` to ``old``, and make new empty ones."""
     old.rate_terms, old.terms = made.rate_terms, made.terms
     old.intervals, old.destinations = made.intervals, made.destinations
     pool_init(&made.rate_terms, sizeof(rate_terms_t))

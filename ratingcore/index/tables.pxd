@@ -1,14 +1,14 @@
 """The memory layout of one deck: a prefix trie over decimal digits, and the rates.
 
-The index is a trie. A node stands for a prefix that some longer prefix begins with; it says for
-each next digit whether there is a longer node ("child") and whether the prefix ends there
-("slot"). Children of a node are neighbours in ``nodes``, its slots are neighbours in the columns,
-both in the order of their digits, so one bit a digit and one base are enough to find them. A prefix
-that no other begins with has no node at all.
+The index is a trie. A node is a sequence of digits with which longer prefixes begin. For each next
+digit it has one bit for a longer node ("child") and one for a prefix that ends there ("slot").
+Children of a node are neighbours in ``nodes``, its slots are neighbours in the columns, both in the
+order of their digits, so one bit a digit and one base are enough to find them. A prefix with which
+no other prefix begins has no node.
 
 Nodes and slots are in post-order: a node's children follow the last of their own descendants, and a
-node's slots follow those of its descendants. So a subtree is one run of nodes and one run of slots,
-which is what makes a change cheap: all that it does not touch is copied in runs (merge.pyx).
+node's slots follow those of its descendants. So a subtree is one run of nodes and one run of slots.
+This makes a change cheap: unchanged subtrees are copied as runs (merge.pyx).
 
 A *slot* is a prefix. A *row* is a rate: row r < slot_count is the only rate of slot r, always in
 effect; row slot_count + w is windows[w].
@@ -25,7 +25,7 @@ from ..base.pool cimport pool_item, pool_t
 cdef enum:
     MAX_ROWS = 0x7FFFFFF         # of one deck; a slot and the length of its prefix fit 32 bits
     MAX_JUMP_DIGITS = 7          # a direct table of at most 10^7 entries
-    JUMP_BYTES_A_SLOT = 4        # the direct table is as large as fits this much for every slot
+    JUMP_BYTES_A_SLOT = 4        # the most memory of the direct table for each slot
     TEN_DIGITS = 0x3FF           # the bits of all digits
 
 cdef enum:
@@ -52,7 +52,7 @@ cdef struct id_tops_t:           # 8 bytes; the upper halves of a slot's ids
     uint32_t rate
     uint32_t version
 
-cdef struct window_t:            # 56 bytes; a rate of a prefix with several, or not always one
+cdef struct window_t:            # 56 bytes; a rate with a period, or of a prefix with several
     int64_t from_s               # in effect from here: whole seconds since 1970; INT64_MIN: open
     int64_t to_s                 # in effect until before here; INT64_MAX: open
     int64_t rate_id
@@ -70,7 +70,7 @@ cdef struct tables_t:
     uint32_t* rate_ids           # [slot_count] the lower half; 0 for a group
     uint32_t* version_ids        # [slot_count] the lower half; 0 for a group
     id_tops_t* id_tops           # [slot_count]; NULL where all are 0, which is nearly always
-    uint32_t* rate_terms_of           # [slot_count] item of rate_terms, or GROUP_BIT | first window
+    uint32_t* rate_terms_of      # [slot_count] item of rate_terms, or GROUP_BIT | first window
     window_t* windows            # [window_count], by slot; of one slot the latest from first
     pool_t rate_terms            # of rate_terms_t
     pool_t terms                 # of terms_t
@@ -123,17 +123,17 @@ cdef inline bint is_group(const tables_t* tables, uint32_t slot) noexcept nogil:
 
 
 cdef inline uint32_t first_window(const tables_t* tables, uint32_t slot) noexcept nogil:
-    """Of a slot that is a group."""
+    """The first window of a slot that is a group."""
     return tables.rate_terms_of[slot] & ~<uint32_t> GROUP_BIT
 
 
 cdef inline uint32_t row_count(const tables_t* tables) noexcept nogil:
-    """The rates of the deck."""
+    """The number of rates of the deck."""
     return tables.slot_count - tables.group_count + tables.window_count
 
 
 cdef inline const rate_terms_t* row_rate_terms(const tables_t* tables, uint32_t row) noexcept nogil:
-    """The terms of a rate. ``row`` is not the slot of a group; no function of a row takes one."""
+    """The terms of a rate. Here and below, ``row`` is never the slot of a group."""
     cdef uint32_t number
     if row < tables.slot_count:
         number = tables.rate_terms_of[row]
@@ -186,12 +186,12 @@ cdef inline const uint8_t* row_destination(
 
 
 cdef inline const uint8_t* destinations_end(const tables_t* tables) noexcept nogil:
-    """Where the memory of all destinations ends: until there more than one may be read."""
+    """The end of the memory of all destinations: a read may pass one destination, but not this."""
     return tables.destinations.data + tables.destinations.size
 
 
 cdef inline const void* rate_id_place(const tables_t* tables, uint32_t row) noexcept nogil:
-    """What to prefetch for ``row_rate_id``."""
+    """The address to prefetch for ``row_rate_id``."""
     if row < tables.slot_count:
         return &tables.rate_ids[row]
     return &tables.windows[row - tables.slot_count]
@@ -200,14 +200,14 @@ cdef inline const void* rate_id_place(const tables_t* tables, uint32_t row) noex
 cdef inline const void* destination_place(
     const tables_t* tables, const rate_terms_t* rate_terms
 ) noexcept nogil:
-    """What to prefetch for ``rate_terms_destination``."""
+    """The address to prefetch for ``rate_terms_destination``."""
     return &tables.destinations.ends[rate_terms.destination]
 
 
 cdef inline const interval_t* terms_intervals(
     const tables_t* tables, const terms_t* terms, uint32_t* count
 ) noexcept nogil:
-    """The intervals of terms and how many they are."""
+    """The intervals of terms, and their count."""
     cdef const uint32_t* ends = tables.intervals.ends
     cdef uint32_t start
     if terms.intervals == 0:

@@ -1,6 +1,6 @@
-"""The tables of a deck as a whole: made, completed, measured, read backwards, and freed.
+"""The tables of a deck as a whole: making, completing, measuring, freeing, and prefixes of slots.
 
-Who builds their contents is merge.pyx; who reads them is match.pxd.
+merge.pyx builds their contents; match.pxd reads them.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -51,12 +51,13 @@ cdef void tables_free(tables_t* tables) noexcept nogil:
 cdef void _fill_jumps(
     tables_t* tables, const node_t* node, uint32_t depth, uint32_t first, uint32_t best
 ) noexcept nogil:
-    """Entries from ``first`` on, for all numbers that reach ``node`` with their first ``depth``."""
+    """Write the entries, from ``first`` on, of all numbers that reach ``node`` after ``depth``
+    digits."""
     cdef uint32_t span = 1
     cdef uint32_t child = node.children
     cdef uint32_t slot = node.slots
-    cdef uint32_t digit, i, here
-    for i in range(tables.jump_digits - depth - 1):
+    cdef uint32_t digit, _i, here
+    for _i in range(tables.jump_digits - depth - 1):
         span *= 10
     for digit in range(10):
         here = best
@@ -78,7 +79,7 @@ cdef void _fill_jumps(
 
 
 cdef int tables_freeze(tables_t* tables) except -1 nogil:
-    """The last step of building: give back spare room and add the direct table."""
+    """The last step of a build: free spare room and add the direct table."""
     cdef uint32_t capacity
     cdef uint64_t entries = 1
     cdef uint32_t best = <uint32_t> NO_SLOT << LENGTH_BITS
@@ -123,8 +124,8 @@ cdef int tables_freeze(tables_t* tables) except -1 nogil:
 cdef size_t tables_nbytes(const tables_t* tables) noexcept nogil:
     """All memory that the tables hold."""
     cdef size_t jumps = 1
-    cdef uint32_t i
-    for i in range(tables.jump_digits):
+    cdef uint32_t _i
+    for _i in range(tables.jump_digits):
         jumps *= 10
     return (
         sizeof(tables_t)
@@ -140,9 +141,9 @@ cdef size_t tables_nbytes(const tables_t* tables) noexcept nogil:
 
 
 cdef int slot_prefix(const tables_t* tables, uint32_t slot, uint8_t* digits) noexcept nogil:
-    """Write the prefix of a slot as ASCII digits; its length. The inverse of a match.
+    """Write the prefix of a slot as ASCII digits. Returns its length. The inverse of a match.
 
-    Post-order helps: the slots of a child's subtree end with the child's own.
+    In post-order, the slots of a child's subtree end with the child's own.
     """
     cdef const node_t* node = &tables.top
     cdef const node_t* child
@@ -178,10 +179,11 @@ cdef int slots_on_path(
     uint32_t* slots,
     uint32_t* lengths,
 ) noexcept nogil:
-    """Write all prefixes of these digits, the shortest first, as slots and lengths; how many."""
+    """Write the slots and lengths of all prefixes of these digits, the shortest first. Returns how
+    many there are."""
     cdef const node_t* node = &tables.top
     cdef uint32_t digit = 0    # of top; then those of the number
-    cdef uint32_t position = 0 # how many digits of the number are passed
+    cdef uint32_t position = 0  # digits of the number that are passed
     cdef int found = 0
     cdef uint32_t below
     while True:

@@ -13,7 +13,7 @@ cdef enum:
 
 cdef enum:
     MIN_COST_DECIMALS = 4        # of a tenant's costs
-    MAX_COST_DECIMALS = 8        # likewise; prices always have this many
+    MAX_COST_DECIMALS = 8        # of a tenant's costs; prices always have this many
 
 cdef extern from *:
     """
@@ -25,12 +25,12 @@ cdef extern from *:
 
 cdef struct rounding_t:          # how exact totals become costs; 40 bytes
     uint64_t divisor             # from sixtieths of 10^-8 to 10^-cost_decimals
-    uint64_t multiplier          # what divides by it: (total >> before) * multiplier >> 64 >> after
+    uint64_t multiplier          # total // divisor = (total >> before) * multiplier >> 64 >> after
     uint64_t max_cost            # in 10^-cost_decimals
-    uint32_t bias                # what to add before the division, so that it rounds
+    uint32_t bias                # added before the division, so that it rounds
     uint8_t before
     uint8_t after
-    uint8_t mode                 # HALF_UP to DOWN; 0: no rounding at all
+    uint8_t mode                 # HALF_UP to DOWN; 0: not set
     uint8_t cost_decimals        # MIN_COST_DECIMALS to MAX_COST_DECIMALS
     uint32_t to_even             # 1: HALF_EVEN
 
@@ -51,8 +51,8 @@ cdef int check_cost_decimals(int cost_decimals) except -1
 cdef inline uint32_t split_cost(
     uint64_t cost_scaled, uint32_t cost_decimals, uint64_t* units
 ) noexcept nogil:
-    """A cost as whole units and, returned, the rest in 10^-8. Each divisor is a constant to the
-    compiler."""
+    """Split a cost into whole units and, returned, the rest in 10^-8. The divisors are constants,
+    so that the compiler multiplies instead."""
     if likely(cost_decimals == 4):
         units[0] = cost_scaled // 10_000
         return <uint32_t> (cost_scaled - units[0] * 10_000) * 10_000
@@ -78,10 +78,10 @@ cdef inline void charge_fast(
 ) noexcept nogil:
     """Bill one call of 0 to MAX_SECONDS under terms with ``fast`` set.
 
-    Such terms are not blocked, have no intervals, and are low enough that 64 bits hold any total:
-    below 2^32 * (2^31 + MAX_BILLING_INCREMENT) for the seconds, which is 2^63 and little more, and
-    60 * MAX_PRICE_E8 for the fee, which is below 2^60. In units that is below 10^10, so that no
-    cost is past its limit.
+    Such terms are not blocked, have no intervals, and are so low that any total fits 64 bits: the
+    seconds cost less than 2^32 * (2^31 + MAX_BILLING_INCREMENT), which is little more than 2^63,
+    and the fee at most 60 * MAX_PRICE_E8, which is below 2^60. In units that is below 10^10, so no
+    cost exceeds its limit.
     """
     cdef uint32_t seconds = duration_seconds
     cdef uint32_t answered = 0 - <uint32_t> (seconds > 0)   # all bits, or none

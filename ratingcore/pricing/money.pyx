@@ -1,13 +1,13 @@
-"""Exact money: billed seconds and cost (rating rules 5 to 8), and the limits of what goes in.
+"""Exact money: billed seconds and cost (rating rules 5 to 8).
 
-All prices are integers scaled by 10^8, a cost is one scaled by 10 to the tenant's cost_decimals. A
-total is summed in sixtieths of 10^-8, in 128 bits, and rounded once; nothing here is a float. For
-nearly all terms money.pxd has a fast path, without 128 bits and without a division.
+Prices are integers scaled by 10^8, costs are integers scaled by 10 to the tenant's cost_decimals. A
+total is summed in sixtieths of 10^-8, in 128 bits, and rounded once; no value is a float. money.pxd
+has a fast path for nearly all terms, without 128 bits and without a division.
 
-Rule 7, as read here: the call is cut into parts at the intervals' starts. A part that the call
-leaves behind, by reaching the next start, is billed exactly as long as it is, since rounding it up
-would bill it past that start. The part in which the call ends is rounded up to its own increment,
-also where that goes past a start which the call itself did not reach.
+Rule 7 is implemented like this: the starts of the intervals divide the call into parts. If the call
+reaches the next start, the part before it is billed with its exact length, because rounding it up
+would bill seconds after that start. The part in which the call ends is rounded up to its own
+increment, even past a start that the call did not reach.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -34,7 +34,7 @@ from .terms cimport (
 
 
 cdef void set_rounding(rounding_t* rounding, int mode, int cost_decimals) noexcept nogil:
-    """How a tenant's costs are rounded.
+    """Set how a tenant's costs are rounded.
 
     A division by divisor = 2^before * odd becomes a multiplication: with after = floor(log2(odd))
     and multiplier = floor(2^(64 + after) / odd) + 1, the product is too large by less than
@@ -42,13 +42,13 @@ cdef void set_rounding(rounding_t* rounding, int mode, int cost_decimals) noexce
     after the shift by ``before``, which is 2 or more, a total of 64 bits is below 2^62.
     """
     cdef uint64_t odd
-    cdef int i
+    cdef int _i
     memset(rounding, 0, sizeof(rounding_t))
     rounding.mode = <uint8_t> mode
     rounding.to_even = mode == HALF_EVEN
     rounding.cost_decimals = <uint8_t> cost_decimals
     rounding.divisor = 60
-    for i in range(MAX_COST_DECIMALS - cost_decimals):
+    for _i in range(MAX_COST_DECIMALS - cost_decimals):
         rounding.divisor *= 10
     odd = rounding.divisor
     while odd & 1 == 0:
@@ -68,7 +68,7 @@ cdef void set_rounding(rounding_t* rounding, int mode, int cost_decimals) noexce
 
 
 cdef inline int64_t _round_up(int64_t seconds, uint32_t increment) noexcept nogil:
-    """To the next whole multiple; seconds is from 0 to MAX_SECONDS, so 32 bits suffice."""
+    """Round up to a multiple. ``seconds`` is 0 to MAX_SECONDS, so 32 bits suffice."""
     cdef uint32_t whole = (<uint32_t> seconds + increment - 1) // increment
     return <int64_t> whole * increment
 
@@ -80,7 +80,7 @@ cdef rc_sixtieths _price_parts(
     int64_t seconds,
     int64_t* bill_seconds,
 ) noexcept nogil:
-    """Rule 7: the sum of the parts' exact prices, and of their billed seconds."""
+    """Rule 7: the sums of the parts' exact prices and of their billed seconds."""
     cdef rc_sixtieths total = sixtieths_of(0, 0)
     cdef uint64_t price_e8 = terms.price_e8
     cdef uint32_t increment = terms.increment
@@ -116,8 +116,7 @@ cdef int charge_any(
 ) noexcept nogil:
     """Bill one call of 0 to MAX_SECONDS under terms that are not blocked.
 
-    Returns 1, or 0 where the cost would pass its limit; then bill_seconds is as computed and the
-    cost is 0.
+    Returns 1, or 0 if the cost exceeds its limit; then bill_seconds is set and the cost is 0.
     """
     cdef rc_sixtieths total
     cdef uint64_t cost, remainder
@@ -171,12 +170,12 @@ def charge(
     int rounding=HALF_UP,
     int cost_decimals=MIN_COST_DECIMALS,
 ):
-    """(bill_seconds, cost_scaled) of one call (rating rules 5 to 8); the cost is an integer scaled
+    """(bill_seconds, cost_scaled) of one call (rating rules 5 to 8). The cost is an integer scaled
     by 10**cost_decimals.
 
-    Intervals are (start_seconds, cost_per_minute_e8, billing_increment). ValueError for what is out
-    of its range; OverflowError where the cost would pass its limit (``max_cost``), and for what does
-    not even fit 64 bits.
+    Intervals are (start_seconds, cost_per_minute_e8, billing_increment). ValueError for a value
+    outside its range; OverflowError if the cost exceeds its limit (``max_cost``), or a value 64
+    bits.
     """
     cdef terms_t terms
     cdef rounding_t rules
@@ -206,8 +205,8 @@ def charge(
 
 
 def max_cost(int cost_decimals):
-    """The highest cost with ``cost_decimals``, scaled by 10**cost_decimals: 15 digits before the point
-    with 4 decimals, 18 digits in all with 5 to 8."""
+    """The highest cost with ``cost_decimals``, scaled by 10**cost_decimals: 15 digits before the
+    point with 4 decimals, 18 digits in all with 5 to 8."""
     cdef rounding_t rules
     check_cost_decimals(cost_decimals)
     set_rounding(&rules, HALF_UP, cost_decimals)

@@ -1,10 +1,10 @@
-"""Numbers as they are dialled, and as they are matched."""
+"""Normalisation of dialled numbers, and prefixes."""
 
 from libc.stdint cimport uint8_t
 
 cdef enum:
     MAX_DIGITS = 32          # of a normalised number, and of a prefix
-    MAX_DIALLING_DIGITS = 16 # of each of a tenant's dialling rules
+    MAX_DIALLING_DIGITS = 16  # of each of a tenant's dialling rules
 
 cdef struct dialling_t:
     uint8_t country_code[MAX_DIALLING_DIGITS]          # ASCII digits, not terminated

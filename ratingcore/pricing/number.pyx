@@ -1,7 +1,7 @@
-"""Number normalisation: what is dialled becomes what is matched (rating rule 2).
+"""Normalisation of dialled numbers to the digits that are matched (rating rule 2).
 
-Works on UTF-8 and needs to know nothing of it: what matters is ASCII, every byte of any other
-character is at or above 0x80 and so no digit, and what follows "@" or ";" is not looked at.
+Works on UTF-8 without decoding it: all characters with a meaning are ASCII, every byte of any other
+character is 0x80 or above and so no digit, and text after "@" or ";" is ignored.
 """
 
 from cpython.exc cimport PyErr_Clear
@@ -13,7 +13,7 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) noexcept
 
 cdef enum:
-    # One "+", a dialling rule and a whole number: whatever is longer is no number after rewriting.
+    # One "+", a dialling rule and a number. A longer text is not a valid number after rewriting.
     MAX_STRIPPED = 1 + MAX_DIALLING_DIGITS + MAX_DIGITS
 
 
@@ -22,11 +22,11 @@ cdef inline bint _is_separator(uint8_t c) noexcept nogil:
 
 
 cdef size_t _scheme_length(const uint8_t* text, size_t size) noexcept nogil:
-    """4 or 5 where the text begins with "sip:", "tel:" or "sips:" in any case, else 0."""
+    """4 or 5 if the text begins with "sip:", "tel:" or "sips:", in upper or lower case; else 0."""
     cdef uint8_t a, b, c
     if size < 4:
         return 0
-    # Setting bit 5 makes ASCII letters lower-case and turns nothing else into a letter.
+    # Bit 5 makes ASCII letters lower-case, and makes no letter of any other character.
     a, b, c = text[0] | 0x20, text[1] | 0x20, text[2] | 0x20
     if a == c's' and b == c'i' and c == c'p':
         if text[3] == c':':
@@ -39,9 +39,10 @@ cdef size_t _scheme_length(const uint8_t* text, size_t size) noexcept nogil:
 
 
 cdef int _strip(const uint8_t* text, size_t size, uint8_t* stripped) noexcept nogil:
-    """Without scheme, separators and all from "@" or ";" on: digits, perhaps after one "+".
+    """Remove the scheme, the separators and all from "@" or ";" on. Digits remain, perhaps after
+    one "+".
 
-    Returns their count, or -1 where anything else is left or more than MAX_STRIPPED of them.
+    Returns their count, or -1 if another character or more than MAX_STRIPPED of them remain.
     """
     cdef size_t i
     cdef int count = 0
@@ -62,7 +63,7 @@ cdef int _strip(const uint8_t* text, size_t size, uint8_t* stripped) noexcept no
 cdef int normalize(
     const uint8_t* text, size_t size, const dialling_t* rules, uint8_t* digits
 ) noexcept nogil:
-    """Writes up to MAX_DIGITS ASCII digits and returns their count; 0: no valid number."""
+    """Write up to MAX_DIGITS ASCII digits. Returns their count; 0: the number is invalid."""
     cdef uint8_t stripped[MAX_STRIPPED]
     cdef int count = _strip(text, size, stripped)
     cdef int skip = 0
@@ -91,8 +92,8 @@ cdef int normalize(
 
 
 cdef int read_prefix(const uint8_t* text, size_t size, uint8_t* digits) noexcept nogil:
-    """The prefix of a rate: up to MAX_DIGITS ASCII digits, perhaps after one "+", and nothing else.
-    Returns the count of its digits; -1: no prefix."""
+    """Read the prefix of a rate: up to MAX_DIGITS ASCII digits, perhaps after one "+". Returns the
+    count of its digits; -1: the prefix is invalid."""
     cdef size_t skip = 1 if size > 0 and text[0] == c'+' else 0
     cdef size_t count = size - skip
     cdef size_t i
@@ -111,7 +112,7 @@ cdef int normalize_text(str number, const dialling_t* rules, uint8_t* digits) ex
     cdef bytes encoded
     cdef const char* text = PyUnicode_AsUTF8AndSize(number, &size)
     if text == NULL:
-        # A lone surrogate has no UTF-8. It makes the number invalid, unless it is cut away.
+        # A lone surrogate has no UTF-8. It makes a number invalid, except in an ignored part.
         PyErr_Clear()
         encoded = number.encode("utf-8", "surrogatepass")
         return normalize(encoded, len(encoded), rules, digits)
@@ -130,7 +131,7 @@ cdef int _set_digits(uint8_t* target, uint8_t* length, str digits, str name) exc
 cdef int set_dialling(
     dialling_t* rules, str country_code, str national_prefix, str international_prefix
 ) except -1:
-    """Check a tenant's dialling rules and write them down. ValueError names the wrong one."""
+    """Check a tenant's dialling rules and write them. ValueError names the wrong one."""
     memset(rules, 0, sizeof(dialling_t))
     _set_digits(rules.country_code, &rules.country_code_length, country_code, "country_code")
     _set_digits(
@@ -155,8 +156,8 @@ def normalize_number(
 ):
     """The 1 to 32 digits to match, or None for an invalid number.
 
-    The other three are the tenant's dialling rules, up to 16 digits each, "" for none.
-    ValueError where one of them is not digits.
+    The other three are the tenant's dialling rules, up to 16 digits each; "" for none.
+    ValueError if one of them has another character.
     """
     cdef dialling_t rules
     cdef uint8_t digits[MAX_DIGITS]
@@ -167,10 +168,10 @@ def normalize_number(
 
 
 def normalize_prefix(str prefix not None):
-    """The 0 to 32 digits of a rate's prefix, or None where the text is no prefix.
+    """The 0 to 32 digits of a rate's prefix, or None if the text is not a prefix.
 
-    One leading "+" is removed, and no other character: a range, a list or a decimal in a prefix cell
-    must not become another prefix. Only the empty text is the empty prefix.
+    Removes one leading "+" and no other character: a range, a list or a decimal number must not
+    become another prefix. Only the empty text is the empty prefix.
     """
     cdef uint8_t digits[MAX_DIGITS]
     cdef bytes encoded = prefix.encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""The terms of a rate: what a call under it is charged by."""
+"""The terms of a rate: the values by which its calls are charged."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -31,8 +31,8 @@ cdef struct interval_t:          # 16 bytes; a list is in rising order of start_
 cdef struct fault_t:             # the first value that is outside its range
     const char* field
     int64_t value
-    int64_t least                # that the field allows
-    int64_t most                 # likewise
+    int64_t least                # allowed
+    int64_t most                 # allowed
 
 cdef bint check_terms(
     int64_t price_e8,

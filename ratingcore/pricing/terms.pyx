@@ -1,4 +1,4 @@
-"""The terms of a rate: their ranges, and what is derived from them.
+"""The terms of a rate: their ranges, and the derived fields.
 
 ``check_terms`` and ``check_interval`` are the only places of the core that state the ranges.
 ``read_terms`` applies them to Python values.
@@ -37,8 +37,8 @@ cdef bint check_terms(
     """Check the values and write all fields of ``terms``, derived ones included. False: the first
     value outside its range is in ``fault``, and the content of ``terms`` is undefined.
 
-    ``intervals`` is the number of the interval list. A caller that has no number yet passes 0 for
-    the empty list, any other number for another one, and sets the field later.
+    ``intervals`` is the number of the interval list. A caller without a number passes 0 for the
+    empty list, any other number for another list, and sets the field later.
     """
     if not (
         _in_range(price_e8, 0, <int64_t> MAX_PRICE_E8, b"cost_per_minute_e8", fault)
@@ -67,7 +67,8 @@ cdef bint check_interval(
     interval_t* interval,
     fault_t* fault,
 ) noexcept nogil:
-    """As ``check_terms``, for an interval after one that starts at ``start_before``. 0: the first."""
+    """As ``check_terms``, for an interval after one that starts at ``start_before``; 0: the
+    first."""
     if not (
         _in_range(
             start_seconds, <int64_t> start_before + 1, MAX_SECONDS, b"start_seconds", fault
@@ -89,7 +90,8 @@ cdef int _refuse(const fault_t* fault, str path) except -1:
 
 
 cdef int64_t whole(object value, str name) except? -1:
-    """The value of an int. No float slips in: TypeError; OverflowError beyond 64 bits."""
+    """The value of an int. TypeError for another type, such as float; OverflowError beyond 64
+    bits."""
     if not PyLong_Check(value):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     return value
@@ -141,7 +143,7 @@ cdef int read_terms(
 
     ``terms.intervals`` is that count, which is enough for ``charge_any``; in a deck the caller
     replaces it by the number of the list. ValueError for a value outside its range, TypeError for
-    one that is no int, OverflowError for one beyond 64 bits.
+    one of another type than int, OverflowError for one beyond 64 bits.
     """
     cdef fault_t fault
     cdef int count

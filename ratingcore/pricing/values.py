@@ -1,4 +1,4 @@
-"""The plain types that the core hands out."""
+"""The plain types of the core's API."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RateInfo(NamedTuple):
 
 
 class InEffect(NamedTuple):
-    """How many prefixes have a rate in effect at one instant, before and after a deck is taken
-    over. ``gaps``: those that have one before and none after, but a later rate. ``begins_ns``: when
-    the first rate after that instant begins, or None."""
+    """How many prefixes have a rate in effect at one instant, before and after an import. ``gaps``:
+    prefixes with a rate in effect before, none after, and a later rate. ``begins_ns``: the start of
+    the first rate after that instant, or None."""
 
     before: int
     after: int
@@ -40,11 +40,11 @@ class InEffect(NamedTuple):
 class Columns(NamedTuple):
     """The outcomes of a batch, one item a call, in the order of the calls.
 
-    Each is a one-dimensional memoryview, so NumPy and Arrow take it without a copy. All are parts
-    of one block of memory, which goes with the last of them; as ``out`` of ``Deck.rate_columns``,
-    any writable buffers will do. ``rate_index`` is what ``Deck.rate_at`` takes, -1 for none.
-    ``bill_seconds`` and ``cost_scaled`` mean something only where ``status`` is RATED or
-    NOT_BILLABLE.
+    Each is a one-dimensional memoryview, which NumPy and Arrow read without a copy. All are parts
+    of one block of memory, which is freed with the last of them. For ``out`` of
+    ``Deck.rate_columns`` they may be any writable buffers. ``rate_index`` is the argument for
+    ``Deck.rate_at``, -1 without a rate. ``bill_seconds`` and ``cost_scaled`` are defined only if
+    ``status`` is RATED or NOT_BILLABLE.
     """
 
     status: memoryview  # uint8: RATED, NOT_BILLABLE, UNRATED, or REFUSED
@@ -56,14 +56,14 @@ class Columns(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """The longest prefixes of a batch of numbers, in their order, as ``Columns`` has them."""
+    """The longest prefixes of a batch of numbers, in their order; see ``Columns``."""
 
     rate_index: memoryview  # int32
     prefix_length: memoryview  # uint8
 
 
 class ConsideredRate(NamedTuple):
-    """One rate that rating looked at, and why it won or lost."""
+    """One rate that rating considered, and why it won or lost."""
 
     rate_id: int
     version_id: int
@@ -86,10 +86,11 @@ class Step(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """How one call was rated, in enough detail to do it again by hand.
+    """How one call was rated, with all details that are needed to repeat it by hand.
 
-    ``considered``: every rate whose prefix the number begins with, the longest prefix first, of one
-    prefix the latest effective_from first. ``normalized_number`` is "" where there is none.
+    ``considered``: all rates whose prefix the number begins with, the longest prefix first, those
+    of one prefix by effective_from, latest first. ``normalized_number`` is "" if the number is
+    invalid.
     """
 
     normalized_number: str

@@ -1,4 +1,4 @@
-"""What calls are known by; see identity.pyx."""
+"""Derived call_ids and the packed form of calls; see identity.pyx."""
 
 from libc.stdint cimport uint8_t, uint32_t
 

@@ -1,5 +1,5 @@
-"""What calls are known by: the call_id that is derived for one without, and the packed form that
-digests are of (rating rule 10). Both are stored in databases and must never change.
+"""The call_id that is derived for a call without one, and the packed form that is digested (rating
+rule 10). Both are stored in databases and must never change.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -16,18 +16,18 @@ cdef enum:
     DERIVED_SIZE = 37            # "auto-" and 32 hexadecimal digits
     MAX_SUFFIX_SIZE = 11         # "-" and an occurrence
     DERIVED_HEAD_SIZE = 66       # what is hashed before the two numbers
-    TURN = 256                   # calls without a call_id that are hashed in one go
+    TURN = 256                   # derived call_ids between two releases of the GIL
 
 cdef const char* HEXADECIMAL = b"0123456789abcdef"
 
 
 cdef int derive_call_ids(record_t* records, uint32_t count, list owners) except -1:
-    """Give a call_id to every call that came without: the same for the same content and
-    occurrence, for ever. ``owners`` keeps its bytes.
+    """Derive a call_id for every call without one. It depends only on the content and the
+    occurrence, and never changes. ``owners`` keeps its bytes.
 
-    SHA-256, cut to 128 bits, over a fixed layout in which no two calls look alike: little-endian
-    integers of fixed width, and the texts behind their lengths. From the second occurrence on its
-    number follows.
+    SHA-256, truncated to 128 bits, over a fixed layout that differs for different calls:
+    little-endian integers of fixed width, and the texts after their lengths. From the second
+    occurrence on, the number of the occurrence follows.
     """
     cdef uint32_t missing = 0
     cdef uint32_t numbered = 0
@@ -60,12 +60,12 @@ cdef int derive_call_ids(record_t* records, uint32_t count, list owners) except 
             at += record.call_id.size
             if not i % TURN:
                 with nogil:
-                    pass  # others wait for the GIL, which hashing so little does not give up
+                    pass  # lets other threads have the GIL, which hashing short data keeps
     return 0
 
 
 cdef uint32_t _write_suffix(char* at, int32_t occurrence) noexcept nogil:
-    """Write "-" and the number, which is above 0; its size."""
+    """Write "-" and the number, which is above 0. Returns the size."""
     cdef char digits[10]
     cdef uint32_t count = 0
     cdef uint32_t i
@@ -80,7 +80,7 @@ cdef uint32_t _write_suffix(char* at, int32_t occurrence) noexcept nogil:
 
 
 cdef int _hash_content(const record_t* record, char* digits) except -1:
-    """Write the first 32 hexadecimal digits."""
+    """Write the first 32 hexadecimal digits of the hash of the content."""
     cdef const text_t* caller = &record.caller_number
     cdef const text_t* called = &record.destination_number
     cdef bint ended = record.ended_at_ns != NO_TIME
@@ -117,7 +117,8 @@ cdef int _hash_content(const record_t* record, char* digits) except -1:
 cdef void pack(
     const record_t* records, uint32_t count, uint32_t good, uint8_t* at
 ) noexcept nogil:
-    """See Records.packed; ``good`` of the calls break no rule, ``at`` has room for them."""
+    """See Records.packed. ``good`` is the number of calls that break no rule; ``at`` has room for
+    them."""
     cdef uint8_t* texts = at + <size_t> good * PACKED_INTEGERS * 8
     cdef size_t column = <size_t> good * 8
     cdef const record_t* record

@@ -1,4 +1,4 @@
-"""Rates and tenants' rules as they are kept for ever: the layout of what CDRs are recomputed from."""
+"""The layout of the stored rates and tenants' rules by which CDRs are recomputed."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
@@ -8,31 +8,31 @@ from ..pricing.number cimport MAX_DIGITS, dialling_t
 from ..base.pool cimport pool_t
 
 cdef enum:                       # kept_rate_t.state
-    MISSING                      # nobody has put it
+    MISSING                      # not put yet
     USABLE
-    DAMAGED                      # what is kept is no rate
+    DAMAGED                      # the stored values are not a valid rate
 
 cdef struct kept_rate_t:         # one version of a rate
     int64_t tenant_id
     int64_t created_revision     # of the tenant's deck
-    int64_t retired_revision     # from here on it was another version, or none; INT64_MAX: present
+    int64_t retired_revision     # the first one without this version; INT64_MAX: none
     int64_t from_ns              # in effect from here; INT64_MIN: open
     int64_t to_ns                # in effect until before here; INT64_MAX: open
-    terms_t terms                # its intervals are those below: here only 0 means something
+    terms_t terms                # terms.intervals is the count of the intervals
     uint32_t first_interval      # item of the intervals
     uint32_t interval_count
     uint32_t prefix_length       # digits
     uint8_t prefix[MAX_DIGITS]   # ASCII digits
     uint8_t state
 
-cdef struct kept_rules_t:        # what a tenant was from a revision of its deck on
+cdef struct kept_rules_t:        # a tenant's rules from a revision of its deck on
     int64_t from_revision
     dialling_t dialling
-    rounding_t rounding          # its mode is 0 where what is kept are no rules
+    rounding_t rounding          # its mode is 0 if the stored rules are not valid
 
 cdef struct kept_tenant_t:
-    int64_t revision             # of the deck, up to which the rules are known; 0: none
-    uint32_t first_rules         # item of the rules; a tenant's are by rising from_revision
+    int64_t revision             # of the deck; the rules are known up to it; 0: none
+    uint32_t first_rules         # item of rules; those of a tenant rise by from_revision
     uint32_t rules_count
 
 
@@ -59,7 +59,7 @@ cdef class KeptRates:
 cdef inline const kept_rules_t* rules_at(
     const kept_rules_t* rules, const kept_tenant_t* tenant, int64_t revision
 ) noexcept nogil:
-    """The tenant's rules at a revision of its deck. NULL: there was no such revision."""
+    """The tenant's rules at a revision of its deck. NULL: the revision does not exist."""
     cdef uint32_t i = tenant.first_rules + tenant.rules_count
     if revision > tenant.revision:
         return NULL

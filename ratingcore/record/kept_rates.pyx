@@ -1,12 +1,12 @@
-"""Rates and tenants' rules as they are kept for ever, gathered while CDRs are recomputed.
+"""The stored rates and tenants' rules, collected while CDRs are recomputed.
 
-A deck answers which rate is best; here it is known which one priced a call, so there is no index of
-prefixes, only versions by their ids. What is put here comes from a database that somebody may have
-changed by hand: what cannot be a rate or a rule is kept as damaged, and refuses nothing.
+A stored CDR names the version of the rate that priced it, so no index of prefixes is needed, only
+versions by their ids. The values come from a database that somebody may have changed by hand:
+invalid rates and rules are not refused, but kept as damaged.
 """
 
 from cython cimport final
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ..base.memory cimport release, reserve
@@ -20,12 +20,12 @@ from .stored_rows cimport StoredRows
 cdef enum:
     LIMIT = 0x7FFFFFF            # of each kind
 
-# What a value that is none of its kind raises.
+# What an invalid value raises.
 _WRONG = (ValueError, TypeError, OverflowError)
 
 
 cdef int64_t _bound(object bound_ns, int64_t open_end) except? -1:
-    """A bound of a window within 64 bits, which loses nothing: every call's start is inside."""
+    """A bound of a window, limited to 64 bits: the start of every call is within them."""
     if bound_ns is None:
         return open_end
     return max(INT64_MIN, min(INT64_MAX, bound_ns))
@@ -42,8 +42,8 @@ cdef int _set_prefix(kept_rate_t* rate, object prefix) except -1:
 
 @final
 cdef class KeptRates:
-    """Versions of rates by their ids, and the tenants' rules at each revision of their decks. For
-    one thread at a time."""
+    """Versions of rates by their ids, and the tenants' rules at each revision of their decks. Only
+    one thread may use it at a time."""
 
     def __cinit__(self):
         pool_init(&self.version_ids, sizeof(int64_t))
@@ -58,11 +58,11 @@ cdef class KeptRates:
         release(self.intervals)
 
     def __len__(self):
-        """How much is kept: versions, rules and intervals together."""
+        """The number of versions, rules and intervals together."""
         return self.version_ids.count + self.rules_count + self.interval_count
 
     def missing_versions(self, StoredRows rows not None):
-        """The version_ids that the rows name and nobody has put yet, each once."""
+        """The version_ids of the rows that have not been put yet, each once."""
         cdef const record_t* record
         cdef uint32_t i
         cdef uint32_t number = 0
@@ -89,7 +89,7 @@ cdef class KeptRates:
         return sorted(found)
 
     def revision(self, int64_t tenant_id):
-        """Up to which revision of its deck the tenant's rules are known; 0: not at all."""
+        """The revision of its deck up to which the tenant's rules are known; 0: none."""
         cdef uint32_t number = 0
         self.tenant_number(tenant_id, &number)
         return self.tenants[number].revision
@@ -97,8 +97,8 @@ cdef class KeptRates:
     def put_rate(self, int64_t version_id, *values):
         """Keep a version of a rate: tenant_id, created_revision, retired_revision or None, prefix,
         cost_per_minute_e8, billing_increment, connect_fee_e8, minimum_seconds, intervals,
-        effective_from_ns or None, effective_to_ns or None, blocked. Intervals that are None, and
-        whatever else no rate can have, leave it damaged."""
+        effective_from_ns or None, effective_to_ns or None, blocked. A value that no rate can have,
+        such as None for the intervals, makes the version damaged."""
         cdef uint32_t number = 0
         cdef kept_rate_t rate
         memset(&rate, 0, sizeof(kept_rate_t))
@@ -112,9 +112,9 @@ cdef class KeptRates:
         self.rates[number] = rate
 
     def put_tenant(self, int64_t tenant_id, int64_t revision, rules):
-        """Keep what a tenant was, up to a revision of its deck: from_revision, rounding,
-        country_code, national_prefix, international_prefix and cost_decimals of each time that it
-        changed, by rising from_revision. What cannot be rules is damaged."""
+        """Keep the rules of a tenant up to a revision of its deck: from_revision, rounding,
+        country_code, national_prefix, international_prefix and cost_decimals of each change, by
+        rising from_revision. Invalid rules are kept as damaged."""
         cdef uint32_t number = 0
         cdef uint32_t first = self.rules_count
         for values in rules:
@@ -125,7 +125,7 @@ cdef class KeptRates:
         self.tenants[number].rules_count = self.rules_count - first
 
     cdef int rate_number(self, int64_t version_id, uint32_t* number) except -1 nogil:
-        """The item of a version, which is MISSING where it is new."""
+        """Find the item of a version. A new one is MISSING."""
         reserve(
             <void**> &self.rates,
             &self.rate_capacity,
@@ -137,7 +137,7 @@ cdef class KeptRates:
         return pool_intern(&self.version_ids, &version_id, sizeof(int64_t), number)
 
     cdef int tenant_number(self, int64_t tenant_id, uint32_t* number) except -1 nogil:
-        """The item of a tenant, of which nothing is known where it is new."""
+        """Find the item of a tenant. A new one has no rules."""
         reserve(
             <void**> &self.tenants,
             &self.tenant_capacity,
@@ -209,7 +209,7 @@ cdef class KeptRates:
                 cost_decimals,
             ) = values
             if None in values:
-                raise TypeError("a rule that there is none of is an empty text")
+                raise TypeError("a missing dialling rule is an empty text")
             set_dialling(&rules.dialling, country_code, national_prefix, international_prefix)
             check_rounding(rounding)
             check_cost_decimals(cost_decimals)

@@ -1,8 +1,8 @@
-"""Calls in the order of their keys, and which of them are new.
+"""Sorts calls by their keys, and finds the new ones.
 
-Rows are written in the order of (tenant_id, call_id), call_ids compared by their bytes: two
-transactions with the same calls then meet them in the same order. What has one key stands side by
-side, as it was sent.
+Rows are written in the order of (tenant_id, call_id), with call_ids compared by their bytes. So two
+transactions with the same calls insert them in the same order. Calls with the same key keep the
+order in which they were sent.
 """
 
 from cpython.array cimport array, clone
@@ -40,7 +40,7 @@ cdef int _compare_texts(const text_t* left, const text_t* right) noexcept nogil:
 
 
 cdef int _compare(const void* left_key, const void* right_key) noexcept nogil:
-    """A total order: what has one key is told apart by its position."""
+    """A total order: calls with the same key are compared by position."""
     cdef const key_t* left = <const key_t*> left_key
     cdef const key_t* right = <const key_t*> right_key
     cdef int order
@@ -61,8 +61,8 @@ cdef array _positions(Records records, const key_t* keys, uint32_t count):
 
 
 def in_key_order(Records records not None, unknown=()):
-    """The positions of the calls in the order of their keys, as an array; without those that break
-    a rule and those of the parties ``unknown``."""
+    """The positions of the calls in the order of their keys, as an array. Without calls that break
+    a rule, and calls of the parties ``unknown``."""
     cdef bytes left_out = bytes([party in unknown for party in records.parties()])
     cdef const uint8_t* is_left_out = left_out
     cdef key_t* keys = <key_t*> allocate(records.count, sizeof(key_t))
@@ -88,11 +88,11 @@ def in_key_order(Records records not None, unknown=()):
 def split(Records records not None, array order not None, recorded=()):
     """The rated calls of ``in_key_order`` as three arrays of positions, each in that order.
 
-    The *new* ones, no key twice; the *old* ones, which are only to be compared with what is
-    recorded, because their key comes a second time or is among ``recorded``; and the *refused*
-    ones, whose cost is past its limit. A call whose cost is that high is old where its key is among
-    ``recorded``: it was recorded at a time when it was not. Otherwise it does not count, and the
-    next call of its key is the first.
+    The *new* ones, no key twice; the *old* ones, whose key is repeated or is among ``recorded``,
+    and which are only compared with the recorded call; and the *refused* ones, whose cost exceeds
+    its limit. A call with such a cost is old if its key is among ``recorded``, because it was
+    recorded with another cost. Otherwise it is not counted, and the next call of its key is the
+    first.
     """
     cdef array new = clone(_POSITIONS, len(order), zero=False)
     cdef array old = clone(_POSITIONS, 0, zero=False)

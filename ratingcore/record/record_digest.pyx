@@ -1,11 +1,11 @@
-"""The digest of one record of an upload, by which it is known again in whatever chunk it is sent.
+"""The digest of one record of an upload, by which it is recognised in any chunk.
 
-It is stored, and auditors may compute it by themselves: it must never change. SipHash-1-3, 64 bits,
+It is stored, and auditors may compute it themselves: it must never change. SipHash-1-3, 64 bits,
 little-endian. Of a call that breaks no rule, with the key ``tollwirerecord.1``, over seven
 little-endian 64-bit integers (tenant_id, extension_id or 0, direction, disposition,
 duration_seconds, started_at_ns, ended_at_ns or -1) and the texts caller_number, destination_number
 and call_id, which hold no NUL, with a NUL after each. Of a call that breaks a rule, with the key
-``tollwirefailed.1``, over its bytes as they were sent. Nothing depends on where the record is.
+``tollwirefailed.1``, over its bytes as they were sent. The position of the record has no effect.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -110,7 +110,7 @@ cdef inline size_t _room(const record_t* record) noexcept nogil:
 
 
 def digests(Records records not None):
-    """Of each record in its order, DIGEST_SIZE bytes each."""
+    """The digests of the records in their order, DIGEST_SIZE bytes each."""
     cdef bytes made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> records.count * 8)
     cdef uint8_t* at = <uint8_t*> PyBytes_AS_STRING(made)
     cdef size_t most = 1
@@ -135,7 +135,7 @@ def digests(Records records not None):
 
 
 def digest_of_bad(bytes source not None):
-    """Of a record that breaks a rule, given as its bytes."""
+    """The digest of a record that breaks a rule, given as its bytes."""
     cdef bytes made = PyBytes_FromStringAndSize(NULL, 8)
     store8(
         <uint8_t*> PyBytes_AS_STRING(made),

@@ -1,4 +1,4 @@
-"""Rating calls that are to be recorded, each by its tenant's deck, with the GIL released."""
+"""Rates calls before they are recorded, each by its tenant's deck, with the GIL released."""
 
 from cpython.array cimport array
 from libc.stdint cimport int64_t, uint32_t
@@ -41,7 +41,7 @@ cdef void _rate_block(
         record.cost_fraction_e8 = split_cost(
             outcomes[i].cost_scaled, tables.rounding.cost_decimals, &record.cost_units
         )
-        # A call that a rate blocks has no cost, and no rate that priced it.
+        # A blocked call has no cost, and no rate priced it.
         record.version_id = 0
         if outcomes[i].status == RATED:
             record.version_id = row_version_id(tables, <uint32_t> outcomes[i].row)
@@ -49,10 +49,10 @@ cdef void _rate_block(
 
 
 def rate_records(Records records not None, array order not None, decks):
-    """Rate the calls at these positions, which come by rising tenant_id. ``decks`` has the deck of
-    every tenant, by its id. A call whose cost would pass its limit gets the status REFUSED.
+    """Rate the calls at these positions, which are sorted by tenant_id. ``decks`` maps the id of
+    each tenant to its deck. A call whose cost exceeds its limit gets the status REFUSED.
 
-    The list keeps what each call costs (``Records.outcome``), and the revision of the rates.
+    The outcomes are stored in the list; see ``Records.outcome``.
     """
     cdef Py_ssize_t begin = 0
     cdef Py_ssize_t end
@@ -76,7 +76,7 @@ def rate_records(Records records not None, array order not None, decks):
 
 
 def count_outcomes(Records records not None, array positions not None):
-    """What became of the calls at these positions, as a Tally."""
+    """Count the outcomes of the calls at these positions. Returns a Tally."""
     cdef Tally tally = Tally()
     cdef const record_t* record
     cdef Py_ssize_t i

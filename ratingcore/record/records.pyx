@@ -1,10 +1,9 @@
 # cython: cdivision=True
-"""Calls on their way into the record, many at a time and no Python object for each.
+"""Lists of calls before they are recorded, without a Python object for each call.
 
-A list of them is made of a request's bytes (upload.pyx) or of single calls (``records_of``). Then
-they are put in the order of their keys and told apart (key_order.pyx), rated (record_rating.pyx) and
-written as rows (rows.pyx). What two calls must share to be one and the same (rating rule 10) is
-fixed here.
+A list is made from a request's bytes (upload.pyx) or from single calls (``records_of``). Then the
+calls are sorted by key and new ones are found (key_order.pyx), rated (record_rating.pyx) and
+written as rows (rows.pyx). ``Content`` defines when two calls are the same (rating rule 10).
 """
 
 from cpython.array cimport array
@@ -52,8 +51,8 @@ cdef object _content(const record_t* record):
 cdef class Records:
     """The calls of one chunk, in their order. Made by ``records_of`` and ``read_upload``.
 
-    A call is named by its position. Those that break a rule (``bad``) keep their position, and have
-    neither key nor content nor party. Rating changes the list; it is not for two threads at once.
+    Methods take the position of a call. Calls that break a rule (``bad``) keep their position, and
+    have no key, content or party. Rating changes the list; only one thread may use it at a time.
     """
 
     def __cinit__(self):
@@ -83,7 +82,7 @@ cdef class Records:
         return found
 
     def source(self, position):
-        """The bytes of the call, good or bad, as they were sent; b"" where it did not come as
+        """The bytes of the call, good or bad, as they were sent; b"" if it was not read from
         bytes."""
         cdef const text_t* source
         if not 0 <= position < self.count:
@@ -94,7 +93,7 @@ cdef class Records:
         return PyBytes_FromStringAndSize(<const char*> source.data, source.size)
 
     def part(self, begin, end):
-        """The calls from position ``begin`` until before ``end``, as a list of their own."""
+        """The calls from position ``begin`` until before ``end``, as a new list."""
         cdef Records made = Records.__new__(Records)
         cdef uint32_t first = begin
         cdef uint32_t last = end
@@ -109,8 +108,7 @@ cdef class Records:
         return made
 
     def parties(self):
-        """Whom the calls concern: the different (tenant_id, extension_id), extension_id 0 for
-        none."""
+        """The different (tenant_id, extension_id) of the calls, extension_id 0 for none."""
         cdef uint32_t i
         return [
             (self.party_items[i].tenant_id, self.party_items[i].extension_id)
@@ -129,7 +127,7 @@ cdef class Records:
         ]
 
     def key(self, position):
-        """(tenant_id, call_id): what the call is recorded under."""
+        """(tenant_id, call_id), the key of the call."""
         cdef const record_t* record = self.at(position)
         return record.tenant_id, text_of(&record.call_id)
 
@@ -141,7 +139,7 @@ cdef class Records:
         return _content(self.at(position))
 
     def outcome(self, position):
-        """What rating made of the call: a ``RecordOutcome``."""
+        """The ``RecordOutcome`` of the call."""
         cdef const record_t* record = self.at(position)
         cdef bint priced = record.status != UNRATED and record.status != REFUSED
         return _new_tuple(RecordOutcome, (
@@ -155,24 +153,24 @@ cdef class Records:
         ))
 
     def generation(self, position):
-        """How many CDRs of the call's key were reversed before this one."""
+        """The number of CDRs of the call's key that were reversed before this one."""
         return self.at(position).generation
 
     def set_generation(self, position, int16_t generation):
-        """Record the call as this generation of its key; it is 0 unless it is set."""
+        """Set the generation of the call, which is 0 by default."""
         cdef record_t* record = <record_t*> self.at(position)
         if generation < 0:
             raise ValueError(f"generation must be 0 or above, not {generation}")
         record.generation = generation
 
     def set_first_generation(self):
-        """Of every call: what an attempt to record it that failed has set is forgotten."""
+        """Set the generation of all calls to 0 again, after a failed attempt to record them."""
         cdef uint32_t i
         for i in range(self.count):
             self.items[i].generation = 0
 
     def duration_seconds(self):
-        """The sum over the calls that break no rule."""
+        """The sum of the durations of the calls that break no rule."""
         cdef int64_t total = 0
         cdef uint32_t i
         for i in range(self.count):
@@ -181,7 +179,7 @@ cdef class Records:
         return total
 
     def derived(self, positions=None):
-        """How many calls had no call_id, so that one was derived: of all, or at these positions."""
+        """The number of calls with a derived call_id: of all, or at these positions."""
         cdef int64_t count = 0
         cdef uint32_t i
         if positions is None:
@@ -193,11 +191,11 @@ cdef class Records:
         return count
 
     def packed(self):
-        """The calls that break no rule, as bytes that are the same for the same calls for ever:
-        seven columns of little-endian 64-bit integers (tenant_id, extension_id, direction,
-        disposition, duration_seconds, started_at_ns, ended_at_ns or -1), then the texts
-        (caller_number, destination_number, call_id, a column each), which hold no NUL, with a NUL
-        after each and one alone where there is none."""
+        """The calls that break no rule, as bytes that never change for the same calls: seven
+        columns of little-endian 64-bit integers (tenant_id, extension_id, direction, disposition,
+        duration_seconds, started_at_ns, ended_at_ns or -1), then the texts (caller_number,
+        destination_number, call_id, a column each), which hold no NUL, with a NUL after each text,
+        also after an empty one."""
         cdef uint32_t good = 0
         cdef uint64_t size = 0
         cdef record_t* record
@@ -231,7 +229,7 @@ cdef class Records:
         return 0
 
     cdef int complete(self) except -1:
-        """After the last call was added."""
+        """Complete the list after the last call was added."""
         derive_call_ids(self.items, self.count, self.owners)
         return find_parties(self)
 
@@ -256,10 +254,10 @@ cdef class Records:
 
 
 def records_of(contents, int32_t occurrence=0):
-    """A list of calls, each given as a ``Content`` or a tuple of its values; no rule is checked here.
+    """A list of calls, each given as a ``Content`` or a tuple of its values. Checks no rule.
 
-    An empty call_id is derived, with this ``occurrence``. None stands for a call that breaks a rule.
-    OverflowError or ValueError: a number is outside what its field can hold.
+    An empty call_id is derived, with this ``occurrence``. None: a call that breaks a rule.
+    OverflowError or ValueError for a number outside the range of its field.
     """
     cdef Records records = Records.__new__(Records)
     cdef record_t record
@@ -313,7 +311,7 @@ cdef int _set_content(record_t* record, content, list owners) except -1:
 
 
 cdef int find_parties(Records records) except -1:
-    """Number the different (tenant_id, extension_id) by when they first come."""
+    """Number the different (tenant_id, extension_id) in the order of their first calls."""
     cdef uint32_t size = 16
     cdef uint32_t* places               # open-addressing hash: 1 + party, 0 where free
     cdef uint32_t i

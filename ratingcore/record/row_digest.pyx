@@ -1,19 +1,19 @@
 # cython: cdivision=True
-"""The digest by which recorded rows are known for ever: of rows that are about to be written, and
-of rows that were read back (stored_rows.pyx), by the same packing.
+"""The digest of recorded rows: of rows before they are written, and of rows that were read back
+(stored_rows.pyx), with the same packing.
 
-It is stored, and auditors compute it by themselves: a format that was ever written must never
-change. SHA-256 over the head ``tollwire.cdrs.N`` and the canonical bytes of the rows: columns of
+It is stored, and auditors compute it themselves: a format that was ever written must never change.
+SHA-256 over the head ``tollwire.cdrs.N`` and the canonical bytes of the rows: columns of
 little-endian 64-bit integers, then three columns of texts (call_id, caller_number,
 destination_number), which hold no NUL, with a NUL after each.
 
 Format 2, in which new rows are digested, has eighteen columns of integers: id, tenant_id,
-extension_id or 0, direction, disposition, duration_seconds, started_at_ns, ended_at_ns or -1, status,
-unrated_reason or 0, bill_seconds or 0, the whole units of the cost or 0, the rest of it in 10^-8 or
-0, rate_version_id or 0, rate_revision, upload_id or 0, created_at_ns, generation.
+extension_id or 0, direction, disposition, duration_seconds, started_at_ns, ended_at_ns or -1,
+status, unrated_reason or 0, bill_seconds or 0, the whole units of the cost or 0, the rest of it in
+10^-8 or 0, rate_version_id or 0, rate_revision, upload_id or 0, created_at_ns, generation.
 
-Format 1 has sixteen: in place of the two of the cost one, the cost in ten-thousandths or 0, and no
-generation. It has no place for a cost with more decimals or a generation above 0, so a row with
+Format 1 has sixteen: one column for the cost instead of two, in ten-thousandths or 0, and none for
+the generation. It cannot hold a cost with more decimals or a generation above 0, so a row with
 either was never digested in it.
 """
 
@@ -36,7 +36,7 @@ cdef enum:
 
 # The format of new digests.
 FORMAT = 2
-# What the first byte of the digest depends on as well: no digest of anything else is one of rows.
+# Digested first, so that no digest of other data equals one of rows.
 HEADS = {1: b"tollwire.cdrs.1", 2: b"tollwire.cdrs.2"}
 
 
@@ -49,7 +49,7 @@ cdef inline void _pack_integers(
     int64_t upload_id,
     int64_t created_at_ns,
 ) noexcept nogil:
-    """The row's place in each of the columns, which are ``column`` bytes each."""
+    """Write the row to each of the columns, which are ``column`` bytes each."""
     cdef bint priced = record.status != UNRATED
     store8(at, <uint64_t> row_id)
     store8(at + column, <uint64_t> record.tenant_id)
@@ -86,7 +86,7 @@ cdef inline uint8_t* _pack_text(uint8_t* at, const text_t* text) noexcept nogil:
 cdef inline const record_t* _in_order(
     const record_t* items, const uint32_t* order, uint32_t i
 ) noexcept nogil:
-    """``order`` NULL: as they stand."""
+    """``order`` NULL: all records, in their order."""
     return &items[order[i]] if order != NULL else &items[i]
 
 
@@ -124,7 +124,7 @@ cdef bint _fits_format_1(const record_t* record) noexcept nogil:
 
 cdef bytes _digest(int format, bytes packed):
     hashed = sha256(HEADS[format])
-    hashed.update(packed)  # without the GIL, from 2 KB on
+    hashed.update(packed)  # releases the GIL from 2 KB on
     return hashed.digest()
 
 
@@ -135,8 +135,8 @@ def digest_of_new(
     int64_t upload_id,
     int64_t created_at_ns,
 ):
-    """Of the rated calls at these positions as rows with the ids from ``first_id`` on. No cost may
-    be past its limit. ``upload_id`` 0 stands for none."""
+    """The digest of the rated calls at these positions as rows with the ids from ``first_id`` on.
+    No cost may exceed its limit. ``upload_id`` 0: none."""
     cdef uint32_t count = <uint32_t> len(order)
     cdef size_t column = <size_t> count * 8
     cdef const uint32_t* positions
@@ -166,8 +166,8 @@ def digest_of_new(
 
 
 def digest_of_stored(StoredRows rows not None, begin, end, int format=FORMAT):
-    """Of the rows from position ``begin`` until before ``end``, none of which may be a misfit, in
-    this format (a key of HEADS). b"": a row holds what the format has no place for."""
+    """The digest of the rows from position ``begin`` until before ``end``, without misfits, in this
+    format (a key of HEADS). b"": the format cannot hold a value of a row."""
     cdef size_t integers = INTEGERS_1 if format == 1 else INTEGERS_2
     cdef uint32_t first = begin
     cdef uint32_t last = end
@@ -209,8 +209,8 @@ def digest_of_stored(StoredRows rows not None, begin, end, int format=FORMAT):
 
 
 def set_unrated(Records records not None, position, uint8_t unrated_reason, int64_t rate_revision):
-    """Make of a call that was priced late what was recorded: UNRATED, for this reason, by the rates
-    of this revision."""
+    """Restore the recorded state of a call that was priced late: UNRATED, for this reason, by the
+    rates of this revision."""
     cdef record_t* record = <record_t*> records.at(position)
     record.status = UNRATED
     record.unrated_reason = unrated_reason

@@ -1,8 +1,8 @@
 # cython: cdivision=True
-"""Rated calls as rows, for the databases' bulk ways in: PostgreSQL's binary COPY format, and tuples.
+"""Rated calls as rows for bulk inserts: PostgreSQL's binary COPY format, and tuples.
 
-This module knows in which order a row has its fields (``ROW_FIELDS``; a row to copy has its id
-before them, SQLite gives the ids by itself), and nothing of tables or connections.
+``ROW_FIELDS`` is the order of the fields of a row. A row of COPY has its id before them; SQLite
+assigns the ids. The module depends on no table or connection.
 """
 
 from cpython.array cimport array
@@ -52,7 +52,7 @@ cdef const char* HEADER = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
 
 
 cdef inline uint8_t* _integer(uint8_t* at, uint64_t value, uint32_t size) noexcept nogil:
-    """An integer of 2, 4 or 8 bytes, the highest first, behind its size."""
+    """Write the size, then an integer of 2, 4 or 8 bytes, the highest byte first."""
     cdef uint32_t i
     at[0] = at[1] = at[2] = 0
     at[3] = <uint8_t> size
@@ -67,7 +67,7 @@ cdef inline uint8_t* _null(uint8_t* at) noexcept nogil:
 
 
 cdef inline uint8_t* _optional(uint8_t* at, uint64_t value, uint32_t size) noexcept nogil:
-    """An integer for which 0 stands for none."""
+    """Write an integer; 0 becomes NULL."""
     return _integer(at, value, size) if value else _null(at)
 
 
@@ -115,8 +115,10 @@ cdef uint8_t* _row(
     return _integer(at, <uint64_t> record.generation, 2)
 
 
-cdef uint64_t _room(const record_t* records, const uint32_t* order, Py_ssize_t count) noexcept nogil:
-    """Bytes that a COPY of these calls may need at most."""
+cdef uint64_t _room(
+    const record_t* records, const uint32_t* order, Py_ssize_t count
+) noexcept nogil:
+    """The most bytes that a COPY of these calls needs."""
     cdef uint64_t size = HEADER_SIZE + TRAILER_SIZE
     cdef const record_t* record
     cdef Py_ssize_t i
@@ -135,8 +137,8 @@ def copy_data(
     int64_t created_at_ns,
 ):
     """The rated calls at these positions as PostgreSQL's binary COPY data, a row each, with ids
-    from ``first_id`` on. No cost may be past its limit. ``upload_id`` 0 stands for none.
-    OverflowError above 2 GiB."""
+    from ``first_id`` on. No cost may exceed its limit. ``upload_id`` 0: none. OverflowError above 2
+    GiB."""
     cdef Py_ssize_t count = len(order)
     cdef Py_ssize_t i
     cdef uint32_t capacity = 0
@@ -169,8 +171,8 @@ def copy_data(
 
 
 cdef class RowTuples:
-    """The rated calls at some positions, a tuple each, made when it is asked for: thousands of
-    tuples that live at once are work for the garbage collector."""
+    """An iterator of tuples of the rated calls at some positions. It makes one tuple at a time,
+    because the garbage collector has to scan thousands of tuples that exist at once."""
 
     cdef Records records
     cdef array order
@@ -179,7 +181,7 @@ cdef class RowTuples:
     cdef object created_at_ns
 
     def __init__(self, Records records not None, array order not None, upload_id, created_at_ns):
-        """``upload_id`` 0 stands for none."""
+        """``upload_id`` 0: none."""
         records.check_positions(order)
         self.records = records
         self.order = order

@@ -1,4 +1,4 @@
-"""Stored rows of calls: the layout of one while it is read, and the list of them."""
+"""Stored rows of calls: the layout of one that is read, and the list of them."""
 
 from cpython.array cimport array
 from libc.stdint cimport int64_t, uint32_t
@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint32_t
 from ..wire.call_parse cimport text_t
 from .records cimport Records
 
-cdef enum:                       # the places of a row's fields: "id", then those of rows.ROW_FIELDS
+cdef enum:                       # the fields of a row in their order: "id", then rows.ROW_FIELDS
     ID
     TENANT_ID
     CALL_ID
@@ -30,23 +30,23 @@ cdef enum:                       # the places of a row's fields: "id", then thos
     GENERATION
     FIELD_COUNT
 
-cdef struct values_t:            # one row as it is stored, held to no rule yet
-    int64_t integers[FIELD_COUNT]    # 0 where NULL; undefined for a text
-    text_t texts[FIELD_COUNT]        # undefined for an integer, and where NULL
+cdef struct values_t:            # one row as it is stored, not checked
+    int64_t integers[FIELD_COUNT]    # 0 if NULL; undefined for a text
+    text_t texts[FIELD_COUNT]        # undefined for an integer, and if NULL
     uint32_t nulls                   # bit f: field f is NULL
 
-cdef struct numbers_t:           # what a row has besides its call and outcome
+cdef struct numbers_t:           # the fields of a row besides its call and outcome
     int64_t id
     int64_t upload_id            # 0: none
     int64_t created_at_ns
 
 
 cdef class StoredRows:
-    cdef readonly Records records      # a row at each position; bad where the row is a misfit
+    cdef readonly Records records      # a row at each position; bad if the row is a misfit
     cdef readonly array ids            # q, [len(records)]
     cdef readonly array upload_ids     # q, [len(records)]; 0: none
     cdef readonly array created_at_ns  # q, [len(records)]
-    cdef readonly list misfits         # of (position, field, what is stored there)
+    cdef readonly list misfits         # of (position, field, stored value)
     cdef numbers_t* numbers            # [numbers_capacity], until the rows are complete
     cdef uint32_t numbers_capacity
 

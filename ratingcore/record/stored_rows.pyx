@@ -1,12 +1,12 @@
 # cython: cdivision=True
 """Stored rows, read back into records: from PostgreSQL's binary COPY data, and from tuples.
 
-What rows.pyx writes is read as it was. A database may hold what no recording ever wrote, if
-somebody took its constraints away: a row with a value that has no place in a record, or that the
-table's constraints refuse, is a *misfit*. It keeps its position, is bad among the records, and is
-named with its first such field. So two rows that differ never read alike.
+The rows that rows.pyx writes are read unchanged. A database whose constraints were removed may hold
+rows that were never recorded. A row with a value that a record cannot hold, or that the table's
+constraints refuse, is a *misfit*. It keeps its position, is bad among the records, and is listed
+with its first such field. So two different rows never give the same record.
 
-Damaged COPY data is a ValueError and nothing else: it is bytes from outside.
+Damaged COPY data raises ValueError and no other exception: its bytes are not trusted.
 """
 
 from cpython.array cimport array, clone
@@ -36,13 +36,13 @@ STORED_FIELDS = (("id", 8), *_ROW_FIELDS)
 cdef array _INTEGERS = new_array("q")
 
 cdef enum:
-    FITS = -1                    # in place of a field
-    DAMAGED = -2                 # likewise: the bytes are no row
+    FITS = -1                    # instead of a field
+    DAMAGED = -2                 # instead of a field: the bytes are not a row
     SIGNATURE_SIZE = 11
-    HEADER_SIZE = 19             # with the flags and the size of what follows it
+    HEADER_SIZE = 19             # with the flags and the size of the extension
     LAST_REASON = 3
-    ARENA_SIZE = 1 << 20         # bytes of texts that are gathered in one object
-    # Fields in which NULL stands for none, and no other value does.
+    ARENA_SIZE = 1 << 20         # bytes of texts that one object holds
+    # Fields in which NULL, and no other value, means none.
     OPTIONAL = (
         1 << EXTENSION_ID | 1 << ENDED_AT_NS | 1 << UNRATED_REASON | 1 << BILL_SECONDS
         | 1 << COST_UNITS | 1 << COST_FRACTION_E8 | 1 << RATE_VERSION_ID | 1 << UPLOAD_ID
@@ -52,7 +52,7 @@ cdef enum:
 cdef const char* SIGNATURE = b"PGCOPY\n\xff\r\n\0"
 
 cdef uint8_t widths[FIELD_COUNT]     # bytes of a field's integer; 0: a text
-cdef int64_t least[FIELD_COUNT]      # what its value may be; undefined for a text
+cdef int64_t least[FIELD_COUNT]      # the least allowed value; undefined for a text
 cdef int64_t most[FIELD_COUNT]
 
 _RANGES = {
@@ -78,10 +78,10 @@ for _field, (_name, _width) in enumerate(STORED_FIELDS):
 
 @final
 cdef class StoredRows:
-    """Rows in their order: ``records`` has the calls and their outcomes, and ``ids``,
-    ``upload_ids`` (0 for none) and ``created_at_ns`` the rest, as arrays of type q. ``misfits`` has
-    (position, field, what is stored there) of each row that no recording can have written. Made by
-    ``read_copy`` and ``read_tuples``."""
+    """Rows in their order. ``records`` has the calls and their outcomes; ``ids``, ``upload_ids`` (0
+    for none) and ``created_at_ns`` are arrays of type q. ``misfits`` has (position, field, stored
+    value) of each row that no recording can have written. Made by ``read_copy`` and
+    ``read_tuples``."""
 
     def __cinit__(self):
         self.records = Records.__new__(Records)
@@ -97,7 +97,7 @@ cdef class StoredRows:
         return self.records.count
 
     cdef int add(self, const values_t* values) except -1 nogil:
-        """Add a row. Where it is a misfit, nothing is added and the field is returned; else 0."""
+        """Add a row. If it is a misfit, adds nothing and returns the field; else 0."""
         cdef record_t record
         cdef numbers_t* numbers
         cdef int field = _first_misfit(values)
@@ -133,7 +133,7 @@ cdef class StoredRows:
         return 0
 
     cdef int complete(self) except -1:
-        """After the last row was added."""
+        """Complete the rows after the last one was added."""
         cdef uint32_t count = self.records.count
         cdef uint32_t i
         self.ids = clone(_INTEGERS, count, zero=False)
@@ -174,7 +174,7 @@ cdef int _first_misfit(const values_t* values) noexcept nogil:
 
 
 cdef int _first_misfit_of_outcome(const values_t* values) noexcept nogil:
-    """UNRATED has a reason and nothing else; every other status has a cost, RATED also a rate."""
+    """Check that UNRATED has only a reason, every other status a cost, and RATED a rate."""
     cdef bint unrated = values.integers[STATUS] == UNRATED
     cdef bint rated = values.integers[STATUS] == RATED
     if unrated == _is_null(values, UNRATED_REASON):
@@ -219,7 +219,7 @@ cdef inline uint32_t _big_endian4(const uint8_t* at) noexcept nogil:
 
 
 cdef inline int64_t _big_endian(const uint8_t* at, uint32_t size) noexcept nogil:
-    """A signed integer of 2, 4 or 8 bytes, the highest first."""
+    """Read a signed integer of 2, 4 or 8 bytes, the highest byte first."""
     if size == 8:
         return <int64_t> (<uint64_t> _big_endian4(at) << 32 | _big_endian4(at + 4))
     if size == 4:
@@ -230,7 +230,7 @@ cdef inline int64_t _big_endian(const uint8_t* at, uint32_t size) noexcept nogil
 cdef const uint8_t* _read_fields(
     const uint8_t* at, const uint8_t* end, values_t* values
 ) noexcept nogil:
-    """The end of a row whose fields begin here. NULL: damaged."""
+    """Read the fields of a row. Returns its end; NULL: damaged."""
     cdef uint32_t size
     cdef int field
     values.nulls = 0
@@ -257,7 +257,7 @@ cdef const uint8_t* _read_fields(
 
 
 cdef const uint8_t* _first_row(const uint8_t* at, const uint8_t* end) noexcept nogil:
-    """Behind the header. NULL: this is none."""
+    """The end of the header. NULL: it is not one."""
     cdef uint32_t size
     if end - at < HEADER_SIZE or memcmp(at, SIGNATURE, SIGNATURE_SIZE) != 0:
         return NULL
@@ -271,8 +271,8 @@ cdef const uint8_t* _first_row(const uint8_t* at, const uint8_t* end) noexcept n
 cdef int _read_all(
     StoredRows rows, const uint8_t** place, const uint8_t* end, values_t* values
 ) except -3 nogil:
-    """Add the rows from a place on, until the end: FITS; or until a misfit, which is then in
-    ``values``: its field; or DAMAGED. The place is then behind the last row that was read."""
+    """Add the rows from ``at`` on. Returns FITS at the end; the field of a misfit, whose row is
+    then in ``values``; or DAMAGED. ``at`` is then the end of the last row that was read."""
     cdef const uint8_t* at = place[0]
     cdef int field
     while end - at >= 2:
@@ -301,8 +301,8 @@ cdef object _stored(const values_t* values, int field):
 
 
 def read_copy(bytes data not None):
-    """The rows of one whole COPY of STORED_FIELDS, from its header to its trailer. ValueError: this
-    is no such data. The GIL is released for the work; ``data`` is kept."""
+    """Read the rows of one whole COPY of STORED_FIELDS, from its header to its trailer. ValueError
+    for other data. Releases the GIL, and keeps ``data``."""
     cdef StoredRows rows = StoredRows.__new__(StoredRows)
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(data)
@@ -326,7 +326,8 @@ def read_copy(bytes data not None):
 
 
 cdef class _Arena:
-    """Copies of texts, in objects that ``owners`` keeps. So each tuple goes when it is read."""
+    """Copies of texts, in objects that ``owners`` keeps. So each tuple can be freed after it is
+    read."""
 
     cdef list owners
     cdef uint8_t* at
@@ -349,7 +350,7 @@ cdef class _Arena:
 
 
 cdef int _take(values_t* values, int field, object value, _Arena arena) except -2:
-    """Set a field of the row; FITS, or the field where nothing of the kind can be its value."""
+    """Set a field of the row. Returns FITS, or the field if its type cannot be the value's."""
     cdef Py_ssize_t size = 0
     cdef int overflow = 0
     if value is None:
@@ -375,8 +376,8 @@ cdef int _take(values_t* values, int field, object value, _Arena arena) except -
 
 
 def read_tuples(rows):
-    """The rows, given one tuple each with the values of STORED_FIELDS. ValueError for a row without
-    an id or with another number of values."""
+    """Read rows, each a tuple of the values of STORED_FIELDS. ValueError for a row without an id or
+    with another number of values."""
     cdef StoredRows made = StoredRows.__new__(StoredRows)
     cdef _Arena arena = _Arena.__new__(_Arena)
     cdef values_t values

@@ -1,11 +1,10 @@
 # cython: cdivision=True
-"""Reading an upload's chunk: from the bytes of an UploadCdrsRequest to Records, with the GIL
-released and no Python object for each call.
+"""Reads an upload's chunk: from the bytes of an UploadCdrsRequest to Records, with the GIL released
+and without a Python object for each call.
 
-It accepts and refuses what the protobuf library does. What a call's fields may hold is checked by
-the rules that rating has as well; a call that breaks one is noted with its bytes, for the service
-to say what is wrong with it. The field numbers are those of cdr_service.proto; a test compares them
-with the compiled descriptor.
+It accepts and refuses the same bytes as the protobuf library. The fields of a call are checked by
+the rules of rating. A call that breaks one is kept with its bytes, and the service words the error.
+The field numbers are those of cdr_service.proto; a test compares them with the compiled descriptor.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -41,8 +40,8 @@ cdef struct chunk_t:
     int64_t offset
     int64_t total_calls          # control_totals
     int64_t total_seconds
-    uint32_t call_count          # all of them, also those past the limit
-    uint8_t has_totals           # 1: control_totals was there, empty or not
+    uint32_t call_count          # of all calls, also those above the limit
+    uint8_t has_totals           # 1: control_totals was present, empty or not
 
 
 cdef const uint8_t* read_record(
@@ -78,7 +77,7 @@ cdef const uint8_t* read_record(
 cdef const uint8_t* _read_totals(
     const uint8_t* at, const uint8_t* end, chunk_t* chunk
 ) noexcept nogil:
-    """ControlTotals whose tag was just read; what comes again is merged. NULL: malformed."""
+    """Read ControlTotals whose tag was just read. A repeated one is merged. NULL: malformed."""
     cdef text_t message
     cdef const uint8_t* after = read_bytes(at, end, &message)
     cdef uint32_t tag
@@ -104,7 +103,7 @@ cdef const uint8_t* _read_totals(
 cdef int _read_chunk(
     const uint8_t* at, const uint8_t* end, uint32_t max_calls, Records records, chunk_t* chunk
 ) except -1 nogil:
-    """Whether the request is a message of its type."""
+    """Read the request. False: it is not a message of its type."""
     cdef uint32_t tag
     cdef record_t record
     while at < end:
@@ -130,9 +129,9 @@ cdef int _read_chunk(
 
 
 def read_upload(bytes request_bytes not None, uint32_t max_calls):
-    """``(upload_id, offset, call_count, records, control_totals)`` of a request. ``records`` has the
-    first ``max_calls`` of its calls; ``control_totals`` is (calls, duration_seconds), or None.
-    MalformedRequest where protobuf would refuse it."""
+    """``(upload_id, offset, call_count, records, control_totals)`` of a request. ``records`` has
+    the first ``max_calls`` of its calls; ``control_totals`` is (calls, duration_seconds), or None.
+    MalformedRequest if protobuf refuses it."""
     cdef Records records = Records.__new__(Records)
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(request_bytes)
@@ -150,8 +149,7 @@ def read_upload(bytes request_bytes not None, uint32_t max_calls):
 
 
 def request_tags():
-    """The tags that are read, by the names of UploadCdrsRequest's fields; to be compared with the
-    proto."""
+    """The tags by the names of UploadCdrsRequest's fields; for the comparison with the proto."""
     return {
         "upload_id": TAG_UPLOAD_ID,
         "offset": TAG_OFFSET,

@@ -1,6 +1,6 @@
 """The plain types of recorded calls.
 
-They depend on nothing of the core, so that the layer that stores calls can import them alone.
+The module imports no other of the core, because service/storage may import it and no other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Content(NamedTuple):
 
 
 class RecordOutcome(NamedTuple):
-    """What rating made of a call. None: the call has no such value."""
+    """The outcome of rating a call. None: the call has no such value."""
 
     status: int
     unrated_reason: int | None

@@ -1,10 +1,10 @@
 # cython: cdivision=True
-"""Stored calls recomputed, each from the rate that it keeps and the rules of its tenant then.
+"""Recomputes stored calls, each by the rate that its row names and the tenant's rules at that time.
 
-The stored outcome is looked at only to be compared. Whether a better rate was there at the time is
-not asked: rating did that, and a CDR keeps the rate that it found. What no recomputation can see,
-such as another caller_number or a duration within the same billing increment, is for the digests of
-the ledger.
+The stored outcome is only compared. Whether a better rate existed at the time is not checked,
+because a CDR keeps the rate that rating found. The digests of the ledger reveal the changes that no
+recomputation can find, such as another caller_number or a duration within the same billing
+increment.
 """
 
 from enum import IntEnum
@@ -25,26 +25,26 @@ from .records cimport MAX_RECORDS, NO_PARTY, record_t
 from .stored_rows cimport StoredRows
 
 cdef enum:
-    FITS                         # the call is as it must be
-    TENANT_MISSING               # there never was such a tenant
-    RULES_MISSING                # nor such a revision of its deck
-    RULES_DAMAGED                # the rules that are kept are none
-    NOT_BILLABLE                 # such a call is, and is stored as something else
-    BILLABLE                     # such a call is, and is stored as NOT_BILLABLE
-    NUMBER_IS_VALID              # and is stored as not
-    NUMBER_IS_INVALID            # and is not stored as that
-    RATE_MISSING                 # no such version is kept
-    RATE_DAMAGED                 # what is kept is no rate
-    RATE_OF_ANOTHER              # tenant
-    RATE_NOT_PRESENT             # at the revision that the call was rated with
+    FITS                         # no finding
+    TENANT_MISSING               # the tenant never existed
+    RULES_MISSING                # the revision of its deck never existed
+    RULES_DAMAGED                # the stored rules are not valid
+    NOT_BILLABLE                 # the call is not billable, and stored as billable
+    BILLABLE                     # the call is billable, and stored as NOT_BILLABLE
+    NUMBER_IS_VALID              # the number is valid, and stored as invalid
+    NUMBER_IS_INVALID            # the number is invalid, and stored as valid
+    RATE_MISSING                 # the version does not exist
+    RATE_DAMAGED                 # the stored rate is not valid
+    RATE_OF_ANOTHER              # the rate belongs to another tenant
+    RATE_NOT_PRESENT             # not in the deck at the call's rate revision
     RATE_BLOCKED
     RATE_NOT_IN_EFFECT           # when the call started
     PREFIX                       # the number does not start with the rate's
-    BILL_SECONDS                 # are others
-    COST                         # is another
-    COST_OVERFLOW                     # the cost would pass its limit
+    BILL_SECONDS                 # differ
+    COST                         # differs
+    COST_OVERFLOW                # the cost exceeds its limit
 
-# What may be wrong with a stored call.
+# The findings for a stored call.
 Finding = IntEnum(
     "Finding",
     {
@@ -68,7 +68,7 @@ Finding = IntEnum(
     },
 )
 
-cdef struct charge_t:            # what a call under its kept rate costs
+cdef struct charge_t:            # the cost of a call by its stored rate
     int64_t bill_seconds
     uint64_t cost_units          # as in record_t
     uint32_t cost_fraction_e8
@@ -76,7 +76,7 @@ cdef struct charge_t:            # what a call under its kept rate costs
 cdef struct finding_t:
     uint32_t position
     uint8_t what
-    charge_t charge              # set where the call was charged
+    charge_t charge              # set if the call was charged
 
 
 cdef struct findings_t:
@@ -111,7 +111,8 @@ cdef bint _is_billable(const record_t* record) noexcept nogil:
 cdef uint8_t _against_rate(
     const record_t* record, const kept_rate_t* rate, const uint8_t* digits, int count
 ) noexcept nogil:
-    """Whether the rate may have priced the call to the ``count`` digits at all."""
+    """Check whether the rate may have priced the call to these digits. Returns FITS or a
+    finding."""
     if rate.state == kept_rates.MISSING:
         return RATE_MISSING
     if rate.state == kept_rates.DAMAGED:
@@ -136,7 +137,7 @@ cdef bint _charge(
     const rounding_t* rounding,
     charge_t* charge,
 ) noexcept nogil:
-    """Recompute what the call costs. False: it would pass its limit."""
+    """Recompute the cost of the call. False: it exceeds its limit."""
     cdef uint64_t cost_scaled
     if likely(rate.terms.fast):
         charge_fast(
@@ -168,8 +169,8 @@ cdef uint8_t _recompute(
     const kept_rates.interval_t* intervals,
     charge_t* charge,
 ) noexcept nogil:
-    """What is wrong with the call apart from bill_seconds and cost; if nothing, the charge is
-    set."""
+    """Check the call apart from bill_seconds and cost. Returns FITS, and sets the charge, or a
+    finding."""
     cdef uint8_t digits[MAX_DIGITS]
     cdef int count
     cdef uint8_t wrong
@@ -210,7 +211,7 @@ cdef int _recompute_all(
     cdef uint32_t tenant_number = 0
     cdef uint32_t rate_number = 0
     cdef uint8_t wrong
-    # Without a version a row is not asked for its rate: any item will do, and there is one.
+    # The rate of a row without a version is not used, but its pointer must be valid.
     kept.rate_number(0, &rate_number)
     for i in range(rows.records.count):
         record = &rows.records.items[i]
@@ -238,9 +239,9 @@ cdef int _recompute_all(
 
 
 def recompute(StoredRows rows not None, KeptRates kept not None):
-    """What is wrong with the rows that are no misfits: (position, Finding, what was recomputed) by
-    rising position, nothing of a row that is as it must be. The last is the number of seconds of
-    BILL_SECONDS, the cost of COST scaled by 10**8, else 0. The GIL is released for the work."""
+    """The findings of the rows that are no misfits: (position, Finding, recomputed value), sorted
+    by position. The value is in seconds for BILL_SECONDS, scaled by 10**8 for COST, else 0.
+    Releases the GIL."""
     cdef findings_t findings
     cdef finding_t* finding
     cdef uint32_t i

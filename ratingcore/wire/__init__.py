@@ -1,1 +1,1 @@
-"""Protobuf read and written without objects: a request's calls, the response, an import's rates."""
+"""Protobuf codecs without Python objects: a request's calls, the response, an import's rates."""

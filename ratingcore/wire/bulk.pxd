@@ -1,7 +1,8 @@
-"""The memory layout of the bulk path: a request on its way, and the calls of it that are at hand.
+"""The memory layout of the bulk path: a request, and the block of its calls that is processed.
 
-A request goes through in blocks of calls, and a block through each stage as a whole: read
-(intake.pyx), rated (deck/batch.pyx), written (rated_call_writer.pyx); rate_calls.pyx runs these steps.
+A request is processed in blocks of calls, and each stage processes the whole block: read
+(intake.pyx), rate (deck/batch.pyx), write (rated_call_writer.pyx). rate_calls.pyx calls these
+stages.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -11,25 +12,25 @@ from .call_parse cimport text_t
 from .tenant_map cimport tenant_t
 from ..index.tables cimport rate_terms_t
 
-cdef struct source_t:           # a request, as far as it is not read
+cdef struct source_t:           # the part of a request that is not read yet
     const uint8_t* at
     const uint8_t* end
-    int64_t now_ns              # when calls without a start are taken to have started
+    int64_t now_ns              # the start of calls without one
     int64_t min_rate_revision   # the last one that was read; 0: none
 
-cdef struct job_t:              # what is known of a call besides what rating asks and says
+cdef struct job_t:              # data of a call that rating does not use
     text_t source               # the call's own bytes
     text_t call_id
     text_t destination          # of the rate that matched; set when the block is measured
-    text_t answer               # where referred: the RatedCall's bytes, owned by who leads
+    text_t answer               # if referred: the RatedCall's bytes, owned by the request
     int64_t tenant_id
-    const tenant_t* tenant      # undefined where referred
-    const rate_terms_t* rate_terms        # of the rate that matched, or NULL; set with the destination
+    const tenant_t* tenant      # undefined if referred
+    const rate_terms_t* rate_terms   # of the rate that matched, or NULL; set before destination
     uint8_t referred            # 1: the core leaves the call to the service
 
-cdef struct block_t:            # entry i of each array is about call i
-    int64_t tenant_id           # of all calls; 0 where they have several, or one is referred
-    call_t calls[BLOCK]         # undefined where referred
-    outcome_t outcomes[BLOCK]   # undefined where referred
+cdef struct block_t:            # entry i of each array belongs to call i
+    int64_t tenant_id           # of all calls; 0 if they have several, or one is referred
+    call_t calls[BLOCK]         # undefined if referred
+    outcome_t outcomes[BLOCK]   # undefined if referred
     job_t jobs[BLOCK]
     uint32_t count

@@ -1,12 +1,12 @@
-"""The fast path of parsing a Call: fields in the order of their numbers, each field once, short plain
-texts, times in this century. Nearly all clients write calls in this form.
+"""The fast path of parsing a Call: fields in the order of their numbers, each field once, short
+plain texts, times in this century. Nearly all clients write calls in this form.
 
 The next field is then known, so the processor mispredicts no branch. Any other form is not an error
 here: call_parse.pyx parses it by the same field numbers, and reports what is malformed.
 tests/core/test_callparse.py compares both with the protobuf library.
 
-All functions are inlined into the module that uses them, so that the compiler keeps a call's fields in
-registers. Therefore nothing may take the address of the call.
+All functions are inlined into the module that uses them, so that the compiler keeps a call's fields
+in registers. Therefore nothing may take the address of the call.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -40,22 +40,22 @@ cdef extern from *:
 
 
 cdef inline uint64_t joined(uint64_t word) noexcept nogil:
-    """The number whose varint is these eight bytes, of which those after its end are 0: pairs of
-    groups of seven bits are joined, then pairs of the pairs, then the two halves."""
+    """The number of a varint in these eight bytes; bytes after its end are 0. Joins pairs of groups
+    of seven bits, then pairs of the pairs, then the two halves."""
     word = (word & 0x007F007F007F007FULL) | (word & 0x7F007F007F007F00ULL) >> 1
     word = (word & 0x00003FFF00003FFFULL) | (word & 0x3FFF00003FFF0000ULL) >> 2
     return (word & 0x000000000FFFFFFFULL) | (word & 0x0FFFFFFF00000000ULL) >> 4
 
 
 cdef inline uint64_t _flaws(uint64_t word) noexcept nogil:
-    """Has a high bit of a byte set if, and only if, one of the eight is not ASCII or is NUL."""
-    # A byte of 0x80 or above has it; where all are below, a 0 borrows when 1 is taken from it.
+    """A word with a high bit set if, and only if, one of the eight bytes is not ASCII or is NUL."""
+    # A byte of 0x80 or above has it. If all are below, a 0 borrows when 1 is subtracted.
     return word | (word - 0x0101010101010101ULL)
 
 
 cdef inline bint is_plain(const uint8_t* at, size_t size) noexcept nogil:
-    """Whether a text is ASCII without NUL. Eight bytes at a time, the last eight overlapping with
-    those before them; up to 16, as nearly all have, without a loop."""
+    """Whether a text is ASCII without NUL. Reads eight bytes at a time; the last eight overlap with
+    those before them. Up to 16 bytes, as in nearly all texts, need no loop."""
     cdef uint64_t flaws = 0
     cdef size_t i
     if likely(size >= 8):
@@ -70,7 +70,7 @@ cdef inline bint is_plain(const uint8_t* at, size_t size) noexcept nogil:
 
 
 cdef inline void clear_call(wire_call_t* call) noexcept nogil:
-    """A call without fields. One by one, which costs less than setting so few bytes by memset."""
+    """Clear all fields, one by one: for so few bytes faster than memset."""
     call.tenant_id = 0
     call.extension_id = 0
     call.duration_seconds = 0
@@ -110,8 +110,8 @@ cdef inline const uint8_t* _enum(
 cdef inline const uint8_t* _seconds(
     const uint8_t* at, const uint8_t* end, int64_t* number
 ) noexcept nogil:
-    """A number of one byte or two, without a jump that depends on which: where the durations of calls
-    do, guessing it would fail often."""
+    """Read a number of one byte or two without a branch that depends on the size: for durations of
+    calls, the processor would mispredict it often."""
     cdef uint64_t pair, more
     if likely(end - at >= 2):
         pair = at[0] | <uint64_t> at[1] << 8
@@ -125,7 +125,7 @@ cdef inline const uint8_t* _seconds(
 cdef inline const uint8_t* _text(
     const uint8_t* at, const uint8_t* end, text_t* text
 ) noexcept nogil:
-    """A plain text of less than 128 bytes."""
+    """Read a plain text of less than 128 bytes."""
     if unlikely(at == end) or unlikely(at[0] >= 0x80) or unlikely(at[0] >= end - at):
         return NULL
     text.data = at + 1
@@ -138,11 +138,11 @@ cdef inline const uint8_t* _text(
 cdef inline const uint8_t* _stamp(
     const uint8_t* at, const uint8_t* end, stamp_t* stamp
 ) noexcept nogil:
-    """A Timestamp with seconds of five bytes, as from 1978 to 2262, and perhaps nanos."""
+    """Read a Timestamp with seconds of five bytes, as from 1978 to 2262, and perhaps nanos."""
     cdef uint64_t word, stops
     cdef uint64_t nanos = 0
     cdef const uint8_t* after
-    # Eight bytes are read behind the tag of seconds: nearly always something follows the stamp.
+    # Reads eight bytes after the tag of seconds: other fields nearly always follow the stamp.
     if unlikely(end - at < 10) or unlikely(at[0] >= end - at) or at[1] != TAG_SECONDS:
         return NULL
     after = at + 1 + at[0]
@@ -162,8 +162,8 @@ cdef inline const uint8_t* _stamp(
 cdef inline bint parse_fast(
     const uint8_t* at, const uint8_t* end, wire_call_t* call
 ) noexcept nogil:
-    """Parse a whole Call, whose bytes end at ``end``. False: the call has another form or is malformed,
-    and the content of ``call`` is undefined."""
+    """Parse a whole Call, whose bytes end at ``end``. False: the call has another form or is
+    malformed, and the content of ``call`` is undefined."""
     clear_call(call)
     if _next_is(at, end, TAG_TENANT_ID):
         at = read_int64(at + 1, end, &call.tenant_id)

@@ -10,7 +10,7 @@ from ..base.native cimport likely, unlikely
 # Tags: field number << 3 | wire type.
 cdef enum:
     TAG_CALLS = 1 << 3 | 2               # StreamRateCallsRequest.calls, BatchRateCallsRequest.calls
-    TAG_MIN_RATE_REVISION = 2 << 3 | 0   # of both as well
+    TAG_MIN_RATE_REVISION = 2 << 3 | 0   # of both
     TAG_TENANT_ID = 1 << 3 | 0
     TAG_EXTENSION_ID = 2 << 3 | 0
     TAG_CALLER_NUMBER = 3 << 3 | 2
@@ -41,14 +41,14 @@ cdef enum:
 
 
 cdef struct text_t:
-    const uint8_t* data     # into the request's bytes, not owned; undefined where size is 0
+    const uint8_t* data     # in the request's bytes, not owned; undefined if size is 0
     uint32_t size           # bytes
 
 
 cdef struct stamp_t:
     int64_t seconds         # as sent, not checked
     int32_t nanos           # as sent, not checked
-    uint8_t present         # 1: the message was there, empty or not
+    uint8_t present         # 1: the message was present, empty or not
 
 
 cdef struct wire_call_t:
@@ -63,9 +63,9 @@ cdef struct wire_call_t:
     int32_t direction
     int32_t disposition
     int32_t occurrence      # among calls of equal content without a call_id
-    uint8_t has_duration    # 1: duration_seconds was there
-    uint8_t is_unreadable   # 1: the field unreadable was there; what it holds is not kept
-    uint8_t had_nul         # 1: a text holds a NUL, or one did that came again later
+    uint8_t has_duration    # 1: duration_seconds was present
+    uint8_t is_unreadable   # 1: the field unreadable was present; its content is not kept
+    uint8_t had_nul         # 1: a text has a NUL, or an earlier value of the same field had
 
 
 cdef const uint8_t* read_long_varint(
@@ -76,7 +76,8 @@ cdef const uint8_t* read_long_varint(
 cdef inline const uint8_t* read_varint(
     const uint8_t* at, const uint8_t* end, uint64_t* value
 ) noexcept nogil:
-    """Up to 10 bytes; bits past the 64th are dropped, as protobuf does. NULL: truncated or longer."""
+    """Read up to 10 bytes. Drops bits after the 64th, as protobuf does. NULL: truncated or
+    longer."""
     if likely(at < end and at[0] < 0x80):
         value[0] = at[0]
         return at + 1
@@ -86,7 +87,7 @@ cdef inline const uint8_t* read_varint(
 cdef inline const uint8_t* read_uint32(
     const uint8_t* at, const uint8_t* end, uint32_t* value
 ) noexcept nogil:
-    """A tag or a length: up to 5 bytes and 32 bits. NULL: truncated or larger."""
+    """Read a tag or a length: up to 5 bytes and 32 bits. NULL: truncated or larger."""
     cdef uint64_t result = 0, byte
     cdef uint32_t shift = 0
     if likely(at < end and at[0] < 0x80):
@@ -108,7 +109,7 @@ cdef inline const uint8_t* read_uint32(
 cdef inline const uint8_t* read_int64(
     const uint8_t* at, const uint8_t* end, int64_t* number
 ) noexcept nogil:
-    """An int64 field's value. NULL: as read_varint; the number means nothing then."""
+    """Read the value of an int64 field. NULL: as read_varint; the number is undefined then."""
     cdef uint64_t value = 0
     at = read_varint(at, end, &value)
     number[0] = <int64_t> value
@@ -118,7 +119,8 @@ cdef inline const uint8_t* read_int64(
 cdef inline const uint8_t* read_int32(
     const uint8_t* at, const uint8_t* end, int32_t* number
 ) noexcept nogil:
-    """An int32 or enum field's value: its lowest 32 bits, as protobuf does. NULL: as read_int64."""
+    """Read the value of an int32 or enum field: its lowest 32 bits, as protobuf does. NULL: as
+    read_int64."""
     cdef uint64_t value = 0
     at = read_varint(at, end, &value)
     number[0] = <int32_t> <uint32_t> value
@@ -128,7 +130,7 @@ cdef inline const uint8_t* read_int32(
 cdef inline const uint8_t* read_bytes(
     const uint8_t* at, const uint8_t* end, text_t* text
 ) noexcept nogil:
-    """A length and as many bytes. NULL: there are not as many."""
+    """Read a length and that number of bytes. NULL: fewer bytes follow."""
     cdef uint32_t size
     at = read_uint32(at, end, &size)
     if unlikely(at == NULL) or unlikely(size > <size_t> (end - at)):

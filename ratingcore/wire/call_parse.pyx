@@ -2,11 +2,11 @@
 
 It accepts what the protobuf library accepts, refuses what it refuses, and reads the same values:
 unknown fields, any order, the last of repeated scalars, merged submessages, over-long varints,
-nested groups. tests/core/test_callparse.py compares the two on whatever Hypothesis finds.
+nested groups. tests/core/test_callparse.py compares both on random messages.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr
 
 from ..base.native cimport likely, load8, trailing_zeros, unlikely
@@ -15,7 +15,7 @@ from .call_fast_path cimport HIGH_BITS, clear_call, is_plain, joined, parse_fast
 cdef const uint8_t* read_long_varint(
     const uint8_t* at, const uint8_t* end, uint64_t* value
 ) noexcept nogil:
-    """As ``read_varint``; for those of two bytes and more."""
+    """``read_varint`` for two bytes and more."""
     cdef uint64_t result = 0, byte, word, stops
     cdef uint32_t shift = 0
     if likely(end - at >= 8):
@@ -38,7 +38,7 @@ cdef const uint8_t* read_long_varint(
 cdef const uint8_t* skip_field(
     const uint8_t* at, const uint8_t* end, uint32_t tag, int depth
 ) noexcept nogil:
-    """The end of a field that nobody asked for, whose tag was just read. NULL: malformed."""
+    """The end of an unknown field whose tag was just read. NULL: malformed."""
     cdef uint64_t varint
     cdef uint32_t inner
     cdef text_t ignored
@@ -105,7 +105,7 @@ cdef bint is_utf8(const uint8_t* at, size_t size) noexcept nogil:
 cdef const uint8_t* _text(
     const uint8_t* at, const uint8_t* end, text_t* text, wire_call_t* call
 ) noexcept nogil:
-    """A string field. The call remembers a NUL."""
+    """Read a string field. Notes a NUL in the call."""
     at = read_bytes(at, end, text)
     if unlikely(at == NULL) or likely(is_plain(text.data, text.size)):
         return at
@@ -117,7 +117,7 @@ cdef const uint8_t* _text(
 cdef const uint8_t* read_stamp(
     const uint8_t* at, const uint8_t* end, stamp_t* stamp, int depth
 ) noexcept nogil:
-    """A google.protobuf.Timestamp; one that comes again is merged into the one before."""
+    """Read a google.protobuf.Timestamp. A repeated one is merged with the one before."""
     cdef text_t message
     cdef const uint8_t* after = read_bytes(at, end, &message)
     cdef uint32_t tag
@@ -143,7 +143,7 @@ cdef const uint8_t* read_stamp(
 
 
 cdef const uint8_t* _unreadable(const uint8_t* at, const uint8_t* end, int depth) noexcept nogil:
-    """An UnreadableRecord: only whether it is well-formed."""
+    """Check whether an UnreadableRecord is well-formed. Its content is not kept."""
     cdef text_t message, text
     cdef const uint8_t* after = read_bytes(at, end, &message)
     cdef int64_t line
@@ -173,7 +173,7 @@ cdef const uint8_t* _unreadable(const uint8_t* at, const uint8_t* end, int depth
 cdef const uint8_t* _parse_in_any_order(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil:
-    """Into a call without fields."""
+    """Parse into a call without fields."""
     cdef uint32_t tag
     while at < end:
         at = read_uint32(at, end, &tag)
@@ -217,7 +217,7 @@ cdef const uint8_t* _parse_in_any_order(
 cdef const uint8_t* parse_call(
     const uint8_t* at, const uint8_t* end, wire_call_t* call, int depth
 ) noexcept nogil:
-    """Read a whole Call, whose bytes end at ``end``. Returns ``end``, or NULL where it is malformed."""
+    """Read a whole Call, whose bytes end at ``end``. Returns ``end``; NULL: malformed."""
     if likely(parse_fast(at, end, call)):
         return end
     clear_call(call)
@@ -269,7 +269,7 @@ def parse_calls(bytes request not None):
 
 
 def call_tags():
-    """The tags that the parser knows, by the names of Call's fields; to be compared with the proto."""
+    """The tags of the parser by the names of Call's fields; for the comparison with the proto."""
     return {
         "tenant_id": TAG_TENANT_ID,
         "extension_id": TAG_EXTENSION_ID,

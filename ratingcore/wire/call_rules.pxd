@@ -1,10 +1,10 @@
-"""The rules for a call's fields (types.proto), as far as one call can be held to them by itself.
+"""The rules for a call's fields (types.proto) that one call can be checked against by itself.
 
-Whoever rates or records calls inside the core asks here; what breaks a rule goes to the service,
-whose check_call (service/rating/calls.py) words it. The two say the same of every call, which a test
-holds them to: a call that the core refuses is never one that the service finds nothing wrong with.
+The core uses them for rating and for recording. A call that breaks a rule goes to the service,
+whose check_call (service/rating/calls.py) has the texts of the errors. A test compares both: the
+service finds an error in every call that the core refuses, and in no other.
 
-Everything here is inlined into the module that uses it.
+All functions are inlined into the module that uses them.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
@@ -26,8 +26,8 @@ cdef enum:
 cdef enum:
     END_SECONDS = 9_223_372_036  # no call starts or ends at 2262-04-11T23:47:16Z or later
 
-cdef enum:                       # in place of a time in nanoseconds
-    NO_TIME = -1                 # there is none
+cdef enum:                       # instead of a time in nanoseconds
+    NO_TIME = -1                 # no time
 
 cdef struct times_t:
     int64_t started_at_ns
@@ -35,7 +35,8 @@ cdef struct times_t:
 
 
 cdef inline bint stamp_ns(const stamp_t* stamp, int64_t* ns) noexcept nogil:
-    """A time from 1970 to before END_SECONDS, whose nanoseconds fit 64 bits. False: it is none."""
+    """Read a time from 1970 to before END_SECONDS, whose nanoseconds fit 64 bits. False:
+    another."""
     if not (0 <= stamp.nanos < NANOS and 0 <= stamp.seconds < <int64_t> END_SECONDS):
         return False
     ns[0] = stamp.seconds * NANOS + stamp.nanos
@@ -43,12 +44,12 @@ cdef inline bint stamp_ns(const stamp_t* stamp, int64_t* ns) noexcept nogil:
 
 
 cdef inline bint has_end(const stamp_t* ended_at) noexcept nogil:
-    """Whether a call says when it ended. Switches send the epoch where they have no end."""
+    """Whether a call has an end. Switches send the epoch for a call without one."""
     return ended_at.present and (ended_at.seconds != 0 or ended_at.nanos != 0)
 
 
 cdef inline bint is_within(const text_t* text, uint32_t most_chars) noexcept nogil:
-    """Whether a text, which is UTF-8, has at most so many characters."""
+    """Whether a UTF-8 text has at most this number of characters."""
     cdef uint32_t chars = 0
     cdef uint32_t i
     if text.size <= most_chars:
@@ -63,8 +64,8 @@ cdef inline bint holds_nul(const text_t* text) noexcept nogil:
 
 
 cdef inline bint obeys_rules(wire_call_t* call, int64_t now_ns, times_t* times) noexcept nogil:
-    """Whether every field is there and in its range; then ``times`` is set, and the duration where
-    the call leaves it open. ``now_ns`` stands in for a missing start; NO_TIME: it is required."""
+    """Whether all fields are present and in their ranges. Then ``times`` is set, and the duration
+    if the call has none. ``now_ns`` replaces a missing start; NO_TIME: the start is required."""
     if (
         call.tenant_id < 1
         or call.extension_id < 0

@@ -1,11 +1,11 @@
-"""IncomingDeck: what Python sees of the rates of a deck on its way in.
+"""IncomingDeck: the Python class for the rates of an import.
 
-Validates at the edge, then calls the functions of rate_intake.pyx.
+Validates the arguments, then calls the functions of rate_intake.pyx.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython cimport final
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
 
 from .call_parse cimport text_t
 from ..index.changes cimport change_t, change_digit, set_key
@@ -43,7 +43,7 @@ from ..index.tables cimport rate_terms_t, row_count, row_version_id
 from ..pricing.values import InEffect
 
 cdef enum:
-    MAX_LEFT = 4096                  # rates of one call to read that are left to the caller
+    MAX_LEFT = 4096                  # rates that one call of read leaves to the caller
     MAX_INDEX = 0x7FFFFFFF           # of a rate within its deck
 
 cdef struct left_t:                  # a rate that is left to the caller
@@ -53,7 +53,7 @@ cdef struct left_t:                  # a rate that is left to the caller
 
 
 cdef object _nanoseconds(int64_t seconds, uint32_t nanoseconds, int64_t open_end):
-    # A Python integer: 64 bits of nanoseconds end in 2262, the window of a rate may not.
+    # A Python integer: 64 bits of nanoseconds end in 2262, and a window may end later.
     return None if seconds == open_end else (<object> seconds) * 1_000_000_000 + nanoseconds
 
 
@@ -69,11 +69,11 @@ cdef str _prefix(const incoming_t* rate):
 
 @final
 cdef class IncomingDeck:
-    """The rates of one tenant's deck as they come in, then what is new in them.
+    """The rates of an import of one tenant, reduced to the changes.
 
-    First ``read`` and ``put``, for every rate once; then ``sort``; then ``compare`` with the present
-    deck, after which only what changes is there; then ``rows``. Belongs to one thread at a time: while
-    it works, which releases the GIL, every other use of it is a RuntimeError.
+    First ``read`` or ``put`` each rate once; then ``sort``; then ``compare`` with the present deck,
+    which keeps the changes only; then ``rows``. Only one thread may use it at a time: the methods
+    release the GIL, and every other use of it meanwhile raises RuntimeError.
     """
 
     cdef intake_t intake
@@ -84,7 +84,7 @@ cdef class IncomingDeck:
     cdef bint busy
 
     def __cinit__(self, tenant_id, effective_from=None):
-        """``effective_from``: of the rates that state none, as (seconds, nanoseconds)."""
+        """``effective_from``: for rates without one, as (seconds, nanoseconds)."""
         self.tenant_id = whole(tenant_id, "tenant_id")
         self.closed = []
         intake_init(&self.intake)
@@ -95,7 +95,7 @@ cdef class IncomingDeck:
         intake_free(&self.intake)
 
     def __len__(self):
-        """The rates that are in it."""
+        """The number of its rates."""
         return self.intake.count
 
     @property
@@ -104,11 +104,12 @@ cdef class IncomingDeck:
         return intake_nbytes(&self.intake) + <size_t> self.__sizeof__()
 
     def read(self, bytes request not None, start=0):
-        """Take the rates of an ImportRatesRequest that are plainly valid, from byte ``start`` on.
+        """Read the rates of an ImportRatesRequest from byte ``start`` on, and add the simple valid
+        ones.
 
-        Returns (left, end). ``left``: index within the deck and bytes of each rate that is not taken,
-        for the caller to judge. ``end``: where to go on; the length of the request once it is read,
-        less where many rates were left. ValueError: it is malformed (see ``rate_parse.read_head``).
+        Returns (left, end). ``left``: index within the deck and bytes of each other rate, which the
+        caller checks. ``end``: the ``start`` of the next call; the length of the request at its
+        end, less if many rates were left. ValueError: malformed (see ``rate_parse.read_head``).
         """
         cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(request)
         cdef size_t size = PyBytes_GET_SIZE(request)
@@ -147,9 +148,9 @@ cdef class IncomingDeck:
         effective_to=None,
         bint blocked=False,
     ):
-        """Add a rate that was left, or any other one. ``index``: where it is in the deck; for the
-        rest see ``DeckBuilder.put``, but for the ends of the window: (seconds, nanoseconds) each.
-        It is checked only as far as the core must."""
+        """Add a rate. ``index``: its position in the deck. Each end of the window is (seconds,
+        nanoseconds). For the others see ``DeckBuilder.put``. The caller has checked the rate; only
+        what the core relies on is checked again."""
         cdef incoming_t* rate
         cdef interval_t parts[MAX_INTERVALS]
         cdef terms_t terms
@@ -195,7 +196,7 @@ cdef class IncomingDeck:
             self.busy = False
 
     def sort(self):
-        """Put the rates in order: by prefix, of one prefix the latest effective_from first."""
+        """Sort the rates by prefix, those of one prefix by effective_from, latest first."""
         self._hold()
         try:
             with nogil:
@@ -204,8 +205,8 @@ cdef class IncomingDeck:
             self.busy = False
 
     def repeated(self):
-        """Of the sorted rates those whose prefix and effective_from an earlier one of the deck has:
-        an iterator of (index, index of the first)."""
+        """The sorted rates with the prefix and effective_from of an earlier one: an iterator of
+        (index, index of the earlier one)."""
         cdef uint32_t first = 0
         cdef uint32_t i = 1
         while i < self.intake.count:
@@ -217,14 +218,14 @@ cdef class IncomingDeck:
             i += 1
 
     def compare(self, Deck base not None, *, bint replace, closing=None, at=(0, 0)):
-        """Keep of the sorted rates, none of which is repeated, those that ``base`` has not or has
-        otherwise. Returns (updated, gone): how many of the kept ones are in it otherwise, and
-        (version_id, prefix) of its rates that are to go: those, and with ``replace`` also the rates
-        whose prefix and effective_from no rate has.
+        """Keep the sorted rates, none of them repeated, that are new or differ from ``base``.
+        Returns (updated, gone): the number of kept rates that differ, and (version_id, prefix) of
+        the rates of the base to remove: those that differ, and with ``replace`` also those whose
+        prefix and effective_from no rate has.
 
-        With ``closing``, an instant as (seconds, nanoseconds), these go only where they begin at it
-        or later. Those that end after it are in ``closed`` instead, as they are in the base.
-        ``in_effect`` compares, with ``replace``, what is in effect ``at`` an instant."""
+        With ``closing``, an instant as (seconds, nanoseconds), the latter are removed only if they
+        begin at it or later. Those that end after it are in ``closed`` instead, unchanged. With
+        ``replace``, ``in_effect`` compares the rates in effect ``at`` an instant."""
         cdef uint32_t gone_count = 0
         cdef uint32_t updated = 0
         cdef uint32_t i
@@ -273,8 +274,8 @@ cdef class IncomingDeck:
         return updated, found
 
     def number(self, first_version_id):
-        """Give the kept rates consecutive version ids in their order. Those that are not in the base
-        have the same as rate id, the others keep theirs."""
+        """Give the kept rates consecutive version ids in their order. The rate id of a new rate
+        equals its version id; the others keep theirs."""
         cdef int64_t version_id = whole(first_version_id, "first_version_id")
         cdef uint32_t i
         self._hold()
@@ -285,7 +286,7 @@ cdef class IncomingDeck:
         self.busy = False
 
     def rows(self, start, stop):
-        """The rates in [start, stop) of its order, each as a ``RateInfo``."""
+        """The rates from ``start`` until before ``stop`` in their order, each as a ``RateInfo``."""
         cdef int64_t at = whole(start, "start")
         cdef int64_t end = min(whole(stop, "stop"), self.intake.count)
         cdef const incoming_t* rate

@@ -1,4 +1,4 @@
-"""Reading a request: its calls, a block at a time, and the revision that it demands."""
+"""Reading a request: its calls, a block at a time, and its min_rate_revision."""
 
 from libc.stdint cimport int64_t, uint8_t
 

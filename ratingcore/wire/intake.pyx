@@ -1,9 +1,10 @@
 # cython: cdivision=True
-"""Reading a request's calls, a block at a time: from bytes to what rating asks of each call.
+"""Reads a request's calls, a block at a time: from bytes to the input of rating.
 
 A request is a message whose field 1 is repeated tollwire.v1.Call and whose field 2 is
-min_rate_revision (StreamRateCallsRequest, BatchRateCallsRequest). It is accepted and refused as
-protobuf would; a call that breaks a rule is not refused here, but left to the service.
+min_rate_revision (StreamRateCallsRequest, BatchRateCallsRequest). The reader accepts and refuses
+the same bytes as protobuf. A call that breaks a rule is not refused here, but referred to the
+service.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -27,13 +28,13 @@ from .call_fast_path cimport parse_fast
 
 
 cdef enum:
-    AHEAD = 1024                # bytes of the request that are on their way while others are read
+    AHEAD = 1024                # how far ahead the request is prefetched, in bytes
 
 
 cdef inline void _take(
     wire_call_t* parsed, int64_t now_ns, call_t* call, job_t* job
 ) noexcept nogil:
-    """What the stages after this one need of a parsed call."""
+    """Copy the fields of a parsed call that the next stages use."""
     cdef times_t times
     job.call_id = parsed.call_id
     job.tenant_id = parsed.tenant_id
@@ -61,7 +62,7 @@ cdef bint _read_general(
 cdef inline bint _read_call(
     const uint8_t* end, int64_t now_ns, call_t* call, job_t* job
 ) noexcept nogil:
-    """The same, of nearly all calls sooner."""
+    """The same, faster for nearly all calls."""
     cdef wire_call_t parsed
     if likely(parse_fast(job.source.data, end, &parsed)):
         _take(&parsed, now_ns, call, job)
@@ -70,7 +71,7 @@ cdef inline bint _read_call(
 
 
 cdef const uint8_t* _other_field(source_t* source, const uint8_t* at, uint32_t tag) noexcept nogil:
-    """The end of a field that is no call, whose tag was just read. NULL: malformed."""
+    """The end of a field, other than a call, whose tag was just read. NULL: malformed."""
     cdef uint64_t value = 0
     if tag == TAG_MIN_RATE_REVISION:
         at = read_varint(at, source.end, &value)
@@ -109,7 +110,7 @@ cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
 
 
 cdef bint may_end_with_revision(const uint8_t* start, const uint8_t* end) noexcept nogil:
-    """Whether the last bytes read as min_rate_revision; they may be something else all the same."""
+    """Whether the last bytes look like min_rate_revision. They may be the end of another field."""
     cdef const uint8_t* last = end - 1
     if end == start or last[0] >= 0x80:
         return False
@@ -124,7 +125,7 @@ cdef bint may_end_with_revision(const uint8_t* start, const uint8_t* end) noexce
 cdef bint read_revision(
     const uint8_t* at, const uint8_t* end, int64_t* revision
 ) noexcept nogil:
-    """The min_rate_revision among the outermost fields, 0 where there is none. False: malformed."""
+    """Find min_rate_revision among the outermost fields; 0: absent. False: malformed."""
     cdef uint64_t value = 0
     cdef uint32_t tag
     while at < end:

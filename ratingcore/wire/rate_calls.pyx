@@ -3,11 +3,11 @@
 
 A request is a message whose field 1 is repeated tollwire.v1.Call (StreamRateCallsRequest,
 BatchRateCallsRequest). The response has repeated RatedCall as field 1, one for each call, in order.
-The GIL is released for the whole request, except for three steps: the look-up of each tenant that the
-request names, each block with a call that only ``refer`` can answer, and the growth of the response.
+The GIL is released for the whole request, except for three steps: the look-up of each tenant of the
+request, each block with a call for ``refer``, and the growth of the response.
 
-The core rates every valid call. It passes all others (a missing direction, an unknown tenant, a cost
-past 15 digits, …) to ``refer`` unchanged, so that one module has the texts of all errors.
+The core rates every valid call. It passes all others (a missing direction, an unknown tenant, a
+cost above 15 digits, …) to ``refer`` unchanged, so that one module has the texts of all errors.
 
 intake.pyx reads the calls, rated_call_writer.pyx writes the response; this module calls them.
 """
@@ -31,7 +31,7 @@ from .tally cimport KINDS, Tally, count_block
 
 
 cdef struct scratch_t:                 # the buffers of one request
-    block_t blocks[2]               # the present one and the next
+    block_t blocks[2]               # the current one and the next
     call_t calls[BLOCK]             # one tenant's, of a block that has several
     outcome_t outcomes[BLOCK]       # of those
 
@@ -42,13 +42,13 @@ cdef class _Request:
     cdef object find_deck
     cdef object refer
     cdef list decks                 # keeps the tables alive
-    cdef list answers               # of refer, for the present block
+    cdef list answers               # of refer, for the current block
     cdef source_t source
     cdef uint32_t max_calls
     cdef uint32_t call_count
     cdef int64_t counts[KINDS]      # of the outcomes so far
     cdef tenant_map_t tenant_map
-    cdef PyObject* response         # bytes, of which the first size are written; or NULL
+    cdef PyObject* response         # bytes, the first size of which are written; or NULL
     cdef Py_ssize_t size
     cdef Py_ssize_t capacity
 
@@ -58,7 +58,7 @@ cdef class _Request:
 
 
 cdef int _resolve_tenant(_Request request, int64_t id) except -1:
-    """Look up a tenant, unless the request has named it before."""
+    """Look up a tenant, unless it is in the map."""
     cdef tenant_t* tenant = tenant_map_add(&request.tenant_map, id)
     cdef Deck deck
     if tenant.id != 0:
@@ -74,7 +74,7 @@ cdef int _resolve_tenant(_Request request, int64_t id) except -1:
 
 
 cdef int _resolve_tenants(_Request request, const block_t* block) except -1:
-    """Look up the tenants of all calls of the block that are not referred already."""
+    """Look up the tenants of all calls of the block that are not referred."""
     cdef const job_t* job
     cdef uint32_t i
     for i in range(block.count):
@@ -93,7 +93,7 @@ cdef bint _find_known_tenants(_Request request, block_t* block) noexcept nogil:
     if request.tenant_map.capacity == 0:
         return False
     for i in range(block.count):
-        # Neighbours often are of one tenant.
+        # Neighbours often have the same tenant.
         if tenant == NULL or tenant.id != block.jobs[i].tenant_id:
             if block.jobs[i].referred:
                 continue
@@ -124,7 +124,7 @@ cdef int _find_tenants(_Request request, block_t* block) except -1 nogil:
 cdef void _rate_tenant(
     scratch_t* scratch, block_t* block, uint32_t first, uint8_t* rated
 ) noexcept nogil:
-    """Rate the calls of one tenant among those of the block from ``first``, which is one, on."""
+    """Rate the calls of the tenant of call ``first`` among the calls of the block from there on."""
     cdef const tenant_t* tenant = block.jobs[first].tenant
     cdef uint32_t places[BLOCK]
     cdef uint32_t found = 0
@@ -154,7 +154,7 @@ cdef void _rate_calls(scratch_t* scratch, block_t* block) noexcept nogil:
 
 
 cdef int _refer_calls(_Request request, block_t* block) except -1:
-    """Ask for the answers to the calls of the block that the core leaves alone."""
+    """Call ``refer`` for the referred calls of the block."""
     cdef job_t* job
     cdef bytes answer
     cdef uint32_t i
@@ -172,8 +172,8 @@ cdef int _refer_calls(_Request request, block_t* block) except -1:
 
 
 cdef int _make_room(_Request request, uint64_t needed) except -1:
-    """Room for a response of that many bytes, and for about as many as the calls that are not read
-    yet may take: answers are mostly longer than calls, by less than half."""
+    """Make room for a response of ``size`` bytes, and for an estimate for the calls that are not
+    read yet: most answers are longer than their calls, by less than half."""
     cdef Py_ssize_t unread = request.source.end - request.source.at
     cdef Py_ssize_t capacity = <Py_ssize_t> needed + unread + unread // 2
     request.capacity = 0
@@ -203,7 +203,7 @@ cdef enum:
 
 
 cdef int _rate_all(_Request request) except -1 nogil:
-    """The whole request, if there is nothing wrong with it as a whole."""
+    """Process the whole request, unless an error concerns all of it."""
     cdef scratch_t scratch
     cdef block_t* block = &scratch.blocks[0]
     cdef block_t* next_block = &scratch.blocks[1]
@@ -221,7 +221,7 @@ cdef int _rate_all(_Request request) except -1 nogil:
                 _refer_calls(request, block)
         count_block(block, request.counts)
         room = measure_block(block)
-        # While the next calls are read, what the answers say of the rates is on its way.
+        # Prefetches the data of the rates while the next calls are read.
         if not read_block(&request.source, next_block):
             return MALFORMED
         _write_answers(request, block, room)
@@ -230,7 +230,7 @@ cdef int _rate_all(_Request request) except -1 nogil:
 
 
 cdef bytes _take_response(_Request request):
-    """The response, which the request then no longer has."""
+    """Take the response out of the request."""
     cdef bytes response = b""
     if request.response != NULL:
         resize_bytes(&request.response, request.size)
@@ -243,7 +243,7 @@ cdef bytes _take_response(_Request request):
 cdef _Request _request(
     bytes request_bytes, object find_deck, object refer, int64_t now_ns, uint32_t max_calls
 ):
-    """The caller keeps ``request_bytes`` for as long."""
+    """The caller keeps ``request_bytes`` until the request is done."""
     cdef _Request request = _Request()
     request.find_deck = find_deck
     request.refer = refer
@@ -282,15 +282,14 @@ def rate_request(
 ):
     """The response's bytes for a request's bytes.
 
-    ``find_deck(tenant_id)`` returns the Deck of a tenant, or None; it is asked once for each tenant of
-    the request, so that the request sees one revision of each.
-    ``refer(call)`` returns the RatedCall's bytes for a Call's bytes.
-    ``now_ns`` is when calls without a start are taken to have started.
-    ``min_rate_revision`` is the revision that ``find_deck`` and ``refer`` take the request to demand.
-    ``tally`` counts the calls that were not referred, once all went well.
+    ``find_deck(tenant_id)`` returns the Deck of a tenant, or None. It is called once for each
+    tenant of the request, so that all calls of a tenant are rated at one revision. ``refer(call)``
+    returns the RatedCall's bytes for a Call's bytes. ``now_ns`` is the start of calls without one.
+    ``min_rate_revision`` is the revision for which ``find_deck`` and ``refer`` were prepared.
+    ``tally`` counts the calls that were not referred, if the request succeeds.
 
-    MalformedRequest where protobuf would refuse the request; TooManyCalls above ``max_calls``;
-    OtherRevision where the request demands another revision than that.
+    MalformedRequest if protobuf refuses the request; TooManyCalls above ``max_calls``;
+    OtherRevision if the request demands another revision than ``min_rate_revision``.
     """
     cdef _Request request = _request(request_bytes, find_deck, refer, now_ns, max_calls)
     cdef int outcome
@@ -318,11 +317,11 @@ cdef bint _is_lone_call(const source_t* source) noexcept nogil:
 
 
 def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns, Tally tally=None):
-    """The RateCallResponse's bytes for a RateCallRequest's bytes; None where they need more than a
-    price: a request with other fields than its call, an error to be worded, a call without a rate.
+    """The RateCallResponse's bytes for a RateCallRequest's bytes. None for a request that the
+    service must answer: one with other fields than its call, an error, a call without a rate.
 
-    ``find_deck``, ``now_ns`` and ``tally`` as for ``rate_request``. The GIL is kept: one call is
-    rated sooner than the GIL would be given up and had again.
+    ``find_deck``, ``now_ns`` and ``tally`` as for ``rate_request``. Keeps the GIL: rating one call
+    takes less time than to release and acquire it.
     """
     cdef _Request request = _request(request_bytes, find_deck, None, now_ns, 1)
     cdef scratch_t scratch
@@ -341,10 +340,11 @@ def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns, Tall
 
 
 def likely_min_rate_revision(bytes request_bytes not None):
-    """The min_rate_revision of a request that has it last, where protobuf's own libraries write it;
-    of any other that value or 0. Looks into no call, and costs next to nothing where there is none.
+    """The min_rate_revision of a request that has it last, where protobuf's own libraries write it.
+    For any other request that value or 0. Reads no call, and returns at once if the last bytes are
+    another field.
 
-    MalformedRequest where the request's outermost fields are found to be out of order.
+    MalformedRequest if the outermost fields of the request are found to be malformed.
     """
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
     cdef const uint8_t* end = start + PyBytes_GET_SIZE(request_bytes)

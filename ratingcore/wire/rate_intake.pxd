@@ -1,4 +1,4 @@
-"""The rates of a deck on its way in: their layout, what makes one plainly valid, their order."""
+"""The rates of an import: their layout, the simple valid ones, their order."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -15,8 +15,8 @@ cdef struct incoming_t:          # 72 bytes
     int64_t rate_id              # 0 until it is known
     uint32_t from_ns
     uint32_t to_ns
-    uint32_t rate_terms          # item of the additions' rate_terms
-    uint32_t index               # where in the deck, from 0
+    uint32_t rate_terms          # item of additions.rate_terms
+    uint32_t index               # position in the deck, from 0
     uint8_t length               # digits of the prefix
 
 cdef struct instant_t:
@@ -25,15 +25,15 @@ cdef struct instant_t:
 
 cdef struct effect_t:            # which prefixes have a rate in effect at one instant
     uint32_t before              # in the base
-    uint32_t after               # with the deck taken over
-    uint32_t gaps                # those of before that are not of after, but have a later rate
-    int64_t begins_s             # when the first rate of the deck after that instant begins
-    uint32_t begins_ns           # begins_s is INT64_MAX where none does
+    uint32_t after               # after the import
+    uint32_t gaps                # in effect before, not after, and with a later rate
+    int64_t begins_s             # the start of the first rate after that instant
+    uint32_t begins_ns           # begins_s is INT64_MAX without such a rate
 
 cdef struct intake_t:
     incoming_t* rates            # [count]
     additions_t additions        # the terms of the rates
-    instant_t from_default       # the start of a rate that states none
+    instant_t from_default       # the start of a rate without one
     uint32_t count
     uint32_t capacity
 

@@ -1,8 +1,9 @@
 # cython: cdivision=True
 """The rates of an import: stored compactly, checked, sorted, and compared with a deck.
 
-Only valid rates in the common form are read from the wire. The caller handles all others (intervals,
-a price with nine decimals, an error), so that one module has the rules and the texts of all errors.
+Only valid rates in the common form are read from the wire. The caller handles all others
+(intervals, a price with nine decimals, an error), so that one module has the rules and texts of all
+errors.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
@@ -33,7 +34,7 @@ from ..index.tables cimport (
 cdef enum:
     MAX_DESTINATION_CHARS = 200
     MAX_UNITS_DIGITS = 8             # of a price, before the point
-    MAX_DECIMALS = 8                 # after it, but for zeros at the end
+    MAX_DECIMALS = 8                 # after it, without zeros at the end
 
 cdef extern from *:
     """
@@ -62,8 +63,8 @@ cdef size_t intake_nbytes(const intake_t* intake) noexcept nogil:
 
 
 cdef incoming_t* intake_add(intake_t* intake) except NULL nogil:
-    """Room for one more rate, in effect from the default start on; it counts once ``count`` is
-    raised."""
+    """Make room for one more rate, in effect from the default start on. The caller raises
+    ``count``."""
     cdef incoming_t* rate
     reserve(
         <void**> &intake.rates,
@@ -79,7 +80,7 @@ cdef incoming_t* intake_add(intake_t* intake) except NULL nogil:
     return rate
 
 
-# --- What is plainly valid ------------------------------------------------------------------------
+# --- Simple valid rates ---------------------------------------------------------------------------
 
 
 cdef bint _is_destination(const text_t* text) noexcept nogil:
@@ -93,7 +94,7 @@ cdef bint _is_destination(const text_t* text) noexcept nogil:
 
 
 cdef bint _read_price(const text_t* text, uint64_t* price_e8) noexcept nogil:
-    """Digits, and up to eight more after a point, and zeros behind them."""
+    """Read digits, and perhaps a point with up to eight digits and any number of zeros after it."""
     cdef uint64_t value = 0
     cdef uint32_t units = 0
     cdef uint32_t decimals = 0
@@ -162,7 +163,7 @@ cdef bint _read_terms(const wire_rate_t* wire, terms_t* terms) noexcept nogil:
 cdef int intake_take(
     intake_t* intake, const wire_rate_t* wire, int64_t tenant_id, uint32_t index
 ) except -1 nogil:
-    """Take a rate where it is plainly valid: 1. Else 0."""
+    """Add a rate if it is simple and valid. Returns 1 if so, else 0."""
     cdef uint8_t digits[MAX_DIGITS]
     cdef change_t key
     cdef terms_t terms
@@ -201,7 +202,7 @@ cdef int intake_take(
 
 
 cdef int by_key(const incoming_t* a, const incoming_t* b) noexcept nogil:
-    """By prefix; of one prefix the latest effective_from first, as decks list their rates."""
+    """Compare by prefix, then by effective_from, latest first: the order of the rates of a deck."""
     if a.key_high != b.key_high:
         return -1 if a.key_high < b.key_high else 1
     if a.key_low != b.key_low:
@@ -223,7 +224,7 @@ cdef int _by_key_and_index(const void* left, const void* right) noexcept nogil:
 
 
 cdef void intake_sort(intake_t* intake) noexcept nogil:
-    """By key, then index. Decks mostly come in order, so look before sorting."""
+    """Sort by key, then index. Most imports are sorted already, so check first."""
     cdef uint32_t i
     for i in range(1, intake.count):
         if _by_key_and_index(&intake.rates[i - 1], &intake.rates[i]) > 0:
@@ -232,7 +233,7 @@ cdef void intake_sort(intake_t* intake) noexcept nogil:
 
 
 cdef void _load(const tables_t* base, uint32_t row, incoming_t* rate) noexcept nogil:
-    """Key, window and ids of a rate of a deck."""
+    """Read key, window and ids of a rate of a deck."""
     cdef uint8_t digits[MAX_DIGITS]
     cdef change_t key
     cdef uint32_t slot = row
@@ -254,7 +255,7 @@ cdef bint _is_same(
     const intake_t* intake, const incoming_t* rate, const tables_t* base, uint32_t row,
     const incoming_t* present,
 ) noexcept nogil:
-    """Whether an incoming rate is as the deck has it. They have one key."""
+    """Whether a rate equals the deck's rate with the same key."""
     return (
         rate.to_s == present.to_s
         and rate.to_ns == present.to_ns
@@ -272,7 +273,7 @@ cdef bint _is_in_effect(const incoming_t* rate, const instant_t* at) noexcept no
     )
 
 
-cdef struct prefix_t:            # what is in effect of one prefix
+cdef struct prefix_t:            # the rates of one prefix that are in effect
     uint64_t key_high
     uint64_t key_low
     bint before
@@ -289,7 +290,7 @@ cdef void _end_prefix(const prefix_t* prefix, effect_t* effect) noexcept nogil:
 cdef void _count(
     const incoming_t* rate, bint is_after, const instant_t* at, prefix_t* prefix, effect_t* effect
 ) noexcept nogil:
-    """Note a rate of the base, or one that is there with the deck taken over (``is_after``)."""
+    """Count a rate of the base, or one that exists after the import (``is_after``)."""
     if prefix.key_high != rate.key_high or prefix.key_low != rate.key_low:
         _end_prefix(prefix, effect)
         memset(prefix, 0, sizeof(prefix_t))
@@ -318,13 +319,14 @@ cdef int intake_compare(
     uint32_t* closed_count,
     effect_t* effect,
 ) except -1 nogil:
-    """Keep of the sorted rates those that are new or differ from the base's, the latter with the
-    ids that they have there.
+    """Keep the sorted rates that are new or differ from the base's. The latter get the ids of the
+    base.
 
-    ``gone`` has room for all rows of the base: those that are to go, because they differ or, with
-    ``replace``, because no rate has their key. With ``closing`` (NULL: none) such a rate goes only
-    if it begins at that instant or later; one that ends after it is in ``closed``, which has room
-    for all rows as well; one that ends before it stays. ``effect`` is filled with ``replace``.
+    ``gone`` has room for all rows of the base. It receives the rows to remove: those that differ
+    and, with ``replace``, those whose key no rate has. With ``closing`` (NULL: none) the latter are
+    removed only if they begin at that instant or later; those that end after it are written to
+    ``closed``, which also has room for all rows; those that end before it remain. ``effect`` is set
+    with ``replace``.
     """
     cdef incoming_t present
     cdef prefix_t prefix

@@ -20,10 +20,10 @@ cdef struct wire_rate_t:             # the fields that an import looks at
     int32_t billing_increment
     int32_t minimum_seconds
     uint8_t blocked
-    uint8_t has_intervals            # 1: there is at least one, whose fields were not kept
+    uint8_t has_intervals            # 1: at least one, whose fields were not kept
 
 
-cdef struct wire_head_t:             # what a message says about its deck
+cdef struct wire_head_t:             # the fields of a message besides its rates
     int64_t tenant_id
     int64_t rate_count
     int32_t mode

@@ -1,12 +1,13 @@
-"""Reading tollwire.v1.ImportRatesRequest from protobuf bytes, without a Python object for each rate.
+"""Reading tollwire.v1.ImportRatesRequest from protobuf bytes, without a Python object for each
+rate.
 
 It accepts what the protobuf library accepts, refuses what it refuses, and reads the same values;
-tests/core/test_rateparse.py compares the two on whatever Hypothesis finds. What the values mean, and
-whether a rate is a valid one, is not decided here.
+tests/core/test_rateparse.py compares both on random messages. It does not check whether a rate is
+valid.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .call_parse cimport (
@@ -47,7 +48,7 @@ cdef enum:
     RATE_UPDATED_AT = 15 << 3 | 2
     INTERVAL_COST_PER_MINUTE = 2 << 3 | 2
 
-    RATE_DEPTH = MAX_DEPTH - 1           # a rate is one message deep, what it holds one more
+    RATE_DEPTH = MAX_DEPTH - 1           # a rate is one message deep, its messages one more
 
 
 cdef const uint8_t* _text(const uint8_t* at, const uint8_t* end, text_t* text) noexcept nogil:
@@ -65,14 +66,14 @@ cdef const uint8_t* _bool(const uint8_t* at, const uint8_t* end, uint8_t* truth)
 
 
 cdef const uint8_t* _other(const uint8_t* at, const uint8_t* end, uint32_t tag) noexcept nogil:
-    """A field of a message within a rate that nobody asked for."""
+    """Skip an unknown field of a message within a rate."""
     if tag >> 3 == 0:
         return NULL
     return skip_field(at, end, tag, RATE_DEPTH - 1)
 
 
 cdef const uint8_t* _interval(const uint8_t* at, const uint8_t* end) noexcept nogil:
-    """An Interval: only whether it is well-formed."""
+    """Check whether an Interval is well-formed. Its content is not kept."""
     cdef text_t message, ignored
     cdef const uint8_t* after = read_bytes(at, end, &message)
     cdef uint32_t tag
@@ -95,7 +96,7 @@ cdef const uint8_t* _interval(const uint8_t* at, const uint8_t* end) noexcept no
 cdef const uint8_t* parse_rate(
     const uint8_t* at, const uint8_t* end, wire_rate_t* rate
 ) noexcept nogil:
-    """Read a whole Rate, whose bytes end at ``end``. Returns ``end``, or NULL: it is malformed."""
+    """Read a whole Rate, whose bytes end at ``end``. Returns ``end``; NULL: malformed."""
     cdef stamp_t ignored_stamp
     cdef text_t ignored_text
     cdef uint32_t tag
@@ -143,8 +144,8 @@ cdef const uint8_t* parse_rate(
 cdef const uint8_t* next_rate(
     const uint8_t* at, const uint8_t* end, wire_head_t* head, text_t* rate
 ) noexcept nogil:
-    """Read an ImportRatesRequest on to behind its next rate, and note what it says on the way.
-    ``rate`` is left without data where there was no more. NULL: the message is malformed."""
+    """Read an ImportRatesRequest up to the end of its next rate, and store its other fields in
+    ``head``. ``rate`` has no data after the last rate. NULL: the message is malformed."""
     cdef uint32_t tag
     rate.data = NULL
     while at < end:
@@ -190,10 +191,11 @@ cdef bint _is_well_formed(
 
 
 def read_head(bytes request not None):
-    """What one message of an import says besides its rates: (tenant_id, mode, dry_run, rate_count,
-    effective_from as (seconds, nanoseconds), allow_gap); None where an optional one is unset.
+    """The fields of one message of an import besides its rates: (tenant_id, mode, dry_run,
+    rate_count, effective_from as (seconds, nanoseconds), allow_gap). None for an optional field
+    that is unset.
 
-    Looks through the whole message, with the GIL released. ValueError: it is malformed.
+    Reads the whole message, and releases the GIL. ValueError: it is malformed.
     """
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(request)
@@ -219,8 +221,8 @@ cdef object _stamp_value(const stamp_t* stamp):
 
 
 def parse_rates(bytes request not None):
-    """Every rate of a message as a tuple of the fields that the parser keeps; for tests. ValueError:
-    it is malformed."""
+    """All rates of a message as tuples of the fields that the parser keeps; for tests. ValueError:
+    the message is malformed."""
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(request)
     cdef wire_head_t head
@@ -250,7 +252,7 @@ def parse_rates(bytes request not None):
 
 
 def import_tags():
-    """The tags that the parser knows, by message and field; to be compared with the protos."""
+    """The tags of the parser by message and field; for the comparison with the protos."""
     return {
         "ImportRatesRequest": {
             "tenant_id": HEAD_TENANT_ID,

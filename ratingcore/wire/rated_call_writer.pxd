@@ -1,4 +1,4 @@
-"""Writing what rating made of a block of calls."""
+"""Writing the outcomes of a block of calls."""
 
 from libc.stdint cimport uint8_t, uint64_t
 

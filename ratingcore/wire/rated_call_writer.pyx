@@ -1,9 +1,9 @@
 # cython: cdivision=True
-"""Writing what rating made of a block of calls: a response's field 1, repeated tollwire.v1.RatedCall.
+"""Writes the outcomes of a block of calls: a response's field 1, repeated tollwire.v1.RatedCall.
 
-The fields of a RatedCall are short, and copying a few bytes costs less than finding out how few they
-are. So most is written in whole words, of which what follows overwrites the rest: ``measure_block``
-says how much room that takes at most.
+The fields of a RatedCall are short, and to copy a few bytes too many costs less than a loop or
+branch that depends on their count. So most fields are written as whole words, and the next field
+overwrites the rest. ``measure_block`` returns the most room that this takes.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
@@ -30,12 +30,12 @@ from ..index.tables cimport (
 )
 
 cdef enum:
-    WORDS = 32                      # bytes that are copied where nothing says that it must be fewer
-    # Of one RatedCall, what is neither call_id nor destination: tags and lengths, six varints, the
-    # prefix, two amounts of up to 20 characters, and what the last copy writes too much.
+    WORDS = 32                      # bytes of a copy, unless fewer are readable
+    # The bytes of one RatedCall besides call_id and destination: tags and lengths, six varints, the
+    # prefix, two amounts of up to 20 characters, and the surplus of the last copy.
     FIXED_ROOM = 16 * 3 + 6 * MAX_VARINT + MAX_DIGITS + 2 * 20 + WORDS
 
-# How tollwire.v1.RatedCall is written: field number << 3 | wire type.
+# The tags of tollwire.v1.RatedCall: field number << 3 | wire type.
 cdef enum:
     TAG_RATED = 1 << 3 | 2          # StreamRateCallsResponse.rated, BatchRateCallsResponse.rated
     TAG_CALL_ID = 1 << 3 | 2
@@ -52,7 +52,7 @@ cdef enum:
 
 
 cdef inline uint8_t* _short_varint(uint8_t* at, uint64_t value) noexcept nogil:
-    """The same without a jump that depends on whether it takes one byte or two."""
+    """The same for one byte or two, without a branch that depends on the size."""
     cdef uint64_t more = value >= 0x80
     if unlikely(value >= 0x4000):
         return write_varint(at, value)
@@ -64,7 +64,7 @@ cdef inline uint8_t* _short_varint(uint8_t* at, uint64_t value) noexcept nogil:
 cdef inline uint8_t* _text(
     uint8_t* at, uint8_t tag, const text_t* text, const uint8_t* readable_end
 ) noexcept nogil:
-    """A field of bytes, from memory that may be read until ``readable_end``."""
+    """Write a field of bytes, from memory that is readable until ``readable_end``."""
     at[0] = tag
     if likely(text.size <= WORDS and readable_end - text.data >= WORDS):
         at[1] = <uint8_t> text.size
@@ -102,10 +102,14 @@ cdef inline uint64_t _first(uint64_t word, uint32_t count) noexcept nogil:
 
 
 cdef inline bint _begins_with_digits(const uint8_t* text, uint32_t count) noexcept nogil:
-    """Whether the first ``count`` of 16 characters are digits; not said of more than 16."""
+    """Whether the first ``count`` of 16 characters are digits. False for more than 16."""
     if count <= 8:
         return all_digits(_first(load8(text), count))
-    return count <= 16 and all_digits(load8(text)) and all_digits(_first(load8(text + 8), count - 8))
+    return (
+        count <= 16
+        and all_digits(load8(text))
+        and all_digits(_first(load8(text + 8), count - 8))
+    )
 
 
 cdef uint8_t* _any_prefix(
@@ -124,8 +128,8 @@ cdef inline uint8_t* _prefix(
     uint32_t count,
     const uint8_t* readable_end,
 ) noexcept nogil:
-    """matched_prefix: the first digits of the normalised number, which nearly always are the first
-    characters of the number as it was sent."""
+    """Write matched_prefix: the first digits of the normalised number, which are nearly always the
+    first characters of the number as it was sent."""
     cdef const uint8_t* text = call.number
     cdef bint plus = text[0] == c'+'
     cdef text_t number
@@ -152,7 +156,7 @@ cdef inline uint8_t* _rate(
     const outcome_t* outcome,
     const uint8_t* request_end,
 ) noexcept nogil:
-    """The fields of the rate that matched: rate_id to billing_increment."""
+    """Write the fields of the rate that matched: rate_id to billing_increment."""
     cdef const tables_t* tables = job.tenant.tables
     cdef const terms_t* terms = price_terms(tables, job.rate_terms)
     at[0] = TAG_RATE_ID
@@ -173,7 +177,7 @@ cdef inline uint8_t* _rated_call(
     const outcome_t* outcome,
     const uint8_t* request_end,
 ) noexcept nogil:
-    """One RatedCall's fields, in their order."""
+    """Write the fields of one RatedCall in their order."""
     if job.call_id.size:
         at = _text(at, TAG_CALL_ID, &job.call_id, request_end)
     at[0] = TAG_STATUS
@@ -193,8 +197,8 @@ cdef inline uint8_t* _rated_call(
 
 
 cdef bint look_ahead(block_t* block) noexcept nogil:
-    """Have on its way what is read of the rates that matched, and refer the calls whose cost is
-    past its limit. Returns whether none of the block's calls is referred."""
+    """Prefetch the data of the rates that matched, and refer the calls whose cost exceeds its
+    limit. Returns whether no call of the block is referred."""
     cdef bint none = True
     cdef const tables_t* tables
     cdef uint32_t i
@@ -217,8 +221,8 @@ cdef bint look_ahead(block_t* block) noexcept nogil:
 
 
 cdef uint64_t measure_block(block_t* block) noexcept nogil:
-    """Bytes of room that ``write_block`` needs at most; after ``look_ahead``, and where a call is
-    referred after its answer is there."""
+    """The most bytes that ``write_block`` needs. Call it after ``look_ahead``, and after the
+    referred calls have their answers."""
     cdef uint64_t room = <uint64_t> block.count * FIXED_ROOM
     cdef uint32_t i
     cdef job_t* job
@@ -232,7 +236,7 @@ cdef uint64_t measure_block(block_t* block) noexcept nogil:
             job.destination.data = rate_terms_destination(
                 job.tenant.tables, job.rate_terms, &job.destination.size
             )
-            # It may lie in two cache lines.
+            # It may be in two cache lines.
             prefetch(job.destination.data)
             prefetch(job.destination.data + WORDS - 1)
             room += job.destination.size
@@ -242,7 +246,7 @@ cdef uint64_t measure_block(block_t* block) noexcept nogil:
 cdef uint8_t* write_block(
     const block_t* block, const uint8_t* request_end, uint8_t* at
 ) noexcept nogil:
-    """Write the answers to all calls of the block, and return where they end."""
+    """Write the answers to all calls of the block. Returns their end."""
     cdef const job_t* job
     cdef uint8_t* start
     cdef uint32_t i, size, length_bytes
@@ -267,7 +271,7 @@ cdef uint8_t* write_block(
 
 
 def rated_call_tags():
-    """The tags that are written, by the names of RatedCall's fields; to be compared with the proto."""
+    """The tags by the names of RatedCall's fields; for the comparison with the proto."""
     return {
         "call_id": TAG_CALL_ID,
         "status": TAG_STATUS,

@@ -1,12 +1,12 @@
-"""Counting what became of calls, by status and reason, at next to no cost for each.
+"""Counts the outcomes of calls by status and reason.
 
-A block's counts are gathered in one word, a byte for each kind of outcome: a block has fewer calls
-than a byte can count. A request's counts are added to its method's once it has been rated.
+The counts of a block are in one word, a byte for each kind of outcome: a block has fewer calls than
+a byte can count. The counts of a request are added to those of its method at its end.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from ..deck.batch cimport NOT_BILLABLE, RATED, UNRATED
+from ..deck.batch cimport RATED, UNRATED
 from .bulk cimport block_t
 
 
@@ -24,7 +24,7 @@ cdef void count_block(const block_t* block, int64_t* counts) noexcept nogil:
 
 
 cdef class Tally:
-    """How many calls came to which status and reason. Thread-safe."""
+    """The number of calls of each status and reason. Thread-safe."""
 
     cdef void take(self, const int64_t* counts) noexcept:
         cdef int kind
@@ -32,7 +32,7 @@ cdef class Tally:
             self._counts[kind] += counts[kind]
 
     def add(self, uint8_t status, uint8_t unrated_reason=0, int64_t calls=1):
-        """``calls`` more of them have come to this. ValueError where there is no such outcome."""
+        """Add ``calls`` to the count of an outcome. ValueError if the outcome does not exist."""
         if not RATED <= status <= UNRATED or (status == UNRATED) != (1 <= unrated_reason <= 3):
             raise ValueError(f"no outcome: status {status}, reason {unrated_reason}")
         self._counts[kind_of(status, unrated_reason)] += calls
@@ -42,7 +42,7 @@ cdef class Tally:
         self.take(other._counts)
 
     def counts(self):
-        """The calls by (status, unrated_reason), without those that there were none of."""
+        """The counts above 0 by (status, unrated_reason)."""
         cdef int kind
         found = {}
         for kind in range(1, KINDS):
@@ -52,11 +52,11 @@ cdef class Tally:
         return found
 
     def calls(self):
-        """How many calls there are."""
+        """The number of calls."""
         return self._sum(1)
 
     def unrated(self):
-        """How many of them have no price, whatever the reason."""
+        """The number of calls without a price, for any reason."""
         return self._sum(UNRATED + 1)
 
     cdef int64_t _sum(self, int kind) noexcept:

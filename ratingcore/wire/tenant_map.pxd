@@ -1,4 +1,4 @@
-"""The tenants that a request names: an open-addressing hash table by id, at most half full."""
+"""The tenants of a request: a hash table by id with open addressing, at most half full."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

@@ -1,4 +1,4 @@
-"""Writing protobuf's varints, and amounts of money as text."""
+"""Writes protobuf varints, and amounts of money as text."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -19,8 +19,8 @@ cdef inline uint8_t* write_varint(uint8_t* at, uint64_t value) noexcept nogil:
 
 
 cdef inline uint64_t _four_digits(uint32_t number) noexcept nogil:
-    """As text in the lowest four bytes, the first digit lowest: two numbers of two digits side by
-    side, then each divided by ten."""
+    """Four digits as text in the lowest four bytes, the first digit lowest. Computes two numbers of
+    two digits at once, then divides each by ten."""
     cdef uint32_t hundreds = number * 5243 >> 19
     cdef uint32_t pairs = hundreds | (number - hundreds * 100) << 16
     cdef uint32_t tens = (pairs * 103 >> 10) & 0x000F000F
@@ -28,7 +28,7 @@ cdef inline uint64_t _four_digits(uint32_t number) noexcept nogil:
 
 
 cdef inline uint8_t* _write_units(uint8_t* at, uint64_t units) noexcept nogil:
-    """A whole number of 10 or more as text."""
+    """Write an integer of 10 or more as text."""
     cdef uint8_t* end
     cdef uint32_t digits = 2
     cdef uint64_t above = 100
@@ -48,7 +48,8 @@ cdef inline uint8_t* _write_units(uint8_t* at, uint64_t units) noexcept nogil:
 cdef inline uint8_t* write_money(
     uint8_t* at, uint8_t tag, uint64_t units, uint32_t fraction_e8, uint32_t decimals
 ) noexcept nogil:
-    """A decimal with 4 to 8 digits after the point. ``decimals`` 0: as many of them as it needs."""
+    """Write a decimal with 4 to 8 digits after the point. ``decimals`` 0: no zeros after the
+    4th."""
     cdef uint32_t high = fraction_e8 // 10_000
     cdef uint32_t low = fraction_e8 - high * 10_000
     cdef uint8_t* text = at + 2

@@ -1,4 +1,5 @@
-"""Any order of changes to a deck, each deck made from the one before, against the oracle."""
+"""Random sequences of changes to a deck, each deck built from the one before, against the
+oracle."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def info_of(rate: PlainRate, version_id: int) -> RateInfo:
 
 
 def in_order(rates: list[tuple[int, PlainRate]]) -> list[RateInfo]:
-    """By prefix, of one prefix the latest effective_from first."""
+    """Sorted by prefix, those of one prefix by effective_from, latest first."""
 
     def key(item: tuple[int, PlainRate]) -> tuple[str, bool, int]:
         begin = item[1].from_ns
@@ -49,7 +50,7 @@ def in_order(rates: list[tuple[int, PlainRate]]) -> list[RateInfo]:
 
 
 class Changes(RuleBasedStateMachine):
-    """What an operator may do between two builds, in any order."""
+    """The changes of an operator between two builds, in any order."""
 
     @initialize(rates=rate_lists)
     def begin(self, rates: list[PlainRate]) -> None:
@@ -140,7 +141,7 @@ class Changes(RuleBasedStateMachine):
         assert list(self.deck) == in_order(list(self.built.items()))
 
     def oracle_outcomes(self, tried: Sequence[PlainCall]) -> list[tuple[object, ...]]:
-        """What the oracle says of calls, under the rates of the last build."""
+        """The oracle's outcomes of calls under the rates of the last build."""
         oracle = oracle_of(self.built.values())
         versions = list(self.built)
         outcomes: list[tuple[object, ...]] = []

@@ -1,4 +1,4 @@
-"""Property tests of the core assert nothing about time: a debug build or a busy machine is slow."""
+"""Property tests of the core have no deadline: a debug build or a busy machine is slow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from hypothesis import settings
 
 from tests.examples import examples
 
-# What a test without a count of its own tries: Hypothesis' default, or a tenth of it.
+# The examples of a test without a count of its own: Hypothesis' default, or a tenth of it.
 settings.register_profile("patient", examples(settings.default.max_examples))
 settings.load_profile("patient")

@@ -1,4 +1,4 @@
-"""Contents of calls as records are made of them, and the decks that they are rated by."""
+"""Contents of calls, from which records are made, and the decks that rate them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the tests of the core share: rates in plain form, and ways to build the same deck twice."""
+"""Shared by the tests of the core: plain rates, and decks of the core and of the oracle from
+them."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ class PlainRate:
     destination: str = "somewhere"
 
     def arguments(self, version_id: int) -> tuple[Any, ...]:
-        """Of DeckBuilder.put. Rate ids are version ids plus 1000, so that a test can tell them
-        apart."""
+        """The arguments of DeckBuilder.put. A rate id is the version id plus 1000, so that a test
+        can distinguish them."""
         return (
             version_id,
             version_id + 1000,
@@ -76,8 +77,8 @@ def deck_of(
     dialling: Sequence[str] = (),
     cost_decimals: int = 8,
 ) -> Deck:
-    """The version of each rate is its place in the list. Costs have the scale of prices, unless
-    ``cost_decimals`` says otherwise."""
+    """The version of each rate is its index in the list. Costs have the scale of prices by
+    default."""
     builder = DeckBuilder()
     for version_id, rate in enumerate(rates):
         rate.put(builder, version_id)
@@ -144,7 +145,7 @@ def columns_of(
 
 
 def batch_outcomes(deck: Deck, calls: Sequence[PlainCall]) -> list[tuple[object, ...]]:
-    """The same as ``outcome``, of all calls at once."""
+    """The same as ``outcome``, for all calls at once."""
     columns = deck.rate_columns(*columns_of(calls))
     outcomes: list[tuple[object, ...]] = []
     for status, reason, bill_seconds, cost_scaled, index, length in zip(*columns, strict=True):
@@ -165,7 +166,7 @@ def batch_outcomes(deck: Deck, calls: Sequence[PlainCall]) -> list[tuple[object,
     return outcomes
 
 
-# Few digits and few times, so that prefixes nest and windows touch.
+# Few digits and few times, so that many prefixes are nested and many windows are adjacent.
 digits = st.text("0123", max_size=6)
 prefixes = digits | st.text("01", max_size=2) | st.text("5", min_size=30, max_size=32)
 instants = st.integers(-3, 12)
@@ -208,7 +209,7 @@ def plain_rates(draw: st.DrawFn) -> PlainRate:
 
 
 def distinct(rates: Iterable[PlainRate]) -> list[PlainRate]:
-    """Only the first of those with one prefix and begin."""
+    """Without rates whose prefix and start an earlier one has."""
     seen: dict[tuple[str, int | None], PlainRate] = {}
     for rate in rates:
         seen.setdefault((rate.prefix, rate.from_ns), rate)

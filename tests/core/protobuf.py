@@ -1,4 +1,5 @@
-"""Bytes that are protobuf messages, or nearly: for parsers that must judge as the library does."""
+"""Bytes of valid and damaged protobuf messages, for parsers that must accept what the library
+does."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ TEXTS = st.one_of(
         [b"\x00", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"12345678\xc3", b"\xe2\x82"]
     ),
 )
-# Bytes that a varint is longer than it need be.
+# How many bytes a varint is longer than necessary.
 PADDING = st.sampled_from([0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 8, 9, 10])
 
 
@@ -61,7 +62,7 @@ def message_bytes(tags: Sequence[int], nested: Collection[int]) -> st.SearchStra
 
 
 def damaged(message: bytes, data: st.DataObject) -> Iterator[bytes]:
-    """The message cut anywhere, and with any one byte changed. None of an empty one."""
+    """The message cut at any byte, and with any one byte changed. Nothing for an empty message."""
     if message:
         yield message[: data.draw(st.integers(0, len(message) - 1))]
         changed = bytearray(message)

@@ -1,4 +1,4 @@
-"""Decks from decks: every way to the same rates gives the same deck."""
+"""Decks from decks: the result depends on the rates only, not on the sequence of builds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_what_goes_in_comes_out(rates: list[PlainRate]) -> None:
 
 @given(rate_lists, st.randoms(use_true_random=False))
 def test_any_way_leads_to_the_same_deck(rates: list[PlainRate], random_: Any) -> None:
-    """Rates are added, taken away and added again over three builds, in any order."""
+    """Rates are added, removed and added again in three builds, in any order."""
     order = list(enumerate(rates))
     random_.shuffle(order)
     first, later = order[: len(order) // 2], order[len(order) // 2 :]
@@ -53,8 +53,8 @@ def test_any_way_leads_to_the_same_deck(rates: list[PlainRate], random_: Any) ->
     again = builder.build(3)
     again._check()
     assert list(again) == in_order(order)
-    assert list(deck) == in_order(first)  # nobody touched the base
-    # Terms that no rate uses any more are kept up to a third of those in use.
+    assert list(deck) == in_order(first)  # the base is unchanged
+    # Unused terms are kept up to a third of those in use.
     assert again.nbytes <= deck_of(rates).nbytes * 1.5 + 200
 
 
@@ -93,7 +93,7 @@ def test_what_came_before_a_refused_one_stays(wrong: Any) -> None:
 
 
 def test_rates_are_put_while_they_are_made() -> None:
-    """Whoever makes the rates may use the builder meanwhile."""
+    """The iterator of the rates may use the builder."""
     builder = DeckBuilder()
 
     def rates() -> Iterator[tuple[Any, ...]]:
@@ -133,7 +133,7 @@ def test_two_rates_with_one_begin_are_refused() -> None:
         PlainRate("44", from_ns=begin).put(builder, 1)
         with pytest.raises(ValueError, match="'44' has two rates with one effective_from"):
             builder.build(2)
-        builder.remove(0, "44")  # which mends it
+        builder.remove(0, "44")  # which removes the conflict
         assert len(builder.build(2)) == 1
 
 
@@ -259,7 +259,7 @@ def test_ids_of_all_sizes() -> None:
 
 
 def test_long_ids_beside_short_ones() -> None:
-    """The upper halves of ids are kept only where there are any, from whichever build on."""
+    """The upper halves of ids are stored from the first build on in which an id has one."""
 
     def put(builder: DeckBuilder, number: int, long: int) -> tuple[int, int, str]:
         rate = (number + (long << 32), number + 1 + (long << 33), f"{number}")

@@ -30,7 +30,7 @@ def by_core(request: bytes) -> list[tuple[object, ...]] | None:
         return None
 
 
-# The tags of Call, in the wire types that they have there.
+# The tags of Call, with the wire types of its fields.
 TAGS = [8, 16, 26, 34, 40, 48, 56, 66, 74, 82, 88, 98]
 NESTED = {66, 74, 98}
 FIELDS = field_bytes(TAGS, NESTED)

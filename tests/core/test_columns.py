@@ -1,4 +1,4 @@
-"""The batch over buffers: the same as one call after the other, and firm with what it is given."""
+"""Rating of columns: the same outcomes as call after call, and errors for wrong buffers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_as_single_calls(
 
 @pytest.mark.parametrize("size", [5, 100, 2_000, 30_000])
 def test_decks_of_all_sizes_as_single_calls(size: int) -> None:
-    """With direct tables of no to four digits, numbers shorter and longer than they are."""
+    """With direct tables of 0 to 4 digits, and shorter and longer numbers."""
     random_ = random.Random(size)
 
     def digits(least: int, most: int) -> str:
@@ -210,14 +210,14 @@ def test_buffers_are_given_back(deck: Deck) -> None:
     deck.rate_columns(growing, offsets, durations, starts, billable)
     with pytest.raises(ValueError):
         deck.rate_columns(growing, offsets, durations, starts, b"")
-    growing.append(0)  # would be a BufferError while somebody holds it
+    growing.append(0)  # a BufferError if a view of it existed
     durations.append(0)
 
 
 def test_indexes_of_no_rate(deck: Deck) -> None:
     group = deck_of([PlainRate("4", from_ns=5), PlainRate("5")])
     wrong = [index for index in range(-2, 6) if not _has(group, index)]
-    assert len(wrong) == 6  # of -2 to 5 all but the two rates
+    assert len(wrong) == 6  # of -2 to 5, all but the two rates
     for index in (-1, 2, 2**31, 2**40, -(2**40)):
         with pytest.raises(IndexError):
             deck.rate_at(index)
@@ -278,7 +278,7 @@ def test_results_that_cannot_be_written(deck: Deck, name: str) -> None:
 
 
 def test_columns_outlive_each_other(deck: Deck) -> None:
-    """They are parts of one block, which the last of them keeps."""
+    """They are parts of one block, which is freed with the last of them."""
     costs = deck.rate_columns(*columns_of(CALLS * 1_000)).cost_scaled
     others = [deck.rate_columns(*columns_of(CALLS * 1_000)) for _ in range(5)]
     assert list(costs) == [600, 60, 0, 0] * 1_000

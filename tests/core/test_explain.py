@@ -1,4 +1,4 @@
-"""The explanation of a rating agrees with the rating, and says why."""
+"""The explanation of a rating agrees with the rating, and has the reasons."""
 
 from __future__ import annotations
 

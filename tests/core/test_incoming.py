@@ -1,4 +1,4 @@
-"""Decks on their way in: what is kept of them, in which order, and what they change in a deck."""
+"""Imports: which rates are kept, in which order, and what they change in a deck."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NS = 10**9
 
 
 def terms_of(pick: random.Random, start_s: int | None) -> Terms:
-    """What DeckBuilder.put takes after the prefix."""
+    """The arguments of DeckBuilder.put after the prefix."""
     intervals = pick.choice(((), (), ((60, 5, 1), (120, 7, 60))))
     end_ns = pick.choice((None, ((start_s or 0) + 10) * _NS + 3))
     return (
@@ -36,7 +36,7 @@ def terms_of(pick: random.Random, start_s: int | None) -> Terms:
 
 
 def some_deck(pick: random.Random, count: int) -> dict[Key, Terms]:
-    """Few prefixes, so that decks meet; with several windows each."""
+    """Few prefixes, so that decks have some in common, with several windows each."""
     found = {}
     for _ in range(count):
         prefix = str(pick.randint(0, 99) * pick.choice((1, 1, 10**12)))
@@ -55,7 +55,7 @@ def put_all(incoming: IncomingDeck, deck: dict[Key, Terms]) -> None:
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_deck_against_another(replace: bool) -> None:
-    """Any two decks: what is left of the second after the comparison makes it of the first."""
+    """The changes that the comparison of two decks finds turn the first into the second."""
     pick = random.Random(7)
     for _ in range(60):
         present = some_deck(pick, pick.choice((0, 1, 30)))
@@ -208,7 +208,7 @@ def test_memory_may_be_short_at_every_point() -> None:
             try:
                 work()
             except MemoryError:
-                incoming.sort()  # it does not stay locked
+                incoming.sort()  # it is not locked any more
                 raise
         return len(incoming)
 

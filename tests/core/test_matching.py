@@ -1,4 +1,4 @@
-"""Rating rules 1, 3 and 4: which rate a call falls under."""
+"""Rating rules 1, 3 and 4: which rate applies to a call."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_blocked_tells_of_its_rate() -> None:
     assert (rating.bill_seconds, rating.cost_scaled) == (None, None)
     assert (rating.rate_id, rating.version_id, rating.matched_prefix) == (1001, 1, "44")
     assert (rating.cost_per_minute_e8, rating.billing_increment) == (6, 30)
-    assert deck.rate("45", 0, 60, True).cost_scaled == 5  # the shorter one is not blocked
+    assert deck.rate("45", 0, 60, True).cost_scaled == 5  # the shorter prefix is not blocked
 
 
 def test_refused_tells_of_its_rate() -> None:
@@ -158,7 +158,7 @@ def test_every_digit() -> None:
         (-1, 0, 0, False),
         (-(10**9), 0, -(10**9), True),
         (-(10**9), 0, -(10**9) - 1, False),
-        (-(10**22), 10**22, 0, True),  # years beyond what 64 bits of nanoseconds hold
+        (-(10**22), 10**22, 0, True),  # beyond 64 bits of nanoseconds
         (10**22, None, 2**63 - 1, False),
         (None, -(10**22), -(2**63), False),
         (None, 2**63 - 1, 2**63 - 2, True),
@@ -235,7 +235,7 @@ def test_as_the_oracle(
 
 
 def test_large_random_decks_as_the_oracle() -> None:
-    """With a direct table of several digits, and groups within and beyond its reach."""
+    """With a direct table of several digits, and groups of shorter and longer prefixes."""
     random_ = random.Random(20)
     for size in (30, 300, 3_000):
         prefixes = {

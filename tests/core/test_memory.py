@@ -1,4 +1,4 @@
-"""What a deck costs, and what happens when there is no memory."""
+"""The memory of a deck, and failed allocations."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def build() -> Deck:
 
 
 def change(base: Deck) -> Deck:
-    """More than a few changes, and most terms go."""
+    """Many changes, which remove most terms."""
     builder = DeckBuilder(base)
     for version_id in range(380):
         builder.remove(version_id, RATES[version_id].prefix)
@@ -110,7 +110,7 @@ def test_an_empty_deck_and_the_list_of_rates() -> None:
 
 
 def with_long_ids(base: Deck) -> Deck:
-    """One id that needs a column for the upper halves, from the base's last slots on."""
+    """One id that needs a column for the upper halves, in the last slots of the base."""
     builder = DeckBuilder(base)
     builder.remove(399, RATES[399].prefix)
     builder.put_many([(1 << 40, 1 << 50, "0399", "far", 5, 5), (400, 400, "0400", "", 1, 1)])
@@ -125,7 +125,7 @@ def with_more(base: Deck) -> Deck:
 
 
 def fails_without_a_trace(attempt: Callable[[Deck], Deck], base: Deck) -> None:
-    """After each failure in turn, and after the success at the end."""
+    """After each of the failures, and after the success at the end."""
     before = live_blocks()
     assert failures(lambda: attempt(base)) > 20
     assert live_blocks() == before
@@ -158,7 +158,7 @@ def test_blocks_of_a_builder_go_with_it() -> None:
 
 @pytest.mark.skipif(_testcapi is None, reason="this Python cannot let its own allocations fail")
 def test_every_allocation_of_python_s_may_fail_too() -> None:
-    """What the columns and their buffers are made of comes from Python."""
+    """Python allocates the columns and their buffers."""
     base = build()
     arguments = columns_of(CALLS[:50])
     wanted = [list(column) for column in base.rate_columns(*arguments)]
@@ -179,8 +179,8 @@ def test_every_allocation_of_python_s_may_fail_too() -> None:
     assert live_blocks() == before
 
 
-# Of one tenant after the other, so that some are met when a part is answered. Each seventh is not
-# there, and the answer to its calls is longer than all others.
+# The tenants alternate, so that some are new in a later part. Every seventh does not exist, and the
+# answer to its calls is longer than all others.
 MESSAGE = StreamRateCallsRequest(
     calls=[
         Call(
@@ -206,7 +206,7 @@ def streamed(deck: Deck) -> bytes:
 def test_every_allocation_of_a_request_may_fail_and_the_next_one_is_answered() -> None:
     deck = build()
     answer = streamed(deck)
-    # The tenants' hash grows three times, the response as often at the least.
+    # The tenants' hash table grows three times, the response at least as often.
     assert failures(lambda: streamed(deck)) >= 6
     assert streamed(deck) == answer
     deck._check()
@@ -224,7 +224,7 @@ def test_requests_that_fail_leak_nothing() -> None:
     before = _bytes_in_use()
     for _ in range(20):
         failures(lambda: streamed(deck))
-    # The response of each is half done, and may take as much.
+    # The response of each is half written, and may take that much.
     assert len(answer) > 300_000
     assert _bytes_in_use() - before < 100_000
 
@@ -285,7 +285,7 @@ def test_nbytes_is_what_a_deck_takes() -> None:
 
 
 def test_small_decks_stay_small() -> None:
-    """A hundred rates have no direct table to speak of."""
+    """The direct table of a hundred rates is tiny."""
     deck = deck_of([PlainRate(f"{number:06}") for number in range(0, 1_000_000, 9_973)])
     assert len(deck) == 101
     assert deck.nbytes < 8_000

@@ -27,7 +27,7 @@ MAX_COST_E8 = 999_999_999_999_999_999
 
 
 def charge(*arguments: Any, **named: Any) -> tuple[int, int]:
-    """With 8 decimals a cost has the scale of the prices, so that the tests need no other."""
+    """With 8 decimals a cost has the scale of the prices, so that the tests need only one scale."""
     return ratingcore.charge(*arguments, **{"cost_decimals": 8, **named})
 
 
@@ -78,7 +78,7 @@ def test_the_minimum_comes_before_the_increment() -> None:
     assert charge(1, 60, 60, minimum_seconds=61)[0] == 120
 
 
-# A call of 1 s at increment 1 costs price / 60: the price chooses what is left over.
+# A call of 1 s at increment 1 costs price / 60: the price determines the remainder.
 @pytest.mark.parametrize(
     ("price_e8", "half_up", "half_even", "up", "down"),
     [
@@ -103,7 +103,7 @@ def test_roundings(price_e8: int, half_up: int, half_even: int, up: int, down: i
 
 
 def test_only_the_total_is_rounded() -> None:
-    # Three parts of 20 sixtieths each: rounded one by one they would be 0 or 3.
+    # Three parts of 20 sixtieths each: rounded separately, their sum would be 0 or 3.
     assert charge(3, 20, 1, 0, 0, [(1, 20, 1), (2, 20, 1)]) == (3, 1)
 
 
@@ -114,7 +114,7 @@ def test_only_the_total_is_rounded() -> None:
         (30, 30, 30 * 100),
         (31, 60, 60 * 100),
         (59, 60, 60 * 100),
-        (60, 60, 60 * 100),  # the next part has no second yet
+        (60, 60, 60 * 100),  # the next part has 0 seconds
         (61, 66, 60 * 100 + 6 * 50),
         (66, 66, 60 * 100 + 6 * 50),
         (99, 102, 60 * 100 + 42 * 50),  # rounded up past 100, which the call does not reach
@@ -144,13 +144,13 @@ def test_an_interval_after_the_end_means_nothing() -> None:
 class TestOverflow:
     """The largest cost with 8 decimals is 9,999,999,999.99999999."""
 
-    # bill_seconds * price + 60 * fee = 60 * MAX_COST_E8 + rest, with rest below 60 by choice.
+    # bill_seconds * price + 60 * fee = 60 * MAX_COST_E8 + rest, with a rest below 60.
     seconds = 2_000_000_000
 
     def total(self, rest: int) -> dict[str, Any]:
         """Terms whose exact cost is MAX_COST_E8 + rest / 60."""
         wanted = 60 * MAX_COST_E8 + rest
-        # Three parts: one at the highest price, one second for what is left, and the fee.
+        # Three parts: one at the highest price, one second for the remainder, and the fee.
         price_e8 = 29_999_999_900
         left = wanted - (self.seconds - 1) * price_e8
         fee, last = divmod(left, 60)
@@ -319,7 +319,7 @@ def test_as_the_oracle(
 
 
 def test_every_increment_at_its_edges() -> None:
-    """The core divides by multiplying; here with the numbers where that would go wrong first."""
+    """The core divides by multiplication. These numbers are the first that could be wrong."""
     longest = 2**31 - 1
     for increment in range(1, 86_401):
         last = longest // increment * increment
@@ -331,7 +331,7 @@ def test_every_increment_at_its_edges() -> None:
 
 @pytest.mark.parametrize("rounding", [HALF_UP, HALF_EVEN, UP, DOWN])
 def test_prices_around_32_bits(rounding: int) -> None:
-    """Below, the core takes a shorter way."""
+    """Below 2^32, the core has a fast path."""
     for price_e8 in (2**32 - 2, 2**32 - 1, 2**32, 2**32 + 1):
         for seconds in (1, 30, 59, 2**31 - 1):
             for fee_e8 in (0, MAX_PRICE_E8):

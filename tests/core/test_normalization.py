@@ -1,4 +1,4 @@
-"""Rating rule 2: what is dialled becomes what is matched."""
+"""Rating rule 2: normalisation of dialled numbers."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ UK = ("44", "0", "00")
         ("sip:tel:49", None),  # one scheme, once
         ("49;ext=5@host", "49"),
         ("49@host;x", "49"),
-        ("49@\ud800", "49"),  # what is cut away is not looked at
+        ("49@\ud800", "49"),  # text after "@" is ignored
         ("49@bücher", "49"),
         ("++49", None),
         ("4+9", None),
         ("49x", None),
         ("49é", None),
         ("49\ud800", None),
-        ("４９", None),  # digits, but not ASCII's
+        ("４９", None),  # digits that are not ASCII
         ("٤٩", None),
-        ("49\u00a030", None),  # a space, but not ASCII's
+        ("49\u00a030", None),  # a space that is not ASCII
         ("49\t30", None),
         ("49\x0030", None),
         ("", None),
@@ -61,18 +61,18 @@ def test_without_dialling_rules(number: str, digits: str | None) -> None:
     [
         ("02079460000", UK, "442079460000"),
         ("0044207946", UK, "44207946"),
-        ("+02079460000", UK, "02079460000"),  # after a "+" nothing is rewritten
+        ("+02079460000", UK, "02079460000"),  # no rule applies after a "+"
         ("+0044", UK, "0044"),
         ("442079460000", UK, "442079460000"),
         ("(0)20 7946", UK, "44207946"),
         ("0", UK, "44"),
-        ("00", UK, None),  # nothing is left
+        ("00", UK, None),  # no digit is left
         ("00" + "1" * 32, UK, "1" * 32),
         ("00" + "1" * 33, UK, None),
         ("0" + "1" * 30, UK, "44" + "1" * 30),
-        ("0" + "1" * 31, UK, None),  # longer than it was sent
+        ("0" + "1" * 31, UK, None),  # longer than as it was sent
         ("0" + "1" * 32, UK, None),
-        ("0123", ("", "0", ""), "0123"),  # a national prefix means nothing without a country code
+        ("0123", ("", "0", ""), "0123"),  # a national prefix has no effect without a country code
         ("0123", ("44", "", ""), "0123"),
         ("011442079", ("1", "1", "011"), "442079"),
         ("12125550100", ("1", "1", "011"), "12125550100"),
@@ -103,7 +103,7 @@ def test_dialling_rules_are_digits(position: int, rule: str) -> None:
         ("0044", "0044"),
         ("+" + "4" * 32, "4" * 32),
         ("+" + "4" * 33, None),
-        # A cell that is not one prefix must not become another.
+        # A text that is not a prefix must not become another prefix.
         *[
             (text, None)
             for text in (
@@ -112,7 +112,7 @@ def test_dialling_rules_are_digits(position: int, rule: str) -> None:
                 *("44\n", "\t44", "44\u00a0", "４４", "٤٤", "44x", "4e1", "0x44", "'44", "4_4"),
             )
         ],
-        ("+", None),  # a catch-all must be meant
+        ("+", None),  # only the empty text is the catch-all
         (" ", None),
         ("sip:", None),
         ("@", None),

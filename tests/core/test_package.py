@@ -1,4 +1,4 @@
-"""The package itself: what it needs, what it says when its compiled half is missing."""
+"""The package itself: its dependencies, and the error without its compiled modules."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Random costs against the oracle: prices of 0 to 8 decimals, costs of 4 to 8, every rounding.
 
-The terms are drawn where mistakes would be: totals at, just below and just above a rounding step
-and a tie, costs at the limit, prices around 2^32 (below, the core takes a shorter way), intervals,
+The terms are drawn where errors are likely: totals at, just below and just above a rounding step
+and a tie, costs at the limit, prices around 2^32 (below, the core has a fast path), intervals,
 minimums and fees. ``make test-costs`` compares ten million; the test suite some thousands.
 """
 
@@ -60,7 +60,7 @@ def _any(draw: random.Random, decimals: int) -> Terms:
 
 
 def _at_a_step(draw: random.Random, decimals: int) -> Terms:
-    """One second at a price that leaves a rest of 0, a half or a whole step, or next to it."""
+    """One second at a price with a remainder of 0, a half or a whole step, or next to it."""
     step = 60 * 10 ** (8 - decimals)
     rest = draw.choice((0, step // 2)) + draw.choice((-1, 0, 0, 1))
     price = max(0, draw.randint(0, 10 ** draw.randint(1, 8)) * step + rest)
@@ -68,7 +68,7 @@ def _at_a_step(draw: random.Random, decimals: int) -> Terms:
 
 
 def _at_the_limit(draw: random.Random, decimals: int) -> Terms:
-    """A cost that is the highest, or next to it, by an interval of one second and the fee."""
+    """The highest cost, or one next to it, from an interval of one second and the fee."""
     step = 10 ** (8 - decimals)
     wanted = 60 * step * max_cost(decimals) + draw.choice((0, 30 * step)) + draw.randint(-2, 2)
     seconds = draw.randint(1_000_000_000, MAX_SECONDS - 1)
@@ -111,7 +111,7 @@ def _found(terms: Terms, rounding: int, decimals: int) -> tuple[int, str] | None
 
 
 def compare(count: int, seed: int) -> tuple[list[object], dict[str, int]]:
-    """The comparisons that failed, and how many of which kind were made."""
+    """The failed comparisons, and the number of comparisons of each kind."""
     draw = random.Random(seed)
     wrong: list[object] = []
     kinds: dict[str, int] = {}

@@ -15,7 +15,7 @@ from tollwire.v1 import rating_service_pb2, types_pb2
 
 Parsed = tuple[object, list[tuple[object, ...]]]
 
-# The tags of the messages, in the wire types that they have there.
+# The tags of the messages, with the wire types of their fields.
 TAGS = [8, 16, 24, 34, 40, 26, 42, 48, 58, 64, 74, 82, 90, 96, 106, 114, 122, 18, 50, 56]
 NESTED = {34, 74, 82, 90, 114, 122, 50}
 
@@ -138,7 +138,8 @@ def test_nesting_is_limited_alike(depth: int) -> None:
 
 
 def test_the_field_numbers_are_those_of_the_descriptors() -> None:
-    """All fields of a rate that hold text or messages must be known: what is in them is checked."""
+    """The parser must have all fields of a rate with text or messages, because it checks their
+    content."""
     bytes_types = {11, 9}  # TYPE_MESSAGE, TYPE_STRING
     known = rate_parse.import_tags()
     for message in (

@@ -1,4 +1,4 @@
-"""The prefixes of the phonenumbers package, against the look-ups of those who wrote it."""
+"""The prefixes of the phonenumbers package, against the look-ups of that package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIXES = sorted(set(GEOCODE_DATA) | set(CARRIER_DATA))
 
 @pytest.fixture(scope="module")
 def deck() -> Deck:
-    """The version of a rate is the place of its prefix, its destination the first two digits."""
+    """The version of a rate is the index of its prefix, its destination the first two digits."""
     builder = DeckBuilder()
     for place, prefix in enumerate(PREFIXES):
         builder.put(place, place, prefix, prefix[:2], 100 + int(prefix[:2]), 60)
@@ -28,7 +28,7 @@ def deck() -> Deck:
 
 @pytest.fixture(scope="module")
 def numbers() -> list[PhoneNumber]:
-    """Prefixes drawn from the deck, with random digits to 12, as far as they are numbers at all."""
+    """Random prefixes of the deck, with random digits up to 12; without invalid numbers."""
     random_ = random.Random(9)
     found = []
     for prefix in random_.choices(PREFIXES, k=3_000):
@@ -88,5 +88,5 @@ def test_one_changed_rate(deck: Deck) -> None:
 
 
 def test_bytes_a_prefix(deck: Deck) -> None:
-    """All included: index, ids of rates and versions, terms, destinations."""
+    """With all parts: index, ids of rates and versions, terms, destinations."""
     assert deck.nbytes <= 32 * len(deck)

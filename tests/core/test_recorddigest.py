@@ -116,7 +116,7 @@ def test_the_digest_does_not_depend_on_the_place() -> None:
 
 
 def test_it_stays_the_same_for_ever() -> None:
-    """It was written into databases: a change would refuse what was settled."""
+    """Databases store it: after a change, records that were settled would be refused."""
     sent = Content(7, "c1", 3, "101", "+44 20 é", 2, 1, 63, 1_700_000_000_123_456_789, None)
     assert digests(records_of([sent])).hex() == "47e0e276b121f86c"
     assert digest_of_bad(b"").hex() == "cb350426c4cabe81"

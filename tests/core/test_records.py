@@ -1,4 +1,4 @@
-"""Calls on their way into the record: identity, order, what is new, ratings, rows."""
+"""Lists of calls before they are recorded: identity, order, new calls, ratings, rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ratingcore.record.values import Content
 
 
-# What they are.
+# Identity.
 
 
 @examples(100)
@@ -57,7 +57,7 @@ def test_a_list_gives_back_what_it_was_made_of(contents: list[Content | None]) -
 def test_a_part_is_a_list_of_its_own(contents: list[Content | None], data: st.DataObject) -> None:
     begin = data.draw(st.integers(0, len(contents)))
     end = data.draw(st.integers(begin, len(contents)))
-    part = records_of(contents).part(begin, end)  # the whole is gone by now
+    part = records_of(contents).part(begin, end)  # the whole list is freed
     alone = records_of(contents[begin:end])
     assert len(part) == len(alone)
     assert part.bad() == alone.bad()
@@ -75,7 +75,7 @@ def test_a_part_lies_within_the_list() -> None:
 
 
 def test_the_bytes_of_calls() -> None:
-    """Only what came as bytes has any, be it good or bad."""
+    """Only calls that were read from bytes have them, good and bad ones."""
     sent = [b"", b"\x08\x01", b"\x52\x01a"]
     request = b"".join(b"\x1a" + bytes([len(one)]) + one for one in sent)
     records = read_upload(request, 10)[3]
@@ -143,7 +143,7 @@ def test_only_good_calls_are_asked_for() -> None:
         count_outcomes(records, array("i", [0]))
 
 
-# Their order, and which are new.
+# Order, and new calls.
 
 
 @examples(100)
@@ -195,7 +195,7 @@ def test_the_first_of_a_key_that_has_a_cost_is_new() -> None:
     assert [list(part) for part in split(records, order, {(1, "a")})] == [[], [0, 1, 2, 3], []]
 
 
-# What they cost.
+# Ratings.
 
 
 @examples(100)
@@ -229,7 +229,7 @@ def test_a_tenant_without_a_deck() -> None:
         rate_records(records, in_key_order(records), {1: object(), 3: None})  # type: ignore[dict-item]
 
 
-# Their rows.
+# Rows.
 
 
 def copied(data: bytes) -> Iterator[list[bytes | None]]:

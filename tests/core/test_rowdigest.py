@@ -1,4 +1,4 @@
-"""The digest of recorded rows, against a packing of its own; the same of new rows and of stored."""
+"""The digest of new and of stored rows, against an independent packing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def stored_rows(contents: list[Content | None], first_id: int, upload_id: int) -
 
 
 def expected_digest(rows: list[Row]) -> bytes:
-    """As an auditor computes it, from the columns of the table alone."""
+    """The digest as an auditor computes it, from the columns of the table alone."""
     data = bytearray(b"tollwire.cdrs.2")
     for name in INTEGERS:
         for row in rows:

@@ -19,7 +19,7 @@ RATES_A_TENANT = 100
 
 
 def deck_of_prefixes(prefixes: list[str]) -> Deck:
-    """The version of a rate is the place of its prefix, its price too, modulo a thousand."""
+    """The version of a rate is the index of its prefix, and its price that index modulo 1000."""
     builder = DeckBuilder()
     builder.put_many(
         (place, place, prefix, "x", place % 1_000, 60) for place, prefix in enumerate(prefixes)
@@ -56,7 +56,7 @@ def test_a_large_deck() -> None:
 
 
 def test_many_tenants() -> None:
-    """Each has its own hundred rates and none of another's, in little memory."""
+    """Each has its own hundred rates and no other ones, in little memory."""
     decks = []
     for tenant in range(TENANTS):
         own = [f"{tenant:05}{number:02}" for number in range(RATES_A_TENANT)]

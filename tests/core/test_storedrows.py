@@ -1,4 +1,4 @@
-"""Stored rows, read back: those that were written, those that nobody wrote, and damaged bytes."""
+"""Reading stored rows: recorded ones, misfits, and damaged bytes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def field(value: Any, width: int) -> bytes:
 
 
 def copied(rows: Iterable[Row]) -> bytes:
-    """As PostgreSQL would send them."""
+    """The rows as PostgreSQL sends them."""
     data = bytearray(HEADER)
     for row in rows:
         data += struct.pack(">h", len(STORED_FIELDS))
@@ -49,7 +49,7 @@ def copied(rows: Iterable[Row]) -> bytes:
 
 
 def rows_of(contents: Sequence[Content | None], upload_id: int) -> list[Row]:
-    """The new ones among these calls, rated, as they are stored."""
+    """The rows of the new ones among these calls, rated."""
     records, order = rated(contents)
     new, _, _ = split(records, order)
     rows = RowTuples(records, new, upload_id, 77)
@@ -57,7 +57,7 @@ def rows_of(contents: Sequence[Content | None], upload_id: int) -> list[Row]:
 
 
 def rows_in(stored: StoredRows) -> list[Row]:
-    """The rows again, of what was read of them."""
+    """The rows, made from the records that were read."""
     rows = []
     for position, row_id in enumerate(stored.ids):
         one = stored.records.content(position)
@@ -115,7 +115,7 @@ def test_long_texts() -> None:
         assert rows_in(stored) == rows
 
 
-# What no recording wrote.
+# Misfits.
 
 MISFITS: list[dict[str, Any]] = [
     {"tenant_id": 0},
@@ -157,7 +157,7 @@ MISFITS: list[dict[str, Any]] = [
     {"unrated_reason": 0},
     {"unrated_reason": 4},
 ]
-NAMED = {  # which field is found where it is not the one that was changed
+NAMED = {  # the field that is reported, if it is not the changed one
     ("status", 2): "rate_version_id",
     ("status", 3): "unrated_reason",
 }
@@ -222,7 +222,7 @@ def test_a_text_may_be_no_text() -> None:
     ]
 
 
-# What is damaged.
+# Damaged data.
 
 
 def test_what_is_cut_short_or_too_long_is_damaged() -> None:
@@ -245,7 +245,7 @@ def test_other_formats_are_damaged() -> None:
             read_copy(header + row)
     with pytest.raises(ValueError, match="damaged"):
         read_copy(HEADER[:-4] + b"\xff\xff\xff\xff" + row)
-    # An extension of the header is skipped, and the lower flags mean nothing.
+    # An extension of the header is skipped, and the lower flags have no effect.
     read_copy(HEADER[:11] + b"\0\0\0\1" + b"\0\0\0\3" + b"abc" + row)
 
 

@@ -1,4 +1,4 @@
-"""Counting outcomes: which there are, and that none is lost between threads."""
+"""Counting outcomes: all of them, and without a loss between threads."""
 
 from __future__ import annotations
 

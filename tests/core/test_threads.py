@@ -1,4 +1,4 @@
-"""Decks are read by many threads while others are built; a builder belongs to one."""
+"""Many threads read decks while others are built; a builder belongs to one thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREFIXES = [f"{number:04}" for number in range(0, 10_000, 3)]
 
 
 def next_deck(base: Deck, price_e8: int) -> Deck:
-    """Every tenth rate costs the new price; its terms come after those that were there."""
+    """Every tenth rate gets the new price; its terms follow the present ones."""
     builder = DeckBuilder(base)
     for rate in base:
         if int(rate.prefix) % 10 == 0:
@@ -68,8 +68,8 @@ READ_CALLS = [
 
 
 class ChangesWithReaders(Changes):
-    """While rates change, other threads rate with whichever deck is the latest: each batch is what
-    the oracle says of the deck that it was given."""
+    """While rates change, other threads rate with the latest deck. Each batch equals the oracle's
+    outcomes for the deck that it used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def test_a_builder_at_work_refuses_others() -> None:
             except RuntimeError as error:
                 assert "another thread" in str(error)
                 refusals += 1
-            else:  # it came too early or too late
+            else:  # too early or too late
                 break
     thread.join()
     assert refusals > 0

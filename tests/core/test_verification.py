@@ -1,4 +1,4 @@
-"""Stored calls recomputed: random decks against the oracle, and what is kept in a damaged state."""
+"""Recomputing stored calls: random decks against the oracle, and damaged rates and rules."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def put_rate(kept: KeptRates, version_id: int, rate: PlainRate, **changed: Any) 
 
 
 def row_of(deck: Deck, call: PlainCall, row_id: int = 1, **changed: Any) -> tuple[Any, ...] | None:
-    """What is stored of a call, by the oracle; None where it cannot be recorded."""
+    """The row of a call by the oracle; None if it cannot be recorded."""
     result = oracle_of(*deck).rate(call.number, call.at_ns, call.seconds, call.billable)
     if result.refused:
         return None
@@ -166,7 +166,7 @@ def test_a_revision_has_the_rules_that_were_there() -> None:
         found |= {revision: [one[1:] for one in recompute(read([row]), kept)]}
     assert found == {
         1: [(Finding.RULES_MISSING, 0)],
-        2: [],  # DOWN: 29 s cost nothing, as HALF_UP makes it
+        2: [],  # DOWN: 29 s cost nothing, as with HALF_UP
         3: [],
         4: [(Finding.COST, 1)],
         5: [(Finding.COST, 1)],

@@ -1,8 +1,8 @@
-"""``python -m tests.fuzz [TARGET...]``: try the core's codecs on bytes that nobody would send.
+"""``python -m tests.fuzz [TARGET...]``: test the core's codecs with mutated bytes.
 
-The core and the protobuf library read the same bytes, and must accept the same, refuse the same and
-come to the same values (see ``targets``). Where atheris is installed and the core was built with
-TOLLWIRE_COVERAGE, libFuzzer leads the search ("make fuzz"); else it goes by chance alone.
+The core and the protobuf library read the same bytes, and must accept and refuse the same and read
+the same values (see ``targets``). If atheris is installed and the core was built with
+TOLLWIRE_COVERAGE, libFuzzer guides the search ("make fuzz"); else the search is random.
 
 Each target runs in a process of its own, so that a crash is a finding like a difference: its input
 is saved, and the exit code is 1.
@@ -54,7 +54,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--replay", type=Path, nargs="+", help="check inputs that were saved")
     parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    # libFuzzer counts on its own, so a number of inputs means to go by chance.
+    # libFuzzer has its own count, so a number of inputs selects the random search.
     options.guided = options.inputs is None and _can_be_guided()
     if options.replay and len(options.targets) != 1:
         parser.error("--replay takes one TARGET")
@@ -76,7 +76,7 @@ def replay(target: Target, files: Sequence[Path]) -> int:
 
 
 def work(target: Target, options: argparse.Namespace) -> None:
-    """What the process of a target does; raises, or dies, with a finding."""
+    """Run in the process of a target. Raises, or dies, with a finding."""
     record = Record(options.record)
 
     def check(data: bytes) -> None:
@@ -92,7 +92,7 @@ def work(target: Target, options: argparse.Namespace) -> None:
 
 
 def watch(target: Target, options: argparse.Namespace) -> int:
-    """Fuzzes one target in another process. 1: there is a finding, and it was saved."""
+    """Fuzz one target in another process. Returns 1 after a finding, which was saved."""
     command = [sys.executable, "-m", "tests.fuzz", target.name, "--seed", str(options.seed)]
     command += ["--seconds", str(options.seconds)]
     if options.inputs is not None:

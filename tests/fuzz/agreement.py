@@ -1,4 +1,4 @@
-"""What a target of the fuzzer is, and how the core and the library come to agree or to part."""
+"""Targets of the fuzzer, and the comparison of the core with the library."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.fuzz.fields import Grammar
 
 
 class Difference(AssertionError):
-    """The core and the library do not agree about an input."""
+    """The core and the library differ for an input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``check`` returns how many items of an input it has compared; None: both refuse it."""
+    """``check`` returns the number of compared items of an input; None: both refuse it."""
 
     name: str
     about: str
@@ -27,14 +27,14 @@ class Target:
 
 
 def accepted_alike(core: object | None, library: object | None) -> bool:
-    """Whether there is something to compare. Difference where only one accepts the input."""
+    """Whether both accept the input. Difference if only one does."""
     if (core is None) != (library is None):
         raise Difference(f"only {'the library' if core is None else 'the core'} accepts it")
     return core is not None
 
 
 def parsed(message: type[Message], data: bytes) -> Any:
-    """What the library reads; None: it refuses."""
+    """The message as the library reads it; None: it refuses the input."""
     try:
         return message.FromString(data)
     except DecodeError:

@@ -1,7 +1,7 @@
-"""The columns of a batch, with offsets that lie and columns of different lengths: each call against
-the same call on its own, and nothing read outside of what was given.
+"""The columns of a batch, with wrong offsets and columns of different lengths: compares each call
+with a single rating of it, and detects reads outside the columns.
 
-The columns travel as bytes of a message, so that the fuzzer bends them as it bends messages.
+The columns are encoded as a message, so that the fuzzer mutates them like messages.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _BATCH = message_class(_message())
 @dataclass(frozen=True, slots=True)
 class _Batches(Grammar):
     def make(self, draw: random.Random) -> bytes:
-        """A batch whose columns fit each other."""
+        """A batch with consistent columns."""
         count = draw.choice((0, 1, 2, 7, 31, 32, 33, 65))
         numbers = [draw.choice(_NUMBERS.split(b"|")) for _ in range(count)]
         ends = [0]

@@ -1,5 +1,5 @@
-"""Decks on their way in: what the core reads of an ImportRatesRequest, and which of its rates it
-takes, against the protobuf library and the way of a single rate."""
+"""Imports: compares what the core reads of an ImportRatesRequest with the protobuf library, and the
+rates that it accepts with the checks of a single rate."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check(data: bytes) -> int | None:
     start_ns = None
     if request.HasField("effective_from"):
         start_ns = time_ns(request.effective_from, "effective_from", violations)
-    # What comes last holds, so this message is one for the tenant whatever it said before.
+    # The last value counts, so the message is for this tenant whatever tenant_id came before.
     head = pb.ImportRatesRequest(**HEAD, rate_count=len(request.rates)).SerializeToString()
     try:
         incoming = IncomingRequests(iter([data + head]), AssertionError, lambda: None)

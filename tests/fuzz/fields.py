@@ -1,7 +1,7 @@
-"""Protobuf messages as trees of fields, so that a fuzzer can bend what the library would not write:
-over-long varints, lengths that lie, groups that end as another, fields in any order and number.
+"""Protobuf messages as trees of fields, so that a fuzzer can make what the library does not write:
+over-long varints, wrong lengths, groups with another end, fields in any order and number.
 
-``Grammar`` says what a message is made of, by its compiled descriptor; it knows no service.
+``Grammar`` describes a message by its compiled descriptor; it depends on no service.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WIRE_TYPES = {
     FieldDescriptor.TYPE_FLOAT: FIXED32,
     FieldDescriptor.TYPE_FIXED32: FIXED32,
 }
-# Where a value may change its meaning: the ends of each width, and what stands around a limit.
+# Values at which the meaning may change: the ends of each width, and the neighbours of limits.
 EDGES = [0, 1, 2, 3, 6, 7, 59, 60, 127, 128, 255, 256, 16_383, 16_384, 10**9 - 1, 10**9]
 EDGES += [2**31 - 1, 2**31, 2**32 - 1, 2**32, 9_223_372_036, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 EDGES += [2**64, 2**70 - 1]  # more bits than are kept
@@ -36,13 +36,13 @@ NOT_UTF8 += [b"1234567\xe9", b"12345678\xc3", b"\xc3" * 9]
 
 @dataclass(slots=True)
 class Field:
-    """One field on the wire. The last four say how it is written otherwise than it should be."""
+    """One field on the wire. The last four make its encoding wrong or unusual."""
 
     number: int
     wire_type: int
     value: int | bytes | list[Field]
-    tag_padding: int = 0  # bytes more than the tag needs
-    padding: int = 0  # the same of the varint, or of the length
+    tag_padding: int = 0  # additional bytes of the tag
+    padding: int = 0  # additional bytes of the varint, or of the length
     lie: int = 0  # added to the length
     end: int | None = None  # the number that ends the group; 0: nothing ends it
 
@@ -86,7 +86,7 @@ class Grammar:
 
 
 def _times(draw: random.Random) -> int:
-    """Mostly few, and now and then more calls than the core rates at one time."""
+    """Mostly few, sometimes more calls than the core rates at a time."""
     return draw.choice((0, 1, 1, 1, 2, 3)) if draw.random() < 0.98 else draw.randrange(60)
 
 
@@ -161,7 +161,7 @@ def read(data: bytes, message: Descriptor | None) -> list[Field] | None:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The value and where it ends; -1 where it does not."""
+    """The value and its end; -1 if it is truncated."""
     if at < len(data) and data[at] < 0x80:
         return data[at], at + 1
     value = shift = 0

@@ -1,7 +1,8 @@
-"""libFuzzer around a target: it keeps the inputs that reach something new in the core.
+"""Runs a target with libFuzzer, which keeps the inputs that reach new branches of the core.
 
-atheris brings libFuzzer to Python. What an input reaches in the core is counted by coverage.c,
-whose counters are given to libFuzzer here. The core must have been built with TOLLWIRE_COVERAGE.
+atheris is libFuzzer for Python. coverage.c counts the branches that an input reaches in the core;
+its counters are registered with libFuzzer here. The core must have been built with
+TOLLWIRE_COVERAGE.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from tests.fuzz.agreement import Target
 from tests.fuzz.mutations import MAX_BYTES, mutate
 
-# The share of inputs that libFuzzer makes in its own ways.
+# The share of inputs that libFuzzer mutates by itself.
 _UNSTRUCTURED = 0.5
 
 

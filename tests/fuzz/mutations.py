@@ -1,6 +1,6 @@
-"""One input from another: fields bent, moved, repeated and nested, or bytes changed.
+"""Mutations of an input: fields changed, moved, repeated and nested, or bytes changed.
 
-All chance comes from the ``random.Random`` that is handed in, so that a seed repeats a run.
+All random choices use the given ``random.Random``, so that a seed repeats a run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PADDING = (1, 2, 3, 4, 5, 6, 8, 9, 10)
 _LIES = (-2, -1, 1, 2, 100, 2**31, 2**32, 2**63, 2**64)
 _NUMBERS = (*range(16), 100, 2047, 2**28, 2**29 - 1, 2**29)
 
-# The fields of one message within the tree, and its type where that is known.
+# The fields of one message within the tree, and its type if it is known.
 Level = tuple[list[Field], Descriptor | None]
 
 
@@ -70,7 +70,7 @@ def _levels(fields: list[Field], message: Descriptor | None, found: list[Level])
 def _insert(
     level: list[Field], message: Descriptor | None, grammar: Grammar, draw: random.Random
 ) -> None:
-    """A field that the message knows, once more, or one that it does not."""
+    """Another field: one of the message's, or an unknown one."""
     if message is not None and message.fields and draw.random() < 0.6:
         made = grammar.field(draw.choice(list(message.fields)), draw)
     else:
@@ -90,7 +90,7 @@ def _value(wire_type: int, draw: random.Random) -> int | bytes | list[Field]:
 
 
 def _nested(draw: random.Random) -> list[Field]:
-    """Groups within one another: few, or about as many as are allowed."""
+    """Nested groups: few, or about as many as are allowed."""
     inner: list[Field] = []
     for _ in range(draw.choice((0, 1, 2, 95, 96, 97, 98, 99, 100, 101))):
         inner = [Field(draw.choice((1, 5, 100)), GROUP, inner)]

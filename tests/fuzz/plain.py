@@ -1,6 +1,6 @@
-"""Fuzzing without a guide: messages that are in order, cut at every byte, and bent again and again.
+"""Fuzzing without a guide: valid messages, cut at every byte, and mutated again and again.
 
-It needs nothing but the target, so it also runs in CI; what it tries follows from the seed alone.
+It needs only the target, so it also runs in CI. The seed determines its inputs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from tests.fuzz.agreement import Target
 from tests.fuzz.mutations import mutate
 
-# A message is bent on until this chance ends it, each time from what it was before.
+# The chance that a mutated message is not mutated again.
 _ENOUGH = 0.3
 _CUT_MESSAGES = 3
 _CUT_BYTES = 200
@@ -27,7 +27,7 @@ def fuzz(
     seconds: float = float("inf"),
     inputs: int | None = None,
 ) -> None:
-    """Checks so many inputs, or for so long."""
+    """Check a number of inputs, or for a number of seconds."""
     end = time.monotonic() + seconds
     for data in itertools.islice(candidates(target, seed), inputs):
         check(data)
@@ -36,7 +36,7 @@ def fuzz(
 
 
 def candidates(target: Target, seed: int) -> Iterator[bytes]:
-    """Inputs without end."""
+    """An endless sequence of inputs."""
     draw = random.Random(f"{target.name}-{seed}")
     for _ in range(_CUT_MESSAGES):
         data = target.grammar.make(draw)[:_CUT_BYTES]

@@ -1,5 +1,5 @@
-"""A file that a fuzzing process shares with the one that watches it: the input at hand, written
-before it is tried, so that it outlives a crash; and how much was tried so far."""
+"""A file that a fuzzing process shares with its parent: the current input, which is written before
+it is checked, so that it survives a crash; and the counts so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROOM = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """``compared``: items, such as calls, of the inputs that were accepted."""
+    """``compared``: items, such as calls, of the accepted inputs."""
 
     tried: int
     accepted: int
@@ -38,7 +38,7 @@ class Record:
         self._tried, self._accepted, self._compared, self._size = _HEADER.unpack_from(self._map)
 
     def check(self, target: Target, data: bytes) -> None:
-        """Have the target check an input. Raises what the target raises."""
+        """Check an input with the target. Raises what the target raises."""
         self._size = min(len(data), _ROOM)
         self._tried += 1
         self._map[_HEADER.size : _HEADER.size + self._size] = data[:_ROOM]

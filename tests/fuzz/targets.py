@@ -1,7 +1,7 @@
-"""What is fuzzed: each target takes any bytes, has the core and the protobuf library read them, and
-raises ``Difference`` where the two part. Anything else that is raised is a finding as well.
+"""The targets of the fuzzer. Each reads any bytes with the core and with the protobuf library, and
+raises ``Difference`` if the two differ. Any other exception is a finding as well.
 
-A target knows the core's module and the messages of the wire; not who makes the inputs.
+A target depends on a module of the core and on the messages; not on the source of the inputs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CALLS_TAG = 1 << 3 | 2
 
 
 def rate(data: bytes) -> int | None:
-    """Every RatedCall of the bulk path against the path of message objects."""
+    """Compares every RatedCall of the bulk path with the path of message objects."""
     request = parsed(pb.StreamRateCallsRequest, data)
     too_many = False
     answer, demanded = None, 0
@@ -40,7 +40,7 @@ def rate(data: bytes) -> int | None:
     except rate_calls.TooManyCalls:
         too_many = True
     if too_many:
-        # Those after the last call that is allowed are not read, so they may be malformed.
+        # Calls above the limit are not read, so they may be malformed.
         if request is not None and len(request.calls) <= MAX_CALLS:
             raise Difference(f"too many calls: {len(request.calls)}")
         return None
@@ -57,7 +57,7 @@ def rate(data: bytes) -> int | None:
 
 
 def _rated(data: bytes) -> tuple[bytes, int]:
-    """The answer, and the revision that is demanded."""
+    """The answer, and the demanded revision."""
     try:
         return rate_calls.rate_request(data, _find_deck, _refer, NOW_NS, MAX_CALLS), 0
     except rate_calls.OtherRevision as other:
@@ -75,7 +75,7 @@ def _find_deck(tenant_id: int) -> Deck | None:
 
 
 def _refer(call: bytes) -> bytes:
-    """The answer that message objects give to one call, without its frame."""
+    """The answer of the path of message objects to one call, without its frame."""
     framed = by_messages(varint(_CALLS_TAG) + varint(len(call)) + call)
     rated = pb.StreamRateCallsResponse.FromString(framed).rated
     if len(rated) != 1:
@@ -84,7 +84,8 @@ def _refer(call: bytes) -> bytes:
 
 
 def lone(data: bytes) -> int | None:
-    """The answer to one call, against message objects; what the core leaves to these it may."""
+    """Compares the answer to one call with message objects, unless the core leaves the call to
+    them."""
     request = parsed(pb.RateCallRequest, data)
     answer = rate_calls.rate_lone_call(data, _find_deck, NOW_NS)
     if answer is None:
@@ -93,7 +94,7 @@ def lone(data: bytes) -> int | None:
         raise Difference("only the core accepts it")
     if request.explain or request.min_rate_revision:
         raise Difference("the core passes over what is demanded besides a price")
-    # Both requests and both answers have what matters here in field 1.
+    # Both requests and both answers have the compared data in field 1.
     if answer != (expected := by_messages(data)):
         raise Difference(
             f"{pb.RateCallResponse.FromString(answer)} is not\n"
@@ -103,7 +104,7 @@ def lone(data: bytes) -> int | None:
 
 
 def read(data: bytes) -> int | None:
-    """Every field of every call, as the parser reads it."""
+    """Compares every field of every call of the parser."""
     request = parsed(pb.StreamRateCallsRequest, data)
     try:
         calls = call_parse.parse_calls(data)
@@ -118,7 +119,7 @@ def read(data: bytes) -> int | None:
 
 
 def fields_of(call: types_pb2.Call) -> tuple[object, ...]:
-    """As parse_calls gives them, read by the library."""
+    """The result of parse_calls, made by the library."""
 
     def stamp(name: Literal["started_at", "ended_at"]) -> tuple[int, int] | None:
         value: Timestamp = getattr(call, name)
@@ -156,7 +157,7 @@ def revision(data: bytes) -> int | None:
 
 
 def _outermost() -> type[Message]:
-    """StreamRateCallsRequest, with bytes in the place of calls."""
+    """StreamRateCallsRequest, with bytes instead of calls."""
     whole = descriptor_pb2.DescriptorProto()
     pb.StreamRateCallsRequest.DESCRIPTOR.CopyToProto(whole)
     for field in whole.field:
@@ -168,7 +169,7 @@ def _outermost() -> type[Message]:
 
 _OUTERMOST = _outermost()
 
-# What calls are made of that the decks of known_decks rate in all ways.
+# Values of calls with which the decks of known_decks give all outcomes.
 _NUMBERS = b"0 1 12 +123 0012 3210321032103210 2222 sip:+12@x tel:0-12 (1)2/3.4 3333 23 0101"
 _CALL: Values = {
     "tenant_id": [1, 2, 3],

@@ -1,4 +1,4 @@
-"""The fuzzer for a second, always the same one; and that it finds what there is to find."""
+"""The fuzzer with a fixed seed for a second, and with parsers whose errors it must find."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def test_mutations_bend_what_they_are_given() -> None:
 
 
 def test_a_field_that_is_read_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parser that takes a duration of 0 for none, and one that reads past a lie at the end."""
+    """A parser that treats a duration of 0 as absent, and one that reads past a wrong last
+    length."""
     right = call_parse.parse_calls
 
     def no_zeros(data: bytes) -> list[tuple[object, ...]]:
