@@ -113,9 +113,10 @@ overload: setup ## ten times what a server takes on, for a minute (ENDURANCE_ARG
 
 check: lint types proto audit secrets test test-slow ## all that CI runs
 
-lint: $(STAMP) ## ruff: rules and formatting
+lint: $(STAMP) ## ruff: rules and formatting; cython-lint: the core
 	ruff check . $(CI_SCRIPTS)
 	ruff format --check . $(CI_SCRIPTS)
+	cython-lint ratingcore
 
 format: $(STAMP) ## ruff: mend what it can
 	ruff check --fix . $(CI_SCRIPTS)
