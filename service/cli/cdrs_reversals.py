@@ -67,7 +67,9 @@ def _reason_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @filter_options
 @_reason_options
-@click.option("--dry-run", is_flag=True, help="Show how many CDRs match and what they cost.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show the number and the cost of the matching CDRs."
+)
 @yes_option
 @connected
 def reverse_cdrs(

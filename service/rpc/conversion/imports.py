@@ -125,11 +125,11 @@ def _check_head(head: Head, first: Head, stated: int | None) -> int | None:
     if head.mode not in (0, first.mode):
         violations.add("mode", "must stay the same for the whole deck")
     if head.dry_run and not first.dry_run:
-        violations.add("dry_run", "must be set in the first message to hold for the deck")
+        violations.add("dry_run", "must be set in the first message to apply to the deck")
     if head.effective_from not in (None, first.effective_from):
         violations.add("effective_from", "must be set in the first message and stay the same")
     if head.allow_gap and not first.allow_gap:
-        violations.add("allow_gap", "must be set in the first message to hold for the deck")
+        violations.add("allow_gap", "must be set in the first message to apply to the deck")
     violations.raise_if_any()
     return stated
 
