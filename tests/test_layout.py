@@ -61,6 +61,9 @@ BELONGS_TO = {
     "pydantic": {"settings"},
     "pydantic_settings": {"settings"},
 }
+# Where the databases may be told apart. All other code calls methods of Dialect.
+KNOWS_DATABASES = (f"{SERVICE}.storage.dialects.", f"{SERVICE}.storage.schema.")
+NAMED_DATABASE = re.compile(r"\bdialect\.name\b|(?<!self)\.is_sqlite\b")
 # What the rating core may import beside itself: of the standard library, and for Cython.
 CORE_LIBRARIES = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum"}
 CORE_LIBRARIES |= {"array", "fractions", "hashlib", "math", "typing"}
@@ -170,6 +173,26 @@ def test_every_arrow_points_down(module: str) -> None:
 )
 def test_an_arrow_that_points_up_is_seen(module: str, statement: str) -> None:
     assert not all(may_import(module, name) for name in imports(module, statement))
+
+
+def test_only_the_dialects_tell_databases_apart() -> None:
+    found = {name for name, source in modules().items() if NAMED_DATABASE.search(source)}
+    assert {name for name in found if not name.startswith(KNOWS_DATABASES)} == set()
+    # The migrations do, so the pattern matches.
+    assert found
+
+
+def test_the_dialects_import_no_queries() -> None:
+    may = {f"{SERVICE}.storage.{name}" for name in ("cdr_rows", "limits", "failures", "refusals")}
+    for module, source in modules().items():
+        if module.startswith(KNOWS_DATABASES[0]):
+            imported = {name for name in imports(module, source) if name in modules()}
+            queries = {
+                name
+                for name in imported - may
+                if name.startswith(f"{SERVICE}.storage.") and not name.startswith(KNOWS_DATABASES)
+            }
+            assert queries == set(), module
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:

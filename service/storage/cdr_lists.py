@@ -10,8 +10,9 @@ from bisect import bisect_right
 from collections.abc import Container, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, literal_column, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
 
+from tollwire.service.domain.case_folding import matches
 from tollwire.service.domain.model import (
     Call,
     Cdr,
@@ -28,7 +29,8 @@ from tollwire.service.domain.model import (
 )
 from tollwire.service.domain.record_model import ReversalFilter
 from tollwire.service.storage.cdr_rows import Key
-from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, among, in_period
+from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, in_period
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, newest_of, of_tenants
 from tollwire.service.storage.rates import rate_from_row
 from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow, UploadChunkRow
@@ -38,7 +40,6 @@ from tollwire.service.storage.schema.tenant_tables import (
     TenantRow,
     TenantVersionRow,
 )
-from tollwire.service.storage.search import contains, matches
 from tollwire.service.storage.tenants import tenant_from_row
 
 _E8 = 10**8
@@ -82,7 +83,7 @@ def page_of_reversed(
     if not ids:
         return []
     table = CdrRow.__table__
-    rows = connection.execute(select(table).where(among(connection, table.c.id, ids)))
+    rows = connection.execute(select(table).where(dialect_of(connection).among(table.c.id, ids)))
     found = {cdr.id: cdr for cdr in _complete(connection, list(rows))}
     return [found[cdr_id] for cdr_id in ids]
 
@@ -98,7 +99,7 @@ def by_ids(connection: Connection, ids: Sequence[int]) -> list[Cdr]:
     if not ids:
         return []
     table = CdrRow.__table__
-    rows = connection.execute(select(table).where(among(connection, table.c.id, ids)))
+    rows = connection.execute(select(table).where(dialect_of(connection).among(table.c.id, ids)))
     found = {cdr.id: cdr for cdr in _complete(connection, list(rows))}
     return [found[cdr_id] for cdr_id in ids if cdr_id in found]
 
@@ -111,7 +112,7 @@ def owned_ids(
         return set()
     table = CdrRow.__table__
     owned = of_tenants(connection, table.c.tenant_id, tenant_id, within)
-    query = select(table.c.id).where(among(connection, table.c.id, ids), *owned)
+    query = select(table.c.id).where(dialect_of(connection).among(table.c.id, ids), *owned)
     return set(connection.execute(query).scalars())
 
 
@@ -141,7 +142,7 @@ def conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[
     """What the filter says of a CDR, but for the tenants that it may be of."""
     found = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
     if wanted.ids:
-        found.append(among(connection, CdrRow.__table__.c.id, wanted.ids))
+        found.append(dialect_of(connection).among(CdrRow.__table__.c.id, wanted.ids))
     if wanted.call_id or wanted.call_ids:
         found.append(_has_call_id(connection, wanted))
     if wanted.extension_id:
@@ -187,11 +188,10 @@ def _has_call_id(connection: Connection, wanted: CdrFilter) -> ColumnElement[boo
     call_id = CdrRow.__table__.c.call_id
     has_it = call_id == wanted.call_id
     if wanted.call_ids:
-        has_it = among(connection, call_id, wanted.call_ids)
+        has_it = dialect_of(connection).among(call_id, wanted.call_ids)
     if wanted.tenant_id:
         # Without the hint SQLite reads all calls of the tenant, for they are in the list's order.
-        is_sqlite = connection.dialect.name == "sqlite"
-        return func.likelihood(has_it, literal_column("0.000001")) if is_sqlite else has_it
+        return dialect_of(connection).unlikely(has_it)
     owned = of_tenants(connection, TenantRow.__table__.c.id, 0, wanted.within)
     return and_(CdrRow.tenant_id.in_(select(TenantRow.id).where(*owned)), has_it)
 
@@ -222,11 +222,12 @@ def _is_of_upload(upload_id: int) -> list[ColumnElement[bool]]:
 
 def _search(connection: Connection, term: str) -> ColumnElement[bool]:
     """That the term is in a number, or in the name of the direction or disposition."""
+    dialect = dialect_of(connection)
     directions = [int(value) for value in Direction if matches(term, value.name)]
     dispositions = [int(value) for value in Disposition if matches(term, value.name)]
     return or_(
-        contains(connection, CdrRow.caller_number, term),
-        contains(connection, CdrRow.destination_number, term),
+        dialect.contains(CdrRow.caller_number, term),
+        dialect.contains(CdrRow.destination_number, term),
         CdrRow.direction.in_(directions),
         CdrRow.disposition.in_(dispositions),
     )
@@ -289,8 +290,7 @@ def _tenants(connection: Connection, wanted: set[tuple[int, int]]) -> dict[tuple
     query = (
         select(TenantVersionRow.__table__)
         .where(
-            among(
-                connection,
+            dialect_of(connection).among(
                 TenantVersionRow.__table__.c.tenant_id,
                 {tenant_id for tenant_id, _ in wanted},
             ),
@@ -313,7 +313,7 @@ def extensions(connection: Connection, ids: set[int]) -> dict[int, Extension]:
     if not ids:
         return {}
     table = ExtensionRow.__table__
-    query = select(table).where(among(connection, table.c.id, ids))
+    query = select(table).where(dialect_of(connection).among(table.c.id, ids))
     return {row.id: Extension(**row._mapping) for row in connection.execute(query)}
 
 
@@ -321,7 +321,7 @@ def _rates(connection: Connection, version_ids: set[int]) -> dict[int, Rate]:
     if not version_ids:
         return {}
     table = RateVersionRow.__table__
-    query = select(table).where(among(connection, table.c.version_id, version_ids))
+    query = select(table).where(dialect_of(connection).among(table.c.version_id, version_ids))
     return {row.version_id: rate_from_row(row) for row in connection.execute(query)}
 
 
@@ -361,10 +361,11 @@ def _same_calls(
         if row.generation or row.id in reversed_ids:
             call_ids.setdefault(row.tenant_id, set()).add(row.call_id)
     table = CdrRow.__table__.c
+    among = dialect_of(connection).among
     found: dict[tuple[int, str, int], int] = {}
     for tenant_id, wanted in call_ids.items():
         query = select(table.id, table.call_id, table.generation).where(
-            table.tenant_id == tenant_id, among(connection, table.call_id, wanted)
+            table.tenant_id == tenant_id, among(table.call_id, wanted)
         )
         for cdr_id, call_id, generation in connection.execute(query):
             found[tenant_id, call_id, generation] = cdr_id
@@ -375,7 +376,7 @@ def _reversals(connection: Connection, cdr_ids: Sequence[int]) -> dict[int, Reve
     if not cdr_ids:
         return {}
     table = CdrReversalRow.__table__
-    query = select(table).where(among(connection, table.c.cdr_id, cdr_ids))
+    query = select(table).where(dialect_of(connection).among(table.c.cdr_id, cdr_ids))
     return {
         row.cdr_id: Reversal(
             id=row.id,

@@ -8,10 +8,11 @@ what is in them is agreed on in ROW_FIELDS. No queries here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ratingcore.record.values import Content, RecordOutcome
 
+T_co = TypeVar("T_co", covariant=True)
 Key = tuple[int, str]  # tenant_id, call_id
 
 ROW_FIELDS = (*Content._fields, *RecordOutcome._fields, "upload_id", "created_at_ns", "generation")
@@ -36,6 +37,16 @@ class NewRows(Protocol):
 
     def following(self, generations: Mapping[Key, int]) -> None:
         """From here on each row is of the generation after the one that its key has there."""
+
+
+class RowReader(Protocol[T_co]):
+    """Makes something of rows that are read in bulk."""
+
+    def copy(self, data: bytes) -> T_co:
+        """Of PostgreSQL's binary COPY data, as a whole."""
+
+    def tuples(self, rows: Iterable[tuple[Any, ...]]) -> T_co:
+        """Of tuples, each of which is read when it is taken."""
 
 
 class Recorded(NamedTuple):

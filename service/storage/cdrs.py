@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import psycopg
 from sqlalchemy import Connection, select
 
 from ratingcore.record.values import Content
 from tollwire.service.storage import ids
-from tollwire.service.storage.cdr_rows import ROW_FIELDS, Key, NewRows, Recorded
-from tollwire.service.storage.conditions import IS_REVERSED, among
+from tollwire.service.storage.cdr_rows import Key, NewRows, Recorded
+from tollwire.service.storage.conditions import IS_REVERSED
+from tollwire.service.storage.dialects.base import KeyTaken
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.schema.record_tables import CdrRow
 
 
@@ -26,53 +27,57 @@ class Inserted(NamedTuple):
     existing: dict[Key, Recorded]  # what was recorded before, of the others
 
 
-_COPY = f"COPY cdrs (id, {', '.join(ROW_FIELDS)}) FROM STDIN (FORMAT BINARY)"
-# OR FAIL: a row that breaks a constraint ends the transaction anyway. With ABORT, the default, and
-# a trigger SQLite would note each page before it changes it, for every row anew.
-_INSERT = (
-    f"INSERT OR FAIL INTO cdrs ({', '.join(ROW_FIELDS)})"
-    f" VALUES ({', '.join('?' * len(ROW_FIELDS))}) ON CONFLICT DO NOTHING"
-)
 CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in Content._fields)
 
 
 def insert_new(connection: Connection, new: NewRows) -> Inserted:
-    """Insert the rows whose key is not recorded yet; answer the recorded calls of the others.
+    """Insert the rows whose key is not recorded yet; return the recorded calls of the others.
 
-    Waits for other transactions that are inserting one of the keys, so the answer holds whoever
-    came first.
+    Waits for other transactions that are inserting one of the keys, so the result is final.
     """
     if not len(new):
         return Inserted(0, {})
     first_id = ids.take_rows(connection, "cdrs", len(new))
-    if connection.dialect.name == "sqlite":
-        return Inserted(first_id, _insert_sqlite(connection, new, first_id))
-    return Inserted(first_id, _copy_postgresql(connection, new, first_id))
+    dialect = dialect_of(connection)
+    existing: dict[Key, Recorded] = {}
+    while len(new):
+        try:
+            inserted = dialect.insert_cdrs(connection, new, first_id)
+        except KeyTaken:
+            found = find(connection, new.keys())
+            if not found:
+                raise
+            existing |= found
+            new = new.without(found.keys())
+            continue
+        if inserted < len(new):
+            # The database has left out the rows whose key was recorded before.
+            found = find(connection, new.keys())
+            existing = {key: one for key, one in found.items() if one.cdr_id < first_id}
+        break
+    return Inserted(first_id, existing)
 
 
 def insert_again(
     connection: Connection, new: NewRows, first_id: int, recorded: Mapping[Key, Recorded]
 ) -> dict[Key, Recorded]:
     """Insert rows whose keys are all ``recorded`` and reversed, each as the next generation, with
-    ids from ``first_id`` on, which are the next of this transaction. Answers what another
+    ids from ``first_id`` on, which are the next of this transaction. Returns the calls that another
     transaction has recorded meanwhile instead of some of them.
 
     Keys of generations above 0 are always taken after those of generation 0, and in key order, so
     that transactions do not wait for each other in a circle here either.
     """
+    dialect = dialect_of(connection)
     newest = dict(recorded)
     existing: dict[Key, Recorded] = {}
     while len(new):
         keys = list(new.keys())
         new.following({key: newest[key].generation for key in keys})
         try:
-            if connection.dialect.name == "sqlite":
-                _insert_all_sqlite(connection, new)
-            else:
-                with connection.begin_nested():
-                    _copy(connection, new, first_id)
+            dialect.insert_cdrs(connection, new, first_id)
             break
-        except psycopg.errors.UniqueViolation:
+        except KeyTaken:
             found = find(connection, keys)
             if all(found[key] == newest[key] for key in keys):
                 raise
@@ -83,58 +88,14 @@ def insert_again(
     return existing
 
 
-def _insert_all_sqlite(connection: Connection, new: NewRows) -> int:
-    # Past SQLAlchemy, which takes only lists: ten thousand rows that live at once are work for the
-    # garbage collector, as much as a third of the insert.
-    cursor = connection.connection.cursor()
-    try:
-        cursor.executemany(_INSERT, new.tuples())  # type: ignore[arg-type]  # any iterable will do
-        return cursor.rowcount
-    finally:
-        cursor.close()
-
-
-def _insert_sqlite(connection: Connection, new: NewRows, first_id: int) -> dict[Key, Recorded]:
-    """SQLite gives the ids by itself, from ``first_id`` on, and none to a row whose key is
-    taken."""
-    if _insert_all_sqlite(connection, new) == len(new):
-        return {}
-    found = find(connection, new.keys())
-    return {key: recorded for key, recorded in found.items() if recorded.cdr_id < first_id}
-
-
-def _copy_postgresql(connection: Connection, new: NewRows, first_id: int) -> dict[Key, Recorded]:
-    """COPY is the fastest way in, but one taken key refuses all of its rows. Most chunks have none;
-    the others are copied again without the rows whose keys were taken, which by then are committed
-    and seen."""
-    existing: dict[Key, Recorded] = {}
-    while len(new):
-        try:
-            with connection.begin_nested():
-                _copy(connection, new, first_id)
-            break
-        except psycopg.errors.UniqueViolation:
-            found = find(connection, new.keys())
-            if not found:
-                raise
-            existing |= found
-            new = new.without(found.keys())
-    return existing
-
-
-def _copy(connection: Connection, new: NewRows, first_id: int) -> None:
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.write(new.copy_data(first_id))
-
-
 def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
     """The recorded calls among ``keys``, each in its newest generation."""
+    among = dialect_of(connection).among
     found: dict[Key, Recorded] = {}
     for tenant_id, wanted in _by_tenant(keys).items():
         query = select(CdrRow.generation, IS_REVERSED, CdrRow.id, *CONTENT_COLUMNS).where(
             CdrRow.tenant_id == tenant_id,
-            among(connection, CdrRow.__table__.c.call_id, wanted),
+            among(CdrRow.__table__.c.call_id, wanted),
         )
         for generation, is_reversed, *row in connection.execute(query):
             cdr_id, content = recorded(row)
@@ -147,11 +108,12 @@ def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
 
 def contents(connection: Connection, keys: Iterable[Key]) -> set[Content]:
     """What is recorded under these keys, reversed or not."""
+    among = dialect_of(connection).among
     found: set[Content] = set()
     for tenant_id, wanted in _by_tenant(keys).items():
         query = select(CdrRow.id, *CONTENT_COLUMNS).where(
             CdrRow.tenant_id == tenant_id,
-            among(connection, CdrRow.__table__.c.call_id, wanted),
+            among(CdrRow.__table__.c.call_id, wanted),
         )
         found |= {recorded(row)[1] for row in connection.execute(query)}
     return found

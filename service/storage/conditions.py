@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
-from typing import Any
-
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Connection,
-    any_,
-    func,
-    literal,
-    literal_column,
-    select,
-)
+from sqlalchemy import ColumnElement, literal_column, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from tollwire.service.domain.model import RatingStatus
@@ -38,13 +25,3 @@ def in_period(
     if before_ns is not None:
         conditions.append(moment_ns < max(0, min(before_ns, _MAX_INT64)))
     return conditions
-
-
-def among(
-    connection: Connection, column: ColumnElement[Any], values: Collection[Any]
-) -> ColumnElement[bool]:
-    """That ``column`` is one of ``values``: one parameter, however many they are."""
-    if connection.dialect.name == "sqlite":
-        listed = func.json_each(json.dumps(list(values), ensure_ascii=False))
-        return column.in_(select(listed.table_valued("value").c.value))
-    return column == any_(literal(list(values), ARRAY(column.type)))

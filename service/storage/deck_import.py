@@ -7,13 +7,13 @@ order of the index that is the most work to keep.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Connection, Integer, Text, text
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from tollwire.service.storage import ids
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.rates import TERMS, RateArguments, from_arguments, note_change
 from tollwire.service.storage.schema.tenant_tables import RateVersionRow
@@ -28,25 +28,15 @@ _COLUMNS = (
     _TABLE.c.created_at_ns,
     _TABLE.c.updated_at_ns,
 )
-_POSTGRESQL_TYPES = {BigInteger: "int8", Integer: "int4", Text: "text", Boolean: "bool"}
-_TYPES = [_POSTGRESQL_TYPES[type(column.type)] for column in _COLUMNS]
 _RATE_ID = TERMS.index(_TABLE.c.rate_id)
-_NAMES = ", ".join(column.key for column in _COLUMNS)
-_INSERT = f"INSERT INTO rate_versions ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-_COPY = f"COPY rate_versions ({_NAMES}) FROM STDIN (FORMAT BINARY)"
-# Any number of ids in one parameter.
-_IDS = {
-    "sqlite": "(SELECT value FROM json_each(:ids))",
-    "postgresql": "(SELECT unnest(CAST(:ids AS BIGINT[])))",
-}
 
 
 def created_at_ns(connection: Connection, version_ids: Sequence[int]) -> dict[int, int]:
     """When the rates that these are versions of were created, by their ids."""
     found: dict[int, int] = {}
-    query = "SELECT rate_id, created_at_ns FROM rate_versions WHERE version_id IN "
-    for part in _id_parameters(connection, version_ids):
-        rows = connection.execute(text(query + _IDS[connection.dialect.name]), {"ids": part})
+    for part in _parts(version_ids):
+        query = select(RateVersionRow.rate_id, RateVersionRow.created_at_ns)
+        rows = connection.execute(query.where(_is_one_of(connection, part)))
         found.update((rate_id, at_ns) for rate_id, at_ns in rows)
     return found
 
@@ -55,7 +45,7 @@ def reserve_ids(database: Database, connection: Connection, count: int) -> int:
     """The first of ``count`` new consecutive version_ids. An import goes on for seconds: where the
     database lets two write at once, the counter is moved in a transaction of its own, and stays so
     even if the import fails."""
-    if database.is_sqlite:
+    if database.dialect.has_one_writer:
         return ids.take(connection, "rate_versions", count)
     with database.write() as own:
         return ids.take(own, "rate_versions", count)
@@ -63,11 +53,9 @@ def reserve_ids(database: Database, connection: Connection, count: int) -> int:
 
 def retire(connection: Connection, version_ids: Sequence[int], revision: int) -> None:
     """These versions end with ``revision`` of their tenant's deck."""
-    query = "UPDATE rate_versions SET retired_revision = :revision WHERE version_id IN "
-    for part in _id_parameters(connection, version_ids):
-        connection.execute(
-            text(query + _IDS[connection.dialect.name]), {"ids": part, "revision": revision}
-        )
+    for part in _parts(version_ids):
+        retired = update(RateVersionRow).values(retired_revision=revision)
+        connection.execute(retired.where(_is_one_of(connection, part)))
 
 
 def add(
@@ -85,14 +73,7 @@ def add(
         return
     note_change(connection, tenant_id, revision, version_ids[0], version_ids[-1])
     rows = _rows(tenant_id, revision, rates, known_since_ns, now_ns)
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        driver.executemany(_INSERT, rows)
-        return
-    with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.set_types(_TYPES)
-        for row in rows:
-            copy.write_row(row)
+    dialect_of(connection).bulk_insert(connection, RateVersionRow.__tablename__, _COLUMNS, rows)
 
 
 def _rows(
@@ -108,8 +89,11 @@ def _rows(
         yield (*from_arguments(rate), tenant_id, revision, created_at_ns, now_ns)
 
 
-def _id_parameters(connection: Connection, ids: Sequence[int]) -> Iterator[Any]:
-    is_sqlite = connection.dialect.name == "sqlite"
-    for start in range(0, len(ids), _PART_IDS):
-        part = ids[start : start + _PART_IDS]
-        yield json.dumps(part) if is_sqlite else part
+def _parts(version_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(version_ids), _PART_IDS):
+        yield version_ids[start : start + _PART_IDS]
+
+
+def _is_one_of(connection: Connection, version_ids: Sequence[int]) -> ColumnElement[bool]:
+    listed = dialect_of(connection).listed(version_ids)
+    return RateVersionRow.version_id.in_(select(listed.c.value))

@@ -15,17 +15,17 @@ The protocol that keeps all workers on the committed rates:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Select, func, or_, select, update
 
 from tollwire.service.domain.model import Tenant
 from tollwire.service.storage.changes import Clock
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.rates import TERMS, RateArguments, to_arguments
 from tollwire.service.storage.schema.tenant_tables import (
     DeckClockRow,
@@ -40,7 +40,7 @@ _PART_ROWS = 10_000
 _PART_CHANGES = 10
 _FEW_ROWS = 100
 # A change of a rate counts from its commit on, in every worker.
-CLOCK = Clock("deck_clock", "tollwire_decks", {"sqlite": 0.005, "postgresql": 0.02})
+CLOCK = Clock("deck_clock", "tollwire_decks")
 
 _GONE = (
     "SELECT version_id, prefix FROM rate_versions WHERE tenant_id = ? AND created_revision <= ?"
@@ -61,9 +61,8 @@ class DeckState:
 def create(connection: Connection, tenant_id: int) -> int:
     """Make sure that a tenant has a deck, lock it and answer its revision: 0, or where a deleted
     tenant of that id left off."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    new = insert(DeckRow).values(tenant_id=tenant_id, revision=0, change_seq=0)
-    connection.execute(new.on_conflict_do_nothing())
+    new = {"tenant_id": tenant_id, "revision": 0, "change_seq": 0}
+    dialect_of(connection).insert_or_ignore(connection, DeckRow, new)
     found = lock(connection, tenant_id)
     assert found is not None
     return found
@@ -95,7 +94,7 @@ def advance(connection: Connection, tenant_id: int, to_revision: int) -> None:
         .where(DeckRow.tenant_id == tenant_id)
         .values(revision=to_revision, change_seq=clock)
     )
-    CLOCK.tell(connection)
+    CLOCK.notify(connection)
 
 
 def change_seq(connection: Connection) -> int:
@@ -132,14 +131,9 @@ def rates_gone(
 ) -> list[tuple[int, str]]:
     """version_id and prefix of the rates that were there at revision ``since`` and are not any more
     at ``until``."""
-    # Through the driver, as in ``_streamed``.
-    driver: Any = connection.connection.driver_connection
-    is_sqlite = connection.dialect.name == "sqlite"
     values = (tenant_id, since, since, until)
-    with closing(driver.cursor() if is_sqlite else driver.cursor(binary=True)) as cursor:
-        cursor.execute(_GONE.replace("?", "?" if is_sqlite else "%s"), values)
-        found: list[tuple[int, str]] = cursor.fetchall()
-    return found
+    found = dialect_of(connection).driver_rows(connection, _GONE, values)
+    return [(version_id, prefix) for version_id, prefix in found]
 
 
 def rates_come(
@@ -172,8 +166,8 @@ def _of_changes(
     if sum(last - first + 1 for first, last in changes) <= _FEW_ROWS:
         yield from map(to_arguments, connection.execute(query).all())
         return
-    with _streamed(connection, query, "rates_come") as cursor:
-        while rows := cursor.fetchmany(_PART_ROWS):
+    with _streamed(connection, query, "rates_come") as parts:
+        for rows in parts:
             yield from map(to_arguments, rows)
 
 
@@ -204,19 +198,15 @@ def present_rates(connection: Connection) -> Iterator[tuple[int, list[RateArgume
         .where(RateVersionRow.retired_revision.is_(None))
         .order_by(RateVersionRow.tenant_id, RateVersionRow.prefix)
     )
-    with _streamed(connection, query, "present_rates") as cursor:
-        while rows := cursor.fetchmany(_PART_ROWS):
+    with _streamed(connection, query, "present_rates") as parts:
+        for rows in parts:
             for tenant_id, part in groupby(rows, key=itemgetter(-1)):
                 yield tenant_id, [to_arguments(row[:-1]) for row in part]
 
 
-@contextmanager
-def _streamed(connection: Connection, query: Any, name: str) -> Iterator[Any]:
-    """A cursor of the driver over the query's rows, of which only parts are in memory. For large
-    decks SQLAlchemy's rows take as long again. The query's values are numbers."""
-    driver: Any = connection.connection.driver_connection
-    is_sqlite = connection.dialect.name == "sqlite"
+def _streamed(
+    connection: Connection, query: Select[Any], name: str
+) -> AbstractContextManager[Iterator[list[tuple[Any, ...]]]]:
+    """The rows of a query, whose values are numbers, in parts. SQLAlchemy takes twice as long."""
     literal = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-    with closing(driver.cursor() if is_sqlite else driver.cursor(name, binary=True)) as cursor:
-        cursor.execute(str(literal))
-        yield cursor
+    return dialect_of(connection).streamed(connection, str(literal), name, _PART_ROWS)

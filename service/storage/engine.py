@@ -15,23 +15,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
 
 # Connection is also for the subjects, which hand it on from one storage function to the next.
 from sqlalchemy import Connection as Connection
 from sqlalchemy.pool import QueuePool
 
 from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
-from tollwire.service.storage.dialects.postgresql_connection import (
-    keeps_sessions,
-    postgresql_engine,
-)
-from tollwire.service.storage.dialects.sqlite_connection import sqlite_engine
+from tollwire.service.storage.dialects.lookup import DIALECTS
 from tollwire.service.storage.failures import Outcome, named_failures, unavailable
 from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits, stop_if_over
 from tollwire.service.storage.refusals import (
     SESSION_OPTION,
-    DatabaseRefused,
     explained,
     parsed,
     refusals_named,
@@ -56,11 +50,12 @@ class Database:
         its own."""
         self._url = parsed(url)
         backend = self._url.get_backend_name()
-        if backend not in ("sqlite", "postgresql"):
+        if backend not in DIALECTS:
             raise ValueError(
                 f"database: {backend!r} is not supported; use sqlite:///FILE or"
                 " postgresql+psycopg://USER@HOST/NAME"
             )
+        self.dialect = DIALECTS[backend]
         self.is_sqlite = backend == "sqlite"
         self.wait_seconds = wait_seconds
         self._writer_turn = threading.Lock()
@@ -68,11 +63,12 @@ class Database:
         self._places = threading.Semaphore(most)
         # What goes through whole tables leaves connections to what takes a few rows.
         self._long_places = threading.Semaphore(max(1, most * 3 // 4))
-        make_engine = sqlite_engine if self.is_sqlite else postgresql_engine
-        self.engine = make_engine(self._url, pool_size, wait_seconds)
+        self.engine = self.dialect.make_engine(self._url, pool_size, wait_seconds)
         self._session_url = parsed(session_url, SESSION_OPTION) if session_url else None
         self.session_engine = (
-            make_engine(self._session_url, 1, wait_seconds) if self._session_url else None
+            self.dialect.make_engine(self._session_url, 1, wait_seconds)
+            if self._session_url
+            else None
         )
         # The engines open as many again where all of the pool are taken.
         self._most_connections = 2 * pool_size
@@ -99,7 +95,7 @@ class Database:
         with (
             named_failures(),
             doing(work),
-            self._connected(kept, "DEFERRED") as connection,
+            self._connected(kept, is_writing=False) as connection,
             connection.begin(),
         ):
             yield connection
@@ -108,10 +104,7 @@ class Database:
     def snapshot(self, work: Work = Work.ORDINARY) -> Iterator[Connection]:
         """A transaction for reading in which all statements see the same state."""
         with self.read(work=work) as connection:
-            if not self.is_sqlite:
-                connection.exec_driver_sql(
-                    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-                )
+            self.dialect.hold_snapshot(connection)
             yield connection
 
     @contextmanager
@@ -125,7 +118,7 @@ class Database:
             named_failures(outcome),
             doing(work),
             self._turn(work),
-            self._connected(kept, "IMMEDIATE") as connection,
+            self._connected(kept, is_writing=True) as connection,
             connection.begin() as transaction,
         ):
             yield connection
@@ -155,8 +148,8 @@ class Database:
 
     @contextmanager
     def _turn(self, work: Work) -> Iterator[None]:
-        """On SQLite, the turn of one writer."""
-        if not self.is_sqlite:
+        """The turn of one writer, if the database has only one."""
+        if not self.dialect.has_one_writer:
             yield
             return
         if not acquired(self._writer_turn, limits(work, self.wait_seconds).lock_seconds):
@@ -167,12 +160,12 @@ class Database:
             self._writer_turn.release()
 
     @contextmanager
-    def _connected(self, kept: Connection | None, sqlite_begin: str) -> Iterator[Connection]:
+    def _connected(self, kept: Connection | None, *, is_writing: bool) -> Iterator[Connection]:
         if kept is None:
             with self._place(), self.engine.connect() as connection:
-                yield connection.execution_options(sqlite_begin=sqlite_begin)
+                yield connection.execution_options(is_writing=is_writing)
         else:
-            yield kept.execution_options(sqlite_begin=sqlite_begin)
+            yield kept.execution_options(is_writing=is_writing)
 
     def connections(self) -> tuple[int, int, int]:
         """How many are in use, how many are open and idle, and how many there may be."""
@@ -199,49 +192,11 @@ class Database:
     def check_sessions(self) -> bool:
         """Whether a connection pooler answers, which need not keep sessions. DatabaseRefused where
         the second URL leads to another database, or to sessions that are not kept."""
-        if self.is_sqlite:
-            return False
-        with named_failures(), doing(Work.LOOK), self.engine.connect() as connection:
-            is_pooled = bool(_driver(connection).is_pooled)
-            place = _place_of(_driver(connection))
-        if self.session_engine is None:
-            return is_pooled
-        assert self._session_url is not None
-        with (
-            named_failures(),
-            refusals_named(self._session_url, SESSION_OPTION),
-            doing(Work.LOOK),
-            self.session_engine.connect() as first,
-            self.session_engine.connect() as second,
-        ):
-            drivers = _driver(first), _driver(second)
-            if _place_of(drivers[0]) != place:
-                raise DatabaseRefused(
-                    f"{SESSION_OPTION}: {where(self._session_url)} is not the database of"
-                    f" --database, {self.where}; both must lead to the same one"
-                )
-            if drivers[0].is_pooled and not keeps_sessions(*drivers):
-                raise DatabaseRefused(
-                    f"{SESSION_OPTION}: a connection pooler in transaction mode answers at"
-                    f" {where(self._session_url)}; give the URL of PostgreSQL itself, or of a"
-                    " pooler in session mode"
-                )
-        return is_pooled
+        return self.dialect.check_sessions(
+            self.engine, self._url, self.session_engine, self._session_url
+        )
 
     def close(self) -> None:
         self.engine.dispose()
         if self.session_engine is not None:
             self.session_engine.dispose()
-
-
-def _driver(connection: Connection) -> Any:
-    """PostgreSQL's own connection, on which each statement is a transaction."""
-    return connection.connection.driver_connection
-
-
-def _place_of(driver: Any) -> tuple[object, ...]:
-    """Tells one running database from every other."""
-    query = (
-        "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
-    )
-    return tuple(driver.execute(query).fetchone())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,21 +61,15 @@ def ask(database: Database) -> Answers:
     """SchemaError where it is no database of ours or of a newer release."""
     schema, needed = migrate.state(database)
     with database.read() as connection:
-        if database.is_sqlite:
-            (version,) = connection.exec_driver_sql("SELECT sqlite_version()").one()
-            return Answers(f"SQLite {version}", schema, needed)
-        return Answers(
-            f"PostgreSQL {_shown(connection, 'server_version').split()[0]}",
-            schema,
-            needed,
-            _clock_ahead_seconds(connection),
-            int(_shown(connection, "max_connections")),
-            tuple(
-                setting
-                for setting in ("fsync", "full_page_writes", "synchronous_commit")
-                if _shown(connection, setting) == "off"
-            ),
-        )
+        facts = database.dialect.describe(connection)
+    return Answers(
+        facts.version,
+        schema,
+        needed,
+        facts.clock_ahead_seconds,
+        facts.max_connections,
+        facts.unsafe_settings,
+    )
 
 
 def has_tokens(database: Database, now_ns: int) -> bool:
@@ -84,15 +77,3 @@ def has_tokens(database: Database, now_ns: int) -> bool:
     with database.read() as connection:
         found = tokens.after(connection, 0, include_revoked=False)
         return any(token.is_usable(now_ns) for token in found)
-
-
-def _clock_ahead_seconds(connection: Connection) -> float:
-    before = time.time()
-    (there,) = connection.exec_driver_sql(
-        "SELECT extract(epoch FROM clock_timestamp())::float8"
-    ).one()
-    return float(there) - (before + time.time()) / 2
-
-
-def _shown(connection: Connection, setting: str) -> str:
-    return str(connection.exec_driver_sql(f"SHOW {setting}").scalar_one())

@@ -13,10 +13,9 @@ transaction that was rolled back had taken stays a gap.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import Connection, case, update
 
-from tollwire.service.storage.schema.all_tables import METADATA
-from tollwire.service.storage.schema.record_tables import ROW_IDS
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.schema.tenant_tables import IdCounter
 
 # Ids that callers choose from here on do not move the counter: after a single create with the
@@ -49,12 +48,4 @@ def move_past(connection: Connection, name: str, used_id: int) -> None:
 def take_rows(connection: Connection, table: str, count: int) -> int:
     """The first of ``count`` consecutive ids for new rows of a table ("cdrs", "cdr_pricings",
     "cdr_reversals"), within the transaction that writes them."""
-    if connection.dialect.name == "sqlite":
-        # Nobody else writes meanwhile, and rows of these tables are never deleted.
-        newest = connection.execute(select(func.max(METADATA.tables[table].c.id))).scalar()
-        return int(newest or 0) + 1
-    # A function of the database: in one round trip, and no other transaction comes in between.
-    taken = connection.exec_driver_sql(
-        "SELECT tollwire_take_ids(%s::regclass, %s)", (ROW_IDS[table].name, count)
-    )
-    return int(taken.scalar_one())
+    return dialect_of(connection).take_row_ids(connection, table, count)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from tollwire.service.storage.conditions import among
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.rates import TERMS, from_ns, intervals_from_text, to_ns
 from tollwire.service.storage.schema.tenant_tables import DeckRow, RateVersionRow, TenantVersionRow
 
@@ -47,7 +47,7 @@ def versions(connection: Connection, version_ids: Collection[int]) -> Iterator[t
     text."""
     if not version_ids:
         return
-    query = select(*_VERSION).where(among(connection, _TABLE.c.version_id, version_ids))
+    query = select(*_VERSION).where(dialect_of(connection).among(_TABLE.c.version_id, version_ids))
     for row in connection.execute(query).all():
         intervals, from_s, from_nanos, to_s, to_nanos = row[_INTERVALS:_AFTER_WINDOW]
         yield (
@@ -75,7 +75,9 @@ def _intervals(text: Any) -> list[tuple[int, int, int]] | None:
 def revisions(connection: Connection, tenant_ids: Collection[int]) -> dict[int, int]:
     """The committed revisions of the tenants' decks."""
     column = DeckRow.__table__.c.tenant_id
-    query = select(DeckRow.tenant_id, DeckRow.revision).where(among(connection, column, tenant_ids))
+    query = select(DeckRow.tenant_id, DeckRow.revision).where(
+        dialect_of(connection).among(column, tenant_ids)
+    )
     found = connection.execute(query)
     return {tenant_id: revision for tenant_id, revision in found if isinstance(revision, int)}
 
@@ -89,7 +91,7 @@ def rules(connection: Connection, tenant_ids: Collection[int]) -> dict[int, list
     column = TenantVersionRow.__table__.c.tenant_id
     query = (
         select(TenantVersionRow.tenant_id, *_RULES)
-        .where(among(connection, column, tenant_ids))
+        .where(dialect_of(connection).among(column, tenant_ids))
         .order_by(TenantVersionRow.tenant_id, TenantVersionRow.revision)
     )
     rows = map(tuple, connection.execute(query))

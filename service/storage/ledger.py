@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from tollwire.service.storage.dialects.lookup import dialect_of
+
 HASH_SIZE = 32
 # The format of new entries. Version 1 has no place for costs with more than 4 decimals.
 FORMAT = 2
@@ -59,18 +61,7 @@ class Head(NamedTuple):
 
 
 _MAX_ID = 2**63 - 1  # on SQLite every text is above it
-# Every transaction that records a call runs these: as text, which costs the fewest round trips and
-# the least work around them.
 _HEADS = f"SELECT {', '.join(Head._fields)} FROM ledger_heads"
-_FIRST_HEAD = f"{_HEADS} ORDER BY chain LIMIT 1"
-_ANY_HEAD = f"{_HEADS} ORDER BY random() LIMIT 1 FOR UPDATE"
-_INSERT = f"INSERT INTO ledger_entries ({', '.join(Entry._fields)}) VALUES ({{}})"
-_MOVE = "UPDATE ledger_heads SET length = {}, hash = {} WHERE chain = {}"
-_MOVE_AND_INSERT = (
-    f"WITH moved AS ({_MOVE.format('%s', '%s', '%s')})"
-    f" {_INSERT.format(', '.join(['%s'] * len(Entry._fields)))}"
-)
-
 _ENTRY = f"SELECT {', '.join(Entry._fields)} FROM ledger_entries"
 
 
@@ -87,15 +78,12 @@ def append(
 
     The last statement before the commit: until then no other transaction adds to this chain.
     """
-    chain, length, last_hash = _hold_chain(connection)
+    dialect = dialect_of(connection)
+    chain, length, last_hash = dialect.hold_ledger_chain(connection)
     seq = length + 1
     new_hash = entry_hash(last_hash, chain, seq, kind, first_id, row_count, now_ns, digest)
-    entry = (chain, seq, int(kind), first_id, row_count, digest, new_hash, now_ns, FORMAT)
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_INSERT.format(", ".join("?" * len(entry))), entry)
-        connection.exec_driver_sql(_MOVE.format("?", "?", "?"), (seq, new_hash, chain))
-    else:
-        connection.exec_driver_sql(_MOVE_AND_INSERT, (seq, new_hash, chain, *entry))
+    entry = Entry(chain, seq, int(kind), first_id, row_count, digest, new_hash, now_ns, FORMAT)
+    dialect.add_ledger_entry(connection, entry._asdict())
 
 
 def entry_hash(
@@ -114,15 +102,6 @@ def entry_hash(
     numbers = struct.pack("<6q", chain, seq, kind, first_id, row_count, created_at_ns)
     head = b"tollwire.ledger.%d" % format_
     return hashlib.sha256(head + last_hash + numbers + digest).digest()
-
-
-def _hold_chain(connection: Connection) -> Head:
-    """The end of the first chain that no other transaction holds; where all are held, of one that
-    was waited for."""
-    if connection.dialect.name == "sqlite":
-        return Head(*connection.exec_driver_sql(_FIRST_HEAD).one())
-    free = connection.exec_driver_sql(f"{_FIRST_HEAD} FOR UPDATE SKIP LOCKED").one_or_none()
-    return Head(*(free or connection.exec_driver_sql(_ANY_HEAD).one()))
 
 
 # Reading, past the types of the columns: on SQLite a value may be of any type, and one that cannot

@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.pricings import Pricing
 from tollwire.service.storage.reversals import ROW_FIELDS as REVERSAL_FIELDS
-from tollwire.service.storage.stored_rows import any_texts
 
 # A pricing with what stands in its CDR, and with what it is followed by: what stood in the CDR
 # before the next pricing of it.
@@ -62,5 +62,5 @@ def _rows(
     connection: Connection, query: TextClause, begin_id: int, end_id: int, limit: int
 ) -> list[Any]:
     values = {"begin": begin_id, "last": end_id - 1, "limit": limit}
-    with any_texts(connection):
+    with dialect_of(connection).undecodable_texts(connection):
         return list(connection.execute(query, values))

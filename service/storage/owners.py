@@ -6,31 +6,22 @@ a tenant; several are one parameter.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
-    BigInteger,
     ColumnElement,
     Connection,
     Select,
-    TableValuedAlias,
     false,
-    func,
-    literal,
     select,
     union_all,
 )
 
-from tollwire.service.storage.conditions import among
+from tollwire.service.storage.dialects.lookup import dialect_of
 
 # Tenants, by rising id; None: all.
 Within = tuple[int, ...] | None
-
-# Above that a statement is planned for longer than it runs.
-MERGED_TENANTS = 50
 
 
 def of_tenants(
@@ -42,7 +33,9 @@ def of_tenants(
         return [is_of_it] if within is None or tenant_id in within else [is_of_it, false()]
     if within is None:
         return []
-    return [column == within[0] if len(within) == 1 else among(connection, column, within)]
+    return [
+        column == within[0] if len(within) == 1 else dialect_of(connection).among(column, within)
+    ]
 
 
 def newest_of(
@@ -57,22 +50,13 @@ def newest_of(
     """The first ``limit`` rows of ``query``, narrowed as ``of_tenants`` does. They come by falling
     ``order``, which is among the query's columns; for each owner an index has it.
 
-    Of several tenants PostgreSQL would read everybody's rows in that order and leave most out, and
-    all that there are where those tenants have called long ago or never. So each is asked for its
-    own, as far as they are few. (SQLite does so by itself.)
+    The rows of several tenants are read by one query for each and merged, up to
+    ``Dialect.most_merged_tenants``.
     """
     query = query.order_by(*(column.desc() for column in order)).limit(limit)
-    is_merged = connection.dialect.name == "postgresql" and not tenant_id and within is not None
-    if not is_merged or within is None or not 1 < len(within) <= MERGED_TENANTS:
+    most = dialect_of(connection).most_merged_tenants
+    if tenant_id or within is None or not 1 < len(within) <= most:
         return query.where(*of_tenants(connection, owner, tenant_id, within))
     parts = union_all(*(query.where(owner == one) for one in within)).subquery()
     falling = (parts.c[str(column.key)].desc() for column in order)
     return select(parts).order_by(*falling).limit(limit)
-
-
-def listed(connection: Connection, within: Sequence[int]) -> TableValuedAlias:
-    """The tenants as rows, with one column."""
-    if connection.dialect.name == "sqlite":
-        return func.json_each(json.dumps(list(within))).table_valued("value")
-    ids = literal(list(within), ARRAY(BigInteger))
-    return func.unnest(ids).table_valued("value").render_derived()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, select
 
-from tollwire.service.storage.conditions import among
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.schema.tenant_tables import ExtensionRow, TenantRow
 
 
@@ -25,13 +25,14 @@ def hold_parties(
     changes go on meanwhile: steady uploads would keep them waiting. (On SQLite a writing
     transaction is alone anyway.)
     """
-    tenants = select(TenantRow.id).where(among(connection, TenantRow.__table__.c.id, tenant_ids))
+    among = dialect_of(connection).among
+    tenants = select(TenantRow.id).where(among(TenantRow.__table__.c.id, tenant_ids))
     extensions = select(ExtensionRow.id, ExtensionRow.tenant_id).where(
-        among(connection, ExtensionRow.__table__.c.id, extension_ids)
+        among(ExtensionRow.__table__.c.id, extension_ids)
     )
     if only_theirs:
         owner = ExtensionRow.__table__.c.tenant_id
-        extensions = extensions.where(among(connection, owner, tenant_ids))
+        extensions = extensions.where(among(owner, tenant_ids))
     held = tenants.order_by(TenantRow.id).with_for_update(read=True, key_share=True)
     present = set(connection.execute(held).scalars())
     if not extension_ids:

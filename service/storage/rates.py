@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, tuple_, update
 
 from tollwire.service.domain.model import Interval, Rate
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.tenant_tables import (
     OPEN_FROM_S,
@@ -25,7 +26,6 @@ from tollwire.service.storage.schema.tenant_tables import (
     RateChangeRow,
     RateVersionRow,
 )
-from tollwire.service.storage.search import contains
 
 # Where a rate stands in every list: tenant_id, prefix, effective_from_s, effective_from_nanos.
 Position = Sequence[int | str]
@@ -217,10 +217,11 @@ def page(
     owned = of_tenants(connection, _TABLE.c.tenant_id, tenant_id, within)
     query = select(_TABLE).where(_IS_PRESENT, *owned)
     if search:
+        dialect = dialect_of(connection)
         query = query.where(
             or_(
-                contains(connection, RateVersionRow.prefix, search),
-                contains(connection, RateVersionRow.destination, search),
+                dialect.contains(RateVersionRow.prefix, search),
+                dialect.contains(RateVersionRow.destination, search),
             )
         )
     if after is not None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-import psycopg
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -33,7 +32,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from tollwire.service.domain.model import ReversalRequest
 from tollwire.service.storage import ids
-from tollwire.service.storage.conditions import IS_UNRATED, among
+from tollwire.service.storage.conditions import IS_UNRATED
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.record_tables import (
     CdrReversalRow,
@@ -120,7 +120,7 @@ def add(
 def hold_unrated(connection: Connection, chosen: Chosen) -> None:
     """Lock the UNRATED ones, in the order in which RateUnrated does. (On SQLite a writing
     transaction is alone anyway.)"""
-    if connection.dialect.name != "postgresql":
+    if dialect_of(connection).has_one_writer:
         return
     query = (
         select(CdrRow.id)
@@ -149,7 +149,7 @@ def _insert(
         except IntegrityError as error:
             # Another transaction has reversed one of them meanwhile; by now that is committed, and
             # the next attempt leaves it out.
-            if not _is_reversed_meanwhile(error):
+            if not dialect_of(connection).violates(error, "uq_cdr_reversals_cdr_id"):
                 raise
 
 
@@ -179,14 +179,6 @@ def _insert_query(
     return query.execution_options(preserve_rowcount=True)
 
 
-def _is_reversed_meanwhile(error: IntegrityError) -> bool:
-    cause = error.orig
-    return (
-        isinstance(cause, psycopg.errors.UniqueViolation)
-        and cause.diag.constraint_name == "uq_cdr_reversals_cdr_id"
-    )
-
-
 def _is_reversed(connection: Connection, chosen: Chosen) -> ColumnElement[bool]:
     """That one of the chosen CDRs is reversed. PostgreSQL does not conclude by itself that only
     their reversals matter, and would read all that there are for each part of an upload."""
@@ -200,7 +192,7 @@ def _among(
 ) -> ColumnElement[bool]:
     if isinstance(chosen, IdSet):
         column: ColumnElement[Any] = cdr_id.expression
-        return among(connection, column, chosen.ids)
+        return dialect_of(connection).among(column, chosen.ids)
     return or_(*(cdr_id.between(first, last) for first, last in chosen))
 
 
@@ -261,13 +253,13 @@ def present_ids(
     """Which of these CDRs exist and are of the tenant (0: of any of those ``within``)."""
     column = CdrRow.__table__.c
     owned = of_tenants(connection, column.tenant_id, tenant_id, within)
-    query = select(CdrRow.id).where(among(connection, column.id, wanted), *owned)
+    query = select(CdrRow.id).where(dialect_of(connection).among(column.id, wanted), *owned)
     return set(connection.execute(query).scalars())
 
 
 def present_call_ids(connection: Connection, wanted: Collection[str], tenant_id: int) -> set[str]:
     """Which of these call_ids the tenant has CDRs of."""
-    named = among(connection, CdrRow.__table__.c.call_id, wanted)
+    named = dialect_of(connection).among(CdrRow.__table__.c.call_id, wanted)
     query = select(CdrRow.call_id).where(CdrRow.tenant_id == tenant_id, named)
     return set(connection.execute(query).scalars())
 
@@ -277,7 +269,7 @@ def currencies(connection: Connection, tenant_ids: Collection[int]) -> dict[int,
     costs have now."""
     column = TenantRow.__table__.c.id
     query = select(TenantRow.id, TenantRow.currency, TenantRow.cost_decimals).where(
-        among(connection, column, tenant_ids)
+        dialect_of(connection).among(column, tenant_ids)
     )
     return {row.id: (row.currency, row.cost_decimals) for row in connection.execute(query)}
 

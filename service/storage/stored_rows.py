@@ -10,35 +10,19 @@ who makes something of them is handed in, because this module knows no rating co
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-import psycopg
-from psycopg import generators
-from psycopg.pq import ExecStatus
-from psycopg.waiting import Ready, Wait
 from sqlalchemy import Connection, func, select
 
 from tollwire.service.domain.record_model import VerificationFilter
-from tollwire.service.storage.cdr_rows import ROW_FIELDS
+from tollwire.service.storage.cdr_rows import ROW_FIELDS, RowReader
 from tollwire.service.storage.conditions import in_period
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.schema.record_tables import CdrRow, UploadChunkRow
 
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 _SELECT = f"SELECT id, {', '.join(ROW_FIELDS)} FROM cdrs WHERE id BETWEEN"
-
-
-class Reader(Protocol[T_co]):
-    """Makes something of rows that have an id and the values of ROW_FIELDS."""
-
-    def copy(self, data: bytes) -> T_co:
-        """Of one whole COPY."""
-
-    def tuples(self, rows: Iterable[tuple[Any, ...]]) -> T_co:
-        """Of rows that are read as they are asked for."""
 
 
 def last_id(connection: Connection) -> int | None:
@@ -66,73 +50,24 @@ def of_upload(connection: Connection, upload_id: int) -> tuple[int, int] | None:
 
 def read(
     connection: Connection,
-    reader: Reader[T_co],
+    reader: RowReader[T],
     first_id: int,
     last_id: int,
     wanted: VerificationFilter,
-) -> T_co:
+) -> T:
     """The CDRs with these ids that match, by rising id."""
     query = f"{_SELECT} {first_id} AND {last_id}{_conditions(connection, wanted)} ORDER BY id"
-    return _read(connection, reader, query)
+    return dialect_of(connection).read_rows(connection, query, reader)
 
 
 def read_first(
-    connection: Connection, reader: Reader[T_co], first_id: int, last_id: int, limit: int
-) -> T_co:
+    connection: Connection, reader: RowReader[T], first_id: int, last_id: int, limit: int
+) -> T:
     """The first ``limit`` CDRs with these ids, by rising id."""
     # Written as a number the lowest of all would be a NUMERIC, for which there is no index.
     between = f"CAST('{first_id}' AS BIGINT) AND CAST('{last_id}' AS BIGINT)"
-    return _read(connection, reader, f"{_SELECT} {between} ORDER BY id LIMIT {limit}")
-
-
-@contextmanager
-def any_texts(connection: Connection) -> Iterator[None]:
-    """Within the block SQLite's texts are read even where they are no UTF-8: what is wrong in them
-    comes as surrogates. The service never writes such a text."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    driver: Any = connection.connection.driver_connection
-    driver.text_factory = _as_it_is
-    try:
-        yield
-    finally:
-        driver.text_factory = str
-
-
-def _read(connection: Connection, reader: Reader[T_co], query: str) -> T_co:
-    if connection.dialect.name == "sqlite":
-        return _read_sqlite(connection, reader, query)
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    with driver.cursor() as cursor, cursor.copy(_copied(query)):
-        data = driver.wait(_received(driver))
-    return reader.copy(bytes(data))
-
-
-def _received(connection: psycopg.Connection[Any]) -> Generator[Wait, Ready | int, bytearray]:
-    """All that a COPY sends. To iterate over psycopg's own Copy would ask the connection to wait
-    anew for each row, which takes several times as long as to receive it; and pieces that are kept
-    are work for the garbage collector."""
-    received = bytearray()
-    remote = connection.pgconn
-    while True:
-        size, piece = remote.get_copy_data(1)
-        while size > 0:
-            received += piece
-            size, piece = remote.get_copy_data(1)
-        if size < 0:
-            break
-        while not (yield Wait.R):
-            pass
-        remote.consume_input()
-    (result,) = yield from generators.fetch_many(remote)
-    if result.status != ExecStatus.COMMAND_OK:
-        raise psycopg.errors.error_from_result(result)
-    return received
-
-
-def _copied(query: str) -> bytes:
-    return f"COPY ({query}) TO STDOUT (FORMAT BINARY)".encode()
+    query = f"{_SELECT} {between} ORDER BY id LIMIT {limit}"
+    return dialect_of(connection).read_rows(connection, query, reader)
 
 
 def _conditions(connection: Connection, wanted: VerificationFilter) -> str:
@@ -149,24 +84,3 @@ def _conditions(connection: Connection, wanted: VerificationFilter) -> str:
         for condition in conditions
     ]
     return "".join(f" AND {one}" for one in compiled)
-
-
-def _read_sqlite(connection: Connection, reader: Reader[T_co], query: str) -> T_co:
-    driver: Any = connection.connection.driver_connection
-    try:
-        return _read_tuples(driver, reader, query)
-    except sqlite3.OperationalError as error:
-        if "decode" not in str(error):
-            raise
-    # The reader is to see it.
-    with any_texts(connection):
-        return _read_tuples(driver, reader, query)
-
-
-def _read_tuples(driver: Any, reader: Reader[T_co], query: str) -> T_co:
-    with closing(driver.cursor()) as cursor:
-        return reader.tuples(cursor.execute(query))
-
-
-def _as_it_is(text: bytes) -> str:
-    return text.decode(errors="surrogateescape")

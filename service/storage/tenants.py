@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Delete, delete, exists, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from tollwire.service.domain.model import Extension, Rounding, Tenant
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.record_tables import CdrRow
 from tollwire.service.storage.schema.tenant_tables import ExtensionRow, TenantRow, TenantVersionRow
@@ -37,7 +37,7 @@ def extension_from_row(row: Any) -> Extension:
 
 def add(connection: Connection, tenant: Tenant) -> bool:
     """False where the id is taken."""
-    return _add(connection, TenantRow, asdict(tenant))
+    return dialect_of(connection).insert_or_ignore(connection, TenantRow, asdict(tenant))
 
 
 def add_version(connection: Connection, tenant: Tenant, revision: int) -> None:
@@ -108,7 +108,7 @@ def has_cdrs(connection: Connection, tenant_id: int) -> bool:
 
 def add_extension(connection: Connection, extension: Extension) -> bool:
     """False where the id is taken."""
-    return _add(connection, ExtensionRow, asdict(extension))
+    return dialect_of(connection).insert_or_ignore(connection, ExtensionRow, asdict(extension))
 
 
 def get_extension(connection: Connection, extension_id: int) -> Extension | None:
@@ -170,14 +170,6 @@ def _is_removed(connection: Connection, statement: Delete) -> bool:
     except IntegrityError:
         return False
     return True
-
-
-def _add(
-    connection: Connection, table: type[TenantRow] | type[ExtensionRow], values: dict[str, Any]
-) -> bool:
-    dialect_insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    new = dialect_insert(table).values(values).on_conflict_do_nothing()
-    return connection.execute(new.returning(table.id)).first() is not None
 
 
 def _is_there(connection: Connection, condition: Any) -> bool:

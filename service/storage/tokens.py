@@ -19,7 +19,7 @@ from tollwire.service.storage.changes import Clock
 from tollwire.service.storage.schema.access_tables import TokenClockRow, TokenRow
 
 # Revocation must count within a second everywhere, also where the database's word of it is lost.
-CLOCK = Clock("token_clock", "tollwire_tokens", {"sqlite": 0.1, "postgresql": 0.1})
+CLOCK = Clock("token_clock", "tollwire_tokens", poll_seconds=0.1)
 
 _SHOWN = tuple(
     column
@@ -36,7 +36,7 @@ def begin_change(connection: Connection) -> int:
         .values(change_seq=TokenClockRow.change_seq + 1)
         .returning(TokenClockRow.change_seq)
     ).scalar_one()
-    CLOCK.tell(connection)
+    CLOCK.notify(connection)
     return seq
 
 

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 from ratingcore.record.values import Content, RecordOutcome
 from tollwire.service.domain.model import CdrFilter
 from tollwire.service.storage.cdrs import CONTENT_COLUMNS, recorded
-from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, among, in_period
+from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, in_period
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
 
 
@@ -59,7 +60,7 @@ def hold(
 
 def _are_any_reversed(connection: Connection, calls: Sequence[UnratedCall]) -> bool:
     table = CdrReversalRow.__table__
-    of_these = among(connection, table.c.cdr_id, [one.cdr_id for one in calls])
+    of_these = dialect_of(connection).among(table.c.cdr_id, [one.cdr_id for one in calls])
     return connection.execute(select(table.c.id).where(of_these).limit(1)).first() is not None
 
 

@@ -6,30 +6,25 @@ the bytes mean is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-import psycopg
 from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_
 
 from tollwire.service.domain.record_model import FailedRecord, UploadFailure
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.schema.record_tables import UploadFailureRow
 
-_FIELDS = (
-    "upload_id",
-    "record_index",
-    "call_id",
-    "reason",
-    "message",
-    "content",
-    "created_at_ns",
-)
-_TYPES = ("int8", "int8", "text", "text", "text", "bytea", "int8")
-_COPY = f"COPY upload_failures ({', '.join(_FIELDS)}) FROM STDIN (FORMAT BINARY)"
-_INSERT = (
-    f"INSERT INTO upload_failures ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))})"
-)
 _TABLE = UploadFailureRow.__table__
+_COLUMNS = (
+    _TABLE.c.upload_id,
+    _TABLE.c.record_index,
+    _TABLE.c.call_id,
+    _TABLE.c.reason,
+    _TABLE.c.message,
+    _TABLE.c.content,
+    _TABLE.c.created_at_ns,
+)
 
 
 class Wanted(NamedTuple):
@@ -61,22 +56,7 @@ def add(connection: Connection, upload_id: int, failed: Iterable[FailedRecord]) 
         )
         for record in failed
     )
-    if connection.dialect.name == "sqlite":
-        cursor = connection.connection.cursor()
-        try:
-            cursor.executemany(_INSERT, rows)  # type: ignore[arg-type]  # any iterable will do
-        finally:
-            cursor.close()
-    else:
-        _copy(connection, rows)
-
-
-def _copy(connection: Connection, rows: Iterator[tuple[Any, ...]]) -> None:
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.set_types(_TYPES)
-        for row in rows:
-            copy.write_row(row)
+    dialect_of(connection).bulk_insert(connection, UploadFailureRow.__tablename__, _COLUMNS, rows)
 
 
 def of_chunk(

@@ -11,19 +11,16 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    cast,
     func,
     insert,
-    literal,
     literal_column,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from tollwire.service.domain.record_model import ControlTotals, Upload
 from tollwire.service.domain.request import EVERY_TENANT, Scope
-from tollwire.service.storage.conditions import among
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within
 from tollwire.service.storage.schema.record_tables import (
     SHORT_SCOPE,
@@ -75,7 +72,7 @@ def create(
             duration_seconds=0,
             created_at_ns=now_ns,
             updated_at_ns=now_ns,
-            scope_tenant_ids=_scope_text(scope.tenant_ids),
+            scope_tenant_ids=None if scope.tenant_ids is None else _scope_text(scope.tenant_ids),
             recorded_again=0,
             derived_call_ids=0,
             derived_duplicates=0,
@@ -114,7 +111,7 @@ def _reversed_of(connection: Connection, upload_ids: Collection[int]) -> dict[in
     table = CdrReversalRow.__table__
     query = (
         select(table.c.upload_id, func.count())
-        .where(among(connection, table.c.upload_id, upload_ids))
+        .where(dialect_of(connection).among(table.c.upload_id, upload_ids))
         .group_by(table.c.upload_id)
     )
     return {row[0]: row[1] for row in connection.execute(query)}
@@ -126,17 +123,11 @@ def _is_visible(connection: Connection, within: Within) -> list[ColumnElement[bo
     allowed = _scope_text(within)
     if len(within) == 1:
         return [UploadRow.scope_tenant_ids == allowed, HAS_SHORT_SCOPE]
-    if connection.dialect.name == "postgresql":
-        scope = cast(UploadRow.scope_tenant_ids, JSONB)
-        return [scope.contained_by(cast(literal(allowed), JSONB))]
-    of_upload = func.json_each(UploadRow.scope_tenant_ids).table_valued("value")
-    listed = func.json_each(allowed).table_valued("value")
-    others = select(of_upload.c.value).where(of_upload.c.value.not_in(select(listed.c.value)))
-    return [UploadRow.scope_tenant_ids.is_not(None), ~others.exists()]
+    return [dialect_of(connection).is_subset(UploadRow.scope_tenant_ids, allowed)]
 
 
-def _scope_text(tenant_ids: Collection[int] | None) -> str | None:
-    return None if tenant_ids is None else json.dumps(sorted(tenant_ids), separators=(",", ":"))
+def _scope_text(tenant_ids: Collection[int]) -> str:
+    return json.dumps(sorted(tenant_ids), separators=(",", ":"))
 
 
 def _upload(row: Row[Any], reversed_cdrs: int) -> Upload:

@@ -30,7 +30,8 @@ from tollwire.service.domain.model import (
     UsageTotals,
 )
 from tollwire.service.storage.conditions import in_period
-from tollwire.service.storage.owners import Within, listed, of_tenants
+from tollwire.service.storage.dialects.lookup import dialect_of
+from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
 from tollwire.service.storage.schema.tenant_tables import RateVersionRow, TenantRow
 
@@ -105,7 +106,7 @@ def _end(
     query = select(end(CdrRow.started_at_ns))
     if tenant_id or within is None or len(within) == 1:
         return query.where(*_conditions(connection, CdrRow, tenant_id, after_ns, before_ns, within))
-    tenants = listed(connection, within)
+    tenants = dialect_of(connection).listed(within)
     own = query.where(
         CdrRow.tenant_id == tenants.c.value,
         *in_period(CdrRow.started_at_ns, after_ns, before_ns),

@@ -18,7 +18,7 @@ from ratingcore.record.records import records_of
 from ratingcore.record.rows import ROW_FIELDS
 from tollwire.service.domain.errors import Reason, Unavailable
 from tollwire.service.record.recording import CallRows
-from tollwire.service.storage import cdrs
+from tollwire.service.storage import cdr_rows, cdrs
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema.record_tables import CdrRow
 
@@ -49,9 +49,11 @@ def ids_of(database: Database, call_ids: Sequence[str], tenant_id: int = 1) -> I
 def test_a_row_of_the_core_is_a_row_of_the_table() -> None:
     widths = {"BIGINT": 8, "INTEGER": 4, "SMALLINT": 2, "TEXT": 0}
     columns = CdrRow.__table__.c
-    assert [name for name, _ in ROW_FIELDS] == list(cdrs.ROW_FIELDS)
-    assert {*cdrs.ROW_FIELDS, "id"} == set(columns.keys())
-    assert {name: widths[str(columns[name].type)] for name in cdrs.ROW_FIELDS} == dict(ROW_FIELDS)
+    assert [name for name, _ in ROW_FIELDS] == list(cdr_rows.ROW_FIELDS)
+    assert {*cdr_rows.ROW_FIELDS, "id"} == set(columns.keys())
+    assert {name: widths[str(columns[name].type)] for name in cdr_rows.ROW_FIELDS} == dict(
+        ROW_FIELDS
+    )
 
 
 def test_what_is_there_stays_and_is_answered(database: Database) -> None:

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import String, literal, select, union_all
 
-from tollwire.service.storage import search
+from tollwire.service.domain import case_folding
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.engine import Database
 
 CASED = [
@@ -26,7 +27,7 @@ def found(database: Database, term: str, texts: Iterable[str]) -> list[str]:
     """Which of the texts the database finds for the term."""
     rows = union_all(*(select(literal(one, String).label("text")) for one in texts)).subquery()
     with database.read() as connection:
-        query = select(rows.c.text).where(search.contains(connection, rows.c.text, term))
+        query = select(rows.c.text).where(dialect_of(connection).contains(rows.c.text, term))
         return list(connection.execute(query).scalars())
 
 
@@ -49,21 +50,24 @@ def test_every_form_of_every_letter_is_found_by_every_other(database: Database) 
             pairs += [(char, f"a{form}z"), (form, f"a{char}z")]
     assert len(pairs) > 5_000
     for term, text in pairs:
-        assert search.matches(term, text), (term, text)
+        assert case_folding.matches(term, text), (term, text)
     # The databases do the same work for each: a part of the pairs shows that.
     tried = pairs[::7]
     for start in range(0, len(tried), 100):
         part = tried[start : start + 100]
         with database.read() as connection:
             query = select(
-                *(search.contains(connection, literal(text, String), term) for term, text in part)
+                *(
+                    dialect_of(connection).contains(literal(text, String), term)
+                    for term, text in part
+                )
             )
             [row] = connection.execute(query)
         assert [pair for pair, is_found in zip(part, row, strict=True) if not is_found] == []
 
 
 def test_no_character_has_forms_beyond_those_that_are_looked_through() -> None:
-    assert max(map(ord, CASED)) <= search._LAST_WITH_FORMS
+    assert max(map(ord, CASED)) <= case_folding._LAST_WITH_FORMS
 
 
 @pytest.mark.parametrize(
@@ -94,7 +98,7 @@ def test_no_character_has_forms_beyond_those_that_are_looked_through() -> None:
 )
 def test_pairs(database: Database, term: str, text: str) -> None:
     assert expected(term, text)
-    assert search.matches(term, text)
+    assert case_folding.matches(term, text)
     assert found(database, term, [text]) == [text]
 
 
@@ -118,7 +122,7 @@ def test_pairs(database: Database, term: str, text: str) -> None:
     ],
 )
 def test_others_are_not_found(database: Database, term: str, text: str) -> None:
-    assert not search.matches(term, text)
+    assert not case_folding.matches(term, text)
     assert found(database, term, [text, f"ü{text}"]) == []
 
 
@@ -142,4 +146,4 @@ def test_databases_find_what_case_folding_finds(
         if one:
             wanted = [text for text in texts if expected(one, text)]
             assert found(database, one, texts) == wanted
-            assert [text for text in texts if search.matches(one, text)] == wanted
+            assert [text for text in texts if case_folding.matches(one, text)] == wanted

@@ -24,9 +24,6 @@ from tollwire.service.storage.limits import Limits, connect_seconds, limits, ove
 
 T = TypeVar("T")
 
-# So often a session is asked for again, to see whether it is still the same.
-_SESSION_LOOKS = 5
-
 # libpq's, for peers that are gone: the first probe after idle seconds, the others at intervals.
 # tcp_user_timeout is for what was sent and is not acknowledged. None has a meaning on Unix sockets.
 _KEEPALIVE = {
@@ -168,14 +165,3 @@ def _begin_statement(limit: Limits, answer_seconds: float) -> str:
     }
     local = [f"SET LOCAL {name} = {round(value * 1000)}" for name, value in settings.items()]
     return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *local])
-
-
-def keeps_sessions(first: BoundedConnection, second: BoundedConnection) -> bool:
-    """Whether each of two connections through a pooler has a session of its own, as in session
-    mode; in transaction mode they share sessions, or change them."""
-    query = "SELECT pg_backend_pid()"
-    seen = [first.execute(query).fetchall()]
-    with second.transaction():
-        of_second = second.execute(query).fetchall()
-    seen += [first.execute(query).fetchall() for _ in range(_SESSION_LOOKS)]
-    return of_second not in seen and seen.count(seen[0]) == len(seen)

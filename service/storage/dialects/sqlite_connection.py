@@ -20,11 +20,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
+from tollwire.service.domain.case_folding import holds
 from tollwire.service.domain.errors import FailedPrecondition, Reason, Unavailable
 from tollwire.service.domain.thread_context import current_work
 from tollwire.service.storage.limits import limits, over, stop_if_over
-from tollwire.service.storage.search import SQLITE_FUNCTION, holds
 
+# The name of ``holds`` in SQL.
+HOLDS_FUNCTION = "tollwire_holds"
 # A URI may name what is no file of this machine: whoever writes one looks after it.
 _URI = "file:"
 # While another process writes. Shorter takes more of a core: this is a twentieth of one.
@@ -92,14 +94,15 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         cursor.execute("PRAGMA recursive_triggers = ON")
         cursor.execute("PRAGMA cache_size = -65536")
         cursor.close()
-        driver.create_function(SQLITE_FUNCTION, 2, holds, deterministic=True)
+        driver.create_function(HOLDS_FUNCTION, 2, holds, deterministic=True)
         # Within a statement: SQLite asks the thread that waits for it.
         driver.set_progress_handler(_is_over, _STEPS_BETWEEN_LOOKS)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         file.check()
-        mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+        is_writing = connection.get_execution_options().get("is_writing", False)
+        mode = "IMMEDIATE" if is_writing else "DEFERRED"
         lock_seconds = limits(current_work(), wait_seconds).lock_seconds
         _begin_in_turn(connection.connection.driver_connection, mode, lock_seconds)
 

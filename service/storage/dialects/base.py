@@ -1,0 +1,201 @@
+"""What differs between the databases: one class for each, with this interface.
+
+The queries of storage call these methods and never compare the name of a database. Must not import
+the query modules; tables and row types only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    TableValuedAlias,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.elements import KeyedColumnElement
+
+from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
+from tollwire.service.storage.schema.record_tables import LedgerEntryRow
+
+T = TypeVar("T")
+TextColumn = ColumnElement[str] | InstrumentedAttribute[str]
+
+# The columns of a new CDR without its id, and those of an entry of the ledger.
+CDR_COLUMNS = ", ".join(ROW_FIELDS)
+LEDGER_COLUMNS = tuple(LedgerEntryRow.__table__.columns.keys())
+
+
+class KeyTaken(Exception):
+    """Another CDR has the key of a row to insert. No row of the statement is inserted."""
+
+
+class ServerFacts(NamedTuple):
+    """A description of a database. ``clock_ahead_seconds``: by how much its clock is ahead of the
+    clock of this machine; None if it has no clock of its own."""
+
+    version: str
+    clock_ahead_seconds: float | None = None
+    max_connections: int | None = None
+    unsafe_settings: tuple[str, ...] = ()
+
+
+class Dialect(ABC):
+    """One database. Has no state; all threads share it."""
+
+    name: ClassVar[str]  # SQLAlchemy's
+    # Whether a transaction for writing excludes all others, so that rows need no locks.
+    has_one_writer: ClassVar[bool]
+    # The shortest useful interval between two looks at a change clock.
+    least_poll_seconds: ClassVar[float]
+    # A query for the newest rows of several tenants is one query for each tenant, merged, up to
+    # this number of tenants.
+    most_merged_tenants: ClassVar[int]
+
+    # Connections and transactions.
+
+    @abstractmethod
+    def make_engine(self, url: URL, pool_size: int, wait_seconds: float) -> Engine:
+        """An engine whose waits all end (tollwire.service.storage.limits). A transaction for
+        writing has the execution option ``is_writing``."""
+
+    @abstractmethod
+    def hold_snapshot(self, connection: Connection) -> None:
+        """Let all statements of this transaction, which only reads, see the same state of the
+        database. Call it before the first statement."""
+
+    @abstractmethod
+    def check_sessions(
+        self, engine: Engine, url: URL, session_engine: Engine | None, session_url: URL | None
+    ) -> bool:
+        """Whether a connection pooler answers at ``url``, which may not keep sessions.
+        DatabaseRefused if ``session_url`` leads to another database, or to sessions that are not
+        kept."""
+
+    @abstractmethod
+    def describe(self, connection: Connection) -> ServerFacts:
+        """The facts that ``tollwire doctor`` examines."""
+
+    # Notification of changes. ``driver`` is the driver's own connection.
+
+    @abstractmethod
+    def notify(self, connection: Connection, channel: str) -> None:
+        """Notify the listeners of this channel once the transaction is committed."""
+
+    @abstractmethod
+    def can_listen(self, driver: Any) -> bool:
+        """Whether this connection keeps its session, and so can receive notifications."""
+
+    @abstractmethod
+    def listen(self, driver: Any, channel: str) -> None:
+        """Receive the notifications of this channel from now on."""
+
+    @abstractmethod
+    def wait_for_notification(self, driver: Any, seconds: float) -> None:
+        """Return at the next notification, or after ``seconds``."""
+
+    @abstractmethod
+    def commits_of_others(self, driver: Any) -> int | None:
+        """A number that changes with each commit of another connection and takes less than a query;
+        None if the database has none."""
+
+    # Rows to insert.
+
+    @abstractmethod
+    def take_row_ids(self, connection: Connection, table: str, count: int) -> int:
+        """The first of ``count`` consecutive ids for new rows: tollwire.service.storage.ids."""
+
+    @abstractmethod
+    def insert_or_ignore(
+        self, connection: Connection, table: type[Any], values: Mapping[str, Any]
+    ) -> bool:
+        """Insert a row. False if a row with one of its unique keys exists."""
+
+    @abstractmethod
+    def bulk_insert(
+        self,
+        connection: Connection,
+        table: str,
+        columns: Sequence[KeyedColumnElement[Any]],
+        rows: Iterable[Sequence[Any]],
+    ) -> None:
+        """Insert rows with values for these columns. Takes one row at a time from ``rows``."""
+
+    @abstractmethod
+    def insert_cdrs(self, connection: Connection, rows: NewRows, first_id: int) -> int:
+        """Insert the rows of which no key is taken, with consecutive ids from ``first_id`` on, and
+        return how many these are. A database that cannot leave out single rows inserts either all,
+        or none and raises KeyTaken; the transaction goes on, and by then the other CDR is
+        committed. ``first_id`` is from ``take_row_ids`` in this transaction."""
+
+    @abstractmethod
+    def violates(self, error: IntegrityError, constraint: str) -> bool:
+        """Whether the error says that another transaction has taken a key of this unique
+        constraint."""
+
+    # The ledger.
+
+    @abstractmethod
+    def hold_ledger_chain(self, connection: Connection) -> Sequence[Any]:
+        """Lock a chain until the transaction ends; its chain, length and hash. Prefers a chain that
+        no other transaction holds."""
+
+    @abstractmethod
+    def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
+        """Write the entry, given by LEDGER_COLUMNS, and move the end of its chain to it."""
+
+    # Conditions.
+
+    @abstractmethod
+    def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+        """That ``column`` is one of ``values``, which are one parameter."""
+
+    @abstractmethod
+    def listed(self, numbers: Sequence[int]) -> TableValuedAlias:
+        """The numbers, one parameter, as rows with the column ``value``."""
+
+    @abstractmethod
+    def is_subset(
+        self, column: InstrumentedAttribute[str | None], allowed: str
+    ) -> ColumnElement[bool]:
+        """That each number of a JSON list is in ``allowed``, which is also a JSON list."""
+
+    @abstractmethod
+    def contains(self, column: TextColumn, term: str) -> ColumnElement[bool]:
+        """``matches`` of tollwire.service.domain.case_folding in the database. LIKE differs: SQLite
+        folds only ASCII, and PostgreSQL what the locale of the database has."""
+
+    @abstractmethod
+    def unlikely(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        """The condition, with the hint that nearly no row has it."""
+
+    # Reading in bulk.
+
+    @abstractmethod
+    def read_rows(self, connection: Connection, query: str, reader: RowReader[T]) -> T:
+        """What ``reader`` makes of the rows of a query that has no parameters."""
+
+    @abstractmethod
+    def undecodable_texts(self, connection: Connection) -> AbstractContextManager[None]:
+        """Within the block texts that are not UTF-8 are read with surrogates. The service never
+        writes such texts."""
+
+    @abstractmethod
+    def driver_rows(
+        self, connection: Connection, query: str, values: Sequence[int]
+    ) -> list[tuple[Any, ...]]:
+        """The rows of a query with "?" for each value, without SQLAlchemy's work for each row."""
+
+    @abstractmethod
+    def streamed(
+        self, connection: Connection, query: str, name: str, part_rows: int
+    ) -> AbstractContextManager[Iterator[list[tuple[Any, ...]]]]:
+        """The same in parts, of which one is in memory. ``name`` is unique among the queries that
+        are open in this transaction."""

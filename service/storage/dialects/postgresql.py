@@ -1,0 +1,262 @@
+"""PostgreSQL: row locks, COPY, notifications, and ids from sequences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from functools import reduce
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Engine,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    TableValuedAlias,
+    Text,
+    any_,
+    cast,
+    func,
+    literal,
+    or_,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.elements import KeyedColumnElement
+
+from tollwire.service.domain.case_folding import DOTTED_I, fold, needles, other_forms
+from tollwire.service.storage.cdr_rows import NewRows, RowReader
+from tollwire.service.storage.dialects import postgresql_sessions
+from tollwire.service.storage.dialects.base import (
+    CDR_COLUMNS,
+    LEDGER_COLUMNS,
+    Dialect,
+    KeyTaken,
+    ServerFacts,
+    TextColumn,
+)
+from tollwire.service.storage.dialects.postgresql_connection import postgresql_engine
+from tollwire.service.storage.dialects.postgresql_copy import copy_out
+from tollwire.service.storage.schema.record_tables import ROW_IDS
+
+T = TypeVar("T")
+
+_COPY_CDRS = f"COPY cdrs (id, {CDR_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+_COPY_TYPES = {
+    BigInteger: "int8",
+    Integer: "int4",
+    SmallInteger: "int2",
+    Text: "text",
+    LargeBinary: "bytea",
+    Boolean: "bool",
+}
+
+# Every transaction that records a call runs these: one round trip each.
+_LEDGER_HEADS = "SELECT chain, length, hash FROM ledger_heads"
+_FREE_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED"
+_ANY_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY random() LIMIT 1 FOR UPDATE"
+_ADD_LEDGER_ENTRY = (
+    "WITH moved AS"
+    " (UPDATE ledger_heads SET length = %(seq)s, hash = %(hash)s WHERE chain = %(chain)s)"
+    f" INSERT INTO ledger_entries ({', '.join(LEDGER_COLUMNS)})"
+    f" VALUES ({', '.join(f'%({name})s' for name in LEDGER_COLUMNS)})"
+)
+
+
+class PostgreSQL(Dialect):
+    name = "postgresql"
+    has_one_writer = False
+    # Notifications wake a worker earlier, unless they are lost.
+    least_poll_seconds = 0.02
+    # PostgreSQL would read the rows of all tenants in order and leave out most of them, and all
+    # rows if these tenants called long ago or never. With more tenants a statement is planned for
+    # longer than it runs.
+    most_merged_tenants = 50
+
+    def make_engine(self, url: URL, pool_size: int, wait_seconds: float) -> Engine:
+        return postgresql_engine(url, pool_size, wait_seconds)
+
+    def hold_snapshot(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+    def check_sessions(
+        self, engine: Engine, url: URL, session_engine: Engine | None, session_url: URL | None
+    ) -> bool:
+        return postgresql_sessions.check(engine, url, session_engine, session_url)
+
+    def describe(self, connection: Connection) -> ServerFacts:
+        return ServerFacts(
+            f"PostgreSQL {_shown(connection, 'server_version').split()[0]}",
+            _clock_ahead_seconds(connection),
+            int(_shown(connection, "max_connections")),
+            tuple(
+                setting
+                for setting in ("fsync", "full_page_writes", "synchronous_commit")
+                if _shown(connection, setting) == "off"
+            ),
+        )
+
+    def notify(self, connection: Connection, channel: str) -> None:
+        connection.exec_driver_sql(f"NOTIFY {channel}")
+
+    def can_listen(self, driver: Any) -> bool:
+        return not driver.is_pooled
+
+    def listen(self, driver: Any, channel: str) -> None:
+        driver.execute(f"LISTEN {channel}")
+
+    def wait_for_notification(self, driver: Any, seconds: float) -> None:
+        for _ in driver.notifies(timeout=seconds, stop_after=1):
+            pass
+
+    def commits_of_others(self, driver: Any) -> int | None:
+        return None
+
+    def take_row_ids(self, connection: Connection, table: str, count: int) -> int:
+        # A function of the database: one round trip, and no other transaction comes in between.
+        taken = connection.exec_driver_sql(
+            "SELECT tollwire_take_ids(%s::regclass, %s)", (ROW_IDS[table].name, count)
+        )
+        return int(taken.scalar_one())
+
+    def insert_or_ignore(
+        self, connection: Connection, table: type[Any], values: Mapping[str, Any]
+    ) -> bool:
+        new = postgresql.insert(table).values(values).on_conflict_do_nothing()
+        key = table.__table__.primary_key.columns
+        return connection.execute(new.returning(*key)).first() is not None
+
+    def bulk_insert(
+        self,
+        connection: Connection,
+        table: str,
+        columns: Sequence[KeyedColumnElement[Any]],
+        rows: Iterable[Sequence[Any]],
+    ) -> None:
+        names = ", ".join(column.key for column in columns)
+        statement = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
+        with _driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types([_COPY_TYPES[type(column.type)] for column in columns])
+            for row in rows:
+                copy.write_row(row)
+
+    def insert_cdrs(self, connection: Connection, rows: NewRows, first_id: int) -> int:
+        """COPY is the fastest way, but one taken key refuses all rows. Few chunks have one."""
+        try:
+            with (
+                connection.begin_nested(),
+                _driver(connection).cursor() as cursor,
+                cursor.copy(_COPY_CDRS) as copy,
+            ):
+                copy.write(rows.copy_data(first_id))
+        except psycopg.errors.UniqueViolation as error:
+            raise KeyTaken from error
+        return len(rows)
+
+    def violates(self, error: IntegrityError, constraint: str) -> bool:
+        cause = error.orig
+        return (
+            isinstance(cause, psycopg.errors.UniqueViolation)
+            and cause.diag.constraint_name == constraint
+        )
+
+    def hold_ledger_chain(self, connection: Connection) -> Sequence[Any]:
+        free = connection.exec_driver_sql(_FREE_LEDGER_HEAD).one_or_none()
+        return free or connection.exec_driver_sql(_ANY_LEDGER_HEAD).one()
+
+    def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
+        connection.exec_driver_sql(_ADD_LEDGER_ENTRY, dict(entry))
+
+    def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+        return column == any_(literal(list(values), ARRAY(column.type)))
+
+    def listed(self, numbers: Sequence[int]) -> TableValuedAlias:
+        array = literal(list(numbers), ARRAY(BigInteger))
+        return func.unnest(array).table_valued("value").render_derived()
+
+    def is_subset(
+        self, column: InstrumentedAttribute[str | None], allowed: str
+    ) -> ColumnElement[bool]:
+        is_subset: ColumnElement[bool] = cast(column, JSONB).contained_by(
+            cast(literal(allowed), JSONB)
+        )
+        return is_subset
+
+    def contains(self, column: TextColumn, term: str) -> ColumnElement[bool]:
+        """Replaces the characters whose folded form contains a character of the term."""
+        folded = fold(term)
+        if not any(other_forms(char) for char in folded):
+            return func.strpos(column, folded) > 0
+        folding = _folding(column, folded)
+        undotted = func.replace(folding, DOTTED_I, "i")
+        return or_(
+            *(
+                func.strpos(undotted if is_undotted else folding, needle) > 0
+                for needle, is_undotted in needles(folded)
+            )
+        )
+
+    def unlikely(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        return condition
+
+    def read_rows(self, connection: Connection, query: str, reader: RowReader[T]) -> T:
+        return reader.copy(copy_out(_driver(connection), query))
+
+    def undecodable_texts(self, connection: Connection) -> nullcontext[None]:
+        # PostgreSQL refuses to store them.
+        return nullcontext()
+
+    def driver_rows(
+        self, connection: Connection, query: str, values: Sequence[int]
+    ) -> list[tuple[Any, ...]]:
+        with closing(_driver(connection).cursor(binary=True)) as cursor:
+            cursor.execute(query.replace("?", "%s"), values)
+            return cursor.fetchall()
+
+    @contextmanager
+    def streamed(
+        self, connection: Connection, query: str, name: str, part_rows: int
+    ) -> Iterator[Iterator[list[tuple[Any, ...]]]]:
+        with closing(_driver(connection).cursor(name, binary=True)) as cursor:
+            cursor.execute(query)
+            yield iter(lambda: cursor.fetchmany(part_rows), [])
+
+
+def _driver(connection: Connection) -> psycopg.Connection[Any]:
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    return driver
+
+
+def _folding(column: TextColumn, folded_term: str) -> TextColumn:
+    """``fold`` of a column as far as a term needs it: a character whose folded form has none of the
+    term's characters cannot be part of a match."""
+    forms = sorted({form for char in folded_term for form in other_forms(char)})
+    single = [form for form in forms if len(fold(form)) == 1]
+    folding = reduce(
+        lambda text, form: func.replace(text, form, fold(form)),
+        (form for form in forms if len(fold(form)) > 1),
+        column,
+    )
+    return func.translate(folding, "".join(single), "".join(map(fold, single)))
+
+
+def _clock_ahead_seconds(connection: Connection) -> float:
+    before = time.time()
+    (there,) = connection.exec_driver_sql(
+        "SELECT extract(epoch FROM clock_timestamp())::float8"
+    ).one()
+    return float(there) - (before + time.time()) / 2
+
+
+def _shown(connection: Connection, setting: str) -> str:
+    return str(connection.exec_driver_sql(f"SHOW {setting}").scalar_one())

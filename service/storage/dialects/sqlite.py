@@ -1,0 +1,225 @@
+"""SQLite: one writer, ids that rise by themselves, and lists as JSON."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    TableValuedAlias,
+    case,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+)
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.elements import KeyedColumnElement
+
+from tollwire.service.domain.case_folding import fold, needles, other_forms
+from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
+from tollwire.service.storage.dialects.base import (
+    CDR_COLUMNS,
+    LEDGER_COLUMNS,
+    Dialect,
+    ServerFacts,
+    TextColumn,
+)
+from tollwire.service.storage.dialects.sqlite_connection import HOLDS_FUNCTION, sqlite_engine
+from tollwire.service.storage.schema.all_tables import METADATA
+
+T = TypeVar("T")
+
+# OR FAIL: a row that breaks a constraint ends the transaction anyway. With ABORT, the default, and
+# a trigger SQLite would copy each page before it changes it, for every row anew.
+_INSERT_CDRS = (
+    f"INSERT OR FAIL INTO cdrs ({CDR_COLUMNS})"
+    f" VALUES ({', '.join('?' * len(ROW_FIELDS))}) ON CONFLICT DO NOTHING"
+)
+_LEDGER_HEAD = "SELECT chain, length, hash FROM ledger_heads ORDER BY chain LIMIT 1"
+_INSERT_LEDGER_ENTRY = (
+    f"INSERT INTO ledger_entries ({', '.join(LEDGER_COLUMNS)})"
+    f" VALUES ({', '.join(f':{name}' for name in LEDGER_COLUMNS)})"
+)
+_MOVE_LEDGER_HEAD = "UPDATE ledger_heads SET length = :seq, hash = :hash WHERE chain = :chain"
+
+
+class SQLite(Dialect):
+    name = "sqlite"
+    has_one_writer = True
+    least_poll_seconds = 0.005
+    # SQLite merges by itself.
+    most_merged_tenants = 0
+
+    def make_engine(self, url: URL, pool_size: int, wait_seconds: float) -> Engine:
+        return sqlite_engine(url, pool_size, wait_seconds)
+
+    def hold_snapshot(self, connection: Connection) -> None:
+        """Every transaction has one."""
+
+    def check_sessions(
+        self, engine: Engine, url: URL, session_engine: Engine | None, session_url: URL | None
+    ) -> bool:
+        return False
+
+    def describe(self, connection: Connection) -> ServerFacts:
+        (version,) = connection.exec_driver_sql("SELECT sqlite_version()").one()
+        return ServerFacts(f"SQLite {version}")
+
+    def notify(self, connection: Connection, channel: str) -> None:
+        """``commits_of_others`` takes microseconds."""
+
+    def can_listen(self, driver: Any) -> bool:
+        return False
+
+    def listen(self, driver: Any, channel: str) -> None:
+        raise NotImplementedError("SQLite has no notifications")
+
+    def wait_for_notification(self, driver: Any, seconds: float) -> None:
+        raise NotImplementedError("SQLite has no notifications")
+
+    def commits_of_others(self, driver: Any) -> int | None:
+        ((data_version,),) = driver.execute("PRAGMA data_version").fetchall()
+        return int(data_version)
+
+    def take_row_ids(self, connection: Connection, table: str, count: int) -> int:
+        # No other transaction writes meanwhile, and rows of these tables are never deleted.
+        newest = connection.execute(select(func.max(METADATA.tables[table].c.id))).scalar()
+        return int(newest or 0) + 1
+
+    def insert_or_ignore(
+        self, connection: Connection, table: type[Any], values: Mapping[str, Any]
+    ) -> bool:
+        new = sqlite.insert(table).values(values).on_conflict_do_nothing()
+        key = table.__table__.primary_key.columns
+        return connection.execute(new.returning(*key)).first() is not None
+
+    def bulk_insert(
+        self,
+        connection: Connection,
+        table: str,
+        columns: Sequence[KeyedColumnElement[Any]],
+        rows: Iterable[Sequence[Any]],
+    ) -> None:
+        names = ", ".join(column.key for column in columns)
+        places = ", ".join("?" * len(columns))
+        _execute_many(connection, f"INSERT INTO {table} ({names}) VALUES ({places})", rows)
+
+    def insert_cdrs(self, connection: Connection, rows: NewRows, first_id: int) -> int:
+        # SQLite assigns the ids, from first_id on, and none to a row whose key is taken.
+        return _execute_many(connection, _INSERT_CDRS, rows.tuples())
+
+    def violates(self, error: IntegrityError, constraint: str) -> bool:
+        # No other transaction writes meanwhile.
+        return False
+
+    def hold_ledger_chain(self, connection: Connection) -> Sequence[Any]:
+        return connection.exec_driver_sql(_LEDGER_HEAD).one()
+
+    def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
+        values = dict(entry)
+        connection.exec_driver_sql(_INSERT_LEDGER_ENTRY, values)
+        connection.exec_driver_sql(_MOVE_LEDGER_HEAD, values)
+
+    def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+        rows = func.json_each(json.dumps(list(values), ensure_ascii=False)).table_valued("value")
+        return column.in_(select(rows.c.value))
+
+    def listed(self, numbers: Sequence[int]) -> TableValuedAlias:
+        return func.json_each(json.dumps(list(numbers))).table_valued("value")
+
+    def is_subset(
+        self, column: InstrumentedAttribute[str | None], allowed: str
+    ) -> ColumnElement[bool]:
+        of_column = func.json_each(column).table_valued("value")
+        of_allowed = func.json_each(allowed).table_valued("value")
+        others = select(of_column.c.value).where(
+            of_column.c.value.not_in(select(of_allowed.c.value))
+        )
+        return column.is_not(None) & ~others.exists()
+
+    def contains(self, column: TextColumn, term: str) -> ColumnElement[bool]:
+        """Calls the folding of Python for texts that are not ASCII."""
+        folded = fold(term)
+        if not any(other_forms(char) for char in folded):
+            return func.instr(column, folded) > 0
+        in_ascii = (
+            func.instr(func.lower(column), needle) > 0
+            for needle, _ in needles(folded)
+            if needle.isascii()
+        )
+        is_not_ascii = column.op("GLOB", is_comparison=True)("*[^\x01-\x7f]*")
+        return case(
+            (is_not_ascii, getattr(func, HOLDS_FUNCTION)(column, folded)),
+            else_=or_(false(), *in_ascii),
+        )
+
+    def unlikely(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        return func.likelihood(condition, literal_column("0.000001"))
+
+    def read_rows(self, connection: Connection, query: str, reader: RowReader[T]) -> T:
+        driver: Any = connection.connection.driver_connection
+        try:
+            return _read_tuples(driver, query, reader)
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        # The reader reports the text.
+        with self.undecodable_texts(connection):
+            return _read_tuples(driver, query, reader)
+
+    @contextmanager
+    def undecodable_texts(self, connection: Connection) -> Iterator[None]:
+        driver: Any = connection.connection.driver_connection
+        driver.text_factory = _with_surrogates
+        try:
+            yield
+        finally:
+            driver.text_factory = str
+
+    def driver_rows(
+        self, connection: Connection, query: str, values: Sequence[int]
+    ) -> list[tuple[Any, ...]]:
+        driver: Any = connection.connection.driver_connection
+        with closing(driver.cursor()) as cursor:
+            found: list[tuple[Any, ...]] = cursor.execute(query, values).fetchall()
+        return found
+
+    @contextmanager
+    def streamed(
+        self, connection: Connection, query: str, name: str, part_rows: int
+    ) -> Iterator[Iterator[list[tuple[Any, ...]]]]:
+        driver: Any = connection.connection.driver_connection
+        with closing(driver.cursor()) as cursor:
+            cursor.execute(query)
+            yield iter(lambda: cursor.fetchmany(part_rows), [])
+
+
+def _execute_many(connection: Connection, statement: str, rows: Iterable[Sequence[Any]]) -> int:
+    """How many rows were inserted. Past SQLAlchemy, which takes only lists: ten thousand rows that
+    live at once cost the garbage collector a third of the time of the insert."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.executemany(statement, rows)  # type: ignore[arg-type]  # any iterable will do
+        return cursor.rowcount
+    finally:
+        cursor.close()
+
+
+def _read_tuples(driver: Any, query: str, reader: RowReader[T]) -> T:
+    with closing(driver.cursor()) as cursor:
+        return reader.tuples(cursor.execute(query))
+
+
+def _with_surrogates(text: bytes) -> str:
+    return text.decode(errors="surrogateescape")
