@@ -29,11 +29,16 @@ from tollwire.service.domain.model import (
 )
 from tollwire.service.domain.record_model import ReversalFilter
 from tollwire.service.storage.cdr_rows import Key
-from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, in_period
+from tollwire.service.storage.conditions import IS_REVERSED, in_period
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, newest_of, of_tenants
 from tollwire.service.storage.rates import rate_from_row
-from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow, UploadChunkRow
+from tollwire.service.storage.schema.record_tables import (
+    IS_UNRATED,
+    CdrReversalRow,
+    CdrRow,
+    UploadChunkRow,
+)
 from tollwire.service.storage.schema.tenant_tables import (
     ExtensionRow,
     RateVersionRow,

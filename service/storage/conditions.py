@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, literal_column, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from tollwire.service.domain.model import RatingStatus
 from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
 
 _MAX_INT64 = 2**63 - 1
-# As a literal: only so do the databases see that the index of the UNRATED calls will do.
-IS_UNRATED = CdrRow.status == literal_column(str(int(RatingStatus.UNRATED)))
 IS_REVERSED = select(CdrReversalRow.id).where(CdrReversalRow.cdr_id == CdrRow.id).exists()
 
 

@@ -28,6 +28,7 @@ from tollwire.service.storage.changes import Clock
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.rates import TERMS, RateArguments, to_arguments
 from tollwire.service.storage.schema.tenant_tables import (
+    IS_PRESENT,
     DeckClockRow,
     DeckRow,
     RateChangeRow,
@@ -176,7 +177,6 @@ def rates_of_prefixes(
 ) -> list[RateArguments]:
     """The tenant's rates with one of these prefixes as they were at ``revision``, each for
     ``DeckBuilder.put_many``."""
-    retired = RateVersionRow.retired_revision
     common = (
         RateVersionRow.tenant_id == tenant_id,
         RateVersionRow.prefix.in_(prefixes),
@@ -184,7 +184,7 @@ def rates_of_prefixes(
     )
     # Two queries, because each has an index of its own.
     found: list[RateArguments] = []
-    for condition in (retired.is_(None), retired > revision):
+    for condition in (IS_PRESENT, RateVersionRow.retired_revision > revision):
         rows = connection.execute(select(*TERMS).where(*common, condition))
         found.extend(map(to_arguments, rows.all()))
     return found
@@ -195,7 +195,7 @@ def present_rates(connection: Connection) -> Iterator[tuple[int, list[RateArgume
     ``DeckBuilder.put_many``. A tenant may have several parts, which come one after the other."""
     query = (
         select(*TERMS, RateVersionRow.tenant_id)
-        .where(RateVersionRow.retired_revision.is_(None))
+        .where(IS_PRESENT)
         .order_by(RateVersionRow.tenant_id, RateVersionRow.prefix)
     )
     with _streamed(connection, query, "present_rates") as parts:

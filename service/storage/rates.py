@@ -21,6 +21,8 @@ from tollwire.service.domain.model import Interval, Rate
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.tenant_tables import (
+    IS_LATER_VERSION,
+    IS_PRESENT,
     OPEN_FROM_S,
     OPEN_TO_S,
     RateChangeRow,
@@ -41,7 +43,6 @@ _POSITION = (
     RateVersionRow.effective_from_s,
     RateVersionRow.effective_from_nanos,
 )
-_IS_PRESENT = RateVersionRow.retired_revision.is_(None)
 
 # Whose a version is, and when it was a rate's state. All other columns are the rate itself.
 HISTORY = ("tenant_id", "created_revision", "retired_revision", "created_at_ns", "updated_at_ns")
@@ -134,15 +135,15 @@ def position(rate: Rate) -> Position:
 def get(connection: Connection, rate_id: int) -> Rate | None:
     """The present state of a rate: its first version, or the one that is so by its own index."""
     is_of_rate = RateVersionRow.rate_id == rate_id
-    return _one(connection, RateVersionRow.version_id == rate_id, is_of_rate, _IS_PRESENT) or _one(
-        connection, is_of_rate, RateVersionRow.rate_id != RateVersionRow.version_id, _IS_PRESENT
+    return _one(connection, RateVersionRow.version_id == rate_id, is_of_rate, IS_PRESENT) or _one(
+        connection, is_of_rate, IS_LATER_VERSION, IS_PRESENT
     )
 
 
 def at_position(connection: Connection, where: Position) -> Rate | None:
     """The tenant's present rate with that prefix and effective_from."""
     keys = [column == value for column, value in zip(_POSITION, where, strict=True)]
-    return _one(connection, *keys, _IS_PRESENT)
+    return _one(connection, *keys, IS_PRESENT)
 
 
 def add(connection: Connection, rate: Rate, revision: int) -> None:
@@ -200,7 +201,7 @@ def retire(connection: Connection, version_id: int, revision: int) -> None:
 def retire_all(connection: Connection, tenant_id: int, revision: int) -> None:
     connection.execute(
         update(RateVersionRow)
-        .where(RateVersionRow.tenant_id == tenant_id, _IS_PRESENT)
+        .where(RateVersionRow.tenant_id == tenant_id, IS_PRESENT)
         .values(retired_revision=revision)
     )
 
@@ -215,7 +216,7 @@ def page(
 ) -> list[Rate]:
     """Present rates in the order of their positions. ``tenant_id`` 0: of all tenants ``within``."""
     owned = of_tenants(connection, _TABLE.c.tenant_id, tenant_id, within)
-    query = select(_TABLE).where(_IS_PRESENT, *owned)
+    query = select(_TABLE).where(IS_PRESENT, *owned)
     if search:
         dialect = dialect_of(connection)
         query = query.where(
@@ -238,7 +239,7 @@ def page_at_revision(
     One index gives those that are still present, another those retired since, which are few.
     """
     parts = []
-    for state in (_IS_PRESENT, RateVersionRow.retired_revision > revision):
+    for state in (IS_PRESENT, RateVersionRow.retired_revision > revision):
         query = select(_TABLE).where(
             RateVersionRow.tenant_id == tenant_id,
             RateVersionRow.created_revision <= revision,

@@ -32,10 +32,10 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from tollwire.service.domain.model import ReversalRequest
 from tollwire.service.storage import ids
-from tollwire.service.storage.conditions import IS_UNRATED
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.record_tables import (
+    IS_UNRATED,
     CdrReversalRow,
     CdrRow,
     UploadChunkRow,

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, select, update
 from tollwire.service.domain.model import Token
 from tollwire.service.domain.request import Role, Scope
 from tollwire.service.storage.changes import Clock
-from tollwire.service.storage.schema.access_tables import TokenClockRow, TokenRow
+from tollwire.service.storage.schema.access_tables import IS_NOT_REVOKED, TokenClockRow, TokenRow
 
 # Revocation must count within a second everywhere, also where the database's word of it is lost.
 CLOCK = Clock("token_clock", "tollwire_tokens", poll_seconds=0.1)
@@ -79,7 +79,7 @@ def get(connection: Connection, token_id: int) -> Token | None:
 def with_identity(connection: Connection, certificate_identity: str) -> Token | None:
     """The token, not revoked, that stands for certificates of that identity."""
     query = select(*_SHOWN).where(
-        TokenRow.certificate_identity == certificate_identity, TokenRow.revoked_at_ns.is_(None)
+        TokenRow.certificate_identity == certificate_identity, IS_NOT_REVOKED
     )
     row = connection.execute(query).first()
     return None if row is None else _token(row)
@@ -90,7 +90,7 @@ def after(connection: Connection, after_id: int, *, include_revoked: bool) -> It
     while True:
         query = select(*_SHOWN).where(TokenRow.id > after_id).order_by(TokenRow.id)
         if not include_revoked:
-            query = query.where(TokenRow.revoked_at_ns.is_(None))
+            query = query.where(IS_NOT_REVOKED)
         rows = connection.execute(query.limit(_PART_ROWS)).all()
         yield from map(_token, rows)
         if len(rows) < _PART_ROWS:

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 from ratingcore.record.values import Content, RecordOutcome
 from tollwire.service.domain.model import CdrFilter
 from tollwire.service.storage.cdrs import CONTENT_COLUMNS, recorded
-from tollwire.service.storage.conditions import IS_REVERSED, IS_UNRATED, in_period
+from tollwire.service.storage.conditions import IS_REVERSED, in_period
 from tollwire.service.storage.dialects.lookup import dialect_of
-from tollwire.service.storage.schema.record_tables import CdrReversalRow, CdrRow
+from tollwire.service.storage.schema.record_tables import IS_UNRATED, CdrReversalRow, CdrRow
 
 
 class UnratedCall(NamedTuple):

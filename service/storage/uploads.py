@@ -13,7 +13,6 @@ from sqlalchemy import (
     Row,
     func,
     insert,
-    literal_column,
     select,
     update,
 )
@@ -23,14 +22,11 @@ from tollwire.service.domain.request import EVERY_TENANT, Scope
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within
 from tollwire.service.storage.schema.record_tables import (
-    SHORT_SCOPE,
+    HAS_SHORT_SCOPE,
     CdrReversalRow,
     UploadChunkRow,
     UploadRow,
 )
-
-# As a literal: only so do the databases see that the index of short scopes will do.
-HAS_SHORT_SCOPE: ColumnElement[bool] = literal_column(SHORT_SCOPE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ bulk. ``schema`` has all tables.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, SmallInteger, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, SmallInteger, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tollwire.service.storage.schema.tenant_tables import Base, RowId
+from tollwire.service.storage.schema.tenant_tables import Base, RowId, partial_index
 
 
 class TokenRow(Base):
@@ -36,14 +36,16 @@ class TokenRow(Base):
         CheckConstraint("role IN ('rater', 'ingest', 'reader', 'operator', 'admin')", name="role"),
         CheckConstraint("length(secret_sha256) = 32", name="secret_sha256"),
         CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
-        Index(
-            "uq_tokens_certificate_identity",
-            "certificate_identity",
-            unique=True,
-            sqlite_where=text("revoked_at_ns IS NULL"),
-            postgresql_where=text("revoked_at_ns IS NULL"),
-        ),
     )
+
+
+IS_NOT_REVOKED = TokenRow.revoked_at_ns.is_(None)
+partial_index(
+    "uq_tokens_certificate_identity",
+    TokenRow.certificate_identity,
+    where=IS_NOT_REVOKED,
+    unique=True,
+)
 
 
 class TokenClockRow(Base):

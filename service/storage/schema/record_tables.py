@@ -15,14 +15,14 @@ from sqlalchemy import (
     Sequence,
     SmallInteger,
     Text,
+    func,
+    literal_column,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tollwire.service.storage.schema.tenant_tables import Base, RowId
-
-# Of an upload.
-SHORT_SCOPE = "length(scope_tenant_ids) <= 100"
+from tollwire.service.domain.model import RatingStatus
+from tollwire.service.storage.schema.tenant_tables import Base, RowId, partial_index
 
 # Where the ids of a table's rows come from on PostgreSQL (tollwire.service.storage.ids). SQLite has
 # no sequences and needs none.
@@ -61,17 +61,11 @@ class UploadRow(Base):
     derived_call_ids: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     derived_duplicates: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
-    __table_args__ = (
-        # The uploads of callers with one tenant, and with few. PostgreSQL has no place in an index
-        # for thousands.
-        Index(
-            "ix_uploads_scope",
-            "scope_tenant_ids",
-            "id",
-            sqlite_where=text(SHORT_SCOPE),
-            postgresql_where=text(SHORT_SCOPE),
-        ),
-    )
+
+# The uploads of callers with one tenant, and with few: an index of PostgreSQL cannot hold the text
+# of thousands.
+HAS_SHORT_SCOPE = func.length(UploadRow.scope_tenant_ids) <= literal_column("100")
+partial_index("ix_uploads_scope", UploadRow.scope_tenant_ids, UploadRow.id, where=HAS_SHORT_SCOPE)
 
 
 class UploadChunkRow(Base):
@@ -182,23 +176,21 @@ class CdrRow(Base):
         Index("uq_cdrs_call", "tenant_id", "call_id", "generation", unique=True),
         Index("ix_cdrs_tenant_started", "tenant_id", "started_at_ns", "id"),
         Index("ix_cdrs_started", "started_at_ns", "id"),
-        Index(
-            "ix_cdrs_extension_started",
-            "extension_id",
-            "started_at_ns",
-            "id",
-            sqlite_where=text("extension_id IS NOT NULL"),
-            postgresql_where=text("extension_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_cdrs_unrated",
-            "tenant_id",
-            "started_at_ns",
-            "id",
-            sqlite_where=text("status = 3"),
-            postgresql_where=text("status = 3"),
-        ),
     )
+
+
+partial_index(
+    "ix_cdrs_extension_started",
+    CdrRow.extension_id,
+    CdrRow.started_at_ns,
+    CdrRow.id,
+    where=CdrRow.extension_id.is_not(None),
+)
+# A literal, because the databases do not use the index for a parameter.
+IS_UNRATED = CdrRow.status == literal_column(str(int(RatingStatus.UNRATED)))
+partial_index(
+    "ix_cdrs_unrated", CdrRow.tenant_id, CdrRow.started_at_ns, CdrRow.id, where=IS_UNRATED
+)
 
 
 class CdrPricingRow(Base):
@@ -226,14 +218,15 @@ class CdrPricingRow(Base):
             name="correction",
         ),
         Index("ix_cdr_pricings_cdr", "cdr_id", "id"),
-        Index(
-            "uq_cdr_pricings_priced",
-            "cdr_id",
-            unique=True,
-            sqlite_where=text("new_unrated_reason IS NULL"),
-            postgresql_where=text("new_unrated_reason IS NULL"),
-        ),
     )
+
+
+partial_index(
+    "uq_cdr_pricings_priced",
+    CdrPricingRow.cdr_id,
+    where=CdrPricingRow.new_unrated_reason.is_(None),
+    unique=True,
+)
 
 
 class LedgerEntryRow(Base):
@@ -304,12 +297,13 @@ class CdrReversalRow(Base):
         Index("ix_cdr_reversals_tenant_started", "tenant_id", "started_at_ns"),
         Index("ix_cdr_reversals_created", "created_at_ns", "id"),
         Index("ix_cdr_reversals_tenant_created", "tenant_id", "created_at_ns", "id"),
-        Index(
-            "ix_cdr_reversals_upload_created",
-            "upload_id",
-            "created_at_ns",
-            "id",
-            sqlite_where=text("upload_id IS NOT NULL"),
-            postgresql_where=text("upload_id IS NOT NULL"),
-        ),
     )
+
+
+partial_index(
+    "ix_cdr_reversals_upload_created",
+    CdrReversalRow.upload_id,
+    CdrReversalRow.created_at_ns,
+    CdrReversalRow.id,
+    where=CdrReversalRow.upload_id.is_not(None),
+)

@@ -11,9 +11,12 @@ What only triggers can say (a priced CDR never changes, history is never deleted
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -44,6 +47,14 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+def partial_index(
+    name: str, *columns: Any, where: ColumnElement[bool], unique: bool = False
+) -> None:
+    """Declare an index of the rows with ``where``. The databases use it only for queries with the
+    same condition: a query takes it from here."""
+    Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
 class IdCounter(Base):
@@ -176,35 +187,38 @@ class RateVersionRow(Base):
         CheckConstraint("billing_increment BETWEEN 1 AND 86400", name="billing_increment"),
         CheckConstraint("minimum_seconds >= 0", name="minimum_seconds"),
         CheckConstraint("length(prefix) <= 32", name="prefix"),
-        # One present rate for each prefix and start; also the order in which decks are listed.
-        Index(
-            "uq_rate_versions_present",
-            "tenant_id",
-            "prefix",
-            "effective_from_s",
-            "effective_from_nanos",
-            unique=True,
-            sqlite_where=text("retired_revision IS NULL"),
-            postgresql_where=text("retired_revision IS NULL"),
-        ),
-        # The first version of a rate, at which most rates stay, is found by its own id; so a whole
-        # deck that is new costs nothing here.
-        Index(
-            "uq_rate_versions_rate",
-            "rate_id",
-            unique=True,
-            sqlite_where=text("retired_revision IS NULL AND rate_id <> version_id"),
-            postgresql_where=text("retired_revision IS NULL AND rate_id <> version_id"),
-        ),
-        # What a worker has missed since the revision that it knows; see also RateChangeRow.
-        Index(
-            "ix_rate_versions_retired",
-            "tenant_id",
-            "retired_revision",
-            sqlite_where=text("retired_revision IS NOT NULL"),
-            postgresql_where=text("retired_revision IS NOT NULL"),
-        ),
     )
+
+
+IS_PRESENT = RateVersionRow.retired_revision.is_(None)
+# One present rate for each prefix and start; also the order in which decks are listed.
+partial_index(
+    "uq_rate_versions_present",
+    RateVersionRow.tenant_id,
+    RateVersionRow.prefix,
+    RateVersionRow.effective_from_s,
+    RateVersionRow.effective_from_nanos,
+    where=IS_PRESENT,
+    unique=True,
+)
+# Most rates keep their first version, which has the id of the rate and needs no index: a new deck
+# adds nothing to this one. (<> and not !=: SQLite keeps the text, and the migrations wrote <>.)
+IS_LATER_VERSION = RateVersionRow.rate_id.op("<>", precedence=5, is_comparison=True)(
+    RateVersionRow.version_id
+)
+partial_index(
+    "uq_rate_versions_rate",
+    RateVersionRow.rate_id,
+    where=IS_PRESENT & IS_LATER_VERSION,
+    unique=True,
+)
+# The rates that were retired after the revision that a worker has; see also RateChangeRow.
+partial_index(
+    "ix_rate_versions_retired",
+    RateVersionRow.tenant_id,
+    RateVersionRow.retired_revision,
+    where=RateVersionRow.retired_revision.is_not(None),
+)
 
 
 class RateChangeRow(Base):
