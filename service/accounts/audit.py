@@ -25,8 +25,7 @@ from tollwire.service.domain.money import format_price
 from tollwire.service.domain.record_model import AuditEntry, AuditFilter
 from tollwire.service.domain.request import Scope
 from tollwire.service.domain.thread_context import Work, current_request
-from tollwire.service.storage import audit as storage
-from tollwire.service.storage import tenants
+from tollwire.service.storage import audit, tenants
 from tollwire.service.storage.engine import Connection, Database
 
 MAX_ACTION_CHARS = 100
@@ -54,7 +53,7 @@ def enter(
     of the model, or mappings that describe the change.
     """
     request = current_request()
-    storage.add(
+    audit.add(
         connection,
         AuditEntry(
             created_at_ns=now_ns,
@@ -107,7 +106,7 @@ class AuditLog:
         with self._database.read(work=Work.LONG) as connection:
             if wanted.tenant_id:
                 _require(connection, wanted.tenant_id)
-            found = storage.page(connection, wanted, before_id, size + 1)
+            found = audit.page(connection, wanted, before_id, size + 1)
         return paging.cut(found, size, wanted, paging.by_id, _most_bytes)
 
 

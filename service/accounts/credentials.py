@@ -28,7 +28,7 @@ from tollwire.service.domain.errors import Reason, Unauthenticated, Unavailable
 from tollwire.service.domain.model import Token
 from tollwire.service.domain.request import Caller
 from tollwire.service.domain.thread_context import Work
-from tollwire.service.storage import tokens as storage
+from tollwire.service.storage import tokens
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.engine import Database
 
@@ -80,7 +80,7 @@ class Credentials:
         self._reading = threading.Lock()
         self._follower = ChangeFollower(
             database,
-            storage.CLOCK,
+            tokens.CLOCK,
             what="changes of tokens",
             log=_LOG,
             known_seq=lambda: self._known_seq,
@@ -94,8 +94,8 @@ class Credentials:
         """Load all committed changes."""
         with self._reading, self._database.read(work=Work.LOOK) as connection:
             # Read before the tokens: changes that are committed meanwhile are loaded next time.
-            seq = storage.change_seq(connection)
-            for token, secret_sha256 in storage.changed_since(connection, self._known_seq):
+            seq = tokens.change_seq(connection)
+            for token, secret_sha256 in tokens.changed_since(connection, self._known_seq):
                 self._apply(token, secret_sha256)
             self._known_seq = seq
 

@@ -35,9 +35,7 @@ from tollwire.service.domain.model import (
 )
 from tollwire.service.domain.money import CURRENCIES
 from tollwire.service.domain.thread_context import current_request
-from tollwire.service.storage import decks as stored_decks
-from tollwire.service.storage import ids, rates
-from tollwire.service.storage import tenants as storage
+from tollwire.service.storage import decks, ids, rates, tenants
 from tollwire.service.storage.engine import Connection, Database
 
 _MAX_COUNTRY_CODE_DIGITS = 4
@@ -110,16 +108,16 @@ class Tenants:
                 ids.move_past(connection, "tenants", tenant.id)
             else:
                 tenant = replace(tenant, id=ids.take(connection, "tenants"))
-            if not storage.add(connection, tenant):
+            if not tenants.add(connection, tenant):
                 raise AlreadyExists(
                     Reason.TENANT_EXISTS,
                     f"there is a tenant {tenant.id} already",
                     metadata={"tenant_id": str(tenant.id)},
                 )
             _enter(connection, "CreateTenant", tenant.created_at_ns, None, tenant)
-            revision = stored_decks.create(connection, tenant.id) + 1
-            storage.add_version(connection, tenant, revision)
-            stored_decks.advance(connection, tenant.id, revision)
+            revision = decks.create(connection, tenant.id) + 1
+            tenants.add_version(connection, tenant, revision)
+            decks.advance(connection, tenant.id, revision)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision)
         return tenant
@@ -127,7 +125,7 @@ class Tenants:
     def get(self, tenant_id: int) -> Tenant:
         refuse(check_id("id", tenant_id))
         with self._database.read() as connection:
-            tenant = storage.get(connection, tenant_id)
+            tenant = tenants.get(connection, tenant_id)
         if tenant is None or not scopes.covers(tenant_id):
             raise tenant_not_found(tenant_id)
         return tenant
@@ -138,7 +136,7 @@ class Tenants:
         wanted = ("tenants", scopes.within())
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         with self._database.read() as connection:
-            found = storage.page(connection, after_id, size + 1, scopes.within())
+            found = tenants.page(connection, after_id, size + 1, scopes.within())
         return paging.cut(found, size, wanted, paging.by_id)
 
     def update(self, tenant: Tenant, fields: frozenset[str]) -> Tenant:
@@ -149,24 +147,24 @@ class Tenants:
         refuse(check_id("id", tenant.id), "tenant.")
         with self._database.write() as connection:
             # Wait for calls that are being recorded only if the change is likely to succeed.
-            from_calls = "currency" in fields and not storage.has_cdrs(connection, tenant.id)
+            from_calls = "currency" in fields and not tenants.has_cdrs(connection, tenant.id)
             revision, present = self._lock(connection, tenant.id, from_calls=from_calls)
             changed = replace(present, **{name: getattr(tenant, name) for name in fields})
             refuse(check_tenant(changed), "tenant.")
             if changed == present:
                 current_request().leaves_rates_at(revision)
                 return present
-            if changed.currency != present.currency and storage.has_cdrs(connection, tenant.id):
+            if changed.currency != present.currency and tenants.has_cdrs(connection, tenant.id):
                 raise FailedPrecondition(
                     Reason.CURRENCY_IN_USE,
                     f"tenant {tenant.id} has CDRs in {present.currency}; create another tenant for"
                     f" {changed.currency}",
                     metadata={"tenant_id": str(tenant.id), "currency": present.currency},
                 )
-            storage.change(connection, changed)
+            tenants.change(connection, changed)
             _enter(connection, "UpdateTenant", self._clock_ns(), present, changed)
-            storage.add_version(connection, changed, revision + 1)
-            stored_decks.advance(connection, tenant.id, revision + 1)
+            tenants.add_version(connection, changed, revision + 1)
+            decks.advance(connection, tenant.id, revision + 1)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision + 1)
         return changed
@@ -176,9 +174,9 @@ class Tenants:
         refer to it."""
         refuse(check_id("id", tenant_id))
         with self._database.write() as connection:
-            from_calls = not storage.has_cdrs(connection, tenant_id)
+            from_calls = not tenants.has_cdrs(connection, tenant_id)
             revision, present = self._lock(connection, tenant_id, from_calls=from_calls)
-            if storage.has_cdrs(connection, tenant_id) or not storage.remove(connection, tenant_id):
+            if tenants.has_cdrs(connection, tenant_id) or not tenants.remove(connection, tenant_id):
                 raise FailedPrecondition(
                     Reason.TENANT_IN_USE,
                     f"CDRs refer to tenant {tenant_id}, so it cannot be deleted",
@@ -186,7 +184,7 @@ class Tenants:
                 )
             rates.retire_all(connection, tenant_id, revision + 1)
             _enter(connection, "DeleteTenant", self._clock_ns(), present, None)
-            stored_decks.advance(connection, tenant_id, revision + 1)
+            decks.advance(connection, tenant_id, revision + 1)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision + 1)
 
@@ -197,13 +195,13 @@ class Tenants:
         refuse([*check_extension(extension), *_check_chosen(extension.id)], "extension.")
         owner_id = extension.tenant_id
         with self._database.write() as connection:
-            if not (scopes.covers(owner_id) and storage.keep(connection, owner_id)):
+            if not (scopes.covers(owner_id) and tenants.keep(connection, owner_id)):
                 raise tenant_not_found(extension.tenant_id)
             if extension.id:
                 ids.move_past(connection, "extensions", extension.id)
             else:
                 extension = replace(extension, id=ids.take(connection, "extensions"))
-            if not storage.add_extension(connection, extension):
+            if not tenants.add_extension(connection, extension):
                 raise AlreadyExists(
                     Reason.EXTENSION_EXISTS,
                     f"there is an extension {extension.id} already",
@@ -215,7 +213,7 @@ class Tenants:
     def get_extension(self, extension_id: int) -> Extension:
         refuse(check_id("id", extension_id))
         with self._database.read() as connection:
-            extension = storage.get_extension(connection, extension_id)
+            extension = tenants.get_extension(connection, extension_id)
         if extension is None or not scopes.covers(extension.tenant_id):
             raise _extension_not_found(extension_id)
         return extension
@@ -229,7 +227,7 @@ class Tenants:
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         with self._database.read() as connection:
             require_tenant(connection, tenant_id)
-            found = storage.page_extensions(
+            found = tenants.page_extensions(
                 connection, tenant_id, after_id, size + 1, scopes.within()
             )
         return paging.cut(found, size, wanted, paging.by_id)
@@ -238,7 +236,7 @@ class Tenants:
         """Set ``fields`` to the values in ``extension``. Its tenant_id must be 0 or the owner's."""
         refuse(check_id("id", extension.id), "extension.")
         with self._database.write() as connection:
-            present = storage.lock_extension(connection, extension.id, scopes.within())
+            present = tenants.lock_extension(connection, extension.id, scopes.within())
             if present is None:
                 raise _extension_not_found(extension.id)
             if extension.tenant_id not in (0, present.tenant_id):
@@ -249,7 +247,7 @@ class Tenants:
             changed = replace(present, **{name: getattr(extension, name) for name in fields})
             refuse(check_extension(changed), "extension.")
             if changed != present:
-                storage.change_extension(connection, changed)
+                tenants.change_extension(connection, changed)
                 _enter(connection, "UpdateExtension", self._clock_ns(), present, changed)
         return changed
 
@@ -257,15 +255,15 @@ class Tenants:
         """FailedPrecondition EXTENSION_IN_USE if CDRs refer to the extension."""
         refuse(check_id("id", extension_id))
         with self._database.write() as connection:
-            present = storage.lock_extension(
+            present = tenants.lock_extension(
                 connection,
                 extension_id,
                 scopes.within(),
-                from_calls=not storage.extension_has_cdrs(connection, extension_id),
+                from_calls=not tenants.extension_has_cdrs(connection, extension_id),
             )
             if present is None:
                 raise _extension_not_found(extension_id)
-            if storage.extension_has_cdrs(connection, extension_id) or not storage.remove_extension(
+            if tenants.extension_has_cdrs(connection, extension_id) or not tenants.remove_extension(
                 connection, extension_id
             ):
                 raise FailedPrecondition(
@@ -281,8 +279,8 @@ class Tenants:
         """The revision of a tenant's deck and the tenant, both locked."""
         if not scopes.covers(tenant_id):
             raise tenant_not_found(tenant_id)
-        revision = stored_decks.lock(connection, tenant_id)
-        tenant = storage.lock(connection, tenant_id, from_calls=from_calls)
+        revision = decks.lock(connection, tenant_id)
+        tenant = tenants.lock(connection, tenant_id, from_calls=from_calls)
         if revision is None or tenant is None:
             raise tenant_not_found(tenant_id)
         return revision, tenant
@@ -290,7 +288,7 @@ class Tenants:
 
 def tenant_exists(connection: Connection, tenant_id: int) -> bool:
     """Whether the tenant exists and the caller may see it."""
-    return storage.get(connection, tenant_id) is not None and scopes.covers(tenant_id)
+    return tenants.get(connection, tenant_id) is not None and scopes.covers(tenant_id)
 
 
 def require_tenant(connection: Connection, tenant_id: int) -> None:
@@ -306,7 +304,7 @@ def require_extension(connection: Connection, extension_id: int, tenant_id: int)
     NotFound EXTENSION_NOT_FOUND."""
     if not extension_id:
         return
-    extension = storage.get_extension(connection, extension_id)
+    extension = tenants.get_extension(connection, extension_id)
     if (
         extension is None
         or not scopes.covers(extension.tenant_id)

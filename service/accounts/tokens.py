@@ -35,8 +35,7 @@ from tollwire.service.domain.model import (
 from tollwire.service.domain.request import EVERY_TENANT, Role, Scope
 from tollwire.service.domain.scopes import scope as callers_scope
 from tollwire.service.domain.thread_context import current_request
-from tollwire.service.storage import ids, tenants
-from tollwire.service.storage import tokens as storage
+from tollwire.service.storage import ids, tenants, tokens
 from tollwire.service.storage.engine import Connection, Database
 
 
@@ -110,8 +109,8 @@ class Tokens:
         token = Token(name=name, role=Role.ADMIN, scope=EVERY_TENANT)
         refuse(check_token(token, now_ns), "token.")
         with self._database.write() as connection:
-            seq = storage.begin_change(connection)
-            for other in storage.after(connection, 0, include_revoked=False):
+            seq = tokens.begin_change(connection)
+            for other in tokens.after(connection, 0, include_revoked=False):
                 reaches_all = other.role is Role.ADMIN and other.scope == EVERY_TENANT
                 if reaches_all and other.is_usable(now_ns):
                     raise AdminExists(
@@ -123,7 +122,7 @@ class Tokens:
     def get(self, token_id: int) -> Token:
         refuse(check_id("id", token_id))
         with self._database.read() as connection:
-            return _within_reach(storage.get(connection, token_id), token_id)
+            return _within_reach(tokens.get(connection, token_id), token_id)
 
     def list(self, page_size: int, page_token: str, *, include_revoked: bool) -> Page[Token]:
         """One page, by ascending id."""
@@ -132,8 +131,8 @@ class Tokens:
         (after_id,) = paging.decode_token(page_token, wanted, (int,)) or (0,)
         scope = callers_scope()
         with self._database.read() as connection:
-            tokens = storage.after(connection, after_id, include_revoked=include_revoked)
-            covered = (token for token in tokens if scope.covers_all_of(token.scope))
+            stored = tokens.after(connection, after_id, include_revoked=include_revoked)
+            covered = (token for token in stored if scope.covers_all_of(token.scope))
             found = list(islice(covered, size + 1))
         return paging.cut(found, size, wanted, paging.by_id)
 
@@ -141,12 +140,12 @@ class Tokens:
         """Revoke a token. Returns it; a token that was revoked before is returned unchanged."""
         refuse(check_id("id", token_id))
         with self._database.write() as connection:
-            seq = storage.begin_change(connection)
-            token = _within_reach(storage.get(connection, token_id), token_id)
+            seq = tokens.begin_change(connection)
+            token = _within_reach(tokens.get(connection, token_id), token_id)
             if token.revoked_at_ns is not None:
                 return token
             now_ns = self._clock_ns()
-            storage.revoke(connection, token_id, now_ns, seq)
+            tokens.revoke(connection, token_id, now_ns, seq)
             revoked = replace(token, revoked_at_ns=now_ns)
             _enter(connection, "RevokeToken", now_ns, token, revoked)
         self._credentials.load_after_commit()
@@ -155,12 +154,12 @@ class Tokens:
     def _add(
         self, connection: Connection, token: Token, now_ns: int, seq: int = 0
     ) -> tuple[Token, str]:
-        seq = seq or storage.begin_change(connection)
+        seq = seq or tokens.begin_change(connection)
         named = token.scope.tenant_ids or frozenset()
         for tenant_id in sorted(named - tenants.present(connection, named)):
             raise tenant_not_found(tenant_id)
         if token.certificate_identity:
-            holder = storage.with_identity(connection, token.certificate_identity)
+            holder = tokens.with_identity(connection, token.certificate_identity)
             if holder is not None:
                 raise _identity_taken(holder)
         token = replace(
@@ -171,7 +170,7 @@ class Tokens:
             revoked_at_ns=None,
         )
         secret = new_secret()
-        storage.add(connection, token, digest(secret), seq)
+        tokens.add(connection, token, digest(secret), seq)
         _enter(connection, "CreateToken", now_ns, None, token)
         return token, text_of(token.id, secret)
 

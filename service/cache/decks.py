@@ -23,7 +23,7 @@ from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import FailedPrecondition, NotFound, Reason, Unavailable
 from tollwire.service.domain.model import Tenant
 from tollwire.service.domain.thread_context import Work, current_request, regardless
-from tollwire.service.storage import decks as storage
+from tollwire.service.storage import decks
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.decks import DeckState
 from tollwire.service.storage.engine import Connection, Database
@@ -92,7 +92,7 @@ class Decks:
         self._building = threading.Lock()
         self._follower = ChangeFollower(
             database,
-            storage.CLOCK,
+            decks.CLOCK,
             what="changes of rates",
             log=_LOG,
             known_seq=lambda: self._known_seq,
@@ -103,9 +103,9 @@ class Decks:
         """Read everything that is committed, in one go. One deck is built at a time, so that no
         more memory is held than the decks take and one of them in the making."""
         with self._database.snapshot(work=Work.LONG) as connection, self._building:
-            states = storage.changed_since(connection, 0)
+            states = decks.changed_since(connection, 0)
             present = {state.tenant_id: state for state in states if state.tenant}
-            for tenant_id, parts in groupby(storage.present_rates(connection), key=itemgetter(0)):
+            for tenant_id, parts in groupby(decks.present_rates(connection), key=itemgetter(0)):
                 builder = ratingcore.DeckBuilder()
                 for _, rates in parts:
                     builder.put_many(rates)
@@ -150,10 +150,10 @@ class Decks:
     def catch_up(self, connection: Connection) -> None:
         """Catch up with what ``connection`` sees. Not within a transaction that has changed rates
         itself: what is not committed must not be rated with."""
-        if storage.change_seq(connection) <= self._known_seq:
+        if decks.change_seq(connection) <= self._known_seq:
             return
         with self._turn_to_build():
-            for state in storage.changed_since(connection, self._known_seq):
+            for state in decks.changed_since(connection, self._known_seq):
                 self._apply(connection, state)
                 self._known_seq = state.change_seq
             if self._progress is not None:
@@ -184,7 +184,7 @@ class Decks:
         """
         for _ in range(_TRIES_OUTSIDE):
             with self._database.write(work=work) as connection:
-                if storage.change_seq(connection) <= self._known_seq:
+                if decks.change_seq(connection) <= self._known_seq:
                     yield connection
                     return
             self.refresh()
@@ -294,11 +294,11 @@ class Decks:
         known = self._decks.get(state.tenant_id)
         since = known.revision if known else 0
         builder = ratingcore.DeckBuilder(known.deck if known else None)
-        for version_id, prefix in storage.rates_gone(
+        for version_id, prefix in decks.rates_gone(
             connection, state.tenant_id, since, state.revision
         ):
             builder.remove(version_id, prefix)
-        builder.put_many(storage.rates_come(connection, state.tenant_id, since, state.revision))
+        builder.put_many(decks.rates_come(connection, state.tenant_id, since, state.revision))
         self._take(state, builder)
 
     def _take(self, state: DeckState, builder: ratingcore.DeckBuilder) -> None:

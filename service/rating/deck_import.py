@@ -28,8 +28,7 @@ from tollwire.service.domain.errors import Exhausted, FailedPrecondition, Reason
 from tollwire.service.domain.model import ImportMode, ImportOutcome, ImportPlan, Rate, RateError
 from tollwire.service.domain.thread_context import Work
 from tollwire.service.rating.rate_checks import check_terms, normalized
-from tollwire.service.storage import deck_import as storage
-from tollwire.service.storage import decks as stored_decks
+from tollwire.service.storage import deck_import, decks
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.rates import RateArguments
 
@@ -200,7 +199,7 @@ class DeckImports:
             rejected, errors = intake.result()
             if rejected:
                 with self._database.read() as connection:
-                    revision = stored_decks.revision(connection, tenant_id) or 0
+                    revision = decks.revision(connection, tenant_id) or 0
                 return ImportOutcome(rejected=rejected, errors=errors, rate_revision=revision)
             accepted = len(intake.deck)
             changes, revision = self._apply(plan, intake.deck)
@@ -220,7 +219,7 @@ class DeckImports:
         unit = self._database.read if dry_run else self._decks.writing
         with self._decks.handing_over() as hand_over, unit(work=Work.LONG) as connection:
             if not dry_run:
-                stored_decks.lock(connection, tenant_id)
+                decks.lock(connection, tenant_id)
             _require(connection, tenant_id)
             self._decks.catch_up(connection)
             base = self._decks.in_memory(tenant_id)
@@ -232,7 +231,7 @@ class DeckImports:
             made = self._write(connection, base, deck, changes)
             hand_over(made)
             self._enter(connection, plan.mode, changes, made)
-            stored_decks.advance(connection, tenant_id, made.revision)
+            decks.advance(connection, tenant_id, made.revision)
         return changes, made.revision
 
     def _compare(self, plan: ImportPlan, base: TenantDeck, deck: IncomingDeck) -> _Changes:
@@ -279,7 +278,7 @@ class DeckImports:
     ) -> TenantDeck:
         tenant_id, revision = base.tenant.id, base.revision + 1
         count = len(deck) + len(changes.closed)
-        first_version_id = storage.reserve_ids(self._database, connection, count)
+        first_version_id = deck_import.reserve_ids(self._database, connection, count)
         deck.number(first_version_id)
         builder = DeckBuilder(base.deck)
         retired = changes.retired()
@@ -287,13 +286,13 @@ class DeckImports:
             builder.remove(version_id, prefix)
         gone = [version_id for version_id, _ in retired]
         keep_age = changes.updated or changes.closed
-        known_since_ns = storage.created_at_ns(connection, gone) if keep_age else {}
-        storage.retire(connection, gone, revision)
+        known_since_ns = deck_import.created_at_ns(connection, gone) if keep_age else {}
+        deck_import.retire(connection, gone, revision)
         rates = chain(
             chain.from_iterable(_parts(deck, builder)),
             _closed(changes, first_version_id + len(deck), builder),
         )
-        storage.add(
+        deck_import.add(
             connection,
             tenant_id,
             revision,

@@ -21,9 +21,7 @@ from tollwire.service.domain.model import ImportOutcome, ImportPlan, Page, Rate
 from tollwire.service.domain.thread_context import Work, current_request
 from tollwire.service.rating.deck_import import DeckImports, Intake
 from tollwire.service.rating.rate_checks import check_rate, normalized
-from tollwire.service.storage import decks as stored_decks
-from tollwire.service.storage import ids
-from tollwire.service.storage import rates as storage
+from tollwire.service.storage import decks, ids, rates
 from tollwire.service.storage.engine import Connection, Database
 
 MAX_SEARCH_CHARS = 256
@@ -52,9 +50,9 @@ class Rates:
             _refuse_taken(connection, rate)
             rate_id = ids.take(connection, "rate_versions")
             rate = replace(rate, id=rate_id, version_id=rate_id, rate_revision=revision)
-            storage.add(connection, rate, revision)
+            rates.add(connection, rate, revision)
             _enter(connection, "CreateRate", now_ns, None, rate)
-            stored_decks.advance(connection, rate.tenant_id, revision)
+            decks.advance(connection, rate.tenant_id, revision)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision)
         return rate
@@ -62,7 +60,7 @@ class Rates:
     def get(self, rate_id: int) -> Rate:
         refuse(check_id("id", rate_id))
         with self._database.read() as connection:
-            rate = storage.get(connection, rate_id)
+            rate = rates.get(connection, rate_id)
         if rate is None or not scopes.covers(rate.tenant_id):
             raise _rate_not_found(rate_id)
         return rate
@@ -82,8 +80,8 @@ class Rates:
         after = paging.decode_token(page_token, wanted, (int, str, int, int))
         with self._database.read(work=Work.LONG) as connection:
             require_tenant(connection, tenant_id)
-            found = storage.page(connection, tenant_id, search, after, size + 1, scopes.within())
-        return paging.cut(found, size, wanted, storage.position)
+            found = rates.page(connection, tenant_id, search, after, size + 1, scopes.within())
+        return paging.cut(found, size, wanted, rates.position)
 
     def update(self, rate: Rate, fields: frozenset[str], etag: str) -> Rate:
         """Set ``fields`` to the values in ``rate``. Its tenant_id must be 0 or the owner's. An
@@ -106,7 +104,7 @@ class Rates:
             if changed == stored:
                 current_request().leaves_rates_at(revision)
                 return stored
-            if storage.position(changed) != storage.position(stored):
+            if rates.position(changed) != rates.position(stored):
                 _refuse_taken(connection, changed)
             changed = replace(
                 changed,
@@ -114,10 +112,10 @@ class Rates:
                 updated_at_ns=self._clock_ns(),
                 rate_revision=revision + 1,
             )
-            storage.retire(connection, stored.version_id, revision + 1)
-            storage.add(connection, changed, revision + 1)
+            rates.retire(connection, stored.version_id, revision + 1)
+            rates.add(connection, changed, revision + 1)
             _enter(connection, "UpdateRate", changed.updated_at_ns, stored, changed)
-            stored_decks.advance(connection, changed.tenant_id, revision + 1)
+            decks.advance(connection, changed.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision + 1)
         return changed
@@ -127,9 +125,9 @@ class Rates:
         refuse(check_id("id", rate_id))
         with self._database.write() as connection:
             revision, stored = self._lock_rate(connection, rate_id, etag)
-            storage.retire(connection, stored.version_id, revision + 1)
+            rates.retire(connection, stored.version_id, revision + 1)
             _enter(connection, "DeleteRate", self._clock_ns(), stored, None)
-            stored_decks.advance(connection, stored.tenant_id, revision + 1)
+            decks.advance(connection, stored.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision + 1)
 
@@ -138,7 +136,7 @@ class Rates:
         not included, and no transaction stays open between the parts."""
         refuse(check_id("tenant_id", tenant_id))
         with self._database.read() as connection:
-            revision = stored_decks.revision(connection, tenant_id)
+            revision = decks.revision(connection, tenant_id)
             if revision is None or not tenant_exists(connection, tenant_id):
                 raise tenant_not_found(tenant_id)
         return self._export(tenant_id, revision)
@@ -157,23 +155,21 @@ class Rates:
         after = None
         while True:
             with self._database.read() as connection:
-                part = storage.page_at_revision(
-                    connection, tenant_id, revision, after, _EXPORT_RATES
-                )
+                part = rates.page_at_revision(connection, tenant_id, revision, after, _EXPORT_RATES)
             if part:
                 yield part
             if len(part) < _EXPORT_RATES:
                 return
-            after = storage.position(part[-1])
+            after = rates.position(part[-1])
 
     def _lock_rate(self, connection: Connection, rate_id: int, etag: str) -> tuple[int, Rate]:
         """Lock the deck of a rate. Returns its revision and the current state of the rate."""
-        found = storage.get(connection, rate_id)
+        found = rates.get(connection, rate_id)
         if found is None or not scopes.covers(found.tenant_id):
             raise _rate_not_found(rate_id)
         revision = _lock_deck(connection, found.tenant_id)
         # Read again: the rate may have changed before the lock was acquired.
-        stored = storage.get(connection, rate_id)
+        stored = rates.get(connection, rate_id)
         if stored is None:
             raise _rate_not_found(rate_id)
         if etag and etag != stored.etag:
@@ -203,14 +199,14 @@ def _enter(
 
 
 def _lock_deck(connection: Connection, tenant_id: int) -> int:
-    revision = stored_decks.lock(connection, tenant_id) if scopes.covers(tenant_id) else None
+    revision = decks.lock(connection, tenant_id) if scopes.covers(tenant_id) else None
     if revision is None or not tenant_exists(connection, tenant_id):
         raise tenant_not_found(tenant_id)
     return revision
 
 
 def _refuse_taken(connection: Connection, rate: Rate) -> None:
-    taken = storage.at_position(connection, storage.position(rate))
+    taken = rates.at_position(connection, rates.position(rate))
     if taken is not None:
         raise AlreadyExists(
             Reason.RATE_EXISTS,
