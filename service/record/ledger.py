@@ -28,7 +28,7 @@ from tollwire.service.domain.thread_context import Work
 from tollwire.service.record.ledger_rows import KINDS, RowCheck
 from tollwire.service.storage import ledger
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.ledger import HASH_SIZE, NO_HASH, Entry, EntryKind, Head
+from tollwire.service.storage.ledger import HASH_SIZE, NO_HASH, ChainHead, Entry, EntryKind
 
 # A verification reports its progress at this interval, or earlier at this number of differences.
 PROGRESS_SECONDS = 1.0
@@ -65,7 +65,7 @@ class GivenRoot:
         return cls(lengths, found[2])
 
 
-def root_of(ends: Sequence[Head]) -> str:
+def root_of(ends: Sequence[ChainHead]) -> str:
     """The root of chains with these ends, in the order of the chains from 0. Auditors store roots
     for years, so the format must not change. Empty chains at the end are left out."""
     while ends and ends[-1].length == 0:
@@ -145,7 +145,7 @@ class _Check:
                 self.rows_checked = before + rows.rows_checked
                 yield
 
-    def _heads(self) -> list[Head]:
+    def _heads(self) -> list[ChainHead]:
         """The ends of the chains. Reports entries after an end, and chains without an end."""
         with self.database.snapshot(Work.LONG) as connection:
             heads = list(filter(_is_head, ledger.heads(connection)))
@@ -167,7 +167,9 @@ class _Check:
         lengths = self.given.lengths if self.given else ()
         return lengths[chain] if 0 <= chain < len(lengths) else 0
 
-    def _check_root(self, heads: Sequence[Head], given_ends: Sequence[Head | None]) -> None:
+    def _check_root(
+        self, heads: Sequence[ChainHead], given_ends: Sequence[ChainHead | None]
+    ) -> None:
         if self.given is None:
             return
         lengths = {head.chain: head.length for head in heads}
@@ -200,14 +202,14 @@ class _Walk:
     """The walk along a chain, from its first entry to its end. ``given_end``: the entry at which
     the chain ended in the given root; None if this entry does not exist."""
 
-    def __init__(self, check: _Check, head: Head, given_length: int) -> None:
+    def __init__(self, check: _Check, head: ChainHead, given_length: int) -> None:
         self._check = check
         self._head = head
         self._given_length = given_length
         self._seq = 0  # of the last entry
         self._last_hash: bytes | None = NO_HASH  # None: the entry is missing
         self._differences = 0
-        self.given_end = None if given_length else Head(head.chain, 0, NO_HASH)
+        self.given_end = None if given_length else ChainHead(head.chain, 0, NO_HASH)
 
     def parts(self) -> Iterator[None]:
         first_seq = -MAX_ID - 1
@@ -242,7 +244,7 @@ class _Walk:
                 )
             self._last_hash = entry.hash
             if entry.seq == self._given_length:
-                self.given_end = Head(entry.chain, entry.seq, entry.hash)
+                self.given_end = ChainHead(entry.chain, entry.seq, entry.hash)
         self._seq = entry.seq
 
     def _missing_until(self, seq: int) -> None:
@@ -276,7 +278,7 @@ def _is_hash(value: object) -> bool:
     return isinstance(value, bytes) and len(value) == HASH_SIZE
 
 
-def _is_head(head: Head) -> bool:
+def _is_head(head: ChainHead) -> bool:
     return isinstance(head.chain, int) and isinstance(head.length, int) and _is_hash(head.hash)
 
 

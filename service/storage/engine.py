@@ -22,7 +22,7 @@ from sqlalchemy.pool import QueuePool
 
 from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
 from tollwire.service.storage.dialects.lookup import DIALECTS
-from tollwire.service.storage.failures import Outcome, named_failures, unavailable
+from tollwire.service.storage.failures import CommitState, named_failures, unavailable
 from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits, stop_if_over
 from tollwire.service.storage.refusals import (
     SESSION_OPTION,
@@ -113,9 +113,9 @@ class Database:
     ) -> Iterator[Connection]:
         """A transaction for writing. Commits at the block's end, rolls back on an exception."""
         stop_if_over()
-        outcome = Outcome()
+        state = CommitState()
         with (
-            named_failures(outcome),
+            named_failures(state),
             doing(work),
             self._turn(work),
             self._connected(kept, is_writing=True) as connection,
@@ -124,7 +124,7 @@ class Database:
             yield connection
             if transaction.is_active:
                 stop_if_over()
-                outcome.is_known = False
+                state.is_known = False
                 with regardless():
                     transaction.commit()
 

@@ -59,19 +59,19 @@ _POSTGRESQL = (
 _POSTGRESQL_UNUSABLE = (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted)
 
 
-class Outcome:
+class CommitState:
     """Whether what a unit of work has changed may be there although it failed."""
 
     is_known = True
 
 
 @contextmanager
-def named_failures(outcome: Outcome | None = None) -> Iterator[None]:
+def named_failures(state: CommitState | None = None) -> Iterator[None]:
     """The databases' errors that have a name leave the block with it."""
     try:
         yield
     except (DBAPIError, PoolTimeoutError, psycopg.Error, sqlite3.Error) as error:
-        is_known = outcome is None or outcome.is_known
+        is_known = state is None or state.is_known
         failure = _failure(error, _NOTHING_CHANGED if is_known else UNKNOWN_OUTCOME)
         if failure is None:
             raise

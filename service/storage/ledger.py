@@ -52,7 +52,7 @@ class Entry(NamedTuple):
     format: int  # of the digest and of the hash: FORMAT, or the one of an older release
 
 
-class Head(NamedTuple):
+class ChainHead(NamedTuple):
     """Where a chain ends, as it is stored."""
 
     chain: int
@@ -61,7 +61,7 @@ class Head(NamedTuple):
 
 
 _MAX_ID = 2**63 - 1  # on SQLite every text is above it
-_HEADS = f"SELECT {', '.join(Head._fields)} FROM ledger_heads"
+_HEADS = f"SELECT {', '.join(ChainHead._fields)} FROM ledger_heads"
 _ENTRY = f"SELECT {', '.join(Entry._fields)} FROM ledger_entries"
 
 
@@ -108,9 +108,9 @@ def entry_hash(
 # be there is to be reported by whoever checks it.
 
 
-def heads(connection: Connection) -> list[Head]:
+def heads(connection: Connection) -> list[ChainHead]:
     """The ends of all chains, by their numbers."""
-    return [Head(*row) for row in connection.exec_driver_sql(f"{_HEADS} ORDER BY chain")]
+    return [ChainHead(*row) for row in connection.exec_driver_sql(f"{_HEADS} ORDER BY chain")]
 
 
 def chains_with_entries(connection: Connection) -> list[int]:
