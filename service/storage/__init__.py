@@ -1,5 +1,6 @@
 """Persistence: the only package that imports SQLAlchemy.
 
-``engine`` owns connections and transactions, ``tables`` the schema, ``migrations`` its history; the
-other modules are queries, one module a subject, as functions over a ``Connection``.
+``engine`` opens connections and transactions, ``schema`` has the tables, triggers and migrations,
+``dialects`` has what differs between the databases. The other modules are queries, one module for
+each subject, as functions that take a ``Connection``.
 """

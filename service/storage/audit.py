@@ -1,4 +1,4 @@
-"""Entries of the audit log, as rows."""
+"""The entries of the audit log, as rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TABLE = AuditEntryRow.__table__
 
 
 def add(connection: Connection, entry: AuditEntry) -> None:
-    """The database picks the id."""
+    """Store an entry. The database assigns the id."""
     values = asdict(entry)
     del values["id"]
     connection.execute(insert(AuditEntryRow).values(values))
@@ -25,7 +25,7 @@ def add(connection: Connection, entry: AuditEntry) -> None:
 def page(
     connection: Connection, wanted: AuditFilter, before_id: int | None, size: int
 ) -> list[AuditEntry]:
-    """The newest first, from below ``before_id`` on."""
+    """Entries by falling id, from below ``before_id`` on."""
     conditions = of_tenants(connection, _TABLE.c.tenant_id, wanted.tenant_id, wanted.within)
     if wanted.action:
         conditions.append(_TABLE.c.action == wanted.action)

@@ -1,11 +1,11 @@
-"""A copy of an SQLite database, made while servers write to it.
+"""Copies an SQLite database while servers write to it.
 
-Copying the file does not do: what was committed last is in the file beside it, and what is written
-meanwhile tears the copy. SQLite's own backup reads as any reader does, in one transaction: the copy
-has everything that was committed when it began and nothing later, and nobody waits for it. It is on
-the disk, whole, before it gets its name.
+A copy of the file alone is wrong: the newest commits are in the log beside it, and writes meanwhile
+corrupt the copy. SQLite's own backup reads in one transaction, like any reader: the copy has all
+commits before its start and none after it, and no writer waits. The copy gets its name only when it
+is complete and on the disk.
 
-PostgreSQL brings tools of its own for this (docs/operations.md).
+PostgreSQL has tools of its own for this (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _URI = "file:"
 
 
 class BackupError(Exception):
-    """No copy was made; the text says why."""
+    """No copy was made; the text says why and what to do."""
 
 
 def copy(url: str, target: Path) -> int:
-    """Copies the SQLite database at ``url`` to a file that is not there yet; returns its size in
-    bytes. BackupError where that cannot be, and then nothing is left behind."""
+    """Copies the SQLite database at ``url`` to a file that does not exist; returns the size in
+    bytes. BackupError if that fails; no file is left then."""
     parsed = parsed_url(url)
     if parsed.get_backend_name() != "sqlite":
         raise BackupError(
@@ -36,7 +36,7 @@ def copy(url: str, target: Path) -> int:
         raise BackupError(f"{target} is there already, and a backup is never written over")
     partial = target.with_name(f"{target.name}.partial")
     try:
-        # Readable by its owner alone: it holds numbers that were called.
+        # Readable by its owner alone: it has personal data.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         raise BackupError(
@@ -58,7 +58,7 @@ def copy(url: str, target: Path) -> int:
 
 
 def _copy_pages(source: str, partial: Path) -> None:
-    # Only what is there: SQLite would make an empty database of a name that is mistyped.
+    # mode=rw: SQLite would create an empty database for a mistyped name.
     uri = source if source.startswith(_URI) else f"{Path(source).absolute().as_uri()}?mode=rw"
     if not source.startswith(_URI) and not Path(source).exists():
         raise BackupError(f"--database: the file {source} does not exist; correct the path")
@@ -66,9 +66,9 @@ def _copy_pages(source: str, partial: Path) -> None:
         contextlib.closing(sqlite3.connect(uri, uri=True)) as origin,
         contextlib.closing(sqlite3.connect(partial)) as backup,
     ):
-        # All in one step. In several, each write of a server between two would begin it anew.
+        # One step: with several, each write of a server between two steps restarts the copy.
         origin.backup(backup, pages=-1)
-        # One file, without a log beside it; a server that is given it goes back to WAL.
+        # One file without a log beside it; a server that opens it switches to WAL.
         backup.execute("PRAGMA journal_mode = DELETE")
 
 

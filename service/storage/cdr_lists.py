@@ -1,7 +1,6 @@
-"""CDRs as they are shown: found by filters, page by page, each with the tenant, the extension,
-the rate and the reversal that belong to it.
-
-A page takes five queries, however many CDRs it has, and one more for each tenant with corrections.
+"""Lists of CDRs: found by filters, page by page, each with its tenant, extension, rate and
+reversal.
+A page takes five queries, whatever its size, and one more for each tenant with corrections.
 """
 
 from __future__ import annotations
@@ -53,10 +52,8 @@ _E8 = 10**8
 def page(
     connection: Connection, wanted: CdrFilter, after: Sequence[int] | None, limit: int
 ) -> list[Cdr]:
-    """CDRs, the newest started_at first, of one instant the highest id first.
-
-    ``after`` is the (started_at_ns, id) of the last one already shown.
-    """
+    """CDRs by falling (started_at_ns, id). ``after`` has these values of the last CDR of the page
+    before."""
     table = CdrRow.__table__
     order = (table.c.started_at_ns, table.c.id)
     query = select(table).where(*conditions(connection, wanted))
@@ -70,10 +67,8 @@ def page(
 def page_of_reversed(
     connection: Connection, wanted: ReversalFilter, after: Sequence[int] | None, limit: int
 ) -> list[Cdr]:
-    """Reversed CDRs, the newest reversal first, of one instant that with the highest id first.
-
-    ``after`` is the (created_at_ns, id) of the last reversal already shown.
-    """
+    """Reversed CDRs by falling (created_at_ns, id) of their reversals. ``after`` has these values
+    of the last reversal of the page before."""
     reversal = CdrReversalRow.__table__.c
     order = (reversal.created_at_ns, reversal.id)
     query = select(reversal.cdr_id, *order).where(
@@ -94,7 +89,7 @@ def page_of_reversed(
 
 
 def by_id(connection: Connection, cdr_id: int, within: Within = None) -> Cdr | None:
-    """The CDR, if it is of one of these tenants."""
+    """The CDR, if its tenant is ``within``."""
     owned = of_tenants(connection, CdrRow.__table__.c.tenant_id, 0, within)
     return _one(connection, CdrRow.id == cdr_id, *owned)
 
@@ -112,7 +107,7 @@ def by_ids(connection: Connection, ids: Sequence[int]) -> list[Cdr]:
 def owned_ids(
     connection: Connection, ids: Sequence[int], tenant_id: int, within: Within
 ) -> set[int]:
-    """Those of the CDRs with these ids that are of the tenant (0: of any) and of one within."""
+    """The ids that belong to CDRs of the tenant (0: of any) ``within``."""
     if not ids:
         return set()
     table = CdrRow.__table__
@@ -127,7 +122,7 @@ def by_key(connection: Connection, key: Key) -> Cdr | None:
 
 
 def same_call(connection: Connection, key: Key) -> list[tuple[int, bool]]:
-    """The CDRs of a call in the order of recording: id, and whether it is reversed."""
+    """The CDRs of a call in the order of recording: the id, and whether it is reversed."""
     query = (
         select(CdrRow.id, IS_REVERSED.label("is_reversed"))
         .where(CdrRow.tenant_id == key[0], CdrRow.call_id == key[1])
@@ -144,7 +139,7 @@ def _one(connection: Connection, *conditions: ColumnElement[bool]) -> Cdr | None
 
 
 def conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
-    """What the filter says of a CDR, but for the tenants that it may be of."""
+    """The conditions of the filter, without those on the tenant."""
     found = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
     if wanted.ids:
         found.append(dialect_of(connection).among(CdrRow.__table__.c.id, wanted.ids))
@@ -181,21 +176,22 @@ def conditions(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[
 
 
 def conditions_with_tenants(connection: Connection, wanted: CdrFilter) -> list[ColumnElement[bool]]:
-    """All that the filter says of a CDR."""
+    """All conditions of the filter."""
     owner = CdrRow.__table__.c.tenant_id
     owned = of_tenants(connection, owner, wanted.tenant_id, wanted.within)
     return [*owned, *conditions(connection, wanted)]
 
 
 def _has_call_id(connection: Connection, wanted: CdrFilter) -> ColumnElement[bool]:
-    """That a CDR has the call_id, or one of several. The index has call_ids behind their tenants,
-    so where no tenant is named each is asked for it."""
+    """That a CDR has the call_id, or one of several. In the index call_ids follow their tenants, so
+    if no tenant is given the query names all tenants."""
     call_id = CdrRow.__table__.c.call_id
     has_it = call_id == wanted.call_id
     if wanted.call_ids:
         has_it = dialect_of(connection).among(call_id, wanted.call_ids)
     if wanted.tenant_id:
-        # Without the hint SQLite reads all calls of the tenant, for they are in the list's order.
+        # Without the hint SQLite reads all calls of the tenant, because they are in the order of
+        # the list.
         return dialect_of(connection).unlikely(has_it)
     owned = of_tenants(connection, TenantRow.__table__.c.id, 0, wanted.within)
     return and_(CdrRow.tenant_id.in_(select(TenantRow.id).where(*owned)), has_it)
@@ -213,7 +209,7 @@ def _is_priced_by(rate_id: int, matched_prefix: str) -> ColumnElement[bool]:
 
 
 def _is_of_upload(upload_id: int) -> list[ColumnElement[bool]]:
-    """That the upload created the CDR, whose id is then among those of the upload's chunks."""
+    """That the upload created the CDR. Its id is then in the range of the upload's chunks."""
     created = (UploadChunkRow.upload_id == upload_id, UploadChunkRow.created > 0)
     first = select(func.min(UploadChunkRow.first_cdr_id)).where(*created)
     last = select(func.max(UploadChunkRow.first_cdr_id + UploadChunkRow.created - 1)).where(
@@ -226,7 +222,7 @@ def _is_of_upload(upload_id: int) -> list[ColumnElement[bool]]:
 
 
 def _search(connection: Connection, term: str) -> ColumnElement[bool]:
-    """That the term is in a number, or in the name of the direction or disposition."""
+    """That a number, or the name of the direction or disposition, contains the term."""
     dialect = dialect_of(connection)
     directions = [int(value) for value in Direction if matches(term, value.name)]
     dispositions = [int(value) for value in Disposition if matches(term, value.name)]
@@ -239,7 +235,7 @@ def _search(connection: Connection, term: str) -> ColumnElement[bool]:
 
 
 def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
-    """The rows with what they refer to."""
+    """The CDRs of the rows, with the resources that they refer to."""
     tenants = _tenants(connection, {(row.tenant_id, row.rate_revision) for row in rows})
     found_extensions = extensions(connection, {row.extension_id for row in rows} - {None})
     rates = _rates(connection, {row.rate_version_id for row in rows} - {None})
@@ -269,7 +265,7 @@ def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
 
 
 def _cost_e8(row: Any) -> int | None:
-    """The cost of a CDR or of a reversal, whose parts are both negative."""
+    """The cost of a CDR, or of a reversal: both of its parts are negative."""
     return None if row.cost_units is None else row.cost_units * _E8 + row.cost_fraction_e8
 
 
@@ -359,8 +355,8 @@ def _key(row: Any) -> Key:
 def _same_calls(
     connection: Connection, rows: Sequence[Any], reversed_ids: Container[int]
 ) -> dict[tuple[int, str, int], int]:
-    """The ids of the CDRs of those calls that may have several, by tenant_id, call_id and
-    generation. Only a reversed CDR can have a next one."""
+    """The ids of the CDRs of calls that may have several, by tenant_id, call_id and generation.
+    Only a reversed CDR can have a successor."""
     call_ids: dict[int, set[str]] = {}
     for row in rows:
         if row.generation or row.id in reversed_ids:

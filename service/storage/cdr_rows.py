@@ -1,8 +1,8 @@
-"""The rows of CDRs as they are written in bulk and compared.
+"""The types of CDR rows that are written and read in bulk.
 
-A row to insert begins with the call's content and ends with its outcome; what is compared to tell a
-duplicate from a conflict is the content alone (rating rule 10). The rating core makes the rows;
-what is in them is agreed on in ROW_FIELDS. No queries here.
+A row to insert begins with the content of the call, then its outcome. Only the content is compared
+to tell a duplicate from a conflict (rating rule 10). The rating core makes the rows; ROW_FIELDS is
+the order of their values. Must not contain queries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROW_FIELDS = (*Content._fields, *RecordOutcome._fields, "upload_id", "created_at
 
 
 class NewRows(Protocol):
-    """Rows to insert, in key order and no key twice."""
+    """Rows to insert, in key order; each key occurs once."""
 
     def __len__(self) -> int: ...
 
@@ -29,28 +29,28 @@ class NewRows(Protocol):
         """The values of ROW_FIELDS of each."""
 
     def copy_data(self, first_id: int) -> bytes:
-        """The same, behind ids from ``first_id`` on, as PostgreSQL's binary COPY data: integers as
-        wide as their columns."""
+        """The same after an id, which rises from ``first_id`` on, as PostgreSQL's binary COPY data:
+        integers as wide as their columns."""
 
     def without(self, keys: Collection[Key]) -> NewRows:
-        """Those whose key is not among ``keys``."""
+        """The rows whose key is not in ``keys``."""
 
     def following(self, generations: Mapping[Key, int]) -> None:
-        """From here on each row is of the generation after the one that its key has there."""
+        """Give each row the generation after that of its key."""
 
 
 class RowReader(Protocol[T_co]):
-    """Makes something of rows that are read in bulk."""
+    """Converts rows that are read in bulk."""
 
     def copy(self, data: bytes) -> T_co:
-        """Of PostgreSQL's binary COPY data, as a whole."""
+        """Converts PostgreSQL's binary COPY data."""
 
     def tuples(self, rows: Iterable[tuple[Any, ...]]) -> T_co:
-        """Of tuples, each of which is read when it is taken."""
+        """Converts tuples. The database reads each when it is taken."""
 
 
 class Recorded(NamedTuple):
-    """A call as it is recorded: the newest generation of its key."""
+    """A recorded call: the newest generation of its key."""
 
     cdr_id: int
     content: Content

@@ -1,7 +1,7 @@
 """Inserts CDRs in bulk, and finds recorded calls by their keys.
 
-Inserting sorts nothing and rates nothing: rows come in key order, so that two transactions that
-insert the same calls meet them in the same order and never wait for each other in a circle.
+Rows come sorted by key and rated: two transactions that insert the same calls take their keys in
+the same order and never deadlock.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tollwire.service.storage.schema.record_tables import CdrRow
 
 
 class Inserted(NamedTuple):
-    """What became of rows to insert."""
+    """The outcome of rows to insert."""
 
-    first_id: int  # of those that went in, which have the ids from here on in their order
-    existing: dict[Key, Recorded]  # what was recorded before, of the others
+    first_id: int  # of the inserted rows: consecutive ids, in their order
+    existing: dict[Key, Recorded]  # the recorded calls of the other keys
 
 
 CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in Content._fields)
@@ -66,7 +66,7 @@ def insert_again(
     transaction has recorded meanwhile instead of some of them.
 
     Keys of generations above 0 are always taken after those of generation 0, and in key order, so
-    that transactions do not wait for each other in a circle here either.
+    transactions do not deadlock here either.
     """
     dialect = dialect_of(connection)
     newest = dict(recorded)
@@ -89,7 +89,7 @@ def insert_again(
 
 
 def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
-    """The recorded calls among ``keys``, each in its newest generation."""
+    """The recorded calls with these keys, each in its newest generation."""
     among = dialect_of(connection).among
     found: dict[Key, Recorded] = {}
     for tenant_id, wanted in _by_tenant(keys).items():
@@ -107,7 +107,7 @@ def find(connection: Connection, keys: Iterable[Key]) -> dict[Key, Recorded]:
 
 
 def contents(connection: Connection, keys: Iterable[Key]) -> set[Content]:
-    """What is recorded under these keys, reversed or not."""
+    """The contents of all CDRs with these keys, reversed or not."""
     among = dialect_of(connection).among
     found: set[Content] = set()
     for tenant_id, wanted in _by_tenant(keys).items():
@@ -120,7 +120,7 @@ def contents(connection: Connection, keys: Iterable[Key]) -> set[Content]:
 
 
 def reversed_among(connection: Connection, keys: Iterable[Key]) -> set[Key]:
-    """Those of the keys whose newest CDR is reversed."""
+    """The keys whose newest CDR is reversed."""
     return {key for key, one in find(connection, keys).items() if one.is_reversed}
 
 
@@ -132,6 +132,6 @@ def _by_tenant(keys: Iterable[Key]) -> dict[int, list[str]]:
 
 
 def recorded(row: Any) -> tuple[int, Content]:
-    """The CDR's id, and the call."""
+    """The id of the CDR, and the content of the call."""
     cdr_id, tenant_id, call_id, extension_id, *others = row
     return cdr_id, Content(tenant_id, call_id, extension_id or 0, *others)

@@ -14,8 +14,8 @@ IS_REVERSED = select(CdrReversalRow.id).where(CdrReversalRow.cdr_id == CdrRow.id
 def in_period(
     moment_ns: InstrumentedAttribute[int], after_ns: int | None, before_ns: int | None
 ) -> list[ColumnElement[bool]]:
-    """A time from ``after_ns`` (inclusive) to ``before_ns`` (exclusive). Bounds outside 64 bits are
-    moved in, which changes nothing: no call starts there, and nothing is written there."""
+    """That a time is from ``after_ns`` (inclusive) to ``before_ns`` (exclusive). Bounds outside 64
+    bits become the nearest possible one: no row has a time beyond it."""
     conditions: list[ColumnElement[bool]] = []
     if after_ns is not None:
         conditions.append(moment_ns >= max(0, min(after_ns, _MAX_INT64)))

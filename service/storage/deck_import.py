@@ -1,8 +1,7 @@
-"""A whole deck's changes at once: rates retired and added by the ten thousand.
+"""Writes the changes of a whole deck at once: tens of thousands of retired and added rates.
 
-Writes what it is told. What a deck changes is found in memory, by whoever holds the tenant's deck
-(tollwire.service.rating.deck_import); so nothing is staged, and rows go where they stay in the
-order of the index that is the most work to keep.
+The changes are computed in memory (tollwire.service.rating.deck_import), so there is no staging
+table, and rows are inserted in the order of the index that costs most.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tollwire.service.storage.schema.tenant_tables import RateVersionRow
 
 _PART_IDS = 10_000
 _TABLE = RateVersionRow.__table__
-# In the order of ``_rows``; retired_revision stays NULL.
+# In the order of ``_rows``. retired_revision is left out: it is NULL.
 _COLUMNS = (
     *TERMS,
     _TABLE.c.tenant_id,
@@ -32,7 +31,7 @@ _RATE_ID = TERMS.index(_TABLE.c.rate_id)
 
 
 def created_at_ns(connection: Connection, version_ids: Sequence[int]) -> dict[int, int]:
-    """When the rates that these are versions of were created, by their ids."""
+    """When the rates of these versions were created, by the ids of the rates."""
     found: dict[int, int] = {}
     for part in _parts(version_ids):
         query = select(RateVersionRow.rate_id, RateVersionRow.created_at_ns)
@@ -42,9 +41,9 @@ def created_at_ns(connection: Connection, version_ids: Sequence[int]) -> dict[in
 
 
 def reserve_ids(database: Database, connection: Connection, count: int) -> int:
-    """The first of ``count`` new consecutive version_ids. An import goes on for seconds: where the
-    database lets two write at once, the counter is moved in a transaction of its own, and stays so
-    even if the import fails."""
+    """The first of ``count`` new consecutive version_ids. An import takes seconds: if the database
+    has several writers, the counter moves in a transaction of its own, and stays moved if the
+    import fails."""
     if database.dialect.has_one_writer:
         return ids.take(connection, "rate_versions", count)
     with database.write() as own:
@@ -52,7 +51,7 @@ def reserve_ids(database: Database, connection: Connection, count: int) -> int:
 
 
 def retire(connection: Connection, version_ids: Sequence[int], revision: int) -> None:
-    """These versions end with ``revision`` of their tenant's deck."""
+    """Let these versions end with ``revision`` of the tenant's deck."""
     for part in _parts(version_ids):
         retired = update(RateVersionRow).values(retired_revision=revision)
         connection.execute(retired.where(_is_one_of(connection, part)))
@@ -67,8 +66,8 @@ def add(
     known_since_ns: Mapping[int, int],
     now_ns: int,
 ) -> None:
-    """Write rates, which have these version ids, that are present from ``revision`` of the tenant's
-    deck on. ``known_since_ns``: when those that are not new were created, by their ids."""
+    """Write rates with these version ids, which are present from ``revision`` of the tenant's deck
+    on. ``known_since_ns``: when the rates that are not new were created, by their ids."""
     if not version_ids:
         return
     note_change(connection, tenant_id, revision, version_ids[0], version_ids[-1])

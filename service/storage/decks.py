@@ -1,15 +1,15 @@
-"""Where each tenant's deck stands, and what has changed in it since some revision.
+"""The revision of each tenant's deck, and the changes since a revision.
 
 The protocol that keeps all workers on the committed rates:
 
-- Who changes a tenant's rates or rules first locks the tenant's row of ``decks``, which serialises
-  the changes of one tenant, then writes with the revision that comes next, and last calls
+- A transaction that changes rates or rules of a tenant first locks the tenant's row of ``decks``,
+  which serialises the changes of one tenant. It then writes with the next revision, and last calls
   ``advance``.
-- ``advance`` takes the one clock of all decks and stamps the row with it. The clock is locked from
-  then to the commit, so the order of ``change_seq`` is the order of the commits: who knows all up
-  to a number and asks for what is above it misses nothing.
-- Rates are rows with the revisions at which they came and went, so "the rates at revision R" means
-  the same whenever it is asked, however much is committed meanwhile.
+- ``advance`` raises the clock of all decks and writes its number to the row. The clock stays locked
+  until the commit, so the order of ``change_seq`` is the order of the commits: a worker that has
+  all changes up to a number and reads those above it misses none.
+- Rates are rows with the revisions at which they were added and retired, so the rates at a revision
+  are always the same, whatever is committed meanwhile.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tollwire.service.storage.tenants import tenant_from_row
 _PART_ROWS = 10_000
 _PART_CHANGES = 10
 _FEW_ROWS = 100
-# A change of a rate counts from its commit on, in every worker.
+# A change of a rate takes effect with its commit, in every worker.
 CLOCK = Clock("deck_clock", "tollwire_decks")
 
 _GONE = (
@@ -51,7 +51,7 @@ _GONE = (
 
 @dataclass(frozen=True, slots=True)
 class DeckState:
-    """A deck's revision and the tenant with its rules then; None where it was deleted."""
+    """The revision of a deck and the tenant with its rules; None if the tenant was deleted."""
 
     tenant_id: int
     revision: int
@@ -60,8 +60,8 @@ class DeckState:
 
 
 def create(connection: Connection, tenant_id: int) -> int:
-    """Make sure that a tenant has a deck, lock it and answer its revision: 0, or where a deleted
-    tenant of that id left off."""
+    """Create the deck of a tenant if it does not exist, lock it and return its revision: 0, or the
+    last one of a deleted tenant with that id."""
     new = {"tenant_id": tenant_id, "revision": 0, "change_seq": 0}
     dialect_of(connection).insert_or_ignore(connection, DeckRow, new)
     found = lock(connection, tenant_id)
@@ -70,21 +70,21 @@ def create(connection: Connection, tenant_id: int) -> int:
 
 
 def lock(connection: Connection, tenant_id: int) -> int | None:
-    """Wait for a deck and hold it to the end of the transaction; answers its revision, None where
-    there never was such a tenant."""
+    """Lock a deck until the transaction ends; returns its revision, None if the tenant never
+    existed."""
     query = select(DeckRow.revision).where(DeckRow.tenant_id == tenant_id).with_for_update()
     return connection.execute(query).scalar_one_or_none()
 
 
 def revision(connection: Connection, tenant_id: int) -> int | None:
-    """The committed revision of a deck; None where there never was such a tenant."""
+    """The committed revision of a deck; None if the tenant never existed."""
     query = select(DeckRow.revision).where(DeckRow.tenant_id == tenant_id)
     return connection.execute(query).scalar_one_or_none()
 
 
 def advance(connection: Connection, tenant_id: int, to_revision: int) -> None:
-    """Record that a deck, held by this transaction, is at ``to_revision`` now. The last thing that
-    a transaction does."""
+    """Set the revision of a deck that this transaction has locked. Call it last in the
+    transaction."""
     clock = connection.execute(
         update(DeckClockRow)
         .values(change_seq=DeckClockRow.change_seq + 1)
@@ -130,8 +130,8 @@ def changed_since(connection: Connection, known_seq: int) -> list[DeckState]:
 def rates_gone(
     connection: Connection, tenant_id: int, since: int, until: int
 ) -> list[tuple[int, str]]:
-    """version_id and prefix of the rates that were there at revision ``since`` and are not any more
-    at ``until``."""
+    """version_id and prefix of the rates that existed at revision ``since`` and do not exist at
+    ``until``."""
     values = (tenant_id, since, since, until)
     found = dialect_of(connection).driver_rows(connection, _GONE, values)
     return [(version_id, prefix) for version_id, prefix in found]
@@ -140,14 +140,14 @@ def rates_gone(
 def rates_come(
     connection: Connection, tenant_id: int, since: int, until: int
 ) -> Iterator[RateArguments]:
-    """The rates that are there at revision ``until`` and were not yet at ``since`` (0: all), each
-    for ``DeckBuilder.put_many``. They must be read to the end within the transaction."""
+    """The rates that exist at revision ``until`` and did not exist at ``since`` (0: all), each for
+    ``DeckBuilder.put_many``. Read all of them within the transaction."""
     changes = select(RateChangeRow.first_version_id, RateChangeRow.last_version_id).where(
         RateChangeRow.tenant_id == tenant_id,
         RateChangeRow.revision > since,
         RateChangeRow.revision <= until,
     )
-    # Not as one query: PostgreSQL may know too little of the tables to join them the right way.
+    # Two queries: PostgreSQL may join badly while it has no statistics of the tables.
     found = [(first, last) for first, last in connection.execute(changes)]
     for start in range(0, len(found), _PART_CHANGES):
         yield from _of_changes(connection, found[start : start + _PART_CHANGES], until)
@@ -156,14 +156,14 @@ def rates_come(
 def _of_changes(
     connection: Connection, changes: Sequence[tuple[int, int]], until: int
 ) -> Iterator[RateArguments]:
-    """The rates of some changes, each given by its first and last version, that are there at
-    revision ``until``."""
+    """The rates of some changes, each given by its first and last version, that exist at revision
+    ``until``."""
     query = select(*TERMS).where(
         or_(*(RateVersionRow.version_id.between(first, last) for first, last in changes)),
-        # Worded so that no index is used for it, which would be read as a whole.
+        # coalesce, so that no index is used: it would be read as a whole.
         func.coalesce(RateVersionRow.retired_revision, until + 1) > until,
     )
-    # Nearly always a few, which take one round trip; a cursor in the database takes four.
+    # Usually few, which take one round trip; a cursor in the database takes four.
     if sum(last - first + 1 for first, last in changes) <= _FEW_ROWS:
         yield from map(to_arguments, connection.execute(query).all())
         return
@@ -175,7 +175,7 @@ def _of_changes(
 def rates_of_prefixes(
     connection: Connection, tenant_id: int, prefixes: Sequence[str], revision: int
 ) -> list[RateArguments]:
-    """The tenant's rates with one of these prefixes as they were at ``revision``, each for
+    """The tenant's rates with one of these prefixes at ``revision``, each for
     ``DeckBuilder.put_many``."""
     common = (
         RateVersionRow.tenant_id == tenant_id,
@@ -191,8 +191,8 @@ def rates_of_prefixes(
 
 
 def present_rates(connection: Connection) -> Iterator[tuple[int, list[RateArguments]]]:
-    """The present rates of all tenants in parts: a tenant's id and rates of it, each for
-    ``DeckBuilder.put_many``. A tenant may have several parts, which come one after the other."""
+    """The present rates of all tenants in parts: the id of a tenant and some of its rates, each for
+    ``DeckBuilder.put_many``. The parts of a tenant follow each other."""
     query = (
         select(*TERMS, RateVersionRow.tenant_id)
         .where(IS_PRESENT)

@@ -1,13 +1,13 @@
-"""Connections and transactions: the one module that hands them out, on either database.
+"""Opens connections and transactions; no other module does.
 
 A unit of work is ``with database.read() as connection:`` or ``with database.write() as
-connection:``. A write commits at the end of the block and rolls back on any exception. Nothing
-outside keeps a connection. No unit waits for the database without end: what kind of work it is says
-how long, and none goes on for a client that has gone (tollwire.service.storage.limits).
+connection:``. A write commits at the end of the block and rolls back on any exception. No caller
+keeps a connection after the block. Every wait for the database has a limit, given by the kind of
+work, and ends if the client has gone (tollwire.service.storage.limits).
 
-SQLite has one writer at a time. Within a process a lock hands the writers their turn, which is
-fair where SQLite's own busy handler polls. PostgreSQL: READ COMMITTED; every invariant that spans
-rows is held by a row lock or by a unique index.
+SQLite has one writer at a time. Within a process the writers wait for a lock, which is fair;
+SQLite's own busy handler polls. PostgreSQL: READ COMMITTED; a row lock or a unique index guards
+each invariant that spans rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-# Connection is also for the subjects, which hand it on from one storage function to the next.
+# The subjects import Connection from here: they pass it from one storage function to the next.
 from sqlalchemy import Connection as Connection
 from sqlalchemy.pool import QueuePool
 
@@ -45,9 +45,9 @@ class Database:
         session_url: str | None = None,
     ) -> None:
         """``url`` is SQLAlchemy's: ``sqlite:///file`` or ``postgresql+psycopg://…``.
-        ``wait_seconds``: how long the usual answer may take; other limits follow from it.
-        ``session_url``: the same database past a connection pooler, for what needs a session of
-        its own."""
+        ``wait_seconds``: how long an ordinary answer may take; the other limits are multiples.
+        ``session_url``: the same database without a connection pooler, for notifications, which
+        need a session of their own."""
         self._url = parsed(url)
         backend = self._url.get_backend_name()
         if backend not in DIALECTS:
@@ -58,11 +58,11 @@ class Database:
         self.dialect = DIALECTS[backend]
         self.is_sqlite = backend == "sqlite"
         self.wait_seconds = wait_seconds
-        self._writer_turn = threading.Lock()
+        self._writer_lock = threading.Lock()
         most = 2 * pool_size
-        self._places = threading.Semaphore(most)
-        # What goes through whole tables leaves connections to what takes a few rows.
-        self._long_places = threading.Semaphore(max(1, most * 3 // 4))
+        self._free_connections = threading.Semaphore(most)
+        # Work that reads whole tables leaves some connections to work that reads a few rows.
+        self._free_long_connections = threading.Semaphore(max(1, most * 3 // 4))
         self.engine = self.dialect.make_engine(self._url, pool_size, wait_seconds)
         self._session_url = parsed(session_url, SESSION_OPTION) if session_url else None
         self.session_engine = (
@@ -70,20 +70,20 @@ class Database:
             if self._session_url
             else None
         )
-        # The engines open as many again where all of the pool are taken.
+        # If all connections of the pool are taken, the engine opens as many again.
         self._most_connections = 2 * pool_size
 
     @property
     def where(self) -> str:
-        """Its place, as texts show it: without user and password."""
+        """The URL as messages show it: without user and password."""
         return where(self._url)
 
     def refusals_named(self) -> AbstractContextManager[None]:
-        """Errors of the block that waiting does not mend leave it as DatabaseRefused."""
+        """Turns errors of the block that do not pass by waiting into DatabaseRefused."""
         return refusals_named(self._url)
 
     def explained(self, error: BaseException) -> str:
-        """A failure of this database in the words of the log."""
+        """The text for the log of a failure of this database."""
         return explained(error, self._url)
 
     @contextmanager
@@ -117,7 +117,7 @@ class Database:
         with (
             named_failures(state),
             doing(work),
-            self._turn(work),
+            self._writing(work),
             self._connected(kept, is_writing=True) as connection,
             connection.begin() as transaction,
         ):
@@ -130,14 +130,14 @@ class Database:
 
     @contextmanager
     def keep(self) -> Iterator[Connection]:
-        """One connection for several ``read`` and ``write`` in a row, which share its temporary
-        tables. Outside of them it is in no transaction."""
-        with named_failures(), self._place(), self.engine.connect() as connection:
+        """One connection for several ``read`` and ``write`` in sequence, which share its temporary
+        tables. Between them it is in no transaction."""
+        with named_failures(), self._reserved(), self.engine.connect() as connection:
             yield connection
 
     def ping(self) -> None:
-        """Asks the database for next to nothing. Unavailable or FailedPrecondition where it does
-        not answer; never because all connections are in use."""
+        """Runs a trivial query. Unavailable or FailedPrecondition if the database does not answer;
+        never because all connections are in use."""
         with (
             named_failures(),
             doing(Work.PING),
@@ -147,51 +147,51 @@ class Database:
             connection.exec_driver_sql("SELECT change_seq FROM deck_clock")
 
     @contextmanager
-    def _turn(self, work: Work) -> Iterator[None]:
-        """The turn of one writer, if the database has only one."""
+    def _writing(self, work: Work) -> Iterator[None]:
+        """Waits until no other thread writes, if the database has only one writer."""
         if not self.dialect.has_one_writer:
             yield
             return
-        if not acquired(self._writer_turn, limits(work, self.wait_seconds).lock_seconds):
+        if not acquired(self._writer_lock, limits(work, self.wait_seconds).lock_seconds):
             raise unavailable("the database is busy with other writes")
         try:
             yield
         finally:
-            self._writer_turn.release()
+            self._writer_lock.release()
 
     @contextmanager
     def _connected(self, kept: Connection | None, *, is_writing: bool) -> Iterator[Connection]:
         if kept is None:
-            with self._place(), self.engine.connect() as connection:
+            with self._reserved(), self.engine.connect() as connection:
                 yield connection.execution_options(is_writing=is_writing)
         else:
             yield kept.execution_options(is_writing=is_writing)
 
     def connections(self) -> tuple[int, int, int]:
-        """How many are in use, how many are open and idle, and how many there may be."""
+        """The number of connections in use, the number of idle ones, and the maximum."""
         pool = self.engine.pool
         assert isinstance(pool, QueuePool)
         return pool.checkedout(), pool.checkedin(), self._most_connections
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the connections that there may be; the pool itself would wait for one however long
-        the client still does."""
+    def _reserved(self) -> Iterator[None]:
+        """Reserves one of the connections. The pool itself would wait for one even after the client
+        has gone."""
         with ExitStack() as taken:
             if current_work() is Work.LONG:
-                self._take(self._long_places)
-                taken.callback(self._long_places.release)
-            self._take(self._places)
-            taken.callback(self._places.release)
+                self._take(self._free_long_connections)
+                taken.callback(self._free_long_connections.release)
+            self._take(self._free_connections)
+            taken.callback(self._free_connections.release)
             yield
 
-    def _take(self, places: threading.Semaphore) -> None:
-        if not acquired(places, self.wait_seconds):
+    def _take(self, free: threading.Semaphore) -> None:
+        if not acquired(free, self.wait_seconds):
             raise unavailable("all connections to the database are taken")
 
     def check_sessions(self) -> bool:
-        """Whether a connection pooler answers, which need not keep sessions. DatabaseRefused where
-        the second URL leads to another database, or to sessions that are not kept."""
+        """Whether a connection pooler answers, which may not keep sessions. DatabaseRefused if the
+        second URL leads to another database, or to sessions that are not kept."""
         return self.dialect.check_sessions(
             self.engine, self._url, self.session_engine, self._session_url
         )

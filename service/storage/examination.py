@@ -1,4 +1,4 @@
-"""What a database says of itself, for whoever examines an installation. Changes nothing."""
+"""The facts about a database that ``tollwire doctor`` and the metrics report. Changes nothing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tollwire.service.storage.engine import Database
 from tollwire.service.storage.refusals import parsed as parsed_url
 from tollwire.service.storage.schema import migrate
 
-# A connection for each of these threads and some more: see Database.
+# One for each thread that works on requests, and some more: see Database.
 CONNECTIONS_A_WORKER = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a database told. ``schema`` None: it is empty. ``clock_ahead_seconds``: by how much its
-    clock is ahead of ours; None where it has none of its own."""
+    """The facts about a database. ``schema`` None: it is empty. ``clock_ahead_seconds``: by how
+    much its clock is ahead of the clock of this machine; None if it has no clock of its own."""
 
     version: str
     schema: str | None
@@ -31,7 +31,7 @@ class Answers:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite database; None for another."""
+    """The file of an SQLite database; None for another database."""
     parsed = parsed_url(url)
     if parsed.get_backend_name() != "sqlite":
         return None
@@ -43,7 +43,7 @@ def free_bytes(file: Path) -> int:
 
 
 def file_sizes(file: Path) -> dict[str, int]:
-    """The bytes of an SQLite database's file ("main") and of the log beside it ("wal")."""
+    """The sizes in bytes of an SQLite database's file ("main") and of its log ("wal")."""
     log = file.with_name(f"{file.name}-wal")
     return {
         part: path.stat().st_size if path.exists() else 0
@@ -58,7 +58,7 @@ def postgresql_bytes(connection: Connection) -> int:
 
 
 def ask(database: Database) -> Answers:
-    """SchemaError where it is no database of ours or of a newer release."""
+    """Asks the database. SchemaError if it is not Tollwire's, or of a newer release."""
     schema, needed = migrate.state(database)
     with database.read() as connection:
         facts = database.dialect.describe(connection)
@@ -73,7 +73,7 @@ def ask(database: Database) -> Answers:
 
 
 def has_tokens(database: Database, now_ns: int) -> bool:
-    """Whether there is any token that can be used."""
+    """Whether a usable token exists."""
     with database.read() as connection:
         found = tokens.after(connection, 0, include_revoked=False)
         return any(token.is_usable(now_ns) for token in found)

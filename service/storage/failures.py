@@ -1,8 +1,8 @@
-"""What the databases' errors mean to a client: the one place where they get their names.
+"""Turns errors of the databases into errors that a client understands; no other module does.
 
-A database that is away, locked, slow or full may be better in a moment: Unavailable. One that
-cannot be written, or is damaged, stays so until somebody acts: FailedPrecondition. All else is a
-defect of the service and passes as it is.
+A database that is unreachable, locked, slow or full may recover: Unavailable. A database that
+cannot be written, or is damaged, needs an operator: FailedPrecondition. Any other error is a defect
+of the service and passes unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tollwire.service.domain.errors import FailedPrecondition, Reason, TollwireError, Unavailable
 from tollwire.service.storage.limits import over
 
-# Of a change whose commit was asked for and not answered.
+# For a change whose commit was sent and not answered.
 UNKNOWN_OUTCOME = "whether it was changed is not known, look before you try again"
 _NOTHING_CHANGED = "nothing was changed, try again later"
 
@@ -26,7 +26,7 @@ _LOCKED = "the database is locked by others for too long"
 _LOST = "the database does not answer"
 _FULL = "the database's disk is full"
 
-# By primary result code. SQLITE_ERROR is not among them: a statement that is wrong in itself.
+# By primary result code. SQLITE_ERROR is left out: it means that a statement is wrong.
 _SQLITE = {
     sqlite3.SQLITE_BUSY: _LOCKED,
     sqlite3.SQLITE_LOCKED: _LOCKED,
@@ -44,12 +44,12 @@ _SQLITE_UNUSABLE = {
 }
 _PRIMARY_CODE = 0xFF
 
-# The first kind that an error is of counts.
+# The first class that matches counts.
 _POSTGRESQL = (
     (psycopg.errors.LockNotAvailable, _LOCKED),
     (psycopg.errors.QueryCanceled, "the database takes too long"),
     (psycopg.errors.DiskFull, _FULL),
-    # A standby that has not taken over yet.
+    # A standby that is not promoted yet.
     (psycopg.errors.ReadOnlySqlTransaction, "the database takes no changes for now"),
     (psycopg.errors.IdleInTransactionSessionTimeout, "the database did not wait"),
     (psycopg.errors.TransactionTimeout, "the database did not wait"),
@@ -60,14 +60,14 @@ _POSTGRESQL_UNUSABLE = (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrup
 
 
 class CommitState:
-    """Whether what a unit of work has changed may be there although it failed."""
+    """Whether it is known that a failed unit of work has changed nothing."""
 
     is_known = True
 
 
 @contextmanager
 def named_failures(state: CommitState | None = None) -> Iterator[None]:
-    """The databases' errors that have a name leave the block with it."""
+    """Turns errors of the database within the block into failures with a name."""
     try:
         yield
     except (DBAPIError, PoolTimeoutError, psycopg.Error, sqlite3.Error) as error:
@@ -76,7 +76,7 @@ def named_failures(state: CommitState | None = None) -> Iterator[None]:
         if failure is None:
             raise
         if is_known and isinstance(failure, Unavailable):
-            # What was broken off because nobody waits for it any more fails in the same way.
+            # A statement that was cancelled because its client has gone fails in the same way.
             failure = over() or failure
         raise failure from error
 

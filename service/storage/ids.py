@@ -1,14 +1,14 @@
-"""Ids that are never used twice, not even after what they named was deleted.
+"""Ids that are never used twice, not even after their resource was deleted.
 
-Of what clients name (tenants, rates, uploads) an id is taken within the transaction that uses it;
-where that is rolled back, so is the counter. The counter's row is locked until the commit, so ids
-are taken late.
+The id of a resource that clients name (tenant, rate, upload) is taken in the transaction that uses
+it; a rollback also takes back the counter. The counter's row stays locked until the commit, so take
+ids late.
 
-Rows that come in bulk take theirs with ``take_rows``, which makes nobody wait for a commit: the
-rows of a transaction have consecutive ids, above all that were taken before, by any worker. So ids
-rise in the order in which transactions take them, and not quite in that of their commits: for a
-reader that must not miss a row there is the ledger (tollwire.service.record.feed). What a
-transaction that was rolled back had taken stays a gap.
+Rows in bulk take their ids with ``take_rows``, for which no transaction waits until a commit: the
+rows of a transaction have consecutive ids, above all ids taken before by any worker. So ids rise in
+the order in which transactions take them, which may differ from the order of their commits: a
+reader that must not miss a row uses the ledger (tollwire.service.record.feed). The ids of a
+transaction that was rolled back remain a gap.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sqlalchemy import Connection, case, update
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.schema.tenant_tables import IdCounter
 
-# Ids that callers choose from here on do not move the counter: after a single create with the
-# greatest id there would be none left to give.
+# Ids from here on, if callers choose them, do not move the counter: otherwise one create with the
+# highest id would leave no ids.
 _END_OF_COUNTING = 2**62
 
 
@@ -35,7 +35,7 @@ def take(connection: Connection, name: str, count: int = 1) -> int:
 
 
 def move_past(connection: Connection, name: str, used_id: int) -> None:
-    """Never give out ``used_id``, which a caller chose by itself."""
+    """Never assign ``used_id``, which a caller chose."""
     if used_id < _END_OF_COUNTING:
         behind = IdCounter.next_id <= used_id
         connection.execute(

@@ -1,7 +1,7 @@
-"""What CDRs are recomputed from: versions of rates, and tenants as they were.
+"""The versions of rates and tenants from which CDRs are recomputed.
 
-Rows are handed on with the values that they have, also where no release ever wrote such values:
-whoever recomputes says what is wrong with them.
+Rows are returned with the values that they have, also with values that no release ever wrote: the
+verification reports them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tollwire.service.storage.rates import TERMS, from_ns, intervals_from_text, 
 from tollwire.service.storage.schema.tenant_tables import DeckRow, RateVersionRow, TenantVersionRow
 
 _TABLE = RateVersionRow.__table__
-# What a version says of its rate's identity and name is no part of a recomputation.
+# The identity and the name of a rate are not part of a recomputation.
 _PRICING_TERMS = tuple(
     column for column in TERMS if column.key not in ("version_id", "rate_id", "destination")
 )
@@ -41,9 +41,9 @@ _RULES = (
 
 
 def versions(connection: Connection, version_ids: Collection[int]) -> Iterator[tuple[Any, ...]]:
-    """Those of the versions that are kept, as the arguments of ratingcore's ``KeptRates``:
-    version_id, tenant_id, created_revision, retired_revision, prefix, cost_per_minute_e8 and what
-    follows it in ``ratingcore.RateInfo``. Intervals that cannot be read are None, and such bounds a
+    """The versions that exist, as the arguments of ratingcore's ``KeptRates``: version_id,
+    tenant_id, created_revision, retired_revision, prefix, cost_per_minute_e8 and the fields after
+    it in ``ratingcore.RateInfo``. Intervals that cannot be read are None, and such bounds are
     text."""
     if not version_ids:
         return
@@ -60,7 +60,7 @@ def versions(connection: Connection, version_ids: Collection[int]) -> Iterator[t
 
 
 def _bound(join: Callable[[int, int], int | None], seconds: Any, nanos: Any) -> Any:
-    """SQLite keeps any kind of value in any column."""
+    """Text if a part is no integer: SQLite stores any type in any column."""
     whole = isinstance(seconds, int) and isinstance(nanos, int)
     return join(seconds, nanos) if whole else f"{seconds} {nanos}"
 
@@ -83,7 +83,7 @@ def revisions(connection: Connection, tenant_ids: Collection[int]) -> dict[int, 
 
 
 def rules(connection: Connection, tenant_ids: Collection[int]) -> dict[int, list[tuple[Any, ...]]]:
-    """What the tenants were: of each revision from which on something was different, the revision,
+    """The history of the tenants: for each revision at which a tenant changed, the revision,
     rounding, country_code, national_prefix, international_prefix and cost_decimals, by rising
     revision."""
     if not tenant_ids:

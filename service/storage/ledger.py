@@ -1,14 +1,13 @@
 """The ledger: one entry for each transaction that writes CDRs, prices or reverses them.
 
-An entry holds the digest of the rows that were written, and its hash covers the hash of the entry
-before it. So nothing that was recorded can be changed, removed or added later without a chain that
-no longer fits, and a chain that is written anew from some entry on no longer fits a root that was
-noted down before. What the digests are of is decided by the writers; this module knows only the
-entries.
+An entry has the digest of the written rows, and its hash covers the hash of the entry before it. So
+a row that is changed, removed or added later breaks its chain, and a chain that is rewritten from
+some entry on differs from a root that was noted before. The writers compute the digests; this
+module must not depend on their format.
 
-PostgreSQL has several chains: an entry is added under the lock on its chain's head, which is held
-until the commit, and with one chain all commits would wait for each other. SQLite has one writer,
-and one chain.
+PostgreSQL has several chains: an entry is added under a lock on the head of its chain, which is
+held until the commit, and with one chain all commits would wait for each other. SQLite has one
+writer and one chain.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from sqlalchemy import Connection, text
 from tollwire.service.storage.dialects.lookup import dialect_of
 
 HASH_SIZE = 32
-# The format of new entries. Version 1 has no place for costs with more than 4 decimals.
+# The format of new entries. Version 1 cannot hold costs with more than 4 decimals.
 FORMAT = 2
 FORMATS = (1, 2)
-# What the first entry of a chain has for the hash of the entry before it.
+# Stands for the hash before the first entry of a chain.
 NO_HASH = bytes(HASH_SIZE)
 
 
 class EntryKind(IntEnum):
-    """Which table the rows of an entry are in."""
+    """The table of the rows of an entry."""
 
     RECORDED = 1  # cdrs
     PRICED = 2  # cdr_pricings
@@ -39,7 +38,7 @@ class EntryKind(IntEnum):
 
 
 class Entry(NamedTuple):
-    """An entry as it is stored: whoever changed it may have put anything there."""
+    """An entry as it is stored; if somebody has changed it, it may have any values."""
 
     chain: int
     seq: int
@@ -53,7 +52,7 @@ class Entry(NamedTuple):
 
 
 class ChainHead(NamedTuple):
-    """Where a chain ends, as it is stored."""
+    """The end of a chain, as it is stored."""
 
     chain: int
     length: int
@@ -73,10 +72,10 @@ def append(
     digest: bytes,
     now_ns: int,
 ) -> None:
-    """Enter the rows of this transaction with the ids from ``first_id`` on. ``digest`` is the
-    SHA-256 of their canonical bytes.
+    """Write the entry of the rows of this transaction, which have ids from ``first_id`` on.
+    ``digest`` is the SHA-256 of their canonical bytes.
 
-    The last statement before the commit: until then no other transaction adds to this chain.
+    Call it last before the commit: until then no other transaction adds to this chain.
     """
     dialect = dialect_of(connection)
     chain, length, last_hash = dialect.hold_ledger_chain(connection)
@@ -98,14 +97,14 @@ def entry_hash(
     format_: int = FORMAT,
 ) -> bytes:
     """The hash of an entry that follows the one with ``last_hash``. It is stored, and auditors
-    compute it by themselves: a format that was ever written must never change."""
+    compute it themselves: a format that was ever written must never change."""
     numbers = struct.pack("<6q", chain, seq, kind, first_id, row_count, created_at_ns)
     head = b"tollwire.ledger.%d" % format_
     return hashlib.sha256(head + last_hash + numbers + digest).digest()
 
 
-# Reading, past the types of the columns: on SQLite a value may be of any type, and one that cannot
-# be there is to be reported by whoever checks it.
+# The functions below read without the types of the columns: on SQLite a value may have any type,
+# and the verification reports a wrong one.
 
 
 def heads(connection: Connection) -> list[ChainHead]:
@@ -114,7 +113,7 @@ def heads(connection: Connection) -> list[ChainHead]:
 
 
 def chains_with_entries(connection: Connection) -> list[int]:
-    """What the entries have as the numbers of their chains."""
+    """The numbers of the chains that have entries."""
     query = text("SELECT min(chain) FROM ledger_entries WHERE chain > :last")
     found: list[int] = []
     last = -(2**15) - 1
@@ -137,7 +136,7 @@ def entries(
 
 
 def entries_behind(connection: Connection, chain: int, last_seq: int, limit: int) -> list[Entry]:
-    """The first entries of a chain behind ``last_seq``."""
+    """The first entries of a chain after ``last_seq``."""
     query = text(f"{_ENTRY} WHERE chain = :chain AND seq > :last ORDER BY seq LIMIT :limit")
     return _entries(connection, query, {"chain": chain, "last": last_seq, "limit": limit})
 
@@ -145,7 +144,7 @@ def entries_behind(connection: Connection, chain: int, last_seq: int, limit: int
 def entries_by_rows(
     connection: Connection, kind: EntryKind, after_first_id: int, limit: int
 ) -> list[Entry]:
-    """The next entries of a kind by their first_id, behind ``after_first_id``."""
+    """The next entries of a kind by their first_id, after ``after_first_id``."""
     query = text(
         f"{_ENTRY} WHERE kind = :kind AND first_id > :after AND first_id <= {_MAX_ID}"
         " ORDER BY first_id LIMIT :limit"

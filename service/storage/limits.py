@@ -1,16 +1,15 @@
-"""How long the database may keep anybody waiting: one table, by kind of work.
+"""The limits of waits for the database, by kind of work.
 
-Everything that waits for the database waits within a limit, so that one that hangs is an error
-which a client sees and retries, and not a thread that is lost. A server that answers enforces the
-limits itself, which ends the statement as well; where none answers (a peer that vanished, a proxy
-that takes everything and forwards nothing) the waiting thread gives up a little later and drops
-the connection (tollwire.service.storage.dialects.postgresql_connection).
+Every wait for the database has a limit: if the database hangs, the client gets an error that it can
+retry, and no thread is lost. A database server that answers enforces the limits itself and ends the
+statement. If it does not answer (the peer has vanished, or a proxy forwards nothing), the waiting
+thread gives up a little later and closes the connection
+(tollwire.service.storage.dialects.postgresql_connection).
 
-The limits of a piece of work hold for the thread that does it, so nothing on the way needs to hand
-them on. Nobody's work outlives its client either: what is done for a request whose deadline has
-passed, or whose client is gone, ends at its next step (``stop_if_over``), in the database too. Only
-what settles a transaction is done ``regardless``. What a thread works on:
-service/domain/thread_context.py. Knows no database.
+The limits hold for the thread that does the work, so no function passes them on. Work for a request
+whose deadline has passed, or whose client has gone, ends at its next step (``stop_if_over``), also
+in the database. Only commit and rollback run ``regardless``. What a thread works on:
+service/domain/thread_context.py. Must not depend on a database.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from tollwire.service.domain.thread_context import Work, current_request, ignore
 from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS
 
 DEFAULT_WAIT_SECONDS = DEFAULT_DATABASE_WAIT_SECONDS
-# libpq's least.
+# The minimum of libpq.
 _LEAST_CONNECT_SECONDS = 2
-# How often whoever waits looks whether the client still does.
+# How often a waiting thread checks whether its client still waits.
 LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """In seconds, the first three for one statement: how long the database may work on it, how long
-    of that it may wait for another's lock, and for how long it may not be heard. The last is for
-    what the service does between two statements of a transaction, after which the database ends
-    it: what a client that vanished has locked must come free."""
+    """In seconds. For one statement: how long the database may work on it, how long it may wait for
+    a lock, and how long it may send nothing. ``idle_seconds``: how long the service may take
+    between two statements of a transaction before the database ends it, so that the locks of a
+    server that vanished are released."""
 
     answer_seconds: float
     lock_seconds: float
@@ -44,32 +43,32 @@ class Limits:
 
 
 def limits(work: Work, wait_seconds: float) -> Limits:
-    """``wait_seconds``: the usual wait, which is the operator's to choose."""
+    """``wait_seconds``: the limit of ordinary work, a setting."""
     answer = work.value * wait_seconds
     return Limits(
         answer_seconds=answer,
         # Shorter, so that the error says that it was a lock.
         lock_seconds=0.8 * answer,
-        # Longer: where the database is heard, its own error says more.
+        # Longer: if the database answers, its own error says more.
         silence_seconds=1.2 * answer,
-        # Rating a chunk takes a tenth of a second, on a machine that does nothing else.
+        # Rating a chunk takes a tenth of a second on an idle machine.
         idle_seconds=max(3 * wait_seconds, answer),
     )
 
 
 def connect_seconds(wait_seconds: float) -> int:
-    """For each address that the host's name stands for."""
+    """The limit for each address of the host name."""
     return max(_LEAST_CONNECT_SECONDS, round(wait_seconds / 2))
 
 
 def seconds_left(seconds: float) -> float:
-    """``seconds``, or less where the client of the present request waits less."""
+    """``seconds``, or less if the deadline of the present request is earlier."""
     remaining = None if ignores_client() else current_request().remaining_seconds()
     return seconds if remaining is None else min(seconds, remaining)
 
 
 def over() -> TollwireError | None:
-    """What has ended the present request; None while somebody waits for it."""
+    """The failure that ends the present request; None while its client waits."""
     if ignores_client():
         return None
     request = current_request()
@@ -83,7 +82,7 @@ def over() -> TollwireError | None:
 
 
 def stop_if_over() -> None:
-    """TooLate or Unwanted where nobody waits for the present request any more."""
+    """TooLate or Unwanted if the client of the present request no longer waits."""
     failure = over()
     if failure is not None:
         raise failure
@@ -94,8 +93,8 @@ class _Acquirable(Protocol):
 
 
 def acquired(lock: _Acquirable, seconds: float) -> bool:
-    """Waits for the lock, for so long at most; TooLate or Unwanted as soon as nobody waits for the
-    present request any more. Whether it is had."""
+    """Waits for the lock for at most ``seconds``; returns whether it is acquired. TooLate or
+    Unwanted as soon as the client of the present request no longer waits."""
     if lock.acquire(False):
         return True
     until = time.monotonic() + seconds

@@ -1,7 +1,6 @@
-"""Whose rows: queries narrowed to the tenants that somebody may see.
+"""Narrows queries to the tenants that a caller may see.
 
-The tenants are handed in. One is compared by itself, so that such a query is the one that asks for
-a tenant; several are one parameter.
+One tenant is compared by ``=``, so the query equals one for that tenant; several are one parameter.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Within = tuple[int, ...] | None
 def of_tenants(
     connection: Connection, column: ColumnElement[int], tenant_id: int, within: Within
 ) -> list[ColumnElement[bool]]:
-    """That a row is of the tenant (0: of any) and of one of those ``within``."""
+    """That a row belongs to the tenant (0: to any) and to one ``within``."""
     if tenant_id:
         is_of_it = column == tenant_id
         return [is_of_it] if within is None or tenant_id in within else [is_of_it, false()]
@@ -47,8 +46,8 @@ def newest_of(
     order: Sequence[ColumnElement[Any]],
     limit: int,
 ) -> Select[Any]:
-    """The first ``limit`` rows of ``query``, narrowed as ``of_tenants`` does. They come by falling
-    ``order``, which is among the query's columns; for each owner an index has it.
+    """The first ``limit`` rows of ``query``, narrowed like ``of_tenants``, by falling ``order``.
+    The columns of ``order`` are in the query, and an index has them for each owner.
 
     The rows of several tenants are read by one query for each and merged, up to
     ``Dialect.most_merged_tenants``.

@@ -1,4 +1,4 @@
-"""The tenants and extensions that calls name, held while CDRs of them are written."""
+"""Locks the tenants and extensions that calls name while their CDRs are written."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def hold_parties(
     *,
     only_theirs: bool = False,
 ) -> tuple[set[int], dict[int, int]]:
-    """Which of the tenants exist, and the owners of those of the extensions that do;
-    ``only_theirs``: as if there were no extensions but those tenants'.
+    """The tenants that exist, and the owners of the extensions that exist, by their ids.
+    ``only_theirs``: extensions of other tenants count as missing.
 
-    None of them can be deleted, and no tenant get another currency, before this transaction ends:
-    CDRs have no foreign keys, and a currency is free only while there are no CDRs in it. All other
-    changes go on meanwhile: steady uploads would keep them waiting. (On SQLite a writing
-    transaction is alone anyway.)
+    Until this transaction ends none of them is deleted and no tenant gets another currency: CDRs
+    have no foreign keys, and a currency may change only while no CDR has it. Other changes need not
+    wait, because uploads that follow each other would block them. (On SQLite nobody else writes
+    meanwhile.)
     """
     among = dialect_of(connection).among
     tenants = select(TenantRow.id).where(among(TenantRow.__table__.c.id, tenant_ids))

@@ -1,5 +1,5 @@
-"""What happened to CDRs that were recorded UNRATED, a row each: a price, or another reason. A row
-has what stood in the CDR before."""
+"""The changes of CDRs that were recorded UNRATED, a row each: a price, or another reason. A row has
+the values that the CDR had before."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tollwire.service.storage.schema.record_tables import CdrPricingRow
 
 
 class Pricing(NamedTuple):
-    """A CDR that was priced, or got ``new_unrated_reason`` by the rates of ``new_rate_revision``
-    (None: it was priced), with the reason and the revision that it had before."""
+    """A CDR that was priced, or got ``new_unrated_reason`` at ``new_rate_revision`` (None: it was
+    priced), with the reason and the revision that it had before."""
 
     cdr_id: int
     unrated_reason: int
@@ -24,9 +24,9 @@ class Pricing(NamedTuple):
 
 
 def add(connection: Connection, pricings: Sequence[Pricing], now_ns: int) -> int:
-    """Write them down; they have the ids from the returned one on. At least one.
+    """Store at least one pricing; they have consecutive ids from the returned one on.
 
-    The caller holds the CDRs' rows: so of one CDR a later row has a higher id."""
+    The caller has locked the rows of the CDRs, so the rows of one CDR have rising ids."""
     first_id = ids.take_rows(connection, CdrPricingRow.__tablename__, len(pricings))
     rows = [
         {"id": row_id, **pricing._asdict(), "priced_at_ns": now_ns}
@@ -37,7 +37,7 @@ def add(connection: Connection, pricings: Sequence[Pricing], now_ns: int) -> int
 
 
 def of_cdr(connection: Connection, cdr_id: int) -> Sequence[Any]:
-    """The rows of a CDR, the oldest first."""
+    """The pricings of a CDR, the oldest first."""
     table = CdrPricingRow.__table__
     query = select(table).where(table.c.cdr_id == cdr_id).order_by(table.c.id)
     return connection.execute(query).all()

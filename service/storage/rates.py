@@ -1,7 +1,7 @@
 """Rates as rows. A rate's present state is its row without ``retired_revision``.
 
-The columns of a rate are declared once, in ``RateVersionRow``. What this module and ``decks``,
-``deck_import`` and ``kept_rates`` read and write is derived from them.
+The columns of a rate are declared once, in ``RateVersionRow``. The lists of columns of this module,
+``decks``, ``deck_import`` and ``kept_rates`` are derived from them.
 
 The window of a rate is stored as whole seconds and nanoseconds, because years 1 to 9999 do not fit
 64 bits of nanoseconds; its open ends are sentinels outside the range, so that ordering and
@@ -29,7 +29,8 @@ from tollwire.service.storage.schema.tenant_tables import (
     RateVersionRow,
 )
 
-# Where a rate stands in every list: tenant_id, prefix, effective_from_s, effective_from_nanos.
+# The key by which lists of rates are sorted: tenant_id, prefix, effective_from_s,
+# effective_from_nanos.
 Position = Sequence[int | str]
 # A rate in the order of the fields of ratingcore.RateInfo, which are the arguments of
 # ratingcore.DeckBuilder.put: the columns TERMS, with each end of the window as one number.
@@ -44,10 +45,10 @@ _POSITION = (
     RateVersionRow.effective_from_nanos,
 )
 
-# Whose a version is, and when it was a rate's state. All other columns are the rate itself.
+# The tenant and the lifetime of a version. All other columns are the rate itself.
 HISTORY = ("tenant_id", "created_revision", "retired_revision", "created_at_ns", "updated_at_ns")
 TERMS = tuple(column for column in _TABLE.columns if column.key not in HISTORY)
-# From this column on nearly all rates have the same values.
+# From this column on most rates have the same values.
 _INTERVALS = TERMS.index(_TABLE.c.intervals)
 _WINDOW = _INTERVALS + 1
 _AFTER_WINDOW = _WINDOW + 4
@@ -73,8 +74,8 @@ def rate_from_row(row: Any) -> Rate:
 
 
 def to_arguments(row: Sequence[Any]) -> RateArguments:
-    """The values of TERMS as arguments of ``DeckBuilder.put``, without those that are the usual
-    ones at the end."""
+    """The values of TERMS as arguments of ``DeckBuilder.put``, without default values at the
+    end."""
     special = row[_INTERVALS:]
     if special == _USUAL:
         return tuple(row[:_INTERVALS])
@@ -133,7 +134,7 @@ def position(rate: Rate) -> Position:
 
 
 def get(connection: Connection, rate_id: int) -> Rate | None:
-    """The present state of a rate: its first version, or the one that is so by its own index."""
+    """The present state of a rate: its first version, or a later one, which has an index."""
     is_of_rate = RateVersionRow.rate_id == rate_id
     return _one(connection, RateVersionRow.version_id == rate_id, is_of_rate, IS_PRESENT) or _one(
         connection, is_of_rate, IS_LATER_VERSION, IS_PRESENT
@@ -147,7 +148,7 @@ def at_position(connection: Connection, where: Position) -> Rate | None:
 
 
 def add(connection: Connection, rate: Rate, revision: int) -> None:
-    """Write a state of a rate that is present from ``revision`` of its tenant's deck on."""
+    """Store a state of a rate that is present from ``revision`` of the tenant's deck on."""
     from_s, from_nanos = from_pair(rate.effective_from_ns)
     to_s, to_nanos = to_pair(rate.effective_to_ns)
     connection.execute(
@@ -178,7 +179,7 @@ def note_change(
     first_version_id: int,
     last_version_id: int,
 ) -> None:
-    """Write down which versions are new in ``revision`` of the tenant's deck."""
+    """Store which versions are new in ``revision`` of the tenant's deck."""
     connection.execute(
         insert(RateChangeRow).values(
             tenant_id=tenant_id,
@@ -190,7 +191,7 @@ def note_change(
 
 
 def retire(connection: Connection, version_id: int, revision: int) -> None:
-    """The state of a rate ends with ``revision`` of its tenant's deck."""
+    """Let a state of a rate end with ``revision`` of the tenant's deck."""
     connection.execute(
         update(RateVersionRow)
         .where(RateVersionRow.version_id == version_id)
@@ -234,9 +235,9 @@ def page(
 def page_at_revision(
     connection: Connection, tenant_id: int, revision: int, after: Position | None, size: int
 ) -> list[Rate]:
-    """The rates as they were at ``revision`` of the tenant's deck, in the order of their positions.
+    """The rates at ``revision`` of the tenant's deck, in the order of their positions.
 
-    One index gives those that are still present, another those retired since, which are few.
+    One index finds the rates that are still present, another the few that were retired since.
     """
     parts = []
     for state in (IS_PRESENT, RateVersionRow.retired_revision > revision):
@@ -256,8 +257,8 @@ def page_at_revision(
 
 
 def _is_after(tenant_id: int, after: Position) -> ColumnElement[bool]:
-    """That a row comes after a position in the list of one tenant, or of all (``tenant_id`` 0). Of
-    one, SQLite finds its place in the index only by what follows the tenant."""
+    """That a row comes after a position in the list of one tenant, or of all (``tenant_id`` 0). For
+    one tenant the condition leaves out tenant_id: otherwise SQLite does not use the index."""
     first = 1 if tenant_id else 0
     return tuple_(*_POSITION[first:]) > tuple_(*after[first:])
 

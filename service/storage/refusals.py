@@ -1,12 +1,11 @@
-"""Why a database cannot be used as it is given, as far as waiting does not help.
+"""Errors of a database that an operator must correct.
 
-A database that is away may come back: that is Unavailable (tollwire.service.storage.failures). A
-wrong password, a database or role that does not exist, a missing right or a wrong URL stays so
-until somebody acts: DatabaseRefused, with a sentence that says what is wrong and what to do. No
-text holds a password.
+A database that is unreachable may recover: Unavailable (tollwire.service.storage.failures). A wrong
+password, a missing database, role or right, or a wrong URL needs an operator: DatabaseRefused, with
+a message that says what is wrong and what to do. No message contains a password.
 
-PostgreSQL reports a refused connection as text alone, so the cause is found by its words. What is
-not recognised counts as "away", and the server's own words are logged while it is waited for.
+PostgreSQL reports a refused connection as text alone, so patterns of words find the cause. A text
+that no pattern matches counts as unreachable: the server waits, and logs the text.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ OPTION = "--database"
 SESSION_OPTION = "--session-database"
 
 _POSTGRESQL_PORT = 5432
-# What the driver takes, and what SQLite takes in a URI ("file:…?mode=rw&uri=true").
+# The parameters of the driver, and those of SQLite in a URI ("file:…?mode=rw&uri=true").
 _SQLITE_PARAMETERS = {
     *("timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"),
     *("uri", "mode", "cache", "immutable", "nolock", "vfs", "psow", "modeof"),
 }
 
-# What a server or pooler answers to a new connection, and what libpq finds by itself: a pattern of
-# its words, what is wrong, and what to do. "{option}" is the option with the URL.
+# Answers of a server or pooler to a new connection, and errors of libpq: a pattern of the words,
+# what is wrong, and what to do. "{option}" is the option with the URL.
 _WORDS = tuple(
     (re.compile(words, re.IGNORECASE), wrong, advice)
     for words, wrong, advice in (
@@ -105,7 +104,7 @@ _WORDS = tuple(
         ),
     )
 )
-# Of a statement: class or code of SQLSTATE.
+# Errors of statements, by class or code of SQLSTATE.
 _STATES = (
     (
         "42501",
@@ -121,11 +120,11 @@ _STATES = (
 
 
 class DatabaseRefused(Exception):
-    """The database cannot be used as it is given; the text says why and what to do."""
+    """The database cannot be used with these settings; the text says why and what to do."""
 
 
 def parsed(url: str, option: str = OPTION) -> URL:
-    """The URL. DatabaseRefused where it has a part that no driver takes."""
+    """The parsed URL. DatabaseRefused if a part is wrong."""
     try:
         found = make_url(url)
         backend = found.get_backend_name()
@@ -148,7 +147,7 @@ def parsed(url: str, option: str = OPTION) -> URL:
 
 
 def where(url: URL) -> str:
-    """The database's place, as texts show it: without user and password."""
+    """The URL as messages show it: without user and password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     host = url.host or url.query.get("host") or "the local socket"
@@ -159,8 +158,8 @@ def where(url: URL) -> str:
 
 
 def refusal_of(error: BaseException, url: URL, option: str = OPTION) -> DatabaseRefused | None:
-    """What ``error`` of a connection or a statement, or the failure that it became, says about the
-    database; None where it may pass, or is a defect."""
+    """The refusal behind an error of a connection or a statement, or behind a failure that was made
+    from it; None if the error may pass, or is a defect."""
     cause = _driver_error(error)
     if isinstance(cause, sqlite3.Error):
         return _sqlite_refusal(cause, url, option)
@@ -169,7 +168,7 @@ def refusal_of(error: BaseException, url: URL, option: str = OPTION) -> Database
     for state, wrong, advice in _STATES:
         if cause.sqlstate == state:
             return DatabaseRefused(f"{option}: {wrong} ({_first_line(cause)}); {advice}")
-    # Of what a statement has met, the words are about tables and not about the connection.
+    # Errors of statements are about tables, not about the connection.
     if cause.sqlstate is not None and not cause.sqlstate.startswith(("08", "28", "3D")):
         return None
     text = str(cause)
@@ -181,7 +180,7 @@ def refusal_of(error: BaseException, url: URL, option: str = OPTION) -> Database
 
 
 def explained(error: BaseException, url: URL) -> str:
-    """A failure in the words of the log: what is refused, or the failure and the driver's words."""
+    """The text for the log: the refusal, or the failure and the words of the driver."""
     refusal = refusal_of(error, url)
     if refusal is not None:
         return str(refusal)
@@ -191,7 +190,7 @@ def explained(error: BaseException, url: URL) -> str:
 
 @contextmanager
 def refusals_named(url: URL, option: str = OPTION) -> Iterator[None]:
-    """Errors of the block that waiting does not mend leave it as DatabaseRefused."""
+    """Turns errors of the block that do not pass by waiting into DatabaseRefused."""
     try:
         yield
     except DatabaseRefused:
@@ -219,7 +218,7 @@ def _sqlite_refusal(error: sqlite3.Error, url: URL, option: str) -> DatabaseRefu
 
 
 def _driver_error(error: BaseException | None) -> BaseException | None:
-    """The driver's own error behind a failure."""
+    """The error of the driver behind a failure."""
     while error is not None:
         if isinstance(error, DBAPIError):
             error = error.orig

@@ -1,11 +1,11 @@
-"""The rows that take CDRs back.
+"""Reversals of CDRs, as rows.
 
-The database makes each row from the CDR's own (INSERT … SELECT), so nothing of it passes through
-Python on its way in and a million of them cost no objects. The row of the CDR is not touched.
+The database copies each row from its CDR (INSERT … SELECT), so a million of them need no Python
+objects. The row of the CDR does not change.
 
-What can still change must be held: an UNRATED CDR is locked before it is read, so that it is priced
-and then reversed, or reversed and then never priced. Every other CDR is final. Of two transactions
-that reverse the same CDR the unique index lets one through.
+An UNRATED CDR can still change, so it is locked before it is read: it is priced and then reversed,
+or reversed and then never priced. Every other CDR is final. If two transactions reverse the same
+CDR, the unique index refuses one of them.
 """
 
 from __future__ import annotations
@@ -78,15 +78,15 @@ class IdSet(NamedTuple):
     ids: Sequence[int]
 
 
-# Which CDRs a transaction looks at.
+# The CDRs that a transaction examines.
 Chosen = Sequence[IdRange] | IdSet
-# What else must hold of them.
+# Further conditions on them.
 Conditions = Sequence[ColumnElement[bool]]
 
 
 class PartSums(NamedTuple):
-    """CDRs of one tenant: how many there are, how many of these are not reversed, what those cost,
-    and how many of them have no cost."""
+    """CDRs of one tenant: their number; the number of CDRs that are not reversed, the cost of
+    these, and how many of these have no cost."""
 
     tenant_id: int
     cdrs: int
@@ -96,8 +96,8 @@ class PartSums(NamedTuple):
 
 
 def hold_cdr(connection: Connection, cdr_id: int, within: Within = None) -> bool:
-    """Whether the CDR is there and of one of those tenants; one of another is not waited for.
-    Nobody else reverses or prices it before this transaction ends."""
+    """Lock the CDR; whether it exists and its tenant is ``within``. Does not wait for CDRs of other
+    tenants. Other transactions neither reverse nor price it before this one ends."""
     owned = of_tenants(connection, CdrRow.__table__.c.tenant_id, 0, within)
     query = select(CdrRow.id).where(CdrRow.id == cdr_id, *owned).with_for_update()
     return connection.execute(query).first() is not None
@@ -110,7 +110,7 @@ def add(
     now_ns: int,
     conditions: Conditions = (),
 ) -> Sequence[Any]:
-    """Reverse those of the chosen CDRs that match and are not reversed. The new rows as they are
+    """Reverse the chosen CDRs that match and are not reversed. Returns the new rows as they are
     stored, with ROW_FIELDS, by their consecutive ids."""
     hold_unrated(connection, chosen)
     first_id, count = _insert(connection, chosen, request, now_ns, conditions)
@@ -118,8 +118,8 @@ def add(
 
 
 def hold_unrated(connection: Connection, chosen: Chosen) -> None:
-    """Lock the UNRATED ones, in the order in which RateUnrated does. (On SQLite a writing
-    transaction is alone anyway.)"""
+    """Lock the chosen CDRs that are UNRATED, in the same order as RateUnrated. (On SQLite nobody
+    else writes meanwhile.)"""
     if dialect_of(connection).has_one_writer:
         return
     query = (
@@ -147,8 +147,8 @@ def _insert(
                 query = _insert_query(connection, chosen, request, first_id, now_ns, conditions)
                 return first_id, connection.execute(query).rowcount
         except IntegrityError as error:
-            # Another transaction has reversed one of them meanwhile; by now that is committed, and
-            # the next attempt leaves it out.
+            # Another transaction has reversed one of them and is committed by now; the next attempt
+            # leaves it out.
             if not dialect_of(connection).violates(error, "uq_cdr_reversals_cdr_id"):
                 raise
 
@@ -175,13 +175,13 @@ def _insert_query(
         literal(request.requested_by, Text),
     ).where(_among(connection, CdrRow.id, chosen), ~_is_reversed(connection, chosen), *conditions)
     query = insert(CdrReversalRow).from_select(ROW_FIELDS, new)
-    # Else the number of inserted rows is not kept.
+    # Otherwise SQLAlchemy does not keep the number of inserted rows.
     return query.execution_options(preserve_rowcount=True)
 
 
 def _is_reversed(connection: Connection, chosen: Chosen) -> ColumnElement[bool]:
-    """That one of the chosen CDRs is reversed. PostgreSQL does not conclude by itself that only
-    their reversals matter, and would read all that there are for each part of an upload."""
+    """That a chosen CDR is reversed. The condition on the reversals seems redundant, but without it
+    PostgreSQL reads all reversals for each part of an upload."""
     of_it = CdrReversalRow.cdr_id == CdrRow.id
     among_them = _among(connection, CdrReversalRow.cdr_id, chosen)
     return select(CdrReversalRow.id).where(of_it, among_them).exists()
@@ -197,8 +197,8 @@ def _among(
 
 
 def sums(connection: Connection, chosen: Chosen, conditions: Conditions) -> list[PartSums]:
-    """The chosen CDRs that match, by tenant. Costs of one part never overflow: they are summed in
-    two integers."""
+    """The sums over the chosen CDRs that match, by tenant. Costs are summed in two integers, which
+    cannot overflow for one part."""
     stands = ~_is_reversed(connection, chosen)
     parts = (
         select(
@@ -231,7 +231,7 @@ def matching(
     after: tuple[int, int] | None,
     limit: int,
 ) -> list[tuple[int, int]]:
-    """started_at_ns and id of the next CDRs of a tenant that match, by that order, behind
+    """started_at_ns and id of the next CDRs of a tenant that match, in this order, after
     ``after``."""
     order = (CdrRow.started_at_ns, CdrRow.id)
     query = select(*order).where(CdrRow.tenant_id == tenant_id, *conditions)
@@ -250,7 +250,7 @@ def ids_of(connection: Connection, conditions: Conditions) -> list[int]:
 def present_ids(
     connection: Connection, wanted: Collection[int], tenant_id: int, within: Within
 ) -> set[int]:
-    """Which of these CDRs exist and are of the tenant (0: of any of those ``within``)."""
+    """The ids of these CDRs that exist and belong to the tenant (0: to any ``within``)."""
     column = CdrRow.__table__.c
     owned = of_tenants(connection, column.tenant_id, tenant_id, within)
     query = select(CdrRow.id).where(dialect_of(connection).among(column.id, wanted), *owned)
@@ -258,15 +258,15 @@ def present_ids(
 
 
 def present_call_ids(connection: Connection, wanted: Collection[str], tenant_id: int) -> set[str]:
-    """Which of these call_ids the tenant has CDRs of."""
+    """The call_ids of which the tenant has CDRs."""
     named = dialect_of(connection).among(CdrRow.__table__.c.call_id, wanted)
     query = select(CdrRow.call_id).where(CdrRow.tenant_id == tenant_id, named)
     return set(connection.execute(query).scalars())
 
 
 def currencies(connection: Connection, tenant_ids: Collection[int]) -> dict[int, tuple[str, int]]:
-    """The currency of each tenant, which never changes once it has CDRs, and how many decimals its
-    costs have now."""
+    """The currency of each tenant, which never changes once it has CDRs, and the number of decimals
+    of its costs, as it is now."""
     column = TenantRow.__table__.c.id
     query = select(TenantRow.id, TenantRow.currency, TenantRow.cost_decimals).where(
         dialect_of(connection).among(column, tenant_ids)
@@ -285,8 +285,8 @@ def stored(connection: Connection, first_id: int, count: int) -> Sequence[Any]:
 
 
 def mark_upload(connection: Connection, upload_id: int, now_ns: int) -> bool:
-    """From now on no chunk of the upload gets in. Whether that was not so before. The transaction
-    holds the upload."""
+    """Refuse further chunks of the upload. Returns whether they were accepted before. The
+    transaction must hold a lock on the upload."""
     marked = connection.execute(
         update(UploadRow)
         .where(UploadRow.id == upload_id, UploadRow.reversed_at_ns.is_(None))
@@ -298,8 +298,8 @@ def mark_upload(connection: Connection, upload_id: int, now_ns: int) -> bool:
 def made_by(
     connection: Connection, upload_id: int, after_index: int, limit: int
 ) -> list[tuple[int, IdRange]]:
-    """The upload's next chunks that created CDRs, at most ``limit``, behind the one that begins at
-    ``after_index``: where each begins, and its CDRs."""
+    """The upload's next chunks that created CDRs, at most ``limit``, after the chunk that begins at
+    ``after_index``: the first index of each, and its CDRs."""
     query = (
         select(UploadChunkRow.first_index, UploadChunkRow.first_cdr_id, UploadChunkRow.created)
         .where(

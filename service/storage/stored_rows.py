@@ -1,11 +1,11 @@
-"""CDRs read in bulk, for whoever goes through all of them: by rising id, in bounded parts.
+"""Reads all CDRs in bulk, for verification: by rising id, in bounded parts.
 
-Each part is a query of its own and may be a transaction of its own. A CDR is never deleted, so a
-CDR that was committed before the reading began is read, whatever is recorded meanwhile: ``last_id``
-fixes where the reading ends, and of those that are committed while it goes on some may be read.
+Each part is a query of its own and may be a transaction of its own. CDRs are never deleted, so a
+CDR that was committed before the reading began is always read: ``last_id`` limits the reading. CDRs
+that are committed meanwhile may be read.
 
-The rows come as the database gives them, PostgreSQL's as binary COPY data and SQLite's as tuples;
-who makes something of them is handed in, because this module knows no rating core.
+The rows come in the format of the database: binary COPY data from PostgreSQL, tuples from SQLite.
+The caller passes the object that converts them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SELECT = f"SELECT id, {', '.join(ROW_FIELDS)} FROM cdrs WHERE id BETWEEN"
 
 
 def last_id(connection: Connection) -> int | None:
-    """The highest id of a CDR; None where there is none."""
+    """The highest id of a CDR; None if there are no CDRs."""
     return connection.execute(select(func.max(CdrRow.id))).scalar()
 
 
 def next_id(connection: Connection, after_id: int | None) -> int | None:
-    """The lowest id above ``after_id``, or of all: ids may have gaps of any width."""
+    """The lowest id above ``after_id``, or of all CDRs. Ids may have gaps of any width."""
     query = select(func.min(CdrRow.id))
     if after_id is not None:
         query = query.where(CdrRow.id > after_id)
@@ -39,7 +39,7 @@ def next_id(connection: Connection, after_id: int | None) -> int | None:
 
 
 def of_upload(connection: Connection, upload_id: int) -> tuple[int, int] | None:
-    """Between which ids the CDRs are that an upload created; None where it created none."""
+    """The lowest and the highest id of the CDRs of an upload; None if it created none."""
     query = select(
         func.min(UploadChunkRow.first_cdr_id),
         func.max(UploadChunkRow.first_cdr_id + UploadChunkRow.created - 1),
@@ -64,14 +64,14 @@ def read_first(
     connection: Connection, reader: RowReader[T], first_id: int, last_id: int, limit: int
 ) -> T:
     """The first ``limit`` CDRs with these ids, by rising id."""
-    # Written as a number the lowest of all would be a NUMERIC, for which there is no index.
+    # The lowest possible id, written as a number, would be a NUMERIC, which no index has.
     between = f"CAST('{first_id}' AS BIGINT) AND CAST('{last_id}' AS BIGINT)"
     query = f"{_SELECT} {between} ORDER BY id LIMIT {limit}"
     return dialect_of(connection).read_rows(connection, query, reader)
 
 
 def _conditions(connection: Connection, wanted: VerificationFilter) -> str:
-    """The filter as text: COPY takes no parameters, and all values are integers."""
+    """The filter as text: COPY has no parameters, and all values are integers."""
     conditions = in_period(CdrRow.started_at_ns, wanted.started_after_ns, wanted.started_before_ns)
     if wanted.tenant_id:
         conditions.append(CdrRow.tenant_id == wanted.tenant_id)

@@ -17,7 +17,7 @@ from tollwire.service.storage.schema.tenant_tables import ExtensionRow, TenantRo
 
 
 def tenant_from_row(row: Any) -> Tenant:
-    """The tenant in a row of ``tenants`` or ``tenant_versions``."""
+    """The tenant of a row of ``tenants`` or ``tenant_versions``."""
     return Tenant(
         id=getattr(row, "id", None) or row.tenant_id,
         name=row.name,
@@ -36,12 +36,12 @@ def extension_from_row(row: Any) -> Extension:
 
 
 def add(connection: Connection, tenant: Tenant) -> bool:
-    """False where the id is taken."""
+    """False if the id is taken."""
     return dialect_of(connection).insert_or_ignore(connection, TenantRow, asdict(tenant))
 
 
 def add_version(connection: Connection, tenant: Tenant, revision: int) -> None:
-    """Record what the tenant is from ``revision`` of its deck on."""
+    """Store the state of the tenant from ``revision`` of its deck on."""
     values = asdict(tenant)
     values["tenant_id"] = values.pop("id")
     connection.execute(insert(TenantVersionRow).values(**values, revision=revision))
@@ -53,18 +53,18 @@ def get(connection: Connection, tenant_id: int) -> Tenant | None:
 
 
 def existed(connection: Connection, tenant_id: int) -> bool:
-    """Whether there is or was such a tenant: the history of a deleted one stays."""
-    return _is_there(connection, TenantVersionRow.tenant_id == tenant_id)
+    """Whether the tenant exists or existed: the history of a deleted tenant stays."""
+    return _exists(connection, TenantVersionRow.tenant_id == tenant_id)
 
 
 def lock(connection: Connection, tenant_id: int, *, from_calls: bool) -> Tenant | None:
-    """The tenant, held so that nobody else changes it before this transaction ends.
+    """The tenant, locked so that no other transaction changes it before this one ends.
 
-    ``from_calls``: nor records a call of it. That waits for a moment in which nobody does, which
-    under steady uploads is long in coming. It must be the first lock that the transaction has on
-    the tenant: where a weaker one is raised, PostgreSQL (18) at times lets in who records a call,
-    because it looks whether there is a lock in its way, lets go of the row, and then no longer
-    minds one that was only raised meanwhile.
+    ``from_calls``: other transactions cannot record its calls either. This lock waits until no
+    transaction records a call of the tenant, which takes long under steady uploads. It must be the
+    first lock of this transaction on the tenant. If it strengthens a weaker lock, PostgreSQL (18)
+    sometimes lets a transaction record a call: that transaction checks for a conflicting lock,
+    releases the row, and then ignores a lock that was only strengthened meanwhile.
     """
     query = select(TenantRow.__table__).where(TenantRow.id == tenant_id)
     row = connection.execute(query.with_for_update(key_share=not from_calls)).first()
@@ -72,13 +72,13 @@ def lock(connection: Connection, tenant_id: int, *, from_calls: bool) -> Tenant 
 
 
 def keep(connection: Connection, tenant_id: int) -> bool:
-    """Whether the tenant is there; it cannot be deleted then before this transaction ends."""
+    """Whether the tenant exists; it is not deleted before this transaction ends."""
     query = select(TenantRow.id).where(TenantRow.id == tenant_id)
     return connection.execute(query.with_for_update(read=True, key_share=True)).first() is not None
 
 
 def present(connection: Connection, tenant_ids: Set[int]) -> set[int]:
-    """Which of these tenants are there."""
+    """The ids of the tenants that exist."""
     query = select(TenantRow.id).where(TenantRow.id.in_(tenant_ids))
     return set(connection.execute(query).scalars())
 
@@ -97,17 +97,17 @@ def change(connection: Connection, tenant: Tenant) -> None:
 
 
 def remove(connection: Connection, tenant_id: int) -> bool:
-    """Removes its extensions as well; its history stays. False where a trigger has refused it,
-    because CDRs refer to it; the transaction can then only be rolled back."""
+    """Delete the tenant and its extensions; its history stays. False if a trigger refuses it
+    because CDRs refer to it; roll back the transaction then."""
     return _is_removed(connection, delete(TenantRow).where(TenantRow.id == tenant_id))
 
 
 def has_cdrs(connection: Connection, tenant_id: int) -> bool:
-    return _is_there(connection, CdrRow.tenant_id == tenant_id)
+    return _exists(connection, CdrRow.tenant_id == tenant_id)
 
 
 def add_extension(connection: Connection, extension: Extension) -> bool:
-    """False where the id is taken."""
+    """False if the id is taken."""
     return dialect_of(connection).insert_or_ignore(connection, ExtensionRow, asdict(extension))
 
 
@@ -120,7 +120,7 @@ def get_extension(connection: Connection, extension_id: int) -> Extension | None
 def is_extension_number(
     connection: Connection, number: str, tenant_id: int, within: Within = None
 ) -> bool:
-    """Whether an extension of the tenant (0: of any of those ``within``) has that number."""
+    """Whether an extension of the tenant (0: of any ``within``) has that number."""
     owned = of_tenants(connection, ExtensionRow.__table__.c.tenant_id, tenant_id, within)
     query = select(ExtensionRow.id).where(ExtensionRow.number == number, *owned)
     return connection.execute(query.limit(1)).first() is not None
@@ -129,8 +129,8 @@ def is_extension_number(
 def lock_extension(
     connection: Connection, extension_id: int, within: Within, *, from_calls: bool = False
 ) -> Extension | None:
-    """The extension, held as ``lock`` holds a tenant, if it is of one of those ``within``; one of
-    another tenant is not waited for."""
+    """The extension, locked as ``lock`` locks a tenant, if its tenant is ``within``. Does not wait
+    for extensions of other tenants."""
     owned = of_tenants(connection, ExtensionRow.__table__.c.tenant_id, 0, within)
     query = select(ExtensionRow.__table__).where(ExtensionRow.id == extension_id, *owned)
     row = connection.execute(query.with_for_update(key_share=not from_calls)).first()
@@ -156,12 +156,12 @@ def change_extension(connection: Connection, extension: Extension) -> None:
 
 
 def remove_extension(connection: Connection, extension_id: int) -> bool:
-    """False as ``remove``."""
+    """False if a trigger refuses it, as in ``remove``."""
     return _is_removed(connection, delete(ExtensionRow).where(ExtensionRow.id == extension_id))
 
 
 def extension_has_cdrs(connection: Connection, extension_id: int) -> bool:
-    return _is_there(connection, CdrRow.extension_id == extension_id)
+    return _exists(connection, CdrRow.extension_id == extension_id)
 
 
 def _is_removed(connection: Connection, statement: Delete) -> bool:
@@ -172,5 +172,5 @@ def _is_removed(connection: Connection, statement: Delete) -> bool:
     return True
 
 
-def _is_there(connection: Connection, condition: Any) -> bool:
+def _exists(connection: Connection, condition: Any) -> bool:
     return bool(connection.execute(select(exists().where(condition))).scalar_one())

@@ -1,8 +1,8 @@
-"""Tokens as rows, and how the workers see that they have changed.
+"""Tokens as rows, and the clock of their changes.
 
-Changes come one after the other: who makes one takes the clock first (``begin_change``) and stamps
-the row with its number, so the order of ``change_seq`` is the order of the commits. Tokens are
-changed seldom, and nobody waits for it but who does it.
+A transaction that changes tokens first locks and raises the clock (``begin_change``) and writes its
+number to the row, so the order of ``change_seq`` is the order of the commits. Tokens change rarely,
+so this lock delays no other work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tollwire.service.domain.request import Role, Scope
 from tollwire.service.storage.changes import Clock
 from tollwire.service.storage.schema.access_tables import IS_NOT_REVOKED, TokenClockRow, TokenRow
 
-# Revocation must count within a second everywhere, also where the database's word of it is lost.
+# A revocation must take effect within a second in all workers, even if a notification is lost.
 CLOCK = Clock("token_clock", "tollwire_tokens", poll_seconds=0.1)
 
 _SHOWN = tuple(
@@ -30,7 +30,8 @@ _PART_ROWS = 1000
 
 
 def begin_change(connection: Connection) -> int:
-    """The number of this change. No other token changes before this transaction ends."""
+    """Lock the clock; returns the number of this change. No other token changes before this
+    transaction ends."""
     seq = connection.execute(
         update(TokenClockRow)
         .values(change_seq=TokenClockRow.change_seq + 1)
@@ -46,7 +47,7 @@ def change_seq(connection: Connection) -> int:
 
 
 def add(connection: Connection, token: Token, secret_sha256: bytes, seq: int) -> None:
-    """A new token, within the change of that number."""
+    """Store a new token, in the change with this number."""
     tenant_ids = token.scope.tenant_ids
     connection.execute(
         insert(TokenRow).values(
@@ -65,7 +66,7 @@ def add(connection: Connection, token: Token, secret_sha256: bytes, seq: int) ->
 
 
 def revoke(connection: Connection, token_id: int, now_ns: int, seq: int) -> None:
-    """Ends a token that is not revoked, within the change of that number."""
+    """Revoke a token that is not revoked, in the change with this number."""
     connection.execute(
         update(TokenRow).where(TokenRow.id == token_id).values(revoked_at_ns=now_ns, change_seq=seq)
     )
@@ -77,7 +78,7 @@ def get(connection: Connection, token_id: int) -> Token | None:
 
 
 def with_identity(connection: Connection, certificate_identity: str) -> Token | None:
-    """The token, not revoked, that stands for certificates of that identity."""
+    """The token for client certificates with this identity that is not revoked."""
     query = select(*_SHOWN).where(
         TokenRow.certificate_identity == certificate_identity, IS_NOT_REVOKED
     )
@@ -86,7 +87,7 @@ def with_identity(connection: Connection, certificate_identity: str) -> Token | 
 
 
 def after(connection: Connection, after_id: int, *, include_revoked: bool) -> Iterator[Token]:
-    """All tokens with ids above that one, by rising id, read as far as they are taken."""
+    """Tokens with ids above ``after_id``, by rising id. Reads them in parts, as they are taken."""
     while True:
         query = select(*_SHOWN).where(TokenRow.id > after_id).order_by(TokenRow.id)
         if not include_revoked:

@@ -1,4 +1,4 @@
-"""The UNRATED calls: found again to price them, and counted."""
+"""Finds, prices and counts the UNRATED calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tollwire.service.storage.schema.record_tables import IS_UNRATED, CdrReversa
 
 
 class UnratedCall(NamedTuple):
-    """A call that was recorded without a price, and why it had none by the rates of then."""
+    """A call without a price, with the reason and the rate revision at which it had none."""
 
     cdr_id: int
     content: Content
@@ -27,11 +27,11 @@ class UnratedCall(NamedTuple):
 def hold(
     connection: Connection, wanted: CdrFilter, after: tuple[int, int] | None, limit: int
 ) -> list[UnratedCall]:
-    """The next UNRATED calls of a tenant that are not reversed, by rising (started_at_ns, id),
-    after the one with that.
+    """Lock the next UNRATED calls of a tenant that are not reversed, by rising (started_at_ns, id),
+    from behind ``after`` on.
 
-    They stay so until this transaction ends, but for what it does itself. One that another
-    transaction is just pricing or reversing is waited for, and left out once that is done.
+    Other transactions neither price nor reverse them until this one ends. A call that another
+    transaction prices or reverses is waited for, and then left out.
     """
     order = (CdrRow.started_at_ns, CdrRow.id)
     query = (
@@ -53,7 +53,7 @@ def hold(
             UnratedCall(*recorded(row), reason, revision)
             for reason, revision, *row in connection.execute(query)
         ]
-        # A statement does not see what was committed while it waited for a lock; the next one does.
+        # A statement does not see commits made while it waited for a lock; the next one does.
         if not found or not _are_any_reversed(connection, found):
             return found
 
@@ -65,14 +65,14 @@ def _are_any_reversed(connection: Connection, calls: Sequence[UnratedCall]) -> b
 
 
 def next_tenant(connection: Connection, after_tenant_id: int) -> int | None:
-    """The tenant with the least id above that one that has UNRATED calls."""
+    """The tenant with the lowest id above ``after_tenant_id`` that has UNRATED calls."""
     query = select(func.min(CdrRow.tenant_id)).where(IS_UNRATED, CdrRow.tenant_id > after_tenant_id)
     return connection.execute(query).scalar()
 
 
 def price(connection: Connection, outcomes: Sequence[tuple[int, RecordOutcome]]) -> int:
-    """Give the UNRATED CDRs with these ids these outcomes (RecordOutcome), the one change that a
-    CDR may see. Returns how many there were."""
+    """Give the UNRATED CDRs with these ids these outcomes, the only change that a CDR permits.
+    Returns the number of CDRs that changed."""
     if not outcomes:
         return 0
     query = (
@@ -86,8 +86,8 @@ def price(connection: Connection, outcomes: Sequence[tuple[int, RecordOutcome]])
 
 
 def summary(connection: Connection, most: int) -> list[tuple[int, int, int]]:
-    """(reason, how many, the first started_at_ns) of those that are not reversed; of no more than
-    ``most``, in the order of the index that has nothing but them."""
+    """The reason, the number and the first started_at_ns of UNRATED calls that are not reversed.
+    Counts the first ``most`` in the order of their own index."""
     looked_at = (
         select(CdrRow.unrated_reason, CdrRow.started_at_ns)
         .where(IS_UNRATED, ~IS_REVERSED)

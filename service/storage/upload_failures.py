@@ -1,7 +1,7 @@
-"""The records that uploads did not record, with their bytes as they were sent.
+"""The failed records of uploads, with their bytes as they were sent.
 
-They are written in bulk, with the chunk that they came in, and kept until ``delete_before``. What
-the bytes mean is not known here.
+They are written in bulk, in the transaction of their chunk, and kept until ``delete_before``. Must
+not depend on the meaning of the bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COLUMNS = (
 
 
 class Wanted(NamedTuple):
-    """Which failed records to list. ``reason`` "": with any."""
+    """The failed records to list. ``reason`` "": with any reason."""
 
     upload_id: int
     reason: str
@@ -36,14 +36,14 @@ class Wanted(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """Which failed record, and how many bytes its texts and its content have at most."""
+    """A failed record, and the most bytes that its texts and its content can have."""
 
     record_index: int
     most_bytes: int
 
 
 def add(connection: Connection, upload_id: int, failed: Iterable[FailedRecord]) -> None:
-    """Store the failed records of one chunk. They are taken one at a time."""
+    """Store the failed records of one chunk. Takes one at a time from ``failed``."""
     rows = (
         (
             upload_id,
@@ -62,7 +62,7 @@ def add(connection: Connection, upload_id: int, failed: Iterable[FailedRecord]) 
 def of_chunk(
     connection: Connection, upload_id: int, first_index: int, end_index: int
 ) -> list[UploadFailure]:
-    """Those from ``first_index`` on and before ``end_index``, without their content."""
+    """The failed records from ``first_index`` on and before ``end_index``, without content."""
     columns = (_TABLE.c[name] for name in ("record_index", "call_id", "reason", "message"))
     query = (
         select(*columns)
@@ -79,12 +79,12 @@ def of_chunk(
 def kept(
     connection: Connection, upload_id: int, first_index: int, end_index: int
 ) -> list[FailedRecord]:
-    """Those from ``first_index`` on and before ``end_index``, with their content."""
+    """The failed records from ``first_index`` on and before ``end_index``, with content."""
     return between(connection, Wanted(upload_id, "", 0), first_index, end_index - 1)
 
 
 def count(connection: Connection, upload_id: int, first_index: int, records: int) -> int:
-    """How many of ``records`` records from ``first_index`` on are kept as failed ones."""
+    """How many of ``records`` records from ``first_index`` on are stored as failed ones."""
     query = select(func.count()).where(
         UploadFailureRow.upload_id == upload_id,
         UploadFailureRow.record_index.between(first_index, first_index + records - 1),
@@ -93,9 +93,9 @@ def count(connection: Connection, upload_id: int, first_index: int, records: int
 
 
 def outlines(connection: Connection, wanted: Wanted, after_index: int, limit: int) -> list[Outline]:
-    """The next failed records after ``after_index``, by rising index. Their content is measured
-    without being read."""
-    # A character has up to four bytes.
+    """The next failed records after ``after_index``, by rising index. The database measures their
+    content without reading it."""
+    # A character has at most four bytes.
     texts = func.length(_TABLE.c.call_id) + func.length(_TABLE.c.message)
     query = (
         select(UploadFailureRow.record_index, func.length(_TABLE.c.content) + 4 * texts)
@@ -126,8 +126,8 @@ def between(
 
 
 def delete_before(connection: Connection, created_before_ns: int, limit: int) -> int:
-    """Delete up to ``limit`` of those that were created before that; returns how many. Passes by
-    those that another transaction is just deleting."""
+    """Delete at most ``limit`` failed records that were created before ``created_before_ns``;
+    returns the number. Skips rows that another transaction deletes at the same time."""
     key = (UploadFailureRow.upload_id, UploadFailureRow.record_index)
     oldest = (
         select(*key)
@@ -135,7 +135,7 @@ def delete_before(connection: Connection, created_before_ns: int, limit: int) ->
         .order_by(UploadFailureRow.created_at_ns)
         .limit(limit)
         .with_for_update(skip_locked=True)
-        # PostgreSQL may run a plain subquery again and again, each time past what it has locked.
+        # PostgreSQL may run a plain subquery several times, each time without the locked rows.
         .cte("oldest")
     )
     deletion = delete(UploadFailureRow).where(tuple_(*key).in_(select(oldest)))

@@ -1,4 +1,4 @@
-"""Uploads and what became of their chunks."""
+"""Uploads and their committed chunks, as rows."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from tollwire.service.storage.schema.record_tables import (
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A settled chunk: where it begins, its calls, what they are known by and what became of them.
+    """A committed chunk: its position, the number of its calls, their digests and their outcomes.
 
-    ``first_index`` counts within the upload. The CDRs created have the ids from ``first_cdr_id``
-    on.
+    ``first_index`` is the index in the upload. The created CDRs have consecutive ids from
+    ``first_cdr_id`` on.
     """
 
     first_index: int
@@ -45,8 +45,8 @@ class StoredChunk:
     rejected: int = 0
     unrated: int = 0
     first_cdr_id: int = 0
-    record_digests: bytes | None = None  # 8 bytes each; None: of a release that had none
-    digest: bytes = b""  # of the chunk as a whole, where it has no record_digests
+    record_digests: bytes | None = None  # 8 bytes each; None: written by a release without them
+    digest: bytes = b""  # of the whole chunk, if it has no record_digests
     recorded_again: int = 0
     derived_call_ids: int = 0
     derived_duplicates: int = 0
@@ -55,7 +55,7 @@ class StoredChunk:
 def create(
     connection: Connection, upload_id: int, now_ns: int, scope: Scope = EVERY_TENANT
 ) -> None:
-    """``scope``: of whoever starts it."""
+    """``scope``: that of the caller who starts it."""
     connection.execute(
         insert(UploadRow).values(
             id=upload_id,
@@ -77,8 +77,8 @@ def create(
 
 
 def get(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload | None:
-    """The upload. With ``hold`` no other transaction may change it before this one ends, and its
-    reversed CDRs are not counted."""
+    """The upload. ``hold`` locks it until this transaction ends; its reversed CDRs are not counted
+    then."""
     query = select(UploadRow.__table__).where(UploadRow.id == upload_id)
     row = connection.execute(query.with_for_update() if hold else query).one_or_none()
     if row is None:
@@ -89,8 +89,8 @@ def get(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload
 def page(
     connection: Connection, before_id: int | None, limit: int, within: Within = None
 ) -> list[Upload]:
-    """Uploads, the highest id first: those below ``before_id``, where it is given, and those that
-    may hold nothing but calls of tenants ``within``."""
+    """Uploads by falling id, from below ``before_id`` on if it is given, that can only have calls
+    of tenants ``within``."""
     query = select(UploadRow.__table__).order_by(UploadRow.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(UploadRow.id < before_id)
@@ -101,7 +101,7 @@ def page(
 
 
 def _reversed_of(connection: Connection, upload_ids: Collection[int]) -> dict[int, int]:
-    """How many CDRs of each upload are reversed; uploads without any are left out."""
+    """The number of reversed CDRs of each upload; uploads without any are left out."""
     if not upload_ids:
         return {}
     table = CdrReversalRow.__table__
@@ -137,7 +137,7 @@ def _upload(row: Row[Any], reversed_cdrs: int) -> Upload:
 def chunks(
     connection: Connection, upload_id: int, first_index: int, end_index: int
 ) -> list[StoredChunk]:
-    """The settled chunks that have records from ``first_index`` on and before ``end_index``."""
+    """The committed chunks with records from ``first_index`` on and before ``end_index``."""
     begins_before = select(func.max(UploadChunkRow.first_index)).where(
         UploadChunkRow.upload_id == upload_id, UploadChunkRow.first_index <= first_index
     )
@@ -177,8 +177,8 @@ def add_chunk(
     duration_seconds: int,
     now_ns: int,
 ) -> None:
-    """Store a chunk that begins where the upload stands, and add it to the upload's totals.
-    ``duration_seconds`` is of all its calls."""
+    """Store a chunk that begins at the committed offset of the upload, and add it to the totals of
+    the upload. ``duration_seconds``: the sum over all its calls."""
     connection.execute(
         insert(UploadChunkRow).values(
             upload_id=upload_id,
@@ -217,7 +217,7 @@ def add_chunk(
 
 
 def state_totals(connection: Connection, upload_id: int, stated: ControlTotals) -> None:
-    """Note what the sender says that the whole upload has."""
+    """Store the control totals that the client states for the whole upload."""
     connection.execute(
         update(UploadRow)
         .where(UploadRow.id == upload_id)

@@ -1,8 +1,8 @@
 """Sums over CDRs.
 
-The database adds up, in integers that cannot overflow; it knows no time zone, so it is told when
-each offset from UTC begins. Costs are summed in three parts, because at 15 digits before the point
-ten thousand of them pass 64 bits.
+The database adds integers that cannot overflow. It gets the offsets from UTC with the time at which
+each begins, because it has no time zones. Costs are summed in three parts: ten thousand costs of 15
+digits before the point exceed 64 bits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HOUR_SECONDS = 3_600
 _COST_SPLIT = 10**6
 _E8 = 10**8
 
-_BY = "by_"  # begins the names of the columns to group by
+_BY = "by_"  # prefix of the names of the columns to group by
 _DAYS = {UsageDimension.DAY, UsageDimension.MONTH}
 _SUMS = (
     "calls",
@@ -56,24 +56,24 @@ _SUMS = (
 
 
 class OffsetFrom(NamedTuple):
-    """From this second since the epoch on, local time is UTC plus so many seconds."""
+    """From ``start_seconds`` since the epoch on, local time is UTC plus ``offset_seconds``."""
 
     start_seconds: int
     offset_seconds: int
 
 
 class Group(NamedTuple):
-    """What CDRs share, and their sums.
+    """The values that CDRs share, and their sums.
 
-    ``shared`` has, as far as the dimensions need it: tenant_id, extension_id, destination,
-    direction, disposition, unrated_reason (0 for none); day or hour (local ones, counted since
-    1970-01-01T00:00 local time); with hour also offset_seconds.
+    ``shared`` has the values of the dimensions: tenant_id, extension_id, destination, direction,
+    disposition, unrated_reason (0 for none); day or hour (local, counted since 1970-01-01T00:00
+    local time); with hour also offset_seconds.
     """
 
     shared: Mapping[str, Any]
     currency: str
     sums: UsageTotals
-    cost_decimals: int  # the most that one of the tenants has now
+    cost_decimals: int  # the maximum of the tenants, as they are now
 
 
 def first_and_last_start_ns(
@@ -83,9 +83,9 @@ def first_and_last_start_ns(
     before_ns: int | None,
     within: Within = None,
 ) -> tuple[int, int] | None:
-    """The least and the greatest started_at of the calls to add up; None where there are none.
+    """The least and the greatest started_at of the calls to add up; None if there are no calls.
     ``tenant_id`` 0: of all tenants ``within``."""
-    # Two queries, because each of them is answered from the index alone.
+    # Two queries, because each reads the index alone.
     first, last = (
         connection.execute(_end(connection, end, tenant_id, after_ns, before_ns, within)).scalar()
         for end in (func.min, func.max)
@@ -101,8 +101,8 @@ def _end(
     before_ns: int | None,
     within: Within,
 ) -> Select[Any]:
-    """The least or the greatest started_at. Of several tenants it is that of theirs: the index has
-    it for each, and for none of them all."""
+    """The least or the greatest started_at. For several tenants it is computed from that of each:
+    the index has it for each tenant, not for a set."""
     query = select(end(CdrRow.started_at_ns))
     if tenant_id or within is None or len(within) == 1:
         return query.where(*_conditions(connection, CdrRow, tenant_id, after_ns, before_ns, within))
@@ -117,8 +117,7 @@ def _end(
 def currency(
     connection: Connection, tenant_id: int, within: Within = None
 ) -> tuple[str, int] | None:
-    """The currency and the cost_decimals of the tenant, None where there is none among those
-    ``within``."""
+    """The currency and the cost_decimals of the tenant; None if it does not exist ``within``."""
     if not tenant_id:
         return None
     is_it = of_tenants(connection, TenantRow.__table__.c.id, tenant_id, within)
@@ -142,7 +141,7 @@ def add_up(
     ``within``.
 
     ``offsets``, by rising start, are those of the time zone over all of these calls. With
-    ``only_reversed`` the calls are found by their reversals, at the price of those alone.
+    ``only_reversed`` only the reversed calls are read.
     """
     source: type[CdrRow] | type[CdrReversalRow] = CdrReversalRow if only_reversed else CdrRow
     conditions = _conditions(connection, source, tenant_id, after_ns, before_ns, within)
@@ -169,7 +168,7 @@ def _conditions(
     before_ns: int | None,
     within: Within,
 ) -> list[ColumnElement[bool]]:
-    """The calls to add up, by the columns that CDRs and their reversals share."""
+    """The condition for the calls to add up, on columns that CDRs and reversals share."""
     return [
         *in_period(source.started_at_ns, after_ns, before_ns),
         *of_tenants(connection, source.__table__.c.tenant_id, tenant_id, within),
@@ -181,7 +180,7 @@ def _calls(
     dimensions: Collection[UsageDimension],
     offsets: Sequence[OffsetFrom],
 ) -> Subquery:
-    """The calls: what to add up of each, and what to group it by."""
+    """The calls with the columns to add up and the columns to group by."""
     call = CdrRow.__table__.c
     shared: dict[str, ColumnElement[Any]] = {"tenant_id": call.tenant_id}
     if UsageDimension.EXTENSION in dimensions:
@@ -217,14 +216,14 @@ def _calls(
 
 
 def _by_tenant(calls: Subquery) -> Subquery:
-    """The sums as fine as the columns to group by are: by tenant, and by version of a rate."""
+    """The sums by all columns to group by, which include the tenant and the rate version."""
     shared = [column for column in calls.c if column.name.startswith(_BY)]
     sums = [func.sum(calls.c[name]).label(name) for name in _SUMS]
     return select(*shared, *sums).group_by(*shared).subquery("by_tenant")
 
 
 def _by_currency(fine: Subquery, dimensions: Collection[UsageDimension]) -> Select[Any]:
-    """The sums by what was asked for, and by currency."""
+    """The sums by the dimensions, and by currency."""
     shared: dict[str, ColumnElement[Any]] = {
         column.name.removeprefix(_BY): column for column in fine.c if column.name.startswith(_BY)
     }
@@ -248,8 +247,8 @@ def _by_currency(fine: Subquery, dimensions: Collection[UsageDimension]) -> Sele
 
 
 def _offset(offsets: Sequence[OffsetFrom]) -> ColumnElement[int]:
-    """The offset at started_at: a balanced tree of comparisons, for half a century of clock changes
-    has a hundred."""
+    """The offset at started_at: a balanced tree of comparisons, because half a century has a
+    hundred clock changes."""
     if len(offsets) == 1:
         return _integer(offsets[0].offset_seconds)
     middle = len(offsets) // 2
@@ -263,8 +262,8 @@ def _offset(offsets: Sequence[OffsetFrom]) -> ColumnElement[int]:
 
 
 def _floor_divide(seconds: ColumnElement[int], unit_seconds: int) -> ColumnElement[int]:
-    """Whole units since 1970, rounded down. The databases round towards zero, and in the west the
-    first hours of 1970 are below it; no offset is longer than a day."""
+    """Whole units since 1970, rounded down. The databases round towards zero, and west of UTC the
+    first hours of 1970 are negative; no offset is longer than a day."""
     shifted = seconds + _integer(DAY_SECONDS)
     return shifted // _integer(unit_seconds) - _integer(DAY_SECONDS // unit_seconds)
 

@@ -1,1 +1,1 @@
-"""What differs between SQLite and PostgreSQL."""
+"""What differs between the databases: one class for each, with the interface in ``base``."""

@@ -1,12 +1,11 @@
-"""PostgreSQL's engine: connections on which no wait is without end.
+"""The engine of PostgreSQL: connections on which every wait ends.
 
-The server is told the limits with each BEGIN, in the same message, so they cost no round trip and
-hold behind a pooler too. They cannot help where the server is not heard: a connection whose peer is
-gone without a word, or a proxy that takes all and forwards nothing. Keepalives find the first; the
-second looks like a server that thinks. psycopg waits in slices of a tenth of a second in the thread
-that asked, so that thread itself looks at the clock, gives up and closes the connection. No other
-thread is needed that would shut down a socket which may be another's by then. The same thread sees
-there that its client is gone, and asks the server to break the statement off.
+Each BEGIN sets the limits of its transaction, in the same message, so they cost no round trip and
+also work behind a pooler. They do not help if the server cannot be reached: its machine is gone, or
+a proxy forwards nothing. Keepalives detect the first; the second looks like a server that works.
+psycopg waits in slices of a tenth of a second in the calling thread, so this thread checks the time
+itself, gives up and closes the connection. Another thread might close a socket that is already
+reused. The calling thread also detects that its client has gone, and cancels the statement.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ from tollwire.service.storage.limits import Limits, connect_seconds, limits, ove
 
 T = TypeVar("T")
 
-# libpq's, for peers that are gone: the first probe after idle seconds, the others at intervals.
-# tcp_user_timeout is for what was sent and is not acknowledged. None has a meaning on Unix sockets.
+# Parameters of libpq that detect a peer that is gone: the first probe after idle seconds, the
+# others at intervals. tcp_user_timeout limits the wait for an acknowledgement. Unix sockets ignore
+# them.
 _KEEPALIVE = {
     "keepalives_idle": 10,
     "keepalives_interval": 3,
@@ -34,22 +34,22 @@ _KEEPALIVE = {
 }
 
 _AFTER_DEADLINE_SECONDS = 0.05
-# For the server to hear that a statement is to be broken off, and then to do so.
-_END_SECONDS = 2.0
+# How long the server may take to cancel a statement.
+_CANCEL_SECONDS = 2.0
 
 
 def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
-        # And one to see whether the database answers.
+        # One more for the health check.
         max_overflow=pool_size + 1,
         pool_timeout=wait_seconds,
-        # Transactions begin in the listener below, and with them their limits.
+        # The listener below begins transactions and sets their limits.
         isolation_level="AUTOCOMMIT",
         connect_args={"connect_timeout": connect_seconds(wait_seconds), **_KEEPALIVE},
-        # The values of a failed statement would stand in the log, and callers' numbers are
-        # personal data.
+        # The log must not contain the values of a failed statement: callers' numbers are personal
+        # data.
         hide_parameters=True,
     )
     answers = {work: limits(work, wait_seconds) for work in Work}
@@ -73,7 +73,7 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     @event.listens_for(engine, "checkout")
     def _ping(driver: Any, _record: Any, _fairy: Any) -> None:
         try:
-            # A pooler whose sessions are all in use lets it wait as it does with any statement.
+            # A pooler whose sessions are all in use delays it like any other statement.
             with doing(Work.ORDINARY if driver.is_pooled else Work.PING), regardless():
                 driver.execute(";")
         except psycopg.Error as error:
@@ -85,7 +85,7 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         limit = answers[work]
         left = seconds_left(limit.answer_seconds)
         if left < limit.answer_seconds:
-            # A little longer, so that what it ends has come too late by then.
+            # A little longer, so that the deadline has passed when the statement ends.
             statement = _begin_statement(limit, left + _AFTER_DEADLINE_SECONDS)
         else:
             statement = begins[work]
@@ -95,16 +95,16 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """A connection on which every wait ends: after how long is its class's to say."""
+    """A connection on which every wait ends, after the limits of its class."""
 
     limits_of: ClassVar[Mapping[Work, Limits]]
-    # Whether a connection pooler answers, which may give each transaction another session: no
-    # prepared statement, no LISTEN and no setting of a session outlives its transaction.
+    # Whether a connection pooler answers. It may give each transaction another session, so prepared
+    # statements, LISTEN and settings of a session end with their transaction.
     is_pooled = False
 
     def look_for_a_pooler(self) -> None:
-        """To be called once, before anything else. A pooler makes up the process id that it gives
-        to its client, which is then not that of the process that answers."""
+        """Call it once, before any other method. A pooler invents the process id that it gives to
+        its client, so this id differs from that of the process that answers."""
         self.autocommit = True
         ((pid,),) = self.execute("SELECT pg_backend_pid()").fetchall()
         self.is_pooled = pid != self.info.backend_pid
@@ -112,41 +112,41 @@ class BoundedConnection(psycopg.Connection[Any]):
             self.prepare_threshold = None
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        """All that psycopg waits for on an open connection goes through here."""
+        """psycopg calls this for every wait on an open connection."""
         return super().wait(self._bounded(gen), *args, **kwargs)
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        """``gen``, which waits for the socket with each ``yield`` and is sent what has happened
-        there, or after a tenth of a second that nothing has."""
+        """``gen`` with a limit. At each ``yield`` psycopg waits for the socket and sends back what
+        has happened there; after a tenth of a second it sends back that nothing has happened."""
         limit = self.limits_of[current_work()].silence_seconds
         until = monotonic() + limit
-        is_ending = False
+        is_cancelled = False
         try:
             wanted = next(gen)
             while True:
                 happened = yield wanted
                 if monotonic() > until:
-                    # Whatever comes after all would be taken for the answer to the next question.
+                    # A late answer would be taken for the answer to the next statement.
                     self.close()
                     raise psycopg.OperationalError(f"no answer within {limit:g} s")
-                if not happened and not is_ending and over() is not None:
-                    is_ending = True
-                    until = monotonic() + _END_SECONDS
-                    self._break_off()
+                if not happened and not is_cancelled and over() is not None:
+                    is_cancelled = True
+                    until = monotonic() + _CANCEL_SECONDS
+                    self._cancel()
                 wanted = gen.send(happened)
         except StopIteration as end:
             answer: T = end.value
             return answer
 
-    def _break_off(self) -> None:
-        """The server answers a statement that it breaks off with an error, which is waited for."""
+    def _cancel(self) -> None:
+        """The server answers a cancelled statement with an error; the caller waits for it."""
         try:
-            self.cancel_safe(timeout=_END_SECONDS)
+            self.cancel_safe(timeout=_CANCEL_SECONDS)
         except psycopg.Error:
             self.close()
             raise
 
-    # What settles a transaction is not broken off: its outcome would not be known.
+    # Commit and rollback are not cancelled: their outcome would not be known.
 
     def commit(self) -> None:
         with regardless():

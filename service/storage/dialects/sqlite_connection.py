@@ -1,13 +1,13 @@
-"""SQLite's engine: one writer, readers that never wait, and a file that must stay the same.
+"""The engine of SQLite: one writer, readers that never wait, and a file that must stay the same.
 
-WAL, so that readers never wait for the writer; ``synchronous=FULL``, because a commit that was
-acknowledged must survive a power cut (with NORMAL, WAL may lose the last commits); writes begin
-with BEGIN IMMEDIATE, because a transaction that starts as a reader and then writes fails at once
-with SQLITE_BUSY when another has written in between, whatever the timeout.
+WAL, so that readers never wait for the writer; ``synchronous=FULL``, because an acknowledged commit
+must survive a power cut (with NORMAL, WAL may lose the last commits). Writes begin with BEGIN
+IMMEDIATE: a transaction that starts as a reader and then writes fails at once with SQLITE_BUSY if
+another one has written in between, whatever the timeout.
 
-SQLite does not notice that its file was moved away or replaced: it goes on writing to a file that
-has no name any more, and all of that is gone when the last process closes it. So each transaction
-looks whether the name still stands for the file of the beginning.
+SQLite does not detect that its file was moved or replaced: it writes on to a file without a name,
+and the data is lost when the last process closes it. So each transaction checks that the path still
+leads to the file that the server started with.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from tollwire.service.storage.limits import limits, over, stop_if_over
 
 # The name of ``holds`` in SQL.
 HOLDS_FUNCTION = "tollwire_holds"
-# A URI may name what is no file of this machine: whoever writes one looks after it.
+# A URI may name something other than a local file; it is not checked.
 _URI = "file:"
-# While another process writes. Shorter takes more of a core: this is a twentieth of one.
-_LOOK_AGAIN_SECONDS = 0.001
-# Of its virtual machine, some milliseconds of work: whoever looks needs Python's lock.
-_STEPS_BETWEEN_LOOKS = 100_000
+# The pause between attempts to begin while another process writes. It takes a twentieth of a core.
+_RETRY_SECONDS = 0.001
+# Steps of SQLite's virtual machine, some milliseconds: a check needs Python's global lock.
+_STEPS_BETWEEN_CHECKS = 100_000
 
 
 class DatabaseFile:
-    """The file that a name stood for when it was first looked at."""
+    """The file that the path led to at the first check."""
 
     def __init__(self, path: str) -> None:
         self._path = None if path.startswith(_URI) else Path(path)
         self._identity: tuple[int, int] | None = None
 
     def check(self) -> None:
-        """Unavailable where the file is gone, FailedPrecondition where it is another one."""
+        """Unavailable if the file does not exist, FailedPrecondition if it is another one."""
         if self._path is None:
             return
         try:
             found = self._path.stat()
         except OSError as error:
             if self._identity is None:
-                return  # SQLite may be about to make it, or will say what is wrong
+                return  # SQLite creates it, or reports what is wrong
             raise Unavailable(
                 Reason.DATABASE_UNAVAILABLE,
                 "the database's file is gone; nothing was changed, put it back and try again",
@@ -69,23 +69,23 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     engine = create_engine(
         url,
         pool_size=pool_size,
-        # And one to see whether the database answers.
+        # One more for the health check.
         max_overflow=pool_size + 1,
         pool_timeout=wait_seconds,
         connect_args={"timeout": wait_seconds, "check_same_thread": False},
-        # The values of a failed statement would stand in the log, and callers' numbers are
-        # personal data.
+        # The log must not contain the values of a failed statement: callers' numbers are personal
+        # data.
         hide_parameters=True,
     )
     file = DatabaseFile(url.database or "")
 
     @event.listens_for(engine, "do_connect")
     def _before_connect(*_: Any) -> None:
-        file.check()  # SQLite would make an empty one
+        file.check()  # SQLite would create an empty one
 
     @event.listens_for(engine, "connect")
     def _set_up(driver: Any, _record: Any) -> None:
-        # The driver must not begin transactions by itself: it does so late, and only for writes.
+        # The driver must not begin transactions: it begins them late, and only for writes.
         driver.isolation_level = None
         cursor = driver.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
@@ -95,8 +95,8 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         cursor.execute("PRAGMA cache_size = -65536")
         cursor.close()
         driver.create_function(HOLDS_FUNCTION, 2, holds, deterministic=True)
-        # Within a statement: SQLite asks the thread that waits for it.
-        driver.set_progress_handler(_is_over, _STEPS_BETWEEN_LOOKS)
+        # SQLite calls it within a statement, in the thread that waits.
+        driver.set_progress_handler(_is_over, _STEPS_BETWEEN_CHECKS)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -104,35 +104,35 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         is_writing = connection.get_execution_options().get("is_writing", False)
         mode = "IMMEDIATE" if is_writing else "DEFERRED"
         lock_seconds = limits(current_work(), wait_seconds).lock_seconds
-        _begin_in_turn(connection.connection.driver_connection, mode, lock_seconds)
+        _begin_when_free(connection.connection.driver_connection, mode, lock_seconds)
 
     return engine
 
 
 def _is_over() -> int:
-    """1 ends the statement."""
+    """Whether to end the statement: 1 or 0."""
     return int(over() is not None)
 
 
-def _begin_in_turn(driver: Any, mode: str, lock_seconds: float) -> None:
-    """Begins a transaction, and waits so long for another process that writes.
+def _begin_when_free(driver: Any, mode: str, lock_seconds: float) -> None:
+    """Begins a transaction. Waits ``lock_seconds`` at most for another process that writes.
 
-    SQLite's own way to wait soon looks ten times a second, and a process whose writers follow each
-    other leaves the lock free for less than a millisecond: others would hardly ever find it so.
-    Wherever else SQLite waits, it does so in its own way.
+    SQLite's own busy handler soon polls ten times a second, and a process with many writers leaves
+    the lock free for less than a millisecond, so other processes would rarely get it. Other waits
+    of SQLite use the busy handler.
     """
     deadline = time.monotonic() + lock_seconds
     driver.execute("PRAGMA busy_timeout = 0")
     try:
         while not _begun(driver, mode, deadline):
             stop_if_over()
-            time.sleep(_LOOK_AGAIN_SECONDS)
+            time.sleep(_RETRY_SECONDS)
     finally:
         driver.execute(f"PRAGMA busy_timeout = {round(lock_seconds * 1000)}")
 
 
 def _begun(driver: Any, mode: str, deadline: float) -> bool:
-    """False where another process writes and there is time left to wait for it."""
+    """False if another process writes and the deadline has not passed."""
     try:
         driver.execute(f"BEGIN {mode}")
     except sqlite3.OperationalError as error:

@@ -1,1 +1,1 @@
-"""The tables, the triggers that keep them immutable, and the migrations."""
+"""The tables, the triggers that refuse changes of history, and the migrations."""

@@ -1,7 +1,7 @@
-"""The tables of access: who is let in, and what they have changed.
+"""The tables of tokens and of the audit log.
 
-The conventions are those of ``tables``, but that roles stand by their names: nobody reads them in
-bulk. ``schema`` has all tables.
+The conventions are in ``tenant_tables``; only roles are names and not numbers, because they are not
+read in bulk.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from tollwire.service.storage.schema.tenant_tables import Base, RowId, partial_i
 
 
 class TokenRow(Base):
-    """What lets a caller in. Of its text there is only a digest; ``role`` is the role's name.
-    ``change_seq`` orders the changes of all tokens: workers follow it. Nothing ever changes but
-    that it is revoked, once."""
+    """A token. Only a digest of its secret is stored; ``role`` is the name of the role.
+    ``change_seq`` orders the changes of all tokens: workers follow it. The only change is to revoke
+    it, once."""
 
     __tablename__ = "tokens"
 
@@ -49,8 +49,8 @@ partial_index(
 
 
 class TokenClockRow(Base):
-    """The one row that counts changes of tokens. Who makes one takes it first, so changes come one
-    after the other and ``change_seq`` is in the order of their commits."""
+    """One row that counts changes of tokens. A transaction raises it first, so changes exclude each
+    other and ``change_seq`` is in the order of their commits."""
 
     __tablename__ = "token_clock"
 
@@ -61,12 +61,12 @@ class TokenClockRow(Base):
 
 
 class AuditEntryRow(Base):
-    """One administrative change. ``tenant_id`` 0: about several tenants, or none. ``before`` and
-    ``after`` are JSON, or empty. An entry is written once and stays."""
+    """One administrative change. ``tenant_id`` 0: several tenants, or none. ``before`` and
+    ``after`` are JSON, or empty. An entry is written once and never deleted."""
 
     __tablename__ = "audit_entries"
 
-    # The database counts: a counter of ids would be locked until the end of each change.
+    # The database assigns it: an id counter would be locked until the end of each change.
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
     token_id: Mapped[int] = mapped_column(BigInteger)

@@ -1,5 +1,4 @@
-"""The schema as a whole: who asks for all tables asks here, and so none is missing because nobody
-imported its module."""
+"""The metadata of all tables. Import it from here: this module imports all modules of tables."""
 
 from __future__ import annotations
 

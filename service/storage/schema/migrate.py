@@ -1,8 +1,8 @@
-"""Brings a database to the schema of this release, and refuses to serve on any other.
+"""Brings a database to the schema of this release, and refuses all other schemas.
 
-Everything happens in one transaction, the same that looks at what is there, so that two servers
-that start at once on an empty database do not both create it: PostgreSQL holds an advisory lock for
-it, SQLite has but one writer.
+One transaction examines the database and changes it, so that two servers that start at once on an
+empty database do not both create the schema: on PostgreSQL it has an advisory lock, and SQLite has
+only one writer.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from tollwire.service.storage.schema.revisions import Revisions
 
 _FOLDER = Path(__file__).with_name("migrations")
-# Any number that no other program takes for the same database: "TOLL" in ASCII.
+# A number that no other program uses in the same database: "TOLL" in ASCII.
 _ADVISORY_LOCK = 0x544F4C4C
 
 
 class SchemaError(Exception):
-    """The database is not one that this release can serve. The text says what to do."""
+    """This release cannot serve the database. The text says what to do."""
 
 
 def prepare(database: Database, folder: Path = _FOLDER) -> None:
-    """Make sure that the schema is the one of this release: create it in an empty database, and
-    raise SchemaError where it is older, newer or something else."""
+    """Create the schema in an empty database. SchemaError if the schema is older or newer than that
+    of this release, or of another program."""
     with database.write(work=Work.LONG) as connection:
-        _take_turn(connection)
+        _lock(connection)
         if _stamp(connection) == newest(folder):
             return
         revisions = _revisions(folder)
@@ -46,11 +46,11 @@ def prepare(database: Database, folder: Path = _FOLDER) -> None:
 
 
 def upgrade(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str]:
-    """Apply what is missing; returns the revisions before (None: empty) and after. SchemaError
-    where the schema is newer or something else."""
+    """Apply the missing revisions; returns the revisions before (None: empty) and after.
+    SchemaError if the schema is newer, or of another program."""
     revisions = _revisions(folder)
     with database.write(work=Work.MIGRATION) as connection:
-        _take_turn(connection)
+        _lock(connection)
         found = _present(connection, revisions, folder)
         if found != newest(folder):
             revisions.apply(connection)
@@ -58,28 +58,28 @@ def upgrade(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str
 
 
 def state(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str]:
-    """The revision of the schema that is there (None: empty), and the one of this release.
-    SchemaError where it is newer or something else."""
+    """The revision of the database (None: empty), and that of this release. SchemaError if the
+    schema is newer, or of another program."""
     revisions = _revisions(folder)
     with database.read() as connection:
         return _present(connection, revisions, folder), newest(folder)
 
 
 def newest(folder: Path = _FOLDER) -> str:
-    """The revision that a folder leads to: its files are named after theirs, and rise."""
+    """The newest revision of a folder: its files have the numbers of the revisions."""
     names = [path.name for path in folder.glob("versions/[0-9]*.py")]
     return max(names).partition("_")[0]
 
 
 def _stamp(connection: Connection) -> str | None:
-    """The revision that Alembic has noted down in the database."""
+    """The revision that Alembic has stored in the database."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def _present(connection: Connection, revisions: Revisions, folder: Path) -> str | None:
-    """The revision of the schema that is there, None where the database is empty."""
+    """The revision of the database; None if it is empty."""
     found = _stamp(connection)
     if found is None:
         tables = inspect(connection).get_table_names()
@@ -98,12 +98,12 @@ def _present(connection: Connection, revisions: Revisions, folder: Path) -> str 
 
 
 def _revisions(folder: Path) -> Revisions:
-    # Not above: a server on a database that is as it should be starts without Alembic.
+    # Imported here: a server whose database is up to date starts without Alembic.
     from tollwire.service.storage.schema.revisions import Revisions
 
     return Revisions(folder)
 
 
-def _take_turn(connection: Connection) -> None:
+def _lock(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")

@@ -1,6 +1,6 @@
-"""The tables of the record: calls, the uploads that brought them, and what was added to them since.
+"""The tables of the record: CDRs, uploads, and everything that is added to CDRs later.
 
-The conventions are those of ``tables``, and ``schema`` has both.
+The conventions are in ``tenant_tables``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from tollwire.service.domain.model import RatingStatus
 from tollwire.service.storage.schema.tenant_tables import Base, RowId, partial_index
 
-# Where the ids of a table's rows come from on PostgreSQL (tollwire.service.storage.ids). SQLite has
-# no sequences and needs none.
+# The sequences of row ids on PostgreSQL (tollwire.service.storage.ids). SQLite needs none.
 ROW_IDS = {
     name: Sequence(f"{name}_ids", start=1, metadata=Base.metadata)
     for name in ("cdrs", "cdr_pricings", "cdr_reversals")
@@ -44,18 +43,18 @@ class UploadRow(Base):
     conflicts: Mapped[int] = mapped_column(BigInteger)
     rejected: Mapped[int] = mapped_column(BigInteger)
     unrated: Mapped[int] = mapped_column(BigInteger)
-    # Of all records, also those that were not recorded.
+    # The sum over all records, also failed ones.
     duration_seconds: Mapped[int] = mapped_column(BigInteger)
-    # The control totals as the sender has last stated them; NULL where it never did.
+    # The control totals that the client stated last; NULL if it stated none.
     stated_calls: Mapped[int | None] = mapped_column(BigInteger)
     stated_duration_seconds: Mapped[int | None] = mapped_column(BigInteger)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
     updated_at_ns: Mapped[int] = mapped_column(BigInteger)
-    # When it was asked to be reversed: from then on no further chunk gets in.
+    # When its reversal was requested: further chunks are refused.
     reversed_at_ns: Mapped[int | None] = mapped_column(BigInteger)
-    # The tenants that whoever started it might see, as JSON by rising id; NULL for every tenant.
+    # The scope of the caller who started it, as JSON by rising id; NULL for every tenant.
     scope_tenant_ids: Mapped[str | None] = mapped_column(Text)
-    # Of created: those whose call_id had a reversed CDR.
+    # Those of created whose call_id had a reversed CDR.
     recorded_again: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     # Records whose call_id was derived, and those of them that are duplicates.
     derived_call_ids: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
@@ -69,7 +68,7 @@ partial_index("ix_uploads_scope", UploadRow.scope_tenant_ids, UploadRow.id, wher
 
 
 class UploadChunkRow(Base):
-    """The answer that a committed chunk was given, for the sender who asks again."""
+    """The outcome of a committed chunk, for a client that sends it again."""
 
     __tablename__ = "upload_chunks"
 
@@ -78,14 +77,14 @@ class UploadChunkRow(Base):
     )
     first_index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     calls: Mapped[int] = mapped_column(Integer)
-    # SHA-256 over the chunk's calls, in chunks of older releases; empty beside record_digests.
+    # SHA-256 over the chunk's calls in chunks of older releases; empty if record_digests is set.
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     created: Mapped[int] = mapped_column(Integer)
     duplicates: Mapped[int] = mapped_column(Integer)
     conflicts: Mapped[int] = mapped_column(Integer)
     rejected: Mapped[int] = mapped_column(Integer)
     unrated: Mapped[int] = mapped_column(Integer)
-    # The chunk's CDRs have the ids from this one on, as many as were created; 0 where none was.
+    # The created CDRs have consecutive ids from this one on; 0 if none was created.
     first_cdr_id: Mapped[int] = mapped_column(BigInteger)
     # 8 bytes for each record: ratingcore/record/record_digest.pyx. NULL in chunks of older
     # releases.
@@ -96,9 +95,9 @@ class UploadChunkRow(Base):
 
 
 class UploadFailureRow(Base):
-    """A record that an upload did not record, and why, with its bytes as they were sent.
+    """A failed record of an upload, with the reason and its bytes as they were sent.
 
-    Kept for as long as the operator says: the one part of an upload's history that is deleted.
+    Deleted after the retention time of the settings: no other part of an upload is deleted.
     """
 
     __tablename__ = "upload_failures"
@@ -118,18 +117,18 @@ class UploadFailureRow(Base):
 class CdrRow(Base):
     """One call and what it cost.
 
-    ``cost`` is held in two integers, whole units and the rest in 10**-8: a cost of
-    15 digits before the point does not fit 64 bits at that scale, and SQLite has no exact decimal.
-    ``generation``: how many CDRs of this tenant and call_id were reversed before this one.
+    The cost is two integers, whole units and the rest in 10**-8: a cost of 15 digits before the
+    point does not fit 64 bits at that scale, and SQLite has no exact decimals. ``generation``: how
+    many CDRs of this tenant and call_id were reversed before this one.
 
     No foreign keys: at millions of rows an hour they cost more than the insert. The writing
-    transaction holds a share lock on the tenants and extensions it names, and triggers refuse to
-    delete those that CDRs refer to.
+    transaction has a share lock on the tenants and extensions, and triggers refuse to delete those
+    that CDRs refer to.
     """
 
     __tablename__ = "cdrs"
 
-    # The widest first and texts last: PostgreSQL aligns each to its width, and fills up with zeros.
+    # Wide columns first and texts last: PostgreSQL aligns each to its width, and pads with zeros.
     id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     started_at_ns: Mapped[int] = mapped_column(BigInteger)
@@ -158,7 +157,7 @@ class CdrRow(Base):
         CheckConstraint("disposition BETWEEN 1 AND 6", name="disposition"),
         CheckConstraint("status BETWEEN 1 AND 3", name="status"),
         CheckConstraint("unrated_reason BETWEEN 1 AND 3", name="unrated_reason"),
-        # UNRATED has a reason and no cost; every other status has a cost and no reason.
+        # UNRATED has a reason and no cost; all other statuses have a cost and no reason.
         CheckConstraint(
             "(status = 3) = (unrated_reason IS NOT NULL)"
             " AND (status = 3) = (bill_seconds IS NULL)"
@@ -194,9 +193,9 @@ partial_index(
 
 
 class CdrPricingRow(Base):
-    """A step of a CDR that was recorded UNRATED, and what stood in it before: it has got its price,
-    or another reason (``new_unrated_reason``), by the rates of ``new_rate_revision``. Of one CDR
-    the steps have rising ids, and the price is the last."""
+    """A change of a CDR that was recorded UNRATED, with the values before: it was priced, or got
+    another reason (``new_unrated_reason``) at ``new_rate_revision``. The changes of one CDR have
+    rising ids, and the price is the last."""
 
     __tablename__ = "cdr_pricings"
 
@@ -230,9 +229,9 @@ partial_index(
 
 
 class LedgerEntryRow(Base):
-    """What one transaction wrote for ever: ``row_count`` rows of a ``kind`` (EntryKind) with the
-    ids from ``first_id`` on, and the SHA-256 of their canonical bytes. ``hash`` is over the entry
-    and the hash of the entry before it in the chain."""
+    """The rows that one transaction wrote: ``row_count`` rows of a ``kind`` (EntryKind) with ids
+    from ``first_id`` on, and the SHA-256 of their canonical bytes. ``hash`` covers the entry and
+    the hash of the entry before it in the chain."""
 
     __tablename__ = "ledger_entries"
 
@@ -244,7 +243,7 @@ class LedgerEntryRow(Base):
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     hash: Mapped[bytes] = mapped_column(LargeBinary)
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
-    # Of the digest and the hash: tollwire.service.storage.ledger.
+    # The version of the digest and of the hash: tollwire.service.storage.ledger.
     format: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
 
     __table_args__ = (
@@ -257,7 +256,7 @@ class LedgerEntryRow(Base):
 
 
 class LedgerHeadRow(Base):
-    """Where a chain of the ledger ends. The next entry is added under the lock on this row."""
+    """The end of a chain of the ledger. A transaction locks this row to add the next entry."""
 
     __tablename__ = "ledger_heads"
 
@@ -267,11 +266,11 @@ class LedgerHeadRow(Base):
 
 
 class CdrReversalRow(Base):
-    """A CDR taken back: it counts no more, and stays as it is. The costs are the CDR's with the
-    sign changed, both parts of them; what an UNRATED one has.
+    """The reversal of a CDR, which stays unchanged. Both parts of the cost are those of the CDR
+    with the sign changed; NULL if it is UNRATED.
 
-    Made from the CDR's row, of which the tenant, the start and the upload are copies, so that sums
-    and lists of reversals need not look for it. Written once.
+    The tenant, the start and the upload are copies from the CDR, so that sums and lists of
+    reversals do not read it. Written once.
     """
 
     __tablename__ = "cdr_reversals"

@@ -13,7 +13,8 @@ from tollwire.service.storage.schema import triggers
 
 
 class Revisions:
-    """Those in a folder, with Alembic configured here: an installed package has no ini file."""
+    """The revisions of a folder. Alembic is configured here: an installed package has no ini
+    file."""
 
     def __init__(self, folder: Path) -> None:
         self._config = Config()
@@ -25,7 +26,7 @@ class Revisions:
         return {script.revision for script in directory.walk_revisions()}
 
     def apply(self, connection: Connection) -> None:
-        """All that the database lacks."""
+        """Apply all revisions that the database lacks."""
         triggers.drop(connection)
         self._config.attributes["connection"] = connection
         command.upgrade(self._config, "head")

@@ -1,11 +1,11 @@
-"""The tables of tenants, their rates and decks, and what holds for all tables, on SQLite and
-PostgreSQL alike. (The record of calls: ``record_tables``. All of them: ``schema``.)
+"""The tables of tenants, their rates and decks, and the conventions of all tables. (CDRs:
+``record_tables``. Tokens: ``access_tables``. All tables: ``all_tables``.)
 
-Conventions: times are BIGINT nanoseconds since the Unix epoch (both databases store them exactly,
-and PostgreSQL's own timestamp would drop the last three digits a sender may give); money is
-integers scaled by 10**8; enums are the wire's numbers. NOT NULL unless the absence means something.
+Conventions: times are BIGINT nanoseconds since the Unix epoch (both databases store them exactly;
+PostgreSQL's timestamp type drops the last three digits); money is integers scaled by 10**8; enums
+are the numbers of the wire. NOT NULL unless NULL has a meaning.
 
-What only triggers can say (a priced CDR never changes, history is never deleted) stands in
+Rules that only triggers can enforce (a priced CDR never changes, history is never deleted) are in
 ``triggers``.
 """
 
@@ -27,12 +27,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# SQLite gives ids by itself only to a column of the exact type INTEGER.
+# SQLite assigns ids only to a column of the exact type INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
-# The ends of the window of a rate without effective_from or effective_to: one second outside the
-# range of google.protobuf.Timestamp. With values instead of NULLs, uniqueness and ordering by
-# effective_from need no special case.
+# Stand for a missing effective_from or effective_to: one second outside the range of
+# google.protobuf.Timestamp. Unlike NULLs they need no special case in unique keys and orders.
 OPEN_FROM_S = -62_135_596_801
 OPEN_TO_S = 253_402_300_800
 
@@ -112,8 +111,8 @@ class TenantVersionRow(Base):
 
 
 class DeckRow(Base):
-    """Where each tenant's deck stands. ``revision`` counts the committed changes of the tenant's
-    rates and rules; it goes on where a tenant is deleted and created again. ``change_seq`` orders
+    """The revision of each tenant's deck. ``revision`` counts the committed changes of the tenant's
+    rates and rules; it continues if a tenant is deleted and created again. ``change_seq`` orders
     the changes of all tenants: workers follow it."""
 
     __tablename__ = "decks"
@@ -124,8 +123,8 @@ class DeckRow(Base):
 
 
 class DeckClockRow(Base):
-    """The one row that counts changes of decks. It is taken last in a transaction, so that the
-    order of ``change_seq`` is the order of the commits and the lock on it is short."""
+    """One row that counts changes of decks. A transaction raises it last, so that the order of
+    ``change_seq`` is the order of the commits and the lock is short."""
 
     __tablename__ = "deck_clock"
 
@@ -149,10 +148,10 @@ class ExtensionRow(Base):
 
 
 class RateVersionRow(Base):
-    """Every state that every rate ever had. A rate's present state is its row without
-    ``retired_revision``; a change retires that row and adds one; a deletion only retires it.
+    """All states of all rates. The present state of a rate is its row without ``retired_revision``;
+    a change retires this row and adds one; a deletion only retires it.
 
-    A row is written once; the only update is to retire it. CDRs refer to ``version_id``.
+    A row is written once; the only update retires it. CDRs refer to ``version_id``.
     """
 
     __tablename__ = "rate_versions"
@@ -222,9 +221,9 @@ partial_index(
 
 
 class RateChangeRow(Base):
-    """Which versions of rates came with a revision of a deck: those with these ids, the last one
-    included. One row for each change that adds any, be it one rate or a whole deck: in an index of
-    rate_versions each of them would take its own place."""
+    """The versions of rates that a revision of a deck added: from the first to the last of these
+    ids. One row for each change that adds versions, of one rate or of a whole deck; an index of
+    rate_versions would need an entry for each version."""
 
     __tablename__ = "rate_changes"
 

@@ -1,13 +1,12 @@
-"""What the database refuses by itself, whoever asks: history is neither changed nor deleted.
+"""Triggers with which the database itself refuses to change or delete history.
 
-Rating rule 9 as triggers, for both databases:
+Rating rule 9, for both databases:
 
-- cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, and nothing but its outcome
-  changes, or it stays UNRATED with another reason by a later rate_revision, and nothing else
-  changes; every other UPDATE and each DELETE is refused, and so are these two where the CDR is
-  reversed.
-- cdrs: a generation above 0 is inserted only where the one before it is reversed, so that at most
-  one CDR of a call_id is not.
+- cdrs: an UNRATED row may become RATED or NOT_BILLABLE, once, with only its outcome changed; or it
+  stays UNRATED with another reason at a later rate_revision, with nothing else changed. All other
+  UPDATEs and each DELETE are refused, and all UPDATEs of a reversed CDR.
+- cdrs: a generation above 0 is inserted only if the one before it is reversed, so that at most one
+  CDR of a call_id is not reversed.
 - rate_versions: a row may be retired, once; every other UPDATE and each DELETE is refused.
 - tenant_versions, upload_chunks, cdr_pricings, cdr_reversals, ledger_entries, audit_entries: UPDATE
   and DELETE are refused.
@@ -16,15 +15,15 @@ Rating rule 9 as triggers, for both databases:
 - tokens: a row may be revoked, once; every other UPDATE and each DELETE is refused.
 - tenants, extensions: the identity never changes; DELETE is refused while CDRs refer to the row.
 
-PostgreSQL also has TRUNCATE, which fires no row trigger: refused on all of these. SQLite also has
-REPLACE, which deletes the row in its way without firing DELETE triggers (unless the connection
-turns recursive_triggers on, which the sqlite3 shell does not): there a guard looks before each
-INSERT whether the key is taken. Where the writers ask for ON CONFLICT DO NOTHING the guard skips
-the row, as that would; elsewhere it refuses.
+PostgreSQL also has TRUNCATE, which fires no row trigger: refused on all of these tables. SQLite
+also has REPLACE, which deletes the row with the same key without firing DELETE triggers (unless the
+connection turns recursive_triggers on; the sqlite3 shell does not): a trigger checks before each
+INSERT whether the key is taken. For tables that are written with ON CONFLICT DO NOTHING it skips
+the row, like this clause; for others it refuses.
 
-Triggers are no part of the chain of migrations: ``drop`` and ``install`` frame each upgrade, so the
-triggers are always those that fit the newest schema, and a migration can move data without them.
-Every refusal reaches Python as IntegrityError.
+Triggers are not part of the migrations: ``drop`` and ``install`` frame each upgrade, so the
+triggers always fit the newest schema, and a migration can move data without them. Every refusal
+reaches Python as IntegrityError.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from tollwire.service.storage.schema.all_tables import METADATA
 _NAME = "tollwire_"
 _NOT_AGAIN = "a call is recorded again only once its CDR is reversed"
 
-# What RateUnrated may write into an UNRATED CDR.
+# The columns of an UNRATED CDR that RateUnrated may change.
 _OUTCOME = (
     "status",
     "unrated_reason",
@@ -49,15 +48,15 @@ _OUTCOME = (
     "rate_version_id",
     "rate_revision",
 )
-# And where the CDR stays UNRATED.
+# The same if the CDR stays UNRATED.
 _REASON = ("unrated_reason", "rate_revision")
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """``event`` on ``table`` is refused with ``message``: always, or ``when`` this holds, or while
-    the column ``in_use_by`` of some row of ``in_use_in`` holds the row's id. ``{is}`` compares with
-    NULLs."""
+    """``event`` on ``table`` is refused with ``message``: always, or under the condition ``when``,
+    or while the column ``in_use_by`` of a row of ``in_use_in`` has the id of the row. ``{is}``
+    compares like = and treats NULLs as equal."""
 
     table: str
     event: str
@@ -145,9 +144,9 @@ _REFUSALS = (
 
 _TABLES = tuple(dict.fromkeys(refusal.table for refusal in _REFUSALS))
 
-# The unique keys of each table, for SQLite's guards against REPLACE. "rowid" is there even where no
-# column shows it; NEW.rowid is -1 where the INSERT does not name it. CDRs come in bulk, and none of
-# them has the id -1: there that look is saved.
+# The unique keys of each table, for SQLite's triggers against REPLACE. Every table has "rowid",
+# also without such a column; NEW.rowid is -1 if the INSERT does not give it. CDRs come in bulk and
+# never have the id -1: the condition saves a search.
 _PRESENT = "retired_revision IS NULL AND NEW.retired_revision IS NULL"
 _KEYS: dict[str, tuple[str, ...]] = {
     "cdrs": (
@@ -198,14 +197,14 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "extensions": ("rowid = NEW.rowid", "id = NEW.id"),
 }
 
-# That the generation before a new CDR's is reversed, as the body of an EXISTS.
+# That the generation before that of a new CDR is reversed, as the body of an EXISTS.
 _ONE_BEFORE = (
     "SELECT 1 FROM cdrs JOIN cdr_reversals ON cdr_reversals.cdr_id = cdrs.id"
     " WHERE cdrs.tenant_id = NEW.tenant_id AND cdrs.call_id = NEW.call_id"
     " AND cdrs.generation = NEW.generation - 1"
 )
 
-# Written with ON CONFLICT DO NOTHING.
+# Tables that are written with ON CONFLICT DO NOTHING.
 _SKIPPING = ("cdrs", "tenants", "extensions")
 
 _POSTGRESQL_FUNCTIONS = (
@@ -215,7 +214,7 @@ _POSTGRESQL_FUNCTIONS = (
         RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation';
     END $$
     """,
-    # The table is named with its schema, so that no temporary table can stand in for it.
+    # The table is named with its schema, so that a temporary table cannot replace it.
     f"""
     CREATE OR REPLACE FUNCTION {_NAME}refuse_in_use() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
@@ -254,7 +253,7 @@ _POSTGRESQL_FUNCTIONS = (
 
 
 def install(connection: Connection) -> None:
-    """Create all triggers. They must not be there yet."""
+    """Create all triggers. None of them may exist."""
     sqlite = connection.dialect.name == "sqlite"
     for statement in _for_sqlite() if sqlite else _for_postgresql():
         connection.execute(text(statement))
@@ -268,7 +267,7 @@ def drop(connection: Connection) -> None:
 
 
 def installed(connection: Connection) -> list[tuple[str, str]]:
-    """The names and tables of the triggers that are there."""
+    """The names and tables of the existing triggers."""
     if connection.dialect.name == "sqlite":
         query = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'"
     else:
@@ -293,11 +292,11 @@ def _for_sqlite() -> Iterator[str]:
         )
     for table, keys in _KEYS.items():
         action = "IGNORE" if table in _SKIPPING else f"ABORT, 'a key of {table} is taken'"
-        # Looking here, and not in a WHEN, saves a quarter of what the guard costs.
+        # A check here, and not in a WHEN, saves a quarter of the cost of the trigger.
         looks = " ".join(f"SELECT RAISE({action}) FROM {table} WHERE {key};" for key in keys)
         if table == "cdrs":
-            # FAIL, which keeps the rows before this one: with ABORT SQLite would note each page
-            # before it changes it, for every row anew, and an insert would take twice as long.
+            # FAIL keeps the rows before this one: with ABORT SQLite would copy each page before it
+            # changes it, for every row anew, and an insert would take twice as long.
             looks += (
                 f" SELECT RAISE(FAIL, '{_NOT_AGAIN}')"
                 f" WHERE NEW.generation > 0 AND NOT EXISTS ({_ONE_BEFORE});"
@@ -317,15 +316,15 @@ def _for_postgresql() -> Iterator[str]:
             call = f"refuse_in_use('{refusal.message}', {rows})"
         else:
             call = f"refuse('{refusal.message}')"
-        # By what is there once the row's deletion has waited for everybody who holds the row, and
-        # nobody else can any more.
+        # AFTER: by then the deletion has waited for all transactions that have locked the row, and
+        # no other can lock it.
         time = "AFTER" if refusal.in_use_by and refusal.event == "DELETE" else "BEFORE"
         yield (
             f"CREATE TRIGGER {refusal.name} {time} {refusal.event} ON {refusal.table}"
             f" FOR EACH ROW {f'WHEN ({when})' if when else ''}"
             f" EXECUTE FUNCTION {_NAME}{call}"
         )
-    # AFTER, because with a trigger BEFORE each row COPY would insert the rows one at a time.
+    # AFTER: with a trigger BEFORE each row COPY would insert the rows one at a time.
     yield (
         f"CREATE TRIGGER {_NAME}cdrs_insert AFTER INSERT ON cdrs"
         f" FOR EACH ROW WHEN (NEW.generation > 0) EXECUTE FUNCTION {_NAME}refuse_again()"
