@@ -122,8 +122,9 @@ format: $(STAMP) ## ruff: mend what it can
 	ruff check --fix . $(CI_SCRIPTS)
 	ruff format . $(CI_SCRIPTS)
 
-types: build ## mypy, strict; stubtest: the .pyi files of the core against the compiled modules
+types: build ## mypy, strict but for tests; stubtest: the .pyi files of the core against the compiled modules
 	mypy --strict -p tollwire.service -p ratingcore -p benchmarks
+	mypy -p tests
 	stubtest ratingcore --allowlist .ci/stubtest-allowlist
 
 # Breaking changes are looked for against the last commit of main that has other protos than the

@@ -222,8 +222,8 @@ def test_a_build_compares_contents_and_not_times(checkout: Path, tmp_path: Path)
     for source in tmp_path.glob("ratingcore/**/*.p[xy]*"):
         source.touch()
     assert compiled() == set()
-    with (tmp_path / "ratingcore/wire/tally.pxd").open("a", encoding="utf-8") as source:
-        source.write("# A comment.\n")
+    with (tmp_path / "ratingcore/wire/tally.pxd").open("a", encoding="utf-8") as file:
+        file.write("# A comment.\n")
     assert compiled() == {"tally", "record_rating", "rate_calls"}
     assert compiled() == set()
 

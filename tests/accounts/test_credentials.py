@@ -152,7 +152,7 @@ def calls_of(act: Callable[[], Any]) -> list[str]:
 def test_an_unknown_token_costs_the_same_work_as_a_wrong_one(worker: Worker) -> None:
     made, text = worker.make()
     wrong = wrong_texts(made.id, text)
-    work = {kind: calls_of(lambda t=wrong[kind]: worker.lets_in(t)) for kind in wrong}  # type: ignore[misc]
+    work = {kind: calls_of(lambda t=wrong[kind]: worker.lets_in(t)) for kind in wrong}
     assert work["unknown"] == work["wrong"]
     for kind, calls in work.items():
         assert calls.count("openssl_sha256") == 1, kind

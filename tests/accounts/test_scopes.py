@@ -393,8 +393,8 @@ def test_an_upload_belongs_to_the_scope_that_it_was_started_with(place: Place) -
     for narrow in ([], both[:1], [both[1], ABSENT]):
         with seen_by(*narrow), pytest.raises(NotFound, match=f"no upload {upload_id}"):
             world.commit(upload_id, 4, [call(narrow[0] if narrow else 1)])
-    for narrow in (both[:1], both):
-        with seen_by(*narrow), pytest.raises(NotFound):
+    for too_narrow in (both[:1], both):
+        with seen_by(*too_narrow), pytest.raises(NotFound):
             world.uploads.get(place.shared_upload_id)
 
 
@@ -442,10 +442,12 @@ def test_what_is_anothers_is_not_waited_for(place: Place) -> None:
     """A lock that others hold would tell that there is something."""
     if place.world.database.engine.dialect.name == "sqlite":
         return  # one writer at a time, whatever it writes
-    waiting = ("update a rate", "create a rate", "import rates", "reverse a CDR", "create a CDR")
-    waiting += ("create a CDR of an extension",)
-    waiting += ("go on with an upload", "reverse an upload", "update a tenant", "delete a tenant")
-    waiting += ("create an extension", "update an extension", "delete an extension")
+    waiting = (
+        *("update a rate", "create a rate", "import rates", "reverse a CDR", "create a CDR"),
+        "create a CDR of an extension",
+        *("go on with an upload", "reverse an upload", "update a tenant", "delete a tenant"),
+        *("create an extension", "update an extension", "delete an extension"),
+    )
     other = place.other
     with place.world.database.write() as connection:
         for table, column, row_id in (

@@ -49,7 +49,7 @@ def tollwire(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Tollwire:
 
     def run(*arguments: str, server: str = fake.address, **settings: object) -> Result:
         environment = {"TOLLWIRE_SERVER": server}
-        return CliRunner().invoke(main, arguments, env=environment, **settings)  # type: ignore[arg-type]
+        return CliRunner().invoke(main, arguments, env=environment, **settings)
 
     return run
 

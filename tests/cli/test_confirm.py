@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 from click.exceptions import Exit
 
@@ -47,7 +48,7 @@ def test_who_is_asked(
         questions.append(question)
         return False
 
-    monkeypatch.setattr(confirming.click, "confirm", refuse)
+    monkeypatch.setattr(click, "confirm", refuse)
     assert is_asking(yes=yes) is asked
     if asked:
         with pytest.raises(Exit) as left:

@@ -453,12 +453,12 @@ def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
         *("billed", "minutes", "billed as billed", "billed reversed"),
         *("cost", "cost as billed", "cost reversed", "unrated", "currency"),
     ]
-    shown = dict(zip(re.split(r"  +", header.strip()), re.split(r"  +", row.strip()), strict=True))
-    assert [shown[name] for name in ("calls", "calls as billed", "calls reversed")] == [
+    cells = dict(zip(re.split(r"  +", header.strip()), re.split(r"  +", row.strip()), strict=True))
+    assert [cells[name] for name in ("calls", "calls as billed", "calls reversed")] == [
         *("3", "4", "1"),
     ]
-    assert (shown["ASR"], shown["minutes"]) == ("67%", "0.20")
-    assert [shown[name] for name in ("cost", "cost as billed", "cost reversed")] == [
+    assert (cells["ASR"], cells["minutes"]) == ("67%", "0.20")
+    assert [cells[name] for name in ("cost", "cost as billed", "cost reversed")] == [
         *("0.0040", "0.1690", "0.1650"),
     ]
 

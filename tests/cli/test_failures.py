@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import grpc
@@ -86,7 +87,7 @@ class NotConnected(grpc.RpcError):
     def details(self) -> str:
         return self.words
 
-    def trailing_metadata(self) -> None:
+    def trailing_metadata(self) -> Any:
         return None
 
 

@@ -199,8 +199,8 @@ def test_what_was_refused_before_a_break_is_reported_too(
     path.write_text("\n".join([HEADER, *rows]) + "\n")
     fake.cdrs.breaks = {2: "after", 3: "before"}
     everything = tmp_path / "failures.jsonl"
-    arguments = ("cdrs", "upload", str(path), "--chunk", "3", "--retries", retries)
-    arguments += ("--failures", str(everything))
+    arguments = [*("cdrs", "upload", str(path), "--chunk", "3", "--retries", retries)]
+    arguments += ["--failures", str(everything)]
     result = tollwire(*arguments)
     while result.exit_code == 3:
         result = tollwire(*arguments)

@@ -18,7 +18,7 @@ from tollwire.v1.types_pb2 import Call, UnreadableRecord
 @pytest.fixture
 def failed(fake: FakeServer) -> list[Call]:
     """Of upload 3: calls that no server takes, and some that no text can hold as they are."""
-    odd_time = Call(call_id="odd", duration_seconds=-1, direction=99)  # type: ignore[arg-type]
+    odd_time = Call(call_id="odd", duration_seconds=-1, direction=99)
     odd_time.started_at.nanos = -1
     odd_time.ended_at.seconds = 5
     calls = [Call(call_id="é\0\x1b[31m", tenant_id=7), odd_time, Call()]

@@ -177,7 +177,7 @@ def ask(channel: grpc.Channel, asked: Input, known: Known | None = None) -> tupl
 def _is_endless(asked: Input) -> bool:
     if asked.method.name != "WatchCdrs":
         return asked.method.name in _ENDLESS
-    kind = GetMessageClass(asked.method.input_type)
+    kind: Any = GetMessageClass(asked.method.input_type)
     with contextlib.suppress(DecodeError):
         return any(kind.FromString(data).follow for data in asked.messages)
     return False

@@ -118,17 +118,23 @@ class Known:
         return None
 
 
+def message_of(field: FieldDescriptor) -> Descriptor:
+    """The message that has the field."""
+    assert field.containing_type is not None
+    return field.containing_type
+
+
 def _told(field: FieldDescriptor) -> Iterator[str]:
     """The names under which a value is remembered: the id of a Tenant is a tenant_id."""
     yield field.name.removeprefix("next_")
     if field.name == "id":
-        yield f"{field.containing_type.name.lower()}_id"
+        yield f"{message_of(field).name.lower()}_id"
 
 
 def _asked(field: FieldDescriptor) -> Iterator[str]:
     """Under which it is looked for: the id of a GetTenantRequest is a tenant_id as well."""
     if field.name == "id":
-        words = field.containing_type.name
+        words = message_of(field).name
         for verb in ("Get", "Delete", "Revoke", "Reverse", "Update"):
             words = words.removeprefix(verb)
         yield f"{words.removesuffix('Request').lower()}_id"

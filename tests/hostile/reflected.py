@@ -61,7 +61,7 @@ def methods(channel: grpc.Channel, token: str = "") -> list[Method]:
                 files[file.name] = file
     pool = DescriptorPool()
     for file in _in_order(files):
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     return [method for name in sorted(names) for method in _methods(pool, name)]
 
 

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import psutil
@@ -72,7 +73,7 @@ class Target:
         ids = self.spared.get(asked.method.name)
         if not ids:
             return False
-        kind = GetMessageClass(asked.method.input_type)
+        kind: Any = GetMessageClass(asked.method.input_type)
         for data in asked.messages:
             with contextlib.suppress(DecodeError):
                 message = kind.FromString(data)

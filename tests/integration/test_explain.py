@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from grpc_status import rpc_status
@@ -162,7 +164,7 @@ def test_an_explanation_in_an_error_is_short(client: Client, tenant: types.Tenan
             )
     with pytest.raises(grpc.RpcError) as refused:
         explain(client, make_call(tenant.id, "4" * 32 + "@" + "\U0001f4de" * 200))
-    trailers = refused.value.trailing_metadata()
+    trailers: Any = refused.value.trailing_metadata()
     assert sum(len(key) + len(value) for key, value in trailers) < 7_000
     found = explanation_of(refused.value)
     assert found.omitted + len(found.considered) == 96

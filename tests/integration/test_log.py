@@ -82,9 +82,7 @@ def put_everywhere(message: Message, number: str) -> None:
                 value.append(number)
             else:
                 setattr(message, field.name, number)
-        elif field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.file.package == (
-            "tollwire.v1"
-        ):
+        elif field.message_type is not None and field.message_type.file.package == "tollwire.v1":
             if field.is_repeated and not value:
                 value.append(GetMessageClass(field.message_type)())
             for one in value if field.is_repeated else [value]:

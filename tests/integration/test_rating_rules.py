@@ -294,7 +294,7 @@ ROUNDINGS = {
 
 
 @pytest.mark.parametrize("rounding", list(ROUNDINGS))
-def test_rule_8_the_tenants_rounding(client: Client, rounding: int) -> None:
+def test_rule_8_the_tenants_rounding(client: Client, rounding: types.Rounding.ValueType) -> None:
     tenant = client.new_tenant(rounding=rounding)
     client.new_rate(tenant.id, "1", "0.0001", 1)
     client.new_rate(tenant.id, "3", "0.0003", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from hypothesis import HealthCheck, Phase, given, settings
@@ -70,7 +71,8 @@ def test_bad_records_are_compared_by_what_was_sent(client: Client, payer: int) -
     assert part.already_settled == 2
     assert list(part.failures) == list(first.failures)[1:3]
     # Wrong in the same field for the same reason, but other records.
-    for at, change in enumerate([{"caller_number": "9"}, {"duration_seconds": 8}]):
+    changes: list[dict[str, Any]] = [{"caller_number": "9"}, {"duration_seconds": 8}]
+    for at, change in enumerate(changes):
         other = types.Call()
         other.CopyFrom(bad[at])
         for name, value in change.items():

@@ -226,7 +226,7 @@ def test_an_update_without_a_mask_judges_what_is_set(
         ("international_prefix", "+"),
     ):
         with invalid(f"tenant.{field}"):
-            update_tenant(client, types.Tenant(id=dialling.id, **{field: value}))  # type: ignore[arg-type]
+            update_tenant(client, types.Tenant(id=dialling.id, **{field: value}))
     changed = update_tenant(client, types.Tenant(id=dialling.id, national_prefix="8"))
     assert (changed.country_code, changed.national_prefix) == ("44", "8")
 

@@ -58,8 +58,8 @@ def test_any_cut_of_them_is_answered_from_what_is_stored(client: Client, payer: 
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "UPLOAD_CHUNK_CHANGED"):
             client.upload(chunk([other], 1, upload_id))
     totals = cdr_pb.ControlTotals(calls=4, duration_seconds=state_seconds(client, upload_id))
-    end = cdr_pb.UploadCdrsRequest(upload_id=upload_id, offset=4, control_totals=totals)
-    [last] = client.upload(end)
+    last_request = cdr_pb.UploadCdrsRequest(upload_id=upload_id, offset=4, control_totals=totals)
+    [last] = client.upload(last_request)
     assert last.control_totals_match
 
 

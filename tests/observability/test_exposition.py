@@ -120,7 +120,7 @@ def test_both_forms_say_the_same() -> None:
     assert content_type.startswith("application/openmetrics-text")
     there = {
         (sample.name, frozenset(sample.labels.items()))
-        for family in openmetrics_families(page.decode())
+        for family in openmetrics_families(page.decode())  # type: ignore[no-untyped-call]
         for sample in family.samples
     }
     assert there == set(samples(exposition.page()[0]))

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import psutil
 
@@ -62,7 +62,7 @@ class Process:
     def wait(self) -> int:
         return self.process.wait(2 * DEADLINE_SECONDS)
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

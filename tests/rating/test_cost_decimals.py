@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,7 @@ from tollwire.service.rpc.conversion.usage import usage as usage_message
 
 
 def _rate(world: World, tenant_id: int, **fields: int) -> Rate:
-    return world.rates.create(
-        Rate(tenant_id=tenant_id, prefix="44", billing_increment=1, **fields)  # type: ignore[arg-type]
-    )
+    return world.rates.create(Rate(tenant_id=tenant_id, prefix="44", billing_increment=1, **fields))
 
 
 def _set_decimals(world: World, tenant_id: int, decimals: int) -> None:
@@ -36,7 +35,7 @@ def _set_decimals(world: World, tenant_id: int, decimals: int) -> None:
 
 
 def _holds(world: World) -> bool:
-    parts = [
+    parts: list[Any] = [
         *Verification(world.database).verify(VerificationFilter()),
         *Ledger(world.database).verify(""),
     ]
@@ -93,7 +92,7 @@ def test_a_sum_is_exact_and_has_the_decimals_that_are_needed(world: World) -> No
         world.cdrs.create(call(tenant_id, "44", 7))
 
     def costs(**asked: object) -> list[str]:
-        query = UsageQuery(**asked)  # type: ignore[arg-type]
+        query = UsageQuery(**asked)
         rows = usage_message(world.usage.summarize(query)).rows
         assert all(row.corrected.cost == row.cost for row in rows)
         return [row.cost for row in rows]

@@ -159,7 +159,7 @@ def test_the_deck_that_comes_of_an_import_is_what_another_worker_reads(
             assert built is not None and built.revision == read.revision
             assert list(built.deck) == list(read.deck)
             assert len(read.deck) == len(_exported(world))
-            built.deck._check()  # type: ignore[attr-defined]
+            built.deck._check()
     finally:
         other_database.close()
 

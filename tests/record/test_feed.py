@@ -12,6 +12,7 @@ import pytest
 
 from ratingcore.record.records import records_of
 from tests.world import NOON_NS, World, call, calls
+from tollwire.service.domain import paging
 from tollwire.service.domain.errors import InvalidInput, NotFound, Reason
 from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope
 from tollwire.service.domain.thread_context import handling
@@ -100,7 +101,7 @@ def test_long_texts_make_short_parts(
 ) -> None:
     payer = world.tenant()
     world.commit(0, 0, calls(payer, 0, 20))
-    monkeypatch.setattr(module.paging, "MAX_PAGE_BYTES", 3000)
+    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", 3000)
     told = parts(feed)
     assert len(told) > 5
     assert ids(told) == [row.id for row in world.rows()]

@@ -283,11 +283,10 @@ def test_what_waited_for_the_other_sees_what_it_did(
     world.rate(payer, "33", 60, 60)
     held, finish = threading.Event(), threading.Event()
 
-    def reverse(worker: World) -> None:
+    def reverse(worker: World) -> object:
         if whole_upload:
-            worker.reversals.reverse_upload(upload_id, WHY)
-        else:
-            worker.reversals.reverse_cdr(cdr_id, WHY)
+            return worker.reversals.reverse_upload(upload_id, WHY)
+        return worker.reversals.reverse_cdr(cdr_id, WHY)
 
     def rate(worker: World) -> UnratedOutcome:
         return worker.cdrs.rate_unrated(payer, None, None)

@@ -13,8 +13,8 @@ from tests.world import NOON_NS, World, at_once, calls, in_parts
 from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, NotFound, Reason
 from tollwire.service.domain.model import BadCall, Call, ReversalRequest
 from tollwire.service.domain.record_model import UploadReversal
-from tollwire.service.record import reversals
 from tollwire.service.record.reversals import Reversals
+from tollwire.service.storage import ledger
 
 WHY = ReversalRequest("poured in twice", "anna@noc-1")
 
@@ -162,7 +162,7 @@ def test_broken_off_it_is_started_again(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload_id = uploaded(world, calls(payer, 0, 40))
-    append: Any = reversals.ledger.append
+    append: Any = ledger.append
     turns = iter([True, True, False])
 
     def breaks(*arguments: Any) -> None:

@@ -121,7 +121,7 @@ CALLERS = {
 
 
 def identify(rpc: RpcContext) -> Caller:
-    return CALLERS[dict(rpc.context.invocation_metadata()).get("caller", "")]
+    return CALLERS[str(dict(rpc.context.invocation_metadata()).get("caller", ""))]
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ FILTER = {
 
 @pytest.mark.parametrize("kind", [pb.ListCdrsRequest, pb.ExportCdrsRequest])
 def test_filters(kind: type[pb.ListCdrsRequest]) -> None:
-    assert cdrs.cdr_filter(kind(**FILTER)) == CdrFilter(  # type: ignore[arg-type]
+    assert cdrs.cdr_filter(kind(**FILTER)) == CdrFilter(
         tenant_id=7,
         search="busy",
         extension_id=8,
@@ -200,8 +200,8 @@ def test_filters(kind: type[pb.ListCdrsRequest]) -> None:
     )
     assert cdrs.cdr_filter(kind()) == CdrFilter()
     bad = kind(
-        status=99,  # type: ignore[arg-type]
-        unrated_reason=99,  # type: ignore[arg-type]
+        status=99,
+        unrated_reason=99,
         started_after=Timestamp(nanos=-1),
         started_before=Timestamp(seconds=2**60),
     )

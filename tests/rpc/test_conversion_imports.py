@@ -276,7 +276,7 @@ def test_a_message_of_nothing_but_bad_rates() -> None:
     [
         (pb.ImportRatesRequest(), ["mode", "tenant_id"]),
         (pb.ImportRatesRequest(tenant_id=-1, mode=MERGE), ["tenant_id"]),
-        (pb.ImportRatesRequest(tenant_id=1, mode=9), ["mode"]),  # type: ignore[arg-type]
+        (pb.ImportRatesRequest(tenant_id=1, mode=9), ["mode"]),
         (
             pb.ImportRatesRequest(tenant_id=1, mode=MERGE, effective_from=Timestamp(nanos=-1)),
             ["effective_from"],

@@ -121,7 +121,7 @@ def test_each_field_can_be_updated_alone(field: str) -> None:
 
 
 def test_only_what_the_mask_names_is_judged() -> None:
-    spoiled = types_pb2.Tenant(id=9, name="new", rounding=99)  # type: ignore[arg-type]
+    spoiled = types_pb2.Tenant(id=9, name="new", rounding=99)
     assert update(spoiled, "name")[0].name == "new"
     assert wrong_fields(lambda: update(spoiled, "name", "rounding")) == ["tenant.rounding"]
     # Nothing is nobody's rounding; and no currency is left to the subject, which knows them.

@@ -71,7 +71,7 @@ def test_a_chunk_with_control_totals() -> None:
 
 
 def test_a_failed_record_is_shown_as_it_was_sent() -> None:
-    sent = types_pb2.Call(call_id="a\0", direction=99, duration_seconds=-1)  # type: ignore[arg-type]
+    sent = types_pb2.Call(call_id="a\0", direction=99, duration_seconds=-1)
     sent.started_at.nanos = -5
     failed = FailedRecord(UploadFailure(8, "", "INVALID_FIELD", "no"), sent.SerializeToString(), 9)
     assert uploads.failed_record(failed) == pb.FailedRecord(

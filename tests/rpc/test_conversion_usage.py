@@ -44,7 +44,7 @@ def test_a_usage_query() -> None:
 @pytest.mark.parametrize("number", [0, 10, -1])
 def test_an_unknown_dimension(number: int) -> None:
     request = pb.SummarizeUsageRequest(
-        group_by=[types_pb2.USAGE_DIMENSION_DAY, number],  # type: ignore[list-item]
+        group_by=[types_pb2.USAGE_DIMENSION_DAY, number],
         started_before=Timestamp(nanos=-1),
     )
     assert wrong_fields(lambda: usage.usage_query(request)) == ["group_by", "started_before"]

@@ -109,8 +109,8 @@ def service_without_a_row() -> ServiceDescriptor:
     service = file.service.add(name="CdrService")
     service.method.add(name="DropCdrs", input_type=".late.Nothing", output_type=".late.Nothing")
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
-    return pool.FindServiceByName("late.CdrService")  # type: ignore[no-any-return, no-untyped-call]
+    pool.Add(file)
+    return pool.FindServiceByName("late.CdrService")
 
 
 def test_a_method_without_a_row_cannot_be_served() -> None:

@@ -229,6 +229,7 @@ def test_an_answer_has_the_bytes_that_the_library_writes(
         extension_id=extension_id,
     )
     records = rated(call, rate, tenant.cost_decimals)
+    assert records is not None
     status, *_, version_id, _ = records.outcome(0)
     recorded = RecordedCall(
         cdr_id=cdr_id,
@@ -271,7 +272,7 @@ def test_lists_are_joined_in_order() -> None:
     assert made.derived() == 1
     assert len(joined([])) == 0
     with pytest.raises(TypeError):
-        joined([None])  # type: ignore[list-item]
+        joined([None])
 
 
 def test_the_field_numbers_are_those_of_the_descriptors() -> None:

@@ -104,7 +104,7 @@ def client(
 
 def refused(address: str, **how: object) -> str:
     """Why no connection comes about."""
-    with client(address, **how) as serves, pytest.raises(grpc.RpcError) as error:  # type: ignore[arg-type]
+    with client(address, **how) as serves, pytest.raises(grpc.RpcError) as error:
         serves()
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     return error.value.details() or ""

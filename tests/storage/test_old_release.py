@@ -85,7 +85,7 @@ def test_the_record_goes_on(old: OldRelease, migrated: Database) -> None:
         )
     )
     fine = world.cdrs.create(call(globex, "8613", 7, call_id="fine"))
-    assert fine.status == RatingStatus.RATED and fine.cost_e8 % 10_000
+    assert fine.status == RatingStatus.RATED and fine.cost_e8 is not None and fine.cost_e8 % 10_000
     made = world.commit(0, 0, calls(acme, 500, 20, number="447911123456", seconds=63))
     assert made.created == 20
     old_unrated = next(

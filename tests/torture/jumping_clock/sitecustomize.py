@@ -38,4 +38,4 @@ time.time = lambda: _time_ns() / 10**9
 
 # Here a deadline is compared with the time of day by which grpc's core has written it down, and the
 # core's clock is not Python's: it does not jump.
-grpc._server.time = SimpleNamespace(time=_real_time)
+setattr(grpc._server, "time", SimpleNamespace(time=_real_time))  # noqa: B010
