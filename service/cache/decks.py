@@ -26,7 +26,7 @@ from tollwire.service.domain.thread_context import Work, current_request, regard
 from tollwire.service.storage import decks
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.decks import DeckState
-from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.engine import Connection, Database, first_row
 from tollwire.service.storage.failures import unavailable
 
 _LOG = logging.getLogger("tollwire.decks")
@@ -147,10 +147,12 @@ class Decks:
         if not self._progress.wait(self._known_seq, wait_seconds, request.is_wanted):
             _LOG.warning("a change is committed, but a worker does not rate with it yet")
 
-    def catch_up(self, connection: Connection) -> None:
+    def catch_up(self, connection: Connection, change_seq: int | None = None) -> None:
         """Catch up with what ``connection`` sees. Not within a transaction that has changed rates
         itself: what is not committed must not be rated with."""
-        if decks.change_seq(connection) <= self._known_seq:
+        if change_seq is None:
+            change_seq = decks.change_seq(connection)
+        if change_seq <= self._known_seq:
             return
         with self._turn_to_build():
             for state in decks.changed_since(connection, self._known_seq):
@@ -183,8 +185,9 @@ class Decks:
         has little left to do.
         """
         for _ in range(_TRIES_OUTSIDE):
-            with self._database.write(work=work) as connection:
-                if decks.change_seq(connection) <= self._known_seq:
+            with self._database.write(work=work, first_query=decks.CHANGE_SEQ_QUERY) as connection:
+                (change_seq,) = first_row(connection)
+                if change_seq <= self._known_seq:
                     yield connection
                     return
             self.refresh()

@@ -26,7 +26,7 @@ from ratingcore.wire.tally import Tally
 from tollwire.service.cache.decks import Decks, TenantDeck
 from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import NotFound, Reason
-from tollwire.service.domain.model import MAX_GENERATION, Call, Tenant
+from tollwire.service.domain.model import MAX_GENERATION, Call, Extension, Tenant
 from tollwire.service.domain.money import max_cost_words
 from tollwire.service.domain.request import Scope
 from tollwire.service.observability import instruments
@@ -36,7 +36,7 @@ from tollwire.service.storage.cdr_rows import Key, Recorded
 from tollwire.service.storage.cdrs import Inserted
 from tollwire.service.storage.engine import Connection
 from tollwire.service.storage.ledger import EntryKind
-from tollwire.service.storage.parties import hold_parties
+from tollwire.service.storage.parties import Parties, hold_parties
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class Recording:
     ``first_id`` on, and this ``digest``; 0 and empty where none was created. ``recorded_again`` of
     those created follow a reversed CDR of the same call_id; ``derived_duplicates`` of the
     duplicates have a derived call_id. ``order`` has the positions of those created, by rising id;
-    ``tenants`` has the tenants of all calls, as the calls were rated."""
+    ``tenants`` has the tenants of all calls, as the calls were rated, and ``extensions`` has
+    their extensions."""
 
     first_id: int
     created: int
@@ -70,6 +71,7 @@ class Recording:
     derived_duplicates: int = 0
     order: array[int] = field(default_factory=lambda: array("I"))
     tenants: Mapping[int, Tenant] = field(default_factory=dict)
+    extensions: Mapping[int, Extension] = field(default_factory=dict)
 
     @property
     def unrated(self) -> int:
@@ -102,9 +104,10 @@ class Recorder:
         ``enter`` must be the last that is done in it.
         """
         records.set_first_generation()
-        held, owners = self._hold_parties(connection, records, scope)
+        parties = self._hold_parties(connection, records, scope)
+        held = known_decks(self._decks, parties.tenant_ids)
         decks = {tenant_id: one.deck for tenant_id, one in held.items()}
-        refusals = _unknown_parties(records, decks.keys(), owners)
+        refusals = _unknown_parties(records, decks.keys(), parties.extensions)
         order = in_key_order(records, {_party(records, one.position) for one in refusals})
         rate_records(records, order, decks)
         new, old, overflowing = split(records, order)
@@ -115,7 +118,7 @@ class Recorder:
             new, old, overflowing = split(records, order, existing)
             refusals += [_overflow(records, position, decks) for position in overflowing]
         rows = CallRows(records, new, upload_id, self._clock_ns())
-        inserted = cdrs.insert_new(connection, rows)
+        inserted = cdrs.insert_new(connection, rows, parties.first_cdr_id)
         first_count = len(new)
         if inserted.existing:
             rows = rows.without(inserted.existing.keys())
@@ -139,12 +142,11 @@ class Recorder:
             - records.derived(one.position for one in conflicts),
             order=rows.order,
             tenants={tenant_id: one.tenant for tenant_id, one in held.items()},
+            extensions=parties.extensions,
         )
 
-    def _hold_parties(
-        self, connection: Connection, records: Records, scope: Scope
-    ) -> tuple[dict[int, TenantDeck], dict[int, int]]:
-        """The decks of the tenants that exist and the owners of the extensions that do.
+    def _hold_parties(self, connection: Connection, records: Records, scope: Scope) -> Parties:
+        """The tenants and extensions of the calls that exist.
 
         They are locked first and the decks caught up after, so that the calls are priced by what is
         committed when they are written.
@@ -155,11 +157,15 @@ class Recorder:
         if scope.tenant_ids is not None:
             tenant_ids &= scope.tenant_ids
         extension_ids = {one for tenant_id, one in parties if tenant_id in tenant_ids}
-        present, owners = hold_parties(
-            connection, tenant_ids, extension_ids - {0}, only_theirs=scope.tenant_ids is not None
+        held = hold_parties(
+            connection,
+            tenant_ids,
+            extension_ids - {0},
+            cdr_count=len(records),
+            only_theirs=scope.tenant_ids is not None,
         )
-        self._decks.catch_up(connection)
-        return known_decks(self._decks, present), owners
+        self._decks.catch_up(connection, held.change_seq)
+        return held
 
 
 def enter(connection: Connection, recording: Recording) -> None:
@@ -306,7 +312,7 @@ def _party(records: Records, position: int) -> tuple[int, int]:
 
 
 def _unknown_parties(
-    records: Records, tenants: Collection[int], owners: Mapping[int, int]
+    records: Records, tenants: Collection[int], extensions: Mapping[int, Extension]
 ) -> list[Refusal]:
     """A refusal for each call whose tenant or extension does not exist."""
     unknown: dict[tuple[int, int], tuple[Reason, str, dict[str, str]]] = {}
@@ -317,7 +323,7 @@ def _unknown_parties(
                 f"tenant_id: there is no tenant {tenant_id}",
                 {"tenant_id": str(tenant_id)},
             )
-        elif extension_id and owners.get(extension_id) != tenant_id:
+        elif extension_id and not _is_of(extensions.get(extension_id), tenant_id):
             unknown[tenant_id, extension_id] = (
                 Reason.EXTENSION_NOT_FOUND,
                 f"extension_id: tenant {tenant_id} has no extension {extension_id}",
@@ -329,6 +335,10 @@ def _unknown_parties(
         Refusal(position, records.call_id(position), *unknown[_party(records, position)])
         for position in records.of_parties(unknown.keys())
     ]
+
+
+def _is_of(extension: Extension | None, tenant_id: int) -> bool:
+    return extension is not None and extension.tenant_id == tenant_id
 
 
 def _overflow(records: Records, position: int, decks: Mapping[int, ratingcore.Deck]) -> Refusal:

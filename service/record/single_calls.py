@@ -189,7 +189,6 @@ class SingleCalls:
             if not records.generation(position):
                 extension_id = records.content(position).extension_id
                 first[position] = extension_id, records.outcome(position).rate_version_id
-        extensions = cdr_lists.extensions(connection, {one for one, _ in first.values() if one})
         rates = self._rates.find(connection, {one for _, one in first.values() if one is not None})
         for cdr_id, position in enumerate(recording.order, recording.first_id):
             if position in first:
@@ -200,7 +199,7 @@ class SingleCalls:
                     position=position,
                     created_at_ns=recording.created_at_ns,
                     tenant=recording.tenants[records.key(position)[0]],
-                    extension=extensions.get(extension_id),
+                    extension=recording.extensions.get(extension_id),
                     rate=None if version_id is None else rates[version_id],
                 )
         for position in range(len(records)):

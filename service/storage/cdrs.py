@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select
 
 from ratingcore.record.values import Content
-from tollwire.service.storage import ids
 from tollwire.service.storage.cdr_rows import Key, NewRows, Recorded
 from tollwire.service.storage.conditions import IS_REVERSED
 from tollwire.service.storage.dialects.base import KeyTaken
@@ -30,19 +29,19 @@ class Inserted(NamedTuple):
 CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in Content._fields)
 
 
-def insert_new(connection: Connection, new: NewRows) -> Inserted:
+def insert_new(connection: Connection, new: NewRows, first_id: int) -> Inserted:
     """Insert the rows whose key is not recorded yet; return the recorded calls of the others.
+    ``first_id`` is from ``hold_parties``, and nothing was written since.
 
     Waits for other transactions that are inserting one of the keys, so the result is final.
     """
     if not len(new):
         return Inserted(0, {})
-    first_id = ids.take_rows(connection, "cdrs", len(new))
     dialect = dialect_of(connection)
     existing: dict[Key, Recorded] = {}
     while len(new):
         try:
-            inserted = dialect.insert_cdrs(connection, new, first_id)
+            inserted = dialect.insert_cdrs(connection, new, first_id, is_first=True)
         except KeyTaken:
             found = find(connection, new.keys())
             if not found:
@@ -75,7 +74,7 @@ def insert_again(
         keys = list(new.keys())
         new.following({key: newest[key].generation for key in keys})
         try:
-            dialect.insert_cdrs(connection, new, first_id)
+            dialect.insert_cdrs(connection, new, first_id, is_first=False)
             break
         except KeyTaken:
             found = find(connection, keys)

@@ -13,14 +13,17 @@ each invariant that spans rows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 # The subjects import Connection from here: they pass it from one storage function to the next.
 from sqlalchemy import Connection as Connection
+from sqlalchemy import Transaction
 from sqlalchemy.pool import QueuePool
 
 from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
+from tollwire.service.storage.dialects.base import FIRST_ROW, ConnectionLost
 from tollwire.service.storage.dialects.lookup import DIALECTS
 from tollwire.service.storage.failures import CommitState, named_failures, unavailable
 from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits, stop_if_over
@@ -95,8 +98,7 @@ class Database:
         with (
             named_failures(),
             doing(work),
-            self._connected(kept, is_writing=False) as connection,
-            connection.begin(),
+            self._begun(kept, is_writing=False) as (connection, _),
         ):
             yield connection
 
@@ -109,18 +111,23 @@ class Database:
 
     @contextmanager
     def write(
-        self, kept: Connection | None = None, work: Work = Work.ORDINARY
+        self,
+        kept: Connection | None = None,
+        work: Work = Work.ORDINARY,
+        first_query: str = "",
     ) -> Iterator[Connection]:
-        """A transaction for writing. Commits at the block's end, rolls back on an exception."""
+        """A transaction for writing. Commits at the block's end, rolls back on an exception.
+        ``first_query`` runs at its beginning, without a round trip of its own; ``first_row``
+        returns its row."""
         stop_if_over()
         state = CommitState()
         with (
             named_failures(state),
             doing(work),
             self._writing(work),
-            self._connected(kept, is_writing=True) as connection,
-            connection.begin() as transaction,
+            self._begun(kept, is_writing=True, first_query=first_query) as begun,
         ):
+            connection, transaction = begun
             yield connection
             if transaction.is_active:
                 stop_if_over()
@@ -132,7 +139,9 @@ class Database:
     def keep(self) -> Iterator[Connection]:
         """One connection for several ``read`` and ``write`` in sequence, which share its temporary
         tables. Between them it is in no transaction."""
-        with named_failures(), self._reserved(), self.engine.connect() as connection:
+        with named_failures(), self._reserved(), ExitStack() as stack:
+            connection, transaction = self._begun_on_pooled(stack, {})
+            transaction.rollback()
             yield connection
 
     def ping(self) -> None:
@@ -141,10 +150,11 @@ class Database:
         with (
             named_failures(),
             doing(Work.PING),
-            self.engine.connect() as connection,
-            connection.begin(),
+            ExitStack() as stack,
         ):
-            connection.exec_driver_sql("SELECT change_seq FROM deck_clock")
+            connection, transaction = self._begun_on_pooled(stack, {})
+            with transaction:
+                connection.exec_driver_sql("SELECT change_seq FROM deck_clock")
 
     @contextmanager
     def _writing(self, work: Work) -> Iterator[None]:
@@ -160,12 +170,42 @@ class Database:
             self._writer_lock.release()
 
     @contextmanager
-    def _connected(self, kept: Connection | None, *, is_writing: bool) -> Iterator[Connection]:
-        if kept is None:
-            with self._reserved(), self.engine.connect() as connection:
-                yield connection.execution_options(is_writing=is_writing)
-        else:
-            yield kept.execution_options(is_writing=is_writing)
+    def _begun(
+        self, kept: Connection | None, *, is_writing: bool, first_query: str = ""
+    ) -> Iterator[tuple[Connection, Transaction]]:
+        options = {"is_writing": is_writing, "first_query": first_query}
+        if kept is not None:
+            kept = kept.execution_options(**options)
+            with kept.begin() as of_kept:
+                yield kept, of_kept
+            return
+        with self._reserved(), ExitStack() as stack:
+            connection, transaction = self._begun_on_pooled(stack, options)
+            with transaction:
+                yield connection, transaction
+
+    def _begun_on_pooled(
+        self, stack: ExitStack, options: Mapping[str, Any]
+    ) -> tuple[Connection, Transaction]:
+        """A transaction on a connection of the pool, which goes back with the stack. A connection
+        that has died in the pool is found when the transaction begins there; the pool then replaces
+        all its connections."""
+        pool = self.engine.pool
+        try:
+            with ExitStack() as attempt:
+                begun = self._begun_on(attempt, options)
+                stack.push(attempt.pop_all())
+                return begun
+        except ConnectionLost:
+            if self.engine.pool is pool:
+                self.engine.dispose()
+        return self._begun_on(stack, options)
+
+    def _begun_on(
+        self, stack: ExitStack, options: Mapping[str, Any]
+    ) -> tuple[Connection, Transaction]:
+        connection = stack.enter_context(self.engine.connect()).execution_options(**options)
+        return connection, connection.begin()
 
     def connections(self) -> tuple[int, int, int]:
         """The number of connections in use, the number of idle ones, and the maximum."""
@@ -200,3 +240,9 @@ class Database:
         self.engine.dispose()
         if self.session_engine is not None:
             self.session_engine.dispose()
+
+
+def first_row(connection: Connection) -> tuple[Any, ...]:
+    """The row of the first query of this transaction."""
+    row: tuple[Any, ...] = connection.info[FIRST_ROW]
+    return row

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
+from tollwire.service.domain.model import Extension
 from tollwire.service.storage.dialects.lookup import dialect_of
-from tollwire.service.storage.schema.tenant_tables import ExtensionRow, TenantRow
+
+
+class Parties(NamedTuple):
+    """Those that exist; and what was read when they were held: the number of the last committed
+    change of decks, and the first of the ids for CDRs."""
+
+    tenant_ids: set[int]
+    extensions: Mapping[int, Extension]
+    change_seq: int
+    first_cdr_id: int
 
 
 def hold_parties(
@@ -15,27 +26,23 @@ def hold_parties(
     tenant_ids: Collection[int],
     extension_ids: Collection[int],
     *,
+    cdr_count: int,
     only_theirs: bool = False,
-) -> tuple[set[int], dict[int, int]]:
-    """The tenants that exist, and the owners of the extensions that exist, by their ids.
-    ``only_theirs``: extensions of other tenants count as missing.
+) -> Parties:
+    """The tenants and extensions that exist. ``only_theirs``: extensions of other tenants count as
+    missing. Also takes ids for up to ``cdr_count`` CDRs; unused ones remain a gap.
 
     Until this transaction ends none of them is deleted and no tenant gets another currency: CDRs
     have no foreign keys, and a currency may change only while no CDR has it. Other changes need not
     wait, because uploads that follow each other would block them. (On SQLite nobody else writes
     meanwhile.)
     """
-    among = dialect_of(connection).among
-    tenants = select(TenantRow.id).where(among(TenantRow.__table__.c.id, tenant_ids))
-    extensions = select(ExtensionRow.id, ExtensionRow.tenant_id).where(
-        among(ExtensionRow.__table__.c.id, extension_ids)
+    held = dialect_of(connection).hold_parties(
+        connection, tenant_ids, extension_ids, only_theirs=only_theirs, cdr_count=cdr_count
     )
-    if only_theirs:
-        owner = ExtensionRow.__table__.c.tenant_id
-        extensions = extensions.where(among(owner, tenant_ids))
-    held = tenants.order_by(TenantRow.id).with_for_update(read=True, key_share=True)
-    present = set(connection.execute(held).scalars())
-    if not extension_ids:
-        return present, {}
-    held_too = extensions.order_by(ExtensionRow.id).with_for_update(read=True, key_share=True)
-    return present, {row.id: row.tenant_id for row in connection.execute(held_too)}
+    return Parties(
+        held.tenant_ids,
+        {row.id: Extension(*row) for row in held.extensions},
+        held.change_seq,
+        held.first_cdr_id,
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import make_url
 
 import ratingcore
@@ -20,6 +20,7 @@ from tollwire.service.domain.errors import Reason, Unavailable
 from tollwire.service.record.recording import CallRows
 from tollwire.service.storage import cdr_rows, cdrs
 from tollwire.service.storage.engine import Database
+from tollwire.service.storage.parties import hold_parties
 from tollwire.service.storage.schema.record_tables import CdrRow
 
 
@@ -31,6 +32,16 @@ def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> CallR
     deck = ratingcore.DeckBuilder().build(1, ratingcore.HALF_UP, "", "", "")
     rate_records(records, order, {tenant_id: deck})
     return CallRows(records, order, upload_id=0, created_at_ns=5)
+
+
+def insert(
+    connection: Connection, new: CallRows, between: Callable[[Connection], None] | None = None
+) -> cdrs.Inserted:
+    """Insert the rows as the service does, which reserves their ids before."""
+    held = hold_parties(connection, set(), set(), cdr_count=len(new))
+    if between is not None:
+        between(connection)
+    return cdrs.insert_new(connection, new, held.first_cdr_id)
 
 
 def stored(database: Database) -> list[tuple[Any, ...]]:
@@ -58,11 +69,11 @@ def test_a_row_of_the_core_is_a_row_of_the_table() -> None:
 
 def test_what_is_there_stays_and_is_answered(database: Database) -> None:
     with database.write() as connection:
-        first = cdrs.insert_new(connection, rows(["b", "d"]))
-        second = cdrs.insert_new(connection, rows(["b"], tenant_id=2))
+        first = insert(connection, rows(["b", "d"]))
+        second = insert(connection, rows(["b"], tenant_id=2))
     assert first.existing == second.existing == {}
     with database.write() as connection:
-        first_id, existing = cdrs.insert_new(connection, rows([*"abcde"], seconds=8))
+        first_id, existing = insert(connection, rows([*"abcde"], seconds=8))
         found = cdrs.find(connection, [(1, "b"), (1, "d"), (1, "x"), (2, "b"), (3, "b")])
     assert set(existing) == {(1, "b"), (1, "d")}
     assert set(found) == {(1, "b"), (1, "d"), (2, "b")}
@@ -76,33 +87,32 @@ def test_what_is_there_stays_and_is_answered(database: Database) -> None:
 
 def test_nothing_to_insert(database: Database) -> None:
     with database.write() as connection:
-        assert cdrs.insert_new(connection, rows([])).existing == {}
+        assert insert(connection, rows([])).existing == {}
         assert cdrs.find(connection, []) == {}
 
 
 def test_all_of_them_are_there(database: Database) -> None:
     names = [f"{index:04}" for index in range(2000)]
     with database.write() as connection:
-        assert cdrs.insert_new(connection, rows(names)).existing == {}
+        assert insert(connection, rows(names)).existing == {}
     with database.write() as connection:
-        assert set(cdrs.insert_new(connection, rows(names)).existing) == {
-            (1, name) for name in names
-        }
+        assert set(insert(connection, rows(names)).existing) == {(1, name) for name in names}
     assert len(stored(database)) == 2000
 
 
 def test_ids_rise(database: Database) -> None:
     for names in (["b", "c"], ["a", "b"], ["d"]):
         with database.write() as connection:
-            cdrs.insert_new(connection, rows(names))
+            insert(connection, rows(names))
     with database.read() as connection:
         ids = connection.exec_driver_sql("SELECT call_id FROM cdrs ORDER BY id").scalars().all()
     assert ids == ["b", "c", "a", "d"]
 
 
 @contextmanager
-def failing(database: Database) -> Iterator[None]:
-    """The database fails in the middle of every insert."""
+def failing(database: Database) -> Iterator[Callable[[Connection], None]]:
+    """Within the block the database fails in the middle of an insert, if the function that this
+    yields is called before it."""
     if database.is_sqlite:
         with database.read() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
@@ -112,32 +122,29 @@ def failing(database: Database) -> Iterator[None]:
             connection.exec_driver_sql(f"PRAGMA max_page_count = {limit[0]}")
 
         event.listen(database.engine, "begin", fill_up)
-        yield
+        yield lambda connection: None
         limit[0] = 1_000_000
         return
     url = make_url(database.engine.url).set(drivername="postgresql")
     with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as admin:
 
-        def cut_off(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if statement.startswith("SAVEPOINT"):
-                pid = connection.connection.driver_connection.info.backend_pid
-                admin.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+        def cut_off(connection: Connection) -> None:
+            driver: Any = connection.connection.driver_connection
+            admin.execute("SELECT pg_terminate_backend(%s, 10000)", (driver.info.backend_pid,))
 
-        event.listen(database.engine, "after_cursor_execute", cut_off)
-        yield
-        event.remove(database.engine, "after_cursor_execute", cut_off)
+        yield cut_off
 
 
 def test_a_database_that_fails_in_the_middle(database: Database) -> None:
     names = [f"{index:04}" for index in range(2000)]
     with database.write() as connection:
-        cdrs.insert_new(connection, rows(names[:10]))
-    with failing(database):
+        insert(connection, rows(names[:10]))
+    with failing(database) as cut_off:
         for _ in range(2):
             with pytest.raises(Unavailable) as failure, database.write() as connection:
-                cdrs.insert_new(connection, rows(names))
+                insert(connection, rows(names), cut_off)
             assert failure.value.reason == Reason.DATABASE_UNAVAILABLE
     assert len(stored(database)) == 10
     with database.write() as connection:
-        assert len(cdrs.insert_new(connection, rows(names)).existing) == 10
+        assert len(insert(connection, rows(names)).existing) == 10
     assert len(stored(database)) == 2000

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import psycopg
 from sqlalchemy import (
     URL,
     ColumnElement,
@@ -35,6 +36,32 @@ LEDGER_COLUMNS = tuple(LedgerEntryRow.__table__.columns.keys())
 
 class KeyTaken(Exception):
     """Another CDR has the key of a row to insert. No row of the statement is inserted."""
+
+
+class ConnectionLost(psycopg.OperationalError):
+    """The connection was dead when a transaction was to begin on it. Nothing was changed."""
+
+
+# In ``Connection.info``: the row of the option ``first_query`` of the last transaction.
+FIRST_ROW = "first_row"
+
+
+class ExtensionTuple(NamedTuple):
+    """A row of the table of extensions."""
+
+    id: int
+    tenant_id: int
+    number: str
+    name: str
+
+
+class HeldParties(NamedTuple):
+    """What ``hold_parties`` has found."""
+
+    tenant_ids: set[int]
+    extensions: list[ExtensionTuple]
+    change_seq: int
+    first_cdr_id: int
 
 
 class ServerFacts(NamedTuple):
@@ -64,7 +91,9 @@ class Dialect(ABC):
     @abstractmethod
     def make_engine(self, url: URL, pool_size: int, wait_seconds: float) -> Engine:
         """An engine whose waits all end (tollwire.service.storage.limits). A transaction for
-        writing has the execution option ``is_writing``."""
+        writing has the execution option ``is_writing``. A transaction may have the option
+        ``first_query``: the engine runs this query after BEGIN, without a round trip of its own,
+        and keeps its row as FIRST_ROW. ConnectionLost if the connection is dead."""
 
     @abstractmethod
     def hold_snapshot(self, connection: Connection) -> None:
@@ -129,11 +158,29 @@ class Dialect(ABC):
         """Insert rows with values for these columns. Takes one row at a time from ``rows``."""
 
     @abstractmethod
-    def insert_cdrs(self, connection: Connection, rows: NewRows, first_id: int) -> int:
+    def hold_parties(
+        self,
+        connection: Connection,
+        tenant_ids: Collection[int],
+        extension_ids: Collection[int],
+        *,
+        only_theirs: bool,
+        cdr_count: int,
+    ) -> HeldParties:
+        """Lock those of the tenants and extensions that exist, against deletion and changes of
+        their keys, in one round trip: tollwire.service.storage.parties. ``only_theirs``: leave out
+        the extensions of other tenants. Then read the number of the last change of decks, and take
+        ids for ``cdr_count`` CDRs."""
+
+    @abstractmethod
+    def insert_cdrs(
+        self, connection: Connection, rows: NewRows, first_id: int, *, is_first: bool
+    ) -> int:
         """Insert the rows of which no key is taken, with consecutive ids from ``first_id`` on, and
         return how many these are. A database that cannot leave out single rows inserts either all,
         or none and raises KeyTaken; the transaction goes on, and by then the other CDR is
-        committed. ``first_id`` is from ``take_row_ids`` in this transaction."""
+        committed. ``first_id`` is from ``hold_parties`` in this transaction. ``is_first``: this
+        transaction has written nothing since ``hold_parties``."""
 
     @abstractmethod
     def violates(self, error: IntegrityError, constraint: str) -> bool:

@@ -41,6 +41,8 @@ from tollwire.service.storage.dialects.base import (
     CDR_COLUMNS,
     LEDGER_COLUMNS,
     Dialect,
+    ExtensionTuple,
+    HeldParties,
     KeyTaken,
     ServerFacts,
     TextColumn,
@@ -61,7 +63,14 @@ _COPY_TYPES = {
     Boolean: "bool",
 }
 
-# Every transaction that records a call runs these: one round trip each.
+# Every transaction that records a call runs these.
+_HOLD_TENANTS = "SELECT id FROM tenants WHERE id = ANY(%s::bigint[]) ORDER BY id FOR KEY SHARE"
+_HOLD_EXTENSIONS = (
+    "SELECT id, tenant_id, number, name FROM extensions WHERE id = ANY(%s::bigint[])"
+    " AND (%s::bigint[] IS NULL OR tenant_id = ANY(%s::bigint[])) ORDER BY id FOR KEY SHARE"
+)
+_TAKE_IDS = "SELECT tollwire_take_ids(%s::regclass, %s)"
+_BEFORE_CDRS = "before_cdrs"
 _LEDGER_HEADS = "SELECT chain, length, hash FROM ledger_heads"
 _FREE_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED"
 _ANY_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY random() LIMIT 1 FOR UPDATE"
@@ -124,10 +133,7 @@ class PostgreSQL(Dialect):
 
     def take_row_ids(self, connection: Connection, table: str, count: int) -> int:
         # A function of the database: one round trip, and no other transaction comes in between.
-        taken = connection.exec_driver_sql(
-            "SELECT tollwire_take_ids(%s::regclass, %s)", (ROW_IDS[table].name, count)
-        )
-        return int(taken.scalar_one())
+        return _scalar(_driver(connection).execute(_TAKE_IDS, (ROW_IDS[table].name, count)))
 
     def insert_or_ignore(
         self, connection: Connection, table: type[Any], values: Mapping[str, Any]
@@ -150,16 +156,49 @@ class PostgreSQL(Dialect):
             for row in rows:
                 copy.write_row(row)
 
-    def insert_cdrs(self, connection: Connection, rows: NewRows, first_id: int) -> int:
+    def hold_parties(
+        self,
+        connection: Connection,
+        tenant_ids: Collection[int],
+        extension_ids: Collection[int],
+        *,
+        only_theirs: bool,
+        cdr_count: int,
+    ) -> HeldParties:
+        driver = _driver(connection)
+        tenants, extensions = sorted(tenant_ids), sorted(extension_ids)
+        owners = tenants if only_theirs else None
+        # Each statement sees what was committed before it begins: the clock is read when the locks
+        # are held.
+        with driver.pipeline():
+            held = driver.execute(_HOLD_TENANTS, (tenants,))
+            held_too = (
+                driver.execute(_HOLD_EXTENSIONS, (extensions, owners, owners))
+                if extensions
+                else None
+            )
+            clock = driver.execute("SELECT change_seq FROM deck_clock")
+            taken = driver.execute(_TAKE_IDS, (ROW_IDS["cdrs"].name, cdr_count))
+            driver.execute(f"SAVEPOINT {_BEFORE_CDRS}")
+        return HeldParties(
+            {tenant_id for (tenant_id,) in held},
+            [] if held_too is None else [ExtensionTuple(*row) for row in held_too],
+            _scalar(clock),
+            _scalar(taken),
+        )
+
+    def insert_cdrs(
+        self, connection: Connection, rows: NewRows, first_id: int, *, is_first: bool
+    ) -> int:
         """COPY is the fastest way, but one taken key refuses all rows. Few chunks have one."""
+        driver = _driver(connection)
+        if not is_first:
+            driver.execute(f"SAVEPOINT {_BEFORE_CDRS}")
         try:
-            with (
-                connection.begin_nested(),
-                _driver(connection).cursor() as cursor,
-                cursor.copy(_COPY_CDRS) as copy,
-            ):
+            with driver.cursor() as cursor, cursor.copy(_COPY_CDRS) as copy:
                 copy.write(rows.copy_data(first_id))
         except psycopg.errors.UniqueViolation as error:
+            driver.execute(f"ROLLBACK TO SAVEPOINT {_BEFORE_CDRS}")
             raise KeyTaken from error
         return len(rows)
 
@@ -171,11 +210,15 @@ class PostgreSQL(Dialect):
         )
 
     def hold_ledger_chain(self, connection: Connection) -> Sequence[Any]:
-        free = connection.exec_driver_sql(_FREE_LEDGER_HEAD).one_or_none()
-        return free or connection.exec_driver_sql(_ANY_LEDGER_HEAD).one()
+        driver = _driver(connection)
+        head: Sequence[Any] | None = driver.execute(_FREE_LEDGER_HEAD).fetchone()
+        if head is None:
+            head = driver.execute(_ANY_LEDGER_HEAD).fetchone()
+        assert head is not None, "the schema has ledger_heads filled"
+        return head
 
     def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
-        connection.exec_driver_sql(_ADD_LEDGER_ENTRY, dict(entry))
+        _driver(connection).execute(_ADD_LEDGER_ENTRY, entry)
 
     def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
         return column == any_(literal(list(values), ARRAY(column.type)))
@@ -235,6 +278,11 @@ class PostgreSQL(Dialect):
 def _driver(connection: Connection) -> psycopg.Connection[Any]:
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     return driver
+
+
+def _scalar(cursor: psycopg.Cursor[Any]) -> int:
+    ((value,),) = cursor.fetchall()
+    return int(value)
 
 
 def _folding(column: TextColumn, folded_term: str) -> TextColumn:

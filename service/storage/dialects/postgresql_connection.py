@@ -16,9 +16,9 @@ from typing import Any, ClassVar, TypeVar
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import InvalidatePoolError
 
 from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
+from tollwire.service.storage.dialects.base import FIRST_ROW, ConnectionLost
 from tollwire.service.storage.limits import Limits, connect_seconds, limits, over, seconds_left
 
 T = TypeVar("T")
@@ -70,15 +70,6 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
             raise
         return driver
 
-    @event.listens_for(engine, "checkout")
-    def _ping(driver: Any, _record: Any, _fairy: Any) -> None:
-        try:
-            # A pooler whose sessions are all in use delays it like any other statement.
-            with doing(Work.ORDINARY if driver.is_pooled else Work.PING), regardless():
-                driver.execute(";")
-        except psycopg.Error as error:
-            raise InvalidatePoolError from error
-
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         work = current_work()
@@ -89,9 +80,33 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
             statement = _begin_statement(limit, left + _AFTER_DEADLINE_SECONDS)
         else:
             statement = begins[work]
-        connection.exec_driver_sql(statement)
+        driver: Any = connection.connection.driver_connection
+        first_query = connection.get_execution_options().get("first_query")
+        # A new connection takes less than to wait for one that has died in the pool. A pooler whose
+        # sessions are all in use lets its clients wait as long as for any statement.
+        try:
+            with doing(Work.ORDINARY if driver.is_pooled else Work.PING), regardless():
+                connection.info[FIRST_ROW] = _begin_on(driver, statement, first_query)
+        except psycopg.Error as error:
+            if driver.closed:
+                connection.invalidate(error)
+                raise ConnectionLost(str(error)) from error
+            raise
 
     return engine
+
+
+def _begin_on(
+    driver: psycopg.Connection[Any], statement: str, first_query: str | None
+) -> tuple[Any, ...] | None:
+    """Begin a transaction, and return the row of its first query."""
+    if not first_query:
+        driver.execute(statement, prepare=False)
+        return None
+    cursor = driver.execute(f"{statement}; {first_query}", prepare=False)
+    while cursor.nextset():
+        pass
+    return cursor.fetchone()
 
 
 class BoundedConnection(psycopg.Connection[Any]):

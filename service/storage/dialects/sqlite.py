@@ -32,6 +32,8 @@ from tollwire.service.storage.dialects.base import (
     CDR_COLUMNS,
     LEDGER_COLUMNS,
     Dialect,
+    ExtensionTuple,
+    HeldParties,
     ServerFacts,
     TextColumn,
 )
@@ -46,6 +48,13 @@ _INSERT_CDRS = (
     f"INSERT OR FAIL INTO cdrs ({CDR_COLUMNS})"
     f" VALUES ({', '.join('?' * len(ROW_FIELDS))}) ON CONFLICT DO NOTHING"
 )
+# Every transaction that records a call runs these.
+_FIND_TENANTS = "SELECT id FROM tenants WHERE id IN (SELECT value FROM json_each(?))"
+_FIND_EXTENSIONS = (
+    "SELECT id, tenant_id, number, name FROM extensions"
+    " WHERE id IN (SELECT value FROM json_each(?))"
+)
+_CLOCK_AND_NEWEST_CDR = "SELECT change_seq, (SELECT max(id) FROM cdrs) FROM deck_clock"
 _LEDGER_HEAD = "SELECT chain, length, hash FROM ledger_heads ORDER BY chain LIMIT 1"
 _INSERT_LEDGER_ENTRY = (
     f"INSERT INTO ledger_entries ({', '.join(LEDGER_COLUMNS)})"
@@ -115,7 +124,38 @@ class SQLite(Dialect):
         places = ", ".join("?" * len(columns))
         _execute_many(connection, f"INSERT INTO {table} ({names}) VALUES ({places})", rows)
 
-    def insert_cdrs(self, connection: Connection, rows: NewRows, first_id: int) -> int:
+    def hold_parties(
+        self,
+        connection: Connection,
+        tenant_ids: Collection[int],
+        extension_ids: Collection[int],
+        *,
+        only_theirs: bool,
+        cdr_count: int,
+    ) -> HeldParties:
+        # No other transaction writes meanwhile.
+        driver: Any = connection.connection.driver_connection
+        tenants = json.dumps(list(tenant_ids))
+        found = driver.execute(_FIND_TENANTS, (tenants,)).fetchall()
+        extensions: list[tuple[Any, ...]] = []
+        if extension_ids:
+            wanted = json.dumps(list(extension_ids))
+            extensions = driver.execute(_FIND_EXTENSIONS, (wanted,)).fetchall()
+        ((change_seq, newest_id),) = driver.execute(_CLOCK_AND_NEWEST_CDR).fetchall()
+        return HeldParties(
+            {tenant_id for (tenant_id,) in found},
+            [
+                extension
+                for row in extensions
+                if (extension := ExtensionTuple(*row)).tenant_id in tenant_ids or not only_theirs
+            ],
+            int(change_seq),
+            int(newest_id or 0) + 1,
+        )
+
+    def insert_cdrs(
+        self, connection: Connection, rows: NewRows, first_id: int, *, is_first: bool
+    ) -> int:
         # SQLite assigns the ids, from first_id on, and none to a row whose key is taken.
         return _execute_many(connection, _INSERT_CDRS, rows.tuples())
 
@@ -124,12 +164,14 @@ class SQLite(Dialect):
         return False
 
     def hold_ledger_chain(self, connection: Connection) -> Sequence[Any]:
-        return connection.exec_driver_sql(_LEDGER_HEAD).one()
+        driver: Any = connection.connection.driver_connection
+        ((chain, length, last_hash),) = driver.execute(_LEDGER_HEAD).fetchall()
+        return chain, length, last_hash
 
     def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
-        values = dict(entry)
-        connection.exec_driver_sql(_INSERT_LEDGER_ENTRY, values)
-        connection.exec_driver_sql(_MOVE_LEDGER_HEAD, values)
+        driver: Any = connection.connection.driver_connection
+        driver.execute(_INSERT_LEDGER_ENTRY, entry)
+        driver.execute(_MOVE_LEDGER_HEAD, entry)
 
     def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
         rows = func.json_each(json.dumps(list(values), ensure_ascii=False)).table_valued("value")

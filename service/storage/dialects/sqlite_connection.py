@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL
 from tollwire.service.domain.case_folding import holds
 from tollwire.service.domain.errors import FailedPrecondition, Reason, Unavailable
 from tollwire.service.domain.thread_context import current_work
+from tollwire.service.storage.dialects.base import FIRST_ROW
 from tollwire.service.storage.limits import limits, over, stop_if_over
 
 # The name of ``holds`` in SQL.
@@ -101,10 +102,14 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         file.check()
-        is_writing = connection.get_execution_options().get("is_writing", False)
+        options = connection.get_execution_options()
+        is_writing = options.get("is_writing", False)
+        driver: Any = connection.connection.driver_connection
         mode = "IMMEDIATE" if is_writing else "DEFERRED"
         lock_seconds = limits(current_work(), wait_seconds).lock_seconds
-        _begin_when_free(connection.connection.driver_connection, mode, lock_seconds)
+        _begin_when_free(driver, mode, lock_seconds)
+        if first_query := options.get("first_query"):
+            (connection.info[FIRST_ROW],) = driver.execute(first_query).fetchall()
 
     return engine
 
