@@ -37,6 +37,7 @@ SUBJECTS = (
     "instructions",
     "stream",
     "unary",
+    "single_calls",
     "access",
     "contention",
     "imports",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import secrets
 import struct
 import subprocess
 import sys
@@ -146,24 +147,26 @@ def _pump(
 
 def unary(
     address: str,
+    method: str,
     messages: str,
     in_flight: int,
     connections: int,
     seconds: float,
     per_second: float,
 ) -> dict[str, Any]:
-    """RateCall by ``in_flight`` threads over ``connections`` connections: as fast as it goes, or
+    """A unary RPC by ``in_flight`` threads over ``connections`` connections: as fast as it goes, or
     ``per_second`` in all where that is not 0. The latency of each in milliseconds, from the moment
-    of sending."""
+    of sending. ROUND_TAG in a message becomes another text each time."""
     payloads = read_messages(messages)
+    is_tagged = ROUND_TAG in payloads[0]
     gc.disable()
     with _channels(address, connections) as opened:
-        methods: list[Unary] = [one.unary_unary(_RATING + "RateCall") for one in opened]
+        methods: list[Unary] = [one.unary_unary(f"/tollwire.v1.{method}") for one in opened]
         started = time.perf_counter()
         print(flush=True)
 
         def send(thread: int) -> list[float]:
-            method = methods[thread % connections]
+            call = methods[thread % connections]
             latencies: list[float] = []
             for turn in itertools.count():
                 due = started
@@ -173,7 +176,10 @@ def unary(
                 sent = time.perf_counter()
                 if sent - started >= seconds:
                     return latencies
-                method(payloads[(turn * in_flight + thread) % len(payloads)], timeout=60)
+                payload = payloads[(turn * in_flight + thread) % len(payloads)]
+                if is_tagged:
+                    payload = payload.replace(ROUND_TAG, secrets.token_hex(4).encode())
+                call(payload, timeout=60)
                 latencies.append((time.perf_counter() - sent) * 1000)
             raise AssertionError
 

@@ -1,4 +1,5 @@
-"""Drives RateCall: by ghz where it is found, else by a client of our own in another process.
+"""Drives RateCall or CreateCdr: by ghz where it is found, else by a client of our own in another
+process.
 
 ghz costs less of the machine and its own scheduling disturbs latencies less. It is looked for in
 .tools/bin, where .ci/tools puts it, and on PATH.
@@ -10,7 +11,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from google.protobuf.json_format import MessageToDict
 
 from benchmarks import load
 from benchmarks.machine import REPOSITORY
+from tollwire.v1.cdr_service_pb2 import CreateCdrRequest
 from tollwire.v1.rating_service_pb2 import RateCallRequest
 from tollwire.v1.types_pb2 import Call
 
@@ -26,8 +28,23 @@ _TOOLS = REPOSITORY / ".tools" / "bin"
 
 
 @dataclass(frozen=True, slots=True)
+class Method:
+    """A unary RPC that sends one call. ``is_unique``: each request needs a call_id of its own."""
+
+    proto: str
+    service: str
+    name: str
+    request: Callable[..., Any]
+    is_unique: bool = False
+
+
+RATE_CALL = Method("rating_service", "RatingService", "RateCall", RateCallRequest)
+CREATE_CDR = Method("cdr_service", "CdrService", "CreateCdr", CreateCdrRequest, is_unique=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
-    """What RateCall did: how many a second, and how long each took."""
+    """What the RPC did: how many a second, and how long each took."""
 
     per_second: float
     latencies_ms: list[float]
@@ -40,11 +57,17 @@ class Measured:
 class Requests:
     """Requests to send in turn, in the files that the clients read."""
 
-    def __init__(self, folder: Path, calls: Sequence[Call]) -> None:
-        messages = [RateCallRequest(call=call) for call in calls]
-        self.as_json = folder / "rate-call.json"
-        self.as_bytes = folder / "rate-call"
-        self.as_json.write_text(json.dumps([MessageToDict(message) for message in messages]))
+    def __init__(self, folder: Path, calls: Sequence[Call], method: Method = RATE_CALL) -> None:
+        self.method = method
+        self.as_json = folder / f"{method.name}.json"
+        self.as_bytes = folder / method.name
+        messages = [method.request(call=call) for call in calls]
+        as_dicts = [MessageToDict(message) for message in messages]
+        if method.is_unique:
+            for one, message in zip(as_dicts, messages, strict=True):
+                one["call"]["callId"] = "{{.UUID}}"  # ghz fills it in
+                message.call.call_id = load.ROUND_TAG.decode() * 2
+        self.as_json.write_text(json.dumps(as_dicts))
         load.write_messages(self.as_bytes, [message.SerializeToString() for message in messages])
 
 
@@ -58,7 +81,7 @@ def client() -> str:
 
 
 class Driver:
-    """RateCall sent in the background from now on, for ``seconds``: as fast as ``in_flight`` at one
+    """An RPC sent in the background from now on, for ``seconds``: as fast as ``in_flight`` at one
     time go, or ``per_second``."""
 
     def __init__(
@@ -71,6 +94,7 @@ class Driver:
         connections: int = 1,
         per_second: float = 0,
     ) -> None:
+        self._name = requests.method.name
         self._ghz: subprocess.Popen[bytes] | None = None
         self._own: load.Background | None = None
         program = ghz()
@@ -78,6 +102,7 @@ class Driver:
             self._own = load.Background(
                 "unary",
                 address=address,
+                method=f"{requests.method.service}/{requests.method.name}",
                 messages=str(requests.as_bytes),
                 in_flight=in_flight,
                 connections=connections,
@@ -86,10 +111,14 @@ class Driver:
             )
             self._own.wait_until_started()
             return
-        command = [program, "--insecure", "--proto=proto/tollwire/v1/rating_service.proto"]
-        command += ["--import-paths=proto", "--call=tollwire.v1.RatingService.RateCall"]
+        method = requests.method
+        command = [program, "--insecure", f"--proto=proto/tollwire/v1/{method.proto}.proto"]
+        command += ["--import-paths=proto"]
+        command += [f"--call=tollwire.v1.{method.service}.{method.name}"]
         command += [f"--data-file={requests.as_json}", "--format=json", "--duration-stop=wait"]
-        command += ["--disable-template-functions", "--disable-template-data"]
+        command += ["--disable-template-functions"]
+        if not method.is_unique:
+            command += ["--disable-template-data"]
         command += [f"--concurrency={in_flight}", f"--connections={connections}"]
         command += [f"--duration={seconds * 1000:.0f}ms"]
         if per_second:
@@ -103,7 +132,7 @@ class Driver:
         output, _ = self._ghz.communicate()
         report: dict[str, Any] = json.loads(output)
         if set(report["statusCodeDistribution"]) != {"OK"}:
-            raise RuntimeError(f"RateCall was refused: {report['errorDistribution']}")
+            raise RuntimeError(f"{self._name} was refused: {report['errorDistribution']}")
         return Measured(
             per_second=report["rps"],
             latencies_ms=[call["latency"] / 1e6 for call in report["details"]],

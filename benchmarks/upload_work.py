@@ -68,10 +68,13 @@ def chunk_calls(bench: Workbench) -> int:
     return bench.size(CHUNK_CALLS, 500)
 
 
-def prepare(bench: Workbench, real: RealCalls, ids: list[str], tenant: Tenant) -> UploadWork:
+def prepare(
+    bench: Workbench, real: RealCalls, ids: list[str], tenant: Tenant, chunk: int = 0
+) -> UploadWork:
+    """``chunk``: the calls of a message; 0 for the usual number."""
     calls = workload.wire_calls(real, tenant.id, ids)
     messages = bench.folder / "uploads"
-    load.write_messages(messages, workload.upload_messages(calls, chunk_calls(bench)))
+    load.write_messages(messages, workload.upload_messages(calls, chunk or chunk_calls(bench)))
     rated = real.rated(bench.deck)
     same = {
         "tenant_id": tenant.id,

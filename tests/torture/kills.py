@@ -41,7 +41,7 @@ def run(stage: Stage) -> Tally:
                 with patient(server.address) as client:
                     root = noted_root(client)
             time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))
-            _kill(server, draw, number)
+            kill(server, draw, number)
             stage.say(f"{number + 1} kills, {sum(t.sender.sent for t in threads):,} records sent")
         for thread in threads:
             thread.finish()
@@ -95,7 +95,8 @@ def await_progress(threads: list[SenderThread]) -> None:
     await_(goes_on, "the progress of all senders")
 
 
-def _kill(server: Service, draw: random.Random, number: int) -> None:
+def kill(server: Service, draw: random.Random, number: int) -> None:
+    """Kill the whole server, a worker, or the parent alone; ``number`` counts the kills."""
     # The first ones in turn, so that a few kills are of every kind.
     way = number if number < 3 else draw.choices((0, 1, 2), (10, 10, 1))[0]
     if way == 0:

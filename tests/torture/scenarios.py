@@ -14,6 +14,7 @@ from tests.torture import (
     corrections,
     kills,
     outages,
+    single_calls,
     twice,
     unrated,
     watchers,
@@ -33,6 +34,7 @@ class Scenario:
 
 SCENARIOS = {
     "kills": Scenario(kills.run),
+    "single calls": Scenario(single_calls.run),
     "watchers": Scenario(watchers.run, short=("sqlite",)),
     # The tests of the command line have a small one of their own.
     "command": Scenario(command.run, short=()),
