@@ -161,7 +161,7 @@ class Recorder:
             connection,
             tenant_ids,
             extension_ids - {0},
-            cdr_count=len(records),
+            cdr_count=len(records) - len(records.bad()),
             only_theirs=scope.tenant_ids is not None,
         )
         self._decks.catch_up(connection, held.change_seq)

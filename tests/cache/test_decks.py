@@ -353,9 +353,9 @@ class Noting(Decks):
 
     built_on: list[Connection]
 
-    def catch_up(self, connection: Connection) -> None:
+    def catch_up(self, connection: Connection, change_seq: int | None = None) -> None:
         before = self._known_seq
-        super().catch_up(connection)
+        super().catch_up(connection, change_seq)
         if self._known_seq > before:
             self.built_on.append(connection)
 
