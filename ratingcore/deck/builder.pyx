@@ -11,7 +11,15 @@ from .deck cimport Deck
 from ..base.memory cimport release, reserve
 from ..index.merge cimport merge
 from ..pricing.money cimport check_cost_decimals, check_rounding, set_rounding
-from ..pricing.terms cimport MAX_INTERVALS, interval_t, read_terms, terms_t, whole
+from ..pricing.terms cimport (
+    MAX_INTERVALS,
+    VALUES_FROM,
+    VALUES_TO,
+    interval_t,
+    read_values,
+    terms_t,
+    whole,
+)
 from ..pricing.number cimport MAX_DIGITS, set_dialling
 from ..index.rate_terms cimport additions_free, additions_init, additions_put, additions_t
 from ..index.tables cimport (
@@ -26,6 +34,7 @@ from ..index.tables cimport (
 from ..pricing.values import RateInfo
 
 cdef enum:
+    FIRST_TERM = 4              # position of the values of a RateTerms
     MAX_DESTINATION_BYTES = 0xFFFF
 
 cdef tuple _DEFAULTS = tuple(RateInfo._field_defaults.values())
@@ -230,38 +239,15 @@ cdef class DeckBuilder:
         cdef Py_ssize_t size = 0
         cdef interval_t parts[MAX_INTERVALS]
         cdef int count
-        (
-            version_id,
-            rate_id,
-            prefix,
-            destination,
-            cost_per_minute_e8,
-            billing_increment,
-            connect_fee_e8,
-            minimum_seconds,
-            intervals,
-            effective_from_ns,
-            effective_to_ns,
-            blocked,
-        ) = values
         self._require_idle()
         memset(&change, 0, sizeof(change_t))
-        _set_prefix(&change, prefix)
+        _set_prefix(&change, values[2])
         change.kind = PUT
-        change.version_id = whole(version_id, "version_id")
-        change.rate_id = whole(rate_id, "rate_id")
-        _set_window(&change, effective_from_ns, effective_to_ns)
-        count = read_terms(
-            cost_per_minute_e8,
-            billing_increment,
-            connect_fee_e8,
-            minimum_seconds,
-            intervals,
-            blocked,
-            &terms,
-            parts,
-        )
-        text = _utf8(destination, "destination", &size)
+        change.version_id = whole(values[0], "version_id")
+        change.rate_id = whole(values[1], "rate_id")
+        _set_window(&change, values[FIRST_TERM + VALUES_FROM], values[FIRST_TERM + VALUES_TO])
+        count = read_values(values, FIRST_TERM, &terms, parts)
+        text = _utf8(values[3], "destination", &size)
         if size > MAX_DESTINATION_BYTES:
             raise ValueError(f"destination must be at most {MAX_DESTINATION_BYTES} bytes")
         additions_put(

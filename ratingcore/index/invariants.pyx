@@ -1,9 +1,9 @@
 """Checks the tables of a deck against tables.pxd. For tests, because it is slow."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp, memset
+from libc.string cimport memset
 
-from ..pricing.terms cimport BLOCKED_BIT, check_interval, check_terms, fault_t, interval_t, terms_t
+from ..pricing.terms cimport are_complete, check_interval, fault_t, interval_t, terms_t
 from ..base.native cimport popcount10
 from ..pricing.number cimport MAX_DIGITS
 from ..base.pool cimport pool_item, pool_t
@@ -195,27 +195,13 @@ cdef int _check_rate_terms(const tables_t* tables) except -1:
 
 cdef int _check_terms(const tables_t* tables) except -1:
     cdef const terms_t* terms
-    cdef terms_t checked
     cdef fault_t fault
     cdef const interval_t* intervals
     cdef interval_t interval
     cdef uint32_t i, j, count
     for i in range(tables.terms.count):
         terms = &(<const terms_t*> tables.terms.data)[i]
-        _require(
-            check_terms(
-                <int64_t> terms.price_e8,
-                terms.increment & ~<uint32_t> BLOCKED_BIT,
-                <int64_t> terms.connect_fee_e8,
-                terms.minimum_seconds,
-                terms.intervals,
-                (terms.increment & BLOCKED_BIT) != 0,
-                &checked,
-                &fault,
-            ),
-            "terms are in their ranges",
-        )
-        _require(memcmp(terms, &checked, sizeof(terms_t)) == 0, "terms are complete")
+        _require(are_complete(terms), "terms are complete and in their ranges")
         _require(terms.intervals < tables.intervals.count, "an interval list exists")
         intervals = terms_intervals(tables, terms, &count)
         _require(count > 0 or terms.intervals == 0, "item 0 is the empty list")

@@ -7,6 +7,9 @@ cdef enum:
     MAX_SECONDS = 0x7FFFFFFF     # of a call, of a minimum and of an interval's start
     MAX_INTERVALS = 64           # of one rate
     BLOCKED_BIT = 0x80000000     # in terms_t.increment
+    VALUES_FROM = 5              # positions in the values of a RateTerms
+    VALUES_TO = 6
+    VALUES_BLOCKED = 7
 
 cdef extern from *:
     """
@@ -75,3 +78,7 @@ cdef int read_terms(
     terms_t* terms,
     interval_t* parts,
 ) except -1
+cdef int read_values(
+    tuple values, Py_ssize_t first, terms_t* terms, interval_t* parts
+) except -1
+cdef bint are_complete(const terms_t* terms) noexcept nogil

@@ -6,6 +6,7 @@
 
 from cpython.long cimport PyLong_Check
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from ..base.native cimport reciprocal
 
@@ -162,6 +163,43 @@ cdef int read_terms(
     terms.intervals = <uint32_t> count
     terms.fast = terms.fast and count == 0
     return count
+
+
+cdef int read_values(
+    tuple values, Py_ssize_t first, terms_t* terms, interval_t* parts
+) except -1:
+    """As ``read_terms``, for the values from position ``first`` on in the order of ``RateTerms``,
+    without the window."""
+    return read_terms(
+        values[first],
+        values[first + 1],
+        values[first + 2],
+        values[first + 3],
+        values[first + 4],
+        values[first + VALUES_BLOCKED],
+        terms,
+        parts,
+    )
+
+
+cdef bint are_complete(const terms_t* terms) noexcept nogil:
+    """Whether all values are in their ranges and all derived fields are as ``check_terms`` writes
+    them."""
+    cdef terms_t checked
+    cdef fault_t fault
+    return (
+        check_terms(
+            <int64_t> terms.price_e8,
+            terms.increment & ~<uint32_t> BLOCKED_BIT,
+            <int64_t> terms.connect_fee_e8,
+            terms.minimum_seconds,
+            terms.intervals,
+            (terms.increment & BLOCKED_BIT) != 0,
+            &checked,
+            &fault,
+        )
+        and memcmp(terms, &checked, sizeof(terms_t)) == 0
+    )
 
 
 cdef tuple interval_values(const interval_t* intervals, uint32_t count):

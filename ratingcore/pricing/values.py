@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 
 class RateInfo(NamedTuple):
@@ -23,6 +24,20 @@ class RateInfo(NamedTuple):
     intervals: tuple[tuple[int, int, int], ...] = ()
     effective_from_ns: int | None = None
     effective_to_ns: int | None = None
+    blocked: bool = False
+
+
+class RateTerms(NamedTuple):
+    """The values of a ``RateInfo`` from the price on, with the defaults of those that have one. How
+    a window is given is for the caller to say."""
+
+    cost_per_minute_e8: int
+    billing_increment: int
+    connect_fee_e8: int = 0
+    minimum_seconds: int = 0
+    intervals: Iterable[tuple[int, int, int]] = ()
+    effective_from: Any = None
+    effective_to: Any = None
     blocked: bool = False
 
 

@@ -11,13 +11,14 @@ from libc.string cimport memcpy, memset
 
 from ..base.memory cimport release, reserve
 from ..pricing.money cimport check_cost_decimals, check_rounding, set_rounding
-from ..pricing.terms cimport MAX_INTERVALS, read_terms
+from ..pricing.terms cimport MAX_INTERVALS, VALUES_FROM, VALUES_TO, read_values
 from ..pricing.number cimport set_dialling
 from ..base.pool cimport pool_free, pool_init, pool_intern
 from .records cimport NO_PARTY, record_t
 from .stored_rows cimport StoredRows
 
 cdef enum:
+    FIRST_TERM = 4              # position of the values of a RateTerms
     LIMIT = 0x7FFFFFF            # of each kind
 
 # What an invalid value raises.
@@ -96,9 +97,8 @@ cdef class KeptRates:
 
     def put_rate(self, int64_t version_id, *values):
         """Keep a version of a rate: tenant_id, created_revision, retired_revision or None, prefix,
-        cost_per_minute_e8, billing_increment, connect_fee_e8, minimum_seconds, intervals,
-        effective_from_ns or None, effective_to_ns or None, blocked. A value that no rate can have,
-        such as None for the intervals, makes the version damaged."""
+        then the values of a ``RateTerms``; each end of the window is nanoseconds or None. A value
+        that no rate can have, such as None for the intervals, makes the version damaged."""
         cdef uint32_t number = 0
         cdef kept_rate_t rate
         memset(&rate, 0, sizeof(kept_rate_t))
@@ -149,24 +149,11 @@ cdef class KeptRates:
         return pool_intern(&self.tenant_ids, &tenant_id, sizeof(int64_t), number)
 
     cdef int set_rate(self, kept_rate_t* rate, tuple values) except -1:
-        (
-            rate.tenant_id,
-            rate.created_revision,
-            retired_revision,
-            prefix,
-            cost_per_minute_e8,
-            billing_increment,
-            connect_fee_e8,
-            minimum_seconds,
-            intervals,
-            effective_from_ns,
-            effective_to_ns,
-            blocked,
-        ) = values
+        rate.tenant_id, rate.created_revision, retired_revision, prefix = values[:FIRST_TERM]
         rate.retired_revision = INT64_MAX if retired_revision is None else retired_revision
         _set_prefix(rate, prefix)
-        rate.from_ns = _bound(effective_from_ns, INT64_MIN)
-        rate.to_ns = _bound(effective_to_ns, INT64_MAX)
+        rate.from_ns = _bound(values[FIRST_TERM + VALUES_FROM], INT64_MIN)
+        rate.to_ns = _bound(values[FIRST_TERM + VALUES_TO], INT64_MAX)
         reserve(
             <void**> &self.intervals,
             &self.interval_capacity,
@@ -175,15 +162,8 @@ cdef class KeptRates:
             LIMIT,
         )
         rate.first_interval = self.interval_count
-        rate.interval_count = read_terms(
-            cost_per_minute_e8,
-            billing_increment,
-            connect_fee_e8,
-            minimum_seconds,
-            intervals,
-            blocked,
-            &rate.terms,
-            &self.intervals[self.interval_count],
+        rate.interval_count = read_values(
+            values, FIRST_TERM, &rate.terms, &self.intervals[self.interval_count]
         )
         self.interval_count += rate.interval_count
         return 0

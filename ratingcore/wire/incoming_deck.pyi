@@ -1,5 +1,5 @@
-from collections.abc import Iterator, Sequence
-from typing import Self, final
+from collections.abc import Iterator
+from typing import Any, Self, final
 
 from ..deck.deck import Deck
 from ..pricing.values import InEffect, RateInfo
@@ -14,18 +14,7 @@ class IncomingDeck:
     def nbytes(self) -> int: ...
     def read(self, request: bytes, start: int = 0) -> tuple[list[tuple[int, bytes]], int]: ...
     def put(
-        self,
-        index: int,
-        prefix: str,
-        destination: str,
-        cost_per_minute_e8: int,
-        billing_increment: int,
-        connect_fee_e8: int = 0,
-        minimum_seconds: int = 0,
-        intervals: Sequence[tuple[int, int, int]] = (),
-        effective_from: tuple[int, int] | None = None,
-        effective_to: tuple[int, int] | None = None,
-        blocked: bool = False,
+        self, index: int, prefix: str, destination: str, *given: Any, **named: Any
     ) -> None: ...
     def sort(self) -> None: ...
     def repeated(self) -> Iterator[tuple[int, int]]: ...

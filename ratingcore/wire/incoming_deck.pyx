@@ -27,10 +27,12 @@ from .rate_intake cimport (
 from ..base.memory cimport allocate, release
 from ..pricing.terms cimport (
     MAX_INTERVALS,
+    VALUES_FROM,
+    VALUES_TO,
     interval_t,
     interval_values,
     rate_info,
-    read_terms,
+    read_values,
     terms_t,
     whole,
 )
@@ -40,7 +42,7 @@ from .rate_parse cimport next_rate, parse_rate, wire_head_t, wire_rate_t
 from ..index.rate_terms cimport additions_put
 from ..index.tables cimport rate_terms_t, row_count, row_version_id
 
-from ..pricing.values import InEffect
+from ..pricing.values import InEffect, RateTerms
 
 cdef enum:
     MAX_LEFT = 4096                  # rates that one call of read leaves to the caller
@@ -134,23 +136,11 @@ cdef class IncomingDeck:
             release(left)
         return found, at
 
-    def put(
-        self,
-        index,
-        str prefix not None,
-        str destination not None,
-        cost_per_minute_e8,
-        billing_increment,
-        connect_fee_e8=0,
-        minimum_seconds=0,
-        intervals=(),
-        effective_from=None,
-        effective_to=None,
-        bint blocked=False,
-    ):
-        """Add a rate. ``index``: its position in the deck. Each end of the window is (seconds,
-        nanoseconds). For the others see ``DeckBuilder.put``. The caller has checked the rate; only
-        what the core relies on is checked again."""
+    def put(self, index, str prefix not None, str destination not None, *given, **named):
+        """Add a rate. ``index``: its position in the deck. The others are the values of a
+        ``RateTerms``, by position or by name; each end of the window is (seconds, nanoseconds). The
+        caller has checked the rate; only what the core relies on is checked again."""
+        cdef tuple values = tuple(RateTerms(*given, **named))
         cdef incoming_t* rate
         cdef interval_t parts[MAX_INTERVALS]
         cdef terms_t terms
@@ -164,20 +154,11 @@ cdef class IncomingDeck:
             rate = intake_add(&self.intake)
             set_key(&key, text, <uint32_t> len(text))
             rate.key_high, rate.key_low, rate.length = key.key_high, key.key_low, key.length
-            if effective_from is not None:
-                rate.from_s, rate.from_ns = effective_from
-            if effective_to is not None:
-                rate.to_s, rate.to_ns = effective_to
-            count = read_terms(
-                cost_per_minute_e8,
-                billing_increment,
-                connect_fee_e8,
-                minimum_seconds,
-                intervals,
-                blocked,
-                &terms,
-                parts,
-            )
+            if values[VALUES_FROM] is not None:
+                rate.from_s, rate.from_ns = values[VALUES_FROM]
+            if values[VALUES_TO] is not None:
+                rate.to_s, rate.to_ns = values[VALUES_TO]
+            count = read_values(values, 0, &terms, parts)
             text = destination.encode()
             rate.index = index
             additions_put(

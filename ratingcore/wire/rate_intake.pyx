@@ -8,12 +8,13 @@ errors.
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
-from libc.string cimport memchr, memset
+from libc.string cimport memset
 
-from .call_parse cimport stamp_t, text_t
+from .call_parse cimport stamp_t
+from .rate_parse cimport read_terms_of
 from ..index.changes cimport change_t, set_key
 from ..base.memory cimport allocate, release, reserve
-from ..pricing.terms cimport check_terms, fault_t, terms_t
+from ..pricing.terms cimport terms_t
 from ..pricing.number cimport MAX_DIGITS, read_prefix
 from ..index.rate_terms cimport (
     additions_free,
@@ -30,11 +31,6 @@ from ..index.tables cimport (
     rows_in_order,
     slot_prefix,
 )
-
-cdef enum:
-    MAX_DESTINATION_CHARS = 200
-    MAX_UNITS_DIGITS = 8             # of a price, before the point
-    MAX_DECIMALS = 8                 # after it, without zeros at the end
 
 cdef extern from *:
     """
@@ -83,50 +79,6 @@ cdef incoming_t* intake_add(intake_t* intake) except NULL nogil:
 # --- Simple valid rates ---------------------------------------------------------------------------
 
 
-cdef bint _is_destination(const text_t* text) noexcept nogil:
-    cdef uint32_t chars = 0
-    cdef uint32_t i
-    if text.size == 0:
-        return True
-    for i in range(text.size):
-        chars += (text.data[i] & 0xC0) != 0x80
-    return chars <= MAX_DESTINATION_CHARS and memchr(text.data, 0, text.size) == NULL
-
-
-cdef bint _read_price(const text_t* text, uint64_t* price_e8) noexcept nogil:
-    """Read digits, and perhaps a point with up to eight digits and any number of zeros after it."""
-    cdef uint64_t value = 0
-    cdef uint32_t units = 0
-    cdef uint32_t decimals = 0
-    cdef uint32_t i = 0
-    while i < text.size and c'0' <= text.data[i] <= c'9':
-        if i == MAX_UNITS_DIGITS:
-            return False
-        value = value * 10 + (text.data[i] - c'0')
-        i += 1
-    units = i
-    if i < text.size:
-        if text.data[i] != c'.':
-            return False
-        i += 1
-        while i < text.size and c'0' <= text.data[i] <= c'9':
-            if decimals < MAX_DECIMALS:
-                value = value * 10 + (text.data[i] - c'0')
-                decimals += 1
-            elif text.data[i] != c'0':
-                return False
-            i += 1
-        if decimals == 0:
-            return False
-    if units == 0 or i < text.size:
-        return False
-    while decimals < MAX_DECIMALS:
-        value *= 10
-        decimals += 1
-    price_e8[0] = value
-    return True
-
-
 cdef bint _read_bound(const stamp_t* stamp, int64_t* seconds, uint32_t* nanoseconds) noexcept nogil:
     """Read one end of a window; an absent one leaves the values unchanged."""
     if not stamp.present:
@@ -138,28 +90,6 @@ cdef bint _read_bound(const stamp_t* stamp, int64_t* seconds, uint32_t* nanoseco
     return True
 
 
-cdef bint _read_terms(const wire_rate_t* wire, terms_t* terms) noexcept nogil:
-    cdef uint64_t price_e8 = 0
-    cdef uint64_t connect_fee_e8 = 0
-    cdef fault_t fault
-    return (
-        not wire.has_intervals
-        and _read_price(&wire.cost_per_minute, &price_e8)
-        and (wire.connect_fee.size == 0 or _read_price(&wire.connect_fee, &connect_fee_e8))
-        and _is_destination(&wire.destination)
-        and check_terms(
-            <int64_t> price_e8,
-            wire.billing_increment,
-            <int64_t> connect_fee_e8,
-            wire.minimum_seconds,
-            0,
-            wire.blocked,
-            terms,
-            &fault,
-        )
-    )
-
-
 cdef int intake_take(
     intake_t* intake, const wire_rate_t* wire, int64_t tenant_id, uint32_t index
 ) except -1 nogil:
@@ -169,7 +99,7 @@ cdef int intake_take(
     cdef terms_t terms
     cdef incoming_t* rate
     cdef int length
-    if not _read_terms(wire, &terms) or not (wire.tenant_id == 0 or wire.tenant_id == tenant_id):
+    if not read_terms_of(wire, &terms) or not (wire.tenant_id == 0 or wire.tenant_id == tenant_id):
         return 0
     length = read_prefix(wire.prefix.data, wire.prefix.size, digits)
     if length < 0:

@@ -7,6 +7,7 @@ compiled descriptor. Varints, lengths and unknown fields are those of call_parse
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from .call_parse cimport stamp_t, text_t
+from ..pricing.terms cimport terms_t
 
 
 cdef struct wire_rate_t:             # the fields that an import looks at
@@ -39,3 +40,4 @@ cdef const uint8_t* parse_rate(
 cdef const uint8_t* next_rate(
     const uint8_t* at, const uint8_t* end, wire_head_t* head, text_t* rate
 ) noexcept nogil
+cdef bint read_terms_of(const wire_rate_t* wire, terms_t* terms) noexcept nogil

@@ -2,13 +2,13 @@
 rate.
 
 It accepts what the protobuf library accepts, refuses what it refuses, and reads the same values;
-tests/core/test_rateparse.py compares both on random messages. It does not check whether a rate is
-valid.
+tests/core/test_rateparse.py compares both on random messages. Parsing does not check whether a rate
+is valid; ``read_terms_of`` reads the terms of a valid one.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memset
 
 from .call_parse cimport (
     MAX_DEPTH,
@@ -22,6 +22,12 @@ from .call_parse cimport (
     skip_field,
 )
 from ..base.native cimport likely, unlikely
+from ..pricing.terms cimport check_terms, fault_t, terms_t
+
+cdef enum:
+    MAX_DESTINATION_CHARS = 200
+    MAX_UNITS_DIGITS = 8             # of a price, before the point
+    MAX_DECIMALS = 8                 # after it, without zeros at the end
 
 # Tags: field number << 3 | wire type.
 cdef enum:
@@ -188,6 +194,73 @@ cdef bint _is_well_formed(
         if message.data != NULL and parse_rate(message.data, at, &rate) == NULL:
             return False
     return True
+
+
+cdef bint _is_destination(const text_t* text) noexcept nogil:
+    cdef uint32_t chars = 0
+    cdef uint32_t i
+    if text.size == 0:
+        return True
+    for i in range(text.size):
+        chars += (text.data[i] & 0xC0) != 0x80
+    return chars <= MAX_DESTINATION_CHARS and memchr(text.data, 0, text.size) == NULL
+
+
+cdef bint _read_price(const text_t* text, uint64_t* price_e8) noexcept nogil:
+    """Read digits, and perhaps a point with up to eight digits and any number of zeros after it."""
+    cdef uint64_t value = 0
+    cdef uint32_t units = 0
+    cdef uint32_t decimals = 0
+    cdef uint32_t i = 0
+    while i < text.size and c'0' <= text.data[i] <= c'9':
+        if i == MAX_UNITS_DIGITS:
+            return False
+        value = value * 10 + (text.data[i] - c'0')
+        i += 1
+    units = i
+    if i < text.size:
+        if text.data[i] != c'.':
+            return False
+        i += 1
+        while i < text.size and c'0' <= text.data[i] <= c'9':
+            if decimals < MAX_DECIMALS:
+                value = value * 10 + (text.data[i] - c'0')
+                decimals += 1
+            elif text.data[i] != c'0':
+                return False
+            i += 1
+        if decimals == 0:
+            return False
+    if units == 0 or i < text.size:
+        return False
+    while decimals < MAX_DECIMALS:
+        value *= 10
+        decimals += 1
+    price_e8[0] = value
+    return True
+
+
+cdef bint read_terms_of(const wire_rate_t* wire, terms_t* terms) noexcept nogil:
+    """Read the terms of a rate that is valid and in the common form. False for all others."""
+    cdef uint64_t price_e8 = 0
+    cdef uint64_t connect_fee_e8 = 0
+    cdef fault_t fault
+    return (
+        not wire.has_intervals
+        and _read_price(&wire.cost_per_minute, &price_e8)
+        and (wire.connect_fee.size == 0 or _read_price(&wire.connect_fee, &connect_fee_e8))
+        and _is_destination(&wire.destination)
+        and check_terms(
+            <int64_t> price_e8,
+            wire.billing_increment,
+            <int64_t> connect_fee_e8,
+            wire.minimum_seconds,
+            0,
+            wire.blocked,
+            terms,
+            &fault,
+        )
+    )
 
 
 def read_head(bytes request not None):

@@ -19,6 +19,7 @@ from tollwire.service.cli.confirm import confirm, yes_option
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.csv_file import CsvWriter
 from tollwire.service.cli.deck_changes import KINDS, Change, deck_changes
+from tollwire.service.cli.deck_csv import OPTIONAL, REQUIRED
 from tollwire.service.cli.deck_sending import Outcome, SpooledDeck, read_deck, send_deck
 from tollwire.service.cli.failures import REFUSED, USAGE, Failure
 from tollwire.service.cli.files import export, multiline_option
@@ -44,7 +45,16 @@ SHOWN_CHANGES = 50
 SPOOLED_BYTES = 64 * 1024 * 1024
 
 
-@click.command("import")
+_HELP = f"""Import a rate deck from a CSV file ("-": standard input), as a whole or not at all.
+
+Columns: {", ".join(REQUIRED)}; optional: {", ".join(OPTIONAL)}. Each line is a rate. gzip files are
+decompressed. If a line cannot be read, nothing is imported.
+
+--dry-run changes nothing, and lists the prefixes that become dearer or cheaper, are new or deleted.
+"""
+
+
+@click.command("import", help=_HELP)
 @click.argument("file", type=click.File("rb"))
 @click.option("--tenant", "tenant_id", type=ID, required=True, help="The owner of the rates.")
 @click.option(
@@ -89,15 +99,6 @@ def import_rates(
     multiline: bool,
     yes: bool,
 ) -> None:
-    """Import a rate deck from a CSV file ("-": standard input), as a whole or not at all.
-
-    Columns: prefix, destination, cost_per_minute, billing_increment; optional: connect_fee,
-    minimum_seconds, effective_from, effective_to, blocked, intervals. Each line is a rate. gzip
-    files are decompressed. If a line cannot be read, nothing is imported.
-
-    --dry-run changes nothing, and lists the prefixes that become dearer or cheaper, are new or
-    deleted.
-    """
     if output is not None and not dry_run:
         raise click.UsageError("--output needs --dry-run")
     head = ImportRatesRequest(
