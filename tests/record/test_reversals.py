@@ -283,10 +283,12 @@ def test_what_waited_for_the_other_sees_what_it_did(
     world.rate(payer, "33", 60, 60)
     held, finish = threading.Event(), threading.Event()
 
-    def reverse(worker: World) -> object:
+    def reverse(worker: World) -> UnratedOutcome | None:
         if whole_upload:
-            return worker.reversals.reverse_upload(upload_id, WHY)
-        return worker.reversals.reverse_cdr(cdr_id, WHY)
+            worker.reversals.reverse_upload(upload_id, WHY)
+        else:
+            worker.reversals.reverse_cdr(cdr_id, WHY)
+        return None
 
     def rate(worker: World) -> UnratedOutcome:
         return worker.cdrs.rate_unrated(payer, None, None)
