@@ -1,4 +1,4 @@
-"""The rates of all tenants in memory, kept equal to what is committed in the database.
+"""The rates of all tenants in memory, kept equal to the committed rates.
 
 Every worker has one ``Decks``. Readers take a tenant's deck by reference and never wait: a deck is
 immutable, and a change builds the next one beside it and swaps the reference. How a change is found
@@ -52,9 +52,10 @@ class TenantDeck:
 
 
 class PendingDeck:
-    """A deck that whoever changes it has built already, for all that catch up with that change.
+    """The next deck, built by the thread that changes it, for all threads that catch up with the
+    change.
 
-    It counts only if the change is committed, which others may see before its own thread does.
+    It is valid only if the change is committed, which other threads may see before that thread.
     """
 
     def __init__(self) -> None:
@@ -66,8 +67,8 @@ class PendingDeck:
         self._settled.set()
 
     def holds(self) -> bool:
-        """Whether the change is committed. Waits for its thread to know, though not for ever: False
-        then, as where it is not."""
+        """Whether the change is committed. Waits until its thread has the result; False if it takes
+        too long."""
         return self._settled.wait(_SETTLE_SECONDS) and self._is_committed
 
 
@@ -126,11 +127,11 @@ class Decks:
         self._refresh_began = max(self._refresh_began, began)
 
     def refresh_after_commit(self, wait_seconds: float = WAIT_SECONDS) -> None:
-        """As ``refresh``, for who has just committed a change: that it is written is true even if
-        it cannot be read back now, and the follower will.
+        """As ``refresh``, after the caller has committed a change. The change is written even if it
+        cannot be read back now; the follower reads it later.
 
-        Then wait until all workers of this server rate with the change, at most so long and half as
-        long as the client still waits: a worker that hangs holds up nobody.
+        Then wait until all workers of this server rate with the change: at most ``wait_seconds``,
+        and at most half of the time for which the client still waits.
         """
         try:
             with regardless():
@@ -148,8 +149,9 @@ class Decks:
             _LOG.warning("a change is committed, but a worker does not rate with it yet")
 
     def catch_up(self, connection: Connection, change_seq: int | None = None) -> None:
-        """Catch up with what ``connection`` sees. Not within a transaction that has changed rates
-        itself: what is not committed must not be rated with."""
+        """Catch up with the changes that ``connection`` sees. ``change_seq`` is the number of the
+        last one if the caller has read it. Do not call it in a transaction that has changed rates:
+        uncommitted rates must not price calls."""
         if change_seq is None:
             change_seq = decks.change_seq(connection)
         if change_seq <= self._known_seq:
@@ -163,8 +165,8 @@ class Decks:
 
     @contextmanager
     def _turn_to_build(self) -> Iterator[None]:
-        """Unavailable where another thread builds for too long, which a database that does not
-        answer can make it: all who wait must not do so one after the other."""
+        """Unavailable if another thread builds for too long, as it may if the database does not
+        answer. All waiting threads then fail at the same time."""
         if not self._building.acquire(timeout=_BUILDING_SECONDS):
             raise unavailable("the changes of rates cannot be read")
         try:
@@ -178,10 +180,11 @@ class Decks:
 
     @contextmanager
     def writing(self, work: Work = Work.ORDINARY) -> Iterator[Connection]:
-        """A writing transaction for who rates in it, with the decks caught up before it begins.
+        """A writing transaction in which calls are rated, with decks that are up to date when it
+        begins.
 
-        What was committed while it waited for its turn is read outside of it too: the locks that it
-        holds must not wait for the deck of a big import to be built. ``catch_up`` within it then
+        Changes that were committed while it waited for its start are read outside of it as well:
+        its locks must not last while the deck of a big import is built. ``catch_up`` within it then
         has little left to do.
         """
         for _ in range(_TRIES_OUTSIDE):
@@ -197,9 +200,9 @@ class Decks:
 
     @contextmanager
     def handing_over(self) -> Iterator[Callable[[TenantDeck], None]]:
-        """Around a transaction that changes a deck and builds the next one itself: hand that over
-        before the transaction is committed, which must be within the block. It is in use after it,
-        and nobody reads the change from the database."""
+        """Around a transaction that changes a deck and builds the next one itself. The caller hands
+        the new deck over before the commit, which must be within the block. After the block the
+        deck is in use, and no thread reads the change from the database."""
         pending = PendingDeck()
         keys = []
 

@@ -105,8 +105,8 @@ class Cdrs:
         return paging.cut(found, size, wanted, _position, most_bytes)
 
     def export(self, wanted: CdrFilter) -> Iterator[Sequence[Cdr]]:
-        """All that match, in the order of ``list``. Each part is read when it is asked for, so a
-        slow reader holds no transaction open; what is recorded meanwhile may be among them.
+        """All that match, in the order of ``list``. Each part is read when the caller takes it, so
+        a slow reader holds no transaction open. CDRs that are recorded meanwhile may be included.
         NotFound as ``require``."""
         check_filter(wanted)
         wanted = replace(wanted, within=scopes.within())

@@ -1,9 +1,9 @@
-"""Recording calls: the one way into the record, for a single call as for a chunk of thousands.
+"""Records calls: a single call and a chunk of thousands in the same way.
 
-What is recorded, a duplicate, in conflict or refused and why, and by which rates a call is priced
-are decided here and nowhere else, so CreateCdr and UploadCdrs cannot differ. The calls themselves
-stay inside the rating core; only those that are not simply new are looked at here. The caller owns
-the transaction; this module knows neither uploads' offsets nor the wire.
+Only this module decides whether a call is recorded, a duplicate, in conflict or refused, and which
+rates price it, so CreateCdr and UploadCdrs cannot differ. The calls stay inside the rating core;
+Python handles only those that are not new. The caller owns the transaction. This module must not
+depend on the offsets of uploads or on the wire.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ class Recorder:
     def record(
         self, connection: Connection, records: Records, upload_id: int, scope: Scope
     ) -> Recording:
-        """Rate and write the calls that break no rule and are not recorded yet. Tenants that
-        ``scope``, which must be within the caller's, does not cover are not there.
+        """Rate and write the calls that break no rule and are not recorded yet. Tenants outside
+        ``scope``, which is part of the caller's scope, count as missing.
 
-        ``connection`` is in a writing transaction; nothing is durable before it commits, and
-        ``enter`` must be the last that is done in it.
+        ``connection`` is in a writing transaction. Nothing is durable before its commit, and
+        ``enter`` must be the last step in it.
         """
         records.set_first_generation()
         parties = self._hold_parties(connection, records, scope)
@@ -148,8 +148,8 @@ class Recorder:
     def _hold_parties(self, connection: Connection, records: Records, scope: Scope) -> Parties:
         """The tenants and extensions of the calls that exist.
 
-        They are locked first and the decks caught up after, so that the calls are priced by what is
-        committed when they are written.
+        They are locked first, and then the decks catch up, so the rates that are committed when the
+        calls are written price them.
         """
         parties = records.parties()
         tenant_ids = {tenant_id for tenant_id, _ in parties}
@@ -169,8 +169,8 @@ class Recorder:
 
 
 def enter(connection: Connection, recording: Recording) -> None:
-    """Put what was recorded on the ledger: the last that is done before the commit, because others
-    may wait for it."""
+    """Add the recorded rows to the ledger. It is the last step before the commit, because other
+    transactions may wait for it."""
     if recording.created:
         ledger.append(
             connection,
@@ -183,21 +183,21 @@ def enter(connection: Connection, recording: Recording) -> None:
 
 
 def expect_records(method: str) -> None:
-    """That ``method`` will bring some: counters that begin with their first record would hide it
-    from whoever looks at how they grow."""
+    """Create the counters of ``method`` at 0. A counter that begins with the first record hides
+    that record from queries for its increase."""
     for outcome in ("created", "duplicate", "conflict", "rejected"):
         instruments.RECORDS.add(0, method, outcome)
 
 
 def count_recorded(method: str, recording: Recording) -> None:
-    """For operators: what came of a batch that ``method`` brought and that is committed."""
+    """Count the outcome of a committed batch of ``method`` in the metrics."""
     TALLIES[method].add_all(recording.outcomes)
     _count(method, "created", recording.created)
     _count(method, "duplicate", recording.duplicates)
 
 
 def count_refused(method: str, conflicts: int, rejected: int) -> None:
-    """Likewise what was not recorded."""
+    """Count the calls that were not recorded in the metrics."""
     _count(method, "conflict", conflicts)
     _count(method, "rejected", rejected)
 
@@ -240,7 +240,7 @@ class CallRows:
         return copy_data(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
 
     def digest(self, first_id: int) -> bytes:
-        """What the rows are known by for ever, with ids from ``first_id`` on."""
+        """The digest of the rows, with ids from ``first_id`` on. Its format never changes."""
         return digest_of_new(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
 
     def without(self, keys: Collection[Key]) -> CallRows:
@@ -262,10 +262,10 @@ def _record_again(
     inserted: Inserted,
     existing: dict[Key, Recorded],
 ) -> tuple[CallRows, list[Refusal]]:
-    """Record those of ``new`` whose newest CDR is reversed once more, as the next generation of
-    their key; the rows so far with these behind them, and what is refused because there is no next
-    generation. What others have recorded meanwhile is put in ``existing``; what is refused is
-    taken out of ``old``."""
+    """Record those of ``new`` whose newest CDR is reversed again, as the next generation of their
+    key. Returns all rows, these last, and the refusals of calls that have no next generation. Calls
+    that another transaction has recorded meanwhile are added to ``existing``; refused ones are
+    removed from ``old``."""
     records = rows.records
     taken_back = {key: one for key, one in inserted.existing.items() if one.is_reversed}
     if not taken_back:
@@ -358,8 +358,8 @@ def _conflicts(
     old: Sequence[int],
     existing: Mapping[Key, Recorded],
 ) -> list[Refusal]:
-    """Those of ``old`` whose content is not the recorded one, be it recorded long ago or by this
-    batch itself."""
+    """A refusal for each call of ``old`` whose content differs from the recorded content, which may
+    be of this batch."""
     if not old:
         return []
     own = {records.key(position): position for position in created}
