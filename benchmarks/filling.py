@@ -29,7 +29,7 @@ CALLER = "493012345678"
 UNRATED_NUMBER = "000000000000"
 # The filled rows begin so long before the calls that are written later.
 SPAN_SECONDS = 360 * 86_400
-# Of so many calls one has no rate.
+# One of this number of calls has no rate.
 UNRATED_EVERY = 100
 ROWS_A_STATEMENT = 1_000_000
 
@@ -57,7 +57,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class FilledDatabase:
-    """A database of Tollwire's, with so many CDRs of the first of the tenants, whose ids are 1 and
+    """A database of Tollwire's, with this number of CDRs of the first of the tenants, whose ids are 1 and
     on. No ledger's entry covers them. ``bare_url``: the same rows, without secondary indexes and
     triggers."""
 

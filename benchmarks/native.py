@@ -34,7 +34,7 @@ def library() -> ctypes.CDLL:
 
 
 class Lines:
-    """So many cache lines (a power of two) of memory of its own, in one random cycle."""
+    """A number of cache lines (a power of two) of its own memory, in one random cycle."""
 
     def __init__(self, lines: int) -> None:
         self.count = lines

@@ -15,7 +15,7 @@ LongestPrefixes = Callable[[Sequence[str]], bytes]
 
 
 class NotInstalled(Exception):
-    """The baseline's package is not there; the text says which."""
+    """The package of a baseline is not installed; the text names it."""
 
 
 def marisa_trie(prefixes: Sequence[str]) -> LongestPrefixes:

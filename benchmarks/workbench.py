@@ -82,7 +82,7 @@ class Workbench:
 
     def filled(self, kind: str) -> FilledDatabase:
         """A database with millions of valid CDRs of tenant 1, and with a tenant 2 that has none.
-        Made when it is first asked for, and kept for the run: whoever changes it changes it for
+        Made when it is first used, and kept for the run: a change of it is a change for
         all that come later."""
         if kind not in self._filled:
             keep = self._kept.enter_context

@@ -43,7 +43,7 @@ class RealCalls:
         return len(self.numbers)
 
     def parts(self, size: int) -> Iterator[RealCalls]:
-        """The same calls, so many at a time."""
+        """The same calls, in parts of this size."""
         for start in range(0, len(self), size):
             end = min(start + size, len(self))
             text_start, text_end = self.offsets[start], self.offsets[end]

@@ -1,4 +1,4 @@
-"""What knowing the caller costs, and what the time that a wrong token takes tells whoever sent it.
+"""The cost of knowing the caller, and what the time of a wrong token reveals to its sender.
 
 Both are measured in this process, around the handler: over the wire a microsecond is lost in the
 noise, which would make the second result better than it is.
@@ -135,7 +135,7 @@ def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row
 def _what_time_tells(
     bench: Workbench, everything: Application, known_id: int, unknown_id: int, secret: str
 ) -> Row:
-    """How much surer the time makes whoever guesses whether a token's id is known: 0 is not at all,
+    """How much the time helps an attacker to guess whether a token's id is known: 0 is not at all,
     1 is certain. Beside it, the same of two lots of tokens that are wrong in the same way."""
     wrong_secret = ("A" if secret[0] != "A" else "B") + secret[1:]
     wrong = f"tw_{known_id}_{wrong_secret}"

@@ -53,7 +53,7 @@ def run(bench: Workbench) -> Iterator[Row]:
 
 
 def _at(bench: Workbench, kind: str, rows: int, calls: Sample) -> Iterator[Row]:
-    """All layouts of a table with so many rows."""
+    """All layouts of a table with this number of rows."""
     chunks = _Chunks(bench, calls, first_id=rows + 1)
     in_place = [layout for layout in layouts.layouts(kind) if not layout.rebuilt]
     rebuilt = [layout for layout in layouts.layouts(kind) if layout.rebuilt]

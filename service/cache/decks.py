@@ -88,8 +88,8 @@ class Decks:
         self._known_seq = 0
         self._refresh_began = -math.inf
         self._failure: tuple[float, Unavailable] | None = None
-        # Held while decks are built. Whoever waits for it has its connection already, and whoever
-        # holds it needs no further one, so a full pool cannot lock both up.
+        # Held while decks are built. A thread that waits for it has its connection already, and the
+        # thread that holds it needs no other one, so a full pool cannot block both.
         self._building = threading.Lock()
         self._follower = ChangeFollower(
             database,
