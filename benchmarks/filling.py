@@ -57,9 +57,9 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class FilledDatabase:
-    """A database of Tollwire's, with this number of CDRs of the first of the tenants, whose ids are 1 and
-    on. No ledger's entry covers them. ``bare_url``: the same rows, without secondary indexes and
-    triggers."""
+    """A database of Tollwire with ``rows`` CDRs of the first tenant. The ids of the tenants begin
+    with 1. No entry of the ledger covers the CDRs. ``bare_url``: the same rows, without secondary
+    indexes and triggers."""
 
     url: str
     bare_url: str

@@ -56,7 +56,7 @@ def _marisa_ns(prefixes: list[str], numbers: list[str]) -> float | None:
 
 
 def deck_of_size(bench: Workbench, size: int) -> list[DeckRow]:
-    """This number of prefixes: some of the real deck, spread over it, or all of it and longer ones."""
+    """This number of prefixes: a part of the real deck, or all of it and longer ones."""
     rows = bench.rows
     if size <= len(rows):
         return [rows[n * len(rows) // size] for n in range(size)]

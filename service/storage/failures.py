@@ -114,6 +114,5 @@ def unavailable(words: str, then: str = _NOTHING_CHANGED) -> Unavailable:
 def _unusable(words: str) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.DATABASE_UNUSABLE,
-        f"{words}; nothing was changed, and a retry cannot succeed before the operator of the server"
-        " has acted",
+        f"{words}; nothing was changed, and a retry cannot succeed before the operator has acted",
     )
