@@ -39,9 +39,9 @@ def test_tokens_first_creates_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tokens_first_sets_up_no_database(empty_database_url: str, tmp_path: Path) -> None:
+def test_tokens_first_sets_up_no_database(empty_database_url: str) -> None:
     if empty_database_url.startswith("sqlite"):
-        (tmp_path / "tollwire.db").touch()
+        Path(empty_database_url.removeprefix("sqlite:///")).touch()
     done = run("tokens", "first", "--database", empty_database_url)
     assert (done.exit_code, done.stdout) == (1, "")
     assert "is empty" in done.stderr and "tollwire migrate" in done.stderr
