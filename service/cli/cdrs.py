@@ -15,6 +15,7 @@ from tollwire.service.cli.explanation import show_explained_cdr
 from tollwire.service.cli.files import export
 from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
 from tollwire.service.cli.output import print_fields, print_json, print_json_lines
+from tollwire.service.cli.rates import fields_of_cdr
 from tollwire.service.cli.tables import exact, grouped, number, text, time
 from tollwire.service.cli.tenants import given
 from tollwire.service.cli.values import (
@@ -38,7 +39,7 @@ from tollwire.v1.cdr_service_pb2 import (
     ListCdrsRequest,
     RateUnratedRequest,
 )
-from tollwire.v1.types_pb2 import Call, Cdr, Rate
+from tollwire.v1.types_pb2 import Call, Cdr
 
 EXPORT_COLUMNS = (
     "id",
@@ -290,7 +291,7 @@ def _show_cdr(client: Client, cdr: Cdr) -> None:
             ("billed", f"{cdr.bill_seconds} s" if cdr.HasField("bill_seconds") else ""),
             ("cost", f"{cdr.cost} {cdr.tenant.currency}" if cdr.HasField("cost") else ""),
             ("rate", f"{rate.id}: {rate.prefix} {rate.destination}" if rate.id else ""),
-            *(_rate_fields(cdr) if rate.id else ()),
+            *(fields_of_cdr(rate) if rate.id else ()),
             ("rounding", _rounding(cdr)),
             ("rate revision", str(cdr.rate_revision)),
             ("upload", str(cdr.upload_id or "")),
@@ -306,31 +307,6 @@ def _rounding(cdr: Cdr) -> str:
     """How the tenant's costs were rounded when the call was rated."""
     decimals = getattr(cdr.tenant, "cost_decimals", 4) or 4
     return f"{enum_name(ROUNDING, cdr.tenant.rounding)} to {decimals} decimals"
-
-
-def _rate_fields(cdr: Cdr) -> list[tuple[str, str]]:
-    """All terms of the rate, as they were when it priced the call."""
-    rate = cdr.rate
-    is_fee = bool(rate.connect_fee.strip("0."))
-    return [
-        ("rate's price", f"{rate.cost_per_minute} per minute"),
-        ("rate's increment", f"{rate.billing_increment} s"),
-        ("rate's minimum", f"{rate.minimum_seconds} s" if rate.minimum_seconds else ""),
-        ("rate's connect fee", rate.connect_fee if is_fee else ""),
-        *(
-            (
-                f"from {part.start_seconds} s on",
-                f"{part.cost_per_minute} per minute, increment {part.billing_increment} s",
-            )
-            for part in rate.intervals
-        ),
-        ("in effect from", _time(rate, "effective_from")),
-        ("in effect until", _time(rate, "effective_to")),
-    ]
-
-
-def _time(rate: Rate, field: Literal["effective_from", "effective_to"]) -> str:
-    return write_time(getattr(rate, field)) if rate.HasField(field) else ""
 
 
 def _reversal_fields(cdr: Cdr) -> list[tuple[str, str]]:

@@ -234,13 +234,7 @@ def _show_rate(client: Client, rate: Rate) -> None:
             ("billing increment", f"{rate.billing_increment} s"),
             ("connect fee", rate.connect_fee),
             ("minimum", f"{rate.minimum_seconds} s" if rate.minimum_seconds else ""),
-            *(
-                (
-                    f"from {i.start_seconds} s on",
-                    f"{i.cost_per_minute} per minute, increment {i.billing_increment} s",
-                )
-                for i in rate.intervals
-            ),
+            *_interval_fields(rate),
             ("effective from", _end(rate, "effective_from")),
             ("effective to", _end(rate, "effective_to")),
             ("blocked", "yes" if rate.blocked else ""),
@@ -250,3 +244,27 @@ def _show_rate(client: Client, rate: Rate) -> None:
             ("rate revision", str(rate.rate_revision or "")),
         ]
     )
+
+
+def fields_of_cdr(rate: Rate) -> list[tuple[str, str]]:
+    """All terms of the rate of a CDR, as they were when it priced the call."""
+    is_fee = bool(rate.connect_fee.strip("0."))
+    return [
+        ("rate's price", f"{rate.cost_per_minute} per minute"),
+        ("rate's increment", f"{rate.billing_increment} s"),
+        ("rate's minimum", f"{rate.minimum_seconds} s" if rate.minimum_seconds else ""),
+        ("rate's connect fee", rate.connect_fee if is_fee else ""),
+        *_interval_fields(rate),
+        ("in effect from", _end(rate, "effective_from")),
+        ("in effect until", _end(rate, "effective_to")),
+    ]
+
+
+def _interval_fields(rate: Rate) -> list[tuple[str, str]]:
+    return [
+        (
+            f"from {part.start_seconds} s on",
+            f"{part.cost_per_minute} per minute, increment {part.billing_increment} s",
+        )
+        for part in rate.intervals
+    ]

@@ -299,19 +299,6 @@ RATE_LISTS: list[List] = [
         OWNED | MADE_BY_THE_SERVER,
     ),
     (
-        "proto/tollwire/v1/rating_service.proto",
-        "the comment of update_mask",
-        lambda: (
-            written(
-                "proto/tollwire/v1/rating_service.proto",
-                "// update_mask names the fields to change: prefix",
-                "Empty means",
-            )
-            & RATE
-        ),
-        OWNED | MADE_BY_THE_SERVER,
-    ),
-    (
         "ratingcore/pricing/values.py",
         "RateInfo",
         lambda: wire(RateInfo._fields, **IDS),
@@ -398,8 +385,8 @@ RATE_LISTS: list[List] = [
         {"prefix", *OWNED, *MADE_BY_THE_SERVER},
     ),
     (
-        "service/cli/cdrs.py",
-        "_show_cdr and _rate_fields",
+        "service/cli/rates.py",
+        "fields_of_cdr",
         lambda: noticed("Rate", shown_with_a_cdr),
         # A blocked rate prices no call.
         {"blocked", *OWNED, *(MADE_BY_THE_SERVER - {"id"})},
