@@ -10,6 +10,7 @@ cdef enum:
     VALUES_FROM = 5              # positions in the values of a RateTerms
     VALUES_TO = 6
     VALUES_BLOCKED = 7
+    VALUES_COUNT = 8
 
 cdef extern from *:
     """

@@ -169,7 +169,9 @@ cdef int read_values(
     tuple values, Py_ssize_t first, terms_t* terms, interval_t* parts
 ) except -1:
     """As ``read_terms``, for the values from position ``first`` on in the order of ``RateTerms``,
-    without the window."""
+    without the window. ValueError unless these are all values of the tuple from there on."""
+    if len(values) != first + VALUES_COUNT:
+        raise ValueError(f"a rate has {VALUES_COUNT} terms, not {len(values) - first}")
     return read_terms(
         values[first],
         values[first + 1],

@@ -152,8 +152,6 @@ cdef class KeptRates:
         rate.tenant_id, rate.created_revision, retired_revision, prefix = values[:FIRST_TERM]
         rate.retired_revision = INT64_MAX if retired_revision is None else retired_revision
         _set_prefix(rate, prefix)
-        rate.from_ns = _bound(values[FIRST_TERM + VALUES_FROM], INT64_MIN)
-        rate.to_ns = _bound(values[FIRST_TERM + VALUES_TO], INT64_MAX)
         reserve(
             <void**> &self.intervals,
             &self.interval_capacity,
@@ -165,6 +163,9 @@ cdef class KeptRates:
         rate.interval_count = read_values(
             values, FIRST_TERM, &rate.terms, &self.intervals[self.interval_count]
         )
+        # The number of values is checked by now.
+        rate.from_ns = _bound(values[FIRST_TERM + VALUES_FROM], INT64_MIN)
+        rate.to_ns = _bound(values[FIRST_TERM + VALUES_TO], INT64_MAX)
         self.interval_count += rate.interval_count
         return 0
 

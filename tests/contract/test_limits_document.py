@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, get_type_hints
 
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 
-from ratingcore import max_cost
+from ratingcore import DeckBuilder, RateInfo, max_cost
 from tests.contract.curl import REPOSITORY
 from tollwire.service.domain import model, paging
 from tollwire.service.rating import deck_import, rates
+from tollwire.service.rating.rate_checks import check_rate
 from tollwire.service.record import cdrs
 from tollwire.service.rpc import capacity, pools, server
 from tollwire.service.settings.config import OPTIONS
@@ -140,3 +143,33 @@ def test_every_update_has_a_mask() -> None:
     ]
     assert {method.name for method in updates} == {"UpdateRate", "UpdateTenant", "UpdateExtension"}
     assert all("update_mask" in method.input_type.fields_by_name for method in updates)
+
+
+# The lowest and the highest value of each numeric term of a rate, by its name in RateInfo.
+RANGES = {
+    "cost_per_minute_e8": (0, model.MAX_PRICE_E8),
+    "billing_increment": (1, model.MAX_BILLING_INCREMENT),
+    "connect_fee_e8": (0, model.MAX_PRICE_E8),
+    "minimum_seconds": (0, model.MAX_DURATION_SECONDS),
+}
+PLAIN: Any = model.Rate(tenant_id=1, prefix="44", cost_per_minute_e8=1, billing_increment=1)
+
+
+def test_every_numeric_term_of_a_rate_has_a_range() -> None:
+    numbers = {name for name, kind in get_type_hints(RateInfo).items() if kind is int}
+    assert numbers - {"version_id", "rate_id"} == RANGES.keys()
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_the_service_and_the_core_have_the_same_range_for_a_term(name: str) -> None:
+    least, most = RANGES[name]
+    for value, is_allowed in ((least, True), (most, True), (least - 1, False), (most + 1, False)):
+        violations = check_rate(replace(PLAIN, **{name: value}))
+        assert (not violations) == is_allowed, f"service/rating/rate_checks.py: {name} {value}"
+        terms: dict[str, Any] = {"cost_per_minute_e8": 1, "billing_increment": 1} | {name: value}
+        try:
+            DeckBuilder().put(1, 1, "44", "", **terms)
+        except ValueError:
+            assert not is_allowed, f"ratingcore/pricing/terms.pyx refuses {name} {value}"
+        else:
+            assert is_allowed, f"ratingcore/pricing/terms.pyx accepts {name} {value}"

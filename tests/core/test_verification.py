@@ -237,6 +237,17 @@ def test_rules_of_any_values_do_no_harm(rules: list[list[Any]]) -> None:
     assert len(recompute(read([row]), kept)) <= 1
 
 
+def test_a_rate_with_another_number_of_values_is_damaged() -> None:
+    deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
+    row = row_of(deck, PlainCall("447"))
+    assert row is not None
+    good: list[Any] = [TENANT_ID, 1, None, "44", 1, 1, 0, 0, (), None, None, False]
+    for values in (good[:-1], good[:4], good[:3], [*good, 0]):
+        kept = kept_of(deck)
+        kept.put_rate(FIRST_VERSION, *values)
+        assert [one[0] for one in recompute(read([row]), kept)] == [0]
+
+
 def test_every_allocation_may_fail() -> None:
     rates = [PlainRate(f"44{at}", at, 1, intervals=((at + 1, 7, 1),)) for at in range(100)]
     deck: Deck = (rates, 1, ("", "", ""), 8)
