@@ -24,7 +24,12 @@ from tollwire.v1 import types_pb2 as types
 
 CLIENTS = 16
 RPC_SECONDS = 20
-_REPEATED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# CANCELLED: a worker whose parent was killed stops, and ends the RPCs that have no handler yet.
+_REPEATED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 
 
 class Recorder(threading.Thread):
@@ -38,6 +43,7 @@ class Recorder(threading.Thread):
         self._draw = stage.draw(f"recorder {number}")
         self._number = number
         self._address = address
+        self._client = Client(address, RPC_SECONDS)
         self._tenant_id = tenant_id
         self._enough = threading.Event()
         self._failure: BaseException | None = None
@@ -45,28 +51,32 @@ class Recorder(threading.Thread):
 
     def run(self) -> None:
         try:
-            with Client(self._address, RPC_SECONDS) as client:
-                for index in itertools.count():
-                    marker = f"{self._number}-{index}"
-                    call = plain_call(self._tenant_id, marker, self._draw)
-                    self.sent[marker] = call
-                    self.ids[marker] = self._record(client, call)
-                    if self._enough.is_set():
-                        return
+            for index in itertools.count():
+                marker = f"{self._number}-{index}"
+                call = plain_call(self._tenant_id, marker, self._draw)
+                self.sent[marker] = call
+                self.ids[marker] = self._record(call)
+                if self._enough.is_set():
+                    return
         except BaseException as failure:
             self._failure = failure
+        finally:
+            self._client.close()
 
-    def _record(self, client: Client, call: types.Call) -> int:
-        """The id of the CDR. The same call is sent until it is answered."""
+    def _record(self, call: types.Call) -> int:
+        """The id of the CDR. The same call is sent until it is answered, over a new connection each
+        time: grpc waits for up to two minutes before it connects again."""
         until = time.monotonic() + PATIENCE_SECONDS
         while True:
             self.attempts += 1
             try:
-                return client.create_cdr(call).id
+                return self._client.create_cdr(call).id
             except grpc.RpcError as error:
                 if error.code() not in _REPEATED or time.monotonic() > until:
                     raise
+                self._client.close()
                 time.sleep(0.02)
+                self._client = Client(self._address, RPC_SECONDS)
 
     def finish(self) -> None:
         self._enough.set()
