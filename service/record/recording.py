@@ -318,11 +318,7 @@ def _unknown_parties(
     unknown: dict[tuple[int, int], tuple[Reason, str, dict[str, str]]] = {}
     for tenant_id, extension_id in records.parties():
         if tenant_id not in tenants:
-            unknown[tenant_id, extension_id] = (
-                Reason.TENANT_NOT_FOUND,
-                f"tenant_id: there is no tenant {tenant_id}",
-                {"tenant_id": str(tenant_id)},
-            )
+            unknown[tenant_id, extension_id] = unknown_tenant(tenant_id)
         elif extension_id and not _is_of(extensions.get(extension_id), tenant_id):
             unknown[tenant_id, extension_id] = (
                 Reason.EXTENSION_NOT_FOUND,
@@ -335,6 +331,15 @@ def _unknown_parties(
         Refusal(position, records.call_id(position), *unknown[_party(records, position)])
         for position in records.of_parties(unknown.keys())
     ]
+
+
+def unknown_tenant(tenant_id: int) -> tuple[Reason, str, dict[str, str]]:
+    """Reason, message and metadata of the refusal of a call whose tenant does not exist."""
+    return (
+        Reason.TENANT_NOT_FOUND,
+        f"tenant_id: there is no tenant {tenant_id}",
+        {"tenant_id": str(tenant_id)},
+    )
 
 
 def _is_of(extension: Extension | None, tenant_id: int) -> bool:

@@ -46,6 +46,7 @@ from tollwire.service.record.recording import (
     count_refused,
     enter,
     expect_records,
+    unknown_tenant,
 )
 from tollwire.service.storage import cdr_lists
 from tollwire.service.storage.engine import Connection, Database
@@ -146,7 +147,7 @@ class SingleCalls:
         scopes.concerns({call.tenant_id})
         if not call.scope.covers(call.tenant_id):
             count_refused(_METHOD, 0, 1)
-            raise _unknown_tenant(call.tenant_id)
+            raise _error(Refusal(0, "", *unknown_tenant(call.tenant_id)))
         return self._groups.run(call)
 
     def _commit(self, calls: Sequence[_SingleCall]) -> Sequence[Outcome]:
@@ -228,14 +229,6 @@ def _scope_of(calls: Iterable[_SingleCall]) -> Scope:
     if all(call.scope == EVERY_TENANT for call in calls):
         return EVERY_TENANT
     return Scope(frozenset(call.tenant_id for call in calls))
-
-
-def _unknown_tenant(tenant_id: int) -> NotFound:
-    return NotFound(
-        Reason.TENANT_NOT_FOUND,
-        f"tenant_id: there is no tenant {tenant_id}",
-        metadata={"tenant_id": str(tenant_id)},
-    )
 
 
 def _error(refusal: Refusal) -> TollwireError:

@@ -237,7 +237,7 @@ def _search(connection: Connection, term: str) -> ColumnElement[bool]:
 def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
     """The CDRs of the rows, with the resources that they refer to."""
     tenants = _tenants(connection, {(row.tenant_id, row.rate_revision) for row in rows})
-    found_extensions = extensions(connection, {row.extension_id for row in rows} - {None})
+    extensions = _extensions(connection, {row.extension_id for row in rows} - {None})
     rates = _rates(connection, {row.rate_version_id for row in rows} - {None})
     reversals = _reversals(connection, [row.id for row in rows])
     same_calls = _same_calls(connection, rows, reversals)
@@ -246,7 +246,7 @@ def _complete(connection: Connection, rows: Sequence[Any]) -> list[Cdr]:
             id=row.id,
             call=_call(row),
             tenant=tenants[row.tenant_id, row.rate_revision],
-            extension=found_extensions.get(row.extension_id),
+            extension=extensions.get(row.extension_id),
             status=RatingStatus(row.status),
             unrated_reason=row.unrated_reason and UnratedReason(row.unrated_reason),
             bill_seconds=row.bill_seconds,
@@ -310,7 +310,7 @@ def _tenants(connection: Connection, wanted: set[tuple[int, int]]) -> dict[tuple
     return found
 
 
-def extensions(connection: Connection, ids: set[int]) -> dict[int, Extension]:
+def _extensions(connection: Connection, ids: set[int]) -> dict[int, Extension]:
     if not ids:
         return {}
     table = ExtensionRow.__table__
