@@ -179,7 +179,7 @@ cdef void _begin(
 cdef uint32_t _enter(
     const tables_t* tables, uint32_t count, lanes_t* lanes, walkers_t* walkers
 ) noexcept nogil:
-    """Place every lane at its start. Returns the count of those that continue: the walkers."""
+    """Set every lane to its start. Returns the number of lanes that continue."""
     cdef const node_t* end = &tables.nodes[tables.node_count]
     cdef const node_t* node
     cdef lane_t* lane

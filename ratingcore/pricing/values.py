@@ -28,8 +28,8 @@ class RateInfo(NamedTuple):
 
 
 class RateTerms(NamedTuple):
-    """The values of a ``RateInfo`` from the price on, with the defaults of those that have one. How
-    a window is given is for the caller to say."""
+    """The values of a ``RateInfo`` from cost_per_minute_e8 on, with their defaults. The function
+    that takes them states the type of the two ends of the window."""
 
     cost_per_minute_e8: int
     billing_increment: int

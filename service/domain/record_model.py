@@ -194,7 +194,7 @@ class UnratedOutcome:
     examined: int
     rated: int
     still_unrated: int
-    # The number of those that are still UNRATED.
+    # The number of these calls that remain UNRATED.
     reason_corrected: int = 0
 
 

@@ -38,9 +38,9 @@ class Explanations:
         self._database = database
 
     def explain_cdr(self, cdr_id: int, tenant_id: int, call_id: str) -> ExplainedCdr:
-        """Explain the CDR with this id, or the tenant's CDR with this call_id. If several have the
-        call_id: the one that is not reversed, else the last one. NotFound TENANT_NOT_FOUND,
-        CDR_NOT_FOUND."""
+        """Explain the CDR with this id, or the tenant's CDR with this call_id. If several CDRs have
+        the call_id, this is the CDR that is not reversed, or the newest one if all are reversed.
+        NotFound TENANT_NOT_FOUND, CDR_NOT_FOUND."""
         check_one(cdr_id, tenant_id, call_id)
         with self._database.snapshot(Work.LONG) as connection:
             if tenant_id and not tenant_exists(connection, tenant_id):
