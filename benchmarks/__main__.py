@@ -1,12 +1,12 @@
-"""``python -m benchmarks [NAME...]``: measure, show, and keep as JSON.
+"""``python -m benchmarks [NAME...]``: measure, print, and write the results as JSON.
 
-Without names, everything but "layout", which takes an hour. ``--quick`` takes a hundredth of
+Without names, it runs all but "layout", which takes an hour. ``--quick`` runs a hundredth of
 everything: it shows that the measurements work and that all results agree, and nothing about time.
-``--write-docs`` measures nothing: it writes docs/performance.md anew from the last full results of
-each benchmark.
+``--write-docs`` measures nothing: it writes docs/performance.md from the last full results of each
+benchmark.
 
-What a benchmark has measured is kept although it, or another one, fails. The exit code is 1 where
-results disagree or a benchmark fails, and has nothing to do with budgets.
+The results of a benchmark are kept if it fails later, or if another one fails. The exit code is 1
+if results disagree or a benchmark fails; budgets do not affect it.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ SUBJECTS = (
     "verify",
     "start",
 )
-# Only where they are asked for by name: what they found is in docs/architecture/README.md.
+# Run only if they are named; docs/architecture/README.md has their results.
 ON_DEMAND = ("layout",)
 
 TABLE_WIDTH = 170
-# Of one subject, where it does not say otherwise: whatever hangs does not take the others' results
-# with it.
+# The limit of one subject, unless it states another: a subject that hangs must not lose the results
+# of the others.
 LONGEST_SECONDS = 420
 
 
@@ -67,7 +67,7 @@ def main(names: tuple[str, ...], quick: bool, write_docs: bool) -> None:
         except docs.NoResults as error:
             raise click.ClickException(str(error)) from None
         return
-    # So that a run that is ended takes its servers and databases with it.
+    # A run that is ended stops its servers and databases.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, TABLE_WIDTH)
@@ -89,7 +89,7 @@ def main(names: tuple[str, ...], quick: bool, write_docs: bool) -> None:
 
 
 def measure(name: str, bench: Workbench, run: Run, console: Console) -> None:
-    """One subject. What it measured before it failed stays measured."""
+    """Run one subject. The rows from before a failure are kept."""
     rows = run.rows[name] = []
     try:
         subject = _subject(name)
@@ -104,7 +104,7 @@ def measure(name: str, bench: Workbench, run: Run, console: Console) -> None:
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """TimeoutError in the middle of what takes longer."""
+    """Raise TimeoutError in the block when its time is up."""
 
     def give_up(number: int, frame: object) -> None:
         raise TimeoutError(f"took longer than {seconds:.0f} s")

@@ -1,7 +1,7 @@
 """The program that callgrind counts: see ``benchmarks.subjects.instructions``.
 
-``python -m benchmarks.counted FILE`` reads the rates and the columns from a file, because to make
-them takes a hundred times as long under callgrind. It imports nothing that it does not need.
+``python -m benchmarks.counted FILE`` reads the rates and the columns from a file, because creating
+them takes a hundred times as long under callgrind. It imports only what it needs.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def save(
 
 
 def streamed(deck: Deck, message: bytes) -> int:
-    """Bytes of the answer to a StreamRateCallsRequest whose calls all have a price."""
+    """Bytes of the response to a StreamRateCallsRequest in which every call has a price."""
     calls = MAX_MESSAGE_CALLS
     return len(rate_request(message, lambda tenant_id: deck, _refuse, 0, calls))
 
 
 def _refuse(call: bytes) -> bytes:
-    raise ValueError("a call without a price is no part of the count")
+    raise ValueError("a call has no price")
 
 
 def main(path: str) -> None:

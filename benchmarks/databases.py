@@ -1,7 +1,7 @@
 """Databases for a run, and the bare tables that Tollwire's writes are compared with.
 
-PostgreSQL is a server of its own with its own settings, as installed: what it acknowledges is on
-the disk. SQLite's bare tables get the settings that the service gives its own.
+PostgreSQL is a server of its own with the settings as installed: what it acknowledges is on the
+disk. SQLite's bare tables get the settings that the service gives its own.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _POSTGRESQL_TYPES = {
 
 
 class BareTable(Protocol):
-    """A table that rows are written to as fast as the driver can."""
+    """A table, written to as fast as the driver can."""
 
     def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """One transaction, acknowledged."""
+        """One transaction, durable on return."""
 
     def scalar(self, query: str) -> Any:
-        """The one value that a query gives."""
+        """The single value of a query's result."""
 
 
 class _SqliteTable:
@@ -87,7 +87,7 @@ class _PostgresTable:
 
 
 class Databases:
-    """What a run has of databases: made when first asked for, removed at the end."""
+    """The databases of a run: each is created at its first use and removed at the end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -102,7 +102,7 @@ class Databases:
 
     @contextmanager
     def fresh(self, kind: str, template: str = "") -> Iterator[str]:
-        """The URL of a database for Tollwire: empty, or a copy of one that ``keep`` made."""
+        """The URL of a database for Tollwire: empty, or a copy of one that ``keep`` created."""
         if kind == "sqlite":
             path = self._folder / f"bench-{next(self._numbers)}.db"
             if template:
@@ -117,7 +117,7 @@ class Databases:
 
     @contextmanager
     def copied(self, kind: str, url: str) -> Iterator[str]:
-        """The URL of a copy of a large database that nothing is connected to."""
+        """The URL of a copy of a large database without connections."""
         source = make_url(url).database
         assert source is not None
         if kind == "sqlite":
@@ -130,7 +130,7 @@ class Databases:
 
     def keep(self, kind: str) -> tuple[str, str]:
         """A database that stays for the run: its URL, and its name as a template. It can be copied
-        while nothing is connected to it."""
+        while it has no connections."""
         if kind == "sqlite":
             path = self._folder / f"kept-{next(self._numbers)}.db"
             return f"sqlite:///{path}", str(path)
@@ -141,9 +141,9 @@ class Databases:
     def bare_table(
         self, kind: str, table: Table, columns: Sequence[str], *, indexes: bool, ascending: str = ""
     ) -> Iterator[BareTable]:
-        """A new table with ``columns`` of ``table`` in a database of its own; with the indexes and
-        the primary key of the original, or with the primary key ``ascending`` alone, or with
-        neither. Never with its checks and triggers."""
+        """A new table with ``columns`` of ``table`` in its own database: with the indexes and the
+        primary key of the original, with the primary key ``ascending`` alone, or with neither. It
+        has no checks and no triggers."""
         statements = _definition(kind, table, columns, indexes=indexes, ascending=ascending)
         with self.fresh(kind) as url, writing(url, table, columns, statements) as written:
             yield written
@@ -157,8 +157,7 @@ class Databases:
 def writing(
     url: str, table: Table, columns: Sequence[str], before: Sequence[str] = ()
 ) -> Iterator[BareTable]:
-    """A table in a database, to write to with the driver alone. ``before``: statements that are
-    executed first."""
+    """A table in a database, for the driver alone. ``before``: statements to execute first."""
     if url.startswith("sqlite:"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             for setting in SQLITE_SETTINGS:
@@ -177,9 +176,8 @@ def writing(
 
 @contextmanager
 def unguarded(url: str) -> Iterator[None]:
-    """The table of CDRs in a database of Tollwire's without what is no part of a table alike: its
-    checks and triggers, which are there again afterwards. (SQLite's checks cannot be removed;
-    ``writing`` has them ignored.)"""
+    """The table of CDRs in a database of Tollwire's, without its checks and triggers, which are
+    restored afterwards. (SQLite's checks cannot be removed; ``writing`` disables them.)"""
     database = Database(url)
     with database.write() as connection:
         triggers.drop(connection)
@@ -221,7 +219,7 @@ def prepare(url: str) -> None:
 
 
 def index_statements(kind: str) -> dict[str, str]:
-    """What creates the secondary indexes of the table of CDRs, by their names."""
+    """The statements that create the secondary indexes of the table of CDRs, by index name."""
     made: list[Index] = sorted(table_of(CdrRow).indexes, key=lambda index: str(index.name))
     return {
         str(index.name): str(CreateIndex(index).compile(dialect=dialect(kind))) for index in made
@@ -241,7 +239,7 @@ def _definition(
             f"{'' if table.c[name].nullable else ' NOT NULL'}"
             for name in columns
         ]
-        if ascending and ascending not in columns:  # SQLite gives it by itself
+        if ascending and ascending not in columns:  # SQLite creates it by itself
             fields.insert(0, f"{ascending} INTEGER NOT NULL")
         if ascending:
             fields.append(f"PRIMARY KEY ({ascending})")

@@ -1,8 +1,8 @@
-"""``make demo``: the real deck and a million calls, through a server, with what each step took.
+"""``make demo``: the real deck and a million calls through a server, with the time of each step.
 
-A client like any other: it starts ``tollwire serve`` on an SQLite database in a temporary folder
-and speaks gRPC with it. Everything is drawn from fixed seeds. DEMO_CALLS says how many calls;
-DEMO_RATES thins the deck out, for a quick look.
+It is a client like any other: it starts ``tollwire serve`` on an SQLite database in a temporary
+folder and calls it by gRPC. Everything is drawn from fixed seeds. DEMO_CALLS sets the number of
+calls; DEMO_RATES reduces the deck, for a quick look.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ DAYS = 28
 FIRST_DAY_SECONDS = 1_772_409_600  # 2026-03-02, a Monday
 MIB = 1024 * 1024
 
-# Calls an hour of a working day, from midnight, relative to each other; a weekend day has a fifth.
+# Calls an hour of a working day, from midnight, as weights; a weekend day has a fifth.
 HOURS = (1, 1, 1, 1, 1, 2, 5, 14, 42, 74, 80, 76, 58, 64, 78, 76, 66, 44, 22, 14, 10, 7, 4, 2)
 WEEKEND = 0.2
 DIRECTIONS: dict[Direction.ValueType, int] = {
@@ -78,7 +78,7 @@ DISPOSITIONS: dict[Disposition.ValueType, int] = {
 # Seconds of an answered call: half are below 74, few above half an hour.
 DURATION_MU, DURATION_SIGMA = 4.3, 1.2
 LONGEST_SECONDS = 4 * 3600
-# Numbers that no switch could make out: they stay UNRATED.
+# Invalid numbers: their calls stay UNRATED.
 ANONYMOUS_SHARE = 0.001
 
 
@@ -99,7 +99,7 @@ CUSTOMERS = (
 
 @dataclass(slots=True)
 class Steps:
-    """What each step took."""
+    """The time of each step."""
 
     done: list[tuple[str, float, int, str]] = field(default_factory=list)
 
@@ -145,7 +145,7 @@ def server(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def peak_memory_bytes(pid: int) -> int:
-    """The most memory that the process has held so far."""
+    """The peak memory of the process."""
     status = Path(f"/proc/{pid}/status").read_text()
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert peak is not None
@@ -176,11 +176,11 @@ def make_customers(client: Client) -> list[Customer]:
 def import_deck(client: Client, tenant_id: int, deck: list[DeckRow]) -> None:
     answer = client.rating.ImportRates(import_messages(deck, tenant_id))
     if answer.created != len(deck):
-        raise SystemExit(f"the deck was not taken: {answer}")
+        raise SystemExit(f"the server refused the deck: {answer}")
 
 
 def calls(customers: list[Customer], prefixes: list[str], count: int) -> Iterator[Call]:
-    """Finished calls in the order in which they ended up in the switch's log, by the day."""
+    """Finished calls in the order of their end, as in a switch's log, by day."""
     draw = random.Random(SEED)
     numbers = real_numbers(prefixes, SEED)
     weights = [hour * (WEEKEND if day % 7 >= 5 else 1) for day in range(DAYS) for hour in HOURS]
@@ -216,7 +216,7 @@ def calls(customers: list[Customer], prefixes: list[str], count: int) -> Iterato
 
 
 def upload(client: Client, chunks: Iterable[Chunk]) -> UploadCdrsResponse:
-    """Uploads the chunks; the counts of all of them."""
+    """Upload the chunks; return the counts of all of them."""
     totals = UploadCdrsResponse()
 
     def settled(chunk: Chunk, response: UploadCdrsResponse) -> None:
@@ -228,7 +228,7 @@ def upload(client: Client, chunks: Iterable[Chunk]) -> UploadCdrsResponse:
         totals.unrated += response.unrated
 
     def interrupted(reason: str, delay: float) -> None:
-        raise SystemExit(f"the upload broke off: {reason}")
+        raise SystemExit(f"the upload failed: {reason}")
 
     sending = Upload(client, 0, settled, interrupted)
     sending.begin()
@@ -276,7 +276,8 @@ def main() -> None:
                     f"import {len(deck):,} rates for {customer.tenant.name}", len(deck), "rates"
                 ):
                     import_deck(client, customer.tenant.id, deck)
-            # First, so that the upload's time is the service's and not the dice's.
+            # First, so that the time of the upload is the service's and not that of the random
+            # numbers.
             with steps.step(f"make {count:,} calls"):
                 made = calls(customers, [row.prefix for row in deck], count)
                 chunks = list(chunked(enumerate(islice(made, count)), CHUNK_CALLS))
@@ -291,7 +292,7 @@ def main() -> None:
 
     dearest = sorted(by_destination, key=lambda row: Decimal(row.cost), reverse=True)[:10]
     console.print("Usage by day (Europe/Berlin)\n", usage_table(("day",), by_day))
-    console.print("\nThe ten dearest destinations\n", usage_table(("destination",), dearest))
+    console.print("\nThe ten most expensive destinations\n", usage_table(("destination",), dearest))
     console.print("\nWhat each step took\n", steps.table())
     console.print(
         f"\n{totals.created:,} CDRs recorded, {totals.unrated:,} of them unrated;"

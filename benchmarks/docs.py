@@ -1,7 +1,7 @@
 """Writes the measured part of docs/performance.md, and its pictures, from the results.
 
-No figure is typed by hand: between the two marks everything comes from the newest full results of
-each benchmark. The rest of the document is prose and is left alone.
+No figure is typed by hand: the text between the two marks comes from the newest full results of
+each benchmark. The text outside the marks is not changed.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ TITLES = {
     "verify": "VerifyCdrs",
     "start": "Starting",
 }
-# The picture of a benchmark, where it is not named like its series.
+# The picture of a benchmark, if its name is not that of its series.
 _SERIES = {"memory": "lookup"}
 
 
 class NoResults(Exception):
-    """There is nothing to write."""
+    """There are no results to write."""
 
 
 def write() -> None:
@@ -51,13 +51,13 @@ def write() -> None:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise NoResults(f"{PAGE.name} has lost the marks around its measured part")
+        raise NoResults(f"{PAGE.name} lacks the marks around its measured part")
     parts = [before, BEGIN, "\n\n", *_measured(runs), END, after]
     PAGE.write_text("".join(parts))
 
 
 def _newest(names: set[str]) -> dict[str, dict[str, Any]]:
-    """For each benchmark the newest full run in which it came to its end."""
+    """The newest full run in which each benchmark was completed."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(report.RESULTS.glob("full-*.json"), reverse=True):
         run = json.loads(path.read_text())
@@ -84,7 +84,7 @@ def _measured(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def _machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Which run each figure is from: mostly one for all."""
+    """The run that each figure is from; usually one for all."""
     by_date: dict[str, list[str]] = {}
     for name, run in runs.items():
         by_date.setdefault(run["about"]["date"], []).append(name)
@@ -114,7 +114,7 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
 def _pictures(name: str, series: dict[str, Any]) -> Iterator[str]:
     if not series:
         return
-    # Here, so that only those who draw need matplotlib.
+    # Imported here, so that only drawing needs matplotlib.
     from benchmarks import pictures
 
     for picture, (title, _) in pictures.PICTURES.items():

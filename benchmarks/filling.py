@@ -1,7 +1,7 @@
-"""Millions of CDRs written by the database itself: what a table holds after months of uploads.
+"""Millions of CDRs that the database itself writes: the content of a table after months of uploads.
 
-The calls are a sample of real ones, rated by the core, that repeats; each has a call_id and a start
-of its own. Rows come without indexes, which are made afterwards: so twenty million take minutes.
+The calls are a sample of real calls, rated by the core, that repeats; each has its own call_id and
+start. The indexes are created after the rows, so twenty million rows take minutes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLUMNS = tuple(column.name for column in CdrRow.__table__.c)
 CALLER = "493012345678"
 # No prefix begins like this.
 UNRATED_NUMBER = "000000000000"
-# The filled rows begin so long before the calls that are written later.
+# The filled rows begin this long before the calls that are written later.
 SPAN_SECONDS = 360 * 86_400
 # One of this number of calls has no rate.
 UNRATED_EVERY = 100
@@ -47,8 +47,7 @@ _SAMPLE = (
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant with the real deck: its revision, and the versions of its rates in the order in
-    which the deck was given."""
+    """A tenant with the real deck: its revision, and its rate versions in the order of the deck."""
 
     id: int
     rate_revision: int
@@ -68,7 +67,7 @@ class FilledDatabase:
 
 
 class Connection(Protocol):
-    """What the drivers' connections have in common."""
+    """The common part of the drivers' connections."""
 
     def execute(self, query: str, /) -> Any: ...
 
@@ -107,16 +106,16 @@ def sample(real: RealCalls, deck: Deck, tenant: Tenant) -> Sample:
 def fill_database(
     url: str, prefixes: Sequence[str], deck: Deck, real: RealCalls, rows: int
 ) -> tuple[Tenant, Tenant]:
-    """Fill a database that has two tenants with the real deck, and nothing else. It has no
-    secondary indexes and triggers afterwards: see ``add_indexes``."""
+    """Fill a database that has two tenants with the real deck, and nothing else. Its secondary
+    indexes and triggers are removed: see ``add_indexes``."""
     with connected(url) as connection:
         tenants = _tenant(connection, 1, prefixes), _tenant(connection, 2, prefixes)
         _remove_indexes(url, connection)
         fill(connection, sample(real, deck, tenants[0]), rows)
         if not _is_sqlite(connection):
             connection.execute(f"SELECT setval('cdrs_ids', {rows + 1}, false)")
-            # Else autovacuum does it, in the middle of what is measured; before there are indexes,
-            # because these need none.
+            # Otherwise autovacuum does it during the measurement. Before the indexes exist, because
+            # it does not need them.
             connection.execute("VACUUM (ANALYZE) cdrs")
             connection.execute("CHECKPOINT")
     return tenants
@@ -134,7 +133,7 @@ def _tenant(connection: Connection, tenant_id: int, prefixes: Sequence[str]) -> 
 
 
 def _remove_indexes(url: str, connection: Connection) -> None:
-    """The table's secondary indexes, and all triggers."""
+    """Create the table's secondary indexes, and all triggers."""
     database = Database(url)
     with database.write() as writing:
         triggers.drop(writing)
@@ -144,7 +143,7 @@ def _remove_indexes(url: str, connection: Connection) -> None:
 
 
 def add_indexes(url: str) -> None:
-    """What ``fill_database`` removed."""
+    """Restore what ``fill_database`` removed."""
     with connected(url) as connection:
         for statement in index_statements(_kind(connection)).values():
             connection.execute(statement)
@@ -158,7 +157,7 @@ def add_indexes(url: str) -> None:
 
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
-    """The driver's own connection, which begins no transaction by itself."""
+    """A connection of the driver alone, which begins no transaction by itself."""
     if url.startswith("sqlite:"):
         path = url.removeprefix("sqlite:///")
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -167,7 +166,7 @@ def connected(url: str) -> Iterator[Connection]:
             yield connection
     else:
         with psycopg.connect(url.replace("+psycopg:", ":"), autocommit=True) as remote:
-            # For what makes indexes of millions of rows.
+            # For the creation of indexes over millions of rows.
             remote.execute("SET maintenance_work_mem = '1GB'")
             yield cast(Connection, remote)
 
@@ -176,7 +175,7 @@ def fill(
     connection: Connection, calls: Sample, rows: int, others: Mapping[str, str] | None = None
 ) -> None:
     """Rows 1 to ``rows`` of tenant 1, their starts spread over the time before the calls that are
-    written later. ``others``: expressions over n, the number of the row, for further columns."""
+    written later. ``others``: expressions over n, the number of the row, for more columns."""
     sqlite = _is_sqlite(connection)
     _load_sample(connection, calls, sqlite=sqlite)
     values = _values(calls, rows, sqlite=sqlite) | dict(others or {})
@@ -197,7 +196,7 @@ def fill(
 
 
 def _values(calls: Sample, rows: int, *, sqlite: bool) -> dict[str, str]:
-    """The expressions that the columns of row n get."""
+    """The expressions for the columns of row n."""
     begin_s = workload.STARTED_AT_S - SPAN_SECONDS
     return {
         "id": "n",

@@ -1,7 +1,7 @@
-"""What a measurement is: a value and its spread, beside a baseline of the same run, and a budget.
+"""A measurement: a value and its spread, beside a baseline of the same run, and a budget.
 
-Contestants take turns, so that a slower moment of the machine meets all of them, and the ratio is
-taken turn by turn. A result that is wrong is no result: Disagreement ends the run.
+Contestants run alternately, so that a slow moment of the machine affects all of them, and the ratio
+is that of paired runs. A wrong result is an error: Disagreement ends the run.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Item = TypeVar("Item")
 
 
 class Disagreement(Exception):
-    """What was measured and what it is compared with do not give the same results."""
+    """The measured code and its baseline do not give the same results."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Repetitions of one measurement: the median of them, the least and the most."""
+    """Repetitions of one measurement: their median, minimum and maximum."""
 
     median: float
     low: float
@@ -36,7 +36,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the ratio, or the value itself where there is no baseline, must keep to."""
+    """The limit of the ratio, or of the value itself if there is no baseline."""
 
     kind: Literal["at least", "at most"]
     limit: float
@@ -52,9 +52,8 @@ class Budget:
 class Row:
     """One line of the report.
 
-    ``ratio`` is said in ``ratio_of``, such as "times faster". ``digest`` is a hash of the results
-    that were computed, of which the benchmark has made sure that they are right. ``skipped`` says
-    why there is no value.
+    ``ratio`` has the unit ``ratio_of``, such as "times faster". ``digest`` is a hash of the
+    computed results, which the benchmark has verified. ``skipped`` says why there is no value.
     """
 
     name: str
@@ -71,7 +70,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the budget is kept to; None where there is none, or nothing was measured."""
+        """Whether the budget is met; None if there is no budget, or no value."""
         measured = self.ratio or self.value
         if self.budget is None or measured is None:
             return None
@@ -96,7 +95,7 @@ def compared(
     ratio_of: str,
     **more: Any,
 ) -> Row:
-    """A row of a value beside a baseline, taken in turns: the n-th of one beside the n-th of the
+    """A row with a value and a baseline, measured alternately: run n of one beside run n of the
     other."""
     return Row(
         name,
@@ -111,20 +110,20 @@ def compared(
 
 
 def over_baseline(value: float, baseline: float) -> float:
-    """How many times the baseline's figure it is."""
+    """The value divided by the baseline's."""
     return value / baseline
 
 
 def times_faster(value: float, baseline: float) -> float:
-    """Of two times: how many of the first go into the second."""
+    """The quotient of two times: the second divided by the first."""
     return baseline / value
 
 
 def in_turns(
     contestants: Mapping[str, Callable[[], float]], repetitions: int
 ) -> dict[str, list[float]]:
-    """What each contestant returns, in turns; every other round in reverse, so that nobody always
-    runs after the same other."""
+    """The results of each contestant, run alternately; every other round in reverse order, so that
+    no contestant always follows the same one."""
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     for repetition in range(repetitions):
         names = list(contestants)
@@ -134,7 +133,7 @@ def in_turns(
 
 
 def timed(work: Callable[[], object], per: int = 1) -> Callable[[], float]:
-    """Nanoseconds that ``work`` takes, divided by ``per``."""
+    """Nanoseconds of ``work``, divided by ``per``."""
 
     def run() -> float:
         started = time.perf_counter_ns()
@@ -145,7 +144,7 @@ def timed(work: Callable[[], object], per: int = 1) -> Callable[[], float]:
 
 
 def digest(*parts: object) -> str:
-    """A short hash of results: of bytes as they are, of everything else as Python writes it."""
+    """A short hash of results: of bytes as they are, of other values as ``repr`` writes them."""
     state = hashlib.sha256()
     for part in parts:
         data = bytes(part) if isinstance(part, bytes | memoryview) else repr(part).encode()
@@ -154,7 +153,7 @@ def digest(*parts: object) -> str:
 
 
 def agreed(what: str, *digests: str) -> str:
-    """The one digest that all have."""
+    """The one digest of all contestants."""
     if len(set(digests)) != 1:
         raise Disagreement(f"{what}: the results differ: {', '.join(digests)}")
     return digests[0]

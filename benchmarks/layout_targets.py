@@ -1,4 +1,4 @@
-"""The two databases, as the measurement of layouts writes to them."""
+"""The two databases, as the targets of the measurement of layouts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchmarks.filling import Connection
 from benchmarks.layouts import Layout
 from tollwire.service.storage.cdr_rows import ROW_FIELDS
 
-# What a row to write has, in this order.
+# The fields of a row to write, in this order.
 COLUMNS = ("id", *ROW_FIELDS)
 
 _CALL_ID_SIZE = 32
-# A row as PostgreSQL's COPY data has it, priced and UNRATED.
+# A row as PostgreSQL's COPY data, priced and UNRATED.
 _HEADER = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
 _KEY_COLUMNS = ("tenant_id", "call_id", "cdr_id")
 
@@ -36,13 +36,13 @@ class Target(Protocol):
     def execute(self, statement: str) -> Any: ...
 
     def write(self, rows: Sequence[tuple[Any, ...]], layout: Layout) -> Callable[[], None]:
-        """One transaction that writes these rows, prepared."""
+        """One transaction that writes these prepared rows."""
 
     def settle(self) -> None:
-        """Whatever a database does later is done now."""
+        """Do now what the database would do later."""
 
     def log_bytes(self) -> int:
-        """Bytes of log written so far; 0 where it is not known."""
+        """Bytes of log written so far; 0 if unknown."""
 
     def processor_seconds(self) -> float: ...
 
@@ -146,7 +146,7 @@ def _sizes(found: dict[str, Any]) -> str:
     return ", ".join(f"{name} {int(size) / 1e6:,.0f} MB" for name, size in sorted(found.items()))
 
 
-# q: 8 bytes, i: 4, h: 2, Ns: text. A field that is NULL has a length of -1 and nothing else.
+# q: 8 bytes, i: 4, h: 2, Ns: text. A field that is NULL has the length -1 and no content.
 def _struct(priced: bool) -> struct.Struct:
     return struct.Struct(
         ">h"

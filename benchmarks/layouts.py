@@ -1,4 +1,4 @@
-"""Ways to lay out the table of CDRs, as what they change in the one there is."""
+"""Layouts of the table of CDRs, each as its differences from the present one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from benchmarks.workload import STARTED_AT_S
 from tollwire.service.storage.cdr_rows import ROW_FIELDS
 from tollwire.service.storage.schema.record_tables import CdrRow
 
-PARTS = 13  # the months of the filled year, and what is written after
+PARTS = 13  # the months of the filled year, and that of later rows
 _PART_NS = SPAN_SECONDS // (PARTS - 1) * 10**9
 _FIRST_NS = (STARTED_AT_S - SPAN_SECONDS) * 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """``without`` and ``indexes`` change a table in place, ``settings`` the connection to it. What
-    needs another table has statements of its own in ``tables``. ``keyed``: identity is held by a
-    table of keys."""
+    """One layout.
+
+    ``without`` and ``indexes`` change a table in place, ``settings`` the connection to it. A layout
+    that needs another table has its statements in ``tables``. ``keyed``: a table of keys keeps
+    call_ids unique.
+    """
 
     name: str
     without: tuple[str, ...] = ()

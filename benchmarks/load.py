@@ -1,8 +1,8 @@
-"""The client of the benchmarks, in a process of its own, so that it takes no turn on the servers'.
+"""The client of the benchmarks, in its own process, so that it does not use the servers' time.
 
-``python -m benchmarks.load`` reads what to do as JSON from standard input (one of the functions
-below and its arguments) and writes what it measured as JSON to standard output. Requests come from
-files, serialised beforehand, and answers are not read beyond what the measurement needs.
+``python -m benchmarks.load`` reads its work as JSON from standard input (one of the functions below
+and its arguments) and writes the measurements as JSON to standard output. Requests come from files,
+serialised beforehand, and responses are read only as far as the measurement needs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ StreamStream = Callable[[Iterator[bytes]], Iterator[bytes]]
 _RATING = "/tollwire.v1.RatingService/"
 _CDR = "/tollwire.v1.CdrService/"
 _LENGTH = struct.Struct("<Q")
-# Stands in the call_ids of chunks that are sent again and again, each time with another number.
+# A placeholder in the call_ids of chunks that are sent repeatedly; each time another number
+# replaces it.
 ROUND_TAG = b"-round--"
 
 
@@ -55,12 +56,12 @@ def read_messages(path: str) -> list[bytes]:
 
 
 def run(work: str, **arguments: Any) -> Any:
-    """Has a process of its own do ``work``, and returns what it measured."""
+    """Do ``work`` in another process; return its measurements."""
     return Background(work, **arguments).result()
 
 
 class Background:
-    """As ``run``, while the caller does something else."""
+    """Like ``run``, while the caller does something else."""
 
     def __init__(self, work: str, **arguments: Any) -> None:
         self._process = subprocess.Popen(
@@ -82,13 +83,13 @@ class Background:
     def result(self) -> Any:
         output, _ = self._process.communicate()
         if self._process.returncode:
-            raise RuntimeError("the load generator failed; its own words are on standard error")
+            raise RuntimeError("the load generator failed; its output is on standard error")
         return json.loads(output.splitlines()[-1])
 
 
 @contextmanager
 def channel(address: str) -> Iterator[grpc.Channel]:
-    """A connection of its own."""
+    """A new connection."""
     options = [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", -1),
@@ -107,7 +108,7 @@ def stream_stream(opened: grpc.Channel, method: str) -> StreamStream:
 def stream(
     targets: dict[str, str], messages: str, window: int, seconds: float, repetitions: int
 ) -> dict[str, list[float]]:
-    """Messages a second through one StreamRateCalls stream to each target, in turns, with
+    """Messages a second through one StreamRateCalls stream to each target, alternately, with
     ``window`` of them in flight."""
     payloads = read_messages(messages)
     taken: dict[str, list[float]] = {name: [] for name in targets}
@@ -117,7 +118,7 @@ def stream(
             with channel(targets[name]) as opened:
                 method = stream_stream(opened, _RATING + "StreamRateCalls")
                 rate = _pump(method, payloads, window, seconds)
-            if repetition >= 0:  # before that it is warming up
+            if repetition >= 0:  # until then it warms up
                 taken[name].append(rate)
     return taken
 
@@ -154,9 +155,9 @@ def unary(
     seconds: float,
     per_second: float,
 ) -> dict[str, Any]:
-    """A unary RPC by ``in_flight`` threads over ``connections`` connections: as fast as it goes, or
-    ``per_second`` in all where that is not 0. The latency of each in milliseconds, from the moment
-    of sending. ROUND_TAG in a message becomes another text each time."""
+    """A unary RPC by ``in_flight`` threads over ``connections`` connections: as fast as possible,
+    or ``per_second`` in all if that is not 0. The latency of each RPC in milliseconds, from the
+    moment of sending. ROUND_TAG in a message becomes another text each time."""
     payloads = read_messages(messages)
     is_tagged = ROUND_TAG in payloads[0]
     gc.disable()
@@ -199,8 +200,8 @@ def _channels(address: str, count: int) -> Iterator[list[grpc.Channel]]:
 
 
 def upload(address: str, messages: str, chunk_calls: int, window: int) -> dict[str, Any]:
-    """One upload of all chunks: seconds from the first one's sending to the last one's answer, and
-    the totals that the server says."""
+    """One upload of all chunks: seconds from sending the first chunk to the last response, and the
+    server's totals."""
     chunks = read_messages(messages)
     totals = {"created": 0, "duplicates": 0, "conflicts": 0, "rejected": 0, "unrated": 0}
     with channel(address) as opened:
@@ -215,8 +216,8 @@ def upload(address: str, messages: str, chunk_calls: int, window: int) -> dict[s
 def uploads(
     address: str, messages: str, chunk_calls: int, window: int, streams: int, seconds: float
 ) -> dict[str, float]:
-    """``streams`` uploads at once, flat out for some time, each over a connection of its own. Every
-    chunk is new: the round's number stands where ROUND_TAG was."""
+    """``streams`` uploads at once, as fast as possible for some time, each over its own connection.
+    Every chunk is new: the round's number replaces ROUND_TAG."""
     templates = read_messages(messages)
     rounds = itertools.count()
     started = time.perf_counter()
@@ -243,7 +244,7 @@ def _upload(
     slots = threading.Semaphore(window)
 
     def requests() -> Iterator[bytes]:
-        # The stream's upload is the one that its first message starts.
+        # The upload of the stream is the one that its first message starts.
         for number, chunk in enumerate(chunks):
             slots.acquire()
             yield chunk_header(0, number * chunk_calls) + chunk

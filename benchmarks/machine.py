@@ -1,4 +1,4 @@
-"""Where and on what a run was made."""
+"""The machine and the commit of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VERSIONS = ("grpcio", "protobuf", "phonenumbers", "psycopg", "marisa-trie")
 
 
 def describe() -> dict[str, Any]:
-    """Everything about the machine, the commit and the moment that a figure depends on."""
+    """All about the machine, the commit and the time that affects a figure."""
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _git("rev-parse", "--short=10", "HEAD"),
@@ -35,17 +35,17 @@ def describe() -> dict[str, Any]:
 
 
 def load() -> float:
-    """How many processes wanted a core, on the average over the last minute."""
+    """The load average of the last minute."""
     return round(os.getloadavg()[0], 2)
 
 
 def busy(about: Mapping[str, Any]) -> str:
-    """What to say where the machine did something else when a run began; "" where it did not."""
+    """A warning if the machine was busy when a run began; "" if it was not."""
     if about["load_before"] <= QUIET_LOAD:
         return ""
     return (
         f"The machine was not quiet (load average {about['load_before']} before the run, and not"
-        f" {QUIET_LOAD:g} at most): ratios are of the same moments, times are too long."
+        f" {QUIET_LOAD:g} at most): ratios are of paired runs and hold; times are too long."
     )
 
 
@@ -67,7 +67,7 @@ def _version(package: str) -> str:
 
 
 def _cpu() -> str:
-    """The model, and in full where the name says little, as on virtual machines."""
+    """The model, with details if the name alone says little, as on virtual machines."""
     facts = dict(
         re.findall(r"^(model name|cpu family|model|stepping)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
     )
@@ -85,7 +85,7 @@ def _cpuinfo() -> str:
 
 
 def _caches() -> str:
-    """The data caches as a core sees them, smallest first."""
+    """The data caches of a core, smallest first."""
     found = []
     for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         kind, level, size = (

@@ -1,4 +1,4 @@
-"""native.c, compiled when it is needed and called through ctypes, which releases the GIL."""
+"""native.c, compiled at its first use and called through ctypes, which releases the GIL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.machine import REPOSITORY
 
-if TYPE_CHECKING:  # the program under callgrind starts without all of this
+if TYPE_CHECKING:  # the program under callgrind starts without these
     from benchmarks.workload import RealCalls
 
 SOURCE = Path(__file__).with_name("native.c")
@@ -34,7 +34,7 @@ def library() -> ctypes.CDLL:
 
 
 class Lines:
-    """A number of cache lines (a power of two) of its own memory, in one random cycle."""
+    """A number of cache lines (a power of two), linked as one random cycle."""
 
     def __init__(self, lines: int) -> None:
         self.count = lines
@@ -42,17 +42,17 @@ class Lines:
         library().make_cycle(self._words, ctypes.c_uint64(lines))
 
     def dependent_ns(self, loads: int) -> float:
-        """Nanoseconds of a load that waits for the one before it."""
+        """Nanoseconds of a load that depends on the one before."""
         return _ns(lambda: library().dependent_loads(self._words, ctypes.c_uint64(loads)), loads)
 
     def independent_ns(self, loads: int) -> float:
-        """Nanoseconds of a load that waits for nothing."""
+        """Nanoseconds of an independent load."""
         arguments = (self._words, ctypes.c_uint64(self.count), ctypes.c_uint64(loads))
         return _ns(lambda: library().independent_loads(*arguments), loads)
 
 
 def pass_through_ns(calls: RealCalls) -> float:
-    """Nanoseconds of a call of a batch of which nothing is looked up."""
+    """Nanoseconds a call of a batch without look-ups."""
     count = len(calls)
     offsets = (ctypes.c_int64 * (count + 1)).from_buffer(calls.offsets)
     starts = (ctypes.c_int64 * count).from_buffer(calls.started_at_ns)

@@ -1,12 +1,13 @@
-"""The servers that Tollwire is compared with, on its own server's settings and interpreter's.
+"""The servers that Tollwire is compared with, with the settings of its own server and interpreter.
 
 ``python -m benchmarks.peer KIND [EVERY]`` prints one line with its address and serves until it is
-told to stop. EVERY: with every so-manieth rate of the real deck.
+stopped. EVERY n: it has every n-th rate of the real deck.
 
-floor     StreamRateCalls returns the request's bytes untouched; RateCall reads its message and
-          returns a constant one. What is left is the cost of the transport.
-objects   StreamRateCalls as it is written without a codec of its own: a message object for each
-          call, read and written through the protobuf library, each call rated on its own.
+floor: StreamRateCalls returns the request's bytes untouched; RateCall reads its message and returns
+a constant one. The rest is the cost of the transport.
+
+objects: StreamRateCalls without a codec of its own: a message object for each call, read and
+written by the protobuf library, each call rated on its own.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""The pictures of docs/performance.md, from the series of the results. The one importer of
-matplotlib."""
+"""The pictures of docs/performance.md, drawn from the series of the results.
+
+The only importer of matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("svg")
-# The same figures give the same file, and the text stays text.
+# The same figures give the same file, and text stays text.
 matplotlib.rcParams.update(
     {
         "svg.hashsalt": "tollwire",
@@ -54,7 +56,7 @@ def stream(axes: Any, series: Sequence[Sequence[float]]) -> None:
 
 
 def contention(axes: Any, series: dict[str, Sequence[Sequence[float]]]) -> None:
-    """For each situation [percentile, ms]; drawn by how few are slower."""
+    """[percentile, ms] of each situation; drawn over the share of slower calls."""
     for label, curve in series.items():
         slower = [max(100 - percent, 0.01) for percent, _ in curve]
         axes.plot(slower, [latency for _, latency in curve], "-", label=label)
@@ -78,7 +80,7 @@ def memory(axes: Any, series: Sequence[Sequence[float]]) -> None:
     axes.legend()
 
 
-# What each is about, by the name of its series, which is also the file's.
+# The title of each picture, by the name of its series, which is also that of the file.
 PICTURES: dict[str, tuple[str, Callable[[Any, Any], None]]] = {
     "sizes": ("What a look-up costs against the size of the deck", sizes),
     "memory": ("What this machine's memory takes for a cache line in random order", memory),
@@ -88,7 +90,7 @@ PICTURES: dict[str, tuple[str, Callable[[Any, Any], None]]] = {
 
 
 def draw(name: str, series: Any, folder: Path) -> Path:
-    """Draws one series into a file of the folder."""
+    """Draw one series into a file of the folder."""
     title, plot = PICTURES[name]
     figure, axes = pyplot.subplots(figsize=(7, 3.8), layout="constrained")
     plot(axes, series)

@@ -112,8 +112,8 @@ class PostgresServer:
         return self.uri(name).replace("postgresql:", "postgresql+psycopg:")
 
     def stop_immediately(self) -> None:
-        """Stops as ``pg_ctl stop -m immediate`` does: sessions end, nothing is put in order, and
-        the next start recovers from the log, as after a crash."""
+        """Stop like ``pg_ctl stop -m immediate``: sessions end without a clean shutdown, and the
+        next start recovers from the log, as after a crash."""
         self._forget_admin()
         pid = int(self._server.get_postmaster_info().pid)
         os.kill(pid, signal.SIGQUIT)

@@ -1,8 +1,7 @@
-"""Drives RateCall or CreateCdr: by ghz where it is found, else by a client of our own in another
-process.
+"""Sends RateCall or CreateCdr: with ghz if it is found, else with a client in another process.
 
-ghz costs less of the machine and its own scheduling disturbs latencies less. It is looked for in
-.tools/bin, where .ci/tools puts it, and on PATH.
+ghz uses less of the machine, and its scheduling disturbs latencies less. It is looked for in
+.tools/bin, where .ci/tools installs it, and on PATH.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _TOOLS = REPOSITORY / ".tools" / "bin"
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A unary RPC that sends one call. ``is_unique``: each request needs a call_id of its own."""
+    """A unary RPC that sends one call. ``is_unique``: each request needs another call_id."""
 
     proto: str
     service: str
@@ -44,7 +43,7 @@ CREATE_CDR = Method("cdr_service", "CdrService", "CreateCdr", CreateCdrRequest, 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the RPC did: how many a second, and how long each took."""
+    """The rate and the latencies of the RPC."""
 
     per_second: float
     latencies_ms: list[float]
@@ -65,7 +64,7 @@ class Requests:
         as_dicts = [MessageToDict(message) for message in messages]
         if method.is_unique:
             for one, message in zip(as_dicts, messages, strict=True):
-                one["call"]["callId"] = "{{.UUID}}"  # ghz fills it in
+                one["call"]["callId"] = "{{.UUID}}"  # ghz replaces it
                 message.call.call_id = load.ROUND_TAG.decode() * 2
         self.as_json.write_text(json.dumps(as_dicts))
         load.write_messages(self.as_bytes, [message.SerializeToString() for message in messages])
@@ -76,13 +75,13 @@ def ghz() -> str | None:
 
 
 def client() -> str:
-    """The name of the client that is used."""
-    return "ghz" if ghz() else "a client of our own"
+    """The name of the client in use."""
+    return "ghz" if ghz() else "the client of the benchmarks"
 
 
 class Driver:
     """An RPC sent in the background from now on, for ``seconds``: as fast as ``in_flight`` at one
-    time go, or ``per_second``."""
+    time allow, or ``per_second``."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
 """The real deck and the real calls, the same in every run.
 
-The deck is the union of the prefixes in the phonenumbers package's geocoding and carrier data: some
-317,000 of 3 to 9 digits. What they reach is that package's; what they cost is drawn from a fixed
-seed by country code, mobiles dearer than fixed lines. The calls extend prefixes drawn uniformly
-from the deck with random digits to 12.
+The deck is the union of the prefixes in the phonenumbers package's geocoding and carrier data:
+about 317,000 of 3 to 9 digits. The destinations are that package's; the prices are drawn from a
+fixed seed by country code, higher for mobile than for fixed lines. The calls extend prefixes drawn
+uniformly from the deck with random digits to 12.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _INCREMENTS = (1, 1, 6, 30, 60)
 
 @dataclass(frozen=True, slots=True)
 class DeckRow:
-    """One rate of the deck. ``cost_per_minute`` is money as text, with 4 decimals."""
+    """One rate of the deck. ``cost_per_minute`` is text with 4 decimals."""
 
     prefix: str
     destination: str
@@ -42,14 +42,14 @@ class _Country:
 
 
 def real_deck(every: int = 1) -> list[DeckRow]:
-    """The deck, by rising prefix; or every so-manieth rate of it."""
+    """The deck in ascending order of prefix; or every n-th rate of it."""
     countries = {code: _country(code) for code in COUNTRY_CODE_TO_REGION_CODE}
     prefixes = sorted(GEOCODE_DATA.keys() | CARRIER_DATA.keys())
     return [_row(countries, prefix) for prefix in prefixes[::every]]
 
 
 def real_numbers(prefixes: Sequence[str], seed: int) -> Iterator[str]:
-    """Numbers without end, each below a prefix drawn uniformly."""
+    """An endless sequence of numbers, each below a prefix drawn uniformly."""
     draw = random.Random(seed)
     while True:
         prefix = prefixes[int(draw.random() * len(prefixes))]
@@ -71,7 +71,7 @@ def _country(code: int) -> _Country:
 def _country_name(region: str) -> str:
     names = LOCALE_DATA.get(region, {})
     name = names.get("en", "")
-    # "*de" stands for what German calls it.
+    # "*de": the German name of the destination.
     return names.get(name[1:], "") if name.startswith("*") else name
 
 
@@ -82,7 +82,7 @@ def _row(countries: dict[int, _Country], prefix: str) -> DeckRow:
     carrier = CARRIER_DATA.get(prefix, {}).get("en", "")
     where = carrier or GEOCODE_DATA.get(prefix, {}).get("en", "")
     price_e8 = country.mobile_e4 if carrier else country.fixed_e4
-    # Some areas are named by all the towns in them.
+    # The names of some areas list all their towns.
     destination = f"{country.name}, {where}" if where not in ("", country.name) else country.name
     return DeckRow(
         prefix=prefix,

@@ -1,4 +1,4 @@
-"""A run's results: a table for people, and a JSON file under benchmarks/results/ with all of it."""
+"""A run's results: a table for people, and a complete JSON file under benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).with_name("results")
 
 @dataclass(slots=True)
 class Run:
-    """What was measured so far, by the names of the benchmarks."""
+    """The results so far, by the names of the benchmarks."""
 
     about: dict[str, Any]
     rows: dict[str, list[Row]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Run:
 
 
 def write(run: Run) -> Path:
-    """The run as it is now: called after each benchmark, so that nothing measured is lost."""
+    """Save the run so far: called after each benchmark, so that no result is lost."""
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"{'quick' if run.about['quick'] else 'full'}-{run.started}.json"
     written = asdict(run)
@@ -82,7 +82,7 @@ def cells(row: Row) -> list[str]:
 
 
 def quantity(spread: Spread | None, unit: str) -> str:
-    """The median, with the least and the most where they differ: "23.4 ns (23.1 to 25.0)"."""
+    """The median, with minimum and maximum if they differ: "23.4 ns (23.1 to 25.0)"."""
     if spread is None:
         return ""
     shown = f"{figure(spread.median)} {unit}".rstrip()
@@ -106,7 +106,7 @@ def show(console: Console, name: str, rows: Sequence[Row]) -> None:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """Each note once, after the names of the rows that it is about, unless that is all of them."""
+    """Each note once, after the names of its rows, unless it is about all rows."""
     named: dict[str, list[str]] = {}
     for row in rows:
         if row.note:

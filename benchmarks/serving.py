@@ -1,4 +1,4 @@
-"""Servers in processes of their own: ``tollwire serve``, and the peers that it is compared with."""
+"""Servers in their own processes: ``tollwire serve``, and the servers of the comparison."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ STOP_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that serves on ``address``. ``pid`` is its first process; ``line`` is what it
-    printed."""
+    """A server at ``address``. ``pid`` is its first process; ``line`` is what it printed."""
 
     address: str
     pid: int
     line: str
 
     def processes(self) -> list[int]:
-        """The processes that answer: the workers where there are several, else the one."""
+        """The processes that serve: the workers if there are several, else the only process."""
         workers = psutil.Process(self.pid).children()
         return [worker.pid for worker in workers] or [self.pid]
 
     def peak_memory_bytes(self) -> int:
-        """The most memory that its largest process has held so far."""
+        """The peak memory of its largest process."""
         return max(peak_memory_bytes(pid) for pid in self.processes())
 
 
 def environment() -> dict[str, str]:
-    """The caller's, without settings of the service, with the repository importable."""
+    """The environment of the caller, without settings of the service, with the repository
+    importable."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWIRE_")}
     paths = [str(REPOSITORY), str(REPOSITORY / "proto"), kept.get("PYTHONPATH", "")]
     kept["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
@@ -99,7 +99,7 @@ def _serving(module: Sequence[str]) -> Iterator[Server]:
 
 
 def peak_memory_bytes(pid: int) -> int:
-    """The most memory that a process has held so far; 0 where it has ended meanwhile."""
+    """The peak memory of a process; 0 if it has ended."""
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) * 1024 if found else 0

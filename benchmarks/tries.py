@@ -1,7 +1,7 @@
-"""What else Python offers for the longest prefix: the baselines of the look-up.
+"""Other ways to look up the longest prefix in Python: the baselines of the look-up.
 
 Each is a function from a list of numbers to the lengths of their longest prefixes, 0 for none. A
-baseline whose package is not installed, or did not build here, says so.
+baseline whose package is not installed, or was not built here, raises an error that says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LongestPrefixes = Callable[[Sequence[str]], bytes]
 
 
 class NotInstalled(Exception):
-    """The package of a baseline is not installed; the text names it."""
+    """The package of a baseline is not installed; the text has its name."""
 
 
 def marisa_trie(prefixes: Sequence[str]) -> LongestPrefixes:
@@ -55,7 +55,7 @@ def pygtrie(prefixes: Sequence[str]) -> LongestPrefixes:
 
 
 def dict_by_length(prefixes: Sequence[str]) -> LongestPrefixes:
-    """A set for each length of prefix, asked from the longest on."""
+    """A set for each length of prefix, from the longest to the shortest."""
     lengths: dict[int, set[str]] = {}
     for prefix in prefixes:
         lengths.setdefault(len(prefix), set()).add(prefix)
@@ -87,4 +87,4 @@ def _module(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise NotInstalled(f"{name} is not installed, or did not build here") from error
+        raise NotInstalled(f"{name} is not installed, or was not built here") from error

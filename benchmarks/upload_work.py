@@ -1,4 +1,4 @@
-"""Calls to upload, as messages and as the rows that they become, and how either is written."""
+"""Calls to upload, as messages and as their rows, and the ways to write either."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IDS: dict[str, Callable[[int, int], list[str]]] = {
     "random ids": workload.random_ids,
     "time-ordered ids": workload.ordered_ids,
 }
-# What a call has in a file, and its start.
+# The fields of a call in a file, and its start.
 _SENT = (
     "tenant_id",
     "call_id",
@@ -42,13 +42,13 @@ _ALL_COLUMNS = tuple(column.name for column in CdrRow.__table__.c)
 
 
 def columns(kind: str) -> tuple[str, ...]:
-    """Those that are written: SQLite gives ids by itself."""
+    """The columns that are written: SQLite assigns ids by itself."""
     return tuple(name for name in _ALL_COLUMNS if kind != "sqlite" or name != "id")
 
 
 @dataclass(frozen=True, slots=True)
 class UploadWork:
-    """The same calls for all contestants: as messages in a file, and as rows without their ids."""
+    """The same calls for all contestants: as messages in a file, and as rows without ids."""
 
     messages: Path
     rows: list[tuple[Any, ...]]
@@ -58,7 +58,7 @@ class UploadWork:
         return len(self.rows)
 
     def rows_for(self, kind: str, first_id: int = 1) -> list[tuple[Any, ...]]:
-        """As ``columns`` has them."""
+        """In the order of ``columns``."""
         if kind == "sqlite":
             return self.rows
         return [(number, *row) for number, row in enumerate(self.rows, first_id)]
@@ -119,7 +119,7 @@ def prepare(
 
 
 def upload(bench: Workbench, server: serving.Server, work: UploadWork) -> float:
-    """Seconds from the first chunk's sending to the last one's answer."""
+    """Seconds from sending the first chunk to the last response."""
     done = load.run(
         "upload",
         address=server.address,
@@ -144,7 +144,8 @@ def compared(
 ) -> Iterator[Row]:
     """The rows a second of "upload" beside those of "indexed" and of "bare" (all in ``taken``).
 
-    ``indexed`` is what to call the baseline with indexes, and its table."""
+    ``indexed`` is the name of the baseline with indexes, and its table.
+    """
     for contestant, (baseline, table), budget in (
         ("indexed", indexed, 0.7),
         ("bare", ("ascending key alone", "a bare table"), 0.3),
@@ -166,8 +167,8 @@ def compared(
 def peak_memory(
     bench: Workbench, server: serving.Server, work: UploadWork, where: str
 ) -> Iterator[Row]:
-    """Of the server, and of ``tollwire cdrs upload`` with the same calls from a file, which are
-    new to it."""
+    """The rows a second of the server, and of ``tollwire cdrs upload`` with the same calls from a
+    file, with new call_ids."""
     path = bench.folder / "uploads.csv"
     _write_csv(path, work)
     command = ["cdrs", "upload", str(path), "--no-resume", "--chunk", str(chunk_calls(bench))]

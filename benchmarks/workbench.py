@@ -1,5 +1,7 @@
-"""What all benchmarks of a run share: its sizes, the real deck, databases that hold it, pictures'
-data. Things that cost time are made when they are first asked for, and once."""
+"""Shared by all benchmarks of a run: sizes, the real deck, databases with it, data of pictures.
+
+What takes time is created once, at its first use.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from tollwire.v1 import types_pb2
 from tollwire.v1.tenant_service_pb2 import CreateTenantRequest
 
 TENANT_ID = 1
-# A quick run takes every so-manieth prefix of the real deck.
+# A quick run takes every n-th prefix of the real deck.
 QUICK_EVERY = 100
 FILLED_ROWS = 20_000_000
 
@@ -39,7 +41,7 @@ class Workbench:
         self._kept = ExitStack()
 
     def size(self, full: Size, quick: Size) -> Size:
-        """How much of something: for a real run, or for a quick one."""
+        """A size for a full run, or for a quick one."""
         return quick if self.quick else full
 
     @property
@@ -66,7 +68,7 @@ class Workbench:
 
     @contextmanager
     def loaded(self, kind: str, workers: int = 1) -> Iterator[serving.Server]:
-        """Tollwire over a database of its own that holds tenant 1 with the real deck."""
+        """Tollwire over a database of its own with tenant 1, which has the real deck."""
         with (
             self.databases.fresh(kind, self._load(kind)) as url,
             serving.tollwire(url, workers=workers) as server,
@@ -82,8 +84,9 @@ class Workbench:
 
     def filled(self, kind: str) -> FilledDatabase:
         """A database with millions of valid CDRs of tenant 1, and with a tenant 2 that has none.
-        Made when it is first used, and kept for the run: a change of it is a change for
-        all that come later."""
+
+        It is created at its first use and kept for the run, so all later users see a change of it.
+        """
         if kind not in self._filled:
             keep = self._kept.enter_context
             url = keep(self.databases.fresh(kind, self._load(kind)))

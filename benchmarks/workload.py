@@ -1,4 +1,4 @@
-"""The real deck and the real calls in the shapes that the core, the wire and the databases take."""
+"""The real deck and the real calls in the forms that the core, the wire and the databases take."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def core_deck(rows: Iterable[DeckRow]) -> Deck:
 
 
 def place(deck: Deck, rate_index: int) -> int:
-    """Which of the rows of ``core_deck`` a rate is; the core has them in an order of its own."""
+    """The index of a rate in the rows of ``core_deck``; the core has an order of its own."""
     return deck.rate_at(rate_index).version_id - 1
 
 
@@ -117,13 +117,13 @@ def import_messages(rows: Sequence[DeckRow], tenant_id: int) -> Iterator[ImportR
 
 
 def random_ids(count: int, seed: int) -> list[str]:
-    """call_ids as most switches make them: 32 hexadecimal digits without any order."""
+    """call_ids as most switches create them: 32 random hexadecimal digits."""
     draw = random.Random(f"ids-{seed}")
     return [f"{draw.getrandbits(128):032x}" for _ in range(count)]
 
 
 def ordered_ids(count: int, seed: int) -> list[str]:
-    """call_ids that begin with the time, as UUIDs of version 7 do."""
+    """call_ids that begin with the time, like UUIDs of version 7."""
     draw = random.Random(f"ids-{seed}")
     step_ms = 1000 // CALLS_A_SECOND
     return [
@@ -160,5 +160,6 @@ def upload_messages(calls: Sequence[Call], size: int) -> list[bytes]:
 
 
 def chunk_header(upload_id: int, offset: int) -> bytes:
-    """What makes a serialised chunk part of an upload: messages that follow each other are one."""
+    """The header that makes a serialised chunk part of an upload: protobuf merges consecutive
+    messages."""
     return UploadCdrsRequest(upload_id=upload_id, offset=offset).SerializeToString()

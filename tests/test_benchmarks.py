@@ -58,7 +58,7 @@ def test_the_demo_ends_with_its_report() -> None:
     days = re.findall(r"^2026-03-\d\d +([\d,]+) ", done.stdout, re.MULTILINE)
     assert 25 <= len(days) <= 29
     assert sum(int(calls.replace(",", "")) for calls in days) == 2000
-    dearest = done.stdout.partition("The ten dearest")[2].partition("What each step")[0]
+    dearest = done.stdout.partition("The ten most expensive")[2].partition("What each step")[0]
     costs = [float(cost) for cost in re.findall(r"(\d+\.\d{4}) EUR", dearest)]
     assert len(costs) == 10
     assert costs == sorted(costs, reverse=True)

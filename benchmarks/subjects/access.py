@@ -1,7 +1,7 @@
-"""The cost of knowing the caller, and what the time of a wrong token reveals to its sender.
+"""The time to identify the caller, and what the time of a refusal reveals about a wrong token.
 
 Both are measured in this process, around the handler: over the wire a microsecond is lost in the
-noise, which would make the second result better than it is.
+noise, which would make the second result look better than it is.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ SAMPLES = 10_000
 
 
 class Context:
-    """As much of grpc's context as is asked before a message is read."""
+    """The part of grpc's context that is used before a message is read."""
 
     def __init__(self, *authorization: str) -> None:
-        # What grpc's own client sends, and the token behind it.
+        # What grpc's own client sends, and the token after it.
         self._metadata = (
             ("user-agent", "grpc-python/1.85.1 grpc-c/53.0.0 (linux; chttp2)"),
             *(("authorization", text) for text in authorization),
@@ -56,7 +56,7 @@ class Context:
         return self._metadata
 
     def time_remaining(self) -> float:
-        return math.inf  # what a client without a deadline has
+        return math.inf  # the value for a client without a deadline
 
     def is_active(self) -> bool:
         return True
@@ -74,7 +74,7 @@ def run(bench: Workbench) -> Iterator[Row]:
             for _ in range(bench.size(TOKENS, 5))
         ]
         (gone, _), (known, text) = made[-3:-1]
-        # Its id is as long as that of the one that is known.
+        # Its id is as long as the known one.
         subjects.tokens.revoke(gone.id)
         secret = text.removeprefix(f"tw_{known.id}_")
         yield from _costs(bench, everything, text)
@@ -82,7 +82,7 @@ def run(bench: Workbench) -> Iterator[Row]:
 
 
 def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row]:
-    """RateCall between the transport and the core, by how its caller is known."""
+    """RateCall between the transport and the core, by the way to identify its caller."""
     servicer = RatingServicer(everything.subjects.calls, everything.subjects.rates)
     access = AccessControl(everything.credentials, is_open=True)
     request = rating_service_pb2.RateCallRequest(
@@ -123,20 +123,20 @@ def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row
             f"RateCall's handler, {words}",
             "ns",
             taken[name],
-            "nobody is asked who they are",
+            "without a check of the caller",
             taken["nobody is asked"],
             over_baseline,
             "times that",
             digest=same,
-            note="from the transport's call to the answer's bytes, in one thread",
+            note="from the transport's call to the response's bytes, in one thread",
         )
 
 
 def _what_time_tells(
     bench: Workbench, everything: Application, known_id: int, unknown_id: int, secret: str
 ) -> Row:
-    """How much the time helps an attacker to guess whether a token's id is known: 0 is not at all,
-    1 is certain. Beside it, the same of two lots of tokens that are wrong in the same way."""
+    """How much the time helps an attacker to find out whether a token's id exists: 0 is not at all,
+    1 is certain. Beside it, the same of two sets of tokens that are wrong in the same way."""
     wrong_secret = ("A" if secret[0] != "A" else "B") + secret[1:]
     wrong = f"tw_{known_id}_{wrong_secret}"
     lots = {"unknown": f"tw_{unknown_id}_{secret}", "wrong": wrong, "wrong as well": wrong}
@@ -149,10 +149,10 @@ def _what_time_tells(
         noise.append(_advantage(taken["wrong as well"], taken["wrong"]))
         times.append(Spread.of(taken["unknown"]).median / Spread.of(taken["wrong"]).median)
     return Row(
-        "what time tells of a token's id",
+        "what the time reveals about a token's id",
         "of certainty",
         Spread.of(told),
-        "two lots of wrong secrets",
+        "two sets of wrong secrets",
         Spread.of(noise),
         Spread.of(times),
         "times the median time",
@@ -168,13 +168,13 @@ def _refusal(everything: Application, token: str) -> str:
         everything.credentials.of_token(token)
     except Unauthenticated as error:
         return error.message
-    raise AssertionError("a wrong token was let in")
+    raise AssertionError("a wrong token was accepted")
 
 
 def _timed_in_a_mix(
     everything: Application, lots: dict[str, str], count: int, seed: int
 ) -> dict[str, list[float]]:
-    """How long each of the lots takes to be refused, ``count`` times, in an order by chance."""
+    """The times to refuse the tokens of each set, ``count`` times, in random order."""
     order = list(lots) * count
     random.Random(seed).shuffle(order)
     taken: dict[str, list[float]] = {name: [] for name in lots}
@@ -190,8 +190,8 @@ def _timed_in_a_mix(
 
 
 def _advantage(one: Sequence[float], other: Sequence[float]) -> float:
-    """How far one of each is from being the greater one half of the time, ties halved: of 0 to 1.
-    It asks for the order alone, so no outlier counts more than any other."""
+    """How far the chance that a value of one set is the greater one is from one half, ties halved:
+    0 to 1. Only the order counts, so no outlier counts more than another."""
     ordered = sorted(other)
     beaten = sum(bisect_left(ordered, value) + bisect_right(ordered, value) for value in one)
     return abs(beaten / (len(one) * len(other)) - 1)

@@ -1,5 +1,5 @@
-"""One rate changed in a tenant with the real deck: until both workers rate with it, and what that
-does to the calls that they rate meanwhile."""
+"""One rate changed in a tenant with the real deck: the time until both workers rate with it, and
+the latency of other calls meanwhile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from tollwire.v1.types_pb2 import Call, Rate, RatedCall
 WORKERS = 2
 PER_SECOND = 200
 CONNECTIONS = 8
-# The follower looks many times a second: pauses of random length meet it at any moment of that.
+# The follower checks many times a second: pauses of random length start the change at any moment
+# between two checks.
 PAUSE_SECONDS = (0.05, 0.15)
 PATIENCE_SECONDS = 10
 POLL_SECONDS = 0.0005
@@ -42,7 +43,7 @@ def run(bench: Workbench) -> Iterator[Row]:
 
 
 def _in_the_core(bench: Workbench) -> Row:
-    """The part of the core in it: the next deck from the last one and one changed rate."""
+    """The core's part of a change: the next deck from the last one and one changed rate."""
     deck, row = bench.deck, bench.rows[len(bench.rows) // 2]
     version = len(bench.rows) // 2 + 1
     new = (10_000_000, version, row.prefix, row.destination, 12_345, row.billing_increment)
@@ -67,7 +68,7 @@ def _on(bench: Workbench, kind: str, server: serving.Server) -> Iterator[Row]:
     calls, _ = sample(bench, bench.size(2_000, 100))
     requests = rate_calls.Requests(bench.folder, calls)
     changes = bench.size(100, 3)
-    # Long enough for all changes, each with its pause.
+    # Long enough for all changes and their pauses.
     seconds = changes * 0.2 + 1
 
     def steady() -> rate_calls.Driver:
@@ -124,7 +125,7 @@ def _on(bench: Workbench, kind: str, server: serving.Server) -> Iterator[Row]:
 
 
 class _Changing:
-    """One rate, changed through a worker and looked for in all of them."""
+    """One rate, changed through one worker and observed in all of them."""
 
     def __init__(self, workers: list[RatingServiceStub], call: Call) -> None:
         self._workers = workers
@@ -133,7 +134,7 @@ class _Changing:
         self._turn = 0
 
     def once(self) -> float:
-        """Milliseconds from the sending of the change until the last worker rates with it."""
+        """Milliseconds from sending the change until the last worker rates with it."""
         self._turn += 1
         price = format_price((10_000 + self._turn) * 10_000)
         sent = threading.Barrier(len(self._workers) + 1)
@@ -161,7 +162,7 @@ class _Changing:
             return (max(one.result() for one in seen) - started) * 1000
 
     def answers(self) -> list[str]:
-        """What each worker answers now."""
+        """The present answer of each worker."""
         rated = [self._rated(worker) for worker in self._workers]
         return [
             digest(one.cost_per_minute, one.cost, one.rate_revision - self._turn) for one in rated
@@ -174,8 +175,11 @@ class _Changing:
 def _one_connection_each(
     stack: contextlib.ExitStack, server: serving.Server
 ) -> list[RatingServiceStub]:
-    """A stub for each worker. The kernel picks the worker of a connection, and the operating system
-    knows which process it has picked; so connections are opened until all workers have one."""
+    """A stub for each worker.
+
+    The kernel selects the worker of a connection, and the operating system knows which process it
+    selected; so connections are opened until all workers have one.
+    """
     found: dict[int, grpc.Channel] = {}
     pids = server.processes()
     for _ in range(100):

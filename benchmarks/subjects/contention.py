@@ -1,7 +1,7 @@
-"""RateCall's latency alone, and while four uploads run flat out: two workers on two cores.
+"""RateCall's latency alone, and during four uploads at full speed: two workers on two cores.
 
-RateCall is sent at a steady pace over eight connections, so that both workers get some, and timed
-from the moment of sending. The uploads come from another process over a connection each.
+RateCall is sent at a steady rate over eight connections, so that both workers get some, and timed
+from the moment of sending. The uploads come from another process, each over its own connection.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _rate_calls(server: serving.Server, requests: rate_calls.Requests, seconds: 
 
 
 def _chunks(bench: Workbench, count: int, size: int) -> list[bytes]:
-    """Chunks that are new each time that they are sent: the end of every call_id changes."""
+    """Chunks that are new each time they are sent: the end of every call_id changes."""
     real = workload.real_calls(bench.prefixes, count * size, seed=7)
     tag = load.ROUND_TAG.decode()
     ids = [call_id[:8] + tag for call_id in workload.random_ids(len(real), seed=7)]

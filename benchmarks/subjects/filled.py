@@ -1,9 +1,8 @@
-"""UploadCdrs into a table that has twenty million rows, against the same chunks written by the
-driver: to that table with its indexes, without its checks and triggers, and to a bare one that has
-the same rows.
+"""UploadCdrs into a table of twenty million rows, against the same chunks written by the driver: to
+that table with its indexes, without its checks and triggers, and to a bare one with the same rows.
 
-Random call_ids are of the tenant who has all rows so far; ordered ones are of another, whose ids go
-to one place of the index, as they do where all are ordered.
+Random call_ids are of the tenant that has all rows so far; ordered ones are of another tenant, so
+they go to one place of the index, as in a table in which all are ordered.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
 from tollwire.service.storage.schema.record_tables import CdrRow
 
-# Making the tables takes minutes.
+# Creating the tables takes minutes.
 LONGEST_SECONDS = 1800
 HOUR_NS = 3_600 * 10**9
-# No server gives ids from here on while this runs.
+# No server assigns ids from here on while this runs.
 _BASELINE_IDS = 10**12
 
 
@@ -61,7 +60,7 @@ def _on(contest: _Contest, ids_name: str, tenant: Tenant) -> Iterator[Row]:
 
 
 class _Contest:
-    """Each turn has the same calls, an hour later, under call_ids of their own."""
+    """Each round has the same calls, an hour later, with new call_ids."""
 
     def __init__(
         self, bench: Workbench, kind: str, filled: FilledDatabase, server: serving.Server
@@ -114,7 +113,7 @@ class _Contest:
         return upload_work.prepare(self.bench, calls, ids, tenant), hours
 
     def _settle(self) -> None:
-        """Both begin alike: nothing is left to be written later of what was written before."""
+        """Both begin alike: no write is pending from before."""
         for url in (self.filled.url, self.filled.bare_url):
             with filling.connected(url) as connection:
                 if self.kind == "sqlite":
@@ -125,7 +124,7 @@ class _Contest:
     def _check(self, url: str, work: UploadWork, tenant: Tenant, hours: int) -> None:
         begin_ns = workload.STARTED_AT_S * 10**9 + hours * HOUR_NS
         table = "cdrs"
-        if url == self.filled.bare_url:  # which has no index to find them by
+        if url == self.filled.bare_url:  # which has no index to find them with
             table = f"(SELECT * FROM cdrs ORDER BY id DESC LIMIT {len(work)}) AS newest"
         query = (
             f"SELECT count(*), sum(cost_units * 10000 + cost_fraction_e8 / 10000) FROM {table}"

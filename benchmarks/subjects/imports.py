@@ -73,7 +73,7 @@ def _import_s(bench: Workbench, kind: str, messages: list[bytes], digests: list[
         rated = rating.RateCall(RateCallRequest(call=call), timeout=30).rated
         seconds = time.perf_counter() - started
         if rated.rate_revision < answer.rate_revision:
-            raise AssertionError("the worker that took the deck does not rate with it")
+            raise AssertionError("the worker that imported the deck does not rate with it")
         exported = rating.ExportRates(ExportRatesRequest(tenant_id=TENANT_ID))
         digests.append(
             digest(

@@ -1,14 +1,13 @@
 """Instructions and cache lines of one look-up, one charge and one streamed call, counted by
 callgrind.
 
-These repeat exactly where times do not. Each is the difference between a batch and one of twice the
-size, so that what a batch costs by itself falls out. Callgrind counts between marks that the
-program sets. The caches that it simulates are as large as a core's own on the machine of the
-report (48 KiB, 2 MiB); what was prefetched counts as a miss all the same, since it comes from
-further away.
+The counts are exactly repeatable; times are not. Each count is the difference between a batch and
+one of twice the size, so that the constant cost of a batch cancels out. Callgrind counts between
+marks that the program sets. The simulated caches are as large as a core's own on the machine of the
+report (48 KiB, 2 MiB); a prefetched line counts as a miss, because it comes from further away.
 
-From the lines follows the limit: what it costs to read and write the columns and to load as many
-lines in random order, none waiting for another.
+The limit follows from the lines: the cost to read and write the columns and to load the same number
+of lines in random order, independently of each other.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from benchmarks.workbench import TENANT_ID, Workbench
 from benchmarks.workload import RealCalls, price_e8, real_calls, stream_messages, wire_calls
 
 CACHES = ("--cache-sim=yes", "--D1=49152,12,64", "--LL=2097152,16,64")
-# What is counted, and in how many calls: a streamed message has as many as most have.
+# The counted work, and its number of calls: a streamed message has as many as most have.
 WORKS = {"look-up": 100_000, "look-up and charge": 100_000, "streamed call": 10_000}
 QUICK_CALLS = 2_000
-# Batches, and others twice as large.
+# Batches, and others of twice the size.
 TIMES = ("once", "twice")
 
 
@@ -78,7 +77,7 @@ def _message(calls: RealCalls, count: int) -> bytes:
 
 
 def _limit(bench: Workbench, look_up: dict[str, float]) -> Row:
-    """How close the look-up is to what memory allows."""
+    """The look-up beside the limit that memory sets."""
     deck, calls = bench.deck, bench.calls
     # Of the columns themselves: numbers, offsets and starts in, rows and lengths out.
     columns = (len(calls.text) / len(calls) + 8 + 8 + 4 + 1) / LINE_BYTES
@@ -145,10 +144,12 @@ def _counted(
 
 
 def _part(path: Path) -> tuple[str, dict[str, float]]:
-    """What a file counts, and how often each event happened: its own summary is wrong where
-    counting was switched on and off, so the lines are added up. A line is a position and the
-    counts, of which trailing zeros are left out; one that follows "calls=" repeats what the called
-    function's own lines say."""
+    """The items of a file, and the number of each event.
+
+    The file's own summary is wrong if counting was switched on and off, so the lines are added up.
+    A line is a position and the counts, without trailing zeros; a line that follows "calls="
+    repeats the counts of the lines of the called function.
+    """
     name, events, totals = "", [""], [0.0]
     repeats = False
     for line in path.read_text().splitlines():

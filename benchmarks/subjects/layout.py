@@ -1,9 +1,9 @@
-"""What the layout of the table of CDRs costs: rows written in chunks to a table that is empty, and
-to one that has many, as it is and laid out otherwise.
+"""The cost of layouts of the table of CDRs: rows written in chunks to an empty table and to a large
+one, in the present layout and in others.
 
-Not part of ``make bench``: it takes half an hour, and 20 GB of disk. What its figures decided is in
-docs/architecture/. The rows are written by the driver alone, sorted by key as the service does,
-prepared beforehand; checks and triggers are left out.
+Not part of ``make bench``: it takes half an hour, and 20 GB of disk. docs/architecture/ has the
+decisions from its figures. The driver alone writes the rows, sorted by key as in the service and
+prepared beforehand, without checks and triggers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CHUNK_ROWS = 10_000
 FILLED = (0, 1_000_000, 20_000_000)
 FILLED_QUICK = (0, 2_000)
 LONGEST_SECONDS = 7_200
-# Random call_ids are of the tenant who has all rows so far, ordered ones of another: so these go to
-# one place of the index, as they do where all are ordered.
+# Random call_ids are of the tenant that has all rows so far, ordered ones of another: so these go
+# to one place of the index, as in a table in which all are ordered.
 TENANTS = {"random": 1, "ordered": 2}
 AS_IT_IS = Layout("as it is")
 EXTENSIONS = 200
@@ -35,8 +35,8 @@ EXTENSIONS = 200
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Rows a second of some chunks; for each row, the bytes of log and the time that the database
-    had a processor, which other work on the machine hardly changes."""
+    """Rows a second of some chunks; for each row, the bytes of log and the processor time of the
+    database, which other work on the machine hardly changes."""
 
     rates: Spread
     log_bytes: float
@@ -203,7 +203,7 @@ def _make(target: Target, kind: str, layout: Layout, calls: Sample, rows: int) -
         if name not in layout.without:
             target.execute(_index(layout, name, statement))
     if rows and kind == "postgresql":
-        # Else autovacuum does it, in the middle of what is measured.
+        # Otherwise autovacuum does it during the measurement.
         target.execute("VACUUM (ANALYZE) cdrs")
 
 

@@ -25,7 +25,7 @@ from benchmarks.workbench import Workbench
 from benchmarks.workload import RealCalls
 from ratingcore import Columns, Deck
 
-# A slow baseline is asked about some of the calls only; its figure is for each of those.
+# A slow baseline looks up only some of the calls; its figure is for each of those.
 BASELINE_CALLS = {"marisa-trie": 1_000_000, "datrie": 400_000}
 OTHER_BASELINE_CALLS = 200_000
 MESSAGE_CALLS = 10_000
@@ -71,8 +71,8 @@ def _against_tries(bench: Workbench) -> Iterator[Row]:
             "times faster",
             budget=at_least(25) if name == "marisa-trie" else None,
             digest=same,
-            note=f"{len(calls):,} distinct calls, {len(deck):,} prefixes; the baseline was asked"
-            f" about {len(numbers):,}",
+            note=f"{len(calls):,} distinct calls, {len(deck):,} prefixes; the baseline looked up"
+            f" {len(numbers):,}",
         )
 
 
@@ -81,7 +81,7 @@ def _asking(baseline: LongestPrefixes, numbers: Sequence[str]) -> Callable[[], o
 
 
 def _limit(bench: Workbench) -> Iterator[Row]:
-    """How fast memory gives lines in random order, at sizes like the index's."""
+    """The time of memory for lines in random order, at sizes like the index's."""
     loads = bench.size(4_000_000, 100_000)
     bench.series["memory"] = curve = []
     for kib in (256, 1024, 2048, 4096, 8192, 16384):
@@ -96,8 +96,8 @@ def _limit(bench: Workbench) -> Iterator[Row]:
 
 
 def _with_charge(bench: Workbench) -> Iterator[Row]:
-    """All calls at once, and as many at a time as a message has: then the columns of the results
-    stay in the caches, where a million calls' have to go to memory."""
+    """All calls at once, and in batches of the size of a message: then the columns of the results
+    stay in the caches, while those of a million calls go to memory."""
     deck, calls = bench.deck, bench.calls
     columns = calls.rated(deck)
     check_charges(bench.rows, match(deck, calls), calls, columns)

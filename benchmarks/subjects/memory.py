@@ -1,4 +1,4 @@
-"""What decks take in memory: as the core counts it, and as the process grows."""
+"""The memory of decks: as the core counts it, and as the process grows."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def run(bench: Workbench) -> Iterator[Row]:
 
 
 def small_deck(rows: list[DeckRow], tenant: int) -> list[DeckRow]:
-    """A hundred rates of the real deck, as a small customer has them."""
+    """A hundred rates of the real deck: the deck of a small customer."""
     draw = random.Random(f"{SEED}-{tenant}")
     return draw.sample(rows, min(RATES_A_TENANT, len(rows)))
 
 
 def _in_a_process(*arguments: object) -> dict[str, Any]:
-    """In a process of its own, whose memory nobody else has grown."""
+    """In a new process, whose memory has not grown for other work."""
     done = subprocess.run(
         [sys.executable, "-m", __name__, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -73,7 +73,7 @@ def _resident_bytes() -> int:
 def main(case: str, every: int, tenants: int = 1) -> None:
     rows = real_deck(every)
     wanted = [rows if case == "one" else small_deck(rows, tenant) for tenant in range(tenants)]
-    # Once before, so that what Python itself takes to do it is there already.
+    # Once before, so that the memory that Python itself needs is allocated already.
     core_deck(wanted[0][:100])
     before = _resident_bytes()
     decks: list[Deck] = [core_deck(deck) for deck in wanted]

@@ -1,5 +1,5 @@
-"""CreateCdr beside RateCall on the same server and beside a commit by the driver alone; an upload's
-small transaction beside the driver's."""
+"""CreateCdr beside RateCall on the same server and beside a commit by the driver alone; a small
+transaction of an upload beside the driver's."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tollwire.service.cli.connection import Client
 from tollwire.service.storage.schema.record_tables import CdrRow
 from tollwire.v1.cdr_service_pb2 import ExportCdrsRequest
 
-# The least part of RateCall's calls a second, by the number of calls in flight.
+# The least share of RateCall's calls a second, by the number of calls in flight.
 BUDGETS: dict[int, Budget | None] = {1: None, 16: at_least(0.5), 64: at_least(0.7)}
 CPU_IN_FLIGHT = 16
 CHUNK_CALLS = 64
 
-# What was measured, with the processor's milliseconds for a call, by the name of the RPC.
+# The measurement, with the processor's milliseconds for a call, by the name of the RPC.
 Taken = dict[str, list[tuple[Measured, float]]]
 
 
@@ -66,7 +66,7 @@ def _single_calls(bench: Workbench, kind: str, server: serving.Server) -> Iterat
 
     for name in requests:
         measured(name, 1)  # warming up
-    note = f"one worker, one connection, asked by {rate_calls.client()} in another process"
+    note = f"one worker, one connection, client: {rate_calls.client()} in another process"
     for in_flight, budget in BUDGETS.items():
         taken: Taken = {name: [] for name in requests}
 
@@ -148,7 +148,7 @@ def _alone(
 
 
 def _small_chunks(bench: Workbench, kind: str) -> Iterator[Row]:
-    """UploadCdrs with 64 calls a chunk, each sent after the answer to the one before."""
+    """UploadCdrs with 64 calls a chunk, each sent after the response to the one before."""
     work = _work(bench, bench.size(200, 10) * CHUNK_CALLS)
     columns, rows = upload_work.columns(kind), work.rows_for(kind)
     chunks = len(work) // CHUNK_CALLS

@@ -1,4 +1,4 @@
-"""What a look-up costs against the size of the deck, from a hundred prefixes to five million."""
+"""The cost of a look-up by the size of the deck, from a hundred prefixes to five million."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.workbench import Workbench
 
 SIZES = (100, 1_000, 10_000, 100_000, 316_652, 1_000_000, 5_000_000)
 QUICK_SIZES = (100, 10_000)
-# Beyond that the baseline takes minutes to build and proves nothing new.
+# Above this size the baseline takes minutes to build and shows nothing new.
 BASELINE_PREFIXES = 1_000_000
 LONGEST_PREFIX = 12
 

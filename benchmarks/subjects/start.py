@@ -1,5 +1,5 @@
-"""What a start takes: from the command until the server serves with all decks in memory, and the
-most memory that it held by then."""
+"""A start: the time from the command until the server serves with all decks in memory, and the peak
+memory by then."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def _row(
 
 
 def _counted(line: str, decks: Sequence[Sequence[DeckRow]]) -> str:
-    """A digest of what the server says that it has loaded, which must be what there is."""
+    """A digest of the counts that the server says it has loaded, which must equal those of the
+    database."""
     rates = sum(map(len, decks))
     tenants = f"{len(decks):,} tenant{'' if len(decks) == 1 else 's'}"
     expected = f", {tenants} and {rates:,} rates loaded in "
@@ -93,7 +94,7 @@ def _counted(line: str, decks: Sequence[Sequence[DeckRow]]) -> str:
 
 
 def _filled(bench: Workbench, kind: str, decks: Sequence[Sequence[DeckRow]]) -> str:
-    """A database with a tenant for each deck, written directly: through the service, so many
+    """A database with a tenant for each deck, written directly: through the service, this number of
     tenants would take longer than all the rest."""
     url, template = bench.databases.keep(kind)
     databases.prepare(url)

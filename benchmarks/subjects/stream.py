@@ -1,7 +1,7 @@
 """StreamRateCalls: one stream, the client in another process with several messages in flight.
 
-Beside it, on the same server settings and asked by the same client, a handler that returns the
-request's bytes untouched, and the handler that message objects make.
+Beside it, with the same server settings and the same client: a handler that returns the request's
+bytes untouched, and the handler with message objects.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def _rows(rates: dict[str, list[float]], same: str, note: str) -> Iterator[Row]:
 
 
 def _answers(address: str, messages: Path) -> tuple[str, int]:
-    """A digest of what the server answers to all messages (each call's id, status, seconds and
-    cost), and how many bytes that is."""
+    """A digest of the server's responses to all messages (each call's id, status, seconds and
+    cost), and their size in bytes."""
     parts, size = [], 0
     with load.channel(address) as channel:
         method = load.stream_stream(channel, "/tollwire.v1.RatingService/StreamRateCalls")

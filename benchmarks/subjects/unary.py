@@ -45,12 +45,12 @@ def run(bench: Workbench) -> Iterator[Row]:
         "of it",
         budget=at_least(0.9),
         digest=same,
-        note=f"one worker, one connection, asked by {rate_calls.client()} in another process",
+        note=f"one worker, one connection, client: {rate_calls.client()} in another process",
     )
 
 
 def sample(bench: Workbench, count: int) -> tuple[list[Call], str]:
-    """Calls to send one by one, and the digest of the right answers."""
+    """Calls to send one by one, and the digest of the correct responses."""
     real = workload.real_calls(bench.prefixes, count)
     ids = [f"{number:016x}" for number in range(count)]
     columns = real.rated(bench.deck)

@@ -1,4 +1,4 @@
-"""UploadCdrs, everything on, against the same rows in the same chunks written to tables: one with
+"""UploadCdrs with all checks, against the same rows in the same chunks written to tables: one with
 the same columns and indexes, and a bare one with an ascending primary key."""
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""VerifyCdrs over twenty million rows, as ``tollwire cdrs verify`` asks for it, against reading the
+"""VerifyCdrs over twenty million rows, as ``tollwire cdrs verify`` calls it, against reading the
 same rows with the driver and doing nothing with them: PostgreSQL's by COPY, SQLite's by a cursor,
-in the same parts. Meanwhile one row in the middle costs more than its rate makes: it must be found,
-and no other."""
+in the same parts.
+
+One row in the middle has a higher cost than its rate gives: the verification must find this row and
+no other.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema import triggers
 from tollwire.v1.cdr_service_pb2 import VerifyCdrsRequest, VerifyCdrsResponse
 
-# Making the tables takes minutes.
+# Creating the tables takes minutes.
 LONGEST_SECONDS = 1800
 DRIVERS = {"sqlite": "sqlite3's cursor", "postgresql": "psycopg's COPY"}
 
@@ -30,7 +33,7 @@ def run(bench: Workbench) -> Iterator[Row]:
 
 
 def measured(kind: str, url: str) -> Row:
-    """Of any database of Tollwire's with CDRs, none of which may differ."""
+    """For any database of Tollwire's with CDRs, none of which may differ."""
     rows, middle_id = _count_and_middle(url)
     found: list[VerifyCdrsResponse] = []
     read: list[int] = []
@@ -61,7 +64,7 @@ def measured(kind: str, url: str) -> Row:
 
 
 def verified(client: Client, wrong_id: int) -> VerifyCdrsResponse:
-    """The last answer, after one difference was named: that of the CDR with this id."""
+    """The last response, after one named difference: that of the CDR with this id."""
     differences: list[tuple[int, str]] = []
     last = VerifyCdrsResponse()
     for last in client.cdrs.VerifyCdrs(VerifyCdrsRequest()):
@@ -72,7 +75,7 @@ def verified(client: Client, wrong_id: int) -> VerifyCdrsResponse:
 
 
 def read_only(url: str) -> int:
-    """Read all rows in parts; how many there are."""
+    """Read all rows in parts; return their number."""
     rows = 0
     with filling.connected(url) as connection:
         after_id = 0
@@ -109,7 +112,7 @@ def _count_and_middle(url: str) -> tuple[int, int]:
 
 @contextmanager
 def changed(url: str, cdr_id: int) -> Iterator[None]:
-    """One CDR costs more than it should for as long as the block runs."""
+    """One CDR costs more than it should while the block runs."""
     database = Database(url)
     try:
         _add_to_cost(database, cdr_id, 1)
