@@ -38,8 +38,11 @@ def postgres(databases: FreshDatabases) -> PostgresServer:
 
 @pytest.fixture
 def fill() -> Fill | None:
-    """Fresh databases hold the schema only. A module whose tests all need the same rows overrides
-    this: they are added once a run, to the template of the module's databases."""
+    """Adds rows to fresh databases, which otherwise hold the schema only.
+
+    A module whose tests all need the same rows overrides this: they are added once a run, to the
+    template of the module's databases.
+    """
     return None
 
 
@@ -93,7 +96,7 @@ def other(world: World) -> Iterator[World]:
 
 @pytest.fixture(autouse=True)
 def _log_as_it_was() -> Iterator[None]:
-    """What a test makes of the log (a command in this process does) ends with the test."""
+    """Restores the configuration of the log after a test (a command in this process changes it)."""
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     yield
     root = logging.getLogger()
@@ -105,7 +108,7 @@ def _log_as_it_was() -> Iterator[None]:
             sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
 
-# Files that take longest, each on one processor: begun last, they would leave the others idle.
+# The slowest files, each on one processor: begun last, they would leave the others idle.
 _LONG_FILES = {
     *("test_packaging.py", "test_torture.py", "test_backup.py", "test_endurance.py"),
     *("test_fuzzing.py", "test_stateful.py", "test_reversals.py", "test_scrape.py"),
@@ -120,7 +123,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests have to say of themselves (``record_property``), a line each."""
+    """The properties that tests record (``record_property``), a line each."""
     for report in terminalreporter.getreports("passed"):
         for name, told in report.user_properties:
             terminalreporter.write_line(f"{name}: {told}")

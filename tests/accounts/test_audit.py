@@ -59,7 +59,7 @@ def tokens(world: World) -> Iterator[Tokens]:
 
 
 class Since:
-    """The entries that a block leaves, the oldest first."""
+    """The entries that a block creates, the oldest first."""
 
     def __init__(self, log: AuditLog) -> None:
         self._log = log
@@ -85,12 +85,12 @@ class Since:
 
 
 def asked_by(*tenant_ids: int, name: str = "Ada", request_id: str = "r-1") -> Any:
-    """The block works for an administrator of these tenants, or of all."""
+    """The block runs as an administrator of these tenants, or of all."""
     scope = Scope(frozenset(tenant_ids)) if tenant_ids else EVERY_TENANT
     return handling(Request(Caller(name, Role.ADMIN, scope, token_id=77), request_id))
 
 
-def test_an_entry_says_who_what_before_and_after(world: World, log: AuditLog) -> None:
+def test_an_entry_has_caller_action_and_both_states(world: World, log: AuditLog) -> None:
     rate = world.rates.get(1)
     changed = replace(rate, cost_per_minute_e8=1234_0000)
     with Since(log) as since, asked_by():
@@ -105,7 +105,7 @@ def test_an_entry_says_who_what_before_and_after(world: World, log: AuditLog) ->
     assert before["prefix"] == after["prefix"] == "44"
 
 
-def test_whoever_has_no_token_is_local(world: World, log: AuditLog) -> None:
+def test_a_caller_without_a_token_is_local(world: World, log: AuditLog) -> None:
     with Since(log) as since:
         world.tenant()
     assert (since.one.caller, since.one.token_id, since.one.request_id) == ("local", 0, "")
@@ -170,7 +170,7 @@ def test_calls_priced_late(world: World, log: AuditLog) -> None:
     world.rate(1, "99")
     with Since(log) as since:
         world.cdrs.rate_unrated(0, None, None)
-        world.cdrs.rate_unrated(1, None, None)  # there is nothing left to do
+        world.cdrs.rate_unrated(1, None, None)  # a second call prices nothing
     assert since.shown() == [("RateUnrated", 1, "tenant/1")]
     done = {"examined": 2, "rated": 1, "reason_corrected": 0}
     assert json.loads(since.one.after) == done
@@ -180,7 +180,7 @@ def test_reversals_without_their_reasons(world: World, log: AuditLog) -> None:
     upload_id = world.uploads.commit(0, 0, chunk_of(calls(1, 0, 3) + calls(2, 0, 2))).upload_id
     cdr = world.cdrs.create(call(1, call_id="alone"))
     with Since(log) as since:
-        for _ in range(2):  # the second time changes nothing
+        for _ in range(2):  # a second call changes nothing
             world.reversals.reverse_cdr(cdr.id, WHY)
             world.reversals.reverse_upload(upload_id, WHY)
     assert since.shown() == [
@@ -200,7 +200,7 @@ def test_tokens_without_their_secrets(tokens: Tokens, log: AuditLog) -> None:
         token, text = tokens.create(Token("switch", Role.INGEST, Scope(frozenset({1}))))
         tokens.create(Token("both", Role.READER, Scope(frozenset({1, 2}))))
         tokens.revoke(token.id)
-        tokens.revoke(token.id)  # it is
+        tokens.revoke(token.id)  # it is the token's text
         tokens.create_first("root")
     assert since.shown() == [
         ("CreateToken", 1, "token/1"),
@@ -217,7 +217,7 @@ def test_tokens_without_their_secrets(tokens: Tokens, log: AuditLog) -> None:
     assert not any(secret in entry.before + entry.after for entry in since.entries)
 
 
-def test_what_changes_nothing_leaves_no_entry(world: World, log: AuditLog) -> None:
+def test_a_request_that_changes_nothing_has_no_entry(world: World, log: AuditLog) -> None:
     rate, tenant = world.rates.get(1), world.tenants.get(1)
     extension = world.tenants.get_extension(1)
     with Since(log) as since:
@@ -233,7 +233,7 @@ def test_what_changes_nothing_leaves_no_entry(world: World, log: AuditLog) -> No
     assert since.shown() == [("ImportRates", 1, "deck/1")]
 
 
-def test_what_is_refused_leaves_no_entry(world: World, log: AuditLog) -> None:
+def test_a_refused_request_has_no_entry(world: World, log: AuditLog) -> None:
     world.cdrs.create(call(1, extension_id=1))
     with Since(log) as since:
         for refused in (
@@ -250,7 +250,7 @@ def test_what_is_refused_leaves_no_entry(world: World, log: AuditLog) -> None:
     assert since.entries == []
 
 
-def test_what_rolls_back_takes_its_entry_with_it(world: World, log: AuditLog) -> None:
+def test_a_rolled_back_change_has_no_entry(world: World, log: AuditLog) -> None:
     with (
         Since(log) as since,
         pytest.raises(ZeroDivisionError),
@@ -309,7 +309,7 @@ def test_pages(world: World, log: AuditLog) -> None:
         page = log.list(ANY, 3, token)
         assert len(page.items) <= 3
         shown += page.items
-        world.tenant()  # newer than the page, so it shows on none
+        world.tenant()  # newer than the page, so no later page has it
         token = page.next_page_token
         if not token:
             break
@@ -334,7 +334,7 @@ def log_token(log: AuditLog) -> str:
         (AuditFilter(created_after_ns=2, created_before_ns=1), "created_before"),
     ],
 )
-def test_filters_that_no_list_can_have(log: AuditLog, wanted: AuditFilter, field: str) -> None:
+def test_wrong_filters(log: AuditLog, wanted: AuditFilter, field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         log.list(wanted, 0, "")
     assert [violation.field for violation in refused.value.violations] == [field]

@@ -1,4 +1,4 @@
-"""Who is let in, who is not, and what cannot be told from how a wrong token is turned away."""
+"""Which tokens are accepted, and that a refusal does not reveal what is wrong with a token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "A" * 43
 
 
 class Worker:
-    """One worker: its connections, and what it knows of the tokens."""
+    """One worker: its connections, and the tokens that it has in memory."""
 
     def __init__(self, url: str) -> None:
         self.now_ns = time.time_ns()
@@ -75,7 +75,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def wrong_texts(token_id: int, text: str) -> dict[str, str]:
-    """Each a text that must let nobody in."""
+    """Texts that are not the token."""
     secret = text.removeprefix(f"tw_{token_id}_")
     swapped = ("B" if secret[0] == "A" else "A") + secret[1:]
     return {
@@ -98,7 +98,7 @@ def wrong_texts(token_id: int, text: str) -> dict[str, str]:
     }
 
 
-def test_only_the_whole_text_lets_in(worker: Worker) -> None:
+def test_only_the_whole_text_is_accepted(worker: Worker) -> None:
     made, text = worker.make()
     assert worker.lets_in(text)
     assert {
@@ -106,7 +106,7 @@ def test_only_the_whole_text_lets_in(worker: Worker) -> None:
     } == (set())
 
 
-def test_all_wrong_tokens_are_turned_away_in_the_same_words(worker: Worker) -> None:
+def test_all_wrong_tokens_get_the_same_message(worker: Worker) -> None:
     made, text = worker.make()
     gone, gone_text = worker.make()
     late, late_text = worker.make(expires_at_ns=worker.now_ns + 10**12)
@@ -120,7 +120,7 @@ def test_all_wrong_tokens_are_turned_away_in_the_same_words(worker: Worker) -> N
     assert len(words) == 1
 
 
-def test_a_token_is_good_until_it_expires(worker: Worker) -> None:
+def test_a_token_is_valid_until_it_expires(worker: Worker) -> None:
     made, text = worker.make(certificate_identity="here", expires_at_ns=worker.now_ns + 10**12)
     caller = worker.credentials.of_token(text)
     worker.now_ns = (made.expires_at_ns or 0) - 1
@@ -132,7 +132,7 @@ def test_a_token_is_good_until_it_expires(worker: Worker) -> None:
 
 
 def calls_of(act: Callable[[], Any]) -> list[str]:
-    """The functions, compiled ones too, that ``act`` calls, in their order."""
+    """The names of the functions, compiled ones too, that ``act`` calls, in their order."""
     called: list[str] = []
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
@@ -159,7 +159,7 @@ def test_an_unknown_token_costs_the_same_work_as_a_wrong_one(worker: Worker) -> 
         assert calls.count("compare_digest") == 1, kind
 
 
-def test_other_workers_learn_of_new_and_of_revoked_tokens(worker: Worker, other: Worker) -> None:
+def test_other_workers_load_new_and_revoked_tokens(worker: Worker, other: Worker) -> None:
     made, text = worker.make()
     wait_for(lambda: other.lets_in(text))
     worker.tokens.revoke(made.id)
@@ -167,9 +167,7 @@ def test_other_workers_learn_of_new_and_of_revoked_tokens(worker: Worker, other:
     assert len(other.credentials) == len(worker.credentials) == 0
 
 
-def test_a_change_that_changes_nothing_is_not_looked_at_for_ever(
-    worker: Worker, other: Worker
-) -> None:
+def test_a_change_without_effect_is_read_once(worker: Worker, other: Worker) -> None:
     made, text = worker.make()
     wait_for(lambda: other.lets_in(text))
     worker.tokens.revoke(made.id)
@@ -183,15 +181,15 @@ def test_a_change_that_changes_nothing_is_not_looked_at_for_ever(
 
     event.listen(other.database.engine, "before_cursor_execute", note)
     time.sleep(5 * CLOCK.poll_seconds)
-    # At most one look that had begun before.
+    # At most one check that had begun before.
     assert sum("FROM tokens" in statement for statement in read) <= 1
 
 
-def test_while_the_database_is_away_the_last_state_counts(
+def test_without_the_database_the_last_tokens_are_valid(
     worker: Worker, other: Worker, database_url: str
 ) -> None:
     if not worker.database.is_sqlite:
-        return  # tests/faults takes PostgreSQL away
+        return  # tests/faults stops PostgreSQL
     made, text = worker.make()
     wait_for(lambda: other.lets_in(text))
     path = Path(database_url.removeprefix("sqlite:///"))

@@ -1,7 +1,8 @@
-"""What callers with a scope are answered: their own tenants, and nothing that tells of another.
+"""Requests of callers with a scope: they see their own tenants, and nothing that reveals another.
 
-Each question is asked three times: about what is theirs, about what is another tenant's, and about
-what never was. The last two must be answered alike, but for the id that was asked about.
+Each request is made three times: about an object of the caller's, about another tenant's, and about
+one that never existed. The responses to the last two must be equal, except for the id in the
+request.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ WHY = ReversalRequest("a test", "anna")
 
 @dataclass(frozen=True)
 class Things:
-    """What a tenant has; or, of the absent one, ids that nothing has."""
+    """The objects of a tenant; of the absent tenant, ids that do not exist."""
 
     tenant_id: int
     extension_id: int
@@ -55,7 +56,7 @@ NOTHING = Things(ABSENT, ABSENT, ABSENT, ABSENT, ABSENT)
 
 @dataclass(frozen=True)
 class Place:
-    """A world of two tenants with the same things, and an upload of both."""
+    """Two tenants with equal objects, and an upload of both."""
 
     world: World
     calls: Calls
@@ -66,13 +67,13 @@ class Place:
 
 
 def seen_by(*tenant_ids: int) -> AbstractContextManager[None]:
-    """The block works for a caller who may see these tenants."""
+    """The block runs as a caller with these tenants in its scope."""
     scope = Scope(frozenset(tenant_ids))
     return handling(Request(caller=Caller("somebody", Role.ADMIN, scope)))
 
 
 def _things(world: World, number: int) -> Things:
-    # Ids that are nothing else's: they are looked for in texts.
+    # Ids that are the ids of nothing else: the test searches texts for them.
     tenant_id = world.tenant(id=7_000_000 + number)
     extension_id = 8_000_000 + number
     world.tenants.create_extension(Extension(id=extension_id, tenant_id=tenant_id, number="101"))
@@ -94,7 +95,7 @@ def place(database: Database) -> Place:
 
 
 def told(action: Callable[[], Any], *ids: int) -> str:
-    """All that comes of it: the answer or the failure, with ``ids`` made unrecognisable."""
+    """The result or the error, with ``ids`` replaced."""
     try:
         answer = action()
         if isinstance(answer, Iterator):
@@ -107,7 +108,7 @@ def told(action: Callable[[], Any], *ids: int) -> str:
     return text
 
 
-# Asked about one thing: of an absent one all fail, and as here.
+# Requests about one object: for an absent one all fail, with this reason.
 FAILING: dict[str, tuple[Reason, Callable[[Place, Things], Any]]] = {
     "rate": (Reason.TENANT_NOT_FOUND, lambda p, t: p.calls.rate(call(t.tenant_id))),
     "rate at a revision": (
@@ -158,7 +159,7 @@ FAILING: dict[str, tuple[Reason, Callable[[Place, Things], Any]]] = {
         Reason.UPLOAD_NOT_FOUND,
         lambda p, t: p.world.reversals.reverse_upload(t.upload_id, WHY),
     ),
-    "rate what is unrated": (
+    "rate unrated CDRs": (
         Reason.TENANT_NOT_FOUND,
         lambda p, t: p.world.cdrs.rate_unrated(t.tenant_id, None, None),
     ),
@@ -197,7 +198,7 @@ FAILING: dict[str, tuple[Reason, Callable[[Place, Things], Any]]] = {
         lambda p, t: p.world.tenants.delete_extension(t.extension_id),
     ),
 }
-# Asked for what matches: of an absent one nothing does.
+# Requests with a filter: for an absent object nothing matches.
 EMPTY: dict[str, Callable[[Place, Things], Any]] = {
     "a batch": lambda p, t: p.calls.rate_batch([call(t.tenant_id), call(t.tenant_id, "1")]),
     "the deck of a batch": lambda p, t: p.calls.deck(t.tenant_id, 0, 0.0),
@@ -221,7 +222,7 @@ EMPTY: dict[str, Callable[[Place, Things], Any]] = {
 
 
 def everything(place: Place) -> list[Any]:
-    """What stands in every table that a subject writes."""
+    """The content of every table that a subject writes."""
     tables = ("tenants", "extensions", "rate_versions", "cdrs", "cdr_reversals", "uploads")
     with place.world.database.read() as connection:
         return [
@@ -230,7 +231,7 @@ def everything(place: Place) -> list[Any]:
         ]
 
 
-def test_what_is_anothers_is_not_there(place: Place) -> None:
+def test_another_tenants_object_does_not_exist(place: Place) -> None:
     before = everything(place)
     with seen_by(place.own.tenant_id):
         for name, (reason, ask) in FAILING.items():
@@ -241,15 +242,15 @@ def test_what_is_anothers_is_not_there(place: Place) -> None:
     assert everything(place) == before
 
 
-def test_nothing_that_is_anothers_matches(place: Place) -> None:
+def test_filters_match_nothing_of_another_tenant(place: Place) -> None:
     with seen_by(place.own.tenant_id):
         for name, ask in EMPTY.items():
             of_other = told(lambda ask=ask: ask(place, place.other), *_ids(place.other))
             assert of_other == told(lambda ask=ask: ask(place, NOTHING), ABSENT), name
 
 
-def test_what_is_the_callers_own_is_there(place: Place) -> None:
-    # Else the tests above would hold for a service that answers nobody.
+def test_the_callers_own_objects_are_found(place: Place) -> None:
+    # Otherwise the tests above would pass with a service that finds nothing.
     with seen_by(place.own.tenant_id):
         for name, ask in EMPTY.items():
             if "reversals" in name or name == "CDRs of an extension":
@@ -301,7 +302,7 @@ def _owner(item: Any) -> object:
     return item.id if isinstance(item, Tenant) else item.tenant_id
 
 
-def test_0_means_all_that_the_caller_may_see(place: Place) -> None:
+def test_tenant_0_means_all_tenants_in_the_scope(place: Place) -> None:
     world, own, other = place.world, place.own, place.other
     third = _things(world, 3)
     for one in (own, other, third):
@@ -321,7 +322,7 @@ def test_0_means_all_that_the_caller_may_see(place: Place) -> None:
                 assert bool(found) is bool(scope), (name, scope)
 
 
-def test_sums_and_exports_are_of_all_that_the_caller_may_see(place: Place) -> None:
+def test_sums_and_exports_have_all_tenants_in_the_scope(place: Place) -> None:
     world, own, other = place.world, place.own, place.other
     for one in (own, other):
         world.reversals.reverse_cdr(one.cdr_id, WHY)
@@ -343,7 +344,7 @@ def test_sums_and_exports_are_of_all_that_the_caller_may_see(place: Place) -> No
             assert (last.checked, last.different) == (5 * len(scope), 0)
 
 
-def test_only_what_the_caller_may_see_is_priced(place: Place) -> None:
+def test_only_calls_in_the_scope_are_priced(place: Place) -> None:
     world, own, other = place.world, place.own, place.other
     for one in (own, other):
         world.rate(one.tenant_id, "9", 100, 1)
@@ -356,7 +357,7 @@ def test_only_what_the_caller_may_see_is_priced(place: Place) -> None:
     assert world.cdrs.rate_unrated(0, None, None).examined == 0
 
 
-def test_a_batch_names_no_tenant_that_is_anothers(place: Place) -> None:
+def test_a_batch_reveals_no_other_tenant(place: Place) -> None:
     own_id = place.own.tenant_id
 
     def batch(of: Things) -> list[Any]:
@@ -382,12 +383,12 @@ def test_a_batch_names_no_tenant_that_is_anothers(place: Place) -> None:
             assert answers[0] == answers[1]
 
 
-def test_an_upload_belongs_to_the_scope_that_it_was_started_with(place: Place) -> None:
+def test_an_upload_belongs_to_the_scope_of_its_start(place: Place) -> None:
     world, own, other = place.world, place.own, place.other
     both = (own.tenant_id, other.tenant_id)
     with seen_by(*both):
         upload_id = world.commit(0, 0, [call(one, call_id="of both") for one in both]).upload_id
-    with seen_by(*both[::-1]):  # somebody else, who may see as much
+    with seen_by(*both[::-1]):  # another caller with the same scope
         again = world.commit(upload_id, 2, [call(one, call_id="again") for one in both])
         assert (again.created, again.committed_offset) == (2, 4)
     for narrow in ([], both[:1], [both[1], ABSENT]):
@@ -398,7 +399,7 @@ def test_an_upload_belongs_to_the_scope_that_it_was_started_with(place: Place) -
             world.uploads.get(place.shared_upload_id)
 
 
-def test_no_call_of_another_gets_into_an_upload_that_somebody_may_see(place: Place) -> None:
+def test_an_upload_takes_no_calls_outside_its_scope(place: Place) -> None:
     world, own, other = place.world, place.own, place.other
     upload = world.uploads.get(own.upload_id)
     sent = [call(own.tenant_id, call_id="late"), call(other.tenant_id, call_id="strange")]
@@ -411,7 +412,7 @@ def test_no_call_of_another_gets_into_an_upload_that_somebody_may_see(place: Pla
     assert taken_back.cdrs == upload.created + 1
 
 
-def test_a_token_of_another_scope_is_none(place: Place) -> None:
+def test_a_page_token_of_another_scope_is_refused(place: Place) -> None:
     world, own, other = place.world, place.own, place.other
     for one in (own, other):
         world.reversals.reverse_upload(one.upload_id, WHY)
@@ -427,7 +428,7 @@ def test_a_token_of_another_scope_is_none(place: Place) -> None:
         assert "page_token" in answers.pop(), name
 
 
-def test_whether_an_id_is_taken_is_told_to_nobody_with_a_scope(place: Place) -> None:
+def test_a_caller_with_a_scope_cannot_find_out_taken_ids(place: Place) -> None:
     world, own, other = place.world, place.own, place.other
     for extension_id in (other.extension_id, own.extension_id, ABSENT):
         chosen = Extension(id=extension_id, tenant_id=own.tenant_id, number="7")
@@ -438,10 +439,10 @@ def test_whether_an_id_is_taken_is_told_to_nobody_with_a_scope(place: Place) -> 
     assert world.tenants.create_extension(chosen).id == ABSENT
 
 
-def test_what_is_anothers_is_not_waited_for(place: Place) -> None:
-    """A lock that others hold would tell that there is something."""
+def test_a_request_does_not_wait_for_another_tenants_lock(place: Place) -> None:
+    """A wait for a lock would reveal that the object exists."""
     if place.world.database.engine.dialect.name == "sqlite":
-        return  # one writer at a time, whatever it writes
+        return  # SQLite has one writer at a time
     waiting = (
         *("update a rate", "create a rate", "import rates", "reverse a CDR", "create a CDR"),
         "create a CDR of an extension",

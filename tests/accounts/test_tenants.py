@@ -42,7 +42,7 @@ def _wrong_fields(action: Any, *values: Any) -> list[str]:
 
 
 class TestChecks:
-    """No database is asked."""
+    """Checks without a database."""
 
     @pytest.mark.parametrize(
         "tenant",
@@ -83,7 +83,7 @@ class TestChecks:
     def test_bad_tenants(self, fields: dict[str, Any], wrong: str) -> None:
         assert [violation.field for violation in check_tenant(Tenant(**fields))] == [wrong]
 
-    def test_all_that_is_wrong_is_said_at_once(self) -> None:
+    def test_all_wrong_fields_are_named_at_once(self) -> None:
         found = check_tenant(Tenant(id=-1, name="\0", currency="x", country_code="x"))
         assert {wrong.field for wrong in found} == {"id", "name", "currency", "country_code"}
 
@@ -128,7 +128,7 @@ class TestTenants:
         world.tenants.delete(11)
         assert world.tenants.create(Tenant()).id == 12
 
-    def test_the_greatest_id_leaves_ids_to_give(self, world: World) -> None:
+    def test_the_greatest_id_leaves_ids_for_others(self, world: World) -> None:
         assert world.tenants.create(Tenant(id=MAX_ID)).id == MAX_ID
         assert world.tenants.create(Tenant()).id == 1
 
@@ -152,7 +152,7 @@ class TestTenants:
         results = at_once(*(lambda one=one: one.tenants.create(Tenant()).id for one in worlds))
         assert sorted(results) == [1, 2, 3, 4]
 
-    def test_what_is_wrong_is_refused_with_its_path(self, world: World) -> None:
+    def test_a_wrong_field_is_named_by_its_path(self, world: World) -> None:
         assert _wrong_fields(world.tenants.create, Tenant(currency="x", national_prefix="0")) == [
             "tenant.currency",
             "tenant.country_code",
@@ -189,11 +189,11 @@ class TestTenants:
         assert after == replace(before, name="new", rounding=Rounding.DOWN)
         assert world.tenants.get(1) == after
 
-    def test_an_update_is_judged_by_what_comes_of_it(self, world: World) -> None:
+    def test_the_result_of_an_update_is_checked(self, world: World) -> None:
         world.tenants.create(Tenant(country_code="49", national_prefix="0"))
         wrong = _wrong_fields(world.tenants.update, Tenant(id=1), frozenset({"country_code"}))
         assert wrong == ["tenant.country_code"]
-        # What the update does not name does not matter.
+        # A field outside the mask may be wrong.
         bad = Tenant(id=1, name="new", currency="nonsense")
         assert world.tenants.update(bad, frozenset({"name"})).name == "new"
 
@@ -276,7 +276,7 @@ class TestExtensions:
         assert error.metadata == {"extension_id": "10"}
         assert world.extension(tenant_id) == 11
 
-    def test_one_number_may_be_there_twice(self, world: World) -> None:
+    def test_two_extensions_may_have_one_number(self, world: World) -> None:
         tenant_id = world.tenant()
         assert world.extension(tenant_id, "101") != world.extension(tenant_id, "101")
 
@@ -284,7 +284,7 @@ class TestExtensions:
         orphan = Extension(tenant_id=7, number="1")
         _failure(NotFound, Reason.TENANT_NOT_FOUND, world.tenants.create_extension, orphan)
 
-    def test_what_is_wrong_is_refused_with_its_path(self, world: World) -> None:
+    def test_a_wrong_field_is_named_by_its_path(self, world: World) -> None:
         assert _wrong_fields(world.tenants.create_extension, Extension()) == [
             "extension.tenant_id",
             "extension.number",
@@ -345,7 +345,8 @@ class TestExtensions:
 
 
 def test_calls_and_deletions_at_once_leave_no_orphan(database: Database, database_url: str) -> None:
-    """The call is recorded and the tenant stays, or the tenant goes and the call is refused."""
+    """Either the call is recorded and the tenant stays, or the tenant is deleted and the call is
+    refused."""
     other = Database(database_url)
     try:
         recorder, deleter = World.over(database), World.over(other)
@@ -365,10 +366,10 @@ def test_calls_and_deletions_at_once_leave_no_orphan(database: Database, databas
         other.close()
 
 
-def test_a_call_that_comes_behind_every_look_keeps_its_tenant_and_its_extension(
+def test_a_call_committed_after_all_checks_keeps_its_tenant_and_extension(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database itself has the last word."""
+    """The triggers of the database refuse the deletion."""
     tenant_id = world.tenant()
     extension_id = world.extension(tenant_id)
     world.cdrs.create(call(tenant_id, extension_id=extension_id))

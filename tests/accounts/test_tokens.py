@@ -1,4 +1,4 @@
-"""Tokens made, shown and revoked, within the scope of who does it; over both databases."""
+"""Tokens created, listed and revoked, within the administrator's scope; over both databases."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def token(**fields: Any) -> Token:
 
 
 def asked_by(*tenant_ids: int) -> Any:
-    """The block works for an administrator of these tenants."""
+    """The block runs as an administrator of these tenants."""
     return handling(Request(caller=Caller("Ada", Role.ADMIN, scope(*tenant_ids), token_id=77)))
 
 
@@ -87,13 +87,13 @@ def test_a_token_is_kept_as_it_was_made(tokens: Tokens) -> None:
     assert tokens.list(0, "", include_revoked=False).items == [made]
 
 
-def test_its_text_lets_its_caller_in(tokens: Tokens, credentials: Credentials) -> None:
+def test_its_text_is_accepted(tokens: Tokens, credentials: Credentials) -> None:
     made, text = tokens.create(token())
     assert text.startswith(f"tw_{made.id}_") and len(text) == len(f"tw_{made.id}_") + 43
     assert credentials.of_token(text) == Caller("switch", Role.INGEST, scope(1), made.id)
 
 
-def test_nothing_that_is_kept_is_its_text(tokens: Tokens, database: Database) -> None:
+def test_its_text_is_not_stored(tokens: Tokens, database: Database) -> None:
     made, text = tokens.create(token())
     secret = text.removeprefix(f"tw_{made.id}_")
     with database.read() as connection:
@@ -121,19 +121,17 @@ def test_nothing_that_is_kept_is_its_text(tokens: Tokens, database: Database) ->
         ),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(
-    tokens: Tokens, fields: dict[str, Any], wrong: list[str]
-) -> None:
+def test_wrong_tokens_are_refused(tokens: Tokens, fields: dict[str, Any], wrong: list[str]) -> None:
     error = refused(InvalidInput, Reason.INVALID_FIELD, tokens.create, token(**fields))
     assert [violation.field for violation in error.violations] == wrong
 
 
-def test_the_tenants_must_be_there(tokens: Tokens) -> None:
+def test_the_tenants_must_exist(tokens: Tokens) -> None:
     error = refused(NotFound, Reason.TENANT_NOT_FOUND, tokens.create, token(scope=scope(2, 9, 8)))
     assert error.metadata == {"tenant_id": "8"}
 
 
-def test_a_revoked_token_lets_nobody_in_and_stays_revoked(
+def test_a_revoked_token_is_refused_and_stays_revoked(
     tokens: Tokens, credentials: Credentials, clock: Clock
 ) -> None:
     made, text = tokens.create(token())
@@ -150,7 +148,7 @@ def test_a_revoked_token_lets_nobody_in_and_stays_revoked(
 
 
 @pytest.mark.parametrize("act", ["get", "revoke"])
-def test_what_is_not_there_is_not_found(tokens: Tokens, act: str) -> None:
+def test_an_unknown_token_is_not_found(tokens: Tokens, act: str) -> None:
     refused(NotFound, Reason.TOKEN_NOT_FOUND, getattr(tokens, act), 5)
     refused(InvalidInput, Reason.INVALID_FIELD, getattr(tokens, act), 0)
 
@@ -172,7 +170,7 @@ def test_pages_go_on_where_the_last_one_ended(tokens: Tokens) -> None:
         assert tokens.list(2, page.next_page_token, include_revoked=False).items == [made[4]]
 
 
-def test_an_administrator_sees_and_revokes_only_what_lies_within_the_own_scope(
+def test_an_administrator_sees_and_revokes_only_tokens_in_scope(
     tokens: Tokens,
 ) -> None:
     within = [tokens.create(token(scope=scope(1)))[0], tokens.create(token(scope=scope(1, 2)))[0]]
@@ -192,7 +190,7 @@ def test_an_administrator_sees_and_revokes_only_what_lies_within_the_own_scope(
     assert [tokens.get(made.id) for made in beyond] == beyond
 
 
-def test_nobody_makes_a_token_that_reaches_further_than_the_own(tokens: Tokens) -> None:
+def test_a_new_token_has_no_wider_scope_than_its_creators(tokens: Tokens) -> None:
     with asked_by(1, 2):
         made, _ = tokens.create(token(scope=scope(1, 2)))
         assert made.created_by == "Ada"
@@ -204,7 +202,7 @@ def test_nobody_makes_a_token_that_reaches_further_than_the_own(tokens: Tokens) 
     assert len(tokens.list(0, "", include_revoked=True).items) == 1
 
 
-def test_a_certificate_stands_for_one_token(tokens: Tokens, credentials: Credentials) -> None:
+def test_a_certificate_belongs_to_one_token(tokens: Tokens, credentials: Credentials) -> None:
     made, _ = tokens.create(token(certificate_identity="spiffe://here/7"))
     again = token(name="another", certificate_identity="spiffe://here/7")
     error = refused(AlreadyExists, Reason.CERTIFICATE_IDENTITY_TAKEN, tokens.create, again)
@@ -218,7 +216,7 @@ def test_a_certificate_stands_for_one_token(tokens: Tokens, credentials: Credent
     assert caller is not None and caller.token_id == next_one.id
 
 
-def test_of_many_who_want_one_certificate_at_once_one_gets_it(tokens: Tokens) -> None:
+def test_one_of_many_concurrent_tokens_gets_a_certificate(tokens: Tokens) -> None:
     def want() -> bool:
         try:
             tokens.create(token(certificate_identity="spiffe://here/7"))
@@ -229,7 +227,7 @@ def test_of_many_who_want_one_certificate_at_once_one_gets_it(tokens: Tokens) ->
     assert sum(at_once(*[want] * 4)) == 1
 
 
-def test_the_first_token_is_made_where_no_administrator_has_one(
+def test_the_first_token_is_made_if_no_administrator_has_one(
     tokens: Tokens, credentials: Credentials, clock: Clock
 ) -> None:
     tokens.create(token(role=Role.ADMIN, scope=scope(1)))

@@ -1,4 +1,4 @@
-"""Decks in memory follow the database, whoever changes it."""
+"""Decks in memory follow the database, whichever worker changes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DEADLINE_SECONDS = 20
 
 @pytest.fixture
 def writer(database: Database) -> World:
-    """The worker through which everything is changed. With tenant 1."""
+    """The worker that makes all changes. With tenant 1."""
     world = World.over(database)
     world.tenant()
     return world
@@ -35,7 +35,7 @@ def writer(database: Database) -> World:
 
 @pytest.fixture
 def other(writer: World, database_url: str) -> Iterator[Decks]:
-    """The decks of another worker, loaded, on a connection pool of its own."""
+    """The loaded decks of another worker, with its own connection pool."""
     database = Database(database_url)
     decks = Decks(database)
     decks.load()
@@ -52,7 +52,7 @@ def _wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 def _infos(deck: TenantDeck) -> list[ratingcore.RateInfo]:
-    """All rates of a deck. Not every index has one."""
+    """All rates of a deck. The indexes of unused terms have none."""
     found: list[ratingcore.RateInfo] = []
     for index in range(2 * len(deck.deck) + 1):
         with suppress(IndexError):
@@ -72,7 +72,7 @@ def _rates(deck: TenantDeck) -> set[tuple[int, int, str, str, int, bool]]:
 
 
 def _same(decks: Decks, world: World, tenant_id: int) -> bool:
-    """Whether the decks in memory are what the database holds."""
+    """Whether the decks in memory equal those in the database."""
     deck = decks.deck(tenant_id)
     stored = {
         (
@@ -85,7 +85,7 @@ def _same(decks: Decks, world: World, tenant_id: int) -> bool:
     return _rates(deck) == stored and deck.tenant == world.tenants.get(tenant_id)
 
 
-def test_everything_is_there_after_loading(writer: World, other: Decks) -> None:
+def test_all_decks_are_loaded(writer: World, other: Decks) -> None:
     second = writer.tenant(name="second", rounding=Rounding.UP, country_code="49")
     rate = writer.rates.create(
         Rate(
@@ -211,7 +211,7 @@ def test_a_writing_transaction_catches_up_with_what_is_committed(
         with database.write() as connection:
             other.catch_up(connection)
             assert other.deck(1).revision == 2
-        # A CDR is priced with it, though this worker has not been told.
+        # A CDR is priced with it, although this worker has not been notified.
         late = World.over(database)
         writer.rates.update(
             Rate(id=1, cost_per_minute_e8=12_0000_0000), frozenset({"cost_per_minute_e8"}), ""
@@ -222,9 +222,7 @@ def test_a_writing_transaction_catches_up_with_what_is_committed(
         database.close()
 
 
-def test_a_deck_is_seen_whole_or_not_at_all_and_never_an_older_one(
-    writer: World, other: Decks
-) -> None:
+def test_a_deck_is_seen_complete_and_never_an_older_one(writer: World, other: Decks) -> None:
     writer.import_deck(1, ImportMode.REPLACE, False, _deck_at(0))
     other.refresh()
     other.follow()
@@ -273,7 +271,7 @@ def _deck_at(cost_e4: int) -> list[Rate]:
 def test_an_absent_database_is_survived(
     writer: World, other: Decks, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The old decks are served meanwhile, and the changes are found once it is back."""
+    """It serves the old decks meanwhile, and finds the changes when the database is back."""
     writer.rate(1, "44")
     other.refresh()
     other.follow()
@@ -302,8 +300,8 @@ def test_lost_connections_are_made_again(writer: World, other: Decks) -> None:
     _wait_for(lambda: len(other.deck(1).deck) == 2, "the change after the loss")
 
 
-def test_the_database_tells_of_a_change(writer: World, database_url: str) -> None:
-    """So nobody waits for the next look. On SQLite looking is so cheap that it is done often."""
+def test_the_database_notifies_of_a_change(writer: World, database_url: str) -> None:
+    """So no change waits for the next check. (On SQLite a check is cheap and done often.)"""
     if writer.database.is_sqlite:
         return
     told = Database(database_url)
@@ -319,8 +317,8 @@ def test_the_database_tells_of_a_change(writer: World, database_url: str) -> Non
     told.close()
 
 
-def test_what_is_not_told_is_found_all_the_same(writer: World, database: Database) -> None:
-    """As behind a pooler that hands LISTEN to another connection each time."""
+def test_a_change_without_a_notification_is_found(writer: World, database: Database) -> None:
+    """As with a pooler that executes LISTEN on another connection each time."""
     with database.read() as connection:
         known_seq = storage.change_seq(connection)
     seen = threading.Event()
@@ -349,7 +347,7 @@ def test_a_committed_change_is_a_success_though_it_cannot_be_read_back() -> None
 
 
 class Noting(Decks):
-    """Notes on which connections decks are built."""
+    """Records on which connections decks are built."""
 
     built_on: list[Connection]
 
@@ -380,14 +378,14 @@ def test_a_writing_transaction_finds_the_decks_caught_up(writer: World, noting: 
         assert len(noting.built_on) == 1
     with suppress(KeyError), noting.writing():
         raise KeyError("what happens in the transaction ends it once")
-    # And nobody holds it any more.
+    # And no thread waits for it.
     writer.rate(1, "44")
 
 
-def test_what_is_committed_while_a_transaction_waits_is_not_read_within_it(
+def test_a_commit_while_a_transaction_waits_is_not_read_within_it(
     writer: World, noting: Noting
 ) -> None:
-    """Another writes when the first has caught up already, as where imports take turns."""
+    """Another worker writes after the first has caught up, as with consecutive imports."""
 
     class Racing(Noting):
         imports = 0
@@ -408,7 +406,7 @@ def test_what_is_committed_while_a_transaction_waits_is_not_read_within_it(
         assert racing.imports == 1
         assert len(racing.deck(1).deck) == 300
         assert len(racing.built_on) == 2 and connection not in racing.built_on
-    # Where that does not end, the transaction begins all the same, and catches up itself.
+    # If that does not end, the transaction begins anyway, and catches up itself.
     racing.limit = 100
     writer.rate(1, "45")
     with racing.writing() as connection:

@@ -1,4 +1,4 @@
-"""What workers share to say how far they are: who waits, for whom, and for how long."""
+"""The progress that workers share: which workers are waited for, and for how long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def wanted() -> bool:
     return True
 
 
-def test_everybody_who_serves_is_waited_for() -> None:
+def test_all_serving_workers_are_waited_for() -> None:
     with shared(3) as memory:
         parent = Progress(memory.fileno())
         one, other = Progress(memory.fileno(), 0), Progress(memory.fileno(), 1)
@@ -26,14 +26,14 @@ def test_everybody_who_serves_is_waited_for() -> None:
         timer.start()
         assert one.wait(5, 10, wanted)
         timer.join()
-        # 0 is a number like any other.
+        # 0 is a valid value.
         other.report(0)
         assert not one.wait(6, 0.01, wanted)
         parent.clear(1)
         assert one.wait(6, 0.01, wanted)
 
 
-def test_who_hangs_is_waited_for_once() -> None:
+def test_a_hanging_worker_is_waited_for_once() -> None:
     with shared(2) as memory:
         one, other = Progress(memory.fileno(), 0), Progress(memory.fileno(), 1)
         other.report(1)
@@ -41,7 +41,7 @@ def test_who_hangs_is_waited_for_once() -> None:
         began = time.monotonic()
         assert not one.wait(3, 10, wanted)
         assert time.monotonic() - began < 5
-        # It moves again, and is waited for again.
+        # It makes progress again, so it is waited for again.
         other.report(2)
         timer = threading.Timer(0.1, other.report, (4,))
         timer.start()
@@ -49,7 +49,7 @@ def test_who_hangs_is_waited_for_once() -> None:
         timer.join()
 
 
-def test_nobody_waits_for_a_client_that_has_gone() -> None:
+def test_the_wait_ends_with_its_client() -> None:
     with shared(2) as memory:
         one, other = Progress(memory.fileno(), 0), Progress(memory.fileno(), 1)
         other.report(1)

@@ -1,4 +1,4 @@
-"""The command against a fake server (quick, and it breaks on demand) and against a real one."""
+"""The command against a fake server (fast, and it fails on demand) and against a real one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fake() -> Iterator[FakeServer]:
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or leaves notes about uploads in the user's own folder."""
+    """No test reads or writes notes about uploads in the user's own folder."""
     folder = tmp_path / "state"
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     for name in ("SERVER", "TIMEOUT", "TOKEN", "TOKEN_FILE", "INSECURE"):
@@ -35,8 +35,8 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def heeded_interrupts() -> Iterator[None]:
-    """The tests, and the processes that they start, heed SIGINT also where a shell that ran them in
-    the background had it ignored."""
+    """The tests, and the processes that they start, handle SIGINT even if a shell that started them
+    in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -44,7 +44,7 @@ def heeded_interrupts() -> Iterator[None]:
 
 @pytest.fixture
 def tollwire(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Tollwire:
-    """Runs the command in this process, against the fake server."""
+    """Run the command in this process, against the fake server."""
     monkeypatch.setattr(upload_module, "FIRST_DELAY_SECONDS", 0.01)
 
     def run(*arguments: str, server: str = fake.address, **settings: object) -> Result:
@@ -55,7 +55,7 @@ def tollwire(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Tollwire:
 
 
 def unused_address() -> str:
-    """An address where nobody listens."""
+    """An address without a server."""
     import socket
 
     with socket.socket() as free:

@@ -1,7 +1,7 @@
-"""A server for the command's own tests: keeps uploads and decks in memory, and breaks on demand.
+"""A server for the command's own tests: keeps uploads and decks in memory, and fails on demand.
 
-It is built from the generated servicers and shares no code with the service. What it does with
-records is simple on purpose: an upload settles every call, and rejects those without a destination.
+It is built from the generated servicers and shares no code with the service. Its rules for records
+are simple on purpose: an upload settles every call, and rejects those without a destination.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def refuse(
     message: str,
     violations: dict[str, str] | None = None,
 ) -> None:
-    """Ends the RPC as the service does: a google.rpc.Status with its details."""
+    """End the RPC as the service does: with a google.rpc.Status and its details."""
     status = status_pb2.Status(code=code, message=message)
     details: list[object] = [error_details_pb2.ErrorInfo(reason=reason, domain="tollwire")]
     if violations:
@@ -62,17 +62,22 @@ def _message(call: types_pb2.Call) -> str:
 
 @dataclass
 class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
-    """Uploads. ``breaks`` says, by the number of the chunk as it arrives (from 1, the empty one
-    that begins an upload not counted), how the stream ends there: "before" the chunk is settled,
-    or "after" it, without its answer."""
+    """Uploads.
+
+    ``breaks`` defines, by the number of the chunk in order of arrival (from 1, without the empty
+    one that begins an upload), how the stream ends at this chunk: "before" the chunk is settled, or
+    "after" it, without its response.
+    """
 
     breaks: dict[int, str] = field(default_factory=dict)
     code: int = code_pb2.UNAVAILABLE
     uploads: dict[int, list[types_pb2.Call]] = field(default_factory=dict)
-    # What chunks were answered, by upload and offset.
+    # The chunks that were answered, by upload and offset.
     answers: dict[tuple[int, int], cdr_service_pb2.UploadCdrsResponse] = field(default_factory=dict)
     stated: dict[int, cdr_service_pb2.ControlTotals] = field(default_factory=dict)
-    extra: cdr_service_pb2.GetUploadResponse | None = None  # for every upload's state
+    extra: cdr_service_pb2.GetUploadResponse | None = (
+        None  # added to every upload's state, but not to the totals
+    )
     lost_calls: int = 0  # that the totals know nothing of
     listed: list[cdr_service_pb2.ListUploadFailuresRequest] = field(default_factory=list)
     arrived: int = 0
@@ -143,7 +148,7 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
     def ListUploadFailures(
         self, request: cdr_service_pb2.ListUploadFailuresRequest, context: grpc.ServicerContext
     ) -> cdr_service_pb2.ListUploadFailuresResponse:
-        """One a page, so that every reader has to turn pages."""
+        """One item a page, so that every reader has to fetch pages."""
         self.listed.append(request)
         failed = [
             cdr_service_pb2.FailedRecord(
@@ -189,8 +194,8 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
 
 @dataclass
 class FakeRating(rating_service_pb2_grpc.RatingServiceServicer):
-    """Decks. A rate that costs "bad" is rejected, and so is a deck that does not say how many rates
-    it has, or has others; RateCall refuses with ``refusal``."""
+    """Decks. A rate with the cost "bad" is rejected; so is a deck without a count of its rates, or
+    with another number of rates. RateCall fails with ``refusal``."""
 
     requests: list[rating_service_pb2.ImportRatesRequest] = field(default_factory=list)
     taken: list[list[types_pb2.Rate]] = field(default_factory=list)
@@ -248,7 +253,7 @@ class FakeRating(rating_service_pb2_grpc.RatingServiceServicer):
 
 @dataclass
 class FakeTokens(access_service_pb2_grpc.AccessServiceServicer):
-    """Notes the token of who asks, and knows none."""
+    """Records the token of each request, and accepts none."""
 
     headers: list[str] = field(default_factory=list)
 
@@ -261,7 +266,7 @@ class FakeTokens(access_service_pb2_grpc.AccessServiceServicer):
 
 
 class FakeServer:
-    """The fake services on a port of their own; without credentials in plain text."""
+    """The fake services on a port of their own; plain text if there are no credentials."""
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.cdrs = FakeCdrs()

@@ -1,7 +1,7 @@
-"""The command in processes of its own that start quickly: forked from one that has imported it.
+"""Runs the command in processes that start quickly: forked from one that has imported it.
 
-Each import of the command takes most of a second, and the tests start it hundreds of times. The
-forked process has its own arguments, environment, standard streams and exit code, as one that a
+An import of the command takes most of a second, and the tests start it hundreds of times. The
+forked process has its own arguments, environment, standard streams and exit code, like one that a
 shell starts. ``test_installation.py`` and ``test_end_to_end.py`` start the command as users do.
 """
 
@@ -25,13 +25,15 @@ SECONDS = 60
 
 
 def run_command(arguments: Sequence[str], env: dict[str, str], streams: Sequence[int]) -> int:
-    """Runs ``tollwire``; ``streams`` are the descriptors of stdin, stdout and stderr. Returns the
-    exit code, or the negative number of the signal that ended it."""
+    """Run ``tollwire``; ``streams`` are the descriptors of stdin, stdout and stderr.
+
+    Returns the exit code, or the negative number of the signal that ended it.
+    """
     return _forker().run(arguments, env, streams)
 
 
 class _Forker:
-    """The process that the commands are forked from. It runs one command at a time."""
+    """The process from which the commands are forked. It runs one command at a time."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()

@@ -1,4 +1,4 @@
-"""The real command on a terminal of a given width, as a person sees it."""
+"""The real command on a terminal of a given width, as a user sees it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a command wrote: ``raw`` on the terminal, ``screen`` the same without its styles;
-    ``errors`` to stderr, which is no terminal."""
+    """The output of a command: ``raw`` on the terminal, ``screen`` the same without its styles;
+    ``errors`` on stderr, which is no terminal."""
 
     raw: str
     screen: str
@@ -35,14 +35,14 @@ class Seen:
 
 
 def on_terminal(arguments: list[str], width: int, **settings: str) -> Seen:
-    """Runs ``tollwire`` with its stdout on a terminal that is ``width`` columns wide."""
+    """Run ``tollwire`` with its stdout on a terminal of ``width`` columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     env = {k: v for k, v in environment().items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     parts: list[bytes] = []
 
     def read() -> None:
-        # Linux ends a terminal that nobody writes to any more with EIO.
+        # Linux returns EIO when the last writer has closed the terminal.
         try:
             while part := os.read(ours, 65536):
                 parts.append(part)

@@ -1,4 +1,4 @@
-"""Files of 5,000 lines with every kind of damage in some of them: no other line is lost."""
+"""Files of 5,000 lines with every kind of damage in some lines: no other line is lost."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ Read = Callable[[bytes], Iterator[tuple[int, str]]]
     ids=["CSV", "JSON lines", "deck"],
 )
 @pytest.mark.parametrize("added", [False, True], ids=["replaced", "added"])
-def test_a_broken_line_costs_no_other(
+def test_a_broken_line_loses_no_other_line(
     header: bytes, make: Callable[[int], bytes], read: Read, end: bytes, added: bool
 ) -> None:
-    """Each byte of a line is once replaced by each damage; two broken lines follow each other, and
-    a good one follows them."""
+    """Each damage replaces each byte of a line once; two broken lines are adjacent, and a good one
+    follows them."""
     whole = [make(number) for number in range(LINES)]
     damages = [(at, damage) for at in range(len(whole[0])) for damage in DAMAGE]
     given: list[bytes] = [header] if header else []
@@ -108,7 +108,7 @@ def test_a_stray_quote_loses_one_line(stray: bytes) -> None:
     assert len(found) == len(rows)
 
 
-def test_two_stray_quotes_do_not_make_one_call_of_two() -> None:
+def test_two_stray_quotes_do_not_merge_two_calls() -> None:
     rows = [csv_line(1), csv_line(2), csv_line(4)]
     for number in (0, 1):
         rows[number] = rows[number].replace(b",c", b',"c', 1)

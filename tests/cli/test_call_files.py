@@ -51,7 +51,7 @@ def test_csv() -> None:
     assert read(text, CSV) == [(2, CALL)]
 
 
-def test_an_empty_duration_is_none_and_not_zero() -> None:
+def test_an_empty_duration_is_unset_and_not_zero() -> None:
     header = "tenant_id,direction,disposition,started_at,duration_seconds\n"
     given = [
         row + "\n"
@@ -64,7 +64,7 @@ def test_an_empty_duration_is_none_and_not_zero() -> None:
     assert [call.HasField("duration_seconds") for call in calls] == [False, True]  # type: ignore[union-attr]
 
 
-def test_the_tenant_of_rows_that_name_none() -> None:
+def test_the_tenant_of_rows_without_a_tenant() -> None:
     header = "direction,disposition,started_at"
     row = "inbound,busy,2026-03-01T08:30:00Z"
     ((_, call),) = read(f"{header}\n{row}\n", CSV, tenant_id=9)
@@ -156,10 +156,10 @@ def test_formats_by_name() -> None:
 
 
 def test_what_is_exported_can_be_read() -> None:
-    """Each column of an export is one of a call, or is known to be only a CDR's."""
+    """Each column of an export is a field of a call, or is known to be of a CDR only."""
     of_a_call = {"tenant_id", *REQUIRED, *OPTIONAL}
     assert set(EXPORT_COLUMNS) - of_a_call == set(CDR_COLUMNS)
-    # An exported CDR has a call_id, with which no occurrence is needed.
+    # An exported CDR has a call_id, so it needs no occurrence.
     assert of_a_call - {"occurrence"} <= set(EXPORT_COLUMNS)
     header = ",".join(EXPORT_COLUMNS)
     row = dict.fromkeys(EXPORT_COLUMNS, "")

@@ -36,7 +36,7 @@ cdrs add --tenant 1001 --caller 0014155550123 --destination 102 --direction inbo
 
 
 def rewritten(document: str) -> str:
-    """The document with what the command prints now."""
+    """The document with the present output of the commands."""
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(f"sqlite:///{folder}/tollwire.db") as server,
@@ -59,7 +59,7 @@ def rewritten(document: str) -> str:
 def test_the_document_shows_what_the_command_prints() -> None:
     document = PATH.read_text("utf-8")
     assert {found[2] for found in SHOWN.finditer(document)} >= {"80", "120", "200"}
-    assert rewritten(document) == document, "make cli-docs writes it anew"
+    assert rewritten(document) == document, "make cli-docs updates it"
 
 
 def test_there_is_a_manual_page_for_each_command(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ HEADING = "## Settings\n\n"
 
 
 def section(option: Option) -> str:
-    """What the document must say of a setting."""
+    """The text of the document about a setting."""
     default = f"`{option.default}`" if option.default else "none"
     return (
         f"### {option.field}\n\n"
@@ -28,16 +28,16 @@ def section(option: Option) -> str:
 
 
 def rewritten() -> str:
-    """The document as it should be."""
+    """The expected text of the document."""
     introduction = DOCUMENT.partition(HEADING)[0]
     return introduction + HEADING + "\n".join(map(section, OPTIONS.values()))
 
 
 def test_the_document_says_what_the_fields_say() -> None:
-    assert rewritten() == DOCUMENT, "make config-docs writes it anew"
+    assert rewritten() == DOCUMENT, "make config-docs updates it"
 
 
-def test_the_example_is_a_file_that_can_be() -> None:
+def test_the_example_is_a_valid_file() -> None:
     found = re.search(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
     assert found is not None
     Settings(**tomllib.loads(found[1]))

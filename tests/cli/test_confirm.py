@@ -1,4 +1,4 @@
-"""Commands that take something back ask on a terminal, and nowhere else."""
+"""Commands that destroy data ask for confirmation on a terminal, and only there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Terminal:
         (True, False, False, False),
     ],
 )
-def test_who_is_asked(
+def test_a_confirmation_is_asked_for_on_a_terminal_only(
     monkeypatch: pytest.MonkeyPatch, stdin: bool, stderr: bool, yes: bool, asked: bool
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(stdin))
@@ -69,7 +69,7 @@ def test_who_is_asked(
         ("rates", "import", "DECK", "--tenant", "1", "--mode", "replace"),
     ],
 )
-def test_what_destroys_asks_on_a_terminal(
+def test_destructive_commands_ask_on_a_terminal(
     command: tuple[str, ...],
     tollwire: Tollwire,
     fake: FakeServer,

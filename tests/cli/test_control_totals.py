@@ -1,4 +1,4 @@
-"""The client counts durations as the server does, whatever is in a call."""
+"""The client counts durations like the server, for any content of a call."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_each_call_counts_as_it_does_for_the_server(call: Call) -> None:
     assert duration_seconds(call) == uploads.chunk(request)[2].duration_seconds()
 
 
-def test_a_tally_counts_what_was_taken() -> None:
+def test_a_tally_counts_the_sent_calls() -> None:
     counter = TotalsCounter()
     calls = [(line, Call(duration_seconds=line)) for line in range(1, 5)]
     taken = counter.count(calls)

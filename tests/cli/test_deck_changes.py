@@ -1,4 +1,4 @@
-"""What a deck changes in prices, before it is imported."""
+"""The price changes of a deck, before it is imported."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_prices(old: str, new: str, kind: str | None, percent: str) -> None:
     assert [(one.kind, one.percent) for one in found] == ([] if kind is None else [(kind, percent)])
 
 
-def test_new_and_gone_in_both_modes() -> None:
+def test_new_and_deleted_rates_in_both_modes() -> None:
     present, deck = [rate("44", "1")], [rate("33", "2")]
     assert kinds(changes(present, deck)) == [(NEW, "33"), (GONE, "44")]
     assert kinds(changes(present, deck, replace=False)) == [(NEW, "33")]
@@ -76,7 +76,7 @@ def test_other_terms() -> None:
     assert found[1].other == "connect_fee 0 -> 0.1; intervals none -> 60 s: 0.5/1"
 
 
-def test_a_deck_from_a_date_on_is_compared_at_that_date() -> None:
+def test_a_deck_that_begins_at_a_date_is_compared_at_that_date() -> None:
     later = NOW[0] + 100
     present = [rate("44", "1", end=later + 1), rate("33", "1", end=later)]
     (dearer, new) = changes(present, [rate("44", "2"), rate("33", "2")], start=later)
@@ -84,7 +84,7 @@ def test_a_deck_from_a_date_on_is_compared_at_that_date() -> None:
     assert dearer.start == (later, 0)
 
 
-def test_a_merge_that_a_later_present_rate_hides_changes_nothing() -> None:
+def test_a_merged_rate_behind_a_later_rate_changes_nothing() -> None:
     present = [rate("44", "1", start=NOW[0] - 5)]
     assert changes(present, [rate("44", "2")], replace=False) == []
     assert kinds(changes(present, [rate("44", "2")])) == [(DEARER, "44")]

@@ -1,4 +1,4 @@
-"""Decks as CSV: what is read, what is refused, and that an export can be imported."""
+"""Decks as CSV: accepted and refused files, and that an export can be imported."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_all_columns_in_any_order() -> None:
     ],
     ids=["byte order mark and CRLF", "empty line, no last line end", "quotes, spaces, capitals"],
 )
-def test_files_as_they_come(data: bytes) -> None:
+def test_files_of_various_programs(data: bytes) -> None:
     (record,) = read(data)
     assert isinstance(record[1], Rate)
     assert record[1].prefix == "44"
@@ -70,7 +70,7 @@ def test_a_quoted_field_keeps_its_commas_and_quotes() -> None:
     assert rate.destination == 'UK, "mobile"'
 
 
-def test_a_line_break_in_a_field_must_be_asked_for() -> None:
+def test_a_line_break_in_a_field_needs_an_option() -> None:
     text = f'{HEADER}\n44,"UK\r\n\nand more",0.02,6\n33,France,0.01,6\n'
     records = read(text, multiline=True)
     assert [line for line, _ in records] == [2, 5]
@@ -82,7 +82,7 @@ def test_a_line_break_in_a_field_must_be_asked_for() -> None:
     assert isinstance(good[1], Rate)
 
 
-def test_a_quote_that_is_not_closed_is_told_with_its_lines() -> None:
+def test_an_unclosed_quote_is_reported_with_its_lines() -> None:
     text = f'{HEADER}\n44,"UK,0.02,6\n33,France,0.01,6\n'
     ((line, message),) = read(text, multiline=True)
     assert line == 2
@@ -141,10 +141,10 @@ def test_intervals_that_cannot_be_read(intervals: str) -> None:
     assert message.startswith("intervals: must be a JSON list")
 
 
-def test_prices_are_handed_on_as_they_are_written() -> None:
+def test_prices_are_sent_as_written() -> None:
     ((_, rate),) = read(f"{HEADER}\n44,UK, 0.12345 ,6\n")
     assert isinstance(rate, Rate)
-    assert rate.cost_per_minute == "0.12345"  # the server refuses it; nobody has rounded it
+    assert rate.cost_per_minute == "0.12345"  # the server refuses it; the client has not rounded it
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -177,7 +177,7 @@ times = st.none() | st.integers(-62_135_596_800, 253_402_300_799)
         )
     )
 )
-def test_what_is_written_is_read_back(
+def test_an_export_is_read_back(
     drawn: list[tuple[int | None, int | None, Rate]],
 ) -> None:
     deck = []

@@ -1,4 +1,5 @@
-"""The command against a real server: every command once, and uploads that outlive both ends."""
+"""The command against a real server: every command once, and uploads across restarts of either
+side."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def run(server: ServerProcess) -> Run:
-    """Runs the command; its stdout. ``exit_code`` is the one that is expected."""
+    """Run the command; return its stdout. ``exit_code`` is the expected one."""
 
     def run_(*arguments: str, exit_code: int = 0, stdin: str | None = None) -> str:
         result = CliRunner().invoke(
@@ -165,7 +166,7 @@ def test_a_rate_that_stands_twice_is_reported_with_both_lines(
     assert f"line 6: {twice}" in refused.stdout
 
 
-def test_an_end_of_zero_in_a_csv_file_is_none(run: Run, tenant: str) -> None:
+def test_an_end_of_zero_in_a_csv_file_means_no_end(run: Run, tenant: str) -> None:
     columns = "destination_number,direction,disposition,started_at,ended_at,duration_seconds"
     rows = [
         f"4420,outbound,busy,2026-03-01T23:30:00Z,{end},0"
@@ -195,9 +196,7 @@ def test_a_deck_comes_back_as_it_was_exported(run: Run, tenant: str, tmp_path: P
     assert counts == ["0", "0", "0", "2"]
 
 
-def test_what_the_server_rejects_is_named_by_line(
-    run: Run, server: ServerProcess, tenant: str
-) -> None:
+def test_rejected_records_are_named_by_line(run: Run, server: ServerProcess, tenant: str) -> None:
     text = f"{HEADER}\n33,France,0.1,60\n34,Spain,0.123456789,60\n35,x,0.1,0\n36,x,0.1\n"
     result = CliRunner().invoke(
         main,
@@ -299,7 +298,7 @@ def test_calls_from_a_file_to_a_summary(
     assert "cost              0.0300 USD" in shown
 
 
-def test_what_was_not_recorded_is_mended_and_uploaded_again(
+def test_failed_records_are_corrected_and_uploaded_again(
     run: Run, tenant: str, tmp_path: Path
 ) -> None:
     path, bad = tmp_path / "calls.csv", tmp_path / "bad.jsonl"
@@ -480,7 +479,7 @@ def test_corrections(run: Run, tenant: str, tmp_path: Path) -> None:
         assert all(row["reversed_at"] for row in csv.DictReader(file))
 
 
-def test_a_month_is_taken_back_at_once(run: Run, tenant: str, tmp_path: Path) -> None:
+def test_a_month_is_reversed_at_once(run: Run, tenant: str, tmp_path: Path) -> None:
     path = tmp_path / "calls.csv"
     path.write_text(CALLS)
     run("cdrs", "upload", str(path), "--tenant", tenant, exit_code=1)
@@ -512,10 +511,10 @@ def test_a_month_is_taken_back_at_once(run: Run, tenant: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("name", "options"), [("c.csv", ()), ("c.jsonl", ("--json",))])
-def test_what_is_exported_can_be_uploaded(
+def test_an_export_can_be_uploaded(
     run: Run, tenant: str, tmp_path: Path, name: str, options: tuple[str, ...]
 ) -> None:
-    """Every call of the file is known by its call_id, content and tenant: none is new."""
+    """Each call of the file is recorded already, by call_id, content and tenant: none is new."""
     path = tmp_path / "calls.csv"
     text = CALLS.replace(",b\n", ",\n").replace("23:30:00Z", "23:30:00.123456789Z")
     path.write_text(text)
@@ -530,7 +529,7 @@ def test_what_is_exported_can_be_uploaded(
 def test_a_month_is_corrected(
     run: Run, tenant: str, tmp_path: Path, name: str, options: tuple[str, ...]
 ) -> None:
-    """Exported, taken back, corrected, and uploaded again under the same call_ids."""
+    """Exported, reversed, corrected, and uploaded again under the same call_ids."""
     path = tmp_path / "calls.csv"
     path.write_text(CALLS)
     run("cdrs", "upload", str(path), "--tenant", tenant, exit_code=1)
@@ -558,7 +557,7 @@ def test_a_month_is_corrected(
     assert (shown["cost"], shown["cost as billed"]) == ("0.0260", "0.1950")
 
 
-def test_what_cdrs_reverse_refuses(run: Run, tenant: str, tmp_path: Path) -> None:
+def test_wrong_filters_of_cdrs_reverse(run: Run, tenant: str, tmp_path: Path) -> None:
     why = ("--reason", "wrong price")
     bad = tmp_path / "ids"
     for text, words in (
@@ -599,7 +598,7 @@ LONG = 4_000
 
 
 def uploading(path: Path, address: str, state: Path) -> subprocess.Popen[str]:
-    """An upload in a process of its own, in many small chunks."""
+    """An upload in another process, in many small chunks."""
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "proto")])
     return subprocess.Popen(
         [
@@ -614,10 +613,10 @@ def uploading(path: Path, address: str, state: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_some(run_json: Callable[[], int]) -> None:
-    """Until the upload is well under way."""
+    """Wait until the upload has committed some chunks."""
     deadline = time.monotonic() + 60
     while run_json() < 10:
-        assert time.monotonic() < deadline, "the upload does not get under way"
+        assert time.monotonic() < deadline, "the upload commits no chunks"
         time.sleep(0.02)
 
 
@@ -692,8 +691,8 @@ def test_an_upload_outlives_the_client(long_file: Path, tmp_path: Path) -> None:
         assert count_cdrs(server.address) == LONG
 
 
-def test_an_interrupted_upload_says_how_to_go_on(tmp_path: Path) -> None:
-    # Many times as long as it takes to see that it is under way, also on a busy machine.
+def test_an_interrupted_upload_says_how_to_resume(tmp_path: Path) -> None:
+    # Many times the time until the first chunks are seen, also on a busy machine.
     endless = file_of_calls(tmp_path / "calls.jsonl", 50 * LONG)
     with serving(f"sqlite:///{tmp_path / 'tollwire.db'}") as server:
         prepare(server.address)

@@ -1,4 +1,4 @@
-"""What failed commands say, and the codes they exit with."""
+"""The messages and exit codes of failed commands."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ RATE = ("rate", "4420", "--tenant", "1", "--seconds", "7")
             "INVALID_ARGUMENT (INVALID_FIELD): a: is bad",
         ),
         (
-            (code_pb2.UNAVAILABLE, "DATABASE_UNAVAILABLE", "the database is away", {}),
+            (code_pb2.UNAVAILABLE, "DATABASE_UNAVAILABLE", "the database is unavailable", {}),
             3,
-            "UNAVAILABLE (DATABASE_UNAVAILABLE): the database is away",
+            "UNAVAILABLE (DATABASE_UNAVAILABLE): the database is unavailable",
         ),
         (
             (code_pb2.INTERNAL, "INTERNAL", "a defect", {}),
@@ -76,7 +76,7 @@ def test_a_refusal_is_one_line(
 
 
 class NotConnected(grpc.RpcError):
-    """What grpc raises where it finds no server, or none that it may believe."""
+    """The error of grpc without a server, or without one that is trusted."""
 
     def __init__(self, cause: str) -> None:
         self.words = f"connections to all backends failing; last error: UNKNOWN: ipv4:1: {cause}"

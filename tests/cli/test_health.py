@@ -1,4 +1,4 @@
-"""``tollwire health`` against a server that says what it is told to say."""
+"""``tollwire health`` against a server with settable health."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_all_services_or_one(health: Health, told: HealthServicer) -> None:
 
 
 @pytest.mark.parametrize("service", ["", RATING])
-def test_what_does_not_serve_is_not_well(
+def test_a_service_that_does_not_serve_is_a_failure(
     health: Health, told: HealthServicer, service: str
 ) -> None:
     told.serve()
@@ -64,12 +64,12 @@ def test_what_does_not_serve_is_not_well(
     assert result.stderr.startswith(f"tollwire: {service or 'the server'} is not serving")
 
 
-def test_a_service_that_is_not_there(health: Health) -> None:
+def test_an_unknown_service(health: Health) -> None:
     result = health("tollwire.v1.NoService")
     assert result.exit_code == 1
     assert "NOT_FOUND" in result.stderr
 
 
-def test_nobody_answers() -> None:
+def test_no_server() -> None:
     result = CliRunner().invoke(main, ["health", "--server", unused_address(), "--timeout", "5"])
     assert result.exit_code == 3

@@ -1,4 +1,4 @@
-"""tollwire config and tollwire doctor, as commands."""
+"""``tollwire config`` and ``tollwire doctor``, as commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ran(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_config_says_what_is_in_force_and_where_from(
+def test_config_shows_values_and_their_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.toml").write_text("max_rpcs = 5\n")
@@ -65,7 +65,7 @@ def test_config_shows_no_password() -> None:
     assert "secret" not in done.output
 
 
-def test_variables_that_name_nothing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_variables_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOLLWIRE_WROKERS", "3")
     monkeypatch.setenv("TOLLWIRE_SERVER", "127.0.0.1:1")
     monkeypatch.setenv("TOLLWIRE_LISTEN", "127.0.0.1:0")
@@ -76,7 +76,7 @@ def test_variables_that_name_nothing_are_told(monkeypatch: pytest.MonkeyPatch) -
         assert "TOLLWIRE_LISTEN" not in errors
 
 
-def test_a_doctor_who_finds_nothing(tmp_path: Path) -> None:
+def test_doctor_without_findings(tmp_path: Path) -> None:
     done = ran("doctor", "--listen", "127.0.0.1:0", "--json")
     assert done.exit_code == 0
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -84,7 +84,7 @@ def test_a_doctor_who_finds_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_doctor_who_finds_something() -> None:
+def test_doctor_with_findings() -> None:
     done = ran("doctor", "--listen", "127.0.0.1:0", "--database", "sqlite:///none/x.db")
     assert done.exit_code == 1
     lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Interrupts are noted where Python loses them."""
+"""Interrupts are handled even if Python discards them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tollwire.service.cli.interrupts import Interrupts
 
 
 class Unlucky:
-    """Is interrupted while it is finalized."""
+    """An object that is interrupted in its finaliser."""
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_loses_is_noted() -> None:
+def test_an_interrupt_that_python_discards_is_handled() -> None:
     with Interrupts() as interrupts:
         interrupts.check()
         Unlucky()

@@ -1,4 +1,4 @@
-"""Lines of files: however they end, whatever they contain, and only those of text files."""
+"""Lines of files: all line ends, any content, and text files only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tollwire.service.cli.lines import _BLOCK_BYTES, MAX_LINE_BYTES, BadFile, Li
 
 
 class Dripping(io.BytesIO):
-    """Gives a few bytes at a time, as a pipe may."""
+    """Returns a few bytes at a time, as a pipe may."""
 
     def __init__(self, data: bytes, size: int) -> None:
         super().__init__(data)
@@ -82,7 +82,7 @@ def test_a_file_without_line_ends_takes_no_memory() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 7])
-def test_gzip_is_read_all_members_of_it(size: int) -> None:
+def test_all_members_of_a_gzip_file_are_read(size: int) -> None:
     packed = gzip.compress(b"\xef\xbb\xbfa\nb") + gzip.compress(b"c\n") + b"\0" * 512
     assert lines(packed, size=size) == [(1, b"a", ""), (2, b"bc", "")]
     much = gzip.compress(b"x" * 999 + b"\n" + b"\n" * 500_000)

@@ -1,4 +1,4 @@
-"""The commands that work beside a database: what they create, and what they say beside a server."""
+"""The commands that work on a database: what they create, and what they print beside a server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every failure is one line on stderr and an exit code: full disks, closed pipes, unreadable files.
 
-The real command runs as a process of its own, against a real server.
+The real command runs as a process, against a real server.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def run(
     address: str, *arguments: str, stdout: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own. Its output is captured unless ``stdout`` is
-    given."""
+    """Run the command as a process. Its output is captured unless ``stdout`` is given."""
     env = environment() | {"TOLLWIRE_SERVER": address}
     with (
         Path(os.devnull).open() as nothing,
@@ -122,7 +121,7 @@ def test_a_file_that_cannot_be_written(
     assert Path("/dev/full").is_char_device()
 
 
-def test_an_export_replaces_what_a_link_leads_to(address: str, tmp_path: Path) -> None:
+def test_an_export_replaces_the_target_of_a_link(address: str, tmp_path: Path) -> None:
     file, link = tmp_path / "deck.csv", tmp_path / "link"
     link.symlink_to(file)
     done = run(address, "rates", "export", "--tenant", "1", "-o", str(link))
@@ -218,7 +217,7 @@ def test_connection_options_before_the_command(address: str) -> None:
     nowhere = "127.0.0.1:1"
     assert run(nowhere, "--server", address, "rates", "list").returncode == 0
     assert run(address, "--server", nowhere, "rates", "list").returncode == 3
-    # The one behind the command is the nearer one.
+    # The option after the command has precedence.
     assert run(nowhere, "--server", nowhere, "rates", "list", "--server", address).returncode == 0
     refused = run(address, "--token", "x", "--token-file", "y", "rates", "list")
     assert refused.returncode == 2
@@ -250,7 +249,7 @@ def test_empty_lists_say_so(address: str, more: list[str]) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", told)
 
 
-def test_a_field_is_not_taken_for_a_connection_option(address: str) -> None:
+def test_a_field_is_not_a_connection_option(address: str) -> None:
     done = run(address, "tokens", "add", "x", "--role", "admin")
     assert "--tenant: must name" in done.stderr
 

@@ -1,4 +1,4 @@
-"""Decks from files: what the server is sent, and what is reported of it."""
+"""Decks from files: the requests to the server, and the reports about the responses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_deck_is_sent_in_parts_and_counted(
     ]
 
 
-def test_merge_is_the_default_and_standard_input_will_do(
+def test_merge_is_the_default_and_standard_input_is_accepted(
     tollwire: Tollwire, fake: FakeServer
 ) -> None:
     result = tollwire("rates", "import", "-", "--tenant", "1", input=f"{HEADER}\n44,UK,0.02,6\n")
@@ -67,7 +67,7 @@ def test_a_dry_run_says_so(tollwire: Tollwire, fake: FakeServer, tmp_path: Path)
     assert result.stderr == "tollwire: dry run: nothing was changed\n"
 
 
-def test_what_the_server_rejects_is_named_by_its_line(
+def test_rejected_rates_are_named_by_line(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path
 ) -> None:
     path = deck(tmp_path, '44,"UK\nand more",0.02,6', "", "33,France,bad,6", "34,Spain,bad,6")
@@ -81,7 +81,7 @@ def test_what_the_server_rejects_is_named_by_its_line(
 
 
 @pytest.mark.parametrize("good_rows_before", [0, 1, 3 * RATES_A_MESSAGE])
-def test_rows_that_cannot_be_read_change_nothing_and_are_reported_with_the_others(
+def test_unreadable_rows_change_nothing_and_are_reported_with_the_others(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path, good_rows_before: int
 ) -> None:
     before = [f"{i},x,0.01,60" for i in range(good_rows_before)]
@@ -121,14 +121,14 @@ def test_a_deck_is_read_from_gzip(tollwire: Tollwire, fake: FakeServer, tmp_path
 
 
 @pytest.mark.parametrize("parts_sent", [1, 3])
-def test_an_import_that_is_interrupted_is_never_taken(
+def test_an_interrupted_import_is_never_committed(
     tollwire: Tollwire,
     fake: FakeServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     parts_sent: int,
 ) -> None:
-    """Its stream may look to the server as if it had ended well."""
+    """Its stream may look complete to the server."""
     requests = SpooledDeck.requests
 
     def interrupted(*arguments: Any) -> Iterator[ImportRatesRequest]:
@@ -181,7 +181,7 @@ def test_files_that_are_refused_as_a_whole(
     assert not fake.rating.taken
 
 
-def test_all_rates_can_be_deleted_when_that_is_meant(
+def test_all_rates_can_be_deleted_on_request(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path
 ) -> None:
     arguments = ("--tenant", "1", "--mode", "replace", "--allow-empty")
@@ -227,7 +227,7 @@ def test_a_failed_export_leaves_the_file_as_it_was(tollwire: Tollwire, tmp_path:
     assert list(tmp_path.glob("*.partial")) == []
 
 
-def test_a_dry_run_lists_what_becomes_of_the_prices(
+def test_a_dry_run_lists_the_price_changes(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path
 ) -> None:
     before = deck(tmp_path, "44,UK,0.02,6", "33,France,0.01,60", "34,Spain,0.01,60", "7,RU,1,60")
@@ -268,9 +268,7 @@ def test_a_dry_run_lists_what_becomes_of_the_prices(
     assert (not_dry.exit_code, "--output needs --dry-run" in not_dry.stderr) == (2, True)
 
 
-def test_what_the_import_is_asked_to_do(
-    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
-) -> None:
+def test_options_of_the_import(tollwire: Tollwire, fake: FakeServer, tmp_path: Path) -> None:
     arguments = ("--tenant", "1", "--mode", "replace", "--effective-from", "2030-01-01")
     path = deck(tmp_path, "44,UK,0.02,6")
     assert tollwire("rates", "import", path, *arguments, "--allow-gap", "--yes").exit_code == 0

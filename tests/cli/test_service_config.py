@@ -1,4 +1,4 @@
-"""The service config that comes with the protos: what is tried again, by which clients."""
+"""The service config beside the protos: which methods clients retry."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ METHODS = {
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-# Asked twice they change what asking once does, and answer the same: by rule 10, by the entry that
-# is there, by what rates calls and stores nothing.
+# A second request changes nothing more and has the same response: by rule 10, because the entry
+# exists, or because the method rates calls and stores nothing.
 HARMLESS = {
     *("RateCall", "BatchRateCalls", "CreateCdr", "ReverseCdr", "ReverseCdrs", "ReverseUpload"),
     "RevokeToken",
@@ -38,7 +38,7 @@ def retried() -> list[str]:
     return [f"{name['service']}/{name['method']}" for name in config["name"]]
 
 
-def test_what_may_be_asked_twice_is_tried_again_and_nothing_else() -> None:
+def test_only_repeatable_methods_are_retried() -> None:
     expected = {
         name
         for name, method in METHODS.items()
@@ -51,7 +51,7 @@ def test_what_may_be_asked_twice_is_tried_again_and_nothing_else() -> None:
 
 
 class Server:
-    """Answers each RPC once with ``code``, and then well."""
+    """Fails the first request of each RPC with ``code``, and answers the next."""
 
     def __init__(self, code: grpc.StatusCode) -> None:
         self.code = code
@@ -69,7 +69,7 @@ class Server:
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
-def test_a_client_of_ours_does_so(name: str, code: grpc.StatusCode) -> None:
+def test_our_client_uses_it(name: str, code: grpc.StatusCode) -> None:
     service, _, method = name.partition("/")
     answers = Server(code)
     server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])

@@ -1,4 +1,4 @@
-"""Commands that take settings: options made of the fields, and clients that do not load them."""
+"""Commands with settings: options from the fields, and clients that do not load them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @with_settings("show")
 def show(loaded: Loaded) -> None:
-    """Prints where each setting that was given is from."""
+    """Print the source of each setting that was given."""
     for field, origin in loaded.origins.items():
         if origin != "default":
             click.echo(f"{field} {getattr(loaded.settings, field)} {origin}")
@@ -33,11 +33,11 @@ def show(loaded: Loaded) -> None:
 
 @with_settings("narrow", ["database"])
 def narrow(loaded: Loaded) -> None:
-    """Has an option for the database alone."""
+    """Has only the option for the database."""
     click.echo(f"{loaded.settings.workers}")
 
 
-def test_every_field_is_an_option_that_says_its_variable_and_its_default() -> None:
+def test_every_field_is_an_option_with_its_variable_and_default() -> None:
     result = CliRunner().invoke(main, ["serve", "--help"], terminal_width=1000)
     assert result.exit_code == 0
     lines = result.output.splitlines()
@@ -83,7 +83,7 @@ def test_a_command_may_have_some_of_the_options(monkeypatch: pytest.MonkeyPatch)
     assert CliRunner().invoke(narrow, ["--database", "sqlite:///x.db"]).output == "3\n"
 
 
-def test_clients_start_without_what_a_server_needs() -> None:
+def test_clients_do_not_load_the_modules_of_a_server() -> None:
     program = (
         "import sys\n"
         "from click.testing import CliRunner\n"

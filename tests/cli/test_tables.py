@@ -1,7 +1,7 @@
 """Tables on real terminals: no id, number, time or amount of money is ever shortened.
 
 The real command runs on terminals of 80, 120 and 200 columns, against a real server whose records
-have values as wide as they can be.
+have the widest possible values.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def test_wide_values(records: Records, width: int) -> None:
     assert "…" not in records.on_terminal("usage --by tenant", width).screen
 
 
-def test_a_wide_terminal_has_all_columns_and_a_narrow_one_says_what_it_leaves_out(
+def test_a_wide_terminal_has_all_columns_and_a_narrow_one_names_those_left_out(
     records: Records,
 ) -> None:
     wide = records.on_terminal("rates list", 400)
@@ -176,7 +176,7 @@ def test_chosen_columns(records: Records) -> None:
     assert seen.lines[0].split() == ["cost/min", "prefix"]
     assert seen.lines[1].split() == ["12,345,678.9012", "1"]
     assert seen.errors == ""
-    # None is left out, so a terminal that is too narrow for them shows records.
+    # No column is left out, so a terminal that is too narrow for them shows records.
     names = "id,destination,effective-from,effective-to,cost/min,fee"
     seen = records.on_terminal("rates list", 60, "--columns", names)
     assert seen.lines[1] == f"destination     {LONG_TEXT} 1"
@@ -243,7 +243,7 @@ def test_a_page_with_wider_values_has_a_header_of_its_own() -> None:
         "111111111111111111111111111111  x",
     ]
     assert table.left_out == ["name"]
-    # And now for all columns: records, to the end.
+    # And now for all columns: records, until the end.
     assert list(table.page([("1" * 37, "Anna", "x")])) == [
         "",
         f"id    {'1' * 37}",
@@ -251,13 +251,13 @@ def test_a_page_with_wider_values_has_a_header_of_its_own() -> None:
         "code  x",
     ]
     assert list(table.page([("2", "", "x")])) == ["", "id    2", "code  x"]
-    # Elsewhere, programs read it: one header, all columns.
+    # If the output is no terminal, programs read it: one header, all columns.
     piped = Table(COLUMNS)
     list(piped.page([("1", "Anna", "x")]))
     assert list(piped.page([("1" * 20, "B", "x")])) == [f"{'1' * 20}  B     x"]
 
 
-def test_free_text_is_shortened_by_the_cells_that_it_takes() -> None:
+def test_free_text_is_shortened_by_its_width_in_cells() -> None:
     columns = (number("id", lambda row: row[0]), text("name", lambda row: row[1]))
     table = Table(columns, width=20)
     header, *lines = table.page([("123456", "東京都千代田区"), ("1", "a\x1b[31mb" * 9)])
@@ -283,7 +283,7 @@ def test_thousands_separators(value: int | str, shown: str) -> None:
     assert grouped(value) == shown
 
 
-def test_a_long_list_is_printed_as_it_comes() -> None:
+def test_a_long_list_is_printed_page_by_page() -> None:
     fetched: list[int] = []
 
     def fetch(size: int, token: str) -> tuple[list[tuple[str, str, str]], str]:

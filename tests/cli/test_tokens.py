@@ -1,5 +1,5 @@
-"""Tokens on the command line: how they are given, what they are never sent over, and the whole way
-from the first one to the last, against servers of two workers on both databases."""
+"""Tokens on the command line: their options, the connections that refuse them, and their life from
+the first token to its revocation, against servers of two workers on both databases."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_a_token_is_not_sent_in_plain_text_to_another_machine(tollwire: Tollwire
         assert result.exit_code == 2
         assert "plain text" in result.output and "--insecure" in result.output
         assert "tw_1_a" not in result.output
-    # Whoever says that the network is safe is believed: nobody is there, that is all.
+    # With --insecure the command sends it; there is no server, which is the only error.
     result = tollwire(
         *("tenants", "list", "--token", "tw_1_a", "--insecure", "--timeout", "0.2"),
         server="192.0.2.1:50051",
     )
     assert result.exit_code == 3
-    # Without a token nothing is said of it.
+    # Without a token there is no warning.
     result = tollwire("tenants", "list", "--timeout", "0.2", server="192.0.2.1:50051")
     assert result.exit_code == 3
 
@@ -94,7 +94,7 @@ def done(*arguments: str, token: str = "") -> str:
 
 @pytest.fixture
 def guarded(database_url: str) -> Iterator[str]:
-    """The address of two workers that demand tokens."""
+    """The address of a server with two workers that demand tokens."""
     options = ("--listen", "127.0.0.1:0", "--database", database_url, "--workers", "2")
     command = ("-m", "tollwire.service.cli.main", "serve", *options, "--access", "tokens")
     with Process(*command) as server:
@@ -116,7 +116,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def codes(address: str, token: str) -> set[grpc.StatusCode]:
-    """What fresh connections are answered; the workers share the port, so these reach both."""
+    """The results of new connections; the workers share the port, so these reach both."""
     found = set()
     for _ in range(12):
         with connected(address) as channel:
@@ -169,6 +169,6 @@ def test_from_the_first_token_to_a_revoked_one(guarded: str, database_url: str) 
 
     assert json.loads(ask("tokens", "revoke", reader_id, "--json"))["revoked_at"]
     wait_until(lambda: codes(guarded, reader) == {grpc.StatusCode.UNAUTHENTICATED})
-    assert ask("tokens", "list").count("\n") == 3  # its headers, and two
+    assert ask("tokens", "list").count("\n") == 3  # its two headers
     assert ask("tokens", "list", "--revoked").count("\n") == 4
     assert "revoked" in ask("tokens", "revoke", reader_id)

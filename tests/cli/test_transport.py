@@ -1,4 +1,5 @@
-"""The command over TLS: whom it believes, what it shows, and what it says where neither will do."""
+"""The command over TLS: the servers that it trusts, the certificates that it sends, and its
+messages if either fails."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ CA_FILE, CERT_FILE, KEY_FILE = "ca.pem", "cert.pem", "key.pem"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command runs: with the authority, and a certificate that it may show."""
+    """The folder in which the command runs: with the authority, and a client certificate."""
     AUTHORITY.write(tmp_path)
     AUTHORITY.issue("desk.example").write(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -42,7 +43,7 @@ def mutual() -> Iterator[FakeServer]:
     made.stop()
 
 
-def test_the_server_is_believed_where_the_authority_is(
+def test_a_server_with_a_certificate_of_the_authority_is_trusted(
     tollwire: Tollwire, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = ("--ca-file", CA_FILE)
@@ -63,12 +64,12 @@ def failed(tollwire: Tollwire, server: FakeServer, *arguments: str) -> str:
     return result.stderr.removeprefix(head)
 
 
-def test_a_server_that_is_not_believed(
+def test_a_server_that_is_not_trusted(
     tollwire: Tollwire, server: FakeServer, fake: FakeServer, tmp_path: Path
 ) -> None:
     said = failed(tollwire, server, "--ca-file", CA_FILE, "--server-name", "other.example")
     assert said.startswith("the certificate of the server has another name (--server-name): ")
-    # None of those that the web knows has signed it.
+    # No public authority has signed it.
     assert failed(tollwire, server, "--tls").startswith(
         "the certificate of the server is not trusted"
     )
@@ -79,9 +80,7 @@ def test_a_server_that_is_not_believed(
     assert said.startswith("the certificate of the server is not trusted (--ca-file): ")
 
 
-def test_a_certificate_is_shown_to_a_server_that_wants_one(
-    tollwire: Tollwire, mutual: FakeServer
-) -> None:
+def test_a_client_certificate_is_sent_if_required(tollwire: Tollwire, mutual: FakeServer) -> None:
     given = ("--ca-file", CA_FILE)
     failed(tollwire, mutual, *given)
     shows = ("--cert-file", CERT_FILE, "--key-file", KEY_FILE)
@@ -89,7 +88,7 @@ def test_a_certificate_is_shown_to_a_server_that_wants_one(
     assert result.exit_code == 0, result.output
 
 
-def test_files_that_cannot_serve_are_refused_by_name(tollwire: Tollwire, folder: Path) -> None:
+def test_unusable_files_are_refused_by_name(tollwire: Tollwire, folder: Path) -> None:
     shows = ("--cert-file", CERT_FILE, "--key-file", KEY_FILE)
     expired = AUTHORITY.issue("a.example", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
     for arguments, words in (
@@ -107,7 +106,7 @@ def test_files_that_cannot_serve_are_refused_by_name(tollwire: Tollwire, folder:
 
 
 def test_a_token_goes_to_another_machine_over_tls(tollwire: Tollwire) -> None:
-    """Nobody is there; that it was tried is what matters."""
+    """There is no server; the error shows that the connection was tried."""
     arguments = ("tenants", "list", "--token", "tw_1_a", "--timeout", "0.2")
     elsewhere = "192.0.2.1:50051"
     assert tollwire(*arguments, server=elsewhere).exit_code == 2

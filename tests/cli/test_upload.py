@@ -1,4 +1,4 @@
-"""Uploads: what is sent, what the summary says, and that neither side's end loses or doubles a
+"""Uploads: the requests, the summary, and that no crash of either side loses or duplicates a
 record."""
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_a_file_goes_up_in_chunks_and_ends_with_a_summary(
     assert fake.cdrs.stated[1] == ControlTotals(calls=20, duration_seconds=140)
 
 
-def test_bad_records_are_reported_by_line_and_stop_no_other(
+def test_bad_records_are_reported_by_line_and_the_others_are_stored(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "calls.csv"
@@ -136,18 +136,18 @@ def test_standard_input_is_resumed_too(
     assert stored_ids(fake) == ALL_IDS
 
 
-def test_what_cannot_pass_is_not_tried_again(
+def test_permanent_errors_are_not_retried(
     tollwire: Tollwire, fake: FakeServer, calls_csv: Path
 ) -> None:
     fake.cdrs.breaks = {2: "before"}
     fake.cdrs.code = code_pb2.FAILED_PRECONDITION
     result = tollwire("cdrs", "upload", str(calls_csv), "--chunk", "6")
     assert result.exit_code == 1
-    assert fake.cdrs.streams == 2  # the one that began the upload, and one more
+    assert fake.cdrs.streams == 2  # the stream that began the upload, and one more
     assert "repeat the command to resume" in result.stderr
 
 
-def test_a_run_that_gave_up_is_continued_by_the_same_command(
+def test_a_failed_run_is_resumed_by_the_same_command(
     tollwire: Tollwire, fake: FakeServer, calls_csv: Path, own_state: Path
 ) -> None:
     arguments = ("cdrs", "upload", str(calls_csv), "--chunk", "6", "--retries", "0")
@@ -162,7 +162,7 @@ def test_a_run_that_gave_up_is_continued_by_the_same_command(
     assert stored_ids(fake) == ALL_IDS
     assert "created     20" in second.stdout
     assert not list(own_state.rglob("*.json"))
-    # It has ended: the same command is a new upload.
+    # It is finished: the same command begins a new upload.
     assert tollwire(*arguments).exit_code == 0
     assert set(fake.cdrs.uploads) == {1, 2}
 
@@ -190,10 +190,10 @@ def test_another_upload_is_not_continued(
 
 
 @pytest.mark.parametrize("retries", ["0", "5"])
-def test_what_was_refused_before_a_break_is_reported_too(
+def test_failures_before_a_broken_stream_are_reported_too(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path, retries: str
 ) -> None:
-    """Whether the answer was lost on the way or with the run that waited for it."""
+    """The response was lost on the way, or with the process that waited for it."""
     path = tmp_path / "calls.csv"
     rows = [row(i, "" if i in (1, 4, 7, 10) else "4420") for i in range(CALLS)]
     path.write_text("\n".join([HEADER, *rows]) + "\n")
@@ -214,7 +214,7 @@ def test_what_was_refused_before_a_break_is_reported_too(
     assert result.stdout.count("line 6: INVALID_FIELD: no destination") == 1
 
 
-def test_totals_that_do_not_match_are_told(
+def test_totals_that_do_not_match_are_reported(
     tollwire: Tollwire, fake: FakeServer, calls_csv: Path
 ) -> None:
     fake.cdrs.lost_calls = 1
@@ -226,7 +226,7 @@ def test_totals_that_do_not_match_are_told(
     )
 
 
-def test_an_upload_of_another_file_is_told(
+def test_an_upload_of_another_file_is_reported(
     tollwire: Tollwire, fake: FakeServer, calls_csv: Path
 ) -> None:
     fake.cdrs.uploads[7] = [Call(destination_number="1") for _ in range(CALLS + 5)]
@@ -302,7 +302,7 @@ def test_a_gzip_file_is_read_and_a_damaged_one_named(
     assert "the gzip file ends early: a part of it is missing; correct the file" in damaged.stderr
 
 
-def test_line_breaks_within_quotes_must_be_asked_for(
+def test_line_breaks_within_quotes_need_an_option(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "calls.csv"
@@ -317,7 +317,7 @@ def test_line_breaks_within_quotes_must_be_asked_for(
 def test_equal_records_are_numbered_on_request(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path
 ) -> None:
-    """In their order in the file, however they are written; those with a call_id are not."""
+    """In their order in the file, in any notation; those with a call_id are not numbered."""
     header = (
         "tenant_id,direction,disposition,started_at,duration_seconds,destination_number,call_id"
     )
@@ -334,7 +334,7 @@ def test_equal_records_are_numbered_on_request(
     assert {call.occurrence for call in fake.cdrs.uploads[2]} == {0}
 
 
-def test_what_bills_nothing_is_told(tollwire: Tollwire, fake: FakeServer, calls_csv: Path) -> None:
+def test_reversed_calls_are_reported(tollwire: Tollwire, fake: FakeServer, calls_csv: Path) -> None:
     fake.cdrs.extra = GetUploadResponse(
         derived_call_ids=5, derived_duplicates=2, recorded_again=1, warnings=["1 call was reversed"]
     )
@@ -372,7 +372,7 @@ def test_chunks_of_large_calls_stay_below_the_largest_message() -> None:
     assert sizes == [3, 3, 2]
 
 
-def test_no_more_is_read_than_the_window_holds(fake: FakeServer) -> None:
+def test_the_window_limits_what_is_read(fake: FakeServer) -> None:
     """A file is read no faster than the server settles it."""
     settled = read = furthest = 0
 

@@ -1,4 +1,4 @@
-"""``cdrs uploads``, ``cdrs upload-status`` and ``cdrs failures``: what they ask for and print."""
+"""``cdrs uploads``, ``cdrs upload-status`` and ``cdrs failures``: their requests and output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tollwire.v1.types_pb2 import Call, UnreadableRecord
 
 @pytest.fixture
 def failed(fake: FakeServer) -> list[Call]:
-    """Of upload 3: calls that no server takes, and some that no text can hold as they are."""
+    """Of upload 3: calls that every server refuses, and some that no text format can represent."""
     odd_time = Call(call_id="odd", duration_seconds=-1, direction=99)
     odd_time.started_at.nanos = -1
     odd_time.ended_at.seconds = 5
@@ -99,7 +99,7 @@ def unreadable(text: bytes, header: bytes = HEADER) -> Call:
     return Call(unreadable=UnreadableRecord(line=2, text=text, header=header, message="odd"))
 
 
-def test_lines_that_nobody_could_read_come_back_as_they_were(
+def test_unreadable_csv_lines_are_exported_unchanged(
     tollwire: Tollwire, fake: FakeServer, tmp_path: Path
 ) -> None:
     fake.cdrs.uploads[3] = [
@@ -121,9 +121,7 @@ def test_lines_that_nobody_could_read_come_back_as_they_were(
     assert "2 records written to" in result.stderr
 
 
-def test_json_lines_that_nobody_could_read(
-    tollwire: Tollwire, fake: FakeServer, tmp_path: Path
-) -> None:
+def test_unreadable_json_lines(tollwire: Tollwire, fake: FakeServer, tmp_path: Path) -> None:
     fake.cdrs.uploads[3] = [unreadable(b'{"tenantId": ', b""), Call(tenant_id=7)]
     path = tmp_path / "failed.jsonl"
     assert tollwire("cdrs", "failures", "3", "-o", str(path)).exit_code == 0

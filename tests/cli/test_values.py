@@ -1,4 +1,4 @@
-"""Texts as values of the wire's types."""
+"""Values of the wire's types, read from text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_times(text: str, seconds: int, nanos: int) -> None:
     [
         "",
         "2026-03-01",
-        "2026-03-01T08:30:00",  # no zone: nobody could tell which instant it is
+        "2026-03-01T08:30:00",  # no zone, so the instant is unknown
         "2026-03-01T08:30Z",
         "2026-02-29T00:00:00Z",
         "2026-03-01T24:00:00Z",
@@ -46,13 +46,13 @@ def test_times(text: str, seconds: int, nanos: int) -> None:
         "1772350200",
     ],
 )
-def test_what_is_no_time(text: str) -> None:
+def test_texts_that_are_no_time(text: str) -> None:
     with pytest.raises(ValueError):
         values.read_time(text)
 
 
 @given(st.datetimes(timezones=st.timezones(), allow_imaginary=False))
-def test_times_are_what_the_standard_library_says(moment: datetime) -> None:
+def test_times_equal_those_of_the_standard_library(moment: datetime) -> None:
     # The standard library writes offsets of the 19th century with seconds; RFC 3339 has none.
     if moment.utcoffset().total_seconds() % 60:  # type: ignore[union-attr]
         return
@@ -80,7 +80,7 @@ def test_integers(text: str, bits: int, expected: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1.0", "1e3", "1_000", "1,000", "2147483648", "٣", "x"])
-def test_what_is_no_integer(text: str) -> None:
+def test_texts_that_are_no_integer(text: str) -> None:
     with pytest.raises(ValueError):
         values.read_integer(text, 32)
 
@@ -93,7 +93,7 @@ def test_booleans(text: str, expected: bool) -> None:
     assert values.read_boolean(text) is expected
 
 
-def test_what_is_no_boolean() -> None:
+def test_texts_that_are_no_boolean() -> None:
     with pytest.raises(ValueError, match="yes or no"):
         values.read_boolean("on")
 
@@ -106,7 +106,7 @@ def test_enums(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "UNSPECIFIED", "DISPOSITION_UNSPECIFIED", "2", "RANG"])
-def test_what_is_no_enum(text: str) -> None:
+def test_texts_that_are_no_enum(text: str) -> None:
     with pytest.raises(ValueError, match="ANSWERED, NO_ANSWER"):
         values.read_enum(values.DISPOSITION, text)
 

@@ -1,4 +1,4 @@
-"""One server on SQLite, and the clients that are installed, pointed at it."""
+"""One server on SQLite, and the installed clients, connected to it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Clients that share no code with us: `buf curl` and `grpcurl`, both over server reflection.
 
-They know of the service what it tells of itself, and nothing else. Answers come back as plain JSON
-with the protos' field names, failures as ``Failed``.
+All that they have of the service is its reflection. Responses are plain JSON with the protos' field
+names, failures are ``Failed``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def documents(text: str) -> list[Any]:
 
 
 def proto_names(value: Any) -> Any:
-    """With "countryCode" as "country_code", as it stands in the protos."""
+    """With "countryCode" as "country_code", as in the protos."""
     if isinstance(value, dict):
         return {
             re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", name): proto_names(inner)
@@ -75,7 +75,7 @@ def camel(name: str) -> str:
 
 
 class Curl:
-    """A client program and the server that it is pointed at."""
+    """A client program and its server."""
 
     name: str
 
@@ -84,7 +84,7 @@ class Curl:
 
     @classmethod
     def program(cls) -> str | None:
-        """Where the program is; None where it is not installed."""
+        """The path of the program; None if it is not installed."""
         places = [str(REPOSITORY / ".tools/bin"), str(Path(sys.executable).parent)]
         for place in places:
             if found := shutil.which(cls.name, path=place):
@@ -92,7 +92,7 @@ class Curl:
         return shutil.which(cls.name)
 
     def call(self, method: str, *messages: Json) -> list[Json]:
-        """The answers of "Service/Method", with the protos' field names."""
+        """The responses of "Service/Method", with the protos' field names."""
         text = "".join(json.dumps(message) + "\n" for message in messages)
         return [proto_names(answer) for answer in documents(self.send(method, text))]
 
@@ -101,11 +101,11 @@ class Curl:
         return answer
 
     def mask(self, path: str) -> Any:
-        """A field mask of one path, in the JSON that the program takes."""
+        """A field mask of one path, in the JSON of the program."""
         raise NotImplementedError
 
     def send(self, method: str, text: str) -> str:
-        """What the program prints when ``text`` is given to it with ``-d @``."""
+        """The output of the program for the input ``text`` with ``-d @``."""
         raise NotImplementedError
 
     def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -142,7 +142,8 @@ class BufCurl(Curl):
 
     @staticmethod
     def _failed(done: subprocess.CompletedProcess[str]) -> Exception:
-        # Its exit code is the status code, three bits to the left; below 8 it failed by itself.
+        # Its exit code is the status code, three bits to the left; below 8 the program itself
+        # failed.
         if done.returncode < 8:
             return AssertionError(done.stderr)
         error = json.loads(done.stderr)
@@ -181,7 +182,7 @@ class GrpCurl(Curl):
 
     @staticmethod
     def _failed(done: subprocess.CompletedProcess[str]) -> Exception:
-        # Its exit code is the status code and 64; below that it failed by itself.
+        # Its exit code is the status code plus 64; below that the program itself failed.
         if done.returncode < 64:
             return AssertionError(done.stderr)
         [error] = documents(done.stderr)

@@ -1,7 +1,7 @@
-"""What the permission matrix asks: every method that is served, each about somebody's things.
+"""The requests of the permission matrix: every served method, each for somebody's objects.
 
-The methods come from the descriptors; what they are asked stands in CASES, and a method without a
-case fails the test. ``Asker`` asks over the wire and writes down all that comes back.
+The methods come from the descriptors; CASES has their requests, and a method without a case fails
+the test. ``Asker`` sends them and records all that comes back.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ METHODS: dict[str, MethodDescriptor] = {
 
 @dataclass(frozen=True)
 class Things(Scene):
-    """What somebody has, and tokens for the pages of their lists."""
+    """The objects of an owner, and tokens for the pages of their lists."""
 
     token_id: int
     rates_token: str
@@ -52,7 +52,7 @@ class Things(Scene):
         ]
 
 
-# What a method is asked of things, by a caller who has its own.
+# The request of a method for the objects of an owner, and the objects of the caller.
 Case = Callable[[Things, Things], Message]
 
 
@@ -76,7 +76,7 @@ def _reflected(own: Things, of: Things) -> Message:
     return reflection_pb2.ServerReflectionRequest(list_services="")
 
 
-# Beside those of RIGHT: other fields by which somebody's things can be asked for.
+# In addition to those of RIGHT: other fields that can name somebody's objects.
 MORE: dict[str, list[Case]] = {
     "RatingService/RateCall": [
         lambda own, of: rating_pb.RateCallRequest(call=make_call(of.tenant_id)),
@@ -173,7 +173,7 @@ MORE: dict[str, list[Case]] = {
 
 
 def cases(method: str) -> list[Case]:
-    """All that the method is asked. Fails where nothing is said of it."""
+    """All requests of the method. Raises an error for a method without a case."""
     right = RIGHT.get(method.partition("/")[2])
     found: list[Case] = []
     if right is not None and METHODS[method].containing_service.file.package == "tollwire.v1":
@@ -185,15 +185,17 @@ def cases(method: str) -> list[Case]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the code, the reason, and everything else as text."""
+    """A response: the code, the reason, and the rest as text."""
 
     code: grpc.StatusCode
     reason: str
     text: str
 
     def about(self, things: Things) -> tuple[grpc.StatusCode, str, str]:
-        """The same for whatever things it was asked about: without their ids. What is told of one's
-        own things may have the small ones as other numbers."""
+        """The same for the objects of any owner: without their ids.
+
+        A response about one's own objects may have the small ids as other numbers.
+        """
         text = self.text
         is_refused = self.code != grpc.StatusCode.OK
         for one in things.ids() if is_refused else [things.tenant_id, things.extension_id]:
@@ -202,7 +204,7 @@ class Answer:
 
 
 class Asker:
-    """Asks one server, and counts."""
+    """Sends requests to one server, and counts them."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
@@ -216,7 +218,7 @@ class Asker:
             return _refusal(error)
 
     def message(self, method: str, request: Message, token: str) -> Message:
-        """The first answer itself, for setting the scene."""
+        """The first response, for the preparation of a test."""
         return next(self.messages(method, request, token))
 
     def messages(self, method: str, request: Message, token: str | None) -> Iterator[Message]:
@@ -243,13 +245,13 @@ class Asker:
         call = many(path)(given, **options)
         for answer in call:
             yield read(answer)
-            if method == "Health/Watch":  # it never ends
+            if method == "Health/Watch":  # it does not end by itself
                 call.cancel()
                 return
 
     def _answers(self, method: str, request: Message, token: str | None) -> Iterator[str]:
         for answer in self.messages(method, request, token):
-            # An upload that was just started has a new id each time.
+            # A new upload has a new id each time.
             if isinstance(answer, cdr_pb.UploadCdrsResponse):
                 answer.upload_id = 0
             yield str(answer)

@@ -1,7 +1,7 @@
-"""The names that the outside world relies on: services, methods, messages, fields, enum values.
+"""The names that clients rely on: services, methods, messages, fields, enum values.
 
-Written down here a second time and by hand. A name may be added to the protos without a change
-here; one that is renamed or removed there breaks clients, and these tests.
+A second, hand-written list. A name may be added to the protos without a change here; a renamed or
+removed name breaks clients, and these tests.
 """
 
 from __future__ import annotations

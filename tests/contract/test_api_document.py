@@ -1,4 +1,4 @@
-"""docs/api.md has every method and every reason, with the errors that the protos give them."""
+"""docs/api.md has every method and every reason, with the errors that the protos state."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_every_dimension_and_every_rule_is_there() -> None:
     assert rules == [str(number) for number in range(1, 11)]
 
 
-def test_the_document_speaks_of_itself_alone() -> None:
+def test_every_link_of_the_document_exists() -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", DOCUMENT)
     for link in links:
         assert (REPOSITORY / "docs" / link).exists(), link

@@ -37,7 +37,7 @@ def default(option: str) -> float:
     return float(OPTIONS[option].default)
 
 
-# The beginning of a row, the beginning of what it says, and the numbers in that, from the code.
+# The beginning of a row, the beginning of its value, and the numbers in it, from the code.
 LIMITS: list[tuple[str, str, Sequence[float]]] = [
     ("`cost_per_minute`, `connect_fee`", "0 to {}", [model.MAX_PRICE_E8 / 10**8]),
     ("`billing_increment`", "1 to {} s", [model.MAX_BILLING_INCREMENT]),

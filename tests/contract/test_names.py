@@ -1,4 +1,4 @@
-"""What the server tells of itself by reflection has every name that clients rely on."""
+"""Server reflection has every name that clients rely on."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_enum_has_its_values(grpcurl: GrpCurl, enum: str) -> None:
 
 
 def test_the_json_names_of_resources_and_results(buf: BufCurl) -> None:
-    """In JSON a field is called as the protobuf mapping says: "countryCode"."""
+    """In JSON a field has the name of the protobuf mapping: "countryCode"."""
 
     def answer(method: str, message: dict[str, Any]) -> Any:
         text = buf.send(method, json.dumps(message), "--emit-defaults")
@@ -112,7 +112,7 @@ def test_the_json_names_of_resources_and_results(buf: BufCurl) -> None:
         "callId": "c-1",
     }
     sent = call | {"occurrence": 1}
-    marks = {"unreadable"}  # of a line that is no call
+    marks = {"unreadable"}  # of a line that could not be read
     assert set(sent) | marks == {camel(name) for name in MESSAGES["Call"].split()}
     rated = answer("RatingService/RateCall", {"call": sent, "explain": True})
     has(rated["rated"], MESSAGES["RatedCall"])

@@ -1,8 +1,9 @@
-"""The permission matrix: every RPC, asked by every role with every kind of token, about things of
-its own, of another tenant and of nobody, over the wire of one server.
+"""The permission matrix: every RPC, by every role with every kind of token, for objects of the
+caller, of another tenant and of nobody, over the wire of one server.
 
-A caller who may not is told so in one and the same way whatever it asks about; one who may is
-answered alike about what is another's and about what never was. Says its size in the run's summary.
+A caller without the permission gets one and the same error for all objects. A caller with the
+permission gets the same response for another tenant's objects as for objects that never existed.
+The summary of the run states the size of the matrix.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from tollwire.v1 import tenant_service_pb2 as tenant_pb
 from tollwire.v1 import types_pb2 as types
 
 OWN, OTHER, ABSENT = 7_000_001, 7_000_002, 7_000_003
-MARK = "Confidential"  # in all that the other tenant has been named with
+MARK = "Confidential"  # in all names and texts of the other tenant
 LIFE_SECONDS = 4
 NOBODYS = "tw_999999_" + "A" * 43
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
-# What nobody who may call a method is ever answered about things that are there.
+# The responses that a caller with the permission never gets about existing objects.
 NEVER = {
     *(UNAUTHENTICATED, DENIED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED),
     *(grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE),
@@ -45,7 +46,7 @@ NEVER = {
 
 @dataclass(frozen=True)
 class Tokens:
-    """What callers of one role send."""
+    """The requests of callers of one role."""
 
     valid: str
     of_every_tenant: str
@@ -54,7 +55,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Stage:
-    """A server that answers only who has a token, two tenants with their things, and tokens."""
+    """A server that demands tokens, two tenants with their objects, and tokens."""
 
     asker: Asker
     root: str
@@ -77,7 +78,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         own = _things(asker, root, OWN, "Acme")
         other = _things(asker, root, OTHER, MARK)
         tokens = {role: _tokens(asker, root, role) for role in Role}
-        time.sleep(LIFE_SECONDS + 0.1)  # until those that expire have
+        time.sleep(LIFE_SECONDS + 0.1)  # until the short-lived tokens have expired
         nobodys = Things(
             *(ABSENT, ABSENT + 1, 800_001, 800_002, 800_003, 0, 800_004),
             rates_token="nobody's",
@@ -88,7 +89,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def _things(asker: Asker, root: str, tenant_id: int, name: str) -> Things:
-    """A tenant with one of everything, and two of what is listed."""
+    """A tenant with one object of each kind, and two of the listed ones."""
 
     def made(method: str, request: Message, token: str = root) -> Message:
         return asker.message(method, request, token)
@@ -176,15 +177,15 @@ def test_the_permission_matrix(
             _ask_for_every_tenant(stage, role, method)
     record_property(
         "permission matrix",
-        f"{len(METHODS)} RPCs, {len(Role)} roles, things of one's own, of another tenant, of"
+        f"{len(METHODS)} RPCs, {len(Role)} roles, objects of one's own, of another tenant, of"
         " nobody; no token, wrong, of nobody, expired, revoked, valid, of every tenant:"
         f" {stage.asker.asked:,} requests, all"
-        " answered as they must be",
+        " with the expected responses",
     )
 
 
 def _about(stage: Stage, method: str, case: Case, token: str | None) -> list[Answer]:
-    """What is answered about things of the caller's own, of another tenant and of nobody."""
+    """The responses about the caller's own objects, another tenant's, and nobody's."""
     whose = (stage.own, stage.other, stage.nobodys)
     return [stage.asker.ask(method, case(stage.own, of), token) for of in whose]
 
@@ -201,7 +202,7 @@ def _ask_without_a_right(stage: Stage, role: Role, method: str) -> None:
         wanted = "TOKEN_REQUIRED" if kind == "none" else "TOKEN_INVALID"
         assert (answer.code, answer.reason) == (UNAUTHENTICATED, wanted), (method, role, kind)
     del told["none"]
-    # Nor does it tell what is wrong with a token.
+    # Nor does it reveal what is wrong with a token.
     assert len(set.union(*told.values())) == 1, (method, told)
 
 
@@ -233,8 +234,8 @@ def _ask_for_every_tenant(stage: Stage, role: Role, method: str) -> None:
             assert (answer.code, answer.reason) == (DENIED, "ROLE_LACKS"), where
 
 
-def test_nothing_of_the_other_tenant_was_touched(stage: Stage) -> None:
-    """Runs after the matrix, by which nobody was let at it."""
+def test_nothing_of_the_other_tenant_was_changed(stage: Stage) -> None:
+    """Runs after the matrix, in which no caller may have changed it."""
     seen = {
         "TenantService/GetTenant": tenant_pb.GetTenantRequest(id=OTHER),
         "RatingService/ListRates": rating_pb.ListRatesRequest(tenant_id=OTHER),

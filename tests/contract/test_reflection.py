@@ -44,7 +44,7 @@ def test_every_message_and_method_comes_with_its_comment(address: str, path: str
         found |= files(address, path, file_containing_symbol=name)
     own = [file for file in found.values() if file.package == "tollwire.v1"]
     protos = {path.name for path in (REPOSITORY / "proto/tollwire/v1").glob("*.proto")}
-    # No message has a field of it: reasons travel as text.
+    # No message has a field of it: reasons are sent as text.
     assert {file.name.rpartition("/")[2] for file in own} == protos - {"error_reason.proto"}
     assert "google/protobuf/timestamp.proto" in found
     for file in own:
@@ -70,13 +70,13 @@ def test_every_message_and_method_comes_with_its_comment(address: str, path: str
         {"file_containing_symbol": "tollwire.v1.Rounding"},
     ],
 )
-def test_a_file_is_found_by_whatever_is_in_it(
+def test_a_file_is_found_by_each_of_its_symbols(
     address: str, path: str, request_: dict[str, str]
 ) -> None:
     file = files(address, path, **request_)["tollwire/v1/types.proto"]
     comments = [place.leading_comments for place in file.source_code_info.location]
     assert any("catch-all" in comment for comment in comments)
-    # Without comments it is what the stubs have.
+    # Without comments it equals that of the stubs.
     file.ClearField("source_code_info")
     assert file.message_type
 
