@@ -33,6 +33,7 @@ from tollwire.service.process.composition import Application, build_application
 from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.rating_service import RatingServicer
+from tollwire.service.rpc.transports.grpcio import GrpcioCall
 from tollwire.service.settings.config import Settings
 from tollwire.v1 import rating_service_pb2, types_pb2
 
@@ -102,7 +103,7 @@ def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row
     def rating(pipeline: RpcPipeline, context: Any) -> Callable[[], float]:
         def work() -> None:
             for _ in range(count):
-                rpc = RpcContext(METHOD, context)
+                rpc = RpcContext(METHOD, GrpcioCall(context, iter([])))
                 with pipeline.admit(rpc):
                     answer = servicer.RateCall(data, context)
                 pipeline.ended(rpc)

@@ -3,16 +3,16 @@
 Each thread has one object with these values, so that functions do not have to pass them on::
 
     grpc's thread                 the pool's thread
-    CallerReader                  RpcPipeline.admit        Database.read, Database.write
+    CallerReader                  RpcPipeline.enter        Database.read, Database.write
       |  authorization              |  request               |  work, ignores_client
       v                             v                        v
     Pool.submit                   scopes, audit, logs      storage/limits, storage/dialects
       |  slot (refused RPCs only)
       v
-    RpcPipeline.admit
+    RpcPipeline.enter
 
     value           set by                                     read by
-    authorization   rpc/pools.py CallerReader                  rpc/pools.py Pool
+    authorization   rpc/transports/grpcio.py CallerReader      rpc/pools.py Pool
     slot            rpc/pools.py Pool                          rpc/pipeline.py
     request         rpc/pipeline.py, process/database_wait.py  subjects, logs, storage/limits.py
     work            storage/engine.py, storage/changes.py      storage/limits.py, storage/dialects
@@ -59,8 +59,12 @@ class Slot(Enum):
     SHARE_TAKEN = 3
 
 
+# The request that the service's own threads share.
+_NO_REQUEST = Request()
+
+
 class _ThreadContext(threading.local):
-    request = Request()
+    request = _NO_REQUEST
     work = Work.ORDINARY
     ignores_client = False
     slot = Slot.GRANTED
@@ -73,6 +77,11 @@ _THREAD = _ThreadContext()
 def current_request() -> Request:
     """The request that this thread works on."""
     return _THREAD.request
+
+
+def set_current_request(request: Request | None) -> None:
+    """This thread works on ``request`` from now on; None: on no client's request."""
+    _THREAD.request = _NO_REQUEST if request is None else request
 
 
 @contextmanager

@@ -9,14 +9,12 @@ service/accounts/credentials.py finds the caller of a token; permissions.py has 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import grpc
+from collections.abc import Sequence
 
 from tollwire.service.accounts.credentials import Credentials, token_invalid
 from tollwire.service.domain.errors import Reason, Unauthenticated
 from tollwire.service.domain.request import LOCAL, NOBODY, Caller
-from tollwire.service.rpc.grpc_internals import certificate_identities
+from tollwire.service.rpc.call import RpcCall
 from tollwire.service.rpc.permissions import PERMISSIONS, Needs, check
 from tollwire.service.rpc.pipeline import RpcContext
 
@@ -45,7 +43,7 @@ class AccessControl:
         """The caller. Unauthenticated TOKEN_REQUIRED or TOKEN_INVALID; Forbidden."""
         if rpc.method in _OPEN_METHODS:
             return NOBODY
-        caller = self._caller(rpc.context)
+        caller = self._caller(rpc.call)
         check(caller, rpc.method)
         return caller
 
@@ -56,12 +54,12 @@ class AccessControl:
         if caller.token_id and not self._credentials.is_still_valid(caller):
             raise token_invalid()
 
-    def _caller(self, context: grpc.ServicerContext) -> Caller:
-        sent = [value for key, value in context.invocation_metadata() if key == _HEADER]
+    def _caller(self, call: RpcCall) -> Caller:
+        sent = [value for key, value in call.metadata if key == _HEADER]
         if sent:
             return self._credentials.of_token(_token(sent))
         if self._takes_certificates:
-            caller = self._credentials.of_certificate(identities(context))
+            caller = self._credentials.of_certificate(call.identities())
             if caller is not None:
                 return caller
         if self._is_open:
@@ -79,17 +77,3 @@ def _token(sent: Sequence[str | bytes]) -> str:
         return ""
     is_bearer = header[: len(_SCHEME)].lower() == _SCHEME
     return header[len(_SCHEME) :].strip() if is_bearer else ""
-
-
-def identities(context: grpc.ServicerContext) -> Iterator[str]:
-    """The names in a verified client certificate, in order of precedence: URIs, DNS names; without
-    both, the common name."""
-    shown = certificate_identities(context)
-    found = False
-    for kind in ("peer_uri", "peer_dns"):
-        for name in shown.get(kind, ()):
-            found = True
-            yield name.decode("utf-8", "replace")
-    if not found:
-        for name in shown.get("x509_common_name", ()):
-            yield name.decode("utf-8", "replace")

@@ -21,7 +21,7 @@ from tollwire.service.domain.errors import invalid_field
 from tollwire.service.domain.model import MAX_BATCH_CALLS
 from tollwire.service.rating.calls import Calls
 from tollwire.service.rpc.conversion import calls
-from tollwire.service.rpc.interceptors import malformed_request
+from tollwire.service.rpc.endpoints import malformed_request
 from tollwire.v1 import types_pb2
 
 

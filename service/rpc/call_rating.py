@@ -17,7 +17,7 @@ from tollwire.service.observability import tallies
 from tollwire.service.rating.calls import Calls
 from tollwire.service.rpc.bulk_rating import checked_min_revision
 from tollwire.service.rpc.conversion import calls
-from tollwire.service.rpc.interceptors import malformed_request
+from tollwire.service.rpc.endpoints import malformed_request
 from tollwire.v1 import rating_service_pb2 as pb
 
 

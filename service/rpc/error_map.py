@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from tollwire.service.domain import errors
 from tollwire.service.domain.errors import FieldViolation, Reason, TollwireError
 from tollwire.service.rpc.conversion.calls import short_explanation
+from tollwire.service.rpc.status import Failure, StatusCode
 
 DOMAIN = "tollwire"
 DEFECT_MESSAGE = "the server has a defect; its log has the details"
@@ -42,28 +41,28 @@ _LOG = logging.getLogger("tollwire.rpc")
 class ErrorRow:
     """One row of the table."""
 
-    code: grpc.StatusCode
+    code: StatusCode
     log_level: int
     retry_after_seconds: int = 0  # 0: the same request would fail again
 
 
 ERROR_TABLE: Mapping[type[TollwireError], ErrorRow] = MappingProxyType(
     {
-        errors.InvalidInput: ErrorRow(grpc.StatusCode.INVALID_ARGUMENT, logging.DEBUG),
-        errors.NotFound: ErrorRow(grpc.StatusCode.NOT_FOUND, logging.DEBUG),
-        errors.AlreadyExists: ErrorRow(grpc.StatusCode.ALREADY_EXISTS, logging.DEBUG),
-        errors.FailedPrecondition: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, logging.DEBUG),
-        errors.Aborted: ErrorRow(grpc.StatusCode.ABORTED, logging.DEBUG),
-        errors.OutOfRange: ErrorRow(grpc.StatusCode.OUT_OF_RANGE, logging.DEBUG),
-        errors.Unauthenticated: ErrorRow(grpc.StatusCode.UNAUTHENTICATED, logging.DEBUG),
-        errors.Forbidden: ErrorRow(grpc.StatusCode.PERMISSION_DENIED, logging.DEBUG),
-        errors.Unavailable: ErrorRow(grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1),
-        errors.Exhausted: ErrorRow(grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1),
-        errors.TooLate: ErrorRow(grpc.StatusCode.DEADLINE_EXCEEDED, logging.DEBUG),
-        errors.Unwanted: ErrorRow(grpc.StatusCode.CANCELLED, logging.DEBUG),
+        errors.InvalidInput: ErrorRow(StatusCode.INVALID_ARGUMENT, logging.DEBUG),
+        errors.NotFound: ErrorRow(StatusCode.NOT_FOUND, logging.DEBUG),
+        errors.AlreadyExists: ErrorRow(StatusCode.ALREADY_EXISTS, logging.DEBUG),
+        errors.FailedPrecondition: ErrorRow(StatusCode.FAILED_PRECONDITION, logging.DEBUG),
+        errors.Aborted: ErrorRow(StatusCode.ABORTED, logging.DEBUG),
+        errors.OutOfRange: ErrorRow(StatusCode.OUT_OF_RANGE, logging.DEBUG),
+        errors.Unauthenticated: ErrorRow(StatusCode.UNAUTHENTICATED, logging.DEBUG),
+        errors.Forbidden: ErrorRow(StatusCode.PERMISSION_DENIED, logging.DEBUG),
+        errors.Unavailable: ErrorRow(StatusCode.UNAVAILABLE, logging.WARNING, 1),
+        errors.Exhausted: ErrorRow(StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1),
+        errors.TooLate: ErrorRow(StatusCode.DEADLINE_EXCEEDED, logging.DEBUG),
+        errors.Unwanted: ErrorRow(StatusCode.CANCELLED, logging.DEBUG),
     }
 )
-DEFECT = ErrorRow(grpc.StatusCode.INTERNAL, logging.ERROR)
+DEFECT = ErrorRow(StatusCode.INTERNAL, logging.ERROR)
 
 
 def reason_of(error: Exception) -> Reason:
@@ -78,7 +77,7 @@ def is_logged(error: Exception) -> bool:
 
 def refusal(
     error: Exception, method: str, fields: Mapping[str, str | int | float] | None = None
-) -> grpc.Status:
+) -> Failure:
     """The status that the client of ``method`` gets for ``error``. Also writes the log line, with
     ``fields``."""
     row = _row_of(error)
@@ -113,10 +112,10 @@ def cause_of(error: Exception) -> str:
     return f" ({lines[0]})" if lines else f" ({type(error.__cause__).__name__})"
 
 
-def status(row: ErrorRow, error: TollwireError) -> grpc.Status:
+def status(row: ErrorRow, error: TollwireError) -> Failure:
     """``error`` as trailers of at most MAX_TRAILERS_BYTES: what does not fit is cut and counted."""
     message = _cut(error.message, _MAX_MESSAGE_BYTES)
-    answer = status_pb2.Status(code=row.code.value[0], message=message)
+    answer = status_pb2.Status(code=row.code.value, message=message)
     metadata = {name: value[:_MAX_TEXT_CHARS] for name, value in error.metadata.items()}
     _add(
         answer,
@@ -132,8 +131,7 @@ def status(row: ErrorRow, error: TollwireError) -> grpc.Status:
         explanation = short_explanation(error.explanation, _max_detail_bytes(answer))
         if explanation is not None:
             _add(answer, explanation)
-    trailers: grpc.Status = rpc_status.to_status(answer)
-    return trailers
+    return Failure(row.code, message, answer.SerializeToString())
 
 
 def _max_detail_bytes(answer: status_pb2.Status) -> int:

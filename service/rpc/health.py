@@ -21,7 +21,9 @@ from typing import TypeAlias
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tollwire.service.rpc.grpc_internals import sends_responses
+from tollwire.service.rpc.call import StreamCall
+from tollwire.service.rpc.endpoints import sends_responses
+from tollwire.service.rpc.status import Failure, Refused, StatusCode
 
 # A watcher that does not read blocks one of these threads.
 NOTIFIER_THREADS = 16
@@ -50,8 +52,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
-            context.set_code(grpc.StatusCode.NOT_FOUND)
-            context.set_details("no service has this name")
+            raise Refused(Failure(StatusCode.NOT_FOUND, "no service has this name"))
         return _Response(status=self.status(request.service))
 
     def List(
@@ -63,13 +64,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
 
     @sends_responses
     def Watch(
-        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, send: Send
+        self, request: health_pb2.HealthCheckRequest, context: StreamCall, send: Send
     ) -> None:
         """Send the current status, and each change until the client cancels."""
         watcher = _Watcher(self, request.service, send)
         with self._lock:
             self._watchers.add(watcher)
-        if not context.add_callback(lambda: self._remove(watcher)):
+        if not context.on_end(lambda: self._remove(watcher)):
             self._remove(watcher)
         watcher.update()
 

@@ -1,9 +1,9 @@
-"""The steps before and after the handler of every RPC.
+"""The steps before and after the handler of every RPC, on every transport.
 
 Before: authentication, authorisation, admission (is there capacity for this RPC?). After: log line,
-metrics, trace. The composition root passes in each step. No step reads the request's message, and
-the steps before the handler run before the message is read. If a step refuses the RPC, the error
-map converts its exception like any other.
+metrics, trace. The composition root passes in each step. No step reads the request's message. If a
+step refuses the RPC, the error map converts its exception like any other. A transport presents each
+RPC as an RpcCall (call.py); must not depend on a transport.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-import grpc
-
 from tollwire.service.domain.errors import Exhausted, Reason, TollwireError, shutting_down
 from tollwire.service.domain.request import LOCAL, Caller, Request
-from tollwire.service.domain.thread_context import Slot, current_slot, handling
+from tollwire.service.domain.thread_context import Slot, current_slot, set_current_request
 from tollwire.service.observability import instruments, request_ids
+from tollwire.service.rpc.call import RpcCall
 from tollwire.service.rpc.pools import RpcKind
-
-Context = grpc.ServicerContext
+from tollwire.service.rpc.status import StatusCode
 
 _LOG = logging.getLogger("tollwire.rpc")
 
@@ -41,52 +39,46 @@ _FREQUENT = frozenset(
 
 # The codes for which each method has a counter from the start.
 _COUNTED = (
-    grpc.StatusCode.OK,
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED,
+    StatusCode.OK,
+    StatusCode.UNKNOWN,
+    StatusCode.INTERNAL,
+    StatusCode.UNAVAILABLE,
+    StatusCode.RESOURCE_EXHAUSTED,
+    StatusCode.UNAUTHENTICATED,
+    StatusCode.PERMISSION_DENIED,
 )
-
-
-def _countdown(context: Context) -> Callable[[], float]:
-    """A function that returns the seconds until the client's deadline, by the monotonic clock. grpc
-    compares the deadline with the time of day: all deadlines would pass if the clock were set
-    forward."""
-    until = time.monotonic() + context.time_remaining()
-    return lambda: max(0.0, until - time.monotonic())
 
 
 class RpcContext:
     """The context of one RPC, from its start to its end."""
 
     __slots__ = (
+        "call",
         "code",
-        "context",
         "is_logged",
         "kind",
+        "limits_acquired",
         "method",
         "reason",
         "request",
         "started_at",
     )
 
-    def __init__(self, method: str, context: Context, kind: RpcKind = RpcKind.ORDINARY) -> None:
+    def __init__(self, method: str, call: RpcCall, kind: RpcKind = RpcKind.ORDINARY) -> None:
         """``method``: for example "CdrService/GetCdr"."""
         self.method = method
         self.kind = kind
-        self.context = context
+        self.call = call
         self.request = Request(
-            id=_request_id(context),
-            remaining_seconds=_countdown(context),
-            is_wanted=context.is_active,
+            id=_request_id(call),
+            remaining_seconds=call.remaining_seconds,
+            is_wanted=call.is_wanted,
         )
         self.started_at = time.perf_counter()
-        self.code = grpc.StatusCode.OK
+        self.code = StatusCode.OK
         self.reason = ""
         self.is_logged = False
+        self.limits_acquired = 0
 
     def fields(self) -> dict[str, str | int | float]:
         """The fields of its log line."""
@@ -105,8 +97,8 @@ class RpcContext:
         return fields
 
 
-def _request_id(context: Context) -> str:
-    for key, value in context.invocation_metadata():
+def _request_id(call: RpcCall) -> str:
+    for key, value in call.metadata:
         if key == request_ids.METADATA_KEY:
             return request_ids.taken(value)
     return request_ids.new()
@@ -176,23 +168,33 @@ class RpcPipeline:
         self._limits = tuple(limits)
         self._observers = tuple(observers)
 
-    @contextmanager
-    def admit(self, rpc: RpcContext) -> Iterator[None]:
-        """Run the block as the RPC's work. Raises before it if the RPC is refused."""
+    def enter(self, rpc: RpcContext) -> None:
+        """Admit the RPC: this thread works on its request until ``leave``. Raises if the RPC is
+        refused; ``leave`` must be called in either case."""
         rpc.request.caller = self._identify(rpc)
         slot = current_slot()
         if slot is not Slot.GRANTED:
             raise _no_slot(slot, rpc.kind)
-        acquired: list[AdmissionLimit] = []
+        for limit in self._limits:
+            limit.acquire(rpc)
+            rpc.limits_acquired += 1
+        set_current_request(rpc.request)
+
+    def leave(self, rpc: RpcContext) -> None:
+        """Release what ``enter`` has acquired."""
+        set_current_request(None)
+        while rpc.limits_acquired:
+            rpc.limits_acquired -= 1
+            self._limits[rpc.limits_acquired].release(rpc)
+
+    @contextmanager
+    def admit(self, rpc: RpcContext) -> Iterator[None]:
+        """Run the block between ``enter`` and ``leave``."""
         try:
-            for limit in self._limits:
-                limit.acquire(rpc)
-                acquired.append(limit)
-            with handling(rpc.request):
-                yield
+            self.enter(rpc)
+            yield
         finally:
-            for limit in reversed(acquired):
-                limit.release(rpc)
+            self.leave(rpc)
 
     def ended(self, rpc: RpcContext) -> None:
         """Call the observers."""

@@ -23,16 +23,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from typing import Any
 
-import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
 from tollwire.service.domain.background_thread import BackgroundThread
-from tollwire.service.domain.thread_context import (
-    Slot,
-    current_authorization,
-    set_authorization,
-    without_slot,
-)
+from tollwire.service.domain.thread_context import Slot, current_authorization, without_slot
+from tollwire.service.rpc.call import StreamCall
 
 # Rating from memory uses only the processor, so more threads would only compete for it. Further
 # calls wait in the pool's queue for some milliseconds.
@@ -49,7 +44,6 @@ ARRIVAL_SECONDS = 30.0
 # Health needs no token, and its message has only a few bytes.
 HEALTH_ARRIVAL_SECONDS = 2.0
 _SWEEP_SECONDS = 0.5
-_AUTHORIZATION = "authorization"
 # A client that is still active sends an RPC within this time.
 QUIET_SECONDS = 0.1
 
@@ -89,18 +83,6 @@ def kind_of(method: MethodDescriptor) -> RpcKind:
     if method.client_streaming or method.server_streaming:
         return RpcKind.STREAM
     return _KINDS.get(f"{service}/{method.name}", RpcKind.ORDINARY)
-
-
-class CallerReader(grpc.ServerInterceptor):
-    """Gives the pools the authorization header of each RPC, to limit callers before their RPCs wait
-    in a queue. The header is not verified here; the pipeline does that later."""
-
-    def intercept_service(
-        self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        metadata = handler_call_details.invocation_metadata
-        set_authorization(next((value for key, value in metadata if key == _AUTHORIZATION), ""))
-        return continuation(handler_call_details)
 
 
 class Pool(ThreadPoolExecutor):
@@ -218,26 +200,26 @@ class MessageDeadlines:
         self, seconds: float = ARRIVAL_SECONDS, health_seconds: float = HEALTH_ARRIVAL_SECONDS
     ) -> None:
         self._seconds = dict.fromkeys(RpcKind, seconds) | {RpcKind.HEALTH: health_seconds}
-        self._until: dict[grpc.ServicerContext, float] = {}
+        self._until: dict[StreamCall, float] = {}
         self._thread = BackgroundThread(
             "message-deadlines", self._sweep, close_seconds=_SWEEP_SECONDS
         )
         self._thread.start()
 
-    def start(self, context: grpc.ServicerContext, kind: RpcKind) -> None:
+    def start(self, call: StreamCall, kind: RpcKind) -> None:
         """Start the time limit of the kind; when it passes, the RPC is cancelled."""
-        self._until[context] = time.monotonic() + self._seconds[kind]
+        self._until[call] = time.monotonic() + self._seconds[kind]
 
-    def stop(self, context: grpc.ServicerContext) -> None:
+    def stop(self, call: StreamCall) -> None:
         """End the time limit: the message has arrived, or the RPC has failed."""
-        del self._until[context]
+        del self._until[call]
 
     def _sweep(self, stop: threading.Event) -> None:
         while not stop.wait(_SWEEP_SECONDS):
             now = time.monotonic()
-            for context, until in self._until.copy().items():
+            for call, until in self._until.copy().items():
                 if now > until:
-                    context.cancel()
+                    call.cancel()
 
     def close(self) -> None:
         self._thread.close()

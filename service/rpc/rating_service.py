@@ -15,7 +15,7 @@ from tollwire.service.rpc.bulk_rating import BulkRating
 from tollwire.service.rpc.call_rating import CallRating
 from tollwire.service.rpc.conversion import fields, rates
 from tollwire.service.rpc.conversion.imports import IncomingRequests
-from tollwire.service.rpc.interceptors import malformed_request, on_bytes
+from tollwire.service.rpc.endpoints import malformed_request, on_bytes
 from tollwire.service.rpc.streams import Requests
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2

@@ -8,7 +8,7 @@ More processes increase the throughput and more threads do not: see process/work
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -33,13 +33,14 @@ from tollwire.service.rpc import health
 from tollwire.service.rpc.access_service import AccessServicer
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.cdr_service import CdrServicer
-from tollwire.service.rpc.interceptors import add_service
+from tollwire.service.rpc.endpoints import Endpoint, endpoints
 from tollwire.service.rpc.pipeline import RpcPipeline
-from tollwire.service.rpc.pools import CallerReader, RpcKind
+from tollwire.service.rpc.pools import RpcKind
 from tollwire.service.rpc.rating_service import RatingServicer
 from tollwire.service.rpc.reflection import Symbols
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.tenant_service import TenantServicer
+from tollwire.service.rpc.transports.grpcio import CallerReader, add_endpoints
 from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS
 from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import (
@@ -147,15 +148,17 @@ class RpcServer:
         )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names, set(names) - {_SERVICES["rating"].full_name})
-        self._add_services(subjects, names, pipeline, database_wait_seconds)
+        add_endpoints(
+            self._server, self._endpoints(subjects, names, pipeline, database_wait_seconds)
+        )
 
-    def _add_services(
+    def _endpoints(
         self,
         subjects: Subjects,
         names: list[str],
         pipeline: RpcPipeline,
         database_wait_seconds: float,
-    ) -> None:
+    ) -> Iterator[Endpoint]:
         rating = RatingServicer(subjects.calls, subjects.rates)
         cdr = CdrServicer(
             cdrs=subjects.cdrs,
@@ -177,19 +180,13 @@ class RpcServer:
             (_SERVICES["access"], access, self._streams),
             (health.SERVICE, self._health, self._watches),
         ):
-            add_service(self._server, service, servicer, streams, pipeline, self._capacity)
+            yield from endpoints(service, servicer, streams, pipeline, self._capacity)
         reflected = reflection.ReflectionServicer(
             [*names, health.SERVICE.full_name, _REFLECTION.full_name], Symbols()
         )
         for name in (_REFLECTION.full_name, _REFLECTION_V1):
-            add_service(
-                self._server,
-                _REFLECTION,
-                reflected,
-                self._reflections,
-                pipeline,
-                self._capacity,
-                name=name,
+            yield from endpoints(
+                _REFLECTION, reflected, self._reflections, pipeline, self._capacity, name=name
             )
 
     def bind(self, listen: Listen, credentials: grpc.ServerCredentials | None = None) -> Listen:

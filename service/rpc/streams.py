@@ -5,8 +5,7 @@ refused at once. A stream of requests may be open for days. When the server stop
 two requests, with UNAVAILABLE, so that its client connects to another server and does not delay the
 stop.
 
-This needs handlers that send their responses themselves (``grpc_internals.sends_responses``):
-otherwise no other thread could end a stream whose own thread waits for the client.
+Another thread can end a stream whose own thread waits for the client (StreamCall.end).
 """
 
 from __future__ import annotations
@@ -16,16 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-import grpc
-
 from tollwire.service.domain.errors import Exhausted, Reason, Unavailable, shutting_down
 from tollwire.service.rpc import error_map
+from tollwire.service.rpc.call import ClientGone, StreamCall
 from tollwire.service.rpc.capacity import RequestBytes
 
 T = TypeVar("T")
-
-# Sends one serialised response; None ends the RPC with the status set on its context.
-Send = Callable[[bytes | None], None]
 
 # grpc sometimes reports a client that has disconnected as a normal end of its requests, and the
 # cancellation a moment later (measured: within 20 ms). If the end of the requests means that the
@@ -44,23 +39,22 @@ class Stream:
     """One streaming RPC. The handler's thread calls ``receive``. The thread that stops the server
     may end the stream while the handler waits for the client."""
 
-    def __init__(self, streams: Streams, context: grpc.ServicerContext, send: Send) -> None:
+    def __init__(self, streams: Streams, call: StreamCall) -> None:
         self._streams = streams
-        self._context = context
-        self._send = send
+        self._call = call
         self._lock = threading.Lock()
         self._idle = False
         self._ended = False
         self._held_bytes = 0
         self._gone = threading.Event()
-        if not context.add_callback(self._gone.set):
+        if not call.on_end(self._gone.set):
             self._gone.set()
 
     @property
     def over(self) -> bool:
         return self._ended or self._gone.is_set()
 
-    def receive(self, requests: Iterator[bytes], *, end_counts: bool) -> bytes:
+    def receive(self, *, end_counts: bool) -> bytes:
         """The next request. StopIteration at their end; with ``end_counts`` only after it is
         certain that the client has sent the end. StreamOver if the client has disconnected or the
         server stops.
@@ -75,15 +69,15 @@ class Stream:
                 raise StreamOver
             self._idle = True
         try:
-            request = next(requests)
+            request = self._call.receive()
+            if request is None:
+                if end_counts:
+                    self._settle()
+                raise StopIteration
             self._held_bytes = self._streams.request_bytes.acquire(request)
             return request
-        except grpc.RpcError as error:
+        except ClientGone as error:
             raise StreamOver from error
-        except StopIteration:
-            if end_counts:
-                self._settle()
-            raise
         finally:
             self._leave_idle()
 
@@ -113,7 +107,7 @@ class Stream:
         """Send, unless the stream has ended. For streams marked with ``watch``."""
         with self._lock:
             if not self.over:
-                self._send(response)
+                self._call.send(response)
 
     def end_if_idle(self) -> None:
         with self._lock:
@@ -123,11 +117,7 @@ class Stream:
     def _end(self) -> None:
         """Send the client the status that the server stops. The caller holds the lock."""
         self._ended = True
-        status = error_map.status(error_map.ERROR_TABLE[Unavailable], shutting_down())
-        self._context.set_code(status.code)
-        self._context.set_details(status.details)
-        self._context.set_trailing_metadata(status.trailing_metadata)
-        self._send(None)
+        self._call.end(error_map.status(error_map.ERROR_TABLE[Unavailable], shutting_down()))
 
 
 class Requests(Generic[T]):
@@ -140,13 +130,11 @@ class Requests(Generic[T]):
     def __init__(
         self,
         stream: Stream,
-        requests: Iterator[bytes],
         decode: Callable[[bytes], T],
         *,
         end_counts: bool,
     ) -> None:
         self._stream = stream
-        self._requests = requests
         self._decode = decode
         self.end_counts = end_counts
 
@@ -154,7 +142,7 @@ class Requests(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        return self._decode(self._stream.receive(self._requests, end_counts=self.end_counts))
+        return self._decode(self._stream.receive(end_counts=self.end_counts))
 
 
 class Streams:
@@ -171,16 +159,16 @@ class Streams:
         return len(self._open)
 
     @contextmanager
-    def opened(self, context: grpc.ServicerContext, send: Send) -> Iterator[Stream]:
+    def opened(self, call: StreamCall) -> Iterator[Stream]:
         """A stream that counts as open during the block. Exhausted if the limit is reached."""
-        stream = self.open(context, send)
+        stream = self.open(call)
         try:
             yield stream
         finally:
             stream.release_bytes()
             self.close(stream)
 
-    def open(self, context: grpc.ServicerContext, send: Send) -> Stream:
+    def open(self, call: StreamCall) -> Stream:
         with self._lock:
             if self.stopping:
                 raise shutting_down()
@@ -190,7 +178,7 @@ class Streams:
                     f"all {self._limit} streams are in use; try again later, or send"
                     " more in each message over fewer streams",
                 )
-            stream = Stream(self, context, send)
+            stream = Stream(self, call)
             self._open.add(stream)
             return stream
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 
 from tollwire.service.domain.background_thread import BackgroundThread
-from tollwire.service.rpc.grpc_internals import reloading_credentials
+from tollwire.service.rpc.transports.grpcio_internals import reloading_credentials
 from tollwire.service.settings.certificates import Material, check, shown, valid_until
 from tollwire.service.settings.pem_files import BadCertificate, TlsFiles
 

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import grpc
-
 from tollwire.service.rpc.pipeline import RpcContext
+from tollwire.service.rpc.status import StatusCode
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 # The codes that OpenTelemetry's conventions count as errors of the server.
 _FAULTS = frozenset(
     {
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
+        StatusCode.UNKNOWN,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.UNIMPLEMENTED,
+        StatusCode.INTERNAL,
+        StatusCode.UNAVAILABLE,
+        StatusCode.DATA_LOSS,
     }
 )
 _PACKAGE = "tollwire.v1."
@@ -67,7 +66,7 @@ def observer(provider: TracerProvider) -> Callable[[RpcContext], None]:
     def observe(rpc: RpcContext) -> None:
         ended_at_ns = time.time_ns()
         took_ns = int((time.perf_counter() - rpc.started_at) * 1e9)
-        metadata = {key: str(value) for key, value in rpc.context.invocation_metadata()}
+        metadata = {key: str(value) for key, value in rpc.call.metadata}
         service, _, method = rpc.method.partition("/")
         span = tracer.start_span(
             f"{_PACKAGE}{rpc.method}",
@@ -78,7 +77,7 @@ def observer(provider: TracerProvider) -> Callable[[RpcContext], None]:
                 "rpc.system": "grpc",
                 "rpc.service": f"{_PACKAGE}{service}",
                 "rpc.method": method,
-                "rpc.grpc.status_code": rpc.code.value[0],
+                "rpc.grpc.status_code": rpc.code.value,
             },
         )
         if rpc.request.tenant_id > 0:

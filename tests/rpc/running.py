@@ -13,10 +13,11 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tollwire.service.rpc.capacity import Capacity
-from tollwire.service.rpc.interceptors import add_service
+from tollwire.service.rpc.endpoints import endpoints
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.pools import RpcKind
 from tollwire.service.rpc.streams import Streams
+from tollwire.service.rpc.transports.grpcio import add_endpoints
 
 # No test waits longer for something that should happen at once.
 DEADLINE_SECONDS = 20
@@ -43,7 +44,9 @@ def running(
     capacity = capacity or Capacity(max_rpcs=max_streams + 4, max_streams=max_streams)
     server = grpc.server(capacity.pools[RpcKind.ORDINARY], options=[("grpc.so_reuseport", 0)])
     streams = Streams(max_streams, capacity.request_bytes)
-    add_service(server, service, servicer, streams, pipeline or RpcPipeline(), capacity)
+    add_endpoints(
+        server, endpoints(service, servicer, streams, pipeline or RpcPipeline(), capacity)
+    )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     with connected(address) as channel:

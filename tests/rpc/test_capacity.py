@@ -18,13 +18,14 @@ from tollwire.service.domain.request import Caller, Role, Scope
 from tollwire.service.domain.thread_context import Slot, current_slot
 from tollwire.service.rpc import pools
 from tollwire.service.rpc.capacity import Capacity, RequestBytes
+from tollwire.service.rpc.endpoints import endpoints
 from tollwire.service.rpc.health import SERVICE as HEALTH
 from tollwire.service.rpc.health import HealthServicer
-from tollwire.service.rpc.interceptors import add_service
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
-from tollwire.service.rpc.pools import CallerReader, MessageDeadlines, Pool, RpcKind, kind_of
+from tollwire.service.rpc.pools import MessageDeadlines, Pool, RpcKind, kind_of
 from tollwire.service.rpc.server import _SERVICES
 from tollwire.service.rpc.streams import Streams
+from tollwire.service.rpc.transports.grpcio import CallerReader, add_endpoints
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
@@ -121,7 +122,7 @@ CALLERS = {
 
 
 def identify(rpc: RpcContext) -> Caller:
-    return CALLERS[str(dict(rpc.context.invocation_metadata()).get("caller", ""))]
+    return CALLERS[str(dict(rpc.call.metadata).get("caller", ""))]
 
 
 @pytest.fixture
@@ -319,8 +320,8 @@ def test_health_has_threads_of_its_own() -> None:
     servicer, capacity = Servicer(), Capacity(1, 1)
     server = grpc.server(capacity.pools[RpcKind.ORDINARY], options=[("grpc.so_reuseport", 0)])
     streams = Streams(1)
-    add_service(server, RATING, servicer, streams, RpcPipeline(), capacity)
-    add_service(server, HEALTH, HealthServicer([]), streams, RpcPipeline(), capacity)
+    for service, of_service in ((RATING, servicer), (HEALTH, HealthServicer([]))):
+        add_endpoints(server, endpoints(service, of_service, streams, RpcPipeline(), capacity))
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     with connected(address) as channel:

@@ -17,11 +17,12 @@ from tollwire.service.accounts.tokens import Tokens
 from tollwire.service.domain.model import Tenant, Token
 from tollwire.service.domain.request import Role, Scope
 from tollwire.service.process.composition import build_application
-from tollwire.service.rpc.access_control import AccessControl, identities
+from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.server import RpcServer
 from tollwire.service.rpc.tls import ServerTls
+from tollwire.service.rpc.transports.grpcio import GrpcioCall
 from tollwire.service.settings.config import Settings
 from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import tenant_service_pb2 as pb
@@ -127,8 +128,17 @@ def test_what_a_certificate_says_of_its_holder(
     shown: dict[str, list[bytes]], found: list[str]
 ) -> None:
     class Context:
+        def time_remaining(self) -> float:
+            return 1.0
+
+        def is_active(self) -> bool:
+            return True
+
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
         def auth_context(self) -> dict[str, list[bytes]]:
             return shown
 
     context: Any = Context()
-    assert list(identities(context)) == found
+    assert list(GrpcioCall(context, iter([])).identities()) == found

@@ -250,6 +250,5 @@ def test_trailers_stay_small(
 
 def _details(error: TollwireError) -> bytes:
     status = error_map.status(error_map.ERROR_TABLE[type(error)], error)
-    ((_, details),) = status.trailing_metadata
-    assert isinstance(details, bytes)
-    return details
+    assert isinstance(status.details, bytes)
+    return status.details

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
@@ -14,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from tollwire.service.domain.errors import Forbidden, Reason
 from tollwire.service.domain.request import EVERY_TENANT, LOCAL, Caller, Role, Scope
 from tollwire.service.rpc.capacity import Capacity
-from tollwire.service.rpc.interceptors import add_service
+from tollwire.service.rpc.endpoints import endpoints
 from tollwire.service.rpc.permissions import PERMISSIONS, check, permission
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.streams import Streams
@@ -118,10 +117,7 @@ def test_a_method_without_a_row_cannot_be_served() -> None:
         def DropCdrs(self, request: object, context: object) -> object:
             return request
 
-    server = grpc.server(None)
     with pytest.raises(LookupError, match=r"CdrService/DropCdrs .*permissions\.py"):
-        add_service(
-            server, service_without_a_row(), Servicer(), Streams(1), RpcPipeline(), Capacity()
-        )
+        endpoints(service_without_a_row(), Servicer(), Streams(1), RpcPipeline(), Capacity())
     with pytest.raises(LookupError, match="CdrService/DropCdrs"):
         permission("CdrService/DropCdrs")

@@ -7,23 +7,23 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
 import pytest
 
 from tollwire.service.domain.errors import Exhausted, NotFound, Reason
 from tollwire.service.domain.request import EVERY_TENANT, LOCAL, Caller, Request, Role, Scope
 from tollwire.service.domain.thread_context import current_request, handling
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
+from tollwire.service.rpc.status import StatusCode
+from tollwire.service.rpc.transports.grpcio import GrpcioCall
 
 
-class FakeContext:
-    def time_remaining(self) -> float:
+class FakeCall:
+    metadata = ()
+
+    def remaining_seconds(self) -> float:
         return 5.0
 
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return ()
-
-    def is_active(self) -> bool:
+    def is_wanted(self) -> bool:
         return True
 
 
@@ -47,8 +47,8 @@ class RecordedLimit:
 
 @pytest.fixture
 def rpc() -> Iterator[RpcContext]:
-    context: Any = FakeContext()
-    yield RpcContext("CdrService/GetCdr", context)
+    call: Any = FakeCall()
+    yield RpcContext("CdrService/GetCdr", call)
 
 
 def test_the_block_works_on_the_request_of_the_visit(rpc: RpcContext) -> None:
@@ -61,13 +61,19 @@ def test_the_block_works_on_the_request_of_the_visit(rpc: RpcContext) -> None:
 
 
 def test_a_clock_that_is_set_takes_no_time_from_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Clocked(FakeContext):
+    class Context:
         def time_remaining(self) -> float:
             return deadline - time.time()  # as grpc's
 
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
+        def is_active(self) -> bool:
+            return True
+
     deadline = time.time() + 5
-    context: Any = Clocked()
-    request = RpcContext("CdrService/GetCdr", context).request
+    context: Any = Context()
+    request = RpcContext("CdrService/GetCdr", GrpcioCall(context, iter([]))).request
     for set_to in (deadline + 10**9, 0.0):
         monkeypatch.setattr(time, "time", lambda now=set_to: now)
         assert 4.0 < (request.remaining_seconds() or 0) <= 5.0
@@ -102,11 +108,11 @@ def test_who_is_not_known_takes_no_room(rpc: RpcContext) -> None:
 
 
 def test_observers_hear_of_each_end_with_its_code(rpc: RpcContext) -> None:
-    heard: list[tuple[str, grpc.StatusCode]] = []
+    heard: list[tuple[str, StatusCode]] = []
     pipeline = RpcPipeline(observers=[lambda seen: heard.append((seen.method, seen.code))])
-    rpc.code = grpc.StatusCode.NOT_FOUND
+    rpc.code = StatusCode.NOT_FOUND
     pipeline.ended(rpc)
-    assert heard == [("CdrService/GetCdr", grpc.StatusCode.NOT_FOUND)]
+    assert heard == [("CdrService/GetCdr", StatusCode.NOT_FOUND)]
 
 
 def test_a_request_is_that_of_its_thread_alone() -> None:

@@ -12,12 +12,13 @@ from ratingcore.record.single_calls import read_single_call
 from ratingcore.wire.rate_calls import MalformedRequest
 from tollwire.service.domain.model import Call
 from tollwire.service.domain.record_model import ChunkResult
+from tollwire.service.domain.thread_context import current_request
 from tollwire.service.record.cdrs import Cdrs
 from tollwire.service.record.chunk_limiter import ChunkLimiter
 from tollwire.service.record.single_calls import RecordedCall
 from tollwire.service.record.uploads import NewUpload, Uploads
 from tollwire.service.rpc.conversion import calls, cdrs, fields, uploads
-from tollwire.service.rpc.interceptors import malformed_request, on_bytes
+from tollwire.service.rpc.endpoints import malformed_request, on_bytes
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
 
@@ -50,7 +51,7 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
             # A stream that waits for its client has no slot: silent clients would block all others.
             new = NewUpload()
             result = self._chunk_limiter.run(
-                partial(self._commit, request, upload_id, new), context.is_active
+                partial(self._commit, request, upload_id, new), current_request().is_wanted
             )
             upload_id = result.upload_id
             yield uploads.chunk_result(result).SerializeToString()

@@ -1,11 +1,11 @@
 """The private and experimental parts of grpcio that the server uses. No other module uses any.
 
-tests/rpc/test_grpc_internals.py tests each of them on a running server; a failure names what a new
-grpcio has changed. pyproject.toml limits grpcio to the releases that were tested.
+tests/rpc/test_grpcio_internals.py tests each of them on a running server; a failure names what a
+new grpcio has changed. pyproject.toml limits grpcio to the releases that were tested.
 
 Besides the functions below, the server relies on this behaviour: grpc calls the interceptors
 and then ``submit`` of the pool in one thread (rpc/pools.py), and a handler that is registered with
-a stream of requests is called before any request is read (rpc/interceptors.py).
+a stream of requests is called before any request is read (rpc/transports/grpcio.py).
 """
 
 from __future__ import annotations
@@ -31,23 +31,11 @@ def sends_responses(behavior: Behavior) -> Behavior:
     return behavior
 
 
-def is_sending_responses(behavior: Callable[..., Any]) -> bool:
-    """Whether the handler has the mark of ``sends_responses``."""
-    return getattr(behavior, "experimental_non_blocking", False)
-
-
 def register(
     server: grpc.Server, service_name: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
 ) -> None:
     """Register the handlers of a service by method name. grpc's core then dispatches by method."""
     server.add_registered_method_handlers(service_name, dict(handlers))
-
-
-def with_trailer(status: grpc.Status, key: str, value: str) -> grpc.Status:
-    """The status with one more entry in its trailing metadata: grpc_status makes a named tuple."""
-    tuple_of_status = cast(Any, status)
-    trailers = (*status.trailing_metadata, (key, value))
-    return cast(grpc.Status, tuple_of_status._replace(trailing_metadata=trailers))
 
 
 def certificate_identities(context: grpc.ServicerContext) -> Mapping[str, Sequence[bytes]]:

@@ -1,0 +1,274 @@
+"""The handler around every servicer method: decodes requests, encodes responses, maps errors.
+
+A transport calls an ``Endpoint`` with bytes and gets bytes or a Failure. Exceptions do not leave
+this module: the error map converts each to a Failure. Must not depend on a transport.
+
+A servicer's method takes the request message (or an iterator of them) and the RpcCall, which only
+health.py uses, and returns the response message (or an iterator of them). It raises to refuse. A
+method that is marked with ``on_bytes`` takes and returns the bytes of messages instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from tollwire.service.domain.errors import InvalidInput, Reason, shutting_down, unwanted
+from tollwire.service.observability import request_ids
+from tollwire.service.rpc import error_map
+from tollwire.service.rpc.call import ClientGone, RpcCall, StreamCall, Trailers
+from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.permissions import permission
+from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline, expect
+from tollwire.service.rpc.pools import kind_of
+from tollwire.service.rpc.status import Failure, Refused, StatusCode
+from tollwire.service.rpc.streams import Requests, Stream, StreamOver, Streams
+
+# Trailing metadata: the revision of a tenant's rates after a change. Clients send it back as
+# min_rate_revision.
+RATE_REVISION_KEY = "tollwire-rate-revision"
+
+Decode = Callable[[bytes], Any]
+Encode = Callable[[Any], bytes]
+# Runs a streaming RPC to its end, or until it needs no thread.
+StreamHandler = Callable[[StreamCall], None]
+
+
+def endpoints(
+    service: ServiceDescriptor,
+    servicer: object,
+    streams: Streams,
+    pipeline: RpcPipeline,
+    capacity: Capacity,
+    *,
+    name: str = "",
+) -> Sequence[Endpoint]:
+    """The endpoints of all methods of ``service``. ``streams`` limits its streams, ``capacity`` has
+    the threads of all RPCs, ``pipeline`` admits them. ``name`` replaces the name in the descriptor.
+    LookupError if a method has no entry in the table of permissions."""
+    return [
+        Endpoint(method, servicer, streams, pipeline, capacity, service_name=name)
+        for method in service.methods
+    ]
+
+
+def on_bytes(behavior: Callable[..., Any]) -> Any:
+    """Mark a servicer's method that takes and returns the bytes of messages."""
+    behavior.on_bytes = True  # type: ignore[attr-defined]
+    return behavior
+
+
+def sends_responses(behavior: Callable[..., Any]) -> Any:
+    """Mark a servicer's method that gets a function to send responses as its third argument. It
+    returns at once, and other threads send until the client leaves."""
+    behavior.sends_responses = True  # type: ignore[attr-defined]
+    return behavior
+
+
+def malformed_request() -> InvalidInput:
+    """The error for bytes that are not a message of the request's type."""
+    return InvalidInput(
+        Reason.MALFORMED_REQUEST,
+        "the request is not a valid message: its bytes are damaged, or a string is not UTF-8",
+    )
+
+
+class Endpoint:
+    """One method: its name, the kind and the pool of its RPCs, and its handler. Thread-safe."""
+
+    def __init__(
+        self,
+        method: MethodDescriptor,
+        servicer: object,
+        streams: Streams,
+        pipeline: RpcPipeline,
+        capacity: Capacity,
+        *,
+        service_name: str = "",
+    ) -> None:
+        self.name = f"{method.containing_service.name}/{method.name}"
+        permission(self.name)
+        self.service_name = service_name or method.containing_service.full_name
+        self.method_name = method.name
+        self.kind = kind_of(method)
+        self.pool = capacity.pools[self.kind]
+        self.is_unary = not method.client_streaming and not method.server_streaming
+        self.pipeline = pipeline
+        self.request_bytes = capacity.request_bytes
+        self._message_deadlines = capacity.message_deadlines
+        behavior = getattr(servicer, method.name)
+        self._decode: Decode = _unchanged
+        self._encode: Encode = _unchanged
+        if not getattr(behavior, "on_bytes", False):
+            self._decode = _decoder(GetMessageClass(method.input_type).FromString)
+            self._encode = GetMessageClass(method.output_type).SerializeToString
+        self._behavior = behavior
+        if not self.is_unary:
+            self.run_stream = self._stream_handler(method, streams)
+        expect(self.name)
+
+    def begin(self, call: RpcCall) -> RpcContext:
+        return RpcContext(self.name, call, self.kind)
+
+    def answer(self, rpc: RpcContext, receive: Callable[[], bytes]) -> bytes | Failure:
+        """Run a unary RPC to its end. Returns the response, or the status to send instead.
+        ``receive`` returns the request; it is called once the RPC is admitted."""
+        pipeline = self.pipeline
+        held = 0
+        try:
+            pipeline.enter(rpc)
+            try:
+                self.request_bytes.check()
+                request = receive()
+                held = self.request_bytes.acquire(request)
+                return self._encode(self._behavior(self._decode(request), rpc.call))
+            finally:
+                pipeline.leave(rpc)
+        except Exception as error:
+            return failure_of(rpc, error)
+        finally:
+            self.request_bytes.release(held)
+            pipeline.ended(rpc)
+
+    def message(self, call: StreamCall) -> bytes:
+        """The one message of an RPC that has not sent it yet. Cancels the RPC if that takes too
+        long. InvalidInput if there is none."""
+        self.request_bytes.check()
+        self._message_deadlines.start(call, self.kind)
+        try:
+            request = call.receive()
+        except ClientGone as error:
+            raise unwanted() from error
+        finally:
+            self._message_deadlines.stop(call)
+        if request is None:
+            raise malformed_request() if call.is_wanted() else unwanted()
+        return request
+
+    def _send(self, stream: Stream, call: StreamCall, response: Any) -> None:
+        """Send to a client that only receives. Cancels its RPC if that takes too long."""
+        self._message_deadlines.start(call, self.kind)
+        try:
+            stream.send(self._encode(response))
+        finally:
+            self._message_deadlines.stop(call)
+
+    def _stream_handler(self, method: MethodDescriptor, streams: Streams) -> StreamHandler:
+        if getattr(self._behavior, "sends_responses", False):
+            return partial(self._watch, streams)
+        if not method.client_streaming:
+            return partial(self._stream, streams, self._one)
+        read = partial(self._each, end_counts=not method.server_streaming)
+        if not method.server_streaming:
+            # On the wire one response is a stream of one. Run like this, the RPC can be ended while
+            # it waits.
+            self._behavior = _as_stream(self._behavior)
+        return partial(self._stream, streams, read)
+
+    def _stream(
+        self,
+        streams: Streams,
+        read: Callable[[Stream, RpcContext, StreamCall], Any],
+        call: StreamCall,
+    ) -> None:
+        """A behaviour that waits yields None at intervals: at that point the stream ends if the
+        client has left, the token is revoked or the server stops."""
+        pipeline = self.pipeline
+        rpc = self.begin(call)
+        failure: Failure | None = None
+        try:
+            with pipeline.admit(rpc), streams.opened(call) as stream:
+                for response in self._behavior(read(stream, rpc, call), call):
+                    pipeline.check_again(rpc)
+                    if response is not None:
+                        call.send(self._encode(response))
+                    if stream.over:
+                        raise StreamOver
+                    if response is None and streams.stopping:
+                        raise shutting_down()
+        except StreamOver:
+            rpc.code = StatusCode.CANCELLED
+            return
+        except Exception as error:
+            failure = failure_of(rpc, error)
+        finally:
+            pipeline.ended(rpc)
+        # The stream's slot is free before the client receives the end, so its next stream is
+        # admitted.
+        call.end(failure, success_trailers(rpc))
+
+    def _one(self, stream: Stream, rpc: RpcContext, call: StreamCall) -> Any:
+        return self._decode(self.message(call))
+
+    def _each(
+        self, stream: Stream, rpc: RpcContext, call: StreamCall, *, end_counts: bool
+    ) -> Requests[Any]:
+        check_again, decode = self.pipeline.check_again, self._decode
+
+        def decode_if_permitted(data: bytes) -> Any:
+            check_again(rpc)
+            return decode(data)
+
+        return Requests(stream, decode_if_permitted, end_counts=end_counts)
+
+    def _watch(self, streams: Streams, call: StreamCall) -> None:
+        """The handler of Health.Watch, which sends from other threads and occupies none."""
+        rpc = self.begin(call)
+        failure: Failure | None = None
+        try:
+            with self.pipeline.admit(rpc):
+                request = self._decode(self.message(call))
+                stream = streams.open(call)
+                stream.watch()
+                if not call.on_end(lambda: streams.close(stream)):
+                    streams.close(stream)
+                self._behavior(request, call, partial(self._send, stream, call))
+        except Exception as error:
+            failure = failure_of(rpc, error)
+        finally:
+            self.pipeline.ended(rpc)
+        if failure is not None:
+            call.end(failure)
+
+
+def failure_of(rpc: RpcContext, error: Exception) -> Failure:
+    """The status of an RPC that ``error`` ends. Writes the log line of the error."""
+    if isinstance(error, Refused):
+        rpc.code = error.failure.code
+        return error.failure
+    rpc.reason = error_map.reason_of(error)
+    failure = error_map.refusal(error, rpc.method, rpc.fields())
+    rpc.code = failure.code
+    rpc.is_logged = error_map.is_logged(error)
+    return replace(failure, trailers=((request_ids.METADATA_KEY, rpc.request.id),))
+
+
+def success_trailers(rpc: RpcContext) -> Trailers:
+    """The new rate revision, if the request has changed rates."""
+    if not rpc.request.rate_revision:
+        return ()
+    return ((RATE_REVISION_KEY, str(rpc.request.rate_revision)),)
+
+
+def _unchanged(data: bytes) -> bytes:
+    return data
+
+
+def _decoder(parse: Decode) -> Decode:
+    def decode(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError as error:
+            raise malformed_request() from error
+
+    return decode
+
+
+def _as_stream(behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Iterable[Any]]:
+    return lambda request, call: [behavior(request, call)]

@@ -1,0 +1,1 @@
+"""The transports of RPCs: each presents its RPCs to the endpoints as an RpcCall (rpc/call.py)."""
