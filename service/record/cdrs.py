@@ -41,6 +41,7 @@ from tollwire.service.domain.thread_context import Work
 from tollwire.service.observability import tallies
 from tollwire.service.rating.calls import check_call
 from tollwire.service.record.digests import PricedRow, digest_of_pricings
+from tollwire.service.record.group_commit import Submission
 from tollwire.service.record.recording import (
     content_of,
     known_decks,
@@ -84,6 +85,14 @@ class Cdrs:
     def record(self, records: Records) -> RecordedCall | Cdr:
         """The same for a list of one call, which breaks no rule."""
         return self._single_calls.record(records)
+
+    def submit(
+        self,
+        submissions: Sequence[Submission[Records, RecordedCall | Cdr]],
+        start: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """The same for calls that arrive together, as SingleCalls.submit."""
+        self._single_calls.submit(submissions, start)
 
     def get(self, cdr_id: int) -> Cdr:
         refuse(check_id("id", cdr_id))

@@ -15,7 +15,6 @@ from typing import TypeAlias
 from ratingcore.record.records import Records
 from ratingcore.record.single_calls import joined
 from tollwire.service.cache.decks import Decks
-from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import (
     AlreadyExists,
     FieldViolation,
@@ -36,8 +35,9 @@ from tollwire.service.domain.model import (
     Tenant,
     UnratedReason,
 )
-from tollwire.service.domain.request import EVERY_TENANT, Scope
-from tollwire.service.record.group_commit import GroupCommit, copies
+from tollwire.service.domain.request import EVERY_TENANT, Request, Scope
+from tollwire.service.domain.thread_context import current_request
+from tollwire.service.record.group_commit import GroupCommit, Submission, copies
 from tollwire.service.record.recording import (
     Recorder,
     Recording,
@@ -143,12 +143,33 @@ class SingleCalls:
     def record(self, records: Records) -> RecordedCall | Cdr:
         """Rate and record the one call of ``records``; of a duplicate, the CDR that is recorded.
         NotFound, InvalidInput or AlreadyExists if the call is refused."""
-        call = _SingleCall(records, scopes.scope())
-        scopes.concerns({call.tenant_id})
+        return self._groups.run(self._call(records, current_request()))
+
+    def submit(
+        self,
+        submissions: Sequence[Submission[Records, RecordedCall | Cdr]],
+        start: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """The same for calls that arrive together, each with its request and its callback. Returns
+        at once. ``start`` as for GroupCommit.submit."""
+        calls: list[Submission[_SingleCall, RecordedCall | Cdr]] = []
+        for one in submissions:
+            try:
+                call = self._call(one.item, one.request)
+            except TollwireError as error:
+                one.done(error)
+            else:
+                calls.append(Submission(call, one.request, one.done))
+        self._groups.submit(calls, start)
+
+    def _call(self, records: Records, request: Request) -> _SingleCall:
+        """NotFound if the caller may not see the call's tenant."""
+        call = _SingleCall(records, request.caller.scope)
+        request.concerns(call.tenant_id)
         if not call.scope.covers(call.tenant_id):
             count_refused(_METHOD, 0, 1)
             raise _error(Refusal(0, "", *unknown_tenant(call.tenant_id)))
-        return self._groups.run(call)
+        return call
 
     def _commit(self, calls: Sequence[_SingleCall]) -> Sequence[Outcome]:
         """One outcome for each call, in order."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from tests.world import at_once
 from tollwire.service.domain.errors import Reason, TooLate, Unavailable, Unwanted
 from tollwire.service.domain.request import Request
 from tollwire.service.domain.thread_context import current_request, handling
-from tollwire.service.record.group_commit import GroupCommit
+from tollwire.service.record.group_commit import GroupCommit, Submission
 
 SECONDS = 20
 
@@ -247,5 +249,107 @@ def test_every_item_of_many_threads_is_committed_once(commits: Commits) -> None:
     assert results == [[f"done {item}" for item in mine] for mine in items]
     committed = [item for group in commits.groups for item in group]
     assert sorted(committed) == sorted(item for mine in items for item in mine)
+    assert max(len(group) for group in commits.groups) <= 7
+    assert groups._idle == 1
+
+
+class Submissions:
+    """Items without a thread of their own, and the threads that lead their groups."""
+
+    def __init__(self, groups: GroupCommit[Any, Any]) -> None:
+        self._groups = groups
+        self._pool = ThreadPoolExecutor(1)
+        self.results: dict[Any, Any] = {}
+
+    def submit(self, *items: Any, request: Request | None = None) -> None:
+        self._groups.submit(
+            [
+                Submission(item, request or Request(), partial(self.results.__setitem__, item))
+                for item in items
+            ],
+            self._pool.submit,
+        )
+
+    def await_results(self, count: int) -> dict[Any, Any]:
+        until(lambda: len(self.results) == count)
+        self._pool.shutdown()
+        return self.results
+
+
+@pytest.fixture
+def submissions(groups: GroupCommit[Any, Any]) -> Submissions:
+    return Submissions(groups)
+
+
+def test_items_that_are_submitted_together_are_one_group_of_another_thread(
+    submissions: Submissions, commits: Commits
+) -> None:
+    refused = ValueError("b")
+    submissions.submit()
+    submissions.submit("a", refused, "c")
+    assert submissions.await_results(3) == {"a": "done a", refused: refused, "c": "done c"}
+    assert commits.groups == [["a", refused, "c"]]
+    assert threading.get_ident() not in commits.threads
+
+
+def test_submitted_items_and_threads_share_groups(
+    submissions: Submissions, threads: Threads, commits: Commits, groups: GroupCommit[Any, Any]
+) -> None:
+    threads.start_leader("a")
+    submissions.submit("b", "c")
+    threads.start_waiting("d", "e")
+    submissions.submit("f")
+    threads.finish()
+    assert submissions.await_results(3) == {item: f"done {item}" for item in "bcf"}
+    assert threads.results == {item: f"done {item}" for item in "ade"}
+    assert commits.groups == [["a"], list("bcde"), ["f"]]
+    until(lambda: groups._idle == 1)
+
+
+def test_a_submitted_item_whose_client_has_left_is_not_committed(
+    submissions: Submissions, threads: Threads, commits: Commits
+) -> None:
+    threads.start_leader("a")
+    submissions.submit("b", request=Request(is_wanted=lambda: False))
+    submissions.submit("c", request=Request(remaining_seconds=lambda: 0.0))
+    submissions.submit("d")
+    threads.finish()
+    results = submissions.await_results(3)
+    assert (type(results["b"]), type(results["c"])) == (Unwanted, TooLate)
+    assert commits.groups == [["a"], ["d"]]
+
+
+def test_a_submitted_item_that_no_group_takes_in_time_fails(commits: Commits) -> None:
+    groups: GroupCommit[Any, Any] = GroupCommit(commits, max_items=4, wait_seconds=0.05)
+    threads, submissions = Threads(groups, commits), Submissions(groups)
+    threads.start_leader("a")
+    submissions.submit("b")
+    time.sleep(0.1)
+    threads.finish()
+    assert isinstance(submissions.await_results(1)["b"], Unavailable)
+    assert commits.groups == [["a"]]
+
+
+def test_every_item_of_threads_and_submissions_is_committed_once(commits: Commits) -> None:
+    groups: GroupCommit[Any, Any] = GroupCommit(commits, max_items=7, wait_seconds=SECONDS)
+    many = [Submissions(groups) for _ in range(4)]
+    items = [[f"{thread}-{number}" for number in range(100)] for thread in range(8)]
+    submitted = [[f"s{number}-{item}" for item in range(100)] for number in range(4)]
+
+    def submit(to: Submissions, mine: list[str]) -> None:
+        for start in range(0, 100, 5):
+            to.submit(*mine[start : start + 5])
+
+    at_once(
+        *(lambda mine=mine: [groups.run(item) for item in mine] for mine in items),
+        *(
+            lambda to=to, mine=mine: submit(to, mine)
+            for to, mine in zip(many, submitted, strict=True)
+        ),
+    )
+    for to, mine in zip(many, submitted, strict=True):
+        assert to.await_results(100) == {item: f"done {item}" for item in mine}
+    committed = [item for group in commits.groups for item in group]
+    assert sorted(committed) == sorted(item for mine in items + submitted for item in mine)
     assert max(len(group) for group in commits.groups) <= 7
     assert groups._idle == 1

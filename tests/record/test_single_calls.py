@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
+from ratingcore.record.records import records_of
 from tests.world import World, at_once, call
 from tollwire.service.domain.errors import (
     AlreadyExists,
@@ -20,8 +22,11 @@ from tollwire.service.domain.errors import (
     Unavailable,
 )
 from tollwire.service.domain.model import Call, Cdr, ReversalRequest
-from tollwire.service.domain.request import Caller, Request, Role, Scope
+from tollwire.service.domain.request import SEVERAL, Caller, Request, Role, Scope
 from tollwire.service.domain.thread_context import handling
+from tollwire.service.record.group_commit import Submission
+from tollwire.service.record.recording import content_of
+from tollwire.service.record.single_calls import RecordedCall
 from tollwire.service.storage import ledger
 from tollwire.service.storage.engine import Database
 
@@ -300,3 +305,32 @@ def test_a_locked_tenant_does_not_fail_the_others(database: Database, payer: int
     assert isinstance(good, Cdr)
     assert isinstance(waits, Unavailable)
     assert "nothing was changed" in waits.message
+
+
+def test_submitted_calls_get_the_answers_of_single_ones(world: World, payer: int) -> None:
+    other_id = world.tenant()
+    scoped = Request(
+        id="r", caller=Caller("one", Role.INGEST, Scope(frozenset({payer})), token_id=1)
+    )
+    calls = [call(payer, call_id="x"), call(payer, call_id="x"), call(other_id, call_id="y")]
+    answers: dict[int, Any] = {}
+    answered = threading.Event()
+
+    def done(number: int, answer: Any) -> None:
+        answers[number] = answer
+        if len(answers) == 3:
+            answered.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        world.cdrs.submit(
+            [
+                Submission(records_of([content_of(one)], 0), scoped, partial(done, number))
+                for number, one in enumerate(calls)
+            ],
+            pool.submit,
+        )
+        assert answered.wait(SECONDS)
+    assert isinstance(answers[0], RecordedCall)
+    assert answers[1] == world.cdrs.get(answers[0].cdr_id)
+    assert (type(answers[2]), answers[2].reason) == (NotFound, Reason.TENANT_NOT_FOUND)
+    assert scoped.tenant_id == SEVERAL
