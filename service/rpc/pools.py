@@ -215,11 +215,17 @@ class MessageDeadlines:
         del self._until[call]
 
     def _sweep(self, stop: threading.Event) -> None:
-        while not stop.wait(_SWEEP_SECONDS):
+        # A time limit that starts during a sleep ends after it.
+        shortest = min(self._seconds.values())
+        next_at = time.monotonic() + shortest
+        while not stop.wait(max(_SWEEP_SECONDS, next_at - time.monotonic())):
             now = time.monotonic()
+            next_at = now + shortest
             for call, until in self._until.copy().items():
                 if now > until:
                     call.cancel()
+                else:
+                    next_at = min(next_at, until)
 
     def close(self) -> None:
         self._thread.close()

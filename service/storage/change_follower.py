@@ -7,6 +7,7 @@ and reads the new ones. How a change is detected: tollwire.service.storage.chang
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -40,10 +41,13 @@ class ChangeFollower:
         self._known_seq = known_seq
         self._refresh = refresh
         self._thread = BackgroundThread(clock.table, self._follow, close_seconds=_CLOSE_SECONDS)
+        # The thread waits for the first one, which is readable when the other one is closed.
+        self._ends: tuple[socket.socket, socket.socket] | None = None
         # The last time at which no change was missing.
         self._knew_all_at = time.monotonic()
 
     def start(self) -> None:
+        self._ends = socket.socketpair()
         self._thread.start()
 
     def lag_seconds(self) -> float:
@@ -52,9 +56,17 @@ class ChangeFollower:
 
     def close(self) -> None:
         """Stop the thread. A database that does not answer delays this by seconds at most."""
+        self._thread.stop.set()
+        if self._ends is None:
+            return
+        waiting, other = self._ends
+        other.close()
         self._thread.close()
+        waiting.close()
 
     def _follow(self, stop: threading.Event) -> None:
+        assert self._ends is not None, "it is started"
+        closing = self._ends[0]
         watch: ChangeWatch | None = None
         failing = False
         while not stop.is_set():
@@ -68,7 +80,7 @@ class ChangeFollower:
                 if failing:
                     self._log.warning("following the %s again", self._what)
                 failing = False
-                watch.wait(stop, watch.poll_seconds)
+                watch.wait(closing)
             except Exception:
                 # No error may end this thread; the worker goes on with the state that it has.
                 if not failing:

@@ -2,31 +2,42 @@
 
 Each kind of thing that they hold has a clock: a table of one row, which every change raises within
 its own transaction. A worker that compares this number with its own cannot miss a change.
-PostgreSQL also notifies of each commit (NOTIFY), and a worker polls for lost notifications; on
-SQLite a query takes microseconds, so a worker only polls. Behind a connection pooler there are no
-notifications, unless a second URL leads to a session of its own.
+
+A worker without work sleeps until something tells of a commit: a notification of PostgreSQL, or a
+write to the log of an SQLite file (``Dialect.wakeups``). It also looks once a second, so a change
+that nothing told of is found. Where nothing can tell, it polls many times a second: behind a
+connection pooler, unless a second URL leads to a session of its own, and on systems without
+inotify.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
+import math
+import select
+import socket
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine
 
 from tollwire.service.domain.thread_context import Work, doing
+from tollwire.service.storage.dialects.base import Wakeups
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.engine import Database
 
 _LOG = logging.getLogger("tollwire.database")
 
+# The longest sleep of a worker that is told of commits.
+IDLE_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The ``table`` with the number, the ``channel`` of its notifications, and the poll interval; 0
-    is the shortest one of the database."""
+    """The ``table`` with the number, the ``channel`` of its notifications, and the poll interval
+    where nothing tells of commits; 0 is the shortest one of the database."""
 
     table: str
     channel: str
@@ -47,37 +58,49 @@ class ChangeWatch:
         self._dialect = database.dialect
         self._commits: int | None = None
         self._query = f"SELECT change_seq FROM {clock.table}"
-        self.poll_seconds = max(clock.poll_seconds, self._dialect.least_poll_seconds)
+        self._poll_seconds = max(clock.poll_seconds, self._dialect.least_poll_seconds)
         # The driver's own connection: a query takes microseconds, without a transaction.
         self._connection, self._driver = _own_connection(database.engine)
-        # The connection that listens; None if there is none.
-        self._listening: tuple[Connection, Any] | None = None
+        # The connection that is told of commits, and what tells; None if nothing does.
+        self._told: tuple[Connection, Any] | None = None
+        self._wakeups: Wakeups | None = None
+        # Until when a commit that was told of may not show yet.
+        self._settles_at = -math.inf
         try:
-            self._listen(database, clock)
+            self._be_told(database, clock)
         except BaseException:
             self.close()
             raise
 
-    def _listen(self, database: Database, clock: Clock) -> None:
+    def _be_told(self, database: Database, clock: Clock) -> None:
         if database.session_engine is not None:
             try:
-                self._listening = _own_connection(database.session_engine)
+                self._told = _own_connection(database.session_engine)
             except Exception as error:
                 # The other connection still polls.
                 _LOG.warning("changes are not notified for now: %s", str(error).splitlines()[0])
-        elif self._dialect.can_listen(self._driver):
-            self._listening = self._connection, self._driver
-        if self._listening is not None:
-            with doing(Work.LOOK):
-                self._dialect.listen(self._listening[1], clock.channel)
+        elif self._dialect.can_wake(self._driver):
+            self._told = self._connection, self._driver
+        if self._told is not None:
+            try:
+                with doing(Work.LOOK):
+                    self._wakeups = self._dialect.wakeups(self._told[1], clock.channel)
+            except OSError as error:
+                _LOG.warning("changes are found by polling: %s", error)
 
-    def wait(self, stop: threading.Event, seconds: float) -> None:
-        """Wait until it is time to look again: at most ``seconds``, or until ``stop`` if there are
-        no notifications."""
-        if self._listening is None:
-            stop.wait(seconds)
+    def wait(self, closing: socket.socket) -> None:
+        """Wait until it is time to look again, or until ``closing`` is readable."""
+        now = time.monotonic()
+        settles = now < self._settles_at
+        if self._wakeups is not None and self._wakeups.drain():
+            self._settles_at = now + self._wakeups.settle_seconds
+            if not settles:
+                return
+        if self._wakeups is None or settles:
+            # Also between many commits: what tells of each would keep this thread awake.
+            _wait_for([closing], self._poll_seconds)
         else:
-            self._dialect.wait_for_notification(self._listening[1], seconds)
+            _wait_for([closing, self._wakeups], IDLE_SECONDS)
 
     def has_moved(self, known_seq: int) -> bool:
         """Whether a change above ``known_seq`` is committed."""
@@ -90,7 +113,9 @@ class ChangeWatch:
         return found > known_seq
 
     def close(self) -> None:
-        for connection, driver in filter(None, ((self._connection, self._driver), self._listening)):
+        if self._wakeups is not None:
+            self._wakeups.close()
+        for connection, driver in filter(None, ((self._connection, self._driver), self._told)):
             connection.close()
             # If the database is unavailable, SQLAlchemy does not close a detached connection.
             driver.close()
@@ -110,3 +135,11 @@ def _own_connection(engine: Engine) -> tuple[Connection, Any]:
     driver = cast(Any, connection.connection.driver_connection)
     connection.detach()
     return connection, driver
+
+
+def _wait_for(readable: Iterable[socket.socket | Wakeups], seconds: float) -> None:
+    # Not select(), which knows the first 1,024 descriptors of the process only.
+    poll = select.poll()
+    for one in readable:
+        poll.register(one.fileno(), select.POLLIN)
+    poll.poll(seconds * 1000)

@@ -152,9 +152,10 @@ class Database:
             doing(Work.PING),
             ExitStack() as stack,
         ):
-            connection, transaction = self._begun_on_pooled(stack, {})
+            options = {"first_query": "SELECT change_seq FROM deck_clock"}
+            _, transaction = self._begun_on_pooled(stack, options)
             with transaction:
-                connection.exec_driver_sql("SELECT change_seq FROM deck_clock")
+                pass
 
     @contextmanager
     def _writing(self, work: Work) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tests.world import NOON_NS, World, call
 from tollwire.service.cache.decks import Decks, TenantDeck
 from tollwire.service.domain.errors import NotFound, Reason, Unavailable
 from tollwire.service.domain.model import ImportMode, Interval, Rate, Rounding, Tenant
+from tollwire.service.storage import changes
 from tollwire.service.storage import decks as storage
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.changes import ChangeWatch
@@ -300,20 +302,29 @@ def test_lost_connections_are_made_again(writer: World, other: Decks) -> None:
     _wait_for(lambda: len(other.deck(1).deck) == 2, "the change after the loss")
 
 
-def test_the_database_notifies_of_a_change(writer: World, database_url: str) -> None:
-    """So no change waits for the next check. (On SQLite a check is cheap and done often.)"""
-    if writer.database.is_sqlite:
-        return
+def test_the_database_notifies_of_a_change(
+    writer: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "IDLE_SECONDS", 1000.0)
+    known_seq = _clock(writer)
     told = Database(database_url)
     watch = ChangeWatch(told, storage.CLOCK)
-    waiting = threading.Thread(target=watch.wait, args=(threading.Event(), 1000.0))
-    waiting.start()
+    closing, other_end = socket.socketpair()
+    is_seen = threading.Event()
+
+    def wait_for_the_change() -> None:
+        while not watch.has_moved(known_seq):
+            watch.wait(closing)
+        is_seen.set()
+
+    threading.Thread(target=wait_for_the_change, daemon=True).start()
+    assert not is_seen.wait(0.05)
     writer.rate(1, "44")
-    waiting.join(_DEADLINE_SECONDS)
-    assert not waiting.is_alive()
-    assert watch.has_moved(0)
+    assert is_seen.wait(_DEADLINE_SECONDS)
     assert not watch.has_moved(_clock(writer))
     watch.close()
+    for end in (closing, other_end):
+        end.close()
     told.close()
 
 

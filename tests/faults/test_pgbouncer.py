@@ -5,7 +5,7 @@ Transactions of one connection go to sessions in turn, so whatever is kept in a 
 
 from __future__ import annotations
 
-import threading
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -175,13 +175,16 @@ def test_a_second_url_that_is_away_costs_milliseconds(pooler: PgBouncer, name: s
     away = "postgresql+psycopg://postgres@127.0.0.1:1/x"
     database = Database(pooler.url(name), session_url=away)
     watch = ChangeWatch(database, CLOCK)
+    closing, other_end = socket.socketpair()
     try:
         assert not watch.has_moved(0)
-        watch.wait(threading.Event(), 0.01)
+        watch.wait(closing)
         with database.write() as connection:
             connection.exec_driver_sql("UPDATE deck_clock SET change_seq = change_seq + 1")
         assert watch.has_moved(0)
     finally:
+        for end in (closing, other_end):
+            end.close()
         watch.close()
         database.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import psycopg
 from sqlalchemy import (
@@ -74,13 +74,31 @@ class ServerFacts(NamedTuple):
     unsafe_settings: tuple[str, ...] = ()
 
 
+class Wakeups(Protocol):
+    """Tells that something may have been committed. Belongs to one thread."""
+
+    # For how long after the last event a commit that it told of may not show yet.
+    settle_seconds: float
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when something has happened."""
+
+    def drain(self) -> bool:
+        """Whether something has happened since the last call. An exception if it cannot tell of
+        commits any more."""
+
+    def close(self) -> None:
+        """Release what it holds, but for the connection."""
+
+
 class Dialect(ABC):
     """One database. Has no state; all threads share it."""
 
     name: ClassVar[str]  # SQLAlchemy's
     # Whether a transaction for writing excludes all others, so that rows need no locks.
     has_one_writer: ClassVar[bool]
-    # The shortest useful interval between two looks at a change clock.
+    # The shortest useful interval between two looks at a change clock, where nothing tells of
+    # commits.
     least_poll_seconds: ClassVar[float]
     # A query for the newest rows of several tenants is one query for each tenant, merged, up to
     # this number of tenants.
@@ -119,16 +137,12 @@ class Dialect(ABC):
         """Notify the listeners of this channel once the transaction is committed."""
 
     @abstractmethod
-    def can_listen(self, driver: Any) -> bool:
-        """Whether this connection keeps its session, and so can receive notifications."""
+    def can_wake(self, driver: Any) -> bool:
+        """Whether ``wakeups`` of this connection can tell of commits."""
 
     @abstractmethod
-    def listen(self, driver: Any, channel: str) -> None:
-        """Receive the notifications of this channel from now on."""
-
-    @abstractmethod
-    def wait_for_notification(self, driver: Any, seconds: float) -> None:
-        """Return at the next notification, or after ``seconds``."""
+    def wakeups(self, driver: Any, channel: str) -> Wakeups:
+        """What tells of commits from now on. OSError if the system refuses it."""
 
     @abstractmethod
     def commits_of_others(self, driver: Any) -> int | None:

@@ -46,9 +46,11 @@ from tollwire.service.storage.dialects.base import (
     KeyTaken,
     ServerFacts,
     TextColumn,
+    Wakeups,
 )
 from tollwire.service.storage.dialects.postgresql_connection import postgresql_engine
 from tollwire.service.storage.dialects.postgresql_copy import copy_out
+from tollwire.service.storage.dialects.postgresql_wakeups import Notifications
 from tollwire.service.storage.schema.record_tables import ROW_IDS
 
 T = TypeVar("T")
@@ -85,7 +87,6 @@ _ADD_LEDGER_ENTRY = (
 class PostgreSQL(Dialect):
     name = "postgresql"
     has_one_writer = False
-    # Notifications wake a worker earlier, unless they are lost.
     least_poll_seconds = 0.02
     # PostgreSQL would read the rows of all tenants in order and leave out most of them, and all
     # rows if these tenants called long ago or never. With more tenants a statement is planned for
@@ -118,15 +119,11 @@ class PostgreSQL(Dialect):
     def notify(self, connection: Connection, channel: str) -> None:
         connection.exec_driver_sql(f"NOTIFY {channel}")
 
-    def can_listen(self, driver: Any) -> bool:
+    def can_wake(self, driver: Any) -> bool:
         return not driver.is_pooled
 
-    def listen(self, driver: Any, channel: str) -> None:
-        driver.execute(f"LISTEN {channel}")
-
-    def wait_for_notification(self, driver: Any, seconds: float) -> None:
-        for _ in driver.notifies(timeout=seconds, stop_after=1):
-            pass
+    def wakeups(self, driver: Any, channel: str) -> Wakeups:
+        return Notifications(driver, channel)
 
     def commits_of_others(self, driver: Any) -> int | None:
         return None

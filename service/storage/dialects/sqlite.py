@@ -28,6 +28,7 @@ from sqlalchemy.sql.elements import KeyedColumnElement
 
 from tollwire.service.domain.case_folding import fold, needles, other_forms
 from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
+from tollwire.service.storage.dialects import sqlite_wakeups
 from tollwire.service.storage.dialects.base import (
     CDR_COLUMNS,
     LEDGER_COLUMNS,
@@ -36,6 +37,7 @@ from tollwire.service.storage.dialects.base import (
     HeldParties,
     ServerFacts,
     TextColumn,
+    Wakeups,
 )
 from tollwire.service.storage.dialects.sqlite_connection import HOLDS_FUNCTION, sqlite_engine
 from tollwire.service.storage.schema.all_tables import METADATA
@@ -86,16 +88,13 @@ class SQLite(Dialect):
         return ServerFacts(f"SQLite {version}")
 
     def notify(self, connection: Connection, channel: str) -> None:
-        """``commits_of_others`` takes microseconds."""
+        """``wakeups`` tells of every write."""
 
-    def can_listen(self, driver: Any) -> bool:
-        return False
+    def can_wake(self, driver: Any) -> bool:
+        return sqlite_wakeups.IS_SUPPORTED
 
-    def listen(self, driver: Any, channel: str) -> None:
-        raise NotImplementedError("SQLite has no notifications")
-
-    def wait_for_notification(self, driver: Any, seconds: float) -> None:
-        raise NotImplementedError("SQLite has no notifications")
+    def wakeups(self, driver: Any, channel: str) -> Wakeups:
+        return sqlite_wakeups.LogWrites(driver)
 
     def commits_of_others(self, driver: Any) -> int | None:
         ((data_version,),) = driver.execute("PRAGMA data_version").fetchall()
