@@ -16,6 +16,18 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
     void Py_CLEAR(PyObject* object_)
 
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    static inline void rc_trim_heap(void) { malloc_trim(0); }
+    #else
+    static inline void rc_trim_heap(void) {}
+    #endif
+    """
+    void rc_trim_heap() nogil
+
 cdef int64_t blocks = 0   # allocated and not released, by all threads
 
 # How many allocations succeed before one fails. Below 0: none fails on purpose.
@@ -104,6 +116,13 @@ cdef int resize_bytes(PyObject** data, Py_ssize_t size) except -1:
     else:
         _PyBytes_Resize(data, size)
     return 0
+
+
+def trim_heap():
+    """Return the freed memory of this process to the system. The C library keeps what a large deck
+    needed while it was built. Releases the GIL."""
+    with nogil:
+        rc_trim_heap()
 
 
 def fail_allocation(after=None):

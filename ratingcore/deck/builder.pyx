@@ -21,7 +21,7 @@ from ..pricing.terms cimport (
     whole,
 )
 from ..pricing.number cimport MAX_DIGITS, set_dialling
-from ..index.rate_terms cimport additions_free, additions_init, additions_put, additions_t
+from ..index.rate_terms cimport additions_free, additions_init, additions_put
 from ..index.tables cimport (
     MAX_ROWS,
     first_window,
@@ -98,14 +98,6 @@ cdef class DeckBuilder:
     one thread may use a builder at a time: ``build`` releases the GIL, and every other use of the
     builder meanwhile raises RuntimeError.
     """
-
-    cdef Deck base
-    cdef change_t* changes       # [count], in the order of the calls, or sorted by a build
-    cdef uint32_t count
-    cdef uint32_t capacity
-    cdef additions_t additions
-    cdef set removed             # (version_id, prefix) of the base
-    cdef bint building
 
     def __cinit__(self, Deck base=None):
         memset(&self.additions, 0, sizeof(additions_t))
@@ -255,7 +247,7 @@ cdef class DeckBuilder:
         )
         return self._add(&change)
 
-    cdef int _add(self, const change_t* change) except -1:
+    cdef int _add(self, const change_t* change) except -1 nogil:
         reserve(
             <void**> &self.changes,
             &self.capacity,

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 
 import ratingcore
+from ratingcore.base.memory import trim_heap
+from ratingcore.wire.rate_rows import RateRows
 from tollwire.service.cache.worker_progress import Progress
 from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import FailedPrecondition, NotFound, Reason, Unavailable
@@ -106,14 +106,12 @@ class Decks:
         with self._database.snapshot(work=Work.LONG) as connection, self._building:
             states = decks.changed_since(connection, 0)
             present = {state.tenant_id: state for state in states if state.tenant}
-            for tenant_id, parts in groupby(decks.present_rates(connection), key=itemgetter(0)):
-                builder = ratingcore.DeckBuilder()
-                for _, rates in parts:
-                    builder.put_many(rates)
+            for tenant_id, builder in decks.present_rates(connection, RateRows()):
                 self._take(present.pop(tenant_id), builder)
             for state in present.values():
                 self._take(state, ratingcore.DeckBuilder())
             self._known_seq = states[-1].change_seq if states else 0
+        trim_heap()
         if self._progress is not None:
             # From now on the others wait for this worker; what they changed before is read here.
             self._progress.report(self._known_seq)
@@ -304,7 +302,8 @@ class Decks:
             connection, state.tenant_id, since, state.revision
         ):
             builder.remove(version_id, prefix)
-        builder.put_many(decks.rates_come(connection, state.tenant_id, since, state.revision))
+        rows = RateRows(builder)
+        decks.rates_come(connection, state.tenant_id, since, state.revision, rows)
         self._take(state, builder)
 
     def _take(self, state: DeckState, builder: ratingcore.DeckBuilder) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import ratingcore
+from ratingcore.wire.rate_rows import RateRows
 from tollwire.service.accounts.tenants import tenant_exists
 from tollwire.service.cache.decks import built, tenant_not_found
 from tollwire.service.domain import scopes
@@ -91,8 +92,8 @@ def _deck(connection: Connection, cdr: Cdr) -> ratingcore.Deck:
     builder = ratingcore.DeckBuilder()
     if number:
         prefixes = [number[:length] for length in range(len(number) + 1)]
-        rates = decks.rates_of_prefixes(connection, call.tenant_id, prefixes, cdr.rate_revision)
-        builder.put_many(rates)
+        rows = RateRows(builder)
+        decks.rates_of_prefixes(connection, call.tenant_id, prefixes, cdr.rate_revision, rows)
     return built(builder, cdr.tenant, cdr.rate_revision).deck
 
 

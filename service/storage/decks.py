@@ -14,19 +14,18 @@ The protocol that keeps all workers on the committed rates:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Select, func, or_, select, update
 
 from tollwire.service.domain.model import Tenant
 from tollwire.service.storage.changes import Clock
+from tollwire.service.storage.dialects.base import RowsPart
 from tollwire.service.storage.dialects.lookup import dialect_of
-from tollwire.service.storage.rates import TERMS, RateArguments, to_arguments
+from tollwire.service.storage.rates import TERMS
 from tollwire.service.storage.schema.tenant_tables import (
     IS_PRESENT,
     DeckClockRow,
@@ -37,9 +36,10 @@ from tollwire.service.storage.schema.tenant_tables import (
 )
 from tollwire.service.storage.tenants import tenant_from_row
 
-_PART_ROWS = 10_000
 _PART_CHANGES = 10
-_FEW_ROWS = 100
+# A rate as the core reads it.
+ROW = (*TERMS, RateVersionRow.__table__.c.tenant_id)
+T_co = TypeVar("T_co", covariant=True)
 # A change of a rate takes effect with its commit, in every worker.
 CLOCK = Clock("deck_clock", "tollwire_decks")
 
@@ -47,6 +47,16 @@ _GONE = (
     "SELECT version_id, prefix FROM rate_versions WHERE tenant_id = ? AND created_revision <= ?"
     " AND retired_revision > ? AND retired_revision <= ?"
 )
+
+
+class RateReader(Protocol[T_co]):
+    """Reads rates in parts, each with the values of ROW."""
+
+    def read(self, part: RowsPart) -> Iterable[tuple[int, T_co]]:
+        """The id of each tenant whose rates are complete, and what was made of them."""
+
+    def end(self) -> Iterable[tuple[int, T_co]]:
+        """The same for the last tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +151,9 @@ def rates_gone(
 
 
 def rates_come(
-    connection: Connection, tenant_id: int, since: int, until: int
-) -> Iterator[RateArguments]:
-    """The rates that exist at revision ``until`` and did not exist at ``since`` (0: all), each for
-    ``DeckBuilder.put_many``. Read all of them within the transaction."""
+    connection: Connection, tenant_id: int, since: int, until: int, reader: RateReader[Any]
+) -> None:
+    """Read the rates that exist at revision ``until`` and did not exist at ``since`` (0: all)."""
     changes = select(RateChangeRow.first_version_id, RateChangeRow.last_version_id).where(
         RateChangeRow.tenant_id == tenant_id,
         RateChangeRow.revision > since,
@@ -153,63 +162,63 @@ def rates_come(
     # Two queries: PostgreSQL may join badly while it has no statistics of the tables.
     found = [(first, last) for first, last in connection.execute(changes)]
     for start in range(0, len(found), _PART_CHANGES):
-        yield from _of_changes(connection, found[start : start + _PART_CHANGES], until)
+        _read_changes(connection, found[start : start + _PART_CHANGES], until, reader)
 
 
-def _of_changes(
-    connection: Connection, changes: Sequence[tuple[int, int]], until: int
-) -> Iterator[RateArguments]:
-    """The rates of some changes, each given by its first and last version, that exist at revision
-    ``until``."""
-    query = select(*TERMS).where(
+def _read_changes(
+    connection: Connection,
+    changes: Sequence[tuple[int, int]],
+    until: int,
+    reader: RateReader[Any],
+) -> None:
+    """Read the rates of some changes, each given by its first and last version, that exist at
+    revision ``until``."""
+    query = select(*ROW).where(
         or_(*(RateVersionRow.version_id.between(first, last) for first, last in changes)),
         # coalesce, so that no index is used: it would be read as a whole.
         func.coalesce(RateVersionRow.retired_revision, until + 1) > until,
     )
-    # Usually few, which take one round trip; a cursor in the database takes four.
-    if sum(last - first + 1 for first, last in changes) <= _FEW_ROWS:
-        yield from map(to_arguments, connection.execute(query).all())
-        return
-    with _streamed(connection, query, "rates_come") as parts:
-        for rows in parts:
-            yield from map(to_arguments, rows)
+    _read(connection, query, reader)
 
 
 def rates_of_prefixes(
-    connection: Connection, tenant_id: int, prefixes: Sequence[str], revision: int
-) -> list[RateArguments]:
-    """The tenant's rates with one of these prefixes at ``revision``, each for
-    ``DeckBuilder.put_many``."""
+    connection: Connection,
+    tenant_id: int,
+    prefixes: Sequence[str],
+    revision: int,
+    reader: RateReader[Any],
+) -> None:
+    """Read the tenant's rates with one of these prefixes at ``revision``."""
     common = (
         RateVersionRow.tenant_id == tenant_id,
         RateVersionRow.prefix.in_(prefixes),
         RateVersionRow.created_revision <= revision,
     )
     # Two queries, because each has an index of its own.
-    found: list[RateArguments] = []
     for condition in (IS_PRESENT, RateVersionRow.retired_revision > revision):
-        rows = connection.execute(select(*TERMS).where(*common, condition))
-        found.extend(map(to_arguments, rows.all()))
-    return found
+        _read(connection, select(*ROW).where(*common, condition), reader)
 
 
-def present_rates(connection: Connection) -> Iterator[tuple[int, list[RateArguments]]]:
-    """The present rates of all tenants in parts: the id of a tenant and some of its rates, each for
-    ``DeckBuilder.put_many``. The parts of a tenant follow each other."""
-    query = (
-        select(*TERMS, RateVersionRow.tenant_id)
-        .where(IS_PRESENT)
-        .order_by(RateVersionRow.tenant_id, RateVersionRow.prefix)
-    )
-    with _streamed(connection, query, "present_rates") as parts:
-        for rows in parts:
-            for tenant_id, part in groupby(rows, key=itemgetter(-1)):
-                yield tenant_id, [to_arguments(row[:-1]) for row in part]
+def _read(connection: Connection, query: Select[Any], reader: RateReader[Any]) -> None:
+    with _parts(connection, query) as parts:
+        for part in parts:
+            reader.read(part)
 
 
-def _streamed(
-    connection: Connection, query: Select[Any], name: str
-) -> AbstractContextManager[Iterator[list[tuple[Any, ...]]]]:
-    """The rows of a query, whose values are numbers, in parts. SQLAlchemy takes twice as long."""
+def present_rates(connection: Connection, reader: RateReader[T_co]) -> Iterator[tuple[int, T_co]]:
+    """Read the present rates of all tenants. Yields the id and what the reader has made of each
+    tenant that has rates."""
+    query = select(*ROW).where(IS_PRESENT).order_by(RateVersionRow.tenant_id, RateVersionRow.prefix)
+    with _parts(connection, query) as parts:
+        for part in parts:
+            yield from reader.read(part)
+    yield from reader.end()
+    dialect_of(connection).release_memory(connection)
+
+
+def _parts(
+    connection: Connection, query: Select[Any]
+) -> AbstractContextManager[Iterator[RowsPart]]:
+    """The rows of a query in the form that the core reads."""
     literal = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-    return dialect_of(connection).streamed(connection, str(literal), name, _PART_ROWS)
+    return dialect_of(connection).parts(connection, str(literal))

@@ -48,12 +48,9 @@ _POSITION = (
 # The tenant and the lifetime of a version. All other columns are the rate itself.
 HISTORY = ("tenant_id", "created_revision", "retired_revision", "created_at_ns", "updated_at_ns")
 TERMS = tuple(column for column in _TABLE.columns if column.key not in HISTORY)
-# From this column on most rates have the same values.
 _INTERVALS = TERMS.index(_TABLE.c.intervals)
 _WINDOW = _INTERVALS + 1
-_AFTER_WINDOW = _WINDOW + 4
 _UNLIMITED = (None, OPEN_FROM_S, 0, OPEN_TO_S, 0)  # no intervals and an open window
-_USUAL = (*_UNLIMITED, *(0 for _ in TERMS[_AFTER_WINDOW:]))
 # The columns that are a field of Rate, with the same name and value.
 _SAME = tuple(
     field.name
@@ -73,23 +70,8 @@ def rate_from_row(row: Any) -> Rate:
     )
 
 
-def to_arguments(row: Sequence[Any]) -> RateArguments:
-    """The values of TERMS as arguments of ``DeckBuilder.put``, without default values at the
-    end."""
-    special = row[_INTERVALS:]
-    if special == _USUAL:
-        return tuple(row[:_INTERVALS])
-    return (
-        *row[:_INTERVALS],
-        intervals_from_text(row[_INTERVALS]),
-        from_ns(*row[_WINDOW : _WINDOW + 2]),
-        to_ns(*row[_WINDOW + 2 : _AFTER_WINDOW]),
-        *row[_AFTER_WINDOW:],
-    )
-
-
 def from_arguments(rate: RateArguments) -> tuple[Any, ...]:
-    """The inverse of ``to_arguments``, for a rate with all its arguments."""
+    """The values of TERMS."""
     if not rate[_INTERVALS] and rate[_WINDOW] is None and rate[_WINDOW + 1] is None:
         return rate[:_INTERVALS] + _UNLIMITED + rate[_WINDOW + 2 :]
     return (

@@ -27,6 +27,7 @@ from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
 from tollwire.service.storage.schema.record_tables import LedgerEntryRow
 
 T = TypeVar("T")
+RowsPart = bytes | list[tuple[Any, ...]]
 TextColumn = ColumnElement[str] | InstrumentedAttribute[str]
 
 # The columns of a new CDR without its id, and those of an entry of the ledger.
@@ -255,8 +256,12 @@ class Dialect(ABC):
         """The rows of a query with "?" for each value, without SQLAlchemy's work for each row."""
 
     @abstractmethod
-    def streamed(
-        self, connection: Connection, query: str, name: str, part_rows: int
-    ) -> AbstractContextManager[Iterator[list[tuple[Any, ...]]]]:
-        """The same in parts, of which one is in memory. ``name`` is unique among the queries that
-        are open in this transaction."""
+    def parts(
+        self, connection: Connection, query: str
+    ) -> AbstractContextManager[Iterator[RowsPart]]:
+        """The rows of a query that has no parameters, in parts, of which one is in memory: binary
+        COPY data, of whole rows, or tuples."""
+
+    @abstractmethod
+    def release_memory(self, connection: Connection) -> None:
+        """Free the memory in which this connection keeps what a long query has read."""

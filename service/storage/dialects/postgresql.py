@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -44,12 +44,13 @@ from tollwire.service.storage.dialects.base import (
     ExtensionTuple,
     HeldParties,
     KeyTaken,
+    RowsPart,
     ServerFacts,
     TextColumn,
     Wakeups,
 )
 from tollwire.service.storage.dialects.postgresql_connection import postgresql_engine
-from tollwire.service.storage.dialects.postgresql_copy import copy_out
+from tollwire.service.storage.dialects.postgresql_copy import copy_out, copy_out_parts
 from tollwire.service.storage.dialects.postgresql_wakeups import Notifications
 from tollwire.service.storage.schema.record_tables import ROW_IDS
 
@@ -263,13 +264,13 @@ class PostgreSQL(Dialect):
             cursor.execute(query.replace("?", "%s"), values)
             return cursor.fetchall()
 
-    @contextmanager
-    def streamed(
-        self, connection: Connection, query: str, name: str, part_rows: int
-    ) -> Iterator[Iterator[list[tuple[Any, ...]]]]:
-        with closing(_driver(connection).cursor(name, binary=True)) as cursor:
-            cursor.execute(query)
-            yield iter(lambda: cursor.fetchmany(part_rows), [])
+    def parts(
+        self, connection: Connection, query: str
+    ) -> AbstractContextManager[Iterator[RowsPart]]:
+        return copy_out_parts(_driver(connection), query)
+
+    def release_memory(self, connection: Connection) -> None:
+        """The server holds no rows for a connection, and the driver none after a query."""
 
 
 def _driver(connection: Connection) -> psycopg.Connection[Any]:

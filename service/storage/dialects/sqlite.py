@@ -35,6 +35,7 @@ from tollwire.service.storage.dialects.base import (
     Dialect,
     ExtensionTuple,
     HeldParties,
+    RowsPart,
     ServerFacts,
     TextColumn,
     Wakeups,
@@ -63,6 +64,10 @@ _INSERT_LEDGER_ENTRY = (
     f" VALUES ({', '.join(f':{name}' for name in LEDGER_COLUMNS)})"
 )
 _MOVE_LEDGER_HEAD = "UPDATE ledger_heads SET length = :seq, hash = :hash WHERE chain = :chain"
+
+
+# Few, so that the garbage collector does not scan them, and they stay in the processor's cache.
+_PART_ROWS = 500
 
 
 class SQLite(Dialect):
@@ -237,13 +242,16 @@ class SQLite(Dialect):
         return found
 
     @contextmanager
-    def streamed(
-        self, connection: Connection, query: str, name: str, part_rows: int
-    ) -> Iterator[Iterator[list[tuple[Any, ...]]]]:
+    def parts(self, connection: Connection, query: str) -> Iterator[Iterator[RowsPart]]:
+        # An expression that packs the rows into one text takes longer than to make the tuples.
         driver: Any = connection.connection.driver_connection
         with closing(driver.cursor()) as cursor:
             cursor.execute(query)
-            yield iter(lambda: cursor.fetchmany(part_rows), [])
+            yield iter(lambda: cursor.fetchmany(_PART_ROWS), [])
+
+    def release_memory(self, connection: Connection) -> None:
+        # A long query fills the page cache of its connection, which keeps the memory.
+        connection.exec_driver_sql("PRAGMA shrink_memory")
 
 
 def _execute_many(connection: Connection, statement: str, rows: Iterable[Sequence[Any]]) -> int:
