@@ -157,7 +157,7 @@ SANITIZER_OPTIONS = ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:pr
 	PYTHONMALLOC=malloc
 
 # It asks glibc's malloc how much is in use, and the sanitizers have one of their own.
-UNSANITIZED = --deselect tests/core/test_memory.py::test_nbytes_is_what_a_deck_takes
+UNSANITIZED = --deselect tests/core/test_memory.py::test_nbytes_is_the_memory_of_a_deck
 
 sanitize: $(STAMP) ## the same as debug, under the address and undefined behaviour sanitizers
 	TOLLWIRE_SANITIZE=address,undefined $(PY) setup.py -q build_protos build_ext --inplace

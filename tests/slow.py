@@ -20,8 +20,8 @@ SLOW = {
         "tests/integration/test_races.py",
         "tests/integration/test_feed.py",
         "tests/integration/test_reversals.py::test_through_several_workers_at_once",
-        "tests/integration/test_reversals.py::test_a_server_that_is_killed_in_the_middle_of_it",
-        "tests/integration/test_upload_failures.py::test_the_server_deletes_what_is_too_old",
+        "tests/integration/test_reversals.py::test_a_server_that_is_killed_during_a_reversal",
+        "tests/integration/test_upload_failures.py::test_the_server_deletes_old_failed_records",
         "tests/process/test_lifecycle.py",
         "tests/process/test_tls_processes.py",
         "tests/process/test_systemd.py",
@@ -41,12 +41,12 @@ SLOW = {
         "tests/core/test_real_deck.py",
         "tests/core/test_memory.py",
     ),
-    "many sizes, forms or random changes, of which other tests try some": (
+    "many sizes, forms or random changes, other tests try some of them": (
         "tests/cache/test_decks.py::test_any_sequence_of_changes_gives_what_a_fresh_load_gives",
         "tests/core/test_builder.py::TestChanges",
-        "tests/rating/test_deck_replacement.py::test_any_decks_against_a_plain_reckoning",
+        "tests/rating/test_deck_replacement.py::test_any_decks_against_a_plain_computation",
         "tests/record/test_feed.py::test_parts_of_any_size_give_each_cdr_once",
-        "tests/record/test_feed.py::test_readers_that_break_off_at_any_place_while_many_record",
+        "tests/record/test_feed.py::test_readers_that_stop_at_any_position_while_many_record",
         "tests/record/test_upload_failures.py"
         "::test_ten_thousand_failed_records_of_the_greatest_length",
         "tests/reports/test_usage.py::test_every_dimension_and_every_pair",

@@ -1,6 +1,6 @@
 """One cache of compiled statements for all SQLAlchemy engines of a test process.
 
-A test opens databases of its own. SQLAlchemy keeps the cache in the engine, so each test would
+SQLAlchemy keeps the cache in the engine, and each test has an engine of its own. So each test would
 compile each statement again, which took a third of the time of the tests with a database.
 """
 
@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Dialect, Engine, event
 
 
 class _Compiled(dict[Any, Any]):
-    """SQLAlchemy's key begins with the dialect, an object of the engine. Here it begins with what
-    the compiled text depends on."""
+    """SQLAlchemy's key begins with the dialect, an object of the engine. Here it begins with the
+    properties that the compiled text depends on."""
 
     def get(self, key: Any, default: Any = None) -> Any:
         return super().get(_shared(key), default)

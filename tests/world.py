@@ -114,7 +114,7 @@ class World:
         return self.rates.import_deck(ImportPlan(tenant_id, mode, dry_run, **plan), fill)
 
     def rows(self) -> list[Any]:
-        """All CDRs as they stand in the table, by id."""
+        """All CDRs in the table, by id."""
         with self.database.read() as connection:
             return list(connection.exec_driver_sql("SELECT * FROM cdrs ORDER BY id"))
 

@@ -22,14 +22,14 @@ from tests.examples import examples
 
 
 @given(rate_lists)
-def test_what_goes_in_comes_out(rates: list[PlainRate]) -> None:
+def test_a_deck_has_the_rates_that_were_put(rates: list[PlainRate]) -> None:
     deck = deck_of(rates)
     assert len(deck) == len(rates)
     assert list(deck) == in_order(list(enumerate(rates)))
 
 
 @given(rate_lists, st.randoms(use_true_random=False))
-def test_any_way_leads_to_the_same_deck(rates: list[PlainRate], random_: Any) -> None:
+def test_any_sequence_of_builds_gives_the_same_deck(rates: list[PlainRate], random_: Any) -> None:
     """Rates are added, removed and added again in three builds, in any order."""
     order = list(enumerate(rates))
     random_.shuffle(order)
@@ -82,7 +82,7 @@ def test_many_may_leave_out_what_has_a_default() -> None:
 
 
 @pytest.mark.parametrize("wrong", [(3, 3, "46", "", 1), (3, 3, "46", "", 1, 1, *[0] * 7), None])
-def test_what_came_before_a_refused_one_stays(wrong: Any) -> None:
+def test_rates_before_a_refused_one_are_kept(wrong: Any) -> None:
     rates = [(1, 1, "44", "", 1, 1), (2, 2, "45", "", 1, 1)]
     builder = DeckBuilder()
     with pytest.raises(TypeError):
@@ -119,7 +119,7 @@ def test_a_builder_can_build_again() -> None:
     assert repr(deck) == "<Deck of 3 rates, revision 3>"
 
 
-def test_rules_are_the_build_s_and_not_the_base_s() -> None:
+def test_rules_are_those_of_the_build() -> None:
     base = deck_of([PlainRate("49")], 3, ("49", "0", "00"))
     deck = DeckBuilder(base).build(2)
     assert (deck.rounding, deck.country_code) == (1, "")
@@ -127,7 +127,7 @@ def test_rules_are_the_build_s_and_not_the_base_s() -> None:
     assert outcome(deck, PlainCall("030"))[0] == "UNRATED"
 
 
-def test_two_rates_with_one_begin_are_refused() -> None:
+def test_two_rates_with_one_start_are_refused() -> None:
     for begin in (None, 5):
         builder = DeckBuilder(deck_of([PlainRate("44", from_ns=begin)]))
         PlainRate("44", from_ns=begin).put(builder, 1)
@@ -144,7 +144,7 @@ def test_one_version_twice_is_refused() -> None:
         builder.build(2)
 
 
-def test_removing_what_is_not_there() -> None:
+def test_removing_an_absent_rate() -> None:
     base = deck_of([PlainRate("44"), PlainRate("441", from_ns=3), PlainRate("441")])
     builder = DeckBuilder(base)
     for version_id, prefix in ((0, "4"), (0, "441"), (1, "44"), (7, "44"), (0, ""), (0, "9")):
@@ -172,7 +172,7 @@ def test_removing_everything_leaves_nothing() -> None:
     assert deck.nbytes == deck_of([]).nbytes
 
 
-def test_terms_are_shared_and_go_with_their_rates() -> None:
+def test_terms_are_shared_and_removed_with_their_rates() -> None:
     def deck_with(destinations: list[str]) -> Deck:
         return deck_of(
             [

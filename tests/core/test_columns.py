@@ -90,7 +90,7 @@ def deck() -> Deck:
 CALLS = [PlainCall("4420"), PlainCall("1", 5, 7), PlainCall("9"), PlainCall("44", billable=False)]
 
 
-def test_the_columns_that_come_back(deck: Deck) -> None:
+def test_the_columns_of_the_result(deck: Deck) -> None:
     columns = deck.rate_columns(*columns_of(CALLS))
     formats = {name: column.format for name, column in columns._asdict().items()}
     assert formats == {
@@ -192,7 +192,7 @@ def test_not_buffers(deck: Deck, position: int) -> None:
             deck.rate_columns(*arguments)
 
 
-def test_what_is_wrong_is_named(deck: Deck) -> None:
+def test_errors_name_the_wrong_argument(deck: Deck) -> None:
     many = CALLS * 30
     numbers, offsets, durations, starts, billable = columns_of(many)
     durations[77] = -5
@@ -235,7 +235,7 @@ def _has(deck: Deck, index: int) -> bool:
     return True
 
 
-def test_results_are_written_where_the_caller_wants_them(deck: Deck) -> None:
+def test_results_are_written_into_given_buffers(deck: Deck) -> None:
     arguments = columns_of(CALLS)
     numbers, offsets, _, starts, _ = arguments
     want = [list(column) for column in deck.rate_columns(*arguments)]

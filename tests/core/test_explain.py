@@ -60,7 +60,7 @@ def test_it_agrees_with_the_rating(
 
 
 @given(rate_lists, st.text("0123", max_size=8))
-def test_candidates_are_all_rates_that_the_number_begins_with(
+def test_candidates_are_all_rates_with_a_prefix_of_the_number(
     rates: list[PlainRate], number: str
 ) -> None:
     deck = deck_of(rates)
@@ -185,7 +185,7 @@ def test_each_step_of_the_normalisation_is_shown() -> None:
     assert explanation.considered[0].reason.endswith("it is blocked")
 
 
-def test_what_an_invalid_number_leaves_is_shown() -> None:
+def test_the_rest_of_an_invalid_number_is_shown() -> None:
     explanation = explain(Deck(), "tel:+49 none")
     assert explanation.steps[-1].working.endswith("but '49none'")
     assert explanation.steps[-1].result == "UNRATED, INVALID_NUMBER"

@@ -120,7 +120,7 @@ def test_rates_are_in_the_order_of_a_deck() -> None:
     ]
 
 
-def test_what_comes_twice() -> None:
+def test_rates_that_occur_twice() -> None:
     incoming = IncomingDeck(1)
     keys = [("1", None), ("2", None), ("1", 5), ("1", None), ("2", None), ("1", None)]
     for index, (prefix, start) in enumerate(keys):
@@ -135,7 +135,7 @@ def request(count: int, **fields: Any) -> bytes:
     return ImportRatesRequest(rates=rates).SerializeToString()
 
 
-def test_reading_goes_on_where_it_stopped() -> None:
+def test_reading_continues_after_the_last_rate() -> None:
     incoming = IncomingDeck(1)
     data = request(10_000, billing_increment=0)
     left, at = incoming.read(data)
@@ -149,7 +149,7 @@ def test_reading_goes_on_where_it_stopped() -> None:
 
 
 @pytest.mark.parametrize("start", [-1, 10**6, 2**70])
-def test_reading_from_nowhere(start: int) -> None:
+def test_reading_from_a_wrong_position(start: int) -> None:
     with pytest.raises((ValueError, OverflowError)):
         IncomingDeck(1).read(request(1), start)
 
@@ -178,7 +178,7 @@ def test_malformed_bytes_are_refused_here_too() -> None:
         {"intervals": [(0, 1, 1)]},
     ],
 )
-def test_what_cannot_be_put(wrong: dict[str, Any]) -> None:
+def test_rates_that_are_refused(wrong: dict[str, Any]) -> None:
     incoming = IncomingDeck(1)
     good: dict[str, Any] = {
         "prefix": "44",
@@ -208,7 +208,7 @@ def test_memory_may_be_short_at_every_point() -> None:
             try:
                 work()
             except MemoryError:
-                incoming.sort()  # it is not locked any more
+                incoming.sort()  # it is no longer locked
                 raise
         return len(incoming)
 

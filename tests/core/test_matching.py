@@ -47,7 +47,7 @@ def test_worked_examples(
     assert outcome(examples, PlainCall(number, 0, seconds, billable)) == result
 
 
-def test_what_a_rating_tells(examples: Deck) -> None:
+def test_the_fields_of_a_rating(examples: Deck) -> None:
     rating = examples.rate("+44 7911 123456", 0, 63, True)
     assert (rating.status, rating.unrated_reason) == (RATED, 0)
     assert (rating.bill_seconds, rating.cost_scaled) == (66, 1650)
@@ -80,7 +80,7 @@ def test_a_rating_without_a_rate(
     assert rating.normalized_number == normalized
 
 
-def test_blocked_tells_of_its_rate() -> None:
+def test_a_blocked_rating_has_its_rate() -> None:
     deck = deck_of([PlainRate("4", 5, 7), PlainRate("44", 6, 30, blocked=True)])
     rating = deck.rate("441", 0, 1, True)
     assert (rating.status, rating.unrated_reason) == (UNRATED, BLOCKED)
@@ -90,14 +90,14 @@ def test_blocked_tells_of_its_rate() -> None:
     assert deck.rate("45", 0, 60, True).cost_scaled == 5  # the shorter prefix is not blocked
 
 
-def test_refused_tells_of_its_rate() -> None:
+def test_a_refused_rating_has_its_rate() -> None:
     deck = deck_of([PlainRate("4", 999_999_999_999, 1)])
     rating = deck.rate("4", 0, 2_147_483_647, True)
     assert (rating.status, rating.unrated_reason) == (REFUSED, 0)
     assert (rating.bill_seconds, rating.cost_scaled, rating.rate_id) == (None, None, 1000)
 
 
-def test_the_catch_all_takes_what_is_left() -> None:
+def test_the_catch_all_rates_all_other_numbers() -> None:
     deck = deck_of([PlainRate("44"), PlainRate("", destination="elsewhere")])
     assert deck.rate("9", 0, 1, True).destination == "elsewhere"
     assert deck.rate("4", 0, 1, True).matched_prefix == ""
@@ -189,7 +189,7 @@ def test_a_rate_not_in_effect_hides_nothing() -> None:
         assert outcome(deck, PlainCall("44791", at))[4] == version_id
 
 
-def test_the_latest_begin_wins_even_if_it_ends_first() -> None:
+def test_the_latest_start_wins_even_if_it_ends_first() -> None:
     deck = deck_of(
         [
             PlainRate("4", from_ns=None),

@@ -137,7 +137,7 @@ def fails_without_a_trace(attempt: Callable[[Deck], Deck], base: Deck) -> None:
     base._check()
 
 
-def test_no_block_is_left_over() -> None:
+def test_no_block_is_leaked() -> None:
     gc.collect()
     before = live_blocks()
     fails_without_a_trace(change, build())
@@ -147,7 +147,7 @@ def test_no_block_is_left_over() -> None:
     assert live_blocks() == before
 
 
-def test_blocks_of_a_builder_go_with_it() -> None:
+def test_a_builder_frees_its_blocks() -> None:
     before = live_blocks()
     builder = DeckBuilder()
     builder.put(1, 1, "4", "x", 1, 1, 0, 0, [(1, 1, 1)])
@@ -157,7 +157,7 @@ def test_blocks_of_a_builder_go_with_it() -> None:
 
 
 @pytest.mark.skipif(_testcapi is None, reason="this Python cannot let its own allocations fail")
-def test_every_allocation_of_python_s_may_fail_too() -> None:
+def test_every_allocation_of_python_may_fail_too() -> None:
     """Python allocates the columns and their buffers."""
     base = build()
     arguments = columns_of(CALLS[:50])
@@ -276,7 +276,7 @@ def test_decks_leak_nothing() -> None:
     assert _bytes_in_use() - before < 100_000
 
 
-def test_nbytes_is_what_a_deck_takes() -> None:
+def test_nbytes_is_the_memory_of_a_deck() -> None:
     decks = [build() for _ in range(10)]
     before = _bytes_in_use()
     decks += [build() for _ in range(100)]
@@ -292,7 +292,7 @@ def test_small_decks_stay_small() -> None:
     assert deck_of([PlainRate("44")]).nbytes < 1_000
 
 
-def test_what_a_window_costs_is_paid_by_its_prefix_alone() -> None:
+def test_a_window_adds_memory_for_its_prefix_only() -> None:
     plain = [PlainRate(f"{number:04}") for number in range(10_000)]
     one_window = [*plain[1:], PlainRate("0000", from_ns=5)]
     assert deck_of(one_window).nbytes - deck_of(plain).nbytes < 100

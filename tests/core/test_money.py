@@ -128,7 +128,7 @@ def test_intervals(duration: int, bill_seconds: int, cost_sixtieths: int) -> Non
     assert charge(duration, 100, 30, 0, 0, intervals, DOWN) == (bill_seconds, cost_sixtieths // 60)
 
 
-def test_a_minimum_stretches_the_call_before_it_is_cut() -> None:
+def test_the_minimum_applies_before_the_intervals() -> None:
     assert charge(1, 60, 1, 0, 100, [(60, 120, 60)]) == (120, 60 + 120)
 
 
@@ -137,7 +137,7 @@ def test_free_first_minute() -> None:
     assert charge(61, 0, 60, 0, 0, [(60, 600, 1)]) == (61, 10)
 
 
-def test_an_interval_after_the_end_means_nothing() -> None:
+def test_an_interval_after_the_end_has_no_effect() -> None:
     assert charge(7, 200, 6, 0, 0, [(MAX_SECONDS, MAX_PRICE_E8, 1)]) == charge(7, 200, 6)
 
 
@@ -177,11 +177,11 @@ class TestOverflow:
         ("rest", "rounding"),
         [(60, DOWN), (30, HALF_UP), (30, HALF_EVEN), (31, HALF_EVEN), (1, UP), (10**6, DOWN)],
     )
-    def test_more_is_refused(self, rest: int, rounding: int) -> None:
+    def test_a_cost_above_the_largest_is_refused(self, rest: int, rounding: int) -> None:
         with pytest.raises(OverflowError, match="its limit"):
             charge(**self.total(rest), rounding=rounding)
 
-    def test_far_more_is_refused(self) -> None:
+    def test_a_cost_far_above_the_largest_is_refused(self) -> None:
         # Beyond 2**64, also after the division.
         with pytest.raises(OverflowError, match="its limit"):
             charge(MAX_SECONDS, MAX_PRICE_E8, 86_400, MAX_PRICE_E8)
@@ -276,7 +276,7 @@ def test_only_whole_numbers(wrong: object) -> None:
         charge(1, 1, 1, intervals=[(1, wrong, 1)])  # type: ignore[list-item]
 
 
-def test_what_does_not_fit_64_bits() -> None:
+def test_numbers_beyond_64_bits() -> None:
     for position in range(3):
         terms: list[Any] = [1, 1, 1]
         terms[position] = 2**64

@@ -93,12 +93,12 @@ def test_limits_are_the_model_s() -> None:
     assert rate.destination == "\U0010ffff" * model.MAX_NAME_CHARS
 
 
-def test_all_is_what_there_is() -> None:
+def test_all_lists_every_public_name() -> None:
     for name in ratingcore.__all__:
         assert hasattr(ratingcore, name)
 
 
-def test_half_made_objects_are_harmless() -> None:
+def test_half_constructed_objects_are_harmless() -> None:
     deck = Deck.__new__(Deck)
     assert len(deck) == 0
     with pytest.raises(TypeError):
@@ -109,7 +109,7 @@ def test_half_made_objects_are_harmless() -> None:
     assert len(DeckBuilder.__new__(DeckBuilder).build(1)) == 0
 
 
-def test_decks_do_not_travel() -> None:
+def test_decks_cannot_be_pickled() -> None:
     for copied in (copy.copy, copy.deepcopy, pickle.dumps):
         for thing in (Deck(), Deck().rate("4", 0, 1, True), DeckBuilder()):
             with pytest.raises(TypeError):

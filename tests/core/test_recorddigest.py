@@ -108,15 +108,16 @@ def test_every_field_counts(change: dict[str, object]) -> None:
     assert digests(records_of([content()])) != digests(records_of([content(**change)]))
 
 
-def test_the_digest_does_not_depend_on_the_place() -> None:
+def test_the_digest_does_not_depend_on_the_position() -> None:
     records: Records = records_of([content(1, "a"), content(1, "b"), content(1, "a")])
     made = digests(records)
     assert made[:DIGEST_SIZE] == made[2 * DIGEST_SIZE :] != made[DIGEST_SIZE : 2 * DIGEST_SIZE]
     assert digests(records.part(1, 3)) == made[DIGEST_SIZE:]
 
 
-def test_it_stays_the_same_for_ever() -> None:
-    """Databases store it: after a change, records that were settled would be refused."""
+def test_the_digest_never_changes() -> None:
+    """Databases store it: after a change of the digest, records that were settled would be
+    refused."""
     sent = Content(7, "c1", 3, "101", "+44 20 é", 2, 1, 63, 1_700_000_000_123_456_789, None)
     assert digests(records_of([sent])).hex() == "47e0e276b121f86c"
     assert digest_of_bad(b"").hex() == "cb350426c4cabe81"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @examples(100)
 @given(LISTS)
-def test_a_list_gives_back_what_it_was_made_of(contents: list[Content | None]) -> None:
+def test_a_list_returns_its_contents(contents: list[Content | None]) -> None:
     records = records_of(contents)
     assert len(records) == len(contents)
     assert [position for position, _ in records.bad()] == [
@@ -111,7 +111,7 @@ def test_the_packed_form(contents: list[Content | None]) -> None:
     assert records.packed() == expected
 
 
-def test_what_a_field_cannot_hold_is_refused() -> None:
+def test_values_beyond_a_field_are_refused() -> None:
     records_of([content(duration_seconds=2**31 - 1)])
     for duration_seconds in (-1, 2**31, 2**32):
         with pytest.raises(ValueError, match="duration_seconds"):
@@ -123,7 +123,7 @@ def test_what_a_field_cannot_hold_is_refused() -> None:
         Records()
 
 
-def test_only_good_calls_are_asked_for() -> None:
+def test_only_good_calls_have_contents() -> None:
     records = records_of([content(), None])
     for position in (-1, 1, 2, 2**40):
         for ask in (records.key, records.call_id, records.content, records.outcome):
@@ -178,7 +178,7 @@ def expected_split(
 
 @examples(100)
 @given(LISTS, st.data())
-def test_what_is_new(contents: list[Content | None], data: st.DataObject) -> None:
+def test_the_new_calls_of_a_list(contents: list[Content | None], data: st.DataObject) -> None:
     records, order = rated(contents)
     keys = [records.key(position) for position in order]
     recorded = set(data.draw(st.lists(st.sampled_from(keys), max_size=3))) if keys else set()

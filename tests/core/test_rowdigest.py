@@ -153,7 +153,7 @@ def test_the_format_of_older_entries() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"cost_fraction_e8": 400_001}, {"generation": 1}])
-def test_what_the_format_of_older_entries_has_no_place_for(changed: Row) -> None:
+def test_values_that_the_format_of_older_entries_cannot_hold(changed: Row) -> None:
     rows = stored_rows([content(1, "a"), content(1, "b")], 1, 0)
     for row in rows:
         row["cost_fraction_e8"] = 40_0000
@@ -175,7 +175,7 @@ def test_no_text_runs_into_the_next() -> None:
     assert len(digests) == 4
 
 
-def test_a_call_that_was_priced_late_is_turned_back() -> None:
+def test_a_call_that_was_priced_late_is_hashed_as_unrated() -> None:
     rows = stored_rows([content(1, "a", destination_number="44")], 1, 0)
     assert rows[0]["status"] == 1
     rows += stored_rows([content(1, "b", destination_number="33")], 2, 0)
@@ -194,7 +194,7 @@ def test_a_call_that_was_priced_late_is_turned_back() -> None:
         set_unrated(priced.records, 2, 2, 1)
 
 
-def test_what_is_not_there() -> None:
+def test_absent_fields() -> None:
     records = records_of([content(), None])
     for positions in (array("I", [0, 1]), array("I", [2])):
         with pytest.raises(ValueError, match="no good call"):

@@ -94,7 +94,7 @@ def test_rows_are_read_as_they_were_written(contents: list[Content | None], uplo
 
 @examples(50)
 @given(LISTS, UPLOAD_IDS)
-def test_what_is_copied_in_comes_back(contents: list[Content | None], upload_id: int) -> None:
+def test_copied_rows_are_read_back(contents: list[Content | None], upload_id: int) -> None:
     records, order = rated(contents)
     new, _, _ = split(records, order)
     rows = rows_of(contents, upload_id)
@@ -214,7 +214,7 @@ def test_tuples_may_hold_anything(name: str, value: object) -> None:
     assert stored.misfits == [(0, name, value)]
 
 
-def test_a_text_may_be_no_text() -> None:
+def test_a_text_may_be_invalid_utf_8() -> None:
     stored = read_copy(copied([a_row(call_id=b"\xff\xfe"), a_row(caller_number=b"\xed\xa0\x80")]))
     assert stored.misfits == [
         (0, "call_id", b"\xff\xfe"),
@@ -225,7 +225,7 @@ def test_a_text_may_be_no_text() -> None:
 # Damaged data.
 
 
-def test_what_is_cut_short_or_too_long_is_damaged() -> None:
+def test_data_that_is_too_short_or_too_long_is_damaged() -> None:
     data = copied([a_row(), a_row(**UNRATED)])
     assert len(read_copy(data)) == 2
     for end in range(len(data)):

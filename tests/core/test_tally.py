@@ -32,7 +32,7 @@ def test_each_outcome_has_a_count_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("outcome", [(0, 0), (4, 0), (1, 1), (2, 3), (3, 0), (3, 4)])
-def test_what_is_no_outcome_is_not_counted(outcome: tuple[int, int]) -> None:
+def test_an_unknown_outcome_is_not_counted(outcome: tuple[int, int]) -> None:
     tally = Tally()
     with pytest.raises(ValueError, match="no outcome"):
         tally.add(*outcome)

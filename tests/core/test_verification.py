@@ -115,7 +115,7 @@ def read(rows: Sequence[tuple[Any, ...]]) -> StoredRows:
 
 @examples(100)
 @given(DECKS, st.lists(calls, min_size=1, max_size=20))
-def test_what_the_oracle_makes_of_calls_verifies(deck: Deck, made: list[PlainCall]) -> None:
+def test_calls_rated_by_the_oracle_verify(deck: Deck, made: list[PlainCall]) -> None:
     assert recompute(read(rows_of(deck, made)), kept_of(deck)) == []
 
 
@@ -146,7 +146,7 @@ def test_any_other_outcome_is_found(deck: Deck, made: list[PlainCall]) -> None:
     assert recompute(read(dearer), kept) == expected
 
 
-def test_a_revision_has_the_rules_that_were_there() -> None:
+def test_a_revision_has_the_rules_of_its_time() -> None:
     deck: Deck = ([PlainRate("44", 1, 1)], 1, ("", "", ""), 8)
     kept = kept_of(deck)
     kept.put_tenant(
@@ -175,7 +175,7 @@ def test_a_revision_has_the_rules_that_were_there() -> None:
     }
 
 
-def test_what_is_not_kept_is_said() -> None:
+def test_missing_rates_and_rules_are_named() -> None:
     deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
     row = row_of(deck, PlainCall("447"))
     assert row is not None
@@ -209,7 +209,7 @@ FIELDS = (
 
 @examples(75)
 @given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, min_size=1, max_size=3))
-def test_rates_of_any_values_do_no_harm(changed: dict[str, Any]) -> None:
+def test_rates_with_any_values_are_harmless(changed: dict[str, Any]) -> None:
     deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
     row = row_of(deck, PlainCall("447"))
     assert row is not None
@@ -228,7 +228,7 @@ WRONG_RULES = st.tuples(
 
 @examples(120)
 @given(st.lists(st.lists(ANYTHING, max_size=7) | WRONG_RULES, max_size=3))
-def test_rules_of_any_values_do_no_harm(rules: list[list[Any]]) -> None:
+def test_rules_with_any_values_are_harmless(rules: list[list[Any]]) -> None:
     deck: Deck = ([PlainRate("44")], 1, ("", "", ""), 8)
     row = row_of(deck, PlainCall("447"))
     assert row is not None

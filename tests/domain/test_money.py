@@ -48,7 +48,7 @@ def test_a_price_is_read_exactly(text: str, price_e8: int) -> None:
         *(".5", "5.", ".", "1.2.3", "NaN", "Infinity", "٣", "１", "1.٣", "$1", "1\0"),
     ],
 )
-def test_what_is_no_plain_decimal_number_is_refused(text: str) -> None:
+def test_texts_that_are_no_plain_decimal_number_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a decimal number"):
         parse_price(text)
 
@@ -106,14 +106,12 @@ def test_a_cost_is_shown_with_exactly_its_decimals(cost_e8: int, decimals: int, 
         (MAX_PRICE_E8, "99999999.99999999"),
     ],
 )
-def test_a_price_is_shown_with_the_decimals_that_it_needs_four_at_least(
-    price_e8: int, text: str
-) -> None:
+def test_a_price_has_its_decimals_and_at_least_four(price_e8: int, text: str) -> None:
     assert format_price(price_e8) == text
 
 
 @given(st.integers(0, MAX_PRICE_E8))
-def test_what_is_shown_is_read_back(price_e8: int) -> None:
+def test_a_shown_price_is_read_back(price_e8: int) -> None:
     assert parse_price(format_price(price_e8)) == price_e8
 
 

@@ -88,7 +88,7 @@ def test_no_token_is_the_first_page() -> None:
 
 
 @pytest.mark.parametrize("filters", ["g", ("f",), None])
-def test_a_token_is_good_for_its_own_list_only(filters: object) -> None:
+def test_a_token_is_valid_for_its_own_list_only(filters: object) -> None:
     error = _refuses(encode_token("f", _KEY), filters)
     assert "with these filters" in error.message
 

@@ -1,4 +1,4 @@
-"""One server of two workers that has been given some work, for the tests of one module."""
+"""One server of two workers that has done some work, for the tests of one module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a server's metrics as Prometheus would, and gives it work to count."""
+"""Reads a server's metrics like Prometheus, and sends requests to count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.serving import ServerProcess
 SECONDS = 20
 _PORT = re.compile(r"metrics are at http://127\.0\.0\.1:(\d+)/metrics")
 
-# New workers may take that long to start where the machine is full.
+# The time that new workers may take to start on a busy machine.
 PATIENCE_SECONDS = 100
 
 UPLOAD = "CdrService/UploadCdrs"
@@ -31,7 +31,7 @@ class Scrape:
         self.families = list(text_string_to_metric_families(self.page))
 
     def all(self, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
-        """The samples of that name that have these labels, among others."""
+        """The samples of that name with these labels, and possibly others."""
         return [
             (sample.labels, sample.value)
             for family in self.families
@@ -44,14 +44,14 @@ class Scrape:
 
 
 def metrics_address(server: ServerProcess) -> str:
-    """Where the server says that its metrics are."""
+    """The address of the metrics that the server prints."""
     found = _PORT.search(server.log())
     assert found is not None, server.log()
     return f"127.0.0.1:{found[1]}"
 
 
 def some_work(client: Client) -> int:
-    """One call of each outcome by each way in, and records of each kind. Returns the tenant."""
+    """One call of each outcome by each method, and records of each kind. Returns the tenant."""
     tenant_id = client.new_tenant().id
     client.new_rate(tenant_id, "44", "0.0200", 6)
     client.new_rate(tenant_id, "4490", blocked=True)

@@ -1,4 +1,4 @@
-"""The unrated calls as operators see them: which count, since when, and that nobody waits."""
+"""The metrics of unrated calls: their number, the oldest, and that a scrape waits for no query."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def looked(backlog: Backlog) -> dict[str, UnratedCount]:
     return dict(found)
 
 
-def test_what_waits_for_a_price_and_since_when(database: Database) -> None:
+def test_unrated_calls_and_the_oldest(database: Database) -> None:
     world = World.over(database)
     assert looked(Backlog(database)) == {
         reason: UnratedCount(0, 0) for reason in ("NO_RATE", "BLOCKED", "INVALID_NUMBER")
@@ -44,7 +44,7 @@ def test_what_waits_for_a_price_and_since_when(database: Database) -> None:
         assert sum(calls for _, calls, _ in unrated.summary(connection, 3)) == 3
 
 
-def test_a_look_is_good_for_a_while(database: Database) -> None:
+def test_a_result_is_reused_for_a_while(database: Database) -> None:
     world = World.over(database)
     backlog = Backlog(database)
     before = looked(backlog)
@@ -52,7 +52,7 @@ def test_a_look_is_good_for_a_while(database: Database) -> None:
     assert backlog.latest() == before
 
 
-def test_a_database_that_is_away_is_one_line(
+def test_an_unavailable_database_is_one_line(
     database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""docs/observability.md against the metrics that there are."""
+"""docs/observability.md lists the metrics."""
 
 from __future__ import annotations
 

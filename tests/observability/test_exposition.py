@@ -1,4 +1,4 @@
-"""What the page says of several workers, of those that are gone and of those that hang."""
+"""The metrics page of several workers, of ended ones and of hanging ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def snapshot(pid: int, created: int, chunks: int = 0, **more: Any) -> dict[str, 
 
 
 class Server:
-    """Whose workers say what a test puts into ``heard``."""
+    """Its workers report what a test puts into ``heard``."""
 
     def __init__(self) -> None:
         self.heard: dict[int, WorkerReport] = {}
@@ -74,7 +74,7 @@ def test_counters_are_added_up_and_gauges_shown_one_by_one() -> None:
     assert of(found, "tollwire_process_threads", worker="supervisor") is not None
 
 
-def test_what_a_worker_counted_stays_when_it_is_gone() -> None:
+def test_the_counts_of_an_ended_worker_are_kept() -> None:
     server = Server()
     server.heard = {
         0: WorkerReport(snapshot(100, 5), True),
@@ -83,7 +83,7 @@ def test_what_a_worker_counted_stays_when_it_is_gone() -> None:
     assert server.created() == 12
     server.heard[0] = WorkerReport(snapshot(100, 6), answered=False)
     assert server.created() == 13
-    # The new one has not said anything yet.
+    # The new worker has not reported yet.
     server.heard[0] = WorkerReport(None, answered=False, starts=2)
     assert server.created() == 13
     server.heard[0] = WorkerReport(snapshot(200, 2), answered=True, starts=2)
@@ -92,7 +92,7 @@ def test_what_a_worker_counted_stays_when_it_is_gone() -> None:
     assert server.created() == 17
 
 
-def test_a_worker_that_hangs_says_nothing_of_itself() -> None:
+def test_a_hanging_worker_has_no_gauges() -> None:
     server = Server()
     server.heard = {
         0: WorkerReport(snapshot(100, 5), True),
@@ -112,7 +112,7 @@ def test_no_worker_at_all() -> None:
     assert server.created() is None
 
 
-def test_both_forms_say_the_same() -> None:
+def test_both_formats_have_the_same_samples() -> None:
     record = [["tollwire_unrated_cdrs", ["NO_RATE"], 3]]
     heard = {0: WorkerReport(snapshot(100, 5, chunks=1, record=record), True)}
     exposition = Exposition(lambda: heard, supervised=False)

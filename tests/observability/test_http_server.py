@@ -1,4 +1,4 @@
-"""The metrics port, whatever comes to it."""
+"""The metrics port, with any kind of client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 20
 
 
 class Pages:
-    """What the port shows; written ``written`` times."""
+    """The page of the port; written ``written`` times."""
 
     def __init__(self) -> None:
         self.body = b"tollwire_build_info 1\n"
@@ -70,7 +70,7 @@ def connected(port: int) -> socket.socket:
 
 
 def heard(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes, however it does."""
+    """All bytes until the other side closes the connection, in any way."""
     parts = []
     try:
         while part := connection.recv(65_536):
@@ -80,7 +80,7 @@ def heard(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def test_the_page_in_the_form_that_is_asked_for(port: int, pages: Pages) -> None:
+def test_the_page_has_the_requested_format(port: int, pages: Pages) -> None:
     response, body = ask(port)
     assert (response.status, body) == (200, pages.body)
     assert response.headers["Content-Type"] == "text"
@@ -93,7 +93,7 @@ def test_the_page_in_the_form_that_is_asked_for(port: int, pages: Pages) -> None
     assert head.headers["Content-Length"] == str(len(pages.body))
 
 
-def test_what_is_not_there(port: int, pages: Pages) -> None:
+def test_unknown_paths(port: int, pages: Pages) -> None:
     assert ask(port, "/")[0].status == 404
     assert ask(port, "/metrics/447911123456")[0].status == 404
     refused, _ = ask(port, method="POST")
@@ -115,7 +115,7 @@ def test_what_is_not_there(port: int, pages: Pages) -> None:
         (b"GET /metrics HTTP/1.1\r\nAccept: \xff\xfe\r\n\r\n", b"HTTP/1.1 200 "),
     ],
 )
-def test_rubbish_is_answered_and_forgotten(port: int, sent: bytes, answer: bytes) -> None:
+def test_garbage_is_answered_and_closed(port: int, sent: bytes, answer: bytes) -> None:
     with connected(port) as connection:
         connection.sendall(sent)
         assert heard(connection).startswith(answer)
@@ -130,14 +130,14 @@ def test_half_a_request(port: int) -> None:
             assert heard(connection)[: len(answer) or None] == answer
 
 
-def test_who_says_nothing_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_client_is_disconnected(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
     with connected(port) as silent, connected(port) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
         assert heard(silent) == heard(slow) == b""
 
 
-def test_who_does_not_take_the_answer_is_cut_off(
+def test_a_client_that_does_not_read_is_disconnected(
     port: int, pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
@@ -145,22 +145,22 @@ def test_who_does_not_take_the_answer_is_cut_off(
     with connected(port) as greedy:
         greedy.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         assert ask(port, "/")[0].status == 404
-        # What the system had taken for it comes, and no more.
+        # The operating system's buffers arrive, and no more.
         threading.Event().wait(0.2)
         assert len(heard(greedy)) < len(pages.body)
 
 
-def test_any_number_of_connections_leave_room_for_one_who_asks(port: int, pages: Pages) -> None:
+def test_many_connections_do_not_block_a_scrape(port: int, pages: Pages) -> None:
     threads = threading.active_count()
     with ExitStack() as stack:
         idle = [stack.enter_context(connected(port)) for _ in range(3 * MAX_CONNECTIONS)]
         assert ask(port)[1] == pages.body
         assert heard(idle[0]) == b""
-        # One thread writes pages, and none is there for a connection.
+        # One thread writes pages, and connections use none.
         assert threading.active_count() <= threads + 1
 
 
-def test_all_who_ask_at_once_get_one_page(port: int, pages: Pages) -> None:
+def test_concurrent_scrapes_share_one_page(port: int, pages: Pages) -> None:
     pages.may_be_written.clear()
     answers: list[bytes] = []
     asking = [
@@ -170,7 +170,7 @@ def test_all_who_ask_at_once_get_one_page(port: int, pages: Pages) -> None:
         thread.start()
     while pages.written == 0:
         threading.Event().wait(0.01)
-    # One who leaves does not end it for the others.
+    # A client that leaves does not end it for the others.
     with connected(port) as leaving:
         leaving.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
     pages.may_be_written.set()
@@ -193,7 +193,7 @@ def test_a_page_that_cannot_be_written(
     assert ask(port)[0].status == 200
 
 
-def test_a_port_that_is_taken(port: int, pages: Pages) -> None:
+def test_a_port_in_use(port: int, pages: Pages) -> None:
     with pytest.raises(OSError, match="in use"):
         MetricsServer(Listen("127.0.0.1", port), pages.page)
     never_started = MetricsServer(Listen("127.0.0.1", 0), pages.page)

@@ -1,4 +1,4 @@
-"""The log's lines: what is in them, what is not, and how many there are."""
+"""The log's lines: their content, what they must not contain, and their number."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def failure(words: str) -> Any:
         (record(f"call to {NUMBER}"), f"call to {MASKED}"),
         (record(ValueError(NUMBER)), MASKED),
         (record("%r", ValueError(NUMBER)), f"'{MASKED}'"),
-        # What is a number here is no telephone number.
+        # A number that is no telephone number.
         (record("upload %d, pid %d", 123_456_789, 54_321), "upload 123456789, pid 54321"),
         (record("%s in %.1f s", RatingStatus.RATED, 12_345.6), "1 in 12345.6 s"),
         (record("%d calls", NUMBER), "%d calls (the arguments do not match the format)"),
@@ -72,7 +72,7 @@ def test_an_exception_shows_no_number(make: Callable[[Any], Lines]) -> None:
     assert NUMBER in make(str).format(line)
 
 
-def test_what_a_line_knows_of_its_request() -> None:
+def test_a_line_has_its_request() -> None:
     with handling(Request(id="order-1", tenant_id=7)):
         line = JsonLines(mask).format(record("late", fields={"caller": NUMBER, "ms": 1.5}))
     found = json.loads(line)
@@ -106,7 +106,7 @@ def test_many_lines_of_one_kind_are_a_few() -> None:
     assert not hasattr(later, "fields")
 
 
-def test_a_flood_of_refusals_is_no_flood_of_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_refusals_are_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up("INFO", "json", full_numbers=False)
     for _ in range(1_000):
         error_map.refusal(errors.Exhausted(Reason.TOO_MANY_RPCS, "too much"), "A/Method")
@@ -114,7 +114,7 @@ def test_a_flood_of_refusals_is_no_flood_of_lines(capsys: pytest.CaptureFixture[
     for _ in range(100):
         error_map.refusal(errors.Exhausted(Reason.TOO_MANY_RPCS, "too much"), "B/Method")
     lines = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
-    # More than one second may pass.
+    # The test may take longer than one second.
     assert MAX_LINES_A_SECOND <= sum("A/Method" in line for line in lines) < 500
     assert sum("B/Method" in line for line in lines) == 100
 
@@ -150,6 +150,6 @@ raise ValueError("{NUMBER} d")
     assert done.returncode == 1
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["level"] for line in lines] == ["ERROR", "ERROR", "WARNING", "CRITICAL"]
-    # A traceback shows the lines of the source, and these have the number only where it is made.
+    # A traceback shows source lines, which have the number only where it is created.
     assert done.stderr.count(MASKED) >= 4
     assert NUMBER not in done.stderr

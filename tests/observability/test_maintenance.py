@@ -1,4 +1,4 @@
-"""What the metrics say of certificates, backups and the database's size."""
+"""The metrics of certificates, backups and the database's size."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_certificates_and_backups_of_a_server(
     ((_, backed_up),) = found.all("tollwire_backup_last_success_time_seconds")
     assert 0 <= time.time() - backed_up < 600
     assert found.sum("tollwire_database_bytes", part="main") >= 4096
-    assert found.sum("tollwire_database_bytes") > 50_000, "what was committed last is in the log"
+    assert found.sum("tollwire_database_bytes") > 50_000, "the last commit is in the log"
     assert found.sum("tollwire_database_disk_free_bytes") > 0
     plain = Scrape(metrics_address(observed))
     assert plain.all(name) == []
@@ -70,7 +70,7 @@ def test_the_size_is_the_databases_own(database: Database, database_url: str) ->
         assert found[0].disk_free_bytes is None
 
 
-def test_of_several_authorities_the_first_that_ends_counts(tmp_path: Path) -> None:
+def test_the_first_authority_to_expire_counts(tmp_path: Path) -> None:
     first, second = Authority(), Authority()
     now = datetime.now(UTC)
     cert, key = first.issue("x", valid_until=now + timedelta(days=10)).write(tmp_path)
@@ -94,7 +94,7 @@ def backup(url: str, *arguments: str) -> int:
     return CliRunner().invoke(main, ["backup", "--database", url, *arguments]).exit_code
 
 
-def test_a_backup_is_recorded_once_it_is_whole(url: str, tmp_path: Path) -> None:
+def test_a_backup_is_recorded_when_it_is_complete(url: str, tmp_path: Path) -> None:
     record = tmp_path / "x.db.last-backup"
     assert last_backup_seconds(record) == 0
     assert backup(url, str(tmp_path / "none" / "copy.db")) == 1

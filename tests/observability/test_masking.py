@@ -1,4 +1,4 @@
-"""Which texts hold telephone numbers, and what is left of them."""
+"""Texts with telephone numbers, and their masked forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tollwire.service.observability import request_ids
 from tollwire.service.observability.masking import mask
 
 DIGITS = st.text("0123456789", min_size=7, max_size=32)
-# As dates and addresses of machines are written.
+# In the notation of dates and addresses of machines.
 LIKE_ANOTHER = re.compile(r"(19|20)\d\d-\d\d-\d\d|(\d{1,3}\.){3}\d{1,3}")
 SEPARATORS = st.sampled_from(["", "", " ", "-", ".", "/", "(", ")", ") ", " (", "\u00a0"])
 
@@ -35,7 +35,7 @@ SEPARATORS = st.sampled_from(["", "", " ", "-", ".", "/", "(", ")", ") ", " (", 
         ("at 10.20.30.40, port 5432", "at 10.20.30.40, port 5432"),
         ("2026-11-23 13:04:05.123456 UTC", "2026-11-23 13:04:05.123456 UTC"),
         ("until 2026-11-23T13:04", "until 2026-11-23T13:04"),
-        # What only looks like them.
+        # Texts that only look like numbers.
         ("447.911.123.456", "***.***.***.*56"),
         ("127.0.0.1 447911123456", "***.*.*.* **********56"),
         ("2026-11-23 447911123456", "2026-11-23 **********56"),
@@ -68,7 +68,7 @@ def test_a_client_names_its_request() -> None:
 def test_a_name_that_may_be_a_number_is_masked() -> None:
     assert request_ids.shown("447911123456", mask) == "**********56"
     assert request_ids.shown("call-447911123456", mask) == "call-**********56"
-    # Of a UUID's form, but without a letter.
+    # The form of a UUID, but without a letter.
     assert "4479111234567890" not in request_ids.shown("4479111234567890" * 2, mask)
     own = request_ids.new()
     assert request_ids.shown(own, mask) == own

@@ -1,8 +1,8 @@
-"""Every query of the alert rules and of the dashboard has data of a server that has worked.
+"""Every query of the alert rules and of the dashboard has data from a server that has worked.
 
-Once with the expressions taken apart, against a scrape; and, where a Prometheus can be had, by
-Prometheus itself. An alert that fires has data and one that does not has none, so what an alert
-compares is asked for, and not whether it is too much.
+Once with the parsed expressions against a scrape; and, if a Prometheus is installed, by Prometheus
+itself. An alert that does not fire has no data, so the test queries the value that an alert
+compares, without the comparison.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 SCRAPES = ROOT / "deploy" / "prometheus" / "prometheus.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "tollwire.json"
 COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
-# Metrics that are Prometheus' own.
+# Metrics of Prometheus itself.
 OWN = {"up"}
 
 RULES: list[dict[str, Any]] = [
@@ -41,7 +41,7 @@ RULES: list[dict[str, Any]] = [
 
 
 def compared(expression: str) -> str:
-    """What an alert compares with its limit."""
+    """The value that an alert compares with its limit."""
     parsed = promql.parse(expression)
     assert isinstance(parsed, promql.BinaryExpr), expression
     assert str(parsed.op) in COMPARISONS, f"{expression}: {parsed.op}"
@@ -49,7 +49,7 @@ def compared(expression: str) -> str:
 
 
 def queries() -> dict[str, str]:
-    """All expressions, by where they stand."""
+    """All expressions, by their location."""
     found = {rule["alert"]: compared(rule["expr"]) for rule in RULES}
     for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:
         for target in panel.get("targets", []):
@@ -64,7 +64,7 @@ QUERIES = queries()
 
 
 def selectors(expression: str) -> Iterator[Any]:
-    """The parts of an expression that choose series."""
+    """The parts of an expression that select series."""
     found: list[Any] = []
 
     def visit(node: Any) -> bool:
@@ -99,7 +99,7 @@ def secured_scrape(secured: ServerProcess) -> Scrape:
 
 
 def with_the_record(server: ServerProcess) -> Scrape:
-    """Once all is there that is asked for in the background."""
+    """When everything that the server queries in the background is present."""
     address = metrics_address(server)
     wait_until(lambda: Scrape(address).all("tollwire_unrated_cdrs") != [])
     wait_until(lambda: Scrape(address).all("tollwire_database_bytes") != [])
@@ -107,7 +107,7 @@ def with_the_record(server: ServerProcess) -> Scrape:
 
 
 @pytest.mark.parametrize("where", QUERIES)
-def test_what_a_query_chooses_is_there(scrape: Scrape, secured_scrape: Scrape, where: str) -> None:
+def test_the_series_of_a_query_exist(scrape: Scrape, secured_scrape: Scrape, where: str) -> None:
     chosen = list(selectors(QUERIES[where]))
     assert chosen, "nothing is chosen"
     for selector in chosen:
@@ -119,7 +119,7 @@ def test_what_a_query_chooses_is_there(scrape: Scrape, secured_scrape: Scrape, w
             assert any(all(matches(one, labels) for one in wanted) for labels in series), selector
 
 
-def test_a_query_of_what_is_not_there_is_seen(scrape: Scrape) -> None:
+def test_a_query_of_an_unknown_series_is_detected(scrape: Scrape) -> None:
     for expression in ("tollwire_unheard_of", 'tollwire_health{service="NoService"}'):
         selector, *_ = selectors(f"sum(rate({expression}[5m]))")
         series = [labels for labels, _ in scrape.all(selector.name)]
@@ -127,7 +127,7 @@ def test_a_query_of_what_is_not_there_is_seen(scrape: Scrape) -> None:
         assert not any(all(matches(one, labels) for one in wanted) for labels in series)
 
 
-def test_alerts_say_what_they_are_about() -> None:
+def test_alerts_have_descriptions() -> None:
     names = [rule["alert"] for rule in RULES]
     handbook = (ROOT / "docs" / "operations.md").read_text("utf-8").splitlines()
     assert len(set(names)) == len(names)
@@ -201,7 +201,7 @@ def prometheus(
     observed: ServerProcess, secured: ServerProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
     if PROMETHEUS is None:
-        pytest.skip("there is no Prometheus here: .ci/tools prometheus")
+        pytest.skip("Prometheus is not installed: .ci/tools prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     running = Prometheus(folder, metrics_address(observed), metrics_address(secured))
     try:
@@ -209,7 +209,7 @@ def prometheus(
         wait_until(lambda: len(running.answers('tollwire_database_bytes{part="wal"}')) == 2)
         with Client(observed.address) as client:
             some_work(client)
-        # Twice after the work: what grew since shows, and rates need two samples.
+        # Twice after the work: growth shows, and rates need two samples.
         scraped = "count_over_time(tollwire_build_info[1h])"
         before = time.time()
         wait_until(lambda: _newest(running, scraped) >= 3 and time.time() > before + 3)
@@ -232,7 +232,7 @@ def test_prometheus_has_data_for_each_query(prometheus: Prometheus) -> None:
 
 
 @pytest.mark.external
-def test_prometheus_takes_the_rules(prometheus: Prometheus) -> None:
+def test_prometheus_accepts_the_rules(prometheus: Prometheus) -> None:
     rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert {rule["name"] for rule in rules} == {rule["alert"] for rule in RULES}
     wait_until(

@@ -45,14 +45,14 @@ def test_rpcs_by_method_and_code(scrape: Scrape) -> None:
         (UPLOAD, "UNRATED", "INVALID_NUMBER", 1),
     ],
 )
-def test_calls_by_what_became_of_them(
+def test_calls_by_outcome(
     scrape: Scrape, method: str, status: str, reason: str, calls: int
 ) -> None:
     labels = {"method": method, "status": status, "reason": reason}
     assert scrape.all("tollwire_calls_rated_total", **labels) == [(labels, calls)]
 
 
-def test_records_by_what_became_of_them(scrape: Scrape) -> None:
+def test_records_by_outcome(scrape: Scrape) -> None:
     def records(method: str) -> dict[str, float]:
         found = scrape.all("tollwire_records_total", method=method)
         return {labels["outcome"]: value for labels, value in found if value}
@@ -62,7 +62,7 @@ def test_records_by_what_became_of_them(scrape: Scrape) -> None:
     assert scrape.sum("tollwire_upload_chunk_seconds_count") == 1
 
 
-def test_each_worker_says_what_it_has(scrape: Scrape) -> None:
+def test_each_worker_has_its_gauges(scrape: Scrape) -> None:
     for worker in ("0", "1"):
         assert scrape.sum("tollwire_worker_up", worker=worker) == 1
         assert scrape.sum("tollwire_tenants_loaded", worker=worker) == 1
@@ -96,7 +96,7 @@ def test_the_unrated_are_counted_in_the_background(observed: ServerProcess) -> N
 
 
 @pytest.mark.timeout(300)
-def test_a_worker_that_dies_takes_no_counts_along(tmp_path: Path) -> None:
+def test_the_counts_of_a_dead_worker_are_kept(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/tollwire.db"
     with (
         ServerProcess(url, workers=2, TOLLWIRE_METRICS_LISTEN="127.0.0.1:0") as server,
@@ -113,17 +113,17 @@ def test_a_worker_that_dies_takes_no_counts_along(tmp_path: Path) -> None:
         for name in ("tollwire_rpcs_total", "tollwire_calls_rated_total", "tollwire_records_total"):
             assert counted(after, name) == counted(before, name)
         some_work(client)
-        # A worker that is late with its answer is shown as it was before.
+        # A worker without a response yet is shown with its last values.
         wait_until(lambda: Scrape(address).sum("tollwire_records_total", outcome="created") == 12)
 
 
 def counted(scrape: Scrape, name: str) -> list[tuple[list[str], float]]:
-    """What there is any of, in one order."""
+    """The sum of each series, in one order."""
     found = [(sorted(labels.values()), value) for labels, value in scrape.all(name) if value]
     return sorted(found)
 
 
-def test_a_port_that_is_taken_stops_the_start(tmp_path: Path) -> None:
+def test_a_port_in_use_stops_the_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         for workers in (1, 2):

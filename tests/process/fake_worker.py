@@ -1,7 +1,7 @@
-"""A stand-in for a worker: it reports, waits and ends as its settings say.
+"""A stand-in for a worker: it reports, waits and ends according to its settings.
 
-As a program with arguments it is the supervisor of such workers:
-``python -m tests.process.fake_worker COUNT [NAME=VALUE]...``
+As a program with arguments it is the supervisor of such workers: ``python -m
+tests.process.fake_worker COUNT [NAME=VALUE]...``
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from tollwire.service.process.workers import Supervisor, WorkersFailed
 
-# What a worker that is deaf is waited for.
+# The time to wait for a worker that does not respond.
 REPLY_SECONDS = 0.5
 
 
@@ -45,7 +45,7 @@ def work() -> int:
 
 
 def ask(supervisor: Supervisor) -> None:
-    """Ask the workers whenever a line comes in, and print what they answer."""
+    """Query the workers for each input line, and print their responses."""
     for _ in sys.stdin:
         answers = supervisor.query(lambda slot: {"slot": slot}, REPLY_SECONDS)
         print(json.dumps({slot: asdict(answer) for slot, answer in answers.items()}), flush=True)

@@ -1,4 +1,4 @@
-"""Processes of the tests: started, read line by line, and never left behind."""
+"""Processes of the tests: started, read line by line, and always ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Process:
     def __init__(
         self, *arguments: str, env: Mapping[str, str] | None = None, asked: bool = False
     ) -> None:
-        """``asked``: its standard input is there to be written to."""
+        """``asked``: its standard input is open for writing."""
         path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "proto")])
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -66,7 +66,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The process group: children that outlived their parent as well.
+        # The process group: also children that outlived their parent.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait(DEADLINE_SECONDS)
@@ -79,7 +79,7 @@ class Process:
 
 
 class Lines:
-    """Lines as they come; ``None`` at the end."""
+    """Lines in order; ``None`` at the end."""
 
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -104,7 +104,7 @@ def _lines_of(file: IO[str]) -> Lines:
     lines = Lines()
 
     def read() -> None:
-        # The file is closed under us where the process is killed in the middle of a test.
+        # The file is closed concurrently if the process is killed in the middle of a test.
         with contextlib.suppress(ValueError):
             for line in file:
                 lines.queue.put(line.rstrip("\n"))

@@ -1,4 +1,4 @@
-"""What tollwire doctor finds: in what is well, and in each part that is not."""
+"""The findings of tollwire doctor: for a sound installation, and for each part with a defect."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def settings(database_url: str) -> Settings:
     return Settings(database=database_url)
 
 
-def test_all_is_well(settings: Settings) -> None:
+def test_no_findings(settings: Settings) -> None:
     found = examined(settings)
     assert {"database", "migrations", "access", "certificates", "open files", "port"} <= set(found)
-    # The tests' PostgreSQL need not survive a power cut, and is told so.
+    # The tests' PostgreSQL need not survive a power cut; its settings say so.
     wrong = {part for part, one in found.items() if one.verdict is Verdict.PROBLEM}
     assert wrong <= {"durability"}
     assert (
@@ -100,14 +100,14 @@ def test_tokens_that_are_demanded(database: Database, settings: Settings) -> Non
     assert examined(settings)["access"].verdict is Verdict.OK
 
 
-def test_no_file_is_made(tmp_path: Path) -> None:
+def test_no_file_is_created(tmp_path: Path) -> None:
     file = tmp_path / "new.db"
     found = examined(Settings(database=f"sqlite:///{file}"))
     assert found["database"].verdict is Verdict.OK
     assert not file.exists()
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     one = examined(Settings(database=f"sqlite:///{tmp_path}/none/new.db"))["database"]
     assert one.verdict is Verdict.PROBLEM
 
@@ -147,7 +147,7 @@ def test_a_full_disk() -> None:
         *((60.0, Verdict.PROBLEM), (-3600.0, Verdict.PROBLEM)),
     ],
 )
-def test_clocks_apart(seconds: float, verdict: Verdict) -> None:
+def test_clocks_that_differ(seconds: float, verdict: Verdict) -> None:
     one = doctor._check_clock(seconds)
     assert one.verdict is verdict
     if verdict is not Verdict.OK:
@@ -203,7 +203,7 @@ def test_certificates(tmp_path: Path) -> None:
     assert with_certificate(tmp_path)["certificates"].verdict is Verdict.PROBLEM
 
 
-def test_certificates_that_do_not_fit(tmp_path: Path) -> None:
+def test_certificates_that_do_not_match(tmp_path: Path) -> None:
     cert, key = Authority().issue("x").write(tmp_path)
     settings = Settings(tls_cert_file=key, tls_key_file=cert)
     (one,) = doctor._check_certificates(settings)

@@ -1,4 +1,4 @@
-"""Servers as processes: how they start, announce themselves, fail to start, and stop."""
+"""Servers as processes: how they start, report their address, fail to start, and stop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LINE = re.compile(
 
 
 class Server(Process):
-    """One server process; ``address`` is where it says that it serves."""
+    """One server process; ``address`` is the one that it prints."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class OpenUpload:
         return next(self.responses)
 
 
-def test_it_says_where_it_serves_and_stops_on_sigterm(database: Path) -> None:
+def test_it_prints_its_address_and_stops_on_sigterm(database: Path) -> None:
     with Server(database) as server:
         found = LINE.fullmatch(server.line)
         assert found is not None, server.line
@@ -131,7 +131,7 @@ def test_it_says_where_it_serves_and_stops_on_sigterm(database: Path) -> None:
         assert server.wait() == 0
 
 
-def test_sigterm_ends_open_streams_and_keeps_what_was_acknowledged(database: Path) -> None:
+def test_sigterm_ends_open_streams_and_keeps_acknowledged_chunks(database: Path) -> None:
     with Server(database) as server, connected(server.address) as channel:
         tenant_id = create_tenant(channel)
         upload = OpenUpload(channel)
@@ -151,7 +151,7 @@ def test_sigterm_ends_open_streams_and_keeps_what_was_acknowledged(database: Pat
 
 
 def _end_of(stream: Iterator[Any]) -> Any:
-    """The refusal at the end of a stream; a watch hears of NOT_SERVING before."""
+    """The refusal at the end of a stream; before it a watch receives NOT_SERVING."""
     try:
         for message in stream:
             assert message.status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -160,7 +160,7 @@ def _end_of(stream: Iterator[Any]) -> Any:
     raise AssertionError("the stream ended without an error")
 
 
-def test_what_does_not_end_in_time_is_cancelled(database: Path) -> None:
+def test_rpcs_that_do_not_end_in_time_are_cancelled(database: Path) -> None:
     with Server(database, grace_seconds=0.2) as server, connected(server.address) as channel:
         tenant_id = create_tenant(channel)
         stub = rating_grpc.RatingServiceStub(channel)
@@ -168,7 +168,7 @@ def test_what_does_not_end_in_time_is_cancelled(database: Path) -> None:
             calls=[a_call(tenant_id, call_id="x" * 255)] * 9999
         )
         answers = stub.StreamRateCalls(iter([request] * 400))
-        # The client does not read on, so the server cannot go on writing.
+        # The client does not read on, so the server cannot continue to write.
         assert len(next(answers).rated) == 9999
         assert server.terminate() == 0
         with pytest.raises(grpc.RpcError) as refused:
@@ -180,18 +180,18 @@ def test_a_handler_that_waits_for_the_database_does_not_hold_up_the_stop(databas
     with Server(database, grace_seconds=0.2) as server, connected(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
-        # Another program holds the only right to write for longer than anybody waits.
+        # Another program holds the write lock for longer than any wait.
         other = sqlite3.connect(database, isolation_level=None)
         with contextlib.closing(other):
             other.execute("BEGIN IMMEDIATE")
             stub = tenant_grpc.TenantServiceStub(channel)
             request = tenant_pb.CreateTenantRequest(tenant=types_pb2.Tenant(name="A"))
             waiting = stub.CreateTenant.future(request)
-            time.sleep(1)  # until the handler has begun to wait, which nothing shows
+            time.sleep(1)  # until the handler has begun to wait, which is not observable
             assert server.terminate() == 0
             assert waiting.code() is grpc.StatusCode.UNAVAILABLE
             other.execute("ROLLBACK")
-        # It ends with its client, and nothing is left behind.
+        # It ends with its client and leaves no data.
         lines = server.errors.rest()
         assert any("SIGTERM: stopping" in line for line in lines)
         assert not any("some RPCs did not end in time" in line for line in lines)
@@ -200,7 +200,7 @@ def test_a_handler_that_waits_for_the_database_does_not_hold_up_the_stop(databas
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_port_in_use_is_one_line_and_exit_code_1(database: Path, workers: int) -> None:
     with socket.socket() as other:
-        # Sharing is what the stranger allows, not what we do.
+        # The other program allows sharing of the port; the server does not.
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -245,7 +245,7 @@ def test_each_rpc_is_a_line_at_debug_without_any_number(database: Path) -> None:
 
 
 def serving(address: str, pids: set[int]) -> int:
-    """How many of these processes answer, when 20 fresh connections ask."""
+    """The processes that answer 20 new connections."""
     channels = []
     try:
         for _ in range(20):
@@ -269,7 +269,7 @@ def serving(address: str, pids: set[int]) -> int:
             channel.close()
 
 
-def test_workers_share_a_port_and_one_that_is_killed_comes_back(database: Path) -> None:
+def test_workers_share_a_port_and_a_killed_one_is_replaced(database: Path) -> None:
     with Server(database, workers=2, log_level="WARNING") as server:
         assert "(sqlite, 2 workers, 0 tenants and 0 rates loaded in " in server.line
         assert f"pid {server.pid})" in server.line
@@ -284,7 +284,7 @@ def test_workers_share_a_port_and_one_that_is_killed_comes_back(database: Path) 
         psutil.Process(killed).kill()
         line = server.errors.next() or ""
         assert f"(pid {killed}) ended with code -9; a new one starts" in line
-        # While one is missing and when it is back, the port is served.
+        # The port is served without the worker and after its restart.
         with connected(server.address) as channel:
             assert rate_call(channel, tenant_id).cost == "0.0040"
         wait_until(lambda: len({child.pid for child in server.children()} - {killed}) == 2)

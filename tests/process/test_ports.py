@@ -1,4 +1,4 @@
-"""Ports: taken ones are noticed, and a reservation lets only those in who share."""
+"""Ports: ports in use are detected, and a reservation admits only sockets that share it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_free_port_is_free() -> None:
     "options", [(), (socket.SO_REUSEADDR,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)]
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
-def test_a_taken_port_is_noticed_even_where_it_would_be_shared(
+def test_a_port_in_use_is_detected_even_if_it_could_be_shared(
     options: tuple[int, ...], host: str
 ) -> None:
     with listener(*options) as port:
@@ -57,7 +57,7 @@ def test_a_taken_port_is_noticed_even_where_it_would_be_shared(
         ("x" * 70, "the host is unknown"),
     ],
 )
-def test_an_address_that_cannot_be(host: str, words: str) -> None:
+def test_an_impossible_address(host: str, words: str) -> None:
     with pytest.raises(CannotListen, match=words):
         probe(Listen(host, 0))
 
@@ -68,7 +68,7 @@ def test_a_reservation_holds_the_port_for_those_who_share() -> None:
         assert port > 0
         shared = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
         with listener(*shared, port=port), listener(*shared, port=port):
-            # The workers get the connections, the reservation none.
+            # The workers get the connections; the reservation gets none.
             for _ in range(20):
                 socket.create_connection(("127.0.0.1", port), timeout=5).close()
         with pytest.raises(OSError), listener(port=port):

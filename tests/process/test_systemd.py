@@ -1,4 +1,4 @@
-"""What systemd is told: by a socket that stands in for it."""
+"""The messages to systemd: received by a socket that stands in for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = 60
 
 
 class Supervisor:
-    """Takes the messages that a server sends to NOTIFY_SOCKET."""
+    """Receives the messages that a server sends to NOTIFY_SOCKET."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -77,7 +77,7 @@ def test_ready_alive_and_stopping(tmp_path: Path, workers: int, is_abstract: boo
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_the_start_waits_for(workers: int) -> None:
+def test_the_status_during_the_start(workers: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     name = abstract_name()
@@ -91,7 +91,7 @@ def test_what_the_start_waits_for(workers: int) -> None:
         assert server.terminate() == 0
 
 
-def test_nothing_is_sent_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_without_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setenv("WATCHDOG_USEC", "1")
     supervision = Supervision()
@@ -99,7 +99,7 @@ def test_nothing_is_sent_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> N
     supervision.beat()
 
 
-def test_a_supervisor_that_is_gone_stops_nothing(
+def test_a_missing_supervisor_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
@@ -116,7 +116,7 @@ def test_a_supervisor_that_is_gone_stops_nothing(
         ({"WATCHDOG_USEC": "soon"}, 0),
     ],
 )
-def test_the_watchdog_hears_of_its_own_process(
+def test_the_watchdog_gets_messages_of_its_own_process(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], beats: int
 ) -> None:
     for variable in ("WATCHDOG_USEC", "WATCHDOG_PID"):

@@ -1,6 +1,5 @@
-"""TLS of whole servers, as `tollwire serve` starts them: what they refuse to start with, and that a
-rotation of the certificate costs no call.
-"""
+"""TLS of whole servers, as `tollwire serve` starts them: settings that they refuse, and that a
+rotation of the certificate fails no call."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ from tollwire.service.process import app
 from tollwire.service.settings.config import Settings
 
 SERVING_LINE = re.compile(r"tollwire: serving on 127\.0\.0\.1:(\d+) \(TLS, sqlite, (\d) workers?, ")
-# New connections in a row that must show the new certificate: with two workers, that one of them
-# was not among them has a chance of 2 ** -12, and then nothing fails.
+# New connections in a row that must show the new certificate: with two workers, the chance that one
+# of them was not among them is 2 ** -12, and then nothing fails.
 IN_A_ROW = 12
 
 AUTHORITY = Authority()
@@ -58,7 +57,7 @@ def arguments(**given: str) -> list[str]:
         ({"access": "open"}, "--access"),
     ],
 )
-def test_what_others_can_reach_is_not_served_unguarded(
+def test_a_public_address_is_not_served_without_tls_and_tokens(
     folder: Path, given: dict[str, str], option: str
 ) -> None:
     exposed = options(folder) | {"listen": "0.0.0.0:0"} | given
@@ -69,7 +68,7 @@ def test_what_others_can_reach_is_not_served_unguarded(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_files_that_cannot_serve_stop_the_start(
+def test_unusable_files_stop_the_start(
     folder: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     AUTHORITY.issue("localhost", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY).write(folder)
@@ -82,8 +81,8 @@ def test_files_that_cannot_serve_stop_the_start(
 
 
 class Caller:
-    """Calls without a break until it is told to stop, on one connection or on a new one for each
-    call; ``failed`` has what did not come back."""
+    """Calls without a pause until it is stopped, on one connection or on a new one for each call;
+    ``failed`` has those that failed."""
 
     def __init__(self, address: str, *, anew: bool) -> None:
         self.calls = 0
@@ -106,7 +105,7 @@ class Caller:
         except grpc.RpcError as error:
             self.failed.append(f"{error.code()}: {error.details()}")
         self.calls += 1
-        self._stop.wait(0.005)  # the server is to be rotated, not to be measured
+        self._stop.wait(0.005)  # this test rotates certificates, it does not measure the server
 
     def __enter__(self) -> Caller:
         self._thread.start()
@@ -147,12 +146,12 @@ def test_a_rotation_under_load_fails_no_call(folder: Path, workers: int) -> None
             wait_until(lambda: on_new_ones.calls > calls[1] + 2)
             with grpc.insecure_channel(address) as stranger, pytest.raises(grpc.RpcError):
                 health_pb2_grpc.HealthStub(stranger).Check(health_pb2.HealthCheckRequest())
-            # A stream that began under the old certificate goes on.
+            # A stream that began under the old certificate continues.
             assert watch.is_active()
             watch.cancel()
         assert on_one_connection.failed == on_new_ones.failed == []
         assert process.terminate() == 0
-        # Each worker says what it uses and that it stops; none that a stranger came.
+        # Each worker logs what it uses and that it stops, and no unknown client.
         told = [line.partition("tollwire")[2] for line in process.errors.rest()]
         assert sum(".tls: new certificates are in use" in line for line in told) == workers
         assert sum("SIGTERM: stopping" in line for line in told) == len(told) - workers == workers

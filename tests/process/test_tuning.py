@@ -23,26 +23,26 @@ def _as_before() -> Iterator[None]:
     gc.set_threshold(*searches)
 
 
-def test_threads_wait_shortly_and_searches_through_everything_are_rare() -> None:
+def test_thread_switches_are_short_and_full_collections_rare() -> None:
     tuning.reduce_pauses()
     assert sys.getswitchinterval() == pytest.approx(tuning.SWITCH_SECONDS)
     young, middle, everything = gc.get_threshold()
     assert gc.isenabled()
-    # Far more objects than all bulk requests in work at one time have.
+    # Many more objects than those of all bulk requests in progress at one time.
     assert young * middle * everything >= 10**8
 
 
-def test_what_is_there_is_not_searched_again() -> None:
+def test_existing_objects_are_not_collected_again() -> None:
     kept = [[] for _ in range(1000)]  # type: list[list[object]]
     tuning.freeze_loaded_objects()
     assert gc.get_freeze_count() >= len(kept)
     assert len(gc.get_objects()) < len(kept)
 
 
-def test_a_server_may_open_the_files_that_it_needs(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_raises_its_limit_of_files(caplog: pytest.LogCaptureFixture) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
-        pytest.skip("there is no limit here")
+        pytest.skip("this system has no limit")
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
         tuning.raise_file_limit(200)
@@ -57,8 +57,8 @@ def test_a_server_may_open_the_files_that_it_needs(caplog: pytest.LogCaptureFixt
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_signal_that_does_not_wake_the_main_thread_is_heeded() -> None:
-    """It is handed to another thread, as one is lost that comes in a bad moment."""
+def test_a_signal_that_does_not_wake_the_main_thread_is_handled() -> None:
+    """Another thread receives it, like one that arrives at a bad moment."""
     done = subprocess.run(
         [
             sys.executable,

@@ -23,8 +23,10 @@ def supervised(count: int, **settings: str) -> Process:
 
 
 def next_worker(parent: Process) -> psutil.Process:
-    """As it names itself. A list of the parent's children would be in the order of their ids, which
-    begin anew now and then, and would lack those that seem older than it because the clock was set.
+    """The worker's pid, as it reports it.
+
+    A list of the parent's children would be in the order of their ids, which wrap around, and would
+    lack those that seem older than the parent after a clock change.
     """
     line = parent.errors.next()
     assert line is not None and re.fullmatch(r"worker \d+", line), line
@@ -32,7 +34,7 @@ def next_worker(parent: Process) -> psutil.Process:
 
 
 def serving(parent: Process, count: int) -> list[psutil.Process]:
-    """The workers, once they serve, in any order."""
+    """The workers, when they serve, in any order."""
     workers = [next_worker(parent) for _ in range(count)]
     line = parent.output.next()
     assert line is not None and line.startswith("serving "), parent.errors.rest()
@@ -53,7 +55,7 @@ def test_one_line_when_all_serve_and_settings_reach_the_workers() -> None:
         assert parent.terminate() == 0
         assert all(map(is_gone, workers))
         assert parent.output.rest() == []
-        assert parent.errors.rest() == [], "the parent has no words of its own"
+        assert parent.errors.rest() == [], "the parent prints nothing else"
 
 
 def test_a_worker_that_is_killed_is_replaced() -> None:
@@ -76,7 +78,7 @@ def test_a_worker_that_is_killed_is_replaced() -> None:
 
 
 def answers(parent: Process) -> dict[str, dict[str, Any]]:
-    """What the workers answer when they are asked."""
+    """The responses of the workers."""
     parent.ask("how are you")
     line = parent.output.next()
     assert line is not None
@@ -84,7 +86,7 @@ def answers(parent: Process) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_each_worker_is_asked_its_own_question() -> None:
+def test_each_worker_gets_its_own_query() -> None:
     with supervised(2) as parent:
         workers = {worker.pid for worker in serving(parent, 2)}
         for _ in range(2):
@@ -109,7 +111,7 @@ def test_a_worker_that_is_killed_answers_again_once_it_is_replaced() -> None:
         assert parent.terminate() == 0
 
 
-def test_a_worker_that_does_not_answer_holds_up_nobody() -> None:
+def test_a_worker_that_does_not_answer_blocks_no_other() -> None:
     with supervised(1, deaf="yes") as parent:
         serving(parent, 1)
         for _ in range(3):
@@ -123,7 +125,7 @@ def test_workers_that_cannot_start_end_the_parent() -> None:
         assert parent.errors.rest()[-1] == "a worker could not start"
 
 
-def test_workers_that_keep_dying_end_the_parent() -> None:
+def test_workers_that_die_repeatedly_end_the_parent() -> None:
     with supervised(1, fail="soon") as parent:
         assert parent.wait() == 1
         lines = parent.errors.rest()

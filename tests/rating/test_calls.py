@@ -1,4 +1,4 @@
-"""Calls priced from memory: one, a batch, and explained."""
+"""Calls priced from memory: single ones, batches, and explanations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _GOOD = call(1, "+44 20", 7, call_id="a", caller_number="101", extension_id=5)
 
 
 class TestChecks:
-    """No database is asked."""
+    """Checks without a database."""
 
     @pytest.mark.parametrize(
         "fields",
@@ -79,7 +79,7 @@ class TestChecks:
     def test_bad_calls(self, fields: dict[str, Any], wrong: str) -> None:
         assert [found.field for found in check_call(replace(_GOOD, **fields))] == [wrong]
 
-    def test_all_that_is_wrong_is_said_at_once(self) -> None:
+    def test_all_wrong_fields_are_named_at_once(self) -> None:
         bad = Call(
             tenant_id=0,
             destination_number="\0",
@@ -125,7 +125,8 @@ class TestChecks:
 
 @pytest.fixture
 def world(database: Database) -> World:
-    """With tenant 1 and the rates of the worked examples, one of them blocked, one too dear."""
+    """With tenant 1 and the rates of the worked examples, one of them blocked, one with a cost
+    above the limit."""
     world = World.over(database)
     world.tenant(country_code="44", national_prefix="0", international_prefix="00")
     world.rate(1, "1", cost_e4=120, increment=60, destination="USA")
@@ -211,7 +212,7 @@ class TestOne:
             (call(1, "882", MAX_DURATION_SECONDS), InvalidInput, Reason.COST_OVERFLOW, {}),
         ],
     )
-    def test_what_has_no_price(
+    def test_calls_without_a_price(
         self,
         calls: Calls,
         sent: Call,
@@ -231,9 +232,7 @@ class TestOne:
             (call(1, "882", MAX_DURATION_SECONDS), "call.duration_seconds"),
         ],
     )
-    def test_what_is_wrong_with_the_call_names_the_field(
-        self, calls: Calls, sent: Call, field: str
-    ) -> None:
+    def test_errors_of_a_call_name_the_field(self, calls: Calls, sent: Call, field: str) -> None:
         with pytest.raises(InvalidInput) as raised:
             calls.rate(sent)
         assert [violation.field for violation in raised.value.violations] == [field]
@@ -297,7 +296,7 @@ class TestBatch:
             rate_revision=world.decks.deck(1).revision,
         )
 
-    def test_what_could_not_be_considered_says_why(self, calls: Calls) -> None:
+    def test_calls_that_cannot_be_rated_have_a_reason(self, calls: Calls) -> None:
         unknown, overflowing = calls.rate_batch(
             [call(77, call_id="u"), call(1, "882", MAX_DURATION_SECONDS, call_id="d")]
         )
@@ -315,7 +314,7 @@ class TestBatch:
 
 
 def _singly(calls: Calls, sent: Call) -> RatedCall:
-    """What a batch says of a call, from what rating it alone says."""
+    """The result of a batch for a call, derived from the result of the single call."""
     result = RatedCall(call_id=sent.call_id, status=RatingStatus.UNRATED)
     revision = (
         calls.rate(replace(sent, direction=Direction.INBOUND)).rate_revision
@@ -351,7 +350,7 @@ def _singly(calls: Calls, sent: Call) -> RatedCall:
         return replace(result, error=bad)
 
 
-def test_many_unknown_tenants_ask_the_database_once(calls: Calls, world: World) -> None:
+def test_many_unknown_tenants_are_one_query(calls: Calls, world: World) -> None:
     looked = []
 
     @event.listens_for(world.database.engine, "begin")
@@ -378,7 +377,9 @@ class TestExplain:
         assert explained.steps[-1].result == "0.1650"
 
     @pytest.mark.parametrize("number", ["4930", "44701", "anonymous"])
-    def test_the_lack_of_one_is_refused_alike(self, calls: Calls, number: str) -> None:
+    def test_an_explained_call_without_a_price_is_refused_too(
+        self, calls: Calls, number: str
+    ) -> None:
         with pytest.raises(TollwireError) as rated:
             calls.rate(call(1, number))
         with pytest.raises(TollwireError) as explained:

@@ -1,4 +1,4 @@
-"""How many decimals a tenant's costs have: from rating to usage, and what a change of it does."""
+"""The number of decimals of a tenant's costs: from rating to usage, and the effect of a change."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _exported(world: World, tenant_id: int = 1) -> list[Rate]:
 
 
 def _bare(rates: list[Rate]) -> list[Rate]:
-    """Without what the server adds."""
+    """Without the fields that the server sets."""
     return [
         replace(rate, id=0, tenant_id=0, version_id=0, created_at_ns=0, updated_at_ns=0)
         for rate in rates
@@ -79,9 +79,9 @@ def _everything(world: World) -> dict[str, list[Any]]:
 
 
 def _many(count: int, seed: int = 1) -> list[Rate]:
-    """Rates of all shapes, each prefix and start once, in no order."""
+    """Rates of all kinds, each prefix and start once, in random order."""
     pick = random.Random(seed)
-    # Not a set: its order, and so each rate's terms, would be others in each process.
+    # Not a set: its order, and so each rate's terms, would differ between processes.
     keys = dict.fromkeys(
         (
             str(pick.randint(0, 10 ** pick.randint(1, 12))),
@@ -139,7 +139,7 @@ def test_an_import_is_rated_with_when_it_returns(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", [MERGE, REPLACE])
-def test_the_deck_that_comes_of_an_import_is_what_another_worker_reads(
+def test_an_imported_deck_equals_the_one_that_another_worker_reads(
     world: World, database_url: str, mode: ImportMode
 ) -> None:
     """The importing worker does not read it back: it has built it."""
@@ -151,7 +151,7 @@ def test_the_deck_that_comes_of_an_import_is_what_another_worker_reads(
             kept = {(rate.prefix, rate.effective_from_ns) for rate in before}
             new = [rate for rate in deck if (rate.prefix, rate.effective_from_ns) not in kept]
             changed = [replace(rate, blocked=rate.cost_per_minute_e8 % 2 == 0) for rate in before]
-            # Some of these decks begin later than what they replace.
+            # Some of these decks begin later than those they replace.
             outcome = _import(world, new + changed, mode, allow_gap=True)
             assert outcome.rate_revision == seed + 2
             built = world.decks.in_memory(1)
@@ -166,7 +166,7 @@ def test_the_deck_that_comes_of_an_import_is_what_another_worker_reads(
 
 @pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("mode", [MERGE, REPLACE])
-def test_what_a_deck_changes(world: World, mode: ImportMode, dry_run: bool) -> None:
+def test_the_changes_of_a_deck(world: World, mode: ImportMode, dry_run: bool) -> None:
     same = world.rate(1, "1", destination="same")
     old = world.rate(1, "2", destination="old")
     gone = world.rate(1, "3")
@@ -315,7 +315,7 @@ class TestRejection:
         assert [error.index for error in outcome.errors] == [1, 2, 3, 4]
         assert outcome.rejected == 4
 
-    def test_the_first_thousand_errors_are_told_and_all_are_counted(self, world: World) -> None:
+    def test_the_first_thousand_errors_are_listed_and_all_are_counted(self, world: World) -> None:
         deck = [Rate(prefix="44")]
         deck += [Rate(prefix="x") if index % 2 else Rate(prefix="44") for index in range(1, 3001)]
         outcome = _import(world, deck)
@@ -342,7 +342,7 @@ class TestBounds:
             world.rates.import_deck(ImportPlan(1, MERGE), fill)
         assert [violation.field for violation in raised.value.violations] == ["rates"]
 
-    def test_all_decks_that_come_in_share_the_room(self) -> None:
+    def test_concurrent_imports_share_the_memory_limit(self) -> None:
         request = ImportRatesRequest(
             rates=[
                 {"prefix": str(n), "cost_per_minute": "1", "billing_increment": 1}
@@ -371,19 +371,19 @@ class TestTenant:
         with pytest.raises(InvalidInput):
             world.rates.export(tenant_id)
 
-    def test_it_must_be_there(self, world: World) -> None:
+    def test_it_must_exist(self, world: World) -> None:
         deck = iter([Rate()])
         with pytest.raises(NotFound) as raised:
             world.import_deck(9, MERGE, False, deck)
         assert raised.value.reason == Reason.TENANT_NOT_FOUND
-        assert list(deck) == [Rate()], "the deck was read for nothing"
+        assert list(deck) == [Rate()], "the deck was read needlessly"
         with pytest.raises(NotFound):
             world.rates.export(9)
         world.tenants.delete(2)
         with pytest.raises(NotFound):
             world.rates.export(2)
 
-    def test_it_may_go_while_the_deck_comes(self, world: World) -> None:
+    def test_it_may_be_deleted_during_the_import(self, world: World) -> None:
         def deck() -> Iterator[Rate]:
             yield Rate(prefix="1")
             world.tenants.delete(1)
@@ -395,7 +395,7 @@ class TestTenant:
             world.tenants.create(Tenant(id=1))
 
 
-def test_a_deck_that_breaks_off_changes_nothing(world: World) -> None:
+def test_a_broken_import_changes_nothing(world: World) -> None:
     before = _everything(world)
 
     def broken() -> Iterator[Rate]:
@@ -409,8 +409,8 @@ def test_a_deck_that_breaks_off_changes_nothing(world: World) -> None:
     assert _counts(_import(world, [Rate(prefix="1")])) == (1, 0, 0, 0)
 
 
-def test_others_write_while_a_deck_comes(world: World) -> None:
-    """A slow sender holds up nobody, and what they write is part of the comparison."""
+def test_others_write_during_an_import(world: World) -> None:
+    """A slow sender blocks no other writer, and the comparison includes their changes."""
     first_part = [Rate(prefix=str(prefix)) for prefix in range(100_000, 110_000)]
 
     def deck() -> Iterator[Rate]:
@@ -448,7 +448,7 @@ def test_an_export_shows_one_moment(world: World) -> None:
     assert found == before
 
 
-def test_two_imports_at_once_come_one_after_the_other(world: World, database_url: str) -> None:
+def test_two_concurrent_imports_are_serialised(world: World, database_url: str) -> None:
     other = Database(database_url)
     try:
         worlds = [world, World.over(other), world]

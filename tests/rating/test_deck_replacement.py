@@ -1,4 +1,4 @@
-"""Decks that replace another at a date, and those that would leave calls without a rate."""
+"""Decks that replace another at a date, and decks that would leave calls without a rate."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_a_deck_that_begins_next_week_must_not_leave_nothing_in_effect(
     assert present(world) == before
 
 
-def test_nor_one_prefix_of_many(world: World) -> None:
+def test_a_deck_that_begins_next_week_must_not_leave_a_prefix_without_a_rate(world: World) -> None:
     take(world, rate("44"), rate("33"))
     with pytest.raises(FailedPrecondition, match="1 of the 2 prefixes") as refused:
         take(world, rate("44", NEXT_WEEK), rate("33"))
     assert refused.value.reason is Reason.IMPORT_GAP
 
 
-def test_nor_a_deck_that_has_ended(world: World) -> None:
+def test_a_deck_that_has_ended_must_not_leave_nothing_in_effect(world: World) -> None:
     take(world, rate("44"))
     with pytest.raises(FailedPrecondition, match="whose rates have all ended"):
         take(world, rate("44", None, NOW - _DAY))
@@ -92,11 +92,11 @@ def test_nor_a_deck_that_has_ended(world: World) -> None:
 @pytest.mark.parametrize(
     ("mode", "before", "deck"),
     [
-        # What the deck leaves out is meant to go.
+        # The deletion of rates that the deck lacks is intended.
         (REPLACE, [rate("44"), rate("33")], [rate("44")]),
         (REPLACE, [rate("44")], [rate("33")]),
         (REPLACE, [rate("44")], []),
-        # Nothing is in effect that could be lost.
+        # No rate is in effect, so none can be lost.
         (REPLACE, [], [rate("44", NEXT_WEEK)]),
         (REPLACE, [rate("44", NEXT_WEEK)], [rate("44", NEXT_WEEK + 1)]),
         (REPLACE, [rate("44", None, NOW - _DAY)], [rate("44", NEXT_WEEK)]),
@@ -106,7 +106,7 @@ def test_nor_a_deck_that_has_ended(world: World) -> None:
         (MERGE, [rate("44")], [rate("44", NEXT_WEEK)]),
     ],
 )
-def test_other_decks_are_taken(
+def test_other_decks_are_accepted(
     world: World, mode: ImportMode, before: list[Rate], deck: list[Rate]
 ) -> None:
     take(world, *before)
@@ -212,7 +212,7 @@ def test_a_merge_from_a_date_on_closes_nothing(world: World) -> None:
     ]
 
 
-def test_any_decks_against_a_plain_reckoning(world: World) -> None:
+def test_any_decks_against_a_plain_computation(world: World) -> None:
     pick = random.Random(11)
     times = [None, NOW - 2 * _DAY, NOW - _DAY, NOW + _DAY, NEXT_WEEK, NEXT_WEEK + _DAY]
 

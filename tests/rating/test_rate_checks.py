@@ -1,4 +1,4 @@
-"""What makes a rate a valid one. No database is asked."""
+"""The checks of a rate, without a database."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_bad_rates(fields: dict[str, Any], wrong: str) -> None:
     assert _wrong(replace(_GOOD, **fields)) == [wrong]
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_wrong_fields_are_named_at_once() -> None:
     rate = Rate(
         prefix="x",
         destination="\0",

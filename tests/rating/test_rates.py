@@ -47,7 +47,7 @@ _FULL = Rate(
 )
 
 
-# What is searched for, and the prefixes of the rates that are found.
+# The search term, and the prefixes of the rates that are found.
 _SEARCHES: dict[str, list[str]] = {
     "": ["1", "44", "447", "49"],
     "4": ["44", "447", "49"],
@@ -130,7 +130,7 @@ class TestCreate:
     def test_the_prefix_is_normalised(self, world: World) -> None:
         assert world.rate(1, "+4420").prefix == "4420"
 
-    def test_what_is_wrong_is_refused_with_its_path(self, world: World) -> None:
+    def test_a_wrong_field_is_named_by_its_path(self, world: World) -> None:
         bad = Rate(prefix="x", billing_increment=0, intervals=(Interval(0, 1, 1),))
         assert _wrong_fields(world.rates.create, bad) == [
             "rate.tenant_id",
@@ -217,7 +217,7 @@ class TestList:
                 assert len(page.items) == 3
             assert seen == of_tenant
 
-    def test_pages_go_on_where_they_were_whatever_happens_meanwhile(self, world: World) -> None:
+    def test_pages_continue_during_changes(self, world: World) -> None:
         rates = [world.rate(1, prefix) for prefix in ("1", "2", "3", "4")]
         page = world.rates.list(1, "", 2, "")
         world.rates.delete(rates[1].id, "")
@@ -241,7 +241,7 @@ class TestList:
         }
         assert found == _SEARCHES
 
-    def test_a_token_is_good_for_its_own_search_only(self, world: World) -> None:
+    def test_a_token_is_valid_for_its_own_search_only(self, world: World) -> None:
         for prefix in ("1", "2", "3"):
             world.rate(1, prefix)
         token = world.rates.list(1, "", 1, "").next_page_token
@@ -255,7 +255,7 @@ class TestList:
 
 
 class TestUpdate:
-    def test_the_named_fields_are_taken_and_the_past_is_kept(self, world: World) -> None:
+    def test_the_named_fields_change_and_old_versions_are_kept(self, world: World) -> None:
         before = world.rates.create(_FULL)
         sent = Rate(id=1, cost_per_minute_e8=7_0000, destination="new", blocked=False)
         after = world.rates.update(sent, frozenset({"cost_per_minute_e8", "blocked"}), "")
@@ -302,7 +302,7 @@ class TestUpdate:
             updated_at_ns=after.updated_at_ns,
         )
 
-    def test_what_changes_nothing_keeps_the_etag(self, world: World) -> None:
+    def test_an_update_without_a_change_keeps_the_etag(self, world: World) -> None:
         created = world.rates.create(_FULL)
         revision = world.decks.deck(1).revision
         assert world.rates.update(replace(created, prefix="+447"), _ALL, created.etag) == created
@@ -339,7 +339,7 @@ class TestUpdate:
         finally:
             other.close()
 
-    def test_it_may_not_take_the_place_of_another(self, world: World) -> None:
+    def test_it_may_not_take_the_prefix_and_start_of_another(self, world: World) -> None:
         first = world.rate(1, "44")
         second = world.rate(1, "49", effective_from_ns=5)
         taken = frozenset({"prefix", "effective_from_ns"})
@@ -360,7 +360,7 @@ class TestUpdate:
             named = replace(rate, tenant_id=owner, destination=f"of {owner}")
             assert world.rates.update(named, _ALL, "").tenant_id == 1
 
-    def test_it_is_judged_by_what_comes_of_it(self, world: World) -> None:
+    def test_its_result_is_checked(self, world: World) -> None:
         world.rate(1, "44", effective_from_ns=10)
         sent = Rate(id=1, effective_to_ns=10, billing_increment=0)
         wrong = _wrong_fields(world.rates.update, sent, frozenset({"effective_to_ns"}), "")
@@ -372,7 +372,7 @@ class TestUpdate:
 
 
 class TestDelete:
-    def test_it_is_gone_and_its_past_is_kept(self, world: World) -> None:
+    def test_it_is_deleted_and_its_versions_are_kept(self, world: World) -> None:
         rate = world.rate(1, "44")
         world.rates.delete(rate.id, rate.etag)
         for action in (world.rates.get, lambda rate_id: world.rates.delete(rate_id, "")):

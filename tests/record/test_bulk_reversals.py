@@ -1,4 +1,4 @@
-"""ReverseCdrs: what a filter or a list finds is taken back, once, in parts, or only counted."""
+"""ReverseCdrs: the CDRs of a filter or a list are reversed, once, in parts, or only counted."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "expected"), FILTERS)
-def test_what_matches_is_taken_back_and_nothing_else(
+def test_matching_cdrs_are_reversed_and_no_others(
     world: World, payer: int, fields: dict[str, Any], expected: str
 ) -> None:
     ids = recorded(world, payer)
@@ -181,10 +181,10 @@ def test_two_at_once_reverse_each_cdr_once(world: World, other: World, payer: in
     ledger_holds(world)
 
 
-def test_what_is_priced_meanwhile_is_no_longer_unrated(
+def test_a_call_priced_meanwhile_is_no_longer_unrated(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The status is checked again where it can no longer change."""
+    """The status is checked again when it can no longer change."""
     cdr = world.cdrs.create(call(payer, "33", call_id="late"))
     world.rate(payer, "33")
     taken = reversal_parts.Parts._ids
@@ -203,7 +203,7 @@ def test_what_is_priced_meanwhile_is_no_longer_unrated(
     assert (done.cdrs, done.reversed) == (0, 0)
 
 
-def test_what_does_not_exist_reverses_nothing(world: World, payer: int) -> None:
+def test_unknown_objects_reverse_nothing(world: World, payer: int) -> None:
     ids = recorded(world, payer)
     absent = max(ids.values()) + 10**6
     cases = [
@@ -228,7 +228,7 @@ def test_what_does_not_exist_reverses_nothing(world: World, payer: int) -> None:
     assert standing(world) == sorted(ids)
 
 
-def test_what_is_refused(world: World, payer: int) -> None:
+def test_requests_that_are_refused(world: World, payer: int) -> None:
     cases: list[tuple[CdrFilter, ReversalRequest, str]] = [
         (CdrFilter(), WHY, "tenant_id"),
         (CdrFilter(started_after_ns=1), WHY, "tenant_id"),

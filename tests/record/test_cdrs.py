@@ -1,4 +1,4 @@
-"""CDRs: recording one call, identity, finding CDRs again, what they refer to."""
+"""CDRs: recording one call, identity, queries, and the objects that CDRs refer to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def payer(world: World) -> int:
     return tenant_id
 
 
-def test_a_cdr_holds_everything(world: World, payer: int) -> None:
+def test_a_cdr_has_every_field(world: World, payer: int) -> None:
     extension = world.tenants.get_extension(world.extension(payer))
     sent = call(
         payer,
@@ -67,7 +67,7 @@ def test_a_cdr_holds_everything(world: World, payer: int) -> None:
         ("anonymous", UnratedReason.INVALID_NUMBER),
     ],
 )
-def test_what_cannot_be_priced_is_stored_without_cost_and_rate(
+def test_an_unrated_call_is_stored_without_cost_and_rate(
     world: World, payer: int, number: str, reason: UnratedReason
 ) -> None:
     cdr = world.cdrs.create(call(payer, number))
@@ -85,7 +85,7 @@ def test_what_cannot_be_priced_is_stored_without_cost_and_rate(
         if (direction, disposition) != (Direction.OUTBOUND, Disposition.ANSWERED)
     ],
 )
-def test_what_is_not_billable_costs_nothing(
+def test_a_call_that_is_not_billable_costs_nothing(
     world: World, payer: int, direction: Direction, disposition: Disposition
 ) -> None:
     cdr = world.cdrs.create(call(payer, "x", 60, direction=direction, disposition=disposition))
@@ -114,7 +114,7 @@ def test_the_same_call_again_is_the_stored_one(world: World, payer: int) -> None
     sent = call(payer, "33", call_id="one")
     first = world.cdrs.create(sent)
     assert first.status == RatingStatus.UNRATED
-    world.rate(payer, "33")  # what it would cost now is of no interest
+    world.rate(payer, "33")  # the cost that it would have now does not matter
     assert world.cdrs.create(sent) == first
     world.rate(payer, "334", 99_999_999_9999)
     dear = call(payer, "334", 2_147_483_647, call_id="two")
@@ -123,9 +123,7 @@ def test_the_same_call_again_is_the_stored_one(world: World, payer: int) -> None
     assert len(world.rows()) == 1
 
 
-def test_a_duplicate_is_one_even_where_its_cost_would_overflow_now(
-    world: World, payer: int
-) -> None:
+def test_a_duplicate_with_an_overflowing_cost_is_a_duplicate(world: World, payer: int) -> None:
     sent = call(payer, "33", 2_147_483_647, call_id="one")
     first = world.cdrs.create(sent)
     world.rate(payer, "33", 99_999_999_9999)
@@ -147,7 +145,7 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", list(CHANGES))
-def test_other_content_is_a_conflict_that_names_what_differs(
+def test_other_content_is_a_conflict_that_names_the_differences(
     world: World, payer: int, name: str
 ) -> None:
     value = CHANGES[name] or world.extension(payer)
@@ -165,7 +163,7 @@ def derived_call_id(sent: Call) -> str:
     return chunk_of([sent]).records.call_id(0)
 
 
-def test_a_call_id_is_derived_from_all_of_the_content(world: World, payer: int) -> None:
+def test_a_call_id_is_derived_from_the_whole_content(world: World, payer: int) -> None:
     sent = call(payer)
     variants = [sent, replace(sent, tenant_id=payer + 1), replace(sent, ended_at_ns=0)]
     variants += [replace(sent, **{name: value or 9}) for name, value in CHANGES.items()]
@@ -180,8 +178,8 @@ def test_a_call_id_is_derived_from_all_of_the_content(world: World, payer: int) 
     assert world.cdrs.create(replace(sent, call_id=cdr.call.call_id)) == cdr
 
 
-def test_a_derived_call_id_stays_the_same_for_ever() -> None:
-    """It was written into databases: a change would record the same calls once more."""
+def test_a_derived_call_id_never_changes() -> None:
+    """Databases store it: after a change, the same calls would be recorded twice."""
     sent = Call(
         tenant_id=7,
         destination_number="+44 20 é",
@@ -215,7 +213,7 @@ def test_calls_of_equal_content_differ_by_their_occurrence(world: World, payer: 
 @pytest.mark.parametrize(
     ("occurrence", "call_id"), [(-1, ""), (2**31, ""), (2, "a"), (-1, "a"), (2**31 - 1, "a")]
 )
-def test_an_occurrence_that_cannot_be_is_refused(
+def test_an_impossible_occurrence_is_refused(
     world: World, payer: int, occurrence: int, call_id: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -239,7 +237,7 @@ def test_call_ids_of_any_text_are_found_again(world: World, payer: int, call_id:
 # Refusals.
 
 
-def test_what_the_call_names_must_exist(world: World, payer: int) -> None:
+def test_the_objects_that_a_call_names_must_exist(world: World, payer: int) -> None:
     foreign = world.extension(world.tenant())
     for sent, reason in [
         (call(10**9), Reason.TENANT_NOT_FOUND),
@@ -270,7 +268,7 @@ def test_a_call_that_is_not_valid_is_refused(
     assert [wrong.field for wrong in failure.value.violations] == [field]
 
 
-def test_a_cdr_that_is_not_there(world: World) -> None:
+def test_an_unknown_cdr(world: World) -> None:
     with pytest.raises(NotFound) as failure:
         world.cdrs.get(1)
     assert failure.value.reason == Reason.CDR_NOT_FOUND
@@ -279,7 +277,7 @@ def test_a_cdr_that_is_not_there(world: World) -> None:
             world.cdrs.get(bad)
 
 
-# What a CDR refers to.
+# References of a CDR.
 
 
 def test_a_cdr_shows_its_rate_and_its_tenant_as_they_were(world: World, payer: int) -> None:
@@ -347,7 +345,7 @@ def test_a_page_that_ends_exactly_at_the_end_has_no_token(world: World, payer: i
         world.cdrs.list(CdrFilter(tenant_id=payer), 3, page.next_page_token)
 
 
-def test_nothing_matches_and_exports_nothing(world: World, payer: int) -> None:
+def test_an_empty_list_and_export(world: World, payer: int) -> None:
     world.cdrs.create(call(payer))
     nothing = CdrFilter(tenant_id=world.tenant())
     assert world.cdrs.list(nothing, 0, "").items == []
@@ -355,7 +353,7 @@ def test_nothing_matches_and_exports_nothing(world: World, payer: int) -> None:
     unknown = CdrFilter(tenant_id=10**9)
     with pytest.raises(NotFound):
         world.cdrs.list(unknown, 0, "")
-    with pytest.raises(NotFound):  # before the first part is asked for
+    with pytest.raises(NotFound):  # before the first part is read
         world.cdrs.export(unknown)
 
 
@@ -422,7 +420,7 @@ def test_filters_and_search(world: World, listed: int) -> None:
         ({"started_after_ns": 1, "started_before_ns": 0}, "started_before"),
     ],
 )
-def test_filters_that_no_list_can_have(world: World, filters: dict[str, Any], field: str) -> None:
+def test_wrong_filters(world: World, filters: dict[str, Any], field: str) -> None:
     wanted = CdrFilter(**filters)
     for ask in (lambda: world.cdrs.list(wanted, 0, ""), lambda: world.cdrs.export(wanted)):
         with pytest.raises(InvalidInput) as failure:
@@ -430,7 +428,7 @@ def test_filters_that_no_list_can_have(world: World, filters: dict[str, Any], fi
         assert [wrong.field for wrong in failure.value.violations] == [field]
 
 
-# From several sides at once.
+# Concurrent requests.
 
 
 def test_one_call_from_two_workers_is_recorded_once(world: World, other: World, payer: int) -> None:
@@ -459,7 +457,7 @@ def test_two_contents_of_one_call_id_at_once(world: World, other: World, payer: 
         lambda: [record(world, one) for one in mine],
         lambda: [record(other, one) for one in theirs],
     )
-    # Each call was recorded by one of them, and the other was told of that CDR.
+    # Each call was recorded by one of them, and the other gets that CDR as a duplicate.
     assert [a + b for a, b in zip(first, second, strict=True)] == [0] * 30
     stored = {row.call_id: row.duration_seconds for row in world.rows()}
     won = {one.call_id: 7 if a > 0 else 8 for one, a in zip(mine, first, strict=True)}

@@ -1,4 +1,5 @@
-"""ExplainCdr: a stored CDR rated once more, with what held at its revision, and what differs."""
+"""ExplainCdr: a stored CDR rated again, with the rates and rules of its revision, and the
+differences."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def steps(found: ExplainedCdr) -> dict[str, str]:
 
 
 def test_with_the_rates_and_rules_of_its_time(world: World, payer: int) -> None:
-    """Whatever became of them since: changed, deleted, replaced; and of the tenant's rounding."""
+    """After any change: rates changed, deleted, replaced; another rounding of the tenant."""
     winner = world.rate(payer, "447", 1500, 6, minimum_seconds=30)
     short = world.rate(payer, "44", 200, 6)
     over = world.rate(payer, "4479", 1, 1, effective_to_ns=NOON_NS)
@@ -139,8 +140,8 @@ def test_calls_without_a_price(
     assert found.differences == ()
 
 
-def test_what_differs_is_told(world: World, payer: int) -> None:
-    """Also what VerifyCdrs cannot see: another rate ought to have won."""
+def test_differences_are_reported(world: World, payer: int) -> None:
+    """Also a difference that VerifyCdrs cannot detect: another rate should have won."""
     dear = world.rate(payer, "447", 1500, 6)
     world.rate(payer, "44", 200, 6)
     cdr = world.cdrs.create(call(payer, "447911", 60, call_id="a"))
@@ -166,7 +167,7 @@ def test_what_differs_is_told(world: World, payer: int) -> None:
     assert found.ledger_entries == ()
 
 
-def test_which_cdr_is_meant(world: World, payer: int) -> None:
+def test_the_cdr_of_a_call_id(world: World, payer: int) -> None:
     other = world.tenant()
     cdr = world.cdrs.create(call(payer, call_id="a"))
     assert explain(world, cdr.id, payer).cdr == explain(world, 0, payer, "a").cdr == cdr

@@ -1,4 +1,4 @@
-"""The feed of CDRs in the order of recording: each exactly once, whatever happens meanwhile."""
+"""The feed of CDRs in the order of recording: each exactly once, during concurrent changes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def scope(*tenant_ids: int) -> Iterator[None]:
 
 
 def one_by_one(feed: Feed, tenant_id: int = 0) -> list[int]:
-    """Each part is asked for anew, with the cursor of the one before."""
+    """Each part is read by a new call, with the cursor of the one before."""
     cursor, found = "", []
     while True:
         stream = feed.watch(tenant_id, cursor, from_now=False, follow=False)
@@ -87,7 +87,7 @@ def test_parts_of_any_size_give_each_cdr_once(
         monkeypatch.setattr(module, "MAX_PART_CDRS", cdrs)
         monkeypatch.setattr(module, "MAX_PART_ROWS", rows)
         monkeypatch.setattr(module, "MAX_PART_ENTRIES", entries)
-        # In one order, however it is cut.
+        # In one order, for any size of the parts.
         assert ids(parts(feed)) == whole
         assert one_by_one(feed) == whole
     monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.0)
@@ -129,7 +129,7 @@ def test_a_cdr_is_as_it_is_when_it_is_read(world: World, feed: Feed) -> None:
 
 
 def record(world: World, stack: ExitStack, tenant_id: int, call_id: str) -> int:
-    """Records a call in a transaction that stays open until the stack is closed."""
+    """Record a call in a transaction that stays open until the stack is closed."""
     recorder = Recorder(world.decks)
     connection = stack.enter_context(world.decks.writing())
     recording = recorder.record(
@@ -154,7 +154,7 @@ def test_a_transaction_that_is_committed_late_is_not_missed(world: World, feed: 
     assert ids(parts(feed, rest[-1].cursor)) == []
 
 
-def test_readers_that_break_off_at_any_place_while_many_record(
+def test_readers_that_stop_at_any_position_while_many_record(
     world: World, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_PART_CDRS", 7)
@@ -214,9 +214,7 @@ def test_readers_that_break_off_at_any_place_while_many_record(
     assert sorted(found[2]) == sorted(row.id for row in world.rows() if row.tenant_id == tenants[0])
 
 
-def test_it_waits_for_what_comes_later(
-    world: World, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_waits_for_later_cdrs(world: World, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(module, "COUNT_SECONDS", 0.01)
     payer = world.tenant()
@@ -230,13 +228,13 @@ def test_it_waits_for_what_comes_later(
 
 
 @pytest.mark.parametrize("cursor", ["x", "W10", "WyIiXQ", "a" * 5000, "ä"])
-def test_cursors_that_are_none(world: World, feed: Feed, cursor: str) -> None:
+def test_invalid_cursors(world: World, feed: Feed, cursor: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         feed.watch(0, cursor, from_now=False, follow=False)
     assert [wrong.field for wrong in refused.value.violations] == ["cursor"]
 
 
-def test_cursors_of_something_else(world: World, feed: Feed) -> None:
+def test_cursors_of_other_feeds(world: World, feed: Feed) -> None:
     payer, other = world.tenant(), world.tenant()
     world.commit(0, 0, calls(payer, 0, 3))
     (told,) = parts(feed)

@@ -1,4 +1,4 @@
-"""Group commit: who leads, who waits, and what each caller gets."""
+"""Group commit: the leader, the waiting callers, and the result of each caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS = 20
 
 
 class Commits:
-    """A commit function that can be held, with the groups that it was called with."""
+    """A commit function that can be held, with the groups of its calls."""
 
     def __init__(self) -> None:
         self.groups: list[list[Any]] = []
@@ -41,7 +41,7 @@ class Commits:
 def until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS
     while not holds():
-        assert time.monotonic() < deadline, "it does not happen"
+        assert time.monotonic() < deadline, "the condition does not become true"
         time.sleep(0.001)
 
 
@@ -127,7 +127,7 @@ def test_items_that_arrive_meanwhile_are_the_next_group(threads: Threads, commit
     assert threads.results == {item: f"done {item}" for item in "abcd"}
 
 
-def test_a_group_has_at_most_so_many_items(threads: Threads, commits: Commits) -> None:
+def test_a_group_has_a_maximal_size(threads: Threads, commits: Commits) -> None:
     threads.start_leader("a")
     threads.start_waiting(*"bcdefg")
     threads.finish()
@@ -175,9 +175,7 @@ def test_an_error_of_the_commit_is_the_result_of_all_in_the_group() -> None:
     assert groups.run("e") == "e"
 
 
-def test_a_client_that_leaves_while_it_waits_takes_its_item_along(
-    threads: Threads, commits: Commits
-) -> None:
+def test_the_item_of_a_client_that_leaves_is_removed(threads: Threads, commits: Commits) -> None:
     is_wanted = True
     threads.start_leader("a")
     threads.start_waiting("b", request=Request(is_wanted=lambda: is_wanted))
@@ -201,7 +199,7 @@ def test_a_deadline_that_passes_while_the_item_waits(threads: Threads, commits: 
     assert commits.groups == [["a"]]
 
 
-def test_an_item_that_no_group_takes_in_time_fails(commits: Commits) -> None:
+def test_an_item_without_a_group_in_time_fails(commits: Commits) -> None:
     groups: GroupCommit[Any, Any] = GroupCommit(commits, max_items=4, wait_seconds=0.1)
     threads = Threads(groups, commits)
     threads.start_leader("a")

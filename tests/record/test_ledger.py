@@ -1,6 +1,6 @@
-"""The ledger held against records that somebody changed who owns the database.
+"""The ledger of records that an owner of the database has changed.
 
-The attacker takes the triggers away first, as whoever owns the tables can.
+The attacker removes the triggers first, as the owner of the tables can.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ CHAIN, ROWS, NOT_ENTERED, ROOT = LedgerDifferenceKind
 
 @dataclass
 class Audit:
-    """A ledger with entries of all kinds, and what its verification says."""
+    """A ledger with entries of all kinds, and the results of its verification."""
 
     world: World
     ledger: Ledger
 
     def verify(self, root: str = "") -> LedgerProgress:
-        """The last of what is told, with all differences."""
+        """The last response, with all differences."""
         told = list(self.ledger.verify(root))
         assert [one.done for one in told] == [False] * (len(told) - 1) + [True]
         differences = tuple(one for part in told for one in part.differences)
@@ -58,7 +58,7 @@ class Audit:
         return [difference.kind for difference in self.differences(root)]
 
     def attack(self, *statements: str, **values: Any) -> None:
-        """All of them with the triggers away, each must change something."""
+        """All statements run without the triggers; each must change something."""
         with self.world.database.write() as connection:
             triggers.drop(connection)
             for statement in statements:
@@ -107,7 +107,7 @@ def test_an_empty_ledger(database: Database) -> None:
         assert (told.entries_checked, told.rows_checked, told.differences) == (0, 0, ())
 
 
-def test_what_nobody_touched_fits(audit: Audit) -> None:
+def test_an_unchanged_ledger_verifies(audit: Audit) -> None:
     root = audit.ledger.root()
     assert re.fullmatch("6:[0-9a-f]{64}", root.root)
     assert root.entries == 6
@@ -121,7 +121,7 @@ def test_what_nobody_touched_fits(audit: Audit) -> None:
     assert kinds == [(1, 1, 1), (1, 2, 3), (1, 5, 2), (2, 1, 1), (1, 7, 1), (1, 8, 3)]
 
 
-def test_a_ledger_that_has_grown_fits_each_root_of_before(audit: Audit) -> None:
+def test_a_grown_ledger_matches_each_earlier_root(audit: Audit) -> None:
     roots = [audit.ledger.root().root]
     for index in range(3):
         audit.world.cdrs.create(call(1, call_id=f"later {index}"))
@@ -152,7 +152,7 @@ def copied(cdr_id: int, new_id: int) -> str:
     )
 
 
-# What was done, and where it is found: kind, seq, first_id, row_count, a word of the message.
+# The attack, and where it is found: kind, seq, first_id, row_count, a word of the message.
 Found = tuple[LedgerDifferenceKind, int, int, int, str]
 SECOND = (ROWS, 2, 2, 3)
 ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
@@ -172,7 +172,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         ["UPDATE cdrs SET upload_id = NULL WHERE id = 4"],
         [(*SECOND, "were changed")],
     ),
-    "a value that none can have": (
+    "an impossible value": (
         ["UPDATE cdrs SET bill_seconds = -1 WHERE id = 4"],
         [(*SECOND, "CDR 4 cannot have bill_seconds -1")],
     ),
@@ -209,7 +209,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         ["UPDATE cdrs SET cost_fraction_e8 = cost_fraction_e8 + 1 WHERE id = 5"],
         [(ROWS, 4, 1, 1, "pricings were changed")],
     ),
-    "a CDR priced behind the ledger's back": (
+    "a CDR priced without an entry": (
         [
             "UPDATE cdrs SET status = 1, unrated_reason = NULL, bill_seconds = 1, cost_units = 0,"
             " cost_fraction_e8 = 1, rate_version_id = 1 WHERE id = 7"
@@ -321,7 +321,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
             (NOT_ENTERED, 0, -5, 1, "CDRs"),
         ],
     ),
-    "an entry in a chain that there is not": (
+    "an entry in a chain that does not exist": (
         [
             "INSERT INTO ledger_entries SELECT 99, 1, 1, 50, 1, digest, hash, 5, format"
             " FROM ledger_entries WHERE seq = 6"
@@ -405,7 +405,7 @@ CORRECTION_ATTACKS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
 
 
 @pytest.mark.parametrize("name", list(CORRECTION_ATTACKS))
-def test_what_an_owner_does_to_a_corrected_reason_is_found(audit: Audit, name: str) -> None:
+def test_changes_of_a_corrected_reason_are_found(audit: Audit, name: str) -> None:
     world = audit.world
     rate = world.rate(1, "99", blocked=True)
     assert world.cdrs.rate_unrated(0, None, None).reason_corrected == 1
@@ -425,7 +425,7 @@ def test_what_an_owner_does_to_a_corrected_reason_is_found(audit: Audit, name: s
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-def test_what_an_owner_of_the_database_may_do_is_found(
+def test_changes_by_the_owner_of_the_database_are_found(
     audit: Audit, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     statements, expected = ATTACKS[name]
@@ -438,7 +438,7 @@ def test_what_an_owner_of_the_database_may_do_is_found(
     for difference, (*_, words) in zip(found, expected, strict=True):
         assert words in difference.message
         assert difference.chain == 0 or name.startswith("an entry in a chain")
-    # In parts of another size the same is found, row by row.
+    # With another size of parts the same is found, row by row.
     in_small_parts(monkeypatch)
     parts = audit.verify("6:" + "0" * 64)
     assert parts.entries_checked == whole.entries_checked
@@ -482,11 +482,11 @@ ATTACKS_ON_REVERSALS: dict[str, tuple[str, list[Found]]] = {
         "UPDATE cdr_reversals SET requested_by = 'nobody' WHERE cdr_id = 3",
         [(*REVERSED, "reversals were changed")],
     ),
-    "no cost any more": (
+    "a removed cost": (
         "UPDATE cdr_reversals SET cost_units = NULL, cost_fraction_e8 = NULL",
         [(*REVERSED, "reversals were changed")],
     ),
-    "a value that none can have": (
+    "an impossible value": (
         "UPDATE cdr_reversals SET upload_id = 0 WHERE cdr_id = 3",
         [(*REVERSED, "has impossible values")],
     ),
@@ -554,7 +554,7 @@ ONLY_SQLITE = {
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", list(ONLY_SQLITE))
 def test_values_of_other_types_are_found_too(audit: Audit, name: str) -> None:
-    """SQLite takes any value in any column."""
+    """SQLite accepts any value in any column."""
     audit.world.reversals.reverse_cdr(3, ReversalRequest(reason="twice", requested_by="Ada"))
     statement, expected = ONLY_SQLITE[name]
     audit.attack(statement)
@@ -565,7 +565,7 @@ def test_values_of_other_types_are_found_too(audit: Audit, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", *ATTACKS_ON_REVERSALS])
-def test_reversals_are_in_it(audit: Audit, name: str) -> None:
+def test_reversals_are_verified(audit: Audit, name: str) -> None:
     request = ReversalRequest(reason="twice", requested_by="Ada")
     with audit.world.database.write() as connection:
         ranges = [IdRange(3, 3), IdRange(7, 7)]
@@ -584,7 +584,7 @@ def test_reversals_are_in_it(audit: Audit, name: str) -> None:
 
 
 def chained_anew(audit: Audit, from_seq: int) -> Iterator[storage.Entry]:
-    """The entries from there on as an attacker writes them who knows how the chain is made."""
+    """The entries from there on, written by an attacker who can compute the chain."""
     entries = audit.entries()
     last_hash = entries[from_seq - 2].hash if from_seq > 1 else storage.NO_HASH
     for entry in entries[from_seq - 1 :]:
@@ -597,9 +597,7 @@ def chained_anew(audit: Audit, from_seq: int) -> Iterator[storage.Entry]:
 
 
 @pytest.mark.parametrize("from_seq", [1, 2])
-def test_a_chain_that_is_written_anew_no_longer_fits_a_root_of_before(
-    audit: Audit, from_seq: int
-) -> None:
+def test_a_rewritten_chain_does_not_match_an_earlier_root(audit: Audit, from_seq: int) -> None:
     root = audit.ledger.root().root
     audit.attack("UPDATE cdrs SET cost_units = 9 WHERE id = 3")
     forged = list(chained_anew(audit, from_seq))
@@ -617,7 +615,7 @@ def test_a_chain_that_is_written_anew_no_longer_fits_a_root_of_before(
     assert audit.differences(audit.ledger.root().root) == []
 
 
-def test_a_ledger_that_was_cut_off_does_not_fit_the_root(audit: Audit) -> None:
+def test_a_truncated_ledger_does_not_match_the_root(audit: Audit) -> None:
     root = audit.ledger.root().root
     audit.attack(
         "DELETE FROM cdrs WHERE id >= 8",
@@ -629,7 +627,7 @@ def test_a_ledger_that_was_cut_off_does_not_fit_the_root(audit: Audit) -> None:
     (difference,) = audit.differences(root)
     assert difference.kind == ROOT
     assert "chain 0 had 6 entries in the given root, and has 5 now" in difference.message
-    # What comes in its place is not what was there.
+    # Later entries differ from the removed ones.
     audit.world.commit(0, 0, calls(1, 100, 3))
     assert audit.kinds(root) == [ROOT]
 
@@ -640,19 +638,19 @@ NO_ROOTS = (
 )
 
 
-def test_what_is_no_root_is_refused_at_once(audit: Audit) -> None:
+def test_an_invalid_root_is_refused_at_once(audit: Audit) -> None:
     for root in NO_ROOTS:
         with pytest.raises(InvalidInput) as failure:
             audit.ledger.verify(root)
         assert [wrong.field for wrong in failure.value.violations] == ["root"]
 
 
-def test_a_root_of_something_else(audit: Audit) -> None:
+def test_a_root_of_another_database(audit: Audit) -> None:
     for lengths in ("1", "6", "5-1", "0-6", "9223372036854775807", "7"):
         assert ROOT in audit.kinds(f"{lengths}:{'0' * 64}")
 
 
-def test_many_rows_that_nobody_entered(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_without_an_entry(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     audit.attack(
         *(copied(3, 11 + index).replace("forged", f"forged {index}") for index in range(20))
     )
@@ -662,7 +660,9 @@ def test_many_rows_that_nobody_entered(audit: Audit, monkeypatch: pytest.MonkeyP
     assert sum(one.row_count for one in found) == 20
 
 
-def test_uploads_meanwhile_are_no_difference(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_uploads_are_no_difference(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two workers, each with ids of its own, record and price while a verification runs."""
     in_small_parts(monkeypatch)
     other = World.over(Database(audit.world.database.engine.url.render_as_string(False)))
@@ -708,7 +708,7 @@ def test_each_kind_of_entry_is_checked() -> None:
     assert ledger_rows.KINDS.keys() == set(EntryKind)
 
 
-def test_it_tells_how_far_it_is(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_reports_its_progress(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     in_small_parts(monkeypatch)
     told = list(audit.ledger.verify(""))
     assert len(told) > 5

@@ -1,4 +1,4 @@
-"""RateUnrated: the one change that a recorded CDR may see, and only once."""
+"""RateUnrated: the only change that a recorded CDR may have, and only once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_each_is_priced_once_and_nothing_else_changes(world: World, payer: int) 
     assert world.cdrs.create(waiting.call) == priced
 
 
-def test_each_is_rated_as_of_its_start_by_the_rules_of_now(world: World, payer: int) -> None:
+def test_each_is_rated_as_of_its_start_by_the_present_rules(world: World, payer: int) -> None:
     before = world.cdrs.create(call(payer, "020 1", 60, call_id="a", started_at_ns=NOON_NS - 1))
     after = world.cdrs.create(call(payer, "020 1", 60, call_id="b", started_at_ns=NOON_NS))
     assert rate_unrated(world) == (2, 0, 2)
@@ -135,7 +135,7 @@ def test_a_reason_that_no_longer_holds_is_corrected(world: World, payer: int) ->
         *(UnratedReason.NO_RATE, UnratedReason.BLOCKED, UnratedReason.BLOCKED),
         *(UnratedReason.NO_RATE, UnratedReason.BLOCKED, None),
     ]
-    # There is no reason for a cost that overflows: the reason stays as it was.
+    # A cost that overflows has no reason: the reason stays as it was.
     assert world.cdrs.get(dear.id) == dear
     verified = list(Verification(world.database).verify(VerificationFilter()))
     assert verified[-1].different == 0
@@ -157,7 +157,7 @@ def test_two_at_once_correct_a_reason_once(world: World, payer: int) -> None:
     assert list(Ledger(world.database).verify(""))[-1].differences == ()
 
 
-def test_the_tenant_and_the_period_are_kept_to(world: World, payer: int) -> None:
+def test_only_the_tenant_and_the_period_are_rated(world: World, payer: int) -> None:
     other = world.tenant()
     world.commit(0, 0, [*calls(payer, 0, 10), *calls(other, 0, 10)])
     for tenant_id in (payer, other):
@@ -172,7 +172,7 @@ def test_the_tenant_and_the_period_are_kept_to(world: World, payer: int) -> None
     assert rate_unrated(world) == (0, 0, 0)
 
 
-def test_what_stays_unrated_does_not_stop_the_others(world: World, payer: int) -> None:
+def test_calls_that_stay_unrated_do_not_stop_the_others(world: World, payer: int) -> None:
     """Several transactions, with calls without a price before, among and behind those with one."""
     other = world.tenant()
     records = [
@@ -205,7 +205,7 @@ def test_a_period_that_ends_before_it_begins_is_refused(world: World) -> None:
     assert [wrong.field for wrong in failure.value.violations] == ["started_before"]
 
 
-def test_broken_off_it_is_started_again(
+def test_it_continues_after_an_interruption(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.commit(0, 0, calls(payer, 0, 2500))
@@ -226,7 +226,7 @@ def test_broken_off_it_is_started_again(
     assert rate_unrated(world) == (1500, 1500, 0)
 
 
-def test_from_two_sides_at_once_no_call_is_priced_twice(world: World, payer: int) -> None:
+def test_two_concurrent_requests_price_no_call_twice(world: World, payer: int) -> None:
     database = Database(world.database.engine.url.render_as_string(hide_password=False))
     other = World.over(database)
     records = [

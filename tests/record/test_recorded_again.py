@@ -33,7 +33,8 @@ def outcome(answer: ChunkResult) -> tuple[int, int, int, int, int]:
 
 
 def cdrs_of(world: World, tenant_id: int) -> list[Cdr]:
-    """By rising generation. At most one of a call_id stands, and generations have no gap."""
+    """By rising generation. At most one of a call_id is not reversed, and generations have no
+    gap."""
     listed = world.cdrs.list(CdrFilter(tenant_id=tenant_id), 1000, "").items
     found = sorted(listed, key=lambda cdr: cdr.generation)
     generations: dict[str, list[Cdr]] = {}
@@ -46,7 +47,7 @@ def cdrs_of(world: World, tenant_id: int) -> list[Cdr]:
 
 
 def is_whole(world: World) -> None:
-    """Every cost and every entry of the ledger holds."""
+    """Every cost and every entry of the ledger verifies."""
     *_, checked = Verification(world.database).verify(VerificationFilter())
     assert (checked.done, checked.different) == (True, 0)
     *_, entries = Ledger(world.database).verify("")
@@ -76,7 +77,7 @@ def test_an_upload_is_billed_again_after_its_reversal(world: World, payer: int) 
     is_whole(world)
 
 
-def test_what_was_sent_into_the_reversed_upload_stays_answered(world: World, payer: int) -> None:
+def test_chunks_of_the_reversed_upload_have_the_same_responses(world: World, payer: int) -> None:
     records = calls(payer, 0, 5)
     first = world.commit(0, 0, records)
     upload_id = first.upload_id
@@ -107,7 +108,7 @@ def test_a_single_call_is_recorded_again(world: World, payer: int) -> None:
     world.reversals.reverse_cdr(second.id, WHY)
     third = world.cdrs.create(changed)
     assert (third.generation, third.cost_e8) == (2, 200_0000)
-    # What was recorded first is in conflict with what stands now.
+    # The content that was recorded first is in conflict with the present one.
     with pytest.raises(AlreadyExists):
         world.cdrs.create(sent)
     assert len(cdrs_of(world, payer)) == 3
@@ -158,7 +159,7 @@ def test_every_kind_of_outcome_beside_those_recorded_again(world: World, payer: 
     mine = {cdr.call.call_id: cdr.generation for cdr in found if cdr.upload_id == answer.upload_id}
     assert mine == {"a-new": 0, "z-new": 0, "back": 1, "twice": 1, "changed": 1}
     is_whole(world)
-    # The upload takes back what it created, and nothing else.
+    # The reversal of the upload takes back the CDRs that it created, and no others.
     assert world.reversals.reverse_upload(answer.upload_id, WHY) == UploadReversal(5, 5, 0)
     standing = {cdr.call.call_id for cdr in cdrs_of(world, payer) if cdr.reversal is None}
     assert standing == {"stands"}
@@ -223,7 +224,7 @@ def test_a_reversal_and_a_record_at_once(world: World, other: World, payer: int)
 
 
 def insert_again(world: World, cdr_id: int, generation: int) -> None:
-    """A copy of a CDR as another generation, past the service."""
+    """A copy of a CDR as another generation, without the service."""
     with world.database.write() as connection:
         columns = connection.exec_driver_sql("SELECT * FROM cdrs").keys()
         changed = {"id": f"{10**6 + generation}", "generation": str(generation)}
@@ -233,7 +234,7 @@ def insert_again(world: World, cdr_id: int, generation: int) -> None:
         )
 
 
-def test_the_database_refuses_a_second_cdr_that_stands(world: World, payer: int) -> None:
+def test_the_database_refuses_a_second_cdr_that_is_not_reversed(world: World, payer: int) -> None:
     cdr = world.cdrs.create(call(payer, call_id="a"))
     other = world.cdrs.create(call(payer, call_id="b"))
     world.reversals.reverse_cdr(other.id, WHY)

@@ -1,4 +1,4 @@
-"""How long failed records are kept: listed no longer than that, deleted bit by bit, counted on."""
+"""The retention of failed records: listed no longer than that, deleted in parts, still counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY_NS = 86_400 * 10**9
 
 
 class Clock:
-    """A clock that stands still unless told otherwise."""
+    """A clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now_ns = 10**18
@@ -40,7 +40,7 @@ def remaining(database: Database) -> int:
         return int(connection.exec_driver_sql(query).scalar_one())
 
 
-def test_what_is_kept() -> None:
+def test_kept_records() -> None:
     assert kept_since_ns(0, 10**18) == 0
     assert kept_since_ns(2, 10**18) == 10**18 - 2 * DAY_NS
     assert kept_since_ns(36_500, DAY_NS) == 0
@@ -64,14 +64,14 @@ def test_old_ones_are_not_listed_and_then_deleted(world: World) -> None:
     assert retention.delete_old() == 2
     assert indexes(world, upload_id) == [4]
     assert remaining(world.database) == 1
-    # The counts stay, and a chunk that comes again is answered with what is left.
+    # The counts stay, and a chunk that comes again is answered with the remaining records.
     assert world.uploads.get(upload_id).rejected == 3
     again = world.commit(upload_id, 0, [BAD, *calls(payer, 0, 2), BAD])
     assert (again.created, again.rejected, again.failures) == (2, 2, ())
     assert len(world.commit(upload_id, 4, [BAD]).failures) == 1
 
 
-def test_no_more_is_deleted_than_the_oldest(world: World) -> None:
+def test_only_the_oldest_are_deleted(world: World) -> None:
     clock = Clock()
     world = replace(world, uploads=Uploads(world.database, world.decks, clock))
     upload_id = 0
@@ -95,7 +95,8 @@ def test_many_are_deleted_in_parts_and_by_many_at_once(world: World) -> None:
     clock.now_ns += 10 * DAY_NS
     sweeps = [FailureRetention(world.database, 1, clock) for _ in range(2)]
     deleted = at_once(*(sweep.delete_old for sweep in sweeps))
-    # One may find the last ones held by another that then fails: what is left is for later.
+    # One deletion may find the last records locked by another, which then fails: they are deleted
+    # later.
     assert sum(deleted) + remaining(world.database) == count
     assert sweeps[0].delete_old() + sum(deleted) == count
     assert remaining(world.database) == 0
@@ -122,7 +123,7 @@ def test_the_thread_deletes_at_once_and_again(world: World) -> None:
     assert "retention" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_for_ever_needs_no_thread(world: World) -> None:
+def test_unlimited_retention_needs_no_thread(world: World) -> None:
     world.commit(0, 0, [BAD])
     retention = FailureRetention(world.database, 0)
     retention.start()
@@ -131,7 +132,7 @@ def test_for_ever_needs_no_thread(world: World) -> None:
     assert remaining(world.database) == 1
 
 
-def test_a_database_that_is_away_does_not_end_the_thread(
+def test_an_unavailable_database_does_not_end_the_thread(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     database = Database("postgresql+psycopg://nobody@127.0.0.1:1/none")

@@ -1,4 +1,4 @@
-"""ReverseCdr and ListReversals: entries that take CDRs back, once, and leave them as they are."""
+"""ReverseCdr and ListReversals: entries that reverse CDRs, once, and do not change them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reversal_rows(world: World) -> list[Any]:
         return list(connection.exec_driver_sql("SELECT * FROM cdr_reversals ORDER BY id"))
 
 
-def test_a_cdr_is_taken_back_and_stays_as_it_is(world: World, payer: int) -> None:
+def test_a_cdr_is_reversed_and_does_not_change(world: World, payer: int) -> None:
     world.rate(payer, "9", 99_999_999_9999, 60, connect_fee_e8=999_9999_0000)
     extension = world.extension(payer)
     recorded = [
@@ -106,13 +106,13 @@ def test_the_longest_texts_and_any_language(world: World, payer: int) -> None:
     assert reversal.request == longest
 
 
-def test_a_cdr_that_is_not_there(world: World) -> None:
+def test_an_unknown_cdr(world: World) -> None:
     with pytest.raises(NotFound) as failure:
         world.reversals.reverse_cdr(7, WHY)
     assert (failure.value.reason, failure.value.metadata) == (Reason.CDR_NOT_FOUND, {"id": "7"})
 
 
-def test_a_reversed_unrated_cdr_has_left_the_queue(world: World, payer: int) -> None:
+def test_a_reversed_unrated_cdr_is_not_in_the_queue(world: World, payer: int) -> None:
     waiting = [world.cdrs.create(call(payer, "33", call_id=name)) for name in "abc"]
     gone = world.reversals.reverse_cdr(waiting[1].id, WHY)
     assert world.cdrs.rate_unrated(0, None, None) == UnratedOutcome(2, 0, 2)
@@ -120,7 +120,7 @@ def test_a_reversed_unrated_cdr_has_left_the_queue(world: World, payer: int) -> 
     assert world.cdrs.rate_unrated(0, None, None) == UnratedOutcome(2, 2, 0)
     assert world.cdrs.rate_unrated(payer, None, None) == UnratedOutcome(0, 0, 0)
     assert world.cdrs.get(gone.id) == gone
-    # One that is priced by now is taken back at its price.
+    # A call that is priced by now is reversed at its price.
     reversal = world.reversals.reverse_cdr(waiting[0].id, WHY).reversal
     assert reversal is not None
     assert reversal.cost_e8 == -600_0000
@@ -129,7 +129,7 @@ def test_a_reversed_unrated_cdr_has_left_the_queue(world: World, payer: int) -> 
 # Lists.
 
 
-def test_lists_begin_with_the_newest_and_go_on_where_they_were(world: World, payer: int) -> None:
+def test_lists_begin_with_the_newest_and_continue(world: World, payer: int) -> None:
     clock = iter(range(NOON_NS, NOON_NS + 100))
     stranger = world.tenant()
     reversals = Reversals(world.database, lambda: next(clock))
@@ -190,7 +190,7 @@ def test_lists_that_are_refused(world: World, fields: dict[str, Any], wrong: lis
     assert [violation.field for violation in failure.value.violations] == wrong
 
 
-def test_a_token_is_good_for_its_own_list(world: World, payer: int) -> None:
+def test_a_token_is_valid_for_its_own_list(world: World, payer: int) -> None:
     world.commit(0, 0, calls(payer, 0, 2))
     for row in world.rows():
         world.reversals.reverse_cdr(row.id, WHY)
@@ -199,12 +199,10 @@ def test_a_token_is_good_for_its_own_list(world: World, payer: int) -> None:
         world.reversals.list(ReversalFilter(tenant_id=payer), 1, token)
 
 
-# From several sides at once.
+# Concurrent requests.
 
 
-def test_from_two_sides_at_once_there_is_one_reversal(
-    world: World, other: World, payer: int
-) -> None:
+def test_two_concurrent_requests_make_one_reversal(world: World, other: World, payer: int) -> None:
     world.commit(0, 0, calls(payer, 0, 40))
     for row in world.rows():
         answers = at_once(
@@ -223,7 +221,7 @@ def test_from_two_sides_at_once_there_is_one_reversal(
 def test_against_rate_unrated_each_cdr_is_priced_or_withdrawn(
     world: World, other: World, payer: int
 ) -> None:
-    """Priced and then reversed at that price, or reversed without one and never priced."""
+    """Priced and then reversed at that price, or reversed without a price and never priced."""
     world.commit(0, 0, calls(payer, 0, 120, number="33"))
     waiting = [row.id for row in world.rows()]
     world.rate(payer, "33", 60, 60)
@@ -237,7 +235,7 @@ def test_against_rate_unrated_each_cdr_is_priced_or_withdrawn(
             other.reversals.reverse_cdr(cdr_id, WHY)
 
     def rate() -> int:
-        # Again and again, as far as the others are.
+        # Repeatedly, until the others have finished.
         return sum(
             other.cdrs.rate_unrated(payer, NOON_NS + first, NOON_NS + first + 10).rated
             for first in range(0, 120, 10)
@@ -258,7 +256,7 @@ def test_against_rate_unrated_each_cdr_is_priced_or_withdrawn(
 
 
 def wait_for_a_lock(world: World) -> None:
-    """Until another session of PostgreSQL waits for a lock on a row."""
+    """Wait until another session of PostgreSQL waits for a lock on a row."""
     deadline = time.monotonic() + 20
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     while True:
@@ -271,11 +269,13 @@ def wait_for_a_lock(world: World) -> None:
 
 @pytest.mark.parametrize("whole_upload", [False, True], ids=["one CDR", "its upload"])
 @pytest.mark.parametrize("reversed_first", [True, False], ids=["reversed first", "rated first"])
-def test_what_waited_for_the_other_sees_what_it_did(
+def test_the_waiting_request_sees_the_result_of_the_other(
     world: World, other: World, payer: int, reversed_first: bool, whole_upload: bool
 ) -> None:
-    """RateUnrated and a reversal, one of them held up until the other has committed. (SQLite has
-    one writer, and nobody sees half of what it does.)"""
+    """RateUnrated and a reversal, one of them blocked until the other has committed.
+
+    (SQLite has one writer, and no reader sees half of a transaction.)
+    """
     if world.database.is_sqlite:
         return
     upload_id = world.commit(0, 0, calls(payer, 0, 5, number="33")).upload_id

@@ -1,4 +1,4 @@
-"""Parts of chunks that an older release settled, with one digest for a whole chunk."""
+"""Parts of chunks that an older release settled with one digest for a whole chunk."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def commit(world: World, upload_id: int, offset: int, calls: list[types_pb2.Call
 
 @pytest.fixture
 def old(world: World, payer: int) -> tuple[ChunkResult, list[types_pb2.Call]]:
-    """Good, bad, twice the same, in conflict."""
+    """Good, bad, duplicate, in conflict."""
     calls = sent(payer, "ab!cadd")
     calls[4] = sent(payer, "a")[0]
     answer = commit(world, 0, 0, calls)
@@ -70,7 +70,7 @@ def test_exactly_the_old_chunk_is_answered_as_it_was(world: World, old: Old) -> 
     assert commit(world, answer.upload_id, 0, calls) == answer
 
 
-def test_parts_of_the_old_chunk_are_compared_with_what_is_stored(
+def test_parts_of_the_old_chunk_are_compared_with_the_stored_rows(
     world: World, payer: int, old: Old
 ) -> None:
     answer, calls = old
@@ -97,7 +97,7 @@ def test_other_content_in_a_part_of_it_is_refused(world: World, old: Old, index:
         assert failure.value.metadata["index"] == str(index)
 
 
-def test_what_cannot_be_compared_says_which_cut_is_answered(world: World, old: Old) -> None:
+def test_a_part_that_cannot_be_compared_names_the_whole_chunk(world: World, old: Old) -> None:
     answer, calls = old
     with world.database.write() as connection:
         connection.exec_driver_sql("DELETE FROM upload_failures")
@@ -108,7 +108,7 @@ def test_what_cannot_be_compared_says_which_cut_is_answered(world: World, old: O
     assert commit(world, answer.upload_id, 0, calls[:2]).already_settled == 2
 
 
-def test_a_record_that_an_older_release_refused_is_known_again(world: World, payer: int) -> None:
+def test_a_record_that_an_older_release_refused_is_recognised(world: World, payer: int) -> None:
     """Its bytes are the same, whatever the rules are now."""
     calls = sent(payer, "ab")
     whole = chunk(calls)

@@ -1,4 +1,4 @@
-"""CreateCdr's calls in groups: each caller gets its own answer, whatever its neighbours send."""
+"""CreateCdr's calls in groups: each caller gets its own result, whatever the other calls are."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_each_caller_sees_its_own_tenants_only(world: World, payer: int) -> None
 
 
 def refuse_rows(database: Database, call_id: str) -> None:
-    """Have the database fail at a CDR with this call_id, for a reason that has no name."""
+    """Make the database fail at a CDR with this call_id, with an error that has no name."""
     with database.write() as connection:
         if database.is_sqlite:
             connection.exec_driver_sql(
@@ -228,8 +228,8 @@ def test_a_call_that_the_database_refuses_fails_alone(world: World, payer: int) 
 
 
 def test_many_clients_with_all_kinds_of_calls(world: World, payer: int, other: World) -> None:
-    """Two workers. Whatever arrives together: one CDR for each call_id, and each caller is told
-    what was recorded."""
+    """Two workers. Whatever arrives together: one CDR for each call_id, and each caller gets the
+    recorded CDR or a conflict."""
     other.decks.refresh()
 
     def client(number: int) -> list[Any]:

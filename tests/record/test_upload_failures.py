@@ -1,4 +1,4 @@
-"""The records that an upload did not record: kept with their chunk, listed page by page."""
+"""The failed records of an upload: stored with their chunk, listed page by page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Fetch = Callable[[int, str], Page[Any]]
 
 
 def everything(fetch: Fetch, page_size: int = 0) -> list[Any]:
-    """All pages; none but the last may be short, unless its items are long."""
+    """All pages; only the last may be short, unless its items are long."""
     token, found = "", []
     while True:
         page = fetch(page_size, token)
@@ -59,7 +59,7 @@ def test_failed_records_are_listed_as_they_were_answered(world: World, payer: in
     assert upload.created_at_ns < times[0] < times[-1] == upload.updated_at_ns
 
 
-def test_what_cannot_be_listed(world: World) -> None:
+def test_lists_that_are_refused(world: World) -> None:
     upload_id = world.commit(0, 0, [BAD, BAD]).upload_id
     with pytest.raises(NotFound) as missing:
         world.uploads.list_failures(upload_id + 1, "", 0, "")
@@ -88,8 +88,8 @@ def test_texts_that_a_database_cannot_keep_do_not_stop_a_chunk(world: World, pay
 
 
 def test_ten_thousand_failed_records_of_the_greatest_length(world: World, payer: int) -> None:
-    """The longest call_ids that there are, and such that they take most room where they are
-    quoted: a chunk stays bounded, and so does each page."""
+    """The longest call_ids, with the characters that are longest when quoted: a chunk has a limited
+    size, and so does each page."""
     number = "\U0001f4de" * 256
     wide = "\U000e0001" * 250
     world.commit(0, 0, [call(payer, call_id=f"{wide}{n}") for n in range(10_000)])
@@ -109,7 +109,7 @@ def test_ten_thousand_failed_records_of_the_greatest_length(world: World, payer:
 
 
 def test_a_page_ends_where_the_content_is_long(world: World) -> None:
-    """Content is what a client sent, and may be as long as a message."""
+    """Content is a client's bytes, and may be as long as a message."""
     sizes = [10, MAX_PAGE_BYTES + 1, 10, 10, MAX_PAGE_BYTES // 2, MAX_PAGE_BYTES // 2, 10]
     upload_id = world.commit(0, 0, []).upload_id
     chunk = UploadChunk(records_of([None] * len(sizes)), dict.fromkeys(range(len(sizes)), BAD))

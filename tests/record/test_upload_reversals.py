@@ -1,4 +1,4 @@
-"""ReverseUpload: every CDR that an upload made, once, in parts, whatever happens meanwhile."""
+"""ReverseUpload: every CDR that an upload created, once, in parts, during concurrent changes."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ def exactly_the_uploads_are_reversed(world: World, *upload_ids: int) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_what_the_upload_created_and_nothing_else(world: World, payer: int) -> None:
-    """Its duplicates and conflicts are of others; chunks of all sizes, with others' between."""
+def test_all_cdrs_that_the_upload_created_and_no_others(world: World, payer: int) -> None:
+    """Its duplicates and conflicts are CDRs of others; chunks of all sizes, with others' in
+    between."""
     stranger = world.tenant()
     before = world.commit(0, 0, calls(payer, 0, 3)).upload_id
     upload_id = world.commit(0, 0, []).upload_id
@@ -102,14 +103,14 @@ def test_what_the_upload_created_and_nothing_else(world: World, payer: int) -> N
     exactly_the_uploads_are_reversed(world, upload_id, before)
 
 
-def test_a_reversed_upload_takes_no_more(world: World, payer: int) -> None:
+def test_a_reversed_upload_accepts_no_more_chunks(world: World, payer: int) -> None:
     first, again = calls(payer, 0, 5), calls(payer, 5, 5)
     answer = world.commit(0, 0, first)
     upload_id = answer.upload_id
     at_ns = NOON_NS + 7
     Reversals(world.database, lambda: at_ns).reverse_upload(upload_id, WHY)
     assert world.uploads.get(upload_id).reversed_at_ns == at_ns
-    # What was answered is answered again, with a count of what bills nothing now.
+    # Answered chunks are answered again, with a count of the calls that bill nothing now.
     assert world.commit(upload_id, 0, first) == replace(answer, duplicates_of_reversed=5)
     part = world.commit(upload_id, 1, first[1:3])
     assert (part.created, part.already_settled, part.duplicates_of_reversed) == (0, 2, 2)
@@ -151,14 +152,14 @@ def test_requests_that_are_refused(
     assert [wrong.field for wrong in failure.value.violations] == fields
 
 
-def test_an_upload_that_is_not_there(world: World) -> None:
+def test_an_unknown_upload(world: World) -> None:
     with pytest.raises(NotFound) as failure:
         world.reversals.reverse_upload(7, WHY)
     assert failure.value.reason == Reason.UPLOAD_NOT_FOUND
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_broken_off_it_is_started_again(
+def test_it_continues_after_an_interruption(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload_id = uploaded(world, calls(payer, 0, 40))
@@ -182,8 +183,9 @@ def test_broken_off_it_is_started_again(
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_from_several_sides_at_once(world: World, other: World, payer: int) -> None:
-    """The whole upload twice, and single CDRs of it, one of them at both of its ends."""
+def test_concurrent_reversals(world: World, other: World, payer: int) -> None:
+    """The whole upload twice, and single CDRs of it, one of them at its beginning and one at its
+    end."""
     upload_id = uploaded(world, calls(payer, 0, 90))
     ids = [row.id for row in world.rows()]
 
@@ -208,7 +210,7 @@ def test_from_several_sides_at_once(world: World, other: World, payer: int) -> N
 
 
 def test_while_its_chunks_are_being_committed(world: World, other: World, payer: int) -> None:
-    """A chunk is in and reversed, or refused: whenever the reversal comes."""
+    """A chunk is committed and reversed, or refused, at any time of the reversal."""
     upload_ids = [reversed_on_its_way(world, other, payer, round_) for round_ in range(12)]
     exactly_the_uploads_are_reversed(world, *upload_ids)
 

@@ -1,4 +1,4 @@
-"""Uploads: what becomes of each record of a chunk, and of chunks that come again."""
+"""Uploads: the outcome of each record of a chunk, and of repeated chunks."""
 
 from __future__ import annotations
 
@@ -167,10 +167,10 @@ def test_a_chunk_of_nothing_but_bad_records_is_settled(world: World, payer: int)
     assert world.rows() == []
 
 
-# Chunks that come again.
+# Repeated chunks.
 
 
-def test_a_settled_chunk_is_answered_as_it_was(world: World, other: World, payer: int) -> None:
+def test_a_settled_chunk_has_the_same_response(world: World, other: World, payer: int) -> None:
     chunks: list[list[Call | BadCall]] = [
         [*calls(payer, 0, 3), BAD, call(payer, "33", call_id="unrated")],
         [*calls(payer, 0, 2), call(payer, seconds=9, call_id="c0"), *calls(payer, 3, 2)],
@@ -180,7 +180,7 @@ def test_a_settled_chunk_is_answered_as_it_was(world: World, other: World, payer
     assert counts(second) == (2, 2, 1, 0, 0)
     world.rate(payer, "33")
     upload = world.uploads.get(first.upload_id)
-    for worker in (world, other):  # the other knows nothing but what is stored
+    for worker in (world, other):  # the other worker has only the stored state
         assert worker.commit(first.upload_id, 5, chunks[1]) == second
         assert worker.commit(first.upload_id, 0, chunks[0]) == first
         assert worker.uploads.get(first.upload_id) == upload
@@ -217,7 +217,7 @@ def test_a_settled_chunk_with_other_content_is_refused(
     assert counts(world.uploads.get(first.upload_id)) == (3, 0, 0, 0, 0)
 
 
-def test_chunks_cut_in_another_way_go_on_where_the_upload_stands(world: World, payer: int) -> None:
+def test_chunks_of_other_sizes_continue_at_the_offset(world: World, payer: int) -> None:
     records = calls(payer, 0, 40)
     upload_id = world.commit(0, 0, records[:10]).upload_id
     for offset, end, committed, created in [
@@ -296,7 +296,7 @@ def test_durations_that_pass_64_bits_are_refused(world: World, payer: int) -> No
     assert world.uploads.get(upload_id).duration_seconds == 2**63 - 1
 
 
-def test_uploads_that_are_not_there(world: World) -> None:
+def test_unknown_uploads(world: World) -> None:
     asks: list[Any] = [lambda: world.uploads.get(9), lambda: world.commit(9, 0, [])]
     for ask in asks:
         with pytest.raises(NotFound) as failure:
@@ -307,7 +307,7 @@ def test_uploads_that_are_not_there(world: World) -> None:
             world.uploads.get(bad)
 
 
-def test_a_chunk_that_fails_leaves_nothing(
+def test_a_chunk_that_fails_stores_nothing(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload_id = world.commit(0, 0, calls(payer, 0, 5)).upload_id
@@ -341,7 +341,7 @@ def test_a_full_chunk(world: World, payer: int) -> None:
 # The digest.
 
 
-def test_a_digest_is_of_every_field_and_of_the_order() -> None:
+def test_a_digest_depends_on_every_field_and_the_order() -> None:
     one = call(1, call_id="a")
     variants: list[list[Call | BadCall]] = [
         [],
@@ -361,8 +361,8 @@ def test_a_digest_is_of_every_field_and_of_the_order() -> None:
     assert chunk_of([replace(BAD, message="in other words")]).digest() == chunk_of([BAD]).digest()
 
 
-def test_a_digest_stays_the_same_for_ever() -> None:
-    """It was written into databases: a change would refuse chunks that are sent again."""
+def test_a_digest_never_changes() -> None:
+    """Databases store it: after a change, repeated chunks would be refused."""
     one = call(7, "+44 é", call_id="a", ended_at_ns=NOON_NS, extension_id=3)
     assert (
         chunk_of([one, BAD, call(7)]).digest().hex()
@@ -370,10 +370,10 @@ def test_a_digest_stays_the_same_for_ever() -> None:
     )
 
 
-# From several sides at once.
+# Concurrent requests.
 
 
-def test_the_same_records_from_two_sides_at_once(world: World, other: World, payer: int) -> None:
+def test_the_same_records_in_two_concurrent_uploads(world: World, other: World, payer: int) -> None:
     records = calls(payer, 0, 2000)
     orders = [records, records[::-1], records[1000:] + records[:1000], records]
     uploads = at_once(
@@ -389,7 +389,7 @@ def test_the_same_records_from_two_sides_at_once(world: World, other: World, pay
     assert sorted(row.call_id for row in rows) == sorted(one.call_id for one in records)
 
 
-def test_other_content_from_two_sides_at_once(world: World, other: World, payer: int) -> None:
+def test_other_content_in_two_concurrent_uploads(world: World, other: World, payer: int) -> None:
     mine, theirs = calls(payer, 0, 1000), calls(payer, 0, 1000, seconds=8)
     first, second = at_once(lambda: send(world, mine, 90), lambda: send(other, theirs, 110))
     assert isinstance(first, Upload), first
@@ -414,7 +414,7 @@ def test_create_and_upload_at_once(world: World, other: World, payer: int) -> No
     assert sum(cdr.upload_id == upload.id for cdr in created) == upload.created
 
 
-def test_one_upload_from_several_sides_at_once(world: World, other: World, payer: int) -> None:
+def test_one_upload_by_several_clients_at_once(world: World, other: World, payer: int) -> None:
     upload_id = world.commit(0, 0, []).upload_id
     parts = in_parts(calls(payer, 0, 400), 40)
 
@@ -439,7 +439,7 @@ def uncommitted(world: World, sent: Sequence[Call]) -> Iterator[None]:
 
 
 def meanwhile(world: World, sent: Sequence[Call], action: Callable[[], Any]) -> Any:
-    """How ``action`` fails, begun while these calls are written but not yet committed."""
+    """The error of ``action``, begun while these calls are written but not yet committed."""
     with ThreadPoolExecutor(1) as thread:
         with uncommitted(world, sent):
             result = thread.submit(action)
@@ -448,7 +448,7 @@ def meanwhile(world: World, sent: Sequence[Call], action: Callable[[], Any]) -> 
         return result.exception(timeout=30)
 
 
-def test_what_calls_name_cannot_be_deleted_before_they_are_committed(
+def test_objects_that_calls_name_cannot_be_deleted_before_they_are_committed(
     world: World, other: World, payer: int
 ) -> None:
     extension_id = world.extension(payer)
@@ -475,7 +475,7 @@ def test_the_currency_cannot_change_before_calls_are_committed(
 
 
 def test_other_changes_do_not_wait_for_calls(world: World, other: World, payer: int) -> None:
-    """Steady uploads would keep them waiting for good."""
+    """Otherwise steady uploads would block them permanently."""
     if world.database.is_sqlite:
         pytest.skip("SQLite has one writer at a time")
     extension_id = world.extension(payer)
@@ -491,7 +491,7 @@ def test_other_changes_do_not_wait_for_calls(world: World, other: World, payer: 
 
 
 def test_rows_are_written_in_the_order_of_their_keys(world: World, payer: int) -> None:
-    """So two transactions with the same calls cannot wait for each other in a circle."""
+    """So two transactions with the same calls cannot deadlock."""
     other = world.tenant()
     records = [*calls(other, 0, 50), *calls(payer, 0, 50)]
     random.Random(2).shuffle(records)
@@ -509,7 +509,7 @@ def test_a_restart_in_the_middle(world: World, other: World, payer: int) -> None
     upload_id = world.commit(0, 0, records[:70]).upload_id
     world.commit(upload_id, 70, records[70:140])
     world.database.close()
-    # The sender did not see the last answer: it sends that chunk again, then goes on.
+    # The sender did not get the last response: it sends that chunk again, then continues.
     offset = 70
     while offset < 500:
         answer = other.commit(upload_id, offset, records[offset : offset + 70])

@@ -1,7 +1,6 @@
-"""Verification: what was recorded verifies, and what somebody changed by hand is found.
+"""Verification: recorded CDRs verify, and manual changes are found.
 
-"Somebody" owns the database: triggers and constraints do not hold him, and are taken away here
-before a row is changed.
+The attacker owns the database: triggers and constraints are removed here before a row is changed.
 """
 
 from __future__ import annotations
@@ -62,8 +61,7 @@ def fields_found(world: World) -> list[tuple[int, str, str, str]]:
 
 
 def firsts(world: World) -> dict[int, tuple[str, str, str]]:
-    """Of each CDR that differs the first difference: field, stored, recomputed. The others are of
-    its cost."""
+    """The first difference of each CDR: field, stored, recomputed. The others are of its cost."""
     first: dict[int, tuple[str, str, str]] = {}
     for cdr_id, *difference in fields_found(world):
         if first.setdefault(cdr_id, tuple(difference)) != tuple(difference):
@@ -72,7 +70,7 @@ def firsts(world: World) -> dict[int, tuple[str, str, str]]:
 
 
 class Owner:
-    """Somebody whom neither triggers nor constraints hold."""
+    """An attacker without triggers and constraints."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -94,7 +92,7 @@ class Owner:
                 connection.exec_driver_sql(f"ALTER TABLE cdrs ALTER {column} DROP NOT NULL")
 
     def execute(self, *statements: str) -> None:
-        """Each of them changes something."""
+        """Each statement changes something."""
         with self._connected() as connection:
             for statement in statements:
                 assert connection.execute(statement).rowcount > 0, statement
@@ -118,10 +116,10 @@ def owner(database: Database) -> Owner:
     return Owner(database)
 
 
-# What was recorded.
+# Recorded CDRs.
 
 
-def test_what_was_recorded_verifies(world: World, payer: int) -> None:
+def test_recorded_cdrs_verify(world: World, payer: int) -> None:
     world.rate(payer, "4490", blocked=True)
     other = world.tenant(rounding=Rounding.UP)
     world.rate(other, "", 1, 1, connect_fee_e8=7_0000, minimum_seconds=30)
@@ -153,7 +151,7 @@ def test_nothing_is_recorded(world: World) -> None:
     assert totals(world) == (0, 0)
 
 
-def test_whatever_becomes_of_the_rates_afterwards(world: World, payer: int) -> None:
+def test_cdrs_verify_after_changes_of_the_rates(world: World, payer: int) -> None:
     rate = world.rate(
         payer,
         "447",
@@ -179,7 +177,7 @@ def test_whatever_becomes_of_the_rates_afterwards(world: World, payer: int) -> N
     world.tenants.update(renamed, frozenset({"country_code", "national_prefix", "rounding"}))
     assert totals(world) == (everything, 0)
 
-    # What had no rate is priced later, by the rates and rules of then.
+    # A call without a rate is priced later, by the rates and rules of that time.
     world.rate(payer, "1", 333, 7)
     assert world.cdrs.rate_unrated(payer, None, None).rated == 1
     world.cdrs.create(call(payer, "07911", 61, call_id="last"))
@@ -196,10 +194,10 @@ def test_a_tenant_that_was_deleted_and_created_again(world: World) -> None:
     assert totals(world) == (1, 0)
 
 
-def test_rates_that_change_while_it_goes_on(
+def test_rates_that_change_meanwhile(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is kept from part to part does not hide what came after it."""
+    """Values that are kept between the parts do not hide later changes."""
     monkeypatch.setattr(module, "PART_IDS", 1)
     rate = world.rate(payer, "447")
     world.cdrs.create(call(payer, "07911", call_id="a"))
@@ -250,7 +248,7 @@ def test_while_uploads_run(world: World, payer: int, monkeypatch: pytest.MonkeyP
     assert totals(world) == (sent[-1], 0)
 
 
-# Which are checked.
+# The selection of CDRs.
 
 
 def test_filters(world: World, payer: int, owner: Owner) -> None:
@@ -297,7 +295,7 @@ def test_wrong_filters(world: World) -> None:
         assert missing.value.reason == reason
 
 
-# What somebody changed.
+# Changes by hand.
 
 
 RATED = [
@@ -448,7 +446,7 @@ RATES_AND_RULES = [
 
 
 def test_rates_and_rules_that_were_changed(world: World, owner: Owner) -> None:
-    """Each of them those of a tenant with one call."""
+    """Each of them for a tenant with one call."""
     expected = {}
     for at, (table, change, (field, stored, recomputed)) in enumerate(RATES_AND_RULES):
         tenant_id = world.tenant()
@@ -469,7 +467,7 @@ def test_rates_and_rules_that_were_changed(world: World, owner: Owner) -> None:
     assert firsts(world) == expected
 
 
-def test_a_rate_that_became_too_dear(world: World, owner: Owner) -> None:
+def test_a_rate_whose_cost_exceeds_the_limit(world: World, owner: Owner) -> None:
     tenant_id = world.tenant()
     world.rate(tenant_id, "44", 200, 6, connect_fee_e8=1_0000)
     cdr = world.cdrs.create(call(tenant_id, "44", 2_147_483_647))
@@ -480,8 +478,8 @@ def test_a_rate_that_became_too_dear(world: World, owner: Owner) -> None:
     assert stored != "0.0000"
 
 
-def test_a_text_that_is_none(database_url: str, world: World, payer: int, owner: Owner) -> None:
-    """Only SQLite keeps anything in any column."""
+def test_values_of_other_types(database_url: str, world: World, payer: int, owner: Owner) -> None:
+    """Only SQLite keeps any value in any column."""
     if not world.database.is_sqlite:
         pytest.skip("PostgreSQL's columns have types")
     first = world.cdrs.create(call(payer, call_id="a"))
@@ -506,7 +504,7 @@ def world_rate(cdr: Any) -> int:
     return rate.version_id
 
 
-def test_ids_that_nobody_gives(world: World, payer: int, owner: Owner) -> None:
+def test_ids_outside_the_range(world: World, payer: int, owner: Owner) -> None:
     cdrs = [world.cdrs.create(call(payer, call_id=str(index))) for index in range(3)]
     owner.execute(f"UPDATE cdrs SET id = -9000000000 WHERE id = {cdrs[0].id}")
     owner.execute(f"UPDATE cdrs SET id = 9000000000000000000 WHERE id = {cdrs[2].id}")
@@ -518,7 +516,7 @@ def test_ids_that_nobody_gives(world: World, payer: int, owner: Owner) -> None:
     ]
 
 
-# How it is told.
+# The responses.
 
 
 def test_differences_come_in_messages_of_bounded_size(
@@ -536,7 +534,7 @@ def test_differences_come_in_messages_of_bounded_size(
     assert (said[-1].checked, said[-1].different) == (25, 25)
 
 
-def test_progress_is_told_each_second(
+def test_progress_is_reported_each_second(
     world: World, payer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PART_IDS", 1)
@@ -550,7 +548,7 @@ def test_progress_is_told_each_second(
     assert said[-1].checked_per_second > 0
 
 
-def test_what_is_kept_is_bounded(
+def test_the_cache_is_bounded(
     world: World, payer: int, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PART_IDS", 1)

@@ -142,7 +142,7 @@ def random_calls(
     ]
 
 
-# Around what makes each zone difficult.
+# Instants around difficult changes of each zone.
 ZONES = {
     "": "2026-03-01T00:00:00+00:00",
     "UTC": "2026-03-01T00:00:00+00:00",
@@ -186,9 +186,9 @@ def test_the_first_and_the_last_moment_and_decades_between(
         assert world.usage.summarize(query) == sums(cdrs, group_by, zone)
 
 
-def test_no_zone_changes_faster_than_it_is_looked_at() -> None:
-    """Usage looks for changes of an offset day by day. Read from the zones' own lists of changes,
-    which only the interpreter's Python version of zoneinfo shows."""
+def test_no_zone_changes_twice_between_two_checks() -> None:
+    """Usage checks the offset day by day. The zones' own lists of changes come from the
+    interpreter's Python version of zoneinfo."""
     from zoneinfo import _zoneinfo  # type: ignore[attr-defined]
 
     for name in zoneinfo.available_timezones():
@@ -224,8 +224,9 @@ def test_every_dimension_and_every_pair(world: World) -> None:
 
 
 def test_random_corrections(world: World) -> None:
-    """Calls of several tenants and currencies, some reversed (again, at once, one by one and by
-    upload), some priced late: as billed and as corrected they are what Python adds up."""
+    """Calls of several tenants and currencies, some reversed (twice, concurrently, one by one and
+    by upload), some priced late: the billed and the corrected sums equal those that Python
+    computes."""
     draw = random.Random(11)
     payers = [payer_of(world), payer_of(world, currency="EUR"), payer_of(world, currency="JPY")]
     uploads = []
@@ -236,7 +237,7 @@ def test_random_corrections(world: World) -> None:
         records = random_calls(tenant_id, starts_ns, extensions, f"u{place}-")
         uploads.append(world.commit(0, 0, records).upload_id)
         assert len(world.rows()) == before + 40
-    # A day, and a tenant's destination, of which nothing is left.
+    # A day, and a destination of a tenant, with all CDRs reversed.
     alone = world.cdrs.create(
         call(payers[1], "447911", 60, call_id="alone", started_at_ns=NOON_NS - 10**16)
     )
@@ -325,7 +326,7 @@ def test_sums_beyond_64_bits_are_exact(world: World) -> None:
         assert row.billed.bill_seconds == 10_000 * 600_000_000 + 60
 
 
-def test_nothing_found_is_a_row_of_zeros_or_no_group(world: World) -> None:
+def test_no_calls_are_a_row_of_zeros_or_no_group(world: World) -> None:
     tenant_id = world.tenant(currency="EUR")
     nothing = UsageTotals(0, 0, 0, 0, 0, 0)
     with pytest.raises(NotFound, match=r"no tenant 1000000000$"):

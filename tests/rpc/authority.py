@@ -1,4 +1,4 @@
-"""A throw-away authority for the tests of TLS: what it signs is good for them alone."""
+"""A certificate authority for the tests of TLS alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Issued:
     key: bytes
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Into cert.pem and key.pem, each in one piece, as tools that rotate certificates do."""
+        """Into cert.pem and key.pem, each written at once, like tools that rotate certificates."""
         written = []
         for name, contents in (("cert.pem", self.chain), ("key.pem", self.key)):
             fresh = folder / f".{name}"
@@ -50,7 +50,7 @@ class Authority:
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        # Authorities are told apart by their names as well.
+        # Authorities are distinguished by their names, too.
         self._name = _name(f"Authority {secrets.token_hex(4)}")
         self._certificate = self._sign(
             self._name, self._key.public_key(), (NOW - 90 * DAY, NOW + 90 * DAY), authority=True
@@ -130,7 +130,7 @@ def files_of(folder: Path, *, mutual: bool = False) -> TlsFiles:
 
 
 def shown_by(address: str) -> bytes:
-    """The certificate that a server shows to a new connection, whoever signed it."""
+    """The certificate that a server shows to a new connection, without a check of its signer."""
     host, _, port = address.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -1,5 +1,5 @@
-"""Decks without a database, with everything that a rate can have, and the slow way to rate with
-them: message objects. What the bulk path does is compared with that."""
+"""Decks without a database, with all features of rates, and the slow way to rate with them: message
+objects. The bulk path is compared with that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW_NS = 1_763_000_000 * 10**9
 
 
 class KnownDecks(Decks):
-    """Decks that are what they are, without a database."""
+    """Fixed decks without a database."""
 
     def __init__(self, decks: dict[int, TenantDeck]) -> None:
         self._decks = decks
@@ -33,7 +33,7 @@ class KnownDecks(Decks):
 
 
 def tenant_deck(tenant_id: int, rounding: Rounding, **dialling: str) -> TenantDeck:
-    """A deck with everything that a rate can have, on few digits, so that calls meet it."""
+    """A deck with all features of rates, on few digits, so that calls match them."""
     builder = ratingcore.DeckBuilder()
     pick = random.Random(tenant_id)
     prefixes = sorted({"".join(pick.choices("0123", k=pick.randrange(5))) for _ in range(60)})

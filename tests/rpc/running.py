@@ -1,4 +1,4 @@
-"""A real gRPC server on a free port for the tests of service/rpc, and what a client sees of it."""
+"""A real gRPC server on a free port for the tests of service/rpc, and a client's view of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tollwire.service.rpc.pools import RpcKind
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.transports.grpcio import add_endpoints
 
-# No test waits longer for something that should happen at once.
+# The limit of every wait for something that should happen at once.
 DEADLINE_SECONDS = 20
 
 
@@ -83,7 +83,8 @@ class Refusal:
 
 
 def refusal(act: Callable[[], Any]) -> Refusal:
-    """How the server refuses ``act``; fails where it does not, or without google.rpc.Status."""
+    """The server's refusal of ``act``; fails if there is none, or if it has no
+    google.rpc.Status."""
     try:
         answer = act()
         if isinstance(answer, Iterator):

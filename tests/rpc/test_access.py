@@ -1,7 +1,7 @@
-"""Who gets in, over the wire: every method, every role, every way in which a token can be wrong.
+"""Access over the wire: every method, every role, every kind of invalid token.
 
-What is sent is no message of any type. So who is let in is told MALFORMED_REQUEST, and whoever is
-not is told so before anybody looked at the message.
+The messages are malformed. So a caller with access gets MALFORMED_REQUEST, and a caller without it
+is refused before the message is read.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NO_MESSAGE = b"\xff"
 
 @dataclass
 class Guarded:
-    """A server that demands tokens, in this process, and one that is open, over one database."""
+    """A server that demands tokens, in this process, and an open one, over one database."""
 
     closed: grpc.Channel
     open: grpc.Channel
@@ -108,7 +108,7 @@ def wrong_texts(tokens: Tokens) -> dict[str, str]:
 
 
 def expired_text(tokens: Tokens) -> str:
-    """Of a token that expires as soon as it is made."""
+    """Of a token that expires at once."""
     token = Token("late", Role.ADMIN, EVERY_TENANT, expires_at_ns=time.time_ns() + 10**9)
     _, text = tokens.create(token)
     while True:
@@ -125,7 +125,7 @@ def method(name: str) -> MethodDescriptor:
 
 
 def ask(channel: grpc.Channel, name: str, *headers: str) -> Callable[[], Any]:
-    """Sends what is no message, with these authorization headers."""
+    """Sends a malformed message, with these authorization headers."""
     descriptor = method(name)
     path = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
     metadata: Sequence[tuple[str, str]] = [("authorization", header) for header in headers]
@@ -150,7 +150,7 @@ SCOPE_LACKS = (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_LACKS")
 
 
 @pytest.mark.parametrize("name", PERMISSIONS)
-def test_each_role_gets_in_where_the_table_says_so(guarded: Guarded, name: str) -> None:
+def test_each_role_has_access_according_to_the_table(guarded: Guarded, name: str) -> None:
     row = PERMISSIONS[name]
     for (role, every), text in guarded.texts.items():
         wanted = LET_IN
@@ -163,7 +163,7 @@ def test_each_role_gets_in_where_the_table_says_so(guarded: Guarded, name: str) 
 
 
 @pytest.mark.parametrize("name", PERMISSIONS)
-def test_who_has_no_good_token_gets_in_nowhere(guarded: Guarded, name: str) -> None:
+def test_a_caller_without_a_valid_token_has_no_access(guarded: Guarded, name: str) -> None:
     is_asked = PERMISSIONS[name].needs is not Needs.NOTHING
     assert answer(guarded.closed, name) == (TOKEN_REQUIRED if is_asked else LET_IN)
     assert answer(guarded.open, name) == LET_IN
@@ -173,7 +173,7 @@ def test_who_has_no_good_token_gets_in_nowhere(guarded: Guarded, name: str) -> N
             assert found == (TOKEN_INVALID if is_asked else LET_IN), kind
 
 
-def test_a_wrong_token_is_answered_in_the_same_words_whatever_is_wrong(guarded: Guarded) -> None:
+def test_all_wrong_tokens_get_the_same_message(guarded: Guarded) -> None:
     answers = {
         repr(refusal(ask(guarded.closed, "CdrService/GetCdr", f"Bearer {text}")))
         for text in guarded.wrong.values()
@@ -219,8 +219,8 @@ def test_a_stream_that_is_open_ends_once_its_token_is_revoked(guarded: Guarded) 
 
 
 class Noting:
-    """Streams that note what they were handed; the caller's token is revoked after the first
-    response of an export."""
+    """Streams that record their inputs; the caller's token is revoked after the first response of
+    an export."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -252,7 +252,7 @@ def noting() -> Iterator[tuple[Noting, grpc.Channel]]:
         yield noting, server.channel
 
 
-def test_what_comes_after_the_revocation_is_not_handed_on(
+def test_requests_after_the_revocation_are_not_passed_on(
     noting: tuple[Noting, grpc.Channel],
 ) -> None:
     servicer, channel = noting

@@ -1,4 +1,4 @@
-"""What a server takes on at one time is bounded, whatever its clients do."""
+"""A server's concurrent work is limited, whatever its clients do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UPLOADS = 3 * CHUNKS_AT_ONCE
 
 
 class Uploads:
-    """Chunks that are in work until ``go_on`` is set."""
+    """Chunks that are in progress until ``go_on`` is set."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -53,8 +53,8 @@ def server_over(uploads: Any, max_streams: int = 2 * UPLOADS) -> RpcServer:
     return RpcServer(subjects, capacity=Capacity(max_streams=max_streams), pipeline=RpcPipeline())
 
 
-def test_few_chunks_are_in_work_at_one_time() -> None:
-    """And a client that says nothing, or that does not listen, holds up nobody."""
+def test_few_chunks_are_in_progress_at_one_time() -> None:
+    """A client that sends nothing, or that does not read, blocks no other."""
     uploads = Uploads()
     server = server_over(uploads)
     address = str(server.bind(Listen("127.0.0.1", 0)))
@@ -107,7 +107,7 @@ def test_rpcs_of_one_connection_beyond_the_limit_stay_with_the_client(
         for open_watch in watches:
             next(open_watch)
         beyond = pool.submit(next, watch(one))
-        # Another connection has places of its own.
+        # Another connection has a limit of its own.
         other = watch(another)
         next(other)
         assert not beyond.done()
@@ -118,11 +118,11 @@ def test_rpcs_of_one_connection_beyond_the_limit_stay_with_the_client(
     assert server.stop(0)
 
 
-def test_a_client_that_vanishes_without_a_word_leaves_its_place(
+def test_a_client_that_vanishes_silently_frees_its_slot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No FIN, no RST, only silence: the server asks, and gives up what does not answer. Here in a
-    twentieth of the usual time, which is a minute and 20 seconds."""
+    """No FIN, no RST, only silence: the server sends pings, and closes a connection without
+    answers. Here in a twentieth of the usual time, which is a minute and 20 seconds."""
     times = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms")
     hurried = [
         (name, value // 20 if name in times else value) for name, value in rpc_server.OPTIONS
@@ -160,5 +160,5 @@ def test_a_client_that_vanishes_without_a_word_leaves_its_place(
     assert server.stop(0)
 
 
-def test_a_machine_has_two_chunks_in_work_and_each_worker_one_at_least() -> None:
+def test_a_machine_has_two_chunks_in_progress_and_each_worker_at_least_one() -> None:
     assert [chunks_at_once(workers) for workers in (1, 2, 3, 16)] == [2, 1, 1, 1]

@@ -1,4 +1,4 @@
-"""Bytes in, bytes out: the bulk path answers what the path of message objects would answer."""
+"""The bulk path from bytes to bytes: its responses equal those of the path of message objects."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def frozen_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(BATCHES)
-def test_the_bulk_path_answers_what_message_objects_would(batch: list[types_pb2.Call]) -> None:
+def test_the_bulk_path_equals_message_objects(batch: list[types_pb2.Call]) -> None:
     request = pb.StreamRateCallsRequest(calls=batch).SerializeToString()
     tally = Tally()
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -92,7 +92,7 @@ def test_the_bulk_path_answers_what_message_objects_would(batch: list[types_pb2.
 
 @pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 16_000, 16_500, 70_000])
 def test_answers_of_every_length(size: int) -> None:
-    """The length before each answer takes one, two or three bytes."""
+    """The length before each result takes one, two or three bytes."""
     answer = types_pb2.RatedCall(destination="x" * size)
     refer: Callable[[bytes], bytes] = lambda _: answer.SerializeToString()  # noqa: E731
     request = pb.BatchRateCallsRequest(calls=[types_pb2.Call()] * 70).SerializeToString()
@@ -100,7 +100,7 @@ def test_answers_of_every_length(size: int) -> None:
     assert list(pb.BatchRateCallsResponse.FromString(response).rated) == [answer] * 70
 
 
-def test_what_is_not_a_message_is_malformed() -> None:
+def test_other_bytes_are_malformed() -> None:
     for request in (b"\x0a", b"\x0a\x02\x08", b"\xff", b"\x0a\x03\x22\x01\xff"):
         with pytest.raises(InvalidInput) as refused:
             BULK.rate(request, Tally())
@@ -119,7 +119,7 @@ def test_more_than_ten_thousand_calls_are_refused_as_a_whole() -> None:
 
 
 def test_a_request_sees_one_deck_of_each_tenant() -> None:
-    """Although the decks change with each look, and with thousands of tenants in one request."""
+    """Although the decks change with each look-up, and with thousands of tenants in one request."""
     decks: list[ratingcore.Deck] = []
 
     def find_deck(tenant_id: int) -> ratingcore.Deck:
@@ -143,7 +143,7 @@ def test_a_request_sees_one_deck_of_each_tenant() -> None:
     assert len(decks) == 2999
 
 
-def test_a_revision_that_is_demanded_is_had_or_refused() -> None:
+def test_a_demanded_revision_is_used_or_refused() -> None:
     call = types_pb2.Call(tenant_id=1, direction=1, disposition=1, duration_seconds=1)
     out_of_order = types_pb2.Call(tenant_id=1)
     for revision, calls in ((300, [call]), (1, [call, out_of_order]), (0, [out_of_order])):
@@ -162,7 +162,7 @@ def test_a_revision_that_is_demanded_is_had_or_refused() -> None:
 
 
 def stretches(revision: int) -> list[bytes]:
-    """min_rate_revision as it may be written: as short as can be, and longer."""
+    """Encodings of min_rate_revision: the shortest one, and longer ones."""
     plain = pb.BatchRateCallsRequest(min_rate_revision=revision).SerializeToString()
     longer = plain[:-1] + bytes([plain[-1] | 0x80, 0])
     return [plain, b"\x90\x00" + plain[1:], longer if len(longer) <= 11 else plain]
@@ -205,7 +205,7 @@ def test_a_likely_revision_is_the_revision_or_none(request_bytes: bytes) -> None
     assert rate_calls.likely_min_rate_revision(request_bytes) in (0, expected)
 
 
-def test_an_error_of_those_who_are_asked_passes_through() -> None:
+def test_an_error_of_the_decks_is_passed_on() -> None:
     def fail(_: object) -> bytes:
         raise RuntimeError("asked")
 

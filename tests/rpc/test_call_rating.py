@@ -1,4 +1,4 @@
-"""RateCall from bytes to bytes: it answers and refuses what message objects would."""
+"""RateCall from bytes to bytes: its responses and refusals equal those of message objects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOOD = types_pb2.Call(
 
 
 def by_message(data: bytes) -> bytes:
-    """The same through message objects, in as few words as possible."""
+    """The same through message objects, in the simplest way."""
     try:
         request = pb.RateCallRequest.FromString(data)
     except DecodeError:
@@ -68,17 +68,17 @@ def _frozen_time() -> object:
 
 @settings(max_examples=100, deadline=None)
 @given(REQUESTS)
-def test_it_answers_and_refuses_what_message_objects_would(request: pb.RateCallRequest) -> None:
+def test_it_equals_message_objects(request: pb.RateCallRequest) -> None:
     data = request.SerializeToString()
     assert outcome(RATING.rate, data) == outcome(by_message, data)
 
 
 @settings(max_examples=100, deadline=None)
 @given(REQUESTS, REQUESTS, st.binary(max_size=6), st.integers(0, 120))
-def test_whatever_the_bytes_are(
+def test_any_bytes_equal_message_objects(
     first: pb.RateCallRequest, second: pb.RateCallRequest, damage: bytes, at: int
 ) -> None:
-    """Two requests in a row are one to protobuf, whose second call is merged into the first."""
+    """Two concatenated requests are one to protobuf: the second call is merged into the first."""
     whole = first.SerializeToString() + second.SerializeToString()
     for data in (whole, whole[:at] + damage + whole[at + len(damage) :], whole[:at], damage):
         assert outcome(RATING.rate, data) == outcome(by_message, data)
@@ -124,11 +124,11 @@ def test_a_call_with_a_price_makes_no_objects() -> None:
         pb.RateCallRequest(call=GOOD).SerializeToString()[:-1],
     ],
 )
-def test_what_is_not_just_a_call_is_left_to_message_objects(data: bytes) -> None:
+def test_other_requests_are_left_to_message_objects(data: bytes) -> None:
     assert rate_lone_call(data, CALLS.deck_in_memory, NOW_NS) is None
 
 
-def test_a_tenant_that_is_not_in_memory_is_looked_for() -> None:
+def test_a_tenant_that_is_not_in_memory_is_looked_up() -> None:
     asked: list[int] = []
     request = pb.RateCallRequest(call=GOOD).SerializeToString()
     assert rate_lone_call(request, asked.append, NOW_NS) is None

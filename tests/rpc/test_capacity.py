@@ -1,4 +1,4 @@
-"""What a server does with more than it can carry: refuse at once, and go on with the rest."""
+"""A server above its capacity: it refuses at once, and serves the rest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BYTES = 100_000
 
 
 class Servicer:
-    """RatingService, whose methods but RateCall are in work until ``go`` is set."""
+    """RatingService, whose methods except RateCall are in progress until ``go`` is set."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -80,7 +80,7 @@ class Crowd:
         self.server = server
 
     def fill(self, method: str, request: Any, count: int, caller: str = "") -> list[Any]:
-        """So many calls of a unary method, all in work."""
+        """This number of calls of a unary method, all in progress."""
         before = len(self.servicer.in_work)
         ask = getattr(self.stub, method)
         calls = [
@@ -91,7 +91,7 @@ class Crowd:
         return calls
 
     def refused(self, method: str, request: Any, caller: str = "") -> Refusal:
-        """How one more is refused, while all others are in work."""
+        """The refusal of one more call, while all others are in progress."""
         ask = getattr(self.stub, method)
         with pytest.raises(grpc.RpcError) as raised:
             ask(request, metadata=[("caller", caller)], timeout=DEADLINE_SECONDS)
@@ -146,7 +146,9 @@ FULL = {
 
 
 @pytest.mark.parametrize("kind", FULL, ids=[kind.name for kind in FULL])
-def test_one_too_many_is_refused_while_the_others_are_in_work(crowd: Crowd, kind: RpcKind) -> None:
+def test_one_call_too_many_is_refused_while_the_others_are_in_progress(
+    crowd: Crowd, kind: RpcKind
+) -> None:
     method, request, slots = FULL[kind]
     calls = crowd.fill(method, request, slots)
     for _ in range(3):
@@ -158,7 +160,7 @@ def test_one_too_many_is_refused_while_the_others_are_in_work(crowd: Crowd, kind
     crowd.finish([getattr(crowd.stub, method).future(request) for _ in range(slots)])
 
 
-def test_what_is_refused_is_not_read(crowd: Crowd) -> None:
+def test_a_refused_request_is_not_read(crowd: Crowd) -> None:
     calls = crowd.fill("GetRate", pb.GetRateRequest(id=1), RPCS)
     never = threading.Event()
 
@@ -174,7 +176,7 @@ def test_what_is_refused_is_not_read(crowd: Crowd) -> None:
     crowd.finish(calls)
 
 
-def test_calls_are_rated_while_all_else_is_full(crowd: Crowd) -> None:
+def test_calls_are_rated_while_all_other_slots_are_taken(crowd: Crowd) -> None:
     calls = []
     for method, request, slots in FULL.values():
         calls += crowd.fill(method, request, slots)
@@ -202,7 +204,7 @@ def test_streams_beyond_even_the_threads_are_refused_as_streams(crowd: Crowd) ->
     assert [len(list(stream)) for stream in streams] == [1] * STREAMS
 
 
-def test_one_caller_has_a_share_and_another_has_room(crowd: Crowd) -> None:
+def test_one_caller_has_a_share_and_another_gets_slots(crowd: Crowd) -> None:
     request = pb.GetRateRequest(id=1)
     calls = crowd.fill("GetRate", request, RPCS // 2, caller="a")
     assert crowd.refused("GetRate", request, caller="a").reason == "SHARE_TAKEN"
@@ -210,13 +212,13 @@ def test_one_caller_has_a_share_and_another_has_room(crowd: Crowd) -> None:
     calls += crowd.fill("GetRate", request, RPCS // 2 - 1, caller="b")
     calls += crowd.fill("GetRate", request, 1, caller="b")
     crowd.finish(calls)
-    # All is given back, by those who were refused too.
+    # All slots are released, also those of refused callers.
     crowd.servicer.go.clear()
     crowd.finish(crowd.fill("GetRate", request, RPCS // 2, caller="a"))
 
 
-def test_a_share_is_kept_before_anybody_waits_in_line() -> None:
-    """Else one caller's requests would fill the line before it is known whose they are."""
+def test_a_share_is_enforced_before_the_queue() -> None:
+    """Otherwise one caller's requests would fill the queue before their caller is known."""
     pool = Pool("test", 1, 4, share=0.5)
     details = SimpleNamespace(method="", invocation_metadata=[("authorization", "Bearer a")])
     go, seen = threading.Event(), []
@@ -255,7 +257,7 @@ def test_the_tokens_of_one_tenant_share(crowd: Crowd) -> None:
     crowd.finish(calls)
 
 
-def test_who_has_no_token_is_not_counted(crowd: Crowd) -> None:
+def test_a_caller_without_a_token_is_not_counted(crowd: Crowd) -> None:
     calls = crowd.fill("GetRate", pb.GetRateRequest(id=1), RPCS)
     assert crowd.refused("GetRate", pb.GetRateRequest(id=1)).reason == "TOO_MANY_RPCS"
     crowd.finish(calls)
@@ -264,13 +266,13 @@ def test_who_has_no_token_is_not_counted(crowd: Crowd) -> None:
 LARGE = [types_pb2.Call(call_id="x" * BYTES)]
 
 
-def test_requests_that_fill_the_memory_keep_others_out(crowd: Crowd) -> None:
+def test_requests_that_fill_the_memory_block_others(crowd: Crowd) -> None:
     request = pb.BatchRateCallsRequest(calls=LARGE)
     calls = crowd.fill("BatchRateCalls", request, 1)
     assert crowd.capacity.request_bytes.held > BYTES
     assert crowd.refused("BatchRateCalls", request).reason == "TOO_MANY_BYTES"
     assert crowd.refused("GetRate", pb.GetRateRequest(id=1)).reason == "TOO_MANY_BYTES"
-    # A stream is only held up.
+    # A stream only waits.
     stream = crowd.stub.StreamRateCalls(iter([pb.StreamRateCallsRequest(calls=LARGE)]))
     wait_until(lambda: len(crowd.server.streams) == 1)
     assert crowd.servicer.in_work == ["BatchRateCalls"]
@@ -297,8 +299,8 @@ def test_small_requests_are_not_counted() -> None:
     request_bytes.check()
 
 
-def test_who_does_not_send_the_message_is_sent_away() -> None:
-    """Else a few clients that say nothing would hold all threads for ever."""
+def test_a_client_that_does_not_send_the_message_is_refused() -> None:
+    """Otherwise a few clients that send nothing would hold all threads permanently."""
     capacity = Capacity(RPCS, STREAMS)
     capacity.message_deadlines.close()
     capacity.message_deadlines = MessageDeadlines(seconds=0.1, health_seconds=0.1)
@@ -339,7 +341,7 @@ def test_health_has_threads_of_its_own() -> None:
     capacity.close()
 
 
-def test_the_table_of_kinds_names_methods_that_there_are() -> None:
+def test_the_table_of_kinds_names_existing_methods() -> None:
     methods = {
         f"{service.name}/{method.name}": method
         for service in _SERVICES.values()

@@ -1,4 +1,4 @@
-"""A client certificate that stands for a token, over mutual TLS."""
+"""A client certificate with the identity of a token, over mutual TLS."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Mutual:
         return self.tokens.create(token)
 
     def tenants(self, shows: Issued, *header: str) -> list[int]:
-        """Those whom the holder of this certificate sees."""
+        """The tenants that the holder of this certificate sees."""
         credentials = grpc.ssl_channel_credentials(AUTHORITY.pem, shows.key, shows.chain)
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.secure_channel(self.address, credentials, options) as channel:
@@ -83,7 +83,7 @@ def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mutual]:
         yield server
 
 
-def test_a_certificate_stands_for_the_token_with_its_identity(mutual: Mutual) -> None:
+def test_a_certificate_identifies_the_token_with_its_identity(mutual: Mutual) -> None:
     desk = AUTHORITY.issue("desk-1.example", common_name="whatever")
     assert mutual.reason(desk) == "TOKEN_REQUIRED"
     made, _ = mutual.token("desk-1.example", 1)
@@ -124,9 +124,7 @@ def test_a_token_that_is_sent_counts_before_the_certificate(mutual: Mutual) -> N
         ({"x509_common_name": [b"\xff"]}, ["\ufffd"]),
     ],
 )
-def test_what_a_certificate_says_of_its_holder(
-    shown: dict[str, list[bytes]], found: list[str]
-) -> None:
+def test_the_identities_of_a_certificate(shown: dict[str, list[bytes]], found: list[str]) -> None:
     class Context:
         def time_remaining(self) -> float:
             return 1.0

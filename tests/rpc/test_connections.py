@@ -1,4 +1,4 @@
-"""What grpc's options for connections do: no more than there may be, and not for longer."""
+"""The effects of grpc's options for connections: limits of their number and of their time."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_connection_beyond_the_limit_is_closed_and_the_others_go_on() -> None:
         wait_until(lets_in)
 
 
-def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 1)
     with served(10, 0) as address:
         host, _, port = address.rpartition(":")
@@ -86,7 +86,7 @@ def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatc
                     pass
 
 
-def test_a_connection_that_nobody_uses_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "IDLE_SECONDS", 1)
     with served(10, 0) as address, connected(address) as channel:
         assert check(channel) == SERVING

@@ -217,7 +217,7 @@ def test_a_rated_call() -> None:
     )
 
 
-def test_nothing_to_pay_is_not_the_same_as_nothing_known() -> None:
+def test_a_cost_of_0_differs_from_an_unknown_cost() -> None:
     free = written(
         RatedCall("", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e8=0, rate_revision=3)
     )

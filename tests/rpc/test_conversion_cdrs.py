@@ -105,7 +105,7 @@ def test_a_rated_cdr_shows_everything() -> None:
 
 
 def test_every_field_of_the_message_is_filled() -> None:
-    """So that a field added to the proto is not forgotten here."""
+    """So that a field that is added to the proto is not forgotten here."""
     record = Cdr(
         1, CALL, Tenant(id=7), Extension(id=8), RatingStatus.UNRATED, UnratedReason.BLOCKED,
         1, 1, RATE, 5, 6, 7, Reversal(1, ReversalRequest("why", "who"), -1, 8), 1, 2, 3,
@@ -147,7 +147,7 @@ def longest() -> Cdr:
     )
 
 
-def test_no_cdr_is_longer_than_pages_reckon() -> None:
+def test_no_cdr_is_longer_than_pages_assume() -> None:
     plain = Cdr(1, CALL, Tenant(id=7), None, RatingStatus.RATED, None, 1, 1, RATE, 5, 6, 7)
     for record in (longest(), plain):
         assert cdrs.cdr(record).ByteSize() <= most_bytes(record)

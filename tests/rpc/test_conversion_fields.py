@@ -76,7 +76,7 @@ def test_money(text: str, price_e8: int) -> None:
         "NaN",
     ],
 )
-def test_what_is_no_money(text: str) -> None:
+def test_texts_that_are_no_money(text: str) -> None:
     violations = Violations()
     fields.price_e8(text, "rate.connect_fee", violations, default_e8=0)
     assert [violation.field for violation in violations] == ["rate.connect_fee"]
@@ -131,7 +131,7 @@ def test_a_path_that_cannot_be_updated_is_wrong(path: str) -> None:
     assert len(violations[0].description) < 200
 
 
-def test_what_a_subject_says_of_a_field_that_could_not_be_read_is_left_out() -> None:
+def test_violations_of_unreadable_fields_are_left_out() -> None:
     violations = Violations()
     violations.add("rate.intervals[1].cost_per_minute", "is no number")
     violations.merge(

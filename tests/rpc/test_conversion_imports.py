@@ -1,5 +1,5 @@
-"""Decks from the wire: what the core takes is what the way of a single rate would take, and what it
-does not take is worded there."""
+"""Decks from the wire: the core accepts the rates that the path of a single rate accepts; that path
+words the errors of the others."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def message(**changes: Any) -> types_pb2.Rate:
 
 
 def incoming(*requests: pb.ImportRatesRequest, told: list[bool] | None = None) -> IncomingRequests:
-    """``told`` gets an item when the requests are known to be all."""
+    """``told`` gets an item when the number of requests is known to be complete."""
     has_all: list[bool] = [] if told is None else told
     return IncomingRequests(
         iter([request.SerializeToString() for request in requests]),
@@ -95,8 +95,8 @@ def wrong_fields(call: Any) -> list[str]:
 def singly(
     rate: types_pb2.Rate, start_ns: int | None = None
 ) -> tuple[list[Rate], list[tuple[str, str]]]:
-    """The rate as CreateRate reads it, or what it finds wrong with it. ``start_ns``: its
-    effective_from where it states none."""
+    """The rate as CreateRate reads it, or the violations. ``start_ns``: its effective_from if it
+    states none."""
     violations = Violations()
     read = read_rate(rate, violations)
     if not rate.HasField("effective_from"):
@@ -264,7 +264,7 @@ def test_errors_of_a_deck_count_over_its_messages() -> None:
 
 
 def test_a_message_of_nothing_but_bad_rates() -> None:
-    """They are judged in portions, however many there are."""
+    """They are checked in batches, whatever their number."""
     intake = deck(pb.ImportRatesRequest(**HEAD, rates=[types_pb2.Rate()] * 10_000))
     rejected, errors = intake.result()
     assert rejected == 10_000
@@ -283,7 +283,7 @@ def test_a_message_of_nothing_but_bad_rates() -> None:
         ),
     ],
 )
-def test_a_first_message_that_does_not_say_what_for(
+def test_a_first_message_without_its_tenant_or_mode(
     first: pb.ImportRatesRequest, fields: list[str]
 ) -> None:
     assert wrong_fields(lambda: incoming(first)) == fields
@@ -333,7 +333,7 @@ def test_a_deck_of_as_many_rates_as_it_states(requests: tuple[pb.ImportRatesRequ
 
 @pytest.mark.parametrize(("stated", "late"), [(0, False), (1, False), (3, False), (3, True)])
 def test_a_deck_of_more_or_fewer_rates_than_it_states(stated: int, late: bool) -> None:
-    """It is refused at its end: none of it counts."""
+    """It is refused at its end: none of its rates is imported."""
     told: list[bool] = []
     first, second = (
         pb.ImportRatesRequest(**HEAD, rates=TWO, rate_count=None if late else stated),
@@ -349,7 +349,7 @@ def test_a_deck_of_more_or_fewer_rates_than_it_states(stated: int, late: bool) -
 @pytest.mark.parametrize(
     ("first", "second"), [({"rate_count": -1}, {}), ({"rate_count": 2}, {"rate_count": 3})]
 )
-def test_a_count_that_cannot_be(first: dict[str, int], second: dict[str, int]) -> None:
+def test_an_impossible_count(first: dict[str, int], second: dict[str, int]) -> None:
     assert wrong_fields(
         lambda: deck(
             pb.ImportRatesRequest(**HEAD, **first, rates=TWO), pb.ImportRatesRequest(**second)

@@ -101,7 +101,7 @@ def some_rates(draw: st.DrawFn) -> Rate:
 
 
 @given(some_rates())
-def test_what_is_shown_can_be_sent_back(rate: Rate) -> None:
+def test_a_shown_rate_can_be_sent_back(rate: Rate) -> None:
     shown = rates.rate(rate)
     assert shown.etag == f"v{rate.version_id}"
     assert shown.created_at.seconds * 10**9 + shown.created_at.nanos == rate.created_at_ns
@@ -220,7 +220,7 @@ def test_a_mask_names_fields_as_the_wire_does(path: str, field: str) -> None:
     assert update(message(), path)[1] == {field}
 
 
-def test_only_the_fields_in_the_mask_are_judged() -> None:
+def test_only_the_fields_in_the_mask_are_checked() -> None:
     spoiled = types_pb2.Rate(
         id=3,
         destination="new",

@@ -47,7 +47,7 @@ def update(sent: types_pb2.Tenant, *paths: str) -> tuple[Tenant, frozenset[str]]
     return tenants.tenant_to_update(request)
 
 
-def test_what_is_shown_can_be_sent_back() -> None:
+def test_a_shown_tenant_can_be_sent_back() -> None:
     shown = tenants.tenant(FULL)
     assert tenants.tenant_to_create(pb.CreateTenantRequest(tenant=shown)) == FULL
     assert update(shown) == (FULL, TENANT_FIELDS)
@@ -64,7 +64,7 @@ def test_defaults_of_a_creation() -> None:
     assert create() == Tenant(currency="USD", rounding=Rounding.HALF_UP)
 
 
-def test_an_update_without_a_mask_takes_what_is_set() -> None:
+def test_an_update_without_a_mask_takes_the_set_fields() -> None:
     assert update(types_pb2.Tenant(id=9))[1] == frozenset()
     tenant, changed = update(types_pb2.Tenant(id=9, name="new", national_prefix="0"))
     assert (tenant.name, changed) == ("new", {"name", "national_prefix"})
@@ -72,7 +72,7 @@ def test_an_update_without_a_mask_takes_what_is_set() -> None:
     assert tenants.extension_to_update(sent)[1] == {"name"}
 
 
-def test_a_replacement_states_what_decides_costs() -> None:
+def test_a_replacement_states_the_fields_that_determine_costs() -> None:
     both = ["tenant.currency", "tenant.rounding"]
     assert wrong_fields(lambda: update(types_pb2.Tenant(id=9, name="new"), "*")) == both
     assert wrong_fields(lambda: update(types_pb2.Tenant(id=9, currency="EUR"), "*")) == both[1:]
@@ -120,11 +120,11 @@ def test_each_field_can_be_updated_alone(field: str) -> None:
     assert getattr(tenant, field) == getattr(FULL, field)
 
 
-def test_only_what_the_mask_names_is_judged() -> None:
+def test_only_the_fields_in_the_mask_are_checked() -> None:
     spoiled = types_pb2.Tenant(id=9, name="new", rounding=99)
     assert update(spoiled, "name")[0].name == "new"
     assert wrong_fields(lambda: update(spoiled, "name", "rounding")) == ["tenant.rounding"]
-    # Nothing is nobody's rounding; and no currency is left to the subject, which knows them.
+    # An empty text is no rounding; an empty currency is left to the subject, which has the list.
     assert wrong_fields(lambda: update(types_pb2.Tenant(id=9), "rounding")) == ["tenant.rounding"]
     assert update(types_pb2.Tenant(id=9), "currency")[0].currency == ""
 
@@ -147,7 +147,7 @@ def test_an_update_needs_an_id(tenant_id: int) -> None:
     assert wrong_fields(lambda: tenants.extension_to_update(request)) == ["extension.id"]
 
 
-def test_what_is_required_as_a_whole() -> None:
+def test_required_messages() -> None:
     for act, field in (
         (lambda: tenants.tenant_to_create(pb.CreateTenantRequest()), "tenant"),
         (lambda: tenants.tenant_to_update(pb.UpdateTenantRequest()), "tenant"),

@@ -1,4 +1,4 @@
-"""Every row of the error map, and how large an error may be on the wire."""
+"""Every row of the error map, and the size limit of an error on the wire."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_each_kind_of_failure(
     assert found.metadata == {"cdr_id": "7"}
     assert found.violations == [("call.call_id", "is taken")]
     assert found.retry_seconds == retry_seconds
-    # Which RPC, which failure; but no words, which may quote a number.
+    # The RPC and the failure, without the message, which may contain a number.
     lines = [record for record in caplog.records if record.name == "tollwire.rpc"]
     assert [(record.levelno, record.getMessage()) for record in lines] == [
         (level, f"RatingService/GetRate: {code.name} CDR_CONFLICT")
@@ -121,7 +121,7 @@ class SubjectsOwn(errors.NotFound):
     pass
 
 
-def test_a_kind_of_a_kind_is_that_kind(server: Running) -> None:
+def test_a_subclass_has_the_row_of_its_base(server: Running) -> None:
     raise_there(server, SubjectsOwn(Reason.RATE_NOT_FOUND, "there is no rate 1"))
     stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
     found = refusal(lambda: stub.GetRate(pb.GetRateRequest(id=1)))
@@ -175,7 +175,7 @@ def test_an_error_after_responses_of_a_stream(
     assert len(caplog.records) == (expected[0] == "INTERNAL")
 
 
-def test_the_log_says_why_the_database_is_away(
+def test_the_log_says_why_the_database_is_unavailable(
     server: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     failure = errors.Unavailable(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
@@ -217,7 +217,7 @@ def test_a_long_list_of_violations_is_cut_and_counted(server: Running) -> None:
     assert found.message.endswith("…")
 
 
-def test_what_just_fits_is_not_cut() -> None:
+def test_a_list_that_just_fits_is_not_cut() -> None:
     violations = [FieldViolation("a", "b")] * 50
     answer = status_pb2.Status.FromString(_details(errors.invalid_fields(violations)))
     assert len(answer.details) == 2

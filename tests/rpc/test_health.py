@@ -62,7 +62,7 @@ class Open:
         return next(self.responses)
 
 
-def test_operators_get_through_when_all_places_are_taken(channel: grpc.Channel) -> None:
+def test_operators_are_served_when_all_slots_are_taken(channel: grpc.Channel) -> None:
     upload = cdr_service_pb2_grpc.CdrServiceStub(channel).UploadCdrs
     uploads = [Open(upload) for _ in range(MAX_STREAMS)]
     assert [each.ask(pb.UploadCdrsRequest()).upload_id for each in uploads] == [1] * MAX_STREAMS
@@ -83,8 +83,8 @@ def test_operators_get_through_when_all_places_are_taken(channel: grpc.Channel) 
     assert health.Check(health_pb2.HealthCheckRequest()).status == SERVING
 
 
-def test_watchers_that_come_and_go_do_not_stand_in_each_others_way(channel: grpc.Channel) -> None:
-    """With the servicer that grpcio brings the server stands still here, for good."""
+def test_watchers_that_come_and_go_do_not_block_each_other(channel: grpc.Channel) -> None:
+    """With grpcio's own servicer the server would block here permanently."""
     health = health_pb2_grpc.HealthStub(channel)
 
     def come_and_go() -> None:
@@ -121,12 +121,12 @@ def test_nothing_serves_before_the_start_and_after_the_stop(
     for watch in watches:
         found = refusal(lambda watch=watch: next(watch))
         assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
-    # Watchers do not hold up the stop.
+    # Watchers do not delay the stop.
     stopping.join(DEADLINE_SECONDS / 2)
     assert not stopping.is_alive()
 
 
-def test_what_needs_the_database_serves_while_it_answers(
+def test_services_of_the_database_serve_while_it_answers(
     server: RpcServer, channel: grpc.Channel
 ) -> None:
     health = health_pb2_grpc.HealthStub(channel)

@@ -1,4 +1,4 @@
-"""Who may call what: the table against the services that are there, row by row."""
+"""The table of permissions against the services, row by row."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILES = (
 )
 ONE_TENANT = Scope(frozenset({7}))
 
-# Written down a second time and by hand: what each role may call beside health and reflection.
+# A second, hand-written list: the methods that each role may call besides health and reflection.
 RATER = {"RatingService/RateCall", "RatingService/BatchRateCalls", "RatingService/StreamRateCalls"}
 INGEST = {
     "CdrService/CreateCdr",
@@ -83,7 +83,7 @@ def test_every_method_has_its_row_and_every_row_its_method() -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_each_role_may_call_what_it_is_for_and_nothing_else(role: Role) -> None:
+def test_each_role_may_call_its_methods_and_no_others(role: Role) -> None:
     caller = Caller("somebody", role, EVERY_TENANT)
     for method in PERMISSIONS:
         wanted = None if may(role, method) else Reason.ROLE_LACKS
@@ -91,14 +91,14 @@ def test_each_role_may_call_what_it_is_for_and_nothing_else(role: Role) -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_some_tenants_are_not_enough_for_what_is_about_all(role: Role) -> None:
+def test_some_tenants_are_not_enough_for_methods_of_all_tenants(role: Role) -> None:
     caller = Caller("somebody", role, ONE_TENANT)
     for method in PERMISSIONS:
         wanted = Reason.SCOPE_LACKS if method in FOR_EVERY_TENANT else None
         assert refused(caller, method) is (wanted if may(role, method) else Reason.ROLE_LACKS)
 
 
-def test_who_works_for_the_service_itself_may_do_everything() -> None:
+def test_the_service_itself_may_do_everything() -> None:
     assert {refused(LOCAL, method) for method in PERMISSIONS} == {None}
 
 

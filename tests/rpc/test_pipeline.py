@@ -1,4 +1,4 @@
-"""The way into an RPC and out of it: what is asked there, in which order, what is given back."""
+"""The pipeline of an RPC: its checks, their order, and the resources that it releases."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rpc() -> Iterator[RpcContext]:
     yield RpcContext("CdrService/GetCdr", call)
 
 
-def test_the_block_works_on_the_request_of_the_visit(rpc: RpcContext) -> None:
+def test_the_block_has_the_request_of_the_rpc(rpc: RpcContext) -> None:
     caller = Caller("switch", Role.INGEST, Scope(frozenset({7})), token_id=3)
     with RpcPipeline(identify=lambda _: caller).admit(rpc):
         assert current_request() is rpc.request
@@ -60,7 +60,7 @@ def test_the_block_works_on_the_request_of_the_visit(rpc: RpcContext) -> None:
     assert current_request().caller is LOCAL
 
 
-def test_a_clock_that_is_set_takes_no_time_from_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_change_does_not_shorten_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     class Context:
         def time_remaining(self) -> float:
             return deadline - time.time()  # as grpc's
@@ -79,7 +79,7 @@ def test_a_clock_that_is_set_takes_no_time_from_clients(monkeypatch: pytest.Monk
         assert 4.0 < (request.remaining_seconds() or 0) <= 5.0
 
 
-def test_rooms_are_given_back_however_the_visit_ends(rpc: RpcContext) -> None:
+def test_slots_are_released_however_the_rpc_ends(rpc: RpcContext) -> None:
     limit = RecordedLimit()
     pipeline = RpcPipeline(limits=[limit])
     with pipeline.admit(rpc):
@@ -89,7 +89,7 @@ def test_rooms_are_given_back_however_the_visit_ends(rpc: RpcContext) -> None:
     assert (limit.inside, limit.seen) == (0, ["local", "local"])
 
 
-def test_a_full_room_keeps_out_and_what_was_taken_before_it_is_given_back(rpc: RpcContext) -> None:
+def test_a_refused_slot_releases_those_acquired_before(rpc: RpcContext) -> None:
     first, full = RecordedLimit(), RecordedLimit(full=True)
     with pytest.raises(Exhausted), RpcPipeline(limits=[first, full]).admit(rpc):
         pytest.fail("the RPC was admitted")
@@ -97,7 +97,7 @@ def test_a_full_room_keeps_out_and_what_was_taken_before_it_is_given_back(rpc: R
     assert current_request().caller is LOCAL
 
 
-def test_who_is_not_known_takes_no_room(rpc: RpcContext) -> None:
+def test_an_unknown_caller_takes_no_slot(rpc: RpcContext) -> None:
     def nobody(rpc: RpcContext) -> Caller:
         raise NotFound(Reason.CDR_NOT_FOUND, "unknown")
 
@@ -107,7 +107,7 @@ def test_who_is_not_known_takes_no_room(rpc: RpcContext) -> None:
     assert limit.seen == []
 
 
-def test_observers_hear_of_each_end_with_its_code(rpc: RpcContext) -> None:
+def test_observers_get_each_end_with_its_code(rpc: RpcContext) -> None:
     heard: list[tuple[str, StatusCode]] = []
     pipeline = RpcPipeline(observers=[lambda seen: heard.append((seen.method, seen.code))])
     rpc.code = StatusCode.NOT_FOUND
@@ -115,7 +115,7 @@ def test_observers_hear_of_each_end_with_its_code(rpc: RpcContext) -> None:
     assert heard == [("CdrService/GetCdr", StatusCode.NOT_FOUND)]
 
 
-def test_a_request_is_that_of_its_thread_alone() -> None:
+def test_a_request_belongs_to_its_thread() -> None:
     other: list[Caller] = []
     with handling(Request(caller=Caller("switch", Role.INGEST, EVERY_TENANT))):
         thread = threading.Thread(target=lambda: other.append(current_request().caller))

@@ -1,4 +1,4 @@
-"""A whole server: every method of every service, and what clients may throw at them."""
+"""A whole server: every method of every service, with valid, damaged and random requests."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def send(
 
 
 DAMAGED = {
-    "a tag that does not end": b"\xff",
-    "a field that is cut off": b"\x0a\x05ab",
+    "an unterminated tag": b"\xff",
+    "a truncated field": b"\x0a\x05ab",
     "a group that is not closed": b"\x0b",
 }
 
@@ -165,7 +165,8 @@ def odd_messages(draw: st.DrawFn, kind: Descriptor, depth: int = 3) -> Message:
 
 @pytest.fixture(scope="module")
 def populated(whole: WholeServer) -> WholeServer:
-    """With tenants 1 and 2, and rates and extensions of low ids, for odd requests to hit."""
+    """With tenants 1 and 2, and rates and extensions with low ids, which random requests can
+    match."""
     tenants = tenant_grpc.TenantServiceStub(whole.channel)
     rating = rating_grpc.RatingServiceStub(whole.channel)
     for tenant_id in (1, 2):
@@ -270,7 +271,7 @@ def test_an_unknown_method_is_unimplemented(whole: WholeServer) -> None:
 @pytest.mark.parametrize(
     "service", ["grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection"]
 )
-def test_reflection_tells_of_all_services(whole: WholeServer, service: str) -> None:
+def test_reflection_lists_all_services(whole: WholeServer, service: str) -> None:
     (method,) = REFLECTION.methods
     ask_list = reflection_pb2.ServerReflectionRequest(list_services="")
     ask_file = reflection_pb2.ServerReflectionRequest(file_containing_symbol=NAMES[0])
@@ -334,7 +335,7 @@ def test_health_of_all_at_once(whole: WholeServer) -> None:
     )
 
 
-def test_health_of_something_else(whole: WholeServer) -> None:
+def test_health_of_an_unknown_service(whole: WholeServer) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         check(whole.channel, "tollwire.v1.Other")
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
@@ -356,10 +357,10 @@ def outbound(tenant_id: int, number: str, seconds: int, **fields: Any) -> types_
     )
 
 
-def test_a_deck_that_is_counted_needs_no_settling(
+def test_a_deck_with_a_count_needs_no_check_of_its_end(
     whole: WholeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That all has come is certain without another look at whether the client is still there."""
+    """The end of the stream is certain without another check of the client."""
     monkeypatch.setattr(streams, "SETTLE_SLICE_SECONDS", 10 * DEADLINE_SECONDS)
     tenant = tenant_grpc.TenantServiceStub(whole.channel).CreateTenant(
         tenant_pb.CreateTenantRequest(tenant=types_pb2.Tenant(name="x"))
@@ -374,7 +375,7 @@ def test_a_deck_that_is_counted_needs_no_settling(
     assert rating.ImportRates(iter([request]), timeout=DEADLINE_SECONDS).created == 1
 
 
-def test_the_whole_way(whole: WholeServer) -> None:
+def test_from_a_tenant_to_a_summary(whole: WholeServer) -> None:
     """A tenant, a deck, calls rated in every way, recorded in every way, found and added up."""
     tenants = tenant_grpc.TenantServiceStub(whole.channel)
     rating = rating_grpc.RatingServiceStub(whole.channel)

@@ -1,5 +1,5 @@
-"""CreateCdr's bytes: the core reads the request and writes the answer as the protobuf library and
-the service's own conversion do."""
+"""CreateCdr's bytes: the core reads the request and writes the response like the protobuf library
+and the service's own conversion."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_an_answer_has_the_bytes_that_the_library_writes(
     assert cdrs.recorded_call(recorded) == cdrs.cdr(recorded.cdr()).SerializeToString()
 
 
-def test_what_was_not_rated_has_no_answer() -> None:
+def test_an_unrated_call_has_no_answer() -> None:
     records = read_single_call(pb.CreateCdrRequest(call=good_call()).SerializeToString())
     assert records is not None
     records.set_first_generation()

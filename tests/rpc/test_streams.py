@@ -1,4 +1,4 @@
-"""Streams: their number is bounded, and they end as they should, whoever ends them."""
+"""Streams: their number is limited, and they end correctly, whichever side ends them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ MAX_STREAMS = 3
 
 
 class Servicer:
-    """Echoes revisions. ``seen`` hears what the handlers see; ``go`` lets waiting ones go on."""
+    """Echoes revisions. ``seen`` gets the events of the handlers; ``go`` lets waiting ones
+    continue."""
 
     def __init__(self) -> None:
         self.seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -115,7 +116,7 @@ def server(servicer: Servicer, caplog: pytest.LogCaptureFixture) -> Iterator[Run
     with running(SERVICE, servicer, max_streams=MAX_STREAMS) as server:
         yield server
         servicer.go.set()
-    # None of this is a defect, nor worth waking anybody.
+    # None of this is a defect, nor a warning.
     assert [line for line in caplog.records if line.levelno > logging.WARNING] == []
 
 
@@ -141,7 +142,7 @@ def test_a_stream_too_many_is_refused_at_once_and_unary_calls_go_on(server: Runn
         assert list(talk.call) == []
 
 
-def test_a_place_is_free_as_soon_as_the_client_hears_of_the_end(server: Running) -> None:
+def test_a_slot_is_free_when_the_client_gets_the_end(server: Running) -> None:
     others = [Talk(server.channel) for _ in range(MAX_STREAMS - 1)]
     assert [talk.ask() for talk in others] == [1] * (MAX_STREAMS - 1)
     for _ in range(50):
@@ -153,7 +154,7 @@ def test_a_place_is_free_as_soon_as_the_client_hears_of_the_end(server: Running)
         talk.finish()
 
 
-def test_a_refused_and_a_failed_stream_keep_no_place(server: Running) -> None:
+def test_a_refused_and_a_failed_stream_release_their_slots(server: Running) -> None:
     malformed = server.channel.stream_stream("/tollwire.v1.RatingService/StreamRateCalls")
     for _ in range(MAX_STREAMS * 3):
         found = refusal(lambda: malformed(iter([b"\xff"])))
@@ -162,7 +163,7 @@ def test_a_refused_and_a_failed_stream_keep_no_place(server: Running) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "disconnect"])
-def test_a_client_that_vanishes_frees_its_place(
+def test_a_client_that_vanishes_frees_its_slot(
     server: Running, servicer: Servicer, how: str
 ) -> None:
     with connected(server.address) as channel:
@@ -189,10 +190,8 @@ def test_a_client_that_vanishes_ends_an_export(server: Running, servicer: Servic
 
 
 @pytest.mark.parametrize("how", ["cancel", "disconnect", "deadline"])
-def test_a_broken_off_deck_is_never_taken_for_a_complete_one(
-    server: Running, servicer: Servicer, how: str
-) -> None:
-    """grpc reports some of these as a plain end of the requests: about every third."""
+def test_a_broken_deck_is_never_complete(server: Running, servicer: Servicer, how: str) -> None:
+    """grpc reports some of these as a normal end of the requests: about every third."""
     for _ in range(20):
         with connected(server.address) as channel:
             method = channel.stream_unary(
@@ -225,7 +224,7 @@ def test_a_complete_deck_is_complete(server: Running, servicer: Servicer) -> Non
     assert (servicer.hear(), servicer.hear()) == ("open", "complete")
 
 
-def test_an_idle_stream_is_told_that_the_server_stops(server: Running) -> None:
+def test_an_idle_stream_ends_when_the_server_stops(server: Running) -> None:
     talk = Talk(server.channel)
     assert talk.ask() == 1
     server.streams.stop()
@@ -235,7 +234,9 @@ def test_an_idle_stream_is_told_that_the_server_stops(server: Running) -> None:
     wait_until(lambda: len(server.streams) == 0)
 
 
-def test_an_idle_import_is_told_so_too_and_rolls_back(server: Running, servicer: Servicer) -> None:
+def test_an_idle_import_ends_when_the_server_stops_and_rolls_back(
+    server: Running, servicer: Servicer
+) -> None:
     stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
     never = threading.Event()
     call = stub.ImportRates.future(_one_then_wait(never))

@@ -1,5 +1,7 @@
-"""TLS on the wire: who is let in and who is not, by certificate, by protocol version, and while the
-files change. Each refusal here has a client beside it that is let in and differs in that one thing.
+"""TLS on the wire: accepted and refused clients, by certificate, by protocol version, and while the
+files change.
+
+Beside each refusal here is an accepted client that differs only in that respect.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ AUTHORITY, STRANGER = Authority(), Authority()
 PAIR = AUTHORITY.issue("localhost", "tollwire.example")
 CLIENT = AUTHORITY.issue("switch-1.example")
 
-HANDSHAKE = 22  # of TLS's records
+HANDSHAKE = 22  # of TLS's records of its messages
 SERVER_HELLO = 2  # of its messages
 
 
@@ -46,8 +48,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application
 def serving(
     everything: Application, folder: Path, *, mutual: bool = False, now: datetime = NOW
 ) -> Iterator[tuple[str, ServerTls]]:
-    """A server with the folder's files, and what it has of them; nobody looks at them again but
-    the tests."""
+    """A server with the folder's files, and its certificates; only the tests check the files
+    again."""
     tls = ServerTls(files_of(folder, mutual=mutual), now=lambda: now)
     with plain(everything, tls.credentials) as address:
         yield address, tls
@@ -84,7 +86,7 @@ def client(
     name: str | None = None,
     secure: bool = True,
 ) -> Iterator[Callable[[], bool]]:
-    """Asks on a connection of its own whether the server serves."""
+    """Whether the server serves, over a new connection."""
     options: list[tuple[str, object]] = [("grpc.use_local_subchannel_pool", 1)]
     if name is not None:
         options.append(("grpc.ssl_target_name_override", name))
@@ -103,14 +105,14 @@ def client(
 
 
 def refused(address: str, **how: object) -> str:
-    """Why no connection comes about."""
+    """The error that prevents a connection."""
     with client(address, **how) as serves, pytest.raises(grpc.RpcError) as error:
         serves()
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     return error.value.details() or ""
 
 
-def test_who_serves_is_checked(everything: Application, folder: Path) -> None:
+def test_the_servers_certificate_is_checked(everything: Application, folder: Path) -> None:
     with serving(everything, folder) as (address, _):
         with client(address) as serves:
             assert serves()
@@ -121,16 +123,14 @@ def test_who_serves_is_checked(everything: Application, folder: Path) -> None:
         assert "Hostname Verification" in refused(address.replace("localhost", "127.0.0.1"))
 
 
-def test_a_certificate_that_has_expired_meanwhile_is_not_believed(
-    everything: Application, tmp_path: Path
-) -> None:
+def test_an_expired_certificate_is_not_trusted(everything: Application, tmp_path: Path) -> None:
     expired = AUTHORITY.issue("localhost", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
     expired.write(tmp_path)
     with serving(everything, tmp_path, now=NOW - 1.5 * DAY) as (address, _):
         assert "certificate has expired" in refused(address)
 
 
-def test_who_asks_is_checked_where_there_are_authorities_for_clients(
+def test_clients_are_checked_if_there_are_authorities_for_them(
     everything: Application, folder: Path
 ) -> None:
     old = AUTHORITY.issue("a.example", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
@@ -142,7 +142,7 @@ def test_who_asks_is_checked_where_there_are_authorities_for_clients(
                 assert serves()
 
 
-def test_plain_text_and_tls_do_not_meet(everything: Application, folder: Path) -> None:
+def test_plain_text_and_tls_do_not_connect(everything: Application, folder: Path) -> None:
     with serving(everything, folder) as (address, _), plain(everything) as plain_address:
         refused(address, secure=False)
         refused(plain_address)
@@ -154,7 +154,8 @@ def test_plain_text_and_tls_do_not_meet(everything: Application, folder: Path) -
 
 def hello(version: int) -> bytes:
     """The first message of a client that speaks up to this version, 0x0303 being TLS 1.2."""
-    # What all of these versions know, and both kinds of keys: ECDHE with AES and SHA-1 or SHA-256.
+    # Known to all of these versions, and for both kinds of keys: ECDHE with AES and SHA-1 or
+    # SHA-256.
     suites = bytes.fromhex("c009c00ac013c014c02bc02f")
     extensions = bytes.fromhex(
         "000a 0006 0004 0017 0018"  # groups: P-256, P-384
@@ -193,14 +194,14 @@ def test_no_version_before_1_2_is_spoken(everything: Application, folder: Path) 
             pair.write(folder)
             look_twice(tls)
             answer = answer_to(address, hello(0x0303))
-            # A server's hello, in the version that was asked for.
+            # A server's hello, in the version of the client.
             assert (answer[0], answer[5], answer[9:11]) == (HANDSHAKE, SERVER_HELLO, b"\3\3")
             for old in (0x0300, 0x0301, 0x0302):
                 assert answer_to(address, hello(old)) == b""
 
 
 def look_twice(tls: ServerTls) -> None:
-    """What is there only once may be half written."""
+    """A file without a copy may be half written."""
     tls.check_files()
     tls.check_files()
 
@@ -236,7 +237,7 @@ def test_new_authorities_hold_for_new_clients(everything: Application, folder: P
             assert serves()
 
 
-def test_files_that_cannot_serve_change_nothing_and_are_told_of_once(
+def test_unusable_files_change_nothing_and_are_logged_once(
     everything: Application, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tollwire.tls")
@@ -276,7 +277,7 @@ def test_a_file_that_is_being_written_is_waited_for(everything: Application, fol
         for end in range(0, len(rotated.chain), 100):
             (folder / "cert.pem").write_bytes(rotated.chain[:end])
             tls.check_files()
-        # The certificate is whole, what comes after it is not there yet.
+        # The certificate is complete, the rest of the chain is not yet written.
         (folder / "cert.pem").write_bytes(rotated.chain)
         tls.check_files()
         (folder / "cert.pem").write_bytes(rotated.chain + AUTHORITY.pem)
@@ -286,7 +287,7 @@ def test_a_file_that_is_being_written_is_waited_for(everything: Application, fol
         assert shown_by(address) == rotated.der
 
 
-def test_a_certificate_that_nobody_renews_is_warned_of_each_day(
+def test_an_expiring_certificate_is_logged_each_day(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     end = NOW + 60 * DAY
@@ -323,7 +324,7 @@ def test_a_pair_counts_from_when_it_is_valid(everything: Application, folder: Pa
         assert shown_by(address) == early.der
 
 
-def test_the_files_are_looked_at_again_and_again(everything: Application, folder: Path) -> None:
+def test_the_files_are_checked_repeatedly(everything: Application, folder: Path) -> None:
     tls = ServerTls(files_of(folder), check_seconds=0.01)
     tls.start()
     try:

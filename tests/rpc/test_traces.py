@@ -1,4 +1,4 @@
-"""Spans of RPCs: in their client's trace, with what they came to, and nothing of what was asked."""
+"""Spans of RPCs: in their client's trace, with their results, and without their content."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def test_a_refusal(exported: Any, code: RpcCode, status: StatusCode) -> None:
     assert "4479" not in span.to_json()
 
 
-def test_what_traces_are_sent_as(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_resource_of_the_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     provider = traces.start_exporter()
     assert provider.resource.attributes["service.name"] == "tollwire"
     provider.shutdown()
 
 
-def test_without_the_library_a_sentence_says_so() -> None:
+def test_without_the_library_the_error_says_so() -> None:
     code = """
 import sys
 sys.modules["opentelemetry"] = None

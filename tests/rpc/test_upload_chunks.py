@@ -1,5 +1,5 @@
-"""Chunks of uploads, from bytes: what the protobuf library reads and refuses, the core reads and
-refuses; what the service finds wrong with a call, the core finds too, and nothing else."""
+"""Chunks of uploads, from bytes: the core accepts and refuses the same as the protobuf library, and
+finds the same violations in a call as the service."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ def test_nesting_within_control_totals_is_limited_alike(depth: int) -> None:
     compared(framed(group, 4 << 3 | 2))
 
 
-def test_a_call_with_which_nothing_is_wrong_is_refused_all_the_same() -> None:
-    """Should core and service ever disagree, the record is kept and the chunk goes on."""
+def test_a_call_without_a_violation_is_refused_too() -> None:
+    """If core and service ever disagree, the record is stored as failed and the chunk continues."""
     bad = calls.bad_call(PLAIN.SerializeToString())
     assert bad == BadCall("", calls.UNEXPLAINED, "INVALID_FIELD", "été", 63)
 
@@ -198,7 +198,7 @@ def test_the_field_numbers_are_those_of_the_descriptor() -> None:
 
 @pytest.mark.parametrize("number", [3, 4, 10])
 def test_a_text_that_comes_again_is_the_last_one(number: int) -> None:
-    """Whatever stood in the others."""
+    """The content of the others does not matter."""
     call = types_pb2.Call(
         tenant_id=1,
         caller_number="1000",

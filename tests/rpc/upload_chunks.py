@@ -1,5 +1,4 @@
-"""An UploadCdrsRequest as the core reads it, beside what the protobuf library and the service make
-of it."""
+"""An UploadCdrsRequest as the core reads it, compared with the protobuf library and the service."""
 
 from __future__ import annotations
 
@@ -32,8 +31,10 @@ def by_library(request_bytes: bytes) -> Read | None:
 
 
 def compared(request_bytes: bytes) -> int | None:
-    """How many calls were compared; None: both refuse the request. AssertionError where the two
-    differ."""
+    """The number of compared calls; None: both refuse the request.
+
+    AssertionError if the two differ.
+    """
     expected = by_library(request_bytes)
     try:
         upload_id, offset, chunk = uploads.chunk(request_bytes)

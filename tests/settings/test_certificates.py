@@ -1,6 +1,5 @@
-"""Certificates and keys in files: what can serve is taken, what cannot is refused in one sentence
-that names the option.
-"""
+"""Certificates and keys in files: usable ones are accepted, others are refused in one sentence that
+names the option."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ PAIR = AUTHORITY.issue("tollwire.example", "127.0.0.1")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With files that can serve."""
+    """With usable files."""
     PAIR.write(tmp_path)
     AUTHORITY.write(tmp_path)
     return tmp_path
@@ -60,12 +59,13 @@ def test_a_pair_and_its_authorities(folder: Path) -> None:
         ("ca.pem", "--tls-client-ca-file"),
     ],
 )
-def test_files_that_cannot_be_read_or_hold_nothing_of_the_kind(
+def test_unreadable_files_and_files_without_certificates(
     folder: Path, file: str, option: str
 ) -> None:
     path = folder / file
     whole = path.read_bytes()
-    # The others' contents, an empty file, damage in the middle, and more than one would read.
+    # The contents of other files, an empty file, damage in the middle, and more certificates than
+    # one.
     others = PAIR.key if file != "key.pem" else PAIR.chain
     damaged = whole[:200] + b"!!!!" + whole[204:]
     for contents in (b"", b"junk", others, damaged, b"\n" * (4 * 2**20 + 1)):
@@ -99,7 +99,7 @@ def test_keys_that_grpc_cannot_use(folder: Path) -> None:
         assert refused(folder).endswith("must be an RSA key, or one on the curve P-256 or P-384")
 
 
-def test_certificates_out_of_their_time(folder: Path) -> None:
+def test_certificates_outside_their_period_of_validity(folder: Path) -> None:
     AUTHORITY.issue("a.example", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY).write(folder)
     shown = f"{NOW - DAY:%Y-%m-%d %H:%M:%S} UTC"
     assert refused(folder) == f"--tls-cert-file: {folder / 'cert.pem'} expired at {shown}"
@@ -108,7 +108,7 @@ def test_certificates_out_of_their_time(folder: Path) -> None:
     assert load(files_of(folder), NOW + 1.5 * DAY).pair is not None
 
 
-def test_authorities_are_refused_where_none_of_them_is_valid_any_more(folder: Path) -> None:
+def test_authorities_are_refused_if_all_have_expired(folder: Path) -> None:
     old = AUTHORITY.issue("old.example", valid_from=NOW - 2 * DAY, valid_until=NOW - DAY)
     (folder / "ca.pem").write_bytes(old.chain)
     assert "contains only certificates that have expired" in refused(folder)

@@ -1,4 +1,4 @@
-"""Settings: what can work is taken, what cannot is refused in one sentence naming the option."""
+"""Settings: valid ones are accepted, others are refused in one sentence that names the option."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_listen_is_parsed_and_shown_as_it_was(text: str, host: str, port: int) -
         *("host:٣", "unix:/tmp/x"),
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--listen"):
         parse_listen(text)
 
@@ -110,7 +110,7 @@ OF_ANOTHER_TYPE: list[tuple[str, object]] = [
 
 
 @pytest.mark.parametrize(("field", "value"), OUT_OF_RANGE + OF_ANOTHER_TYPE)
-def test_a_setting_that_cannot_be_is_refused(field: str, value: object) -> None:
+def test_an_invalid_setting_is_refused(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"^{OPTIONS[field].flag}: [^\n]*must be ") as refused:
         Settings(**{field: value})
     assert refused.value.field == field
@@ -121,7 +121,7 @@ def test_each_field_is_refused_somewhere_above() -> None:
     assert refused == set(Settings.model_fields)
 
 
-def test_a_refusal_says_what_may_be_and_what_was_given() -> None:
+def test_a_refusal_has_the_allowed_values_and_the_given_one() -> None:
     for value, words in (
         ({"workers": "x"}, "--workers: must be a whole number from 1 to 256, got 'x'"),
         ({"tenant_share": 2}, "--tenant-share: must be a number above 0 and up to 1, got 2"),
@@ -165,7 +165,7 @@ PAIR = {"tls_cert_file": "c", "tls_key_file": "k"}
 
 
 @pytest.mark.parametrize("host", OTHERS_REACH)
-def test_an_address_that_others_reach_needs_tls_and_tokens(host: str) -> None:
+def test_a_public_address_needs_tls_and_tokens(host: str) -> None:
     listen = f"{host}:50051"
     with pytest.raises(ConfigError, match=r"^--listen: .*--tls-cert-file.*--insecure") as refused:
         Settings(listen=listen)
@@ -180,7 +180,7 @@ def test_an_address_that_others_reach_needs_tls_and_tokens(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "[::1]", "localhost", "LOCALHOST"])
-def test_a_loopback_address_is_open_as_long_as_nothing_is_asked_for(host: str) -> None:
+def test_a_loopback_address_is_open_by_default(host: str) -> None:
     listen = f"{host}:50051"
     assert Settings(listen=listen).is_open
     assert not Settings(listen=listen, access="tokens").is_open
@@ -196,7 +196,7 @@ def test_a_loopback_address_is_open_as_long_as_nothing_is_asked_for(host: str) -
         *("ipv4:127.0.0.1:1,127.0.0.2:1", "ipv6:[::1]:1", "[::ffff:127.0.0.1]:1", "localhost.:1"),
     ],
 )
-def test_servers_that_only_this_machine_reaches(target: str) -> None:
+def test_servers_on_this_machine(target: str) -> None:
     assert is_loopback_target(target)
 
 
@@ -216,17 +216,17 @@ def test_servers_that_only_this_machine_reaches(target: str) -> None:
         "127.0.0.1.example.com:1",
     ],
 )
-def test_servers_that_others_may_answer_for(target: str) -> None:
+def test_servers_on_other_machines(target: str) -> None:
     assert not is_loopback_target(target)
 
 
-def test_an_empty_text_is_none_where_there_may_be_none() -> None:
+def test_an_empty_text_means_none() -> None:
     settings = Settings(metrics_listen="", tls_cert_file="", tls_key_file="", tls_client_ca_file="")
     assert settings == Settings()
     assert settings.metrics_listen is None
 
 
-def test_texts_become_what_they_stand_for() -> None:
+def test_texts_become_values() -> None:
     settings = Settings(listen="[::1]:0", workers="3", insecure="yes", log_level="debug")
     assert settings.listen == Listen("::1", 0)
     assert (settings.workers, settings.insecure, settings.log_level) == (3, True, "DEBUG")
@@ -243,7 +243,7 @@ def test_settings_cannot_be_changed() -> None:
         Settings().workers = 2
 
 
-def test_a_worker_makes_the_same_settings_of_their_json() -> None:
+def test_a_worker_gets_the_same_settings_from_json() -> None:
     settings = Settings(
         listen="[::1]:7",
         database="postgresql+psycopg://u:p@h/n",
@@ -257,7 +257,7 @@ def test_a_worker_makes_the_same_settings_of_their_json() -> None:
     assert Settings(**json.loads(json.dumps(Settings().model_dump(mode="json")))) == Settings()
 
 
-def test_the_environment_is_not_looked_at_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_not_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOLLWIRE_WORKERS", "7")
     assert Settings().workers == 1
 

@@ -1,4 +1,4 @@
-"""Where settings come from, which source counts, and that a wrong value is traced to its source."""
+"""The sources of settings: their precedence, and the source of a wrong value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_nothing_given_is_the_defaults() -> None:
+def test_without_sources_all_are_defaults() -> None:
     loaded = load({}, None)
     assert loaded.settings == Settings()
     assert set(loaded.origins.values()) == {"default"}
@@ -47,7 +47,7 @@ def test_options_come_before_the_environment_and_that_before_the_file(
 
 def test_every_field_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for option in OPTIONS.values():
-        # A default that is empty would be a variable that is not set.
+        # A variable with an empty value counts as not set.
         monkeypatch.setenv(option.variable, option.default or "")
     loaded = load({}, None)
     assert loaded.settings == Settings()
@@ -92,12 +92,12 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ('tls_cert_file = "c"', "^--tls-cert-file: needs --tls-key-file"),
     ],
 )
-def test_a_file_that_cannot_be(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_file(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load({}, written(tmp_path, text))
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_binary_file(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"^--config: .* is not valid TOML: "):

@@ -1,11 +1,13 @@
-"""A database as the release with schema 0001 left it, for tests of what becomes of it.
+"""A database of the release with schema 0001, for tests of its migration.
 
-The rows were written by that release and are kept in release_0001/, a file for each kind of
-database: ids and chains of the ledger differ between the two. So nothing of its code is needed, and
-every digest in them is one that it computed. There are three tenants (one is deleted), rates with
-intervals, fees, minimums, windows and a block, an update and an import; CDRs RATED, UNRATED for two
-reasons and NOT_BILLABLE; a call priced late; reversals of one CDR, of an upload, of an UNRATED CDR
-and of a late price; uploads with failures of several kinds; tokens; the audit log.
+That release wrote the rows. They are in release_0001/, a file for each kind of database, because
+ids and chains of the ledger differ. So none of its code is needed, and it computed every digest in
+them.
+
+There are three tenants (one is deleted), rates with intervals, fees, minimums, windows and a block,
+an update and an import; CDRs RATED, UNRATED for two reasons and NOT_BILLABLE; a call priced late;
+reversals of one CDR, of an upload, of an UNRATED CDR and of a late price; uploads with failures of
+several kinds; tokens; the audit log.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ _REFERRED_TO = ("tenants", "uploads")
 
 @dataclass(frozen=True)
 class OldRelease:
-    """What is known of its database."""
+    """The known facts of its database."""
 
     url: str
-    root: str  # of the ledger, as it was noted down
+    root: str  # of the ledger, recorded at that time
     entries: int
     listed: list[dict[str, Any]]  # every CDR as ListCdrs gave it, in protobuf's JSON
 
@@ -51,7 +53,7 @@ def fill(url: str) -> OldRelease:
 
 
 def upgrade_to(connection: Connection, revision: str) -> None:
-    """Without triggers, which fit the newest schema alone."""
+    """Without triggers, which fit only the newest schema."""
     config = Config()
     folder = Path(migrate.__file__).with_name("migrations")
     config.set_main_option("script_location", str(folder))

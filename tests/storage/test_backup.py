@@ -1,4 +1,4 @@
-"""Copies of an SQLite database: whole, private, never in the place of something else."""
+"""Copies of an SQLite database: complete, private, and never over an existing file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows(path: Path) -> list[int]:
         return [row[0] for row in connection.execute("SELECT id FROM kept ORDER BY id")]
 
 
-def test_what_is_committed_is_copied_and_what_is_not_is_not(
+def test_only_committed_rows_are_copied(
     source: Path, writer: sqlite3.Connection, tmp_path: Path
 ) -> None:
     target = tmp_path / "copy.db"
@@ -48,10 +48,10 @@ def test_what_is_committed_is_copied_and_what_is_not_is_not(
     assert target.stat().st_size == size_bytes
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"source.db", "copy.db"}, "one file, and nothing left beside it"
+    assert names == {"source.db", "copy.db"}, "one file, and no other beside it"
 
 
-def test_nothing_is_written_over(source: Path, writer: sqlite3.Connection, tmp_path: Path) -> None:
+def test_no_file_is_overwritten(source: Path, writer: sqlite3.Connection, tmp_path: Path) -> None:
     writer.close()
     target = tmp_path / "copy.db"
     target.write_text("of yesterday")
@@ -65,7 +65,9 @@ def test_nothing_is_written_over(source: Path, writer: sqlite3.Connection, tmp_p
 
 
 @pytest.mark.parametrize("what", ["absent", "rubbish"])
-def test_what_is_no_database_leaves_nothing_behind(source: Path, tmp_path: Path, what: str) -> None:
+def test_a_failed_copy_of_no_database_leaves_no_file(
+    source: Path, tmp_path: Path, what: str
+) -> None:
     if what == "rubbish":
         source.write_bytes(b"no database" * 1000)
     target = tmp_path / "copy.db"
@@ -74,10 +76,10 @@ def test_what_is_no_database_leaves_nothing_behind(source: Path, tmp_path: Path,
         copy(f"sqlite:///{source}", target)
     assert not target.exists()
     assert not list(tmp_path.glob("*.partial*"))
-    assert source.exists() is (what == "rubbish"), "an empty database must not be made"
+    assert source.exists() is (what == "rubbish"), "an empty database must not be created"
 
 
-def test_a_folder_that_is_not_there(source: Path, tmp_path: Path) -> None:
+def test_a_missing_folder(source: Path, tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="cannot write"):
         copy(f"sqlite:///{source}", tmp_path / "nowhere" / "copy.db")
 

@@ -20,7 +20,7 @@ NOON_NS = 1_772_445_600 * 10**9
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    """What is sent to the database meanwhile: statements with their parameters."""
+    """The statements that are sent to the database in the block, with their parameters."""
     sent: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -110,7 +110,7 @@ QUERIES: dict[str, tuple[str, Callable[[Connection], object]]] = {
         "ix_cdrs_tenant_started",
         lambda c: cdr_lists.page(c, CdrFilter(within=(1,)), None, 50),
     ),
-    "a tenant's calls, for who may see several": (
+    "a tenant's calls, in a scope of several": (
         "ix_cdrs_tenant_started",
         lambda c: cdr_lists.page(c, CdrFilter(tenant_id=1, within=(1, 2, 5)), None, 50),
     ),
@@ -172,7 +172,7 @@ def test_a_query_uses_its_index(database: Database, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(MERGED))
-def test_no_tenant_is_read_whole_for_the_first_rows_of_several(
+def test_the_first_rows_of_several_tenants_read_no_tenant_completely(
     database: Database, name: str
 ) -> None:
     index, ask = MERGED[name]
@@ -181,7 +181,8 @@ def test_no_tenant_is_read_whole_for_the_first_rows_of_several(
         if database.engine.dialect.name == "postgresql":
             assert "Merge Append" in found, found
             assert "->  Sort" not in found, found
-        # SQLite says that it sorts. It leaves each tenant's rows at the first that comes too late.
+        # SQLite reports a sort. It stops reading each tenant's rows at the first that comes too
+        # late.
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_a_call_id_is_looked_up(database: Database, wanted: CdrFilter) -> None:
 
 
 def plans(database: Database, ask: Callable[[Connection], object]) -> list[str]:
-    """How the database would go about what ``ask`` sends."""
+    """The database's plan for the statements of ``ask``."""
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
             # The tables are empty, so reading them whole would be cheapest.

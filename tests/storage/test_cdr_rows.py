@@ -1,4 +1,4 @@
-"""Writing CDRs in bulk: what is new goes in, what is there is answered, and failures have names."""
+"""Writing CDRs in bulk: new rows are inserted, existing ones returned, and errors have names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rows(call_ids: Sequence[str], seconds: int = 7, tenant_id: int = 1) -> CallR
 def insert(
     connection: Connection, new: CallRows, between: Callable[[Connection], None] | None = None
 ) -> cdrs.Inserted:
-    """Insert the rows as the service does, which reserves their ids before."""
+    """Insert the rows like the service, which reserves their ids before."""
     held = hold_parties(connection, set(), set(), cdr_count=len(new))
     if between is not None:
         between(connection)
@@ -67,7 +67,7 @@ def test_a_row_of_the_core_is_a_row_of_the_table() -> None:
     )
 
 
-def test_what_is_there_stays_and_is_answered(database: Database) -> None:
+def test_existing_rows_stay_and_are_returned(database: Database) -> None:
     with database.write() as connection:
         first = insert(connection, rows(["b", "d"]))
         second = insert(connection, rows(["b"], tenant_id=2))
@@ -91,7 +91,7 @@ def test_nothing_to_insert(database: Database) -> None:
         assert cdrs.find(connection, []) == {}
 
 
-def test_all_of_them_are_there(database: Database) -> None:
+def test_all_rows_exist(database: Database) -> None:
     names = [f"{index:04}" for index in range(2000)]
     with database.write() as connection:
         assert insert(connection, rows(names)).existing == {}
@@ -111,8 +111,8 @@ def test_ids_rise(database: Database) -> None:
 
 @contextmanager
 def failing(database: Database) -> Iterator[Callable[[Connection], None]]:
-    """Within the block the database fails in the middle of an insert, if the function that this
-    yields is called before it."""
+    """Within the block the database fails in the middle of an insert, if the yielded function is
+    called before it."""
     if database.is_sqlite:
         with database.read() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()

@@ -1,6 +1,6 @@
-"""Nobody's work outlives its client: what is done for a request ends with it, in the database too.
+"""Work ends with its client: the statements of a request end with it, in the database too.
 
-The database may wait for minutes here. A test whose work is not broken off runs into its own time
+The database may wait for minutes here. A test whose work is not interrupted reaches its own time
 limit.
 """
 
@@ -31,7 +31,7 @@ LONG = {
 
 
 class Client:
-    """Waits for so long, or until it is told to leave."""
+    """Waits for this time, or until it is cancelled."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self._until = None if seconds is None else time.monotonic() + seconds
@@ -108,7 +108,7 @@ def test_a_statement_ends_with_its_client(
         change(connection)
         connection.execute(text(statement))
     assert caught.value.reason == reason
-    # What it had changed is taken back, and its connection is as good as before.
+    # Its changes are rolled back, and its connection works as before.
     assert notes(patient) == [0]
     with patient.write() as connection:
         change(connection)
@@ -123,7 +123,7 @@ def test_a_wait_for_a_lock_ends_with_its_client(
     failure: type[TollwireError],
     reason: Reason,
 ) -> None:
-    """Another process holds it: on SQLite that of all writers."""
+    """Another process holds it: on SQLite the lock of all writers."""
     other = Database(database_url)
     with other.write() as connection:
         change(connection)
@@ -145,7 +145,7 @@ def test_a_wait_for_another_writer_ends_with_its_client(
     failure: type[TollwireError],
     reason: Reason,
 ) -> None:
-    """One of the same process."""
+    """A writer of the same process."""
     is_in, may_go = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -187,7 +187,7 @@ def test_a_wait_for_a_connection_ends_with_its_client(
 
 
 def test_long_work_leaves_connections_to_the_rest(database_url: str) -> None:
-    """Three quarters of them, which are 3 of 4 here."""
+    """The limit is three quarters of the connections, 3 of 4 here."""
     database = Database(database_url, pool_size=2, wait_seconds=SOON_SECONDS)
     with (
         database.read(work=Work.LONG),
@@ -195,7 +195,7 @@ def test_long_work_leaves_connections_to_the_rest(database_url: str) -> None:
         database.read(work=Work.LONG),
     ):
         with pytest.raises(Unavailable, match="all connections"), database.read(work=Work.LONG):
-            pytest.fail("a fourth was to be had")
+            pytest.fail("a fourth connection was available")
         with database.read() as connection:
             assert connection.execute(text("SELECT 1")).scalar_one() == 1
     with database.read(work=Work.LONG) as connection:
@@ -203,7 +203,7 @@ def test_long_work_leaves_connections_to_the_rest(database_url: str) -> None:
     database.close()
 
 
-def test_nothing_is_begun_for_who_has_gone(patient: Database) -> None:
+def test_no_work_begins_for_a_client_that_has_left(patient: Database) -> None:
     client = Client()
     client.is_there = False
     with handling(client.request()):
@@ -214,7 +214,7 @@ def test_nothing_is_begun_for_who_has_gone(patient: Database) -> None:
             pytest.fail("the unit of work was begun")
 
 
-def test_what_was_not_committed_when_the_client_left_is_taken_back(patient: Database) -> None:
+def test_uncommitted_work_is_rolled_back_when_the_client_leaves(patient: Database) -> None:
     client = Client()
     with handling(client.request()), pytest.raises(Unwanted), patient.write() as connection:
         change(connection)
@@ -222,8 +222,8 @@ def test_what_was_not_committed_when_the_client_left_is_taken_back(patient: Data
     assert notes(patient) == [0]
 
 
-def test_a_commit_is_not_broken_off(patient: Database) -> None:
-    """Else nobody would know what has become of it."""
+def test_a_commit_is_not_interrupted(patient: Database) -> None:
+    """Otherwise the outcome would be unknown."""
     asked = 0
 
     def is_wanted() -> bool:
@@ -234,7 +234,7 @@ def test_a_commit_is_not_broken_off(patient: Database) -> None:
     last = 1_000_000
     with handling(Request(is_wanted=is_wanted)), patient.write() as connection:
         change(connection)
-    # The last question comes just before the commit.
+    # The last check comes just before the commit.
     last, asked = asked + 1, 0
     with handling(Request(is_wanted=is_wanted)), patient.write() as connection:
         change(connection)
@@ -249,12 +249,12 @@ def test_a_commit_is_not_broken_off(patient: Database) -> None:
     assert notes(patient) == [2]
 
 
-def test_who_waits_long_enough_gets_the_answer(patient: Database) -> None:
+def test_a_client_that_waits_long_enough_gets_the_answer(patient: Database) -> None:
     with handling(Client(WAIT_SECONDS).request()):
         assert notes(patient) == [0]
 
 
-def test_some_work_is_done_whoever_waits(patient: Database) -> None:
+def test_some_work_does_not_depend_on_a_client(patient: Database) -> None:
     with handling(Client(0).request()), regardless():
         assert seconds_left(7.0) == 7.0
         assert notes(patient) == [0]

@@ -1,4 +1,4 @@
-"""History attacked with SQL, as somebody would who has the sqlite3 shell or psql (rating rule 9).
+"""Writes to the record with SQL, as with the sqlite3 shell or psql (rating rule 9).
 
 The attacker's connection is not the service's: on SQLite it has the driver's defaults, with foreign
 keys and recursive triggers off.
@@ -59,13 +59,13 @@ def _columns(table: str) -> list[str]:
 
 @dataclass
 class Attacker:
-    """Somebody with a shell on the database, and its whole content to compare."""
+    """An attacker with a shell on the database, and its complete content for comparison."""
 
     connection: Any
     is_sqlite: bool
 
     def execute(self, statement: str, *values: Any) -> list[Any]:
-        """One statement, committed at once; %s stands for a value."""
+        """One statement, committed at once; %s is a placeholder."""
         if self.is_sqlite:
             statement = statement.replace("%s", "?")
         cursor = self.connection.execute(statement, values)
@@ -175,8 +175,8 @@ def test_no_row_can_be_deleted(attacker: Attacker, table: str) -> None:
 @pytest.mark.parametrize("table", [*_UNCHANGING, "ledger_heads", "tenants", "extensions"])
 def test_no_table_can_be_truncated(attacker: Attacker, table: str) -> None:
     if attacker.is_sqlite:
-        # There DELETE without a condition is the truncation, and could be run without looking at
-        # the rows.
+        # On SQLite DELETE without a condition is the truncation, and could run without reading the
+        # rows.
         if table == "upload_failures":
             return  # these may be deleted
         attacker.changes_nothing(f"DELETE FROM {table} WHERE true")
@@ -215,7 +215,7 @@ _UNIQUE: dict[str, list[tuple[str, ...]]] = {
 
 
 def _colliding_rows(attacker: Attacker) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
-    """For each unique key a row with the key of one that is there, and all else other."""
+    """For each unique key a row with the key of an existing one, and other values elsewhere."""
     for table, keys in _UNIQUE.items():
         columns = _columns(table)
         row = attacker.execute(f"SELECT * FROM {table} ORDER BY 1")[0]
@@ -230,7 +230,7 @@ def _colliding_rows(attacker: Attacker) -> Iterator[tuple[str, tuple[str, ...], 
 
 
 def _later_version(attacker: Attacker, version: dict[str, Any]) -> dict[str, Any]:
-    """A new row for a version of a rate that is not its first: only those are in that index."""
+    """A new row for a later version of a rate: only those are in that index."""
     row = version | {"version_id": 50, "rate_id": 49, "prefix": "48"}
     attacker.execute(
         f"INSERT INTO rate_versions ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})",
@@ -249,7 +249,7 @@ def _forged(column: str, value: Any) -> Any:
 
 
 def test_no_row_can_be_replaced(attacker: Attacker) -> None:
-    """REPLACE deletes what is in its way without a word."""
+    """REPLACE silently deletes rows with the same key."""
     if not attacker.is_sqlite:
         return
     for table, _key, forged in _colliding_rows(attacker):

@@ -1,4 +1,5 @@
-"""Entries of the ledger: each chain goes on where it ended, and commits do not wait for another."""
+"""Entries of the ledger: each chain continues at its end, and commits do not wait for each
+other."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def heads(database: Database) -> dict[int, tuple[int, bytes]]:
 
 
 def assert_consistent(database: Database) -> None:
-    """Every hash as an auditor computes it, from the first entry of each chain to its head."""
+    """Compute every hash like an auditor, from the first entry of each chain to its head."""
     ends = {chain: (0, bytes(32)) for chain in heads(database)}
     for entry in entries(database):
         length, last_hash = ends[entry.chain]
@@ -65,7 +66,7 @@ def test_entries_follow_each_other(database: Database) -> None:
     assert_consistent(database)
 
 
-def test_what_is_rolled_back_leaves_no_entry(database: Database) -> None:
+def test_a_rolled_back_transaction_has_no_entry(database: Database) -> None:
     append(database, 1)
     with pytest.raises(RuntimeError), database.write() as connection:
         ledger.append(connection, EntryKind.RECORDED, 4, 1, DIGEST, 78)
@@ -77,7 +78,7 @@ def test_what_is_rolled_back_leaves_no_entry(database: Database) -> None:
 
 def test_transactions_that_overlap_take_different_chains(database: Database) -> None:
     if database.is_sqlite:
-        return  # there no two of them write at once
+        return  # SQLite has one writer at a time
     with database.write() as first:
         ledger.append(first, EntryKind.RECORDED, 1, 1, DIGEST, 1)
         with database.write() as second:
@@ -109,8 +110,9 @@ def test_more_transactions_at_once_than_chains(database: Database) -> None:
     assert_consistent(database)
 
 
-def test_one_that_waits_for_a_chain_goes_on_behind_the_other(database: Database) -> None:
-    """All chains are held; whichever is waited for, the entry follows what was added meanwhile."""
+def test_a_transaction_that_waited_for_a_chain_follows_the_other(database: Database) -> None:
+    """All chains are locked; after the wait for any of them, the entry follows those added
+    meanwhile."""
     if database.is_sqlite:
         return
     with database.write() as holder:

@@ -1,4 +1,4 @@
-"""The migrations: their head is the schema, and every other state of a database is named."""
+"""The migrations: their head is the schema, and every other state of a database has a name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def next_release(tmp_path: Path) -> Path:
         f"down_revision = '{HEAD}'\n"
         "def upgrade():\n"
         "    op.create_table('more', sa.Column('id', sa.Integer(), primary_key=True))\n"
-        # What the triggers would refuse.
+        # The triggers would refuse these deletions.
         "    op.execute('DELETE FROM rate_versions')\n"
         "    op.execute('DELETE FROM cdrs')\n"
     )
@@ -72,7 +72,7 @@ def test_files_are_named_after_their_revisions_which_rise(next_release: Path) ->
         assert migrate.newest(folder) == head == (last or head)
 
 
-def test_a_server_on_a_database_as_it_should_be_does_not_load_alembic(
+def test_a_server_on_an_up_to_date_database_does_not_load_alembic(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path}/tollwire.db"
@@ -99,7 +99,7 @@ def _tables(database: Database) -> set[str]:
 
 
 def _structure(connection: Connection) -> dict[str, list[str]]:
-    """Each table with all that its database says of it, as the database itself words it."""
+    """Each table with its complete definition, in the words of the database."""
     if connection.dialect.name == "sqlite":
         query = (
             "SELECT tbl_name, type, name, sql FROM sqlite_master WHERE type IN ('table','index')"
@@ -130,8 +130,11 @@ def _structure(connection: Connection) -> dict[str, list[str]]:
 
 
 def _in_order(statement: str) -> str:
-    """SQLite keeps the text of the statement. The order of its constraints means nothing, nor where
-    they stand among the columns: a column that was added later stands behind them."""
+    """SQLite keeps the text of the statement.
+
+    The order of its constraints means nothing, nor does their position among the columns: a column
+    that was added later stands after them.
+    """
     head, _, body = statement.partition("(")
     parts, depth = [""], 0
     for character in body.strip().removesuffix(")"):
@@ -159,7 +162,8 @@ def test_head_equals_the_metadata(database: Database) -> None:
 
 
 def test_head_is_what_the_metadata_would_create(empty: Database) -> None:
-    """Alembic does not compare CHECKs, conditions of indexes and more: the databases do."""
+    """Alembic does not compare CHECKs, conditions of indexes and more: the databases' own
+    descriptions do."""
     with empty.write() as connection:
         METADATA.create_all(connection)
         created = _structure(connection), _sequences(connection)
@@ -211,7 +215,7 @@ def test_servers_that_start_at_once_on_an_empty_database(empty_database_url: str
             one.close()
 
 
-def test_an_older_schema_asks_for_the_migration(database: Database, next_release: Path) -> None:
+def test_an_older_schema_needs_the_migration(database: Database, next_release: Path) -> None:
     with pytest.raises(
         SchemaError, match=rf"has schema {HEAD}, .* needs {NEXT}; .*: tollwire migrate"
     ):
@@ -234,7 +238,7 @@ def test_upgrade_creates_the_schema_in_an_empty_database(empty: Database) -> Non
     prepare(empty)
 
 
-def test_ids_go_on_behind_every_block_that_a_worker_had(empty: Database) -> None:
+def test_ids_continue_after_every_block_of_a_worker(empty: Database) -> None:
     """Schema 0001 gave each worker a block of a million ids, of which most may still be unused."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrate.__file__).with_name("migrations")))

@@ -1,4 +1,4 @@
-"""A database of the first schema, migrated to this release's: nothing that was recorded changes."""
+"""A database of the first schema, migrated to this release's: no recorded value changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _cost_differences(database: Database) -> tuple[int, list[Any]]:
 
 
 def _is_part_of(known: Any, found: Any) -> bool:
-    """Later releases show more of a CDR, and what they showed before as it was."""
+    """Later releases show more fields of a CDR, and the earlier fields unchanged."""
     if isinstance(known, dict):
         return all(name in found and _is_part_of(known[name], found[name]) for name in known)
     return bool(known == found)
@@ -69,7 +69,7 @@ def test_ledger_and_costs_hold(old: OldRelease, migrated: Database) -> None:
     assert _cost_differences(migrated) == (len(old.listed), [])
 
 
-def test_the_record_goes_on(old: OldRelease, migrated: Database) -> None:
+def test_the_record_continues(old: OldRelease, migrated: Database) -> None:
     world = World.over(migrated)
     tenants = {tenant.name: tenant.id for tenant in world.tenants.list(10, "").items}
     acme, globex = tenants["Acme"], tenants["Globex"]
@@ -103,7 +103,7 @@ def test_the_record_goes_on(old: OldRelease, migrated: Database) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        # Each is lost where a row is brought into the format of old entries.
+        # Each change is lost if a row is converted to the format of old entries.
         "UPDATE cdrs SET cost_fraction_e8 = cost_fraction_e8 + 1 WHERE id = 3",
         "UPDATE cdrs SET generation = 1 WHERE id = 3",
         "UPDATE cdrs SET cost_fraction_e8 = cost_fraction_e8 + 1"
@@ -115,7 +115,7 @@ def test_the_record_goes_on(old: OldRelease, migrated: Database) -> None:
         "UPDATE cdrs SET cost_fraction_e8 = cost_fraction_e8 + 10000 WHERE id = 3",
     ],
 )
-def test_what_is_changed_after_the_migration_shows(
+def test_changes_after_the_migration_are_found(
     change: str, old: OldRelease, migrated: Database
 ) -> None:
     with migrated.write() as connection:

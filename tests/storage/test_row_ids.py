@@ -1,5 +1,5 @@
-"""The ids of rows that come in bulk: consecutive, rising, never given twice, and no transaction
-waits for the commit of another."""
+"""The ids of rows that are inserted in bulk: consecutive, rising, never used twice, and no
+transaction waits for the commit of another."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_an_empty_table_begins_with_one(database: Database, table: str) -> None:
 
 @pytest.fixture
 def postgresql(database: Database) -> Database:
-    """On SQLite the rows themselves say which ids are taken."""
+    """On SQLite the rows themselves determine the ids in use."""
     if database.is_sqlite:
-        pytest.skip("SQLite gives the ids by itself")
+        pytest.skip("SQLite assigns the ids")
     return database
 
 
@@ -40,14 +40,14 @@ def test_each_table_has_its_own(postgresql: Database) -> None:
         assert take(postgresql, 2, table) == range(4, 6)
 
 
-def test_what_was_rolled_back_stays_a_gap(postgresql: Database) -> None:
+def test_rolled_back_ids_stay_a_gap(postgresql: Database) -> None:
     with pytest.raises(RuntimeError), postgresql.write() as connection:
         assert ids.take_rows(connection, "cdrs", 5) == 1
         raise RuntimeError("rolled back")
     assert take(postgresql, 1) == range(6, 7)
 
 
-def test_ids_rise_whichever_process_takes_them_and_no_transaction_waits(
+def test_ids_rise_in_all_processes_and_no_transaction_waits(
     postgresql: Database,
 ) -> None:
     other = Database(postgresql.engine.url.render_as_string(hide_password=False))
@@ -74,6 +74,6 @@ def test_threads_never_get_the_same(postgresql: Database) -> None:
         assert of_one == sorted(of_one, key=lambda one: one.start)
     taken = sorted((one for result in results for one in result), key=lambda one: one.start)
     assert taken[0].start == 1
-    # Without a gap: what one takes begins where the one before it ends.
+    # Without a gap: the ids of one begin after those of the one before.
     for one, following in pairwise(taken):
         assert one.stop == following.start

@@ -1,4 +1,4 @@
-"""Search without regard to case: every pair that Unicode has, and the same on both databases."""
+"""Case-insensitive search: every pair in Unicode, and the same on both databases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASED = [
 
 
 def found(database: Database, term: str, texts: Iterable[str]) -> list[str]:
-    """Which of the texts the database finds for the term."""
+    """The texts that the database finds for the term."""
     rows = union_all(*(select(literal(one, String).label("text")) for one in texts)).subquery()
     with database.read() as connection:
         query = select(rows.c.text).where(dialect_of(connection).contains(rows.c.text, term))
@@ -32,7 +32,7 @@ def found(database: Database, term: str, texts: Iterable[str]) -> list[str]:
 
 
 def expected(term: str, text: str) -> bool:
-    """Independent of the code: full case folding, all four kinds of "i" being one letter."""
+    """Independent of the code: full case folding; all four kinds of "i" are one letter."""
 
     def folded(one: str) -> str:
         return one.casefold().replace("ı", "i")
@@ -51,7 +51,7 @@ def test_every_form_of_every_letter_is_found_by_every_other(database: Database) 
     assert len(pairs) > 5_000
     for term, text in pairs:
         assert case_folding.matches(term, text), (term, text)
-    # The databases do the same work for each: a part of the pairs shows that.
+    # The databases do the same work for each pair: a sample of the pairs is enough.
     tried = pairs[::7]
     for start in range(0, len(tried), 100):
         part = tried[start : start + 100]
@@ -66,7 +66,7 @@ def test_every_form_of_every_letter_is_found_by_every_other(database: Database) 
         assert [pair for pair, is_found in zip(part, row, strict=True) if not is_found] == []
 
 
-def test_no_character_has_forms_beyond_those_that_are_looked_through() -> None:
+def test_no_character_has_other_forms() -> None:
     assert max(map(ord, CASED)) <= case_folding._LAST_WITH_FORMS
 
 
@@ -137,10 +137,10 @@ TEXTS = st.text(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(term=TEXTS.filter(bool), texts=st.lists(TEXTS, min_size=1, max_size=6), data=st.data())
-def test_databases_find_what_case_folding_finds(
+def test_databases_find_the_same_as_case_folding(
     database: Database, term: str, texts: list[str], data: st.DataObject
 ) -> None:
-    # Terms that are found, whole and cut from within.
+    # Terms that are found, whole and as parts.
     texts += [f"x{term}", term.upper() + "9", term.lower(), term.title()]
     for one in (term, data.draw(st.sampled_from(texts))[data.draw(st.integers(0, 3)) :]):
         if one:

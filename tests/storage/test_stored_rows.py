@@ -15,7 +15,7 @@ from tollwire.service.storage.engine import Database
 
 
 class Counted:
-    """How many bytes, or how many rows."""
+    """The number of bytes, or of rows."""
 
     @staticmethod
     def copy(data: bytes) -> int:
@@ -58,7 +58,7 @@ def test_ids_and_parts(filled: Database) -> None:
 
 
 def test_a_failure_in_the_middle(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is raised as it is, and the connection is of use again."""
+    """The error is raised unchanged, and the connection can be used again."""
     if filled.is_sqlite:
         pytest.skip("SQLite sends nothing: it is asked for each row")
     everything = read(filled, 1, 10_000)

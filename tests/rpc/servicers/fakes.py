@@ -1,7 +1,7 @@
-"""Servicers of fake subjects, and how the tests call them through grpcio-testing.
+"""Servicers over fake subjects, and the calls of the tests through grpcio-testing.
 
-The fakes note how they are called. How errors reach a client is the business of the error map and
-of the interceptors, which are tested on a real server.
+The fakes record their calls. The error map and the interceptors, which turn errors into statuses,
+are tested on a real server.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SERVICES = {
     )
 }
 
-# method, request, what the subject answers, how it is called, response
+# method, request, the subject's result, its arguments, response
 UnaryRow = tuple[str, Any, Any, tuple[Any, ...], Any]
 UNARY_NAMES = ("path", "request_message", "answer", "call", "response")
 
 
 class Fake:
-    """Answers each call with the next of ``answers`` and notes it."""
+    """Answers each call with the next of ``answers`` and records it."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

@@ -85,7 +85,7 @@ def test_verification(server: Any, subject: Fake) -> None:
     assert subject.calls == [("verify", VerificationFilter(7, None, 1, 6))]
 
 
-def test_a_verification_tells_how_far_it_is(server: Any, subject: Fake) -> None:
+def test_a_verification_reports_its_progress(server: Any, subject: Fake) -> None:
     difference = LedgerDifference(LedgerDifferenceKind.ROWS, "gone", 1, 2, 3, 4)
     subject.answers = [
         iter(

@@ -105,7 +105,7 @@ def test_unary_methods(
     check_unary(server, subject, path, request_message, answer, call, response)
 
 
-def test_an_upload_goes_on_under_the_id_that_the_server_named(server: Any, subject: Fake) -> None:
+def test_an_upload_continues_under_the_id_from_the_server(server: Any, subject: Fake) -> None:
     subject.answers = [ChunkResult(6, offset, 1, 0, 0, 0, 0, ()) for offset in (1, 2, 3, 4)]
     requests = [
         cdr_pb.UploadCdrsRequest(calls=[CALL_MESSAGE]),
@@ -126,7 +126,7 @@ def test_an_upload_goes_on_under_the_id_that_the_server_named(server: Any, subje
     assert [len(chunk.bad) for chunk in chunks] == [0, 0, 0, 1]
 
 
-def test_an_upload_wants_to_know_when_a_call_started(server: Any, subject: Fake) -> None:
+def test_an_upload_requires_the_start_of_a_call(server: Any, subject: Fake) -> None:
     subject.answers = [ChunkResult(6, 1, 0, 0, 0, 1, 0, ())]
     sent = types_pb2.Call()
     sent.CopyFrom(CALL_MESSAGE)

@@ -30,7 +30,7 @@ TABLES = (
 )
 
 
-def test_every_method_is_tried() -> None:
+def test_every_method_is_tested() -> None:
     streams_and_bytes = {
         *("RatingService/RateCall", "RatingService/BatchRateCalls"),
         *("RatingService/StreamRateCalls", "RatingService/ImportRates"),

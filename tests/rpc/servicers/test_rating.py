@@ -93,10 +93,8 @@ def test_unary_methods(
     check_unary(server, subject, path, request_message, answer, call, response)
 
 
-def test_what_the_core_leaves_alone_goes_the_way_of_a_single_call(
-    server: Any, subject: Fake
-) -> None:
-    """Here nothing is in memory, so that is every call."""
+def test_calls_that_the_core_leaves_are_rated_by_the_subject(server: Any, subject: Fake) -> None:
+    """Here no deck is in memory, so this is every call."""
     bad = types_pb2.Call(call_id="b")
     error = BadCall("direction", "is required: one of INBOUND, OUTBOUND, INTERNAL", call_id="b")
     free = RatedCall("a", RatingStatus.NOT_BILLABLE, bill_seconds=0, cost_e8=0)
@@ -107,7 +105,7 @@ def test_what_the_core_leaves_alone_goes_the_way_of_a_single_call(
     response = rating_pb.BatchRateCallsResponse.FromString(rpc.termination()[0])
     assert [rated.call_id for rated in response.rated] == ["a", "b"]
     assert response.rated[1].error.field == "direction"
-    # What comes after is when the request was asked.
+    # Times are taken when the request arrives.
     assert [given[:-1] for given in subject.calls] == [
         ("deck", 7, 0),
         ("rate_batch", [CALL]),
@@ -128,7 +126,7 @@ def test_a_stream_of_ratings_answers_each_request(server: Any, subject: Fake) ->
     assert [len(response.rated) for response in answers] == [1, 0, 2]
 
 
-def test_a_deck_is_handed_over_as_it_comes(subject: Fake) -> None:
+def test_a_deck_is_passed_on_message_by_message(subject: Fake) -> None:
     class Requests(list[bytes]):
         end_counts = True
 
@@ -152,7 +150,7 @@ def test_a_deck_is_handed_over_as_it_comes(subject: Fake) -> None:
     with Intake(7, IntakeMemory(2**20)) as intake:
         fill(intake)
         assert len(intake.deck) == 2
-    assert not requests.end_counts, "all that were stated have come"
+    assert not requests.end_counts, "all stated rates have arrived"
 
 
 def test_an_export(server: Any, subject: Fake) -> None:
