@@ -37,7 +37,7 @@ DIGITS_BEFORE_THE_POINT = {4: 15, 5: 13, 6: 12, 7: 11, 8: 10}
 
 
 def _strip(text: str) -> str:
-    """Without the scheme, what follows the user part, and the separators."""
+    """Without the scheme, the text after the user part, and the separators."""
     for scheme in SCHEMES:
         if text[: len(scheme)].lower() == scheme and text[: len(scheme)].isascii():
             text = text[len(scheme) :]
@@ -120,10 +120,10 @@ def _round_up(seconds: int, increment: int) -> int:
 def bill(rate: OracleRate, duration_seconds: int) -> tuple[int, Fraction]:
     """Rules 5 to 7: the seconds billed and the exact cost.
 
-    The call is cut into parts at the start of each interval. A part that the call leaves behind, by
-    reaching the next start, is billed as long as it is: rounded up, it would be billed past it.
-    The part in which the call ends is rounded up to its own increment, even past the next start:
-    it does not reach that start, and the rule's cap speaks only of parts that do.
+    The call is cut into parts at the start of each interval. A part whose next interval the call
+    reaches is billed at its exact length: rounded up, it would be billed past that start. The part
+    in which the call ends is rounded up to its own increment, even past the next start: the call
+    does not reach that start, and the rule limits only parts that do.
     """
     if duration_seconds == 0:
         return 0, Fraction(0)
@@ -170,7 +170,7 @@ def is_refused(cost: Fraction, decimals: int) -> bool:
 
 
 def show(cost: Fraction, decimals: int = 4) -> str:
-    """A cost that has at most so many decimals, with exactly as many."""
+    """A cost with exactly this number of decimals."""
     scaled = cost * 10**decimals
     if scaled.denominator != 1:
         raise ValueError(f"{cost} has more than {decimals} decimals")
@@ -179,7 +179,7 @@ def show(cost: Fraction, decimals: int = 4) -> str:
 
 
 def show_price(price: Fraction) -> str:
-    """A price of up to 8 decimals, with as many as it needs, but 4 at least."""
+    """A price of up to 8 decimals, with as many as it needs, but at least 4."""
     text = show(price, 8)
     while text.endswith("0") and len(text.split(".")[1]) > 4:
         text = text[:-1]

@@ -1,9 +1,9 @@
-"""Backups made while uploads run, and what a server makes of one: docs/operations.md, "Backup and
-restore", done step by step.
+"""Backups made during uploads, and a server on a restored one: docs/operations.md, "Backup and
+restore", step by step.
 
-The senders keep notes of what was acknowledged. A restored database must have all of it that was
-acknowledged before the backup began, answer an auditor's root of that time, take up the uploads
-where they then stood, and come to the totals of the database that was lost.
+The senders keep notes of acknowledged records. A restored database must have all records that were
+acknowledged before the backup began, match an auditor's root of that time, continue the uploads at
+their offsets, and reach the totals of the lost database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.integration.serving import serving
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
 SENDERS = 2
-# Of each sender at the most, and how many it sends after the backup.
+# The limit of each sender, and the number that it sends after the backup.
 MAX_CHUNKS = 30
 LATER_CHUNKS = 5
 PATIENCE_SECONDS = 60
@@ -50,7 +50,7 @@ def tollwire(*arguments: str | Path) -> str:
 
 
 class Busy(Sender):
-    """Sends all through the backup, however long that takes, and a little more after it."""
+    """Sends during the whole backup, and a little more after it."""
 
     def __init__(self, client: Client, tenant_id: int, name: str) -> None:
         super().__init__(client, tenant_id, name, MAX_CHUNKS)
@@ -80,7 +80,7 @@ class SqliteBackups:
         tollwire("backup", self._folder / "backup.db", "--database", self.url)
 
     def restore(self) -> str:
-        """The URL of a new database with what was backed up."""
+        """The URL of a new database restored from the backup."""
         (self._folder / "backup.db").rename(self._folder / "restored.db")
         return f"sqlite:///{self._folder / 'restored.db'}"
 
@@ -177,14 +177,14 @@ def stored(client: Client) -> dict[str, int]:
 
 
 def continued(lost: Sender, client: Client, tenant_id: int, name: str) -> Sender:
-    """The same upload, from where the restored server says that it stands."""
+    """The same upload, from the offset of the restored server."""
     again = Sender(client, tenant_id, name, lost.total // CHUNK_CALLS)
     again.upload_id = lost.upload_id
     again.acknowledged = client.get_upload(lost.upload_id).committed_offset
     return again
 
 
-def test_a_backup_made_under_uploads_becomes_what_was_lost(backups: Backups) -> None:
+def test_a_backup_made_during_uploads_replaces_the_lost_database(backups: Backups) -> None:
     with serving(backups.url) as server, Client(server.address) as client:
         tenant_id = client.new_tenant().id
         client.new_rate(tenant_id, "44", "0.0200", 6)
@@ -202,22 +202,22 @@ def test_a_backup_made_under_uploads_becomes_what_was_lost(backups: Backups) -> 
     assert complete["calls"] == sum(sender.total for sender in senders) == len(ids)
 
     with serving(backups.restore(), workers=2) as server, Client(server.address) as client:
-        # All that was acknowledged before is there, under the ids that were given out for it.
+        # All records that were acknowledged before exist, with the ids that they were given.
         there = stored(client)
         for sender, count in zip(senders, acknowledged, strict=True):
             assert {call.call_id for call in sender.calls(0, count)} <= there.keys()
         assert there.items() <= ids.items()
-        assert len(there) < len(ids), "the backup is not older than the end: nothing is tried"
-        # The record is one moment of the past, whole, and the auditor's line of before fits it.
+        assert len(there) < len(ids), "the backup is not older than the end: the test shows nothing"
+        # The record is one complete state of the past, and the auditor's root of that time matches.
         assert client.verify().different == 0
         assert ledger_differences(client, noted_before) == []
         missing = ledger_differences(client, noted_after)
-        assert missing, "a root of later must say that something is missing"
+        assert missing, "a later root must report that something is missing"
         assert all("entries in the given root, and has" in one.message for one in missing)
         settled = [client.get_upload(sender.upload_id).created for sender in senders]
         assert sum(settled) == len(there)
 
-        # New ids collide with nothing, and the senders bring what is missing.
+        # New ids are unused, and the senders send the missing records.
         again = [continued(lost, client, tenant_id, f"s{n}") for n, lost in enumerate(senders)]
         with sending(again):
             fresh = client.create_cdr(make_call(tenant_id, "4420", 7, call_id="fresh"))

@@ -1,4 +1,4 @@
-"""The demo and the benchmarks, run small: they work, and what they compute is what it was."""
+"""The demo and the benchmarks, run small: they work, and their results are those of before."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_demo_ends_with_its_report() -> None:
     assert costs[-1] > 0
 
 
-def test_the_real_deck_is_the_one_that_the_budgets_mean() -> None:
+def test_the_real_deck_is_that_of_the_budgets() -> None:
     rows = real_deck()
     prefixes = {row.prefix for row in rows}
     assert len(prefixes) == len(rows)
@@ -80,9 +80,9 @@ def test_the_real_deck_is_the_one_that_the_budgets_mean() -> None:
 BERLIN = ("0.0104", 1)
 
 
-def test_the_look_up_finds_what_the_baselines_find() -> None:
+def test_the_look_up_finds_the_same_as_the_baselines() -> None:
     with workbench(quick=True) as bench:
-        rows = {row.name: row for row in lookup.run(bench)}  # Disagreement where one does not
+        rows = {row.name: row for row in lookup.run(bench)}  # Disagreement if one does not
     by_length = rows["look-up, against dict by length"]
     assert by_length.digest == PREFIXES
     assert by_length.ratio is not None
@@ -107,7 +107,7 @@ def test_every_layout_of_the_table_is_measured() -> None:
     assert not measured
 
 
-def test_contestants_take_turns_and_change_their_order() -> None:
+def test_contestants_alternate_and_change_their_order() -> None:
     order: list[str] = []
 
     def contestant(name: str) -> Callable[[], float]:
@@ -118,7 +118,7 @@ def test_contestants_take_turns_and_change_their_order() -> None:
     assert taken == {"a": [1, 6], "b": [2, 5], "c": [3, 4]}
 
 
-def test_results_that_differ_are_no_results() -> None:
+def test_results_that_differ_are_refused() -> None:
     assert agreed("sums", "1", "1") == "1"
     with pytest.raises(Disagreement, match="sums"):
         agreed("sums", "1", "2")
@@ -151,7 +151,7 @@ def measured(
 ROW = Row("a row", "ns", Spread(2, 1, 3), budget=at_most(1), digest="0123")
 
 
-def test_a_subject_that_fails_keeps_what_it_has_measured(
+def test_a_subject_that_fails_keeps_its_rows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def failing(bench: Workbench) -> Iterator[Row]:
@@ -166,7 +166,7 @@ def test_a_subject_that_fails_keeps_what_it_has_measured(
     assert "the sums differ" in (tmp_path / "console").read_text()
 
 
-def test_a_subject_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_subject_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def hanging(bench: Workbench) -> Iterator[Row]:
         yield ROW
         time.sleep(60)

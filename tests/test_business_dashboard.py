@@ -1,6 +1,6 @@
-"""The queries of deploy/grafana/tollwire-business.json, asked by the role that reader.sql makes.
+"""The queries of deploy/grafana/tollwire-business.json, run as the role that reader.sql creates.
 
-Their numbers are those of SummarizeUsage, as corrected, to the last decimal.
+Their numbers equal those of SummarizeUsage, as corrected, to the last decimal.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ROLE = "tollwire_grafana"
 
 
 class Grafana:
-    """Asks as Grafana does: with its macros and variables put in, by the role."""
+    """Run a query like Grafana: with its macros and variables replaced, as the role."""
 
     def __init__(self, world: World, url: str) -> None:
         self.world = world
@@ -154,7 +154,7 @@ def cost_of(row: UsageRow) -> Decimal:
         ),
     ],
 )
-def test_tables_say_what_summarize_usage_says(
+def test_tables_equal_summarize_usage(
     grafana: Grafana, title: str, dimensions: list[UsageDimension], keys: list[str]
 ) -> None:
     rows = {(row.keys, row.currency): row for row in grafana.usage(*dimensions)}
@@ -167,7 +167,7 @@ def test_tables_say_what_summarize_usage_says(
         compared(one, rows[key])
 
 
-def test_headlines_say_what_summarize_usage_says(grafana: Grafana) -> None:
+def test_headlines_equal_summarize_usage(grafana: Grafana) -> None:
     rows = grafana.usage()
     assert {one["metric"]: one["revenue"] for one in grafana.ask("Revenue")} == {
         row.currency: cost_of(row) for row in rows
@@ -187,7 +187,7 @@ def test_headlines_say_what_summarize_usage_says(grafana: Grafana) -> None:
 
 
 @pytest.mark.parametrize("name", ["revenue", "minutes", "asr_percent", "acd_seconds"])
-def test_curves_say_what_summarize_usage_says(grafana: Grafana, name: str) -> None:
+def test_curves_equal_summarize_usage(grafana: Grafana, name: str) -> None:
     title = {"revenue": "Revenue", "minutes": "Minutes"}.get(name, name.split("_")[0].upper())
     expected = {}
     for row in grafana.usage(UsageDimension.DAY, UsageDimension.TENANT):
@@ -236,7 +236,7 @@ def test_the_role_reads_no_more_than_it_needs(grafana: Grafana, query: str) -> N
         grafana.run(query)
 
 
-def test_every_panel_is_asked_for_here() -> None:
+def test_every_panel_is_tested() -> None:
     assert len(QUERIES) == len(DASHBOARD["panels"])
     for panel in DASHBOARD["panels"]:
         (target,) = panel["targets"]

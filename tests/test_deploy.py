@@ -1,9 +1,10 @@
-"""What is in deploy/, as far as it can be tried without a machine that runs it: every option, port,
-file and command that it names is one that the server has, and the files are as their readers want.
+"""The files of deploy/, as far as they can be tested without a machine that runs them: every
+option, port, file and command in them exists in the server, and the files are valid for their
+readers.
 
-Where a reader itself is here (systemd-analyze, kubectl), it is asked too. No image is built: that
-takes a container builder and a base image from outside. That the server can be process 1 of a
-namespace is tried without one.
+If a reader itself is installed (systemd-analyze, kubectl), it checks them too. No image is built:
+that needs a container builder and a base image from outside. Without one, a test runs the server as
+process 1 of a namespace.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
 MESH = DEPLOY / "kubernetes" / "mesh"
-# The oldest that has all that the manifests use, and the newest whose schemas are here.
+# The oldest version with all features of the manifests, and the newest whose schemas are here.
 KUBERNETES = ("1.30", "1.37")
 VARIABLES = {option.variable for option in OPTIONS.values()}
 MAKE_SECONDS = 60
 
 
 def client_variables() -> set[str]:
-    """What the client commands read from the environment."""
+    """The variables that the client commands read."""
     found: set[str] = set()
     for parameter in main.commands["health"].params:
         names = parameter.envvar or ()
@@ -52,7 +53,7 @@ def client_variables() -> set[str]:
 
 
 def settings_of(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What ``tollwire serve`` makes of an environment. Nothing in it may be unknown."""
+    """The settings of ``tollwire serve`` from an environment. No variable in it may be unknown."""
     for name in [name for name in os.environ if name.startswith("TOLLWIRE_")]:
         monkeypatch.delenv(name)
     for name, value in environment.items():
@@ -63,7 +64,8 @@ def settings_of(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch)
 
 
 def is_command(arguments: list[str]) -> bool:
-    """Whether ``tollwire`` takes this command line, but for what only running it would show."""
+    """Whether ``tollwire`` accepts this command line, as far as can be tested without running
+    it."""
     name, *rest = arguments
     command = main.commands[name]
     context = click.Context(command, info_name=name, resilient_parsing=True)
@@ -108,7 +110,7 @@ def the(word: str) -> str:
     return found
 
 
-def test_the_image_runs_without_rights_and_without_what_it_was_built_with() -> None:
+def test_the_image_runs_without_rights_and_without_build_tools() -> None:
     stages = [rest for word, rest in instructions() if word == "FROM"]
     assert len(stages) == 2
     assert all(re.search(r":\S+", stage) and ":latest" not in stage for stage in stages)
@@ -138,10 +140,10 @@ def test_the_image_serves_with_settings_that_work(monkeypatch: pytest.MonkeyPatc
     assert is_command(probe)
 
 
-def test_the_image_is_built_of_all_that_the_build_needs_and_nothing_else() -> None:
+def test_the_image_is_built_from_the_needed_files_only() -> None:
     rules = (ROOT / ".dockerignore").read_text("utf-8").split("\n")
     rules = [rule for rule in rules if rule and not rule.startswith("#")]
-    assert rules[0] == "*", "what is not named stays out"
+    assert rules[0] == "*", "unnamed files are left out"
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
     assert all((ROOT / name).exists() for name in let_in)
     wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "requirements/constraints.txt"}
@@ -169,9 +171,10 @@ def can_unshare() -> bool:
 @pytest.mark.external
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_server_can_be_process_1(workers: int, tmp_path: Path) -> None:
-    """Of which the kernel takes no signal that is not handled, and whom orphans fall to."""
+    """A process without a handler for a signal does not get it as process 1, and orphans become its
+    children."""
     if not can_unshare():
-        pytest.skip("namespaces of processes cannot be made here")
+        pytest.skip("this system cannot create namespaces of processes")
     server = subprocess.Popen(
         [
             *(*UNSHARE, sys.executable, "-m", "tollwire.service.cli.main", "serve"),
@@ -221,7 +224,8 @@ def test_the_unit_runs_and_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> 
     assert unit["EnvironmentFile"].endswith(UNIT_ENVIRONMENT.name)
     assert unit["WorkingDirectory"] == f"/var/lib/{unit['StateDirectory']}"
     assert settings.database.startswith(f"sqlite:///{unit['WorkingDirectory']}/")
-    # With control-group the workers would hear SIGTERM twice, and die in the middle of their work.
+    # With control-group the workers would get SIGTERM twice, and would end in the middle of their
+    # work.
     assert (unit["KillMode"], unit["KillSignal"]) == ("mixed", "SIGTERM")
     assert int(unit["TimeoutStopSec"]) > settings.grace_seconds + STOP_MARGIN_SECONDS
     files = settings.max_connections
@@ -233,10 +237,10 @@ def test_the_unit_waits_for_the_server_to_say_that_it_serves() -> None:
     unit = directives()
     assert (unit["Type"], unit["NotifyAccess"]) == ("notify", "main")
     assert unit["TimeoutStartSec"] == "infinity"
-    # The main thread answers between two steps of its stop as well.
+    # The main thread also answers between two steps of its stop.
     assert int(unit["WatchdogSec"]) > int(unit["TimeoutStopSec"])
     assert unit["Restart"] == "on-failure"
-    # A start that has waited for its database in vain does not count as one of too many.
+    # A start that waited for its database in vain does not count towards the limit of starts.
     wait_seconds = float(OPTIONS["database_start_wait_seconds"].default)
     assert int(unit["StartLimitBurst"]) * wait_seconds > int(unit["StartLimitIntervalSec"])
 
@@ -276,10 +280,10 @@ def test_the_backups_of_the_timer_are_recent_enough_for_the_alert() -> None:
 
 @pytest.mark.external
 @pytest.mark.parametrize("name", ["tollwire", *JOBS])
-def test_systemd_takes_the_unit_and_finds_it_confined(tmp_path: Path, name: str) -> None:
+def test_systemd_accepts_the_unit_and_finds_it_confined(tmp_path: Path, name: str) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not here")
-    # It looks for the program, which is not installed here.
+        pytest.skip("systemd-analyze is not installed")
+    # It looks for the program, which is not installed.
     copy = tmp_path / f"{name}.service"
     unit = DEPLOY / "systemd" / f"{name}.service"
     copy.write_text(unit.read_text("utf-8").replace("/opt/tollwire/bin/tollwire", sys.executable))
@@ -318,7 +322,7 @@ def container(folder: Path = BASE) -> Any:
 
 
 def merged(base: list[Any], patch: list[Any], key: str) -> list[Any]:
-    """What kustomize makes of a list whose items are told apart by ``key``."""
+    """The result of kustomize for a list whose items are distinguished by ``key``."""
     found = {item[key]: item for item in base}
     for item in patch:
         if item.get("$patch") == "delete":
@@ -329,7 +333,7 @@ def merged(base: list[Any], patch: list[Any], key: str) -> list[Any]:
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """The environment of the server's container; the secret's value is made up."""
+    """The environment of the server's container, with an invented secret."""
     variables = container()["env"]
     if folder == MESH:
         variables = merged(variables, container(MESH)["env"], "name")
@@ -345,7 +349,7 @@ def mounted(pod: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_kubernetes_knows_every_field(version: str) -> None:
+def test_kubernetes_has_every_field(version: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a library of its own
         import kubernetes_validate
@@ -363,7 +367,7 @@ def test_kubernetes_knows_every_field(version: str) -> None:
 @pytest.mark.parametrize("folder", [BASE, MESH], ids=lambda path: path.name)
 def test_kustomize_puts_them_together(folder: Path) -> None:
     if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not here")
+        pytest.skip("kubectl is not installed")
     done = subprocess.run(
         ["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=MAKE_SECONDS
     )
@@ -410,7 +414,7 @@ def test_pods_serve_with_settings_that_work(folder: Path, monkeypatch: pytest.Mo
     pause_seconds = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
     needed_seconds = pause_seconds + settings.grace_seconds + STOP_MARGIN_SECONDS
     assert pod["terminationGracePeriodSeconds"] > needed_seconds
-    # Plain text only where the environment says so in as many words, and never without tokens.
+    # Plain text only if the environment says so explicitly, and never without tokens.
     assert settings.insecure is (folder == MESH)
     assert (settings.tls_cert_file is None) is (folder == MESH)
     assert settings.access != "open"
@@ -419,7 +423,7 @@ def test_pods_serve_with_settings_that_work(folder: Path, monkeypatch: pytest.Mo
             assert str(Path(value).parent) in mounted(pod)
 
 
-def test_probes_ask_for_what_the_server_tells() -> None:
+def test_probes_use_services_of_the_server() -> None:
     from tollwire.v1 import cdr_service_pb2, rating_service_pb2
 
     services = {
@@ -437,12 +441,13 @@ def test_probes_ask_for_what_the_server_tells() -> None:
         assert in_mesh["port"] == container()["ports"][0]["containerPort"]
         asked[kind] = in_mesh.get("service", "")
         assert arguments[1:-2] == ([asked[kind]] if asked[kind] else [])
-    # A server that has no database goes on rating: it is neither taken out nor killed for it.
+    # A server without a database continues to rate: it is neither removed from the service nor
+    # killed.
     assert asked == {"startup": "", "readiness": "tollwire.v1.RatingService", "liveness": ""}
     assert asked["readiness"] in services
 
 
-def test_the_probe_of_a_pod_gets_through_its_tls(tmp_path: Path) -> None:
+def test_the_probe_of_a_pod_works_with_tls(tmp_path: Path) -> None:
     authority = Authority()
     issued = authority.issue("tollwire.tollwire.svc")
     for name, contents in (
@@ -454,7 +459,7 @@ def test_the_probe_of_a_pod_gets_through_its_tls(tmp_path: Path) -> None:
     environment = {
         name: value.replace("/etc/tollwire/tls", str(tmp_path))
         for name, value in environment_of(BASE).items()
-        # The test's own: where it serves, and beside which database.
+        # Set by the test: where it serves, and its database.
         if name not in ("TOLLWIRE_LISTEN", "TOLLWIRE_METRICS_LISTEN", "TOLLWIRE_DATABASE")
     }
     environment["TOLLWIRE_SERVER"] = ""
@@ -487,7 +492,7 @@ def test_pods_have_no_rights_and_write_nowhere() -> None:
             assert is_command(one["args"])
 
 
-def test_everything_points_at_the_servers_pods() -> None:
+def test_selectors_match_the_servers_pods() -> None:
     labels = of_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
     selectors = [
         of_kind("Deployment")["spec"]["selector"]["matchLabels"],
@@ -506,7 +511,7 @@ def test_everything_points_at_the_servers_pods() -> None:
     assert annotations["prometheus.io/port"] in {
         str(p["containerPort"]) for p in container()["ports"]
     }
-    # One may go while the other serves.
+    # One may stop while the other serves.
     assert of_kind("Deployment")["spec"]["replicas"] >= 2
     assert of_kind("PodDisruptionBudget")["spec"] | {"selector": None} == {
         "maxUnavailable": 1,
@@ -524,7 +529,7 @@ def test_the_service_monitor_finds_the_servers() -> None:
     assert monitor["spec"]["selector"]["matchLabels"] == labels["pairs"]
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
-    # The operator makes the job's name of the Service's, and the alerts ask for that job.
+    # The operator derives the job's name from the Service's, and the alerts select that job.
     alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text("utf-8")
     assert f'up{{job="{service["metadata"]["name"]}"}}' in alerts
 

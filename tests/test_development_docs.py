@@ -79,6 +79,6 @@ def test_a_file_has_the_identifiers_that_are_named_with_it(recipe: Path) -> None
     assert not missing, f"{recipe.name} names {'; '.join(missing)}"
 
 
-def test_a_name_that_does_not_exist_is_noticed() -> None:
+def test_a_name_that_does_not_exist_is_detected() -> None:
     assert "no_such" + "_identifier" not in words()
     assert NAMED.findall("`a/b.py`: `one`, and `two`. `three`") == [("a/b.py", " `one`, and `two`")]

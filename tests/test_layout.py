@@ -171,7 +171,7 @@ def test_every_arrow_points_down(module: str) -> None:
         ("ratingcore.pricing.values", "import numpy"),
     ],
 )
-def test_an_arrow_that_points_up_is_seen(module: str, statement: str) -> None:
+def test_an_arrow_that_points_up_is_detected(module: str, statement: str) -> None:
     assert not all(may_import(module, name) for name in imports(module, statement))
 
 

@@ -1,4 +1,4 @@
-"""Every dependency's licence is listed, and one that is taken (.ci/licences)."""
+"""Every dependency's licence is listed and allowed (.ci/licences)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[1] / ".ci" / "licences"
 
 
-def test_every_licence_is_listed_and_taken() -> None:
+def test_every_licence_is_listed_and_allowed() -> None:
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -39,5 +39,5 @@ def script() -> dict[str, Any]:
         ("says nothing", False),
     ],
 )
-def test_which_are_taken(script: dict[str, Any], expression: str, taken: bool) -> None:
+def test_allowed_licences(script: dict[str, Any], expression: str, taken: bool) -> None:
     assert script["taken"](expression) is taken

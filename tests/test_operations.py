@@ -1,4 +1,4 @@
-"""docs/operations.md and docs/security.md name only what there is, and every alert has its page."""
+"""docs/operations.md and docs/security.md name only what exists, and every alert has its page."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_command_that_is_named_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_option_that_is_named_exists(name: str) -> None:
-    # Of the command, and not of others that stand in blocks of shell.
+    # Of the command; blocks of shell also have options of other programs.
     text = re.sub(r"```sh\n.*?```", "", DOCUMENTS[name], flags=re.DOTALL)
     # Of other programs, within a sentence.
     of_others = {"--time", "--replicas"}
@@ -92,8 +92,8 @@ def test_every_file_and_setting_that_is_named_exists() -> None:
             assert variable in known, variable
 
 
-def test_what_is_measured_is_what_was_measured() -> None:
-    """Each figure of the sizing stands in the document that it is from."""
+def test_figures_are_the_measured_ones() -> None:
+    """Each figure of the sizing is in the document that it is from."""
     sizing = OPERATIONS.partition("\n## Sizing\n")[2].partition("\n## ")[0]
     documents = [ROOT / "docs" / "performance.md", *ROOT.glob("docs/architecture/**/*.md")]
     sources = "".join(path.read_text("utf-8") for path in documents)

@@ -1,4 +1,4 @@
-"""What is built from a checkout: the wheel, the sdist, and that a stranger can use them."""
+"""The wheel and the sdist of a checkout, and that others can use them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUILD_SECONDS = 600
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Runs a command away from this checkout; its output, which is also shown when it fails."""
+    """Run a command outside this checkout; return its output, which is also shown if it fails."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
     done = subprocess.run(
         [str(part) for part in command],
@@ -50,7 +50,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that git knows or would take, and nothing that was made from them."""
+    """The files that git tracks or would add, without generated files."""
     copy = tmp_path_factory.mktemp("checkout")
     listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT)
     for name in filter(None, listed.split("\0")):
@@ -67,8 +67,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist made from the checkout, and the wheel made from that sdist.
 
-    The core was compiled here from the same sources already (that the sdist has them all, a test
-    says), and is not compiled again: that would take a minute of every run.
+    The core was compiled here from the same sources already (a test checks that the sdist has them
+    all), and is not compiled again: that would take a minute of every run.
     """
     folder = tmp_path_factory.mktemp("built")
     build = (sys.executable, "-m", "build", "--no-isolation", "-o", folder)
@@ -86,13 +86,13 @@ def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 def _core_state() -> dict[str, Any]:
-    """What the core of this checkout was compiled from."""
+    """The sources from which the core of this checkout was compiled."""
     state: dict[str, Any] = json.loads((ROOT / "build" / "core-inplace.json").read_text("utf-8"))
     return state
 
 
 def _hand_over_the_core(unpacked: Path) -> None:
-    """What a build in that folder would make of the core, as far as it is made here."""
+    """The build of the core in that folder, as far as it is done here."""
     (unpacked / "build").mkdir()
     shutil.copy2(ROOT / "build" / "core-inplace.json", unpacked / "build" / "core.json")
     version = f"{sys.version_info.major}{sys.version_info.minor}"
@@ -105,7 +105,7 @@ def _hand_over_the_core(unpacked: Path) -> None:
 
 
 @pytest.mark.timeout(BUILD_SECONDS)
-def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
+def test_the_wheel_contains_all_it_needs(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
     for proto in PROTOS:
@@ -130,7 +130,7 @@ def test_the_wheel_holds_all_it_needs(built: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.timeout(BUILD_SECONDS)
-def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:
+def test_the_wheel_contains_nothing_else(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as wheel:
         names = wheel.namelist()
     tops = {name.partition("/")[0] for name in names}
@@ -139,7 +139,7 @@ def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.timeout(BUILD_SECONDS)
-def test_the_sdist_holds_sources_and_nothing_generated(built: tuple[Path, Path]) -> None:
+def test_the_sdist_contains_sources_and_nothing_generated(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     expected = {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "setup.py", "pyproject.toml"}
@@ -245,7 +245,7 @@ def test_the_stubs_run_with_the_least_versions_that_users_may_have() -> None:
     assert Version(made_with[1]) <= least["protobuf"]
 
 
-def test_development_builds_with_what_users_build_with() -> None:
+def test_development_has_the_build_requirements_of_users() -> None:
     pinned = {
         canonicalize_name(requirement.name): requirement.specifier
         for line in (ROOT / "requirements" / "constraints.txt").read_text("utf-8").splitlines()

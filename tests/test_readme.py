@@ -1,7 +1,7 @@
-"""The README's tours, run as they stand: every line, in bash, against a server like ``make run``'s.
+"""The README's tours, run unchanged: every line, in bash, against a server like ``make run``'s.
 
-A fenced block after "<!-- tour: NAME -->" is part of that tour. Each line of a block after
-"<!-- shows -->" must be among what the block before it printed, in that order.
+A fenced block after "<!-- tour: NAME -->" is part of that tour. Each line of a block after "<!--
+shows -->" must be in the output of the block before it, in that order.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def blocks() -> list[Block]:
 
 
 def go(tour: list[Block], server: ServerProcess) -> list[str]:
-    """What each block of the tour printed. Bash reads the commands as somebody would paste them."""
+    """The output of each block of the tour. Bash reads the commands as if pasted."""
     script = "".join(f"{block.commands}\necho '{END_OF_BLOCK}'\n" for block in tour)
     paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
     done = subprocess.run(
@@ -63,8 +63,10 @@ def go(tour: list[Block], server: ServerProcess) -> list[str]:
 
 
 def missing(shows: list[str], printed: str) -> list[str]:
-    """The lines that were not printed, or not in that order. Columns may be wider, and what comes
-    last in JSON has no comma."""
+    """The lines that were not printed, or not in that order.
+
+    Columns may be wider, and the last item of JSON has no comma.
+    """
     lines = iter([line.rstrip(",").split() for line in printed.splitlines()])
     return [s for s in shows if not any(s.rstrip(",").split() == line for line in lines)]
 
@@ -88,7 +90,7 @@ def test_the_tour_works_line_by_line(name: str, server: ServerProcess) -> None:
         assert missing(block.shows, printed) == [], printed
 
 
-def test_a_line_that_was_not_printed_is_missed() -> None:
+def test_a_line_that_was_not_printed_is_reported() -> None:
     assert missing(["a", "b"], " a \nx\nb\n") == []
     assert missing(["b", "a"], "a\nb\n") == ["a"]
     assert missing(["a"], "aa\n") == ["a"]

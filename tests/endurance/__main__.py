@@ -1,7 +1,7 @@
-"""``python -m tests.endurance rolling|overload``: at length ("make rolling", "make overload").
+"""``python -m tests.endurance rolling|overload``: the long forms ("make rolling", "make overload").
 
-Prints what was counted and writes it to build/endurance as JSON; the exit code is 1 where a call
-was lost, failed that must not, or memory grew.
+Prints the counts and writes them to build/endurance as JSON. The exit code is 1 if a call was lost,
+if an RPC failed that must not, or if memory grew.
 """
 
 from __future__ import annotations

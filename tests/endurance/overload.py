@@ -1,9 +1,9 @@
-"""Ten times what a server takes on, for as long as is asked for: what becomes of others meanwhile.
+"""Ten times the capacity of a server, for a given time, and the service for others meanwhile.
 
-Two tokens. The crowd's asks for ten times the places that there are, of every kind: streams that
-stay open, reads of whole tables, records, batches, calls to rate. The other's client rates one call
-after the other, within any limit, and must be answered each time. Afterwards, when the crowd is
-gone, everything must be as before.
+There are two tokens. The clients of the first send ten times as many requests of every kind as the
+server has slots: streams that stay open, reads of whole tables, records, batches, calls to rate.
+The client of the second rates one call after the other, within all limits, and each call must be
+answered. When the first clients have ended, the server must be as before.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from tollwire.v1.tenant_service_pb2_grpc import TenantServiceStub
 TIMES = 10
 MAX_RPCS = 16
 MAX_STREAMS = 4
-# A client that is told to come again after a second comes after a tenth.
+# A client that is told to retry after a second retries after a tenth.
 IMPATIENCE_SECONDS = 0.1
 DEADLINE_SECONDS = 30
 COST = "0.0040"
-# grpc and the interpreter keep what they have once needed; all else must be given back.
+# grpc and the interpreter keep memory that they once needed; all else must be released.
 MAY_GROW_BYTES = 64 * 1024 * 1024
 REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -79,7 +79,7 @@ class Figures:
 
 
 class Crowd:
-    """Clients of one kind, each of which asks again as soon as it is answered."""
+    """Clients of one kind, each of which sends the next request after a response."""
 
     def __init__(self, figures: Figures, stop: threading.Event) -> None:
         self._figures = figures
@@ -130,7 +130,7 @@ class Crowd:
 
 
 class Caller:
-    """Everything that one token may ask, over a connection of its own."""
+    """All methods that one token may call, over a connection of its own."""
 
     def __init__(self, address: str, token: str) -> None:
         self.channel = grpc.insecure_channel(
@@ -173,8 +173,8 @@ class Caller:
 
 
 def overload(database_url: str, *, seconds: float, first_token: str) -> Figures:
-    """Against one worker with few places, so that ten times as much is no more than clients of one
-    machine can ask for."""
+    """Against one worker with few slots, so that the clients of one machine can send ten times as
+    many requests."""
     figures = Figures()
     server = ServerProcess(
         database_url,
@@ -241,7 +241,8 @@ def _stay_within(
 
 
 def _afterwards(caller: Caller, call: types_pb2.Call, tenant_id: int) -> str:
-    """ "well" where everything is answered again, at once and to who was refused."""
+    """ "well" if every method is answered again, at once and also for the clients that were
+    refused."""
     stop = threading.Event()
     stop.set()
     until = time.monotonic() + DEADLINE_SECONDS
@@ -255,7 +256,7 @@ def _afterwards(caller: Caller, call: types_pb2.Call, tenant_id: int) -> str:
                 caller.stream(call, stop)
             return "well"
         except grpc.RpcError as error:
-            # What was in work when the crowd left may take a moment.
+            # Work in progress when the clients ended may take a moment.
             if error.code() is not REFUSED or time.monotonic() > until:
                 return f"{error.code().name}: {error.details()}"
             time.sleep(IMPATIENCE_SECONDS)

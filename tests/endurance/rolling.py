@@ -1,8 +1,8 @@
-"""A rolling restart: two servers, one after the other told to stop and started again, without end.
+"""A rolling restart: two servers, of which one after the other is stopped and started, repeatedly.
 
-Clients that know both, with the service config of the protos and nothing else of their own, ask all
-the while. Each RPC counts as sent and then as answered or as failed; at the end each call that was
-answered as recorded must be there once.
+Clients with the addresses of both, with the service config of the protos and no other retry logic,
+send requests all the time. Each RPC counts as sent and then as answered or failed. At the end each
+call whose CreateCdr was answered must be recorded once.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from tollwire.v1.tenant_service_pb2_grpc import TenantServiceStub
 CLIENTS = 6
 SERVERS = 2
 DEADLINE_SECONDS = 30
-# Who is connected still has to hear that the server serves.
+# Connected clients must first receive the news that the server serves.
 SETTLED_SECONDS = 1
 COST = "0.0040"
 
 
 @dataclass
 class Totals:
-    """Of RPCs, and of the calls that ``CreateCdr`` was answered for."""
+    """Of RPCs, and of the calls for which ``CreateCdr`` was answered."""
 
     restarts: int = 0
     sent: int = 0
@@ -63,7 +63,7 @@ class Totals:
 
 
 class Site:
-    """Two servers over one database, each at a port that it keeps."""
+    """Two servers over one database, each with a fixed port."""
 
     def __init__(self, database_url: str, workers: int) -> None:
         self._database_url = database_url
@@ -80,8 +80,11 @@ class Site:
         return ServerProcess(self._database_url, workers=self._workers, listen=listen)
 
     def restart(self, at: int) -> int:
-        """The exit code of the one that was told to stop. Returns once all clients have found the
-        new one, as who restarts a fleet waits a while for that before going on to the next."""
+        """Stop and start one server; return the exit code of the stopped one.
+
+        Returns after all clients have connected to the new server, as an operator of a fleet waits
+        before the next restart.
+        """
         with self._servers[at] as old:
             code = old.terminate()
         self._servers[at] = self._start(at)
@@ -99,7 +102,7 @@ class Site:
 
 
 class Asking:
-    """A client that asks one thing after the other until it is told to stop."""
+    """A client that sends one request after the other until it is stopped."""
 
     def __init__(self, target: str, name: str, tenant_id: int, stop: threading.Event) -> None:
         own = ("grpc.use_local_subchannel_pool", 1)
@@ -151,7 +154,7 @@ def roll(
     workers: int = 1,
     say: Callable[[str], None] = lambda _: None,
 ) -> Totals:
-    """Restarts one server after the other, so many times at least and for so long at least."""
+    """Restart one server after the other, at least this often and for at least this time."""
     began = time.monotonic()
     site = Site(database_url, workers)
     stop = threading.Event()
@@ -213,7 +216,7 @@ def _free_port() -> int:
 
 
 def _connections(server_pid: int, port: int) -> int:
-    """Of the clients, to the server or one of its workers."""
+    """The connections of the clients to the server or one of its workers."""
     server = psutil.Process(server_pid)
     return sum(
         connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port

@@ -1,4 +1,4 @@
-"""Short forms of what ``make rolling`` and ``make overload`` do at length."""
+"""The short forms of ``make rolling`` and ``make overload``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_rolling_restart_loses_no_call(tmp_path: Path) -> None:
     assert totals.passed, totals
 
 
-def test_overload_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_overload_is_refused_and_other_clients_are_served(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'tollwire.db'}"
     figures = overload(url, seconds=3, first_token=first_token(url))
     assert figures.passed, figures

@@ -1,4 +1,4 @@
-"""The first token of a database, as its operator makes it."""
+"""The first token of a database, created as its operator does."""
 
 from __future__ import annotations
 

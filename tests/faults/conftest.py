@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the fault tests' own, and a proxy before it."""
+"""A PostgreSQL server for the fault tests alone, and a proxy before it."""
 
 from __future__ import annotations
 

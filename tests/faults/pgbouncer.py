@@ -1,4 +1,4 @@
-"""PgBouncer before a PostgreSQL of the tests: transactions change sessions as often as can be."""
+"""PgBouncer before a PostgreSQL of the tests: transactions change sessions as often as possible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS = 20
 
 
 class PgBouncer:
-    """Listens on a free port of 127.0.0.1 until the end of the ``with`` block."""
+    """Listen on a free port of 127.0.0.1 until the end of the ``with`` block."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class PgBouncer:
             "pool_mode": mode,
             "default_pool_size": str(sessions),
             "max_client_conn": "500",
-            # Each transaction takes the session that was idle for longest: as often as can be,
-            # another one.
+            # Each transaction uses the session that was idle for longest: another one as often as
+            # possible.
             "server_round_robin": "1",
             **settings,
         }
-        if os.geteuid() == 0:  # as which it does not run
+        if os.geteuid() == 0:  # PgBouncer does not run as root
             settings["user"] = postgres.socket.owner()
         config = self._folder / "pgbouncer.ini"
         lines = [f"{name} = {value}" for name, value in settings.items()]

@@ -1,12 +1,12 @@
 """A TCP proxy before PostgreSQL that can fail in the ways that networks do.
 
-It forwards until it is told otherwise. Each style holds for the connections that are open as well:
+It forwards by default. A fault holds for open and for new connections:
 
 - ``drop``: every connection ends, and new ones are refused.
-- ``swallow``: connections stay open and nothing gets through either way, while all that is sent is
-  taken; so is what a new connection sends. This is what a half-open connection looks like.
-- ``cut_answer``: once a client sends what has the pattern in it, the server gets it, and
-  the connections end before its answer gets back. Then the proxy forwards again.
+- ``swallow``: connections stay open, all that either side sends is accepted, and nothing is
+  forwarded. A half-open connection looks like this.
+- ``cut_answer``: when a client sends a message that matches the pattern, the server gets it, and
+  the connections end before the answer reaches the client. Then the proxy forwards again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Proxy:
         self._thread.start()
 
     def restore(self) -> None:
-        """Forward again. What was swallowed is lost, so those connections end."""
+        """Forward again. Swallowed bytes are lost, so those connections end."""
         before, self._style = self._style, "pass"
         if before == "swallow":
             self._end_all()
@@ -53,7 +53,7 @@ class Proxy:
         self._style = "swallow"
 
     def cut_answer(self, pattern: bytes, skip: int = 0) -> None:
-        """``skip``: so many that have the pattern are let through first."""
+        """``skip``: the number of matching messages that pass first."""
         self._skip = skip
         self._pattern = re.compile(pattern)
 
@@ -114,7 +114,7 @@ class Proxy:
             if self._skip >= 0:
                 return
             self._pattern = None
-            # What the server answers shows that it has done what it was asked to.
+            # The server's answer shows that it has executed the request.
             with contextlib.suppress(OSError):
                 pair.server.recv(_BUFFER_BYTES)
             self.cuts += 1
@@ -138,7 +138,7 @@ class Proxy:
 
 
 class _Pair:
-    """A client's connection, and the one to the server for it."""
+    """A client's connection, and the connection to the server for it."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client

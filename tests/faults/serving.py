@@ -1,6 +1,7 @@
-"""Servers and uploads of the fault tests: what a client may see, and what must be there at the end.
+"""Servers and uploads of the fault tests: the errors that a client may get, and the records that
+must exist at the end.
 
-Uses the stubs alone, as a switch would: it sends its calls again where it was not answered.
+Uses the stubs alone, like a switch: it sends calls again for which it has no response.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
 T = TypeVar("T")
 
-# Until a server must have recovered, on a machine with much else to do.
+# The time in which a server must recover, on a busy machine.
 PATIENCE_SECONDS = 45.0
 MAY_PASS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 CHUNK_CALLS = 50
@@ -28,7 +29,7 @@ CHUNK_CALLS = 50
 
 @contextmanager
 def served(database_url: str, wait_seconds: float = 1.0) -> Iterator[Client]:
-    """A client of a server that waits so long for its database. Nothing may be a defect."""
+    """A client of a server with this wait for its database. No error may be a defect."""
     server = ServerProcess(database_url, TOLLWIRE_DATABASE_WAIT_SECONDS=str(wait_seconds))
     with server, Client(server.address) as client:
         yield client
@@ -36,7 +37,7 @@ def served(database_url: str, wait_seconds: float = 1.0) -> Iterator[Client]:
 
 
 def refused_unavailable(work: Callable[[], Any]) -> Refusal:
-    """Expects UNAVAILABLE, with a hint when to try again."""
+    """Expects UNAVAILABLE, with the time of a retry."""
     try:
         work()
     except grpc.RpcError as error:
@@ -47,13 +48,13 @@ def refused_unavailable(work: Callable[[], Any]) -> Refusal:
             for detail in rpc_status.from_call(error).details
             if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
         ]
-        assert hints, "no hint when to try again"
+        assert hints, "no time of a retry"
         return refusal
     raise AssertionError("not refused")
 
 
 def recovered(work: Callable[[], T]) -> T:
-    """What ``work`` returns, once it is not refused any more."""
+    """Retry ``work`` until it is not refused; return its result."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -66,7 +67,7 @@ def recovered(work: Callable[[], T]) -> T:
 
 
 class Sender:
-    """One upload of known calls, of which it sends again what was not acknowledged."""
+    """One upload of known calls, which sends again what was not acknowledged."""
 
     def __init__(self, client: Client, tenant_id: int, name: str, chunks: int) -> None:
         self._client = client
@@ -101,7 +102,7 @@ class Sender:
         ]
 
     def check(self) -> None:
-        """Each of its calls is there once, and its totals say so."""
+        """Each of its calls is recorded once, and its totals say so."""
         state = recovered(lambda: self._client.get_upload(self.upload_id))
         assert (state.committed_offset, state.created) == (self.total, self.total)
         assert (state.duplicates, state.conflicts, state.rejected) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""What a client does not wait for any more stops in the database too, seen from there."""
+"""Work for a client that has left ends in the database too, as the database shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.integration.client import make_call
 from tests.process.processes import wait_until
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
-# Far longer than the test: only the client's own end is soon.
+# Far longer than the test: only the client's end comes soon.
 WAIT_SECONDS = 100.0
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
 
@@ -44,6 +44,6 @@ def test_a_statement_ends_with_its_client(postgres: PostgresServer, name: str, h
             with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
                 asked.result()
             assert asked.code().name == {"deadline": "DEADLINE_EXCEEDED"}.get(how, "CANCELLED")
-        # It was not recorded, and nothing is in the way of doing so now.
+        # It was not recorded, and it can be recorded now.
         assert client.list_cdrs(tenant_id=tenant.id) == []
         assert recovered(lambda: client.create_cdr(call)).call_id == "one"

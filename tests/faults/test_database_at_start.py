@@ -26,7 +26,7 @@ def serve(url: str, *options: str) -> Process:
 
 
 def waits(server: Process) -> str:
-    """The first line that says so."""
+    """The first line that says that the server waits."""
     while (line := server.errors.next()) is not None:
         if "waiting for the database" in line:
             return line
@@ -60,7 +60,7 @@ def test_a_server_waits_for_its_database(proxy: Proxy, name: str, workers: int) 
 def test_a_worker_that_is_replaced_waits_too(
     proxy: Proxy, postgres: PostgresServer, name: str
 ) -> None:
-    """Else a server whose database is away loses its workers one by one."""
+    """Otherwise a server with an unreachable database would lose its workers one by one."""
     with serve(postgres.url(name, proxy.port), "--workers", "2") as server:
         assert server.output.next()
         proxy.drop()
@@ -88,7 +88,7 @@ def test_sigterm_ends_the_wait(workers: str) -> None:
         assert "Traceback" not in "\n".join(server.errors.rest())
 
 
-def test_the_wait_has_an_end() -> None:
+def test_the_wait_is_limited() -> None:
     port = free_port()
     url = f"postgresql+psycopg://postgres:{PASSWORD}@127.0.0.1:{port}/x"
     with serve(url, "--database-start-wait-seconds", "1") as server:
@@ -184,9 +184,7 @@ def run(arguments: list[str]) -> Result:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("command", ["serve", "migrate", "tokens first", "doctor"])
-def test_what_waiting_does_not_mend_is_refused_at_once(
-    guarded: int, case: str, command: str
-) -> None:
+def test_permanent_errors_are_refused_at_once(guarded: int, case: str, command: str) -> None:
     user, words = CASES[case]
     if case == "no right" and command in ("tokens first", "doctor"):
         pytest.skip("they only read, which the role may")

@@ -1,5 +1,5 @@
-"""What uploads take of a server's memory while their database takes nothing: one request a stream,
-however much their clients would send."""
+"""A server's memory for uploads while their database accepts nothing: one request a stream,
+whatever amount the clients send."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.process.processes import wait_until
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
 STREAMS = 8
-# Of which a stream would have sent five, were it for the transport's own idea of what it may keep.
+# A stream would have sent five, if only the transport's own limit held.
 REQUESTS = 10
 CALLS = 10_000
-# For whatever a client of more would show.
+# For the effects of clients with more streams.
 SETTLING_SECONDS = 1.0
 MIB = 1024 * 1024
 
@@ -44,7 +44,7 @@ def test_streams_that_wait_hold_one_request_each(tmp_path: Path) -> None:
             sender.thread.start()
         wait_until(lambda: all(sender.taken >= 2 for sender in senders))
         time.sleep(SETTLING_SECONDS)
-        # One that the server has, one that the transport keeps with the client.
+        # One in the server, one that the transport keeps in the client.
         assert [sender.taken for sender in senders] == [2] * STREAMS
         grown = _memory(server) - before
         # In pieces, as they arrived, and as a whole; and what the allocator keeps.
@@ -59,7 +59,7 @@ def test_streams_that_wait_hold_one_request_each(tmp_path: Path) -> None:
 
 
 class _Sender:
-    """A stream that sends the same request again and again, as fast as it is taken."""
+    """A stream that repeats one request as fast as the server accepts it."""
 
     def __init__(self, client: Client, request: bytes) -> None:
         self.taken = 0
@@ -84,7 +84,7 @@ class _Sender:
 
 
 def _long_request(tenant_id: int) -> bytes:
-    """A chunk with texts about as long as they may be: 5 MB."""
+    """A chunk with texts of nearly the longest allowed length: 5 MB."""
     calls = (
         make_call(tenant_id, "4420", 7, call_id=f"{'x' * 240}-{index}", caller_number="9" * 256)
         for index in range(CALLS)

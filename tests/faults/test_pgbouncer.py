@@ -1,6 +1,6 @@
 """Servers behind PgBouncer: in transaction mode everything works, and statement mode is refused.
 
-Transactions of one connection go to sessions in turn, so whatever is kept in a session is missed.
+Transactions of one connection go to different sessions, so all state of a session is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tollwire.v1 import types_pb2 as types
 
 pytestmark = [
     pytest.mark.external,
-    pytest.mark.skipif(PROGRAM is None, reason="there is no PgBouncer here: .ci/tools pgbouncer"),
+    pytest.mark.skipif(PROGRAM is None, reason="PgBouncer is not installed: .ci/tools pgbouncer"),
 ]
 
 
@@ -39,10 +39,12 @@ def pooler(postgres: PostgresServer) -> Iterator[PgBouncer]:
 
 
 def test_the_pooler_changes_sessions(pooler: PgBouncer) -> None:
-    """Otherwise these tests would show nothing: prepared statements are lost."""
+    """A check of the test's set-up: prepared statements are lost."""
     url = pooler.url("postgres").replace("+psycopg", "")
     with psycopg.connect(url, autocommit=True) as one, psycopg.connect(url) as two:
-        two.execute("SELECT 1")  # it has the first session, so the other needs a second one
+        two.execute(
+            "SELECT 1"
+        )  # it has the first session, so the other connection needs a second one
         one.execute("SELECT 1")
         two.rollback()
         seen = {one.execute("SELECT pg_backend_pid()").fetchone() for _ in range(4)}
@@ -69,7 +71,7 @@ def test_everything_works_in_transaction_mode(
     if has_second_url:
         env["TOLLWIRE_SESSION_DATABASE"] = postgres.url(name)
     with ServerProcess(url, workers=2, **env) as server:
-        # As many as leave the four sessions time for each, on a busy machine too.
+        # As many as leave each of the four sessions enough time, on a busy machine too.
         with ThreadPoolExecutor(3) as threads:
             list(threads.map(lambda part: one_client(server.address, part), range(3)))
         with Client(server.address) as client:
@@ -82,7 +84,7 @@ def test_everything_works_in_transaction_mode(
 
 
 def one_client(address: str, part: int) -> None:
-    """Each its own tenant; several of these at one time, over both workers."""
+    """Each with its own tenant; several run at one time, over both workers."""
     with Client(address) as client, Client(address) as other, Client(address) as third:
         tenant = client.new_tenant(name=f"tenant {part}")
         client.import_rates(tenant.id, [make_rate(f"44{n}", "0.0200", 6) for n in range(300)])
@@ -170,7 +172,7 @@ def test_notifications_need_sessions(
             database.close()
 
 
-def test_a_second_url_that_is_away_costs_milliseconds(pooler: PgBouncer, name: str) -> None:
+def test_an_unreachable_second_url_costs_milliseconds(pooler: PgBouncer, name: str) -> None:
     migrated(pooler.url(name))
     away = "postgresql+psycopg://postgres@127.0.0.1:1/x"
     database = Database(pooler.url(name), session_url=away)
@@ -227,7 +229,7 @@ def test_statement_mode_is_refused_by_name(postgres: PostgresServer, name: str) 
     assert "statement mode" in line and "pool_mode = transaction" in line
 
 
-def test_what_a_pooler_refuses_is_named(
+def test_errors_of_a_pooler_are_named(
     postgres: PostgresServer, pooler: PgBouncer, name: str
 ) -> None:
     line = refused("--database", f"{pooler.url(name)}?options=-c%20statement_timeout%3D1")

@@ -1,4 +1,4 @@
-"""PostgreSQL under a server: stopped and started, cut off, half-open, locked."""
+"""PostgreSQL under a server: stopped and started, disconnected, half-open, locked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def proxy(postgres: PostgresServer) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def client(postgres: PostgresServer, name: str, proxy: Proxy) -> Iterator[Client]:
-    """Of a server that has the proxy between itself and its database. It outlives all of them."""
+    """A server with the proxy before its database. It survives all tests."""
     with served(postgres.url(name, proxy.port)) as client:
         yield client
 
@@ -72,7 +72,7 @@ def test_stopped_and_started_under_load(
 
 
 def test_a_short_outage_is_not_noticed(proxy: Proxy, client: Client, tenant_id: int) -> None:
-    """The stream waits, and nobody need send anything again."""
+    """The stream waits, and its client need not send anything again."""
     sender = Sender(client, tenant_id, "patient", chunks=20)
 
     def outages() -> None:
@@ -100,7 +100,7 @@ def test_streams_wait_and_then_fail(
     getattr(proxy, fault)()
     rest = chunk(sender.calls(CHUNK_CALLS, total), CHUNK_CALLS, sender.upload_id)
     failed = []
-    # More streams than slots of the chunk limiter: none waits for those that hang.
+    # More streams than slots of the chunk limiter: no other stream waits for the hanging ones.
     threads = [
         threading.Thread(
             target=lambda: failed.append(refused_unavailable(lambda: client.upload(rest)))
@@ -121,13 +121,13 @@ def test_streams_wait_and_then_fail(
     sender.check()
 
 
-# The first chunk's commit comes behind that of its upload's id.
+# The first chunk's commit comes after that of its upload's id.
 @pytest.mark.parametrize(("starts", "skip"), [(True, 0), (True, 1), (False, 0)])
 def test_a_chunk_whose_commit_is_not_answered_is_recorded_once(
     proxy: Proxy, client: Client, tenant_id: int, starts: bool, skip: int
 ) -> None:
-    """The chunk is there although the database was lost before it could say so. The server tries
-    again, and answers from what is stored."""
+    """The chunk is committed although the connection was lost before the answer. The server
+    retries, and answers from the stored chunk."""
     calls = [make_call(tenant_id, "4420", 7, call_id=f"{index}") for index in range(CHUNK_CALLS)]
     upload_id = 0 if starts else client.upload(chunk([]))[0].upload_id
     cuts = proxy.cuts
@@ -136,7 +136,7 @@ def test_a_chunk_whose_commit_is_not_answered_is_recorded_once(
     assert proxy.cuts == cuts + 1
     upload_id = answer.upload_id
     assert (answer.created, answer.duplicates) == (CHUNK_CALLS, 0)
-    # Sent again by a client that was not answered either.
+    # The client, which had no response, sends it again.
     (again,) = client.upload(chunk(calls, 0, upload_id))
     assert again == answer
     state = client.get_upload(upload_id)
@@ -166,7 +166,7 @@ def test_a_row_that_another_session_has_locked(
     sender.check()
 
 
-def test_a_worker_that_hears_of_nothing_follows_again(
+def test_a_worker_with_a_silent_connection_follows_changes_again(
     postgres: PostgresServer, name: str, proxy: Proxy, client: Client, tenant_id: int
 ) -> None:
     """Its connection for the changes of rates is half-open: open, and silent."""
@@ -181,10 +181,10 @@ def test_a_worker_that_hears_of_nothing_follows_again(
             time.sleep(0.02)
 
 
-def test_while_the_database_is_silent_the_tokens_are_those_of_before(
+def test_while_the_database_is_silent_the_last_tokens_are_valid(
     postgres: PostgresServer, name: str, proxy: Proxy, client: Client, tenant_id: int
 ) -> None:
-    """And a token that was revoked meanwhile is good for nothing as soon as that can be known."""
+    """A token that was revoked meanwhile is refused as soon as the database answers."""
     token = access_pb.Token(name="switch", role=access_pb.ROLE_RATER, every_tenant=True)
     made = client.access.CreateToken(access_pb.CreateTokenRequest(token=token))
 

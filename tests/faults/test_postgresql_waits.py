@@ -1,4 +1,4 @@
-"""No wait for PostgreSQL is without end: it is slow, it is locked, it is not heard any more."""
+"""Every wait for PostgreSQL is limited: a slow statement, a lock, a silent connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tollwire.service.storage.engine import Database
 from tollwire.service.storage.failures import UNKNOWN_OUTCOME
 
 WAIT_SECONDS = 0.5
-# Longer than any limit, shorter than the test's own.
+# Longer than any limit of the service, shorter than the test's own.
 HANGS = "SELECT pg_sleep(60)"
 
 
@@ -79,7 +79,7 @@ def test_the_kind_of_work_says_how_long(database: Database) -> None:
     assert limits[Work.LONG] == "30s"
 
 
-def test_anothers_lock_is_waited_for_and_not_for_ever(
+def test_the_wait_for_a_lock_is_limited(
     database: Database, postgres: PostgresServer, name: str
 ) -> None:
     with postgres.connect(name, autocommit=False) as other:
@@ -90,7 +90,7 @@ def test_anothers_lock_is_waited_for_and_not_for_ever(
     assert count(database) == 1
 
 
-# Each is a wait of another kind in the driver.
+# Each is another kind of wait in the driver.
 STATEMENTS: dict[str, Callable[[Any], Any]] = {
     "a statement": lambda driver: driver.execute(HANGS),
     "rows": lambda driver: driver.execute("SELECT * FROM generate_series(1, 100000000)"),
@@ -117,18 +117,16 @@ def copy_out(driver: Any) -> None:
 def copy_in(driver: Any) -> None:
     with driver.cursor() as cursor, cursor.copy("COPY kept FROM STDIN") as copy:
         copy.write(b"1\n")
-        time.sleep(WAIT_SECONDS / 2)  # what is written later is taken, and not answered
+        time.sleep(WAIT_SECONDS / 2)  # the database accepts it, and does not answer
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_a_half_open_connection_is_given_up(
-    database: Database, proxy: Proxy, statement: str
-) -> None:
-    """In the middle of it the peer falls silent, while the connection stays open."""
+def test_a_half_open_connection_is_closed(database: Database, proxy: Proxy, statement: str) -> None:
+    """In the middle of a statement the peer falls silent, while the connection stays open."""
 
     def work() -> None:
         with database.write() as connection:
-            # Else the server may speak up just before it is not heard any more.
+            # Otherwise the server may send something just before it falls silent.
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             silence = threading.Timer(WAIT_SECONDS / 4, proxy.swallow)
             silence.start()
@@ -142,9 +140,7 @@ def test_a_half_open_connection_is_given_up(
     assert count(database) == 0
 
 
-def test_connections_of_the_pool_that_fell_silent_are_replaced(
-    database: Database, proxy: Proxy
-) -> None:
+def test_silent_connections_of_the_pool_are_replaced(database: Database, proxy: Proxy) -> None:
     with database.read(), database.read(), database.read():
         pass
     proxy.swallow()
@@ -160,7 +156,7 @@ def test_a_database_that_refuses_connections_comes_back(database: Database, prox
     assert count(database) == 0
 
 
-def test_a_commit_without_an_answer_is_not_said_to_have_failed(
+def test_a_commit_without_an_answer_is_not_reported_as_failed(
     database: Database, proxy: Proxy
 ) -> None:
     proxy.cut_answer(rb"COMMIT\0")
@@ -169,10 +165,10 @@ def test_a_commit_without_an_answer_is_not_said_to_have_failed(
     assert count(database) == 1, "the proxy cuts after the commit"
 
 
-def test_what_a_lost_client_has_locked_comes_free(
+def test_locks_of_a_lost_client_are_released(
     database: Database, proxy: Proxy, postgres: PostgresServer, name: str
 ) -> None:
-    """The server does not see that its client is gone: it ends the transaction by itself."""
+    """The server does not notice that its client is gone: it ends the transaction by itself."""
 
     def work() -> None:
         with database.write() as connection:
@@ -182,7 +178,7 @@ def test_what_a_lost_client_has_locked_comes_free(
 
     fails(work)
     with postgres.connect(name) as other:
-        # Waits for the transaction in whose way it is.
+        # Waits for the transaction that holds the lock.
         other.execute("SET lock_timeout = '20s'")
         other.execute("INSERT INTO kept VALUES (1)")
 
@@ -199,8 +195,8 @@ def test_a_standby_is_no_defect(database: Database, postgres: PostgresServer, na
     add(database, 1)
 
 
-def test_the_driver_waits_nowhere_else() -> None:
-    """Bounded is what goes through ``Connection.wait``; another way would be found here."""
+def test_the_driver_has_no_other_waits() -> None:
+    """The limit holds for ``Connection.wait``; this test finds any other way to wait."""
     for module in (_copy, connection, cursor, server_cursor, transaction):
         source = inspect.getsource(module)
         direct = [line.strip() for line in source.splitlines() if "waiting.wait" in line]

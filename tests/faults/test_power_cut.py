@@ -1,7 +1,8 @@
-"""A power cut at any moment while SQLite writes: what was acknowledged is there, none is torn.
+"""A power cut at any moment while SQLite writes: acknowledged transactions survive, and none is
+half there.
 
-All that a process writes is recorded in its order (recorded_writes.c). The disk after a cut is then
-made up: what was synced is on it; of all that was written since, any sectors are or are not.
+All writes of a process are recorded in their order (recorded_writes.c). The test then constructs
+the disk after a cut: synced data is on it; of all later writes, any sectors are on it or not.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ENTRY = struct.Struct("<qqq16s")
 _CUT, _SYNCED, _REMOVED = 2, 3, 4
 
 # Two rows a transaction, and a note of each that was acknowledged. The log is short, so that it is
-# carried over into the file and begun anew many times.
+# copied into the file and begun again many times.
 _WRITER = """
 import os, random, sys
 from sqlalchemy import event, text
@@ -68,7 +69,7 @@ class Entry:
 
 @dataclass
 class Disk:
-    """``kept``: what is on it for certain; ``loose``: what was written to each file since."""
+    """``kept``: the synced content; ``loose``: the later writes to each file."""
 
     kept: dict[str, bytearray] = field(default_factory=dict)
     loose: dict[str, list[Entry]] = field(default_factory=dict)
@@ -77,14 +78,14 @@ class Disk:
         if entry.kind == _SYNCED:
             for one in self.loose.pop(entry.file, []):
                 _apply(self.kept.setdefault(entry.file, bytearray()), one)
-        elif entry.kind == _REMOVED:  # SQLite syncs the folder where it must be
+        elif entry.kind == _REMOVED:  # SQLite syncs the folder if necessary
             self.kept.pop(entry.file, None)
             self.loose.pop(entry.file, None)
         else:
             self.loose.setdefault(entry.file, []).append(entry)
 
     def cut(self, folder: Path, draw: random.Random) -> None:
-        """What is there when the power comes back."""
+        """The content after the power returns."""
         share = draw.choice((0.0, 0.5, 0.95, 1.0))
         for name in self.kept.keys() | self.loose.keys():
             content = bytearray(self.kept.get(name, b""))
@@ -112,7 +113,7 @@ def _apply(content: bytearray, entry: Entry) -> None:
 
 
 def _recorded(folder: Path, level: str) -> list[Entry]:
-    """What a process that writes so durably wrote."""
+    """The writes of a process with this level of durability."""
     library, log = folder / "recorded_writes.so", folder / "log"
     source = Path(__file__).with_name("recorded_writes.c")
     subprocess.run(
@@ -138,7 +139,8 @@ def _recorded(folder: Path, level: str) -> list[Entry]:
 
 
 def _lost_and_torn(entries: list[Entry], folder: Path) -> tuple[int, int]:
-    """After how many of CUTS something acknowledged is missing, and something is half there."""
+    """The number of CUTS after which something acknowledged is missing, and the number after which
+    a transaction is half there."""
     draw = random.Random("cuts")
     moments = set(draw.sample(range(len(entries)), CUTS))
     disk = Disk()
@@ -146,7 +148,7 @@ def _lost_and_torn(entries: list[Entry], folder: Path) -> tuple[int, int]:
     for number, entry in enumerate(entries):
         if entry.file == "acknowledged":
             acknowledged += 1
-        elif entry.file != "t.db-shm":  # its content is of no account after a cut
+        elif entry.file != "t.db-shm":  # its content does not matter after a cut
             disk.take(entry)
         if number in moments:
             found = folder / "found"
@@ -161,7 +163,7 @@ def _lost_and_torn(entries: list[Entry], folder: Path) -> tuple[int, int]:
 
 
 def _rows(path: Path) -> list[int] | None:
-    """None where the file is damaged."""
+    """None if the file is damaged."""
     try:
         with contextlib.closing(sqlite3.connect(path)) as database:
             if database.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
@@ -173,13 +175,13 @@ def _rows(path: Path) -> list[int] | None:
         return None
 
 
-def test_what_was_acknowledged_survives_a_power_cut(tmp_path: Path) -> None:
+def test_acknowledged_transactions_survive_a_power_cut(tmp_path: Path) -> None:
     assert _lost_and_torn(_recorded(tmp_path, ""), tmp_path) == (0, 0)
 
 
 @pytest.mark.parametrize(("level", "tears"), [("NORMAL", False), ("OFF", True)])
-def test_less_durable_settings_would_show(tmp_path: Path, level: str, tears: bool) -> None:
-    """So the cuts are such that they find what is wrong."""
+def test_less_durable_settings_are_detected(tmp_path: Path, level: str, tears: bool) -> None:
+    """It shows that the cuts would find a fault."""
     lost, torn = _lost_and_torn(_recorded(tmp_path, level), tmp_path)
     assert lost > 0
     assert (torn > 0) == tears

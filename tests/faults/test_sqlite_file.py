@@ -1,4 +1,4 @@
-"""An SQLite file that is locked, full, read-only, gone or another one."""
+"""An SQLite file that is locked, full, read-only, deleted or replaced."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def fails(work: Callable[[], Any], kind: type[TollwireError], *words: str) -> No
         assert expected in caught.value.message
 
 
-def test_another_process_that_holds_the_lock_is_waited_for_and_not_for_ever(
-    database: Database, path: Path
-) -> None:
+def test_the_wait_for_another_process_is_limited(database: Database, path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         fails(lambda: add(database, 2), Unavailable, "locked", "nothing was changed")
@@ -73,11 +71,11 @@ def test_another_process_that_holds_the_lock_is_waited_for_and_not_for_ever(
     assert rows(database) == [1, 2]
 
 
-def test_a_process_that_writes_all_the_time_leaves_others_their_turn(
+def test_a_process_that_writes_all_the_time_does_not_starve_others(
     database: Database, path: Path
 ) -> None:
-    """It leaves the lock free for moments only, between the instants at which SQLite would look by
-    itself: 228 ms after it began to wait, and then each 100 ms."""
+    """It releases the lock for moments only, between the instants at which SQLite would try by
+    itself: 228 ms after the wait begins, and then every 100 ms."""
     held, enough = threading.Event(), threading.Event()
 
     def write_on() -> None:
@@ -103,8 +101,8 @@ def test_a_process_that_writes_all_the_time_leaves_others_their_turn(
     assert rows(database) == [1, 2]
 
 
-def test_whatever_else_is_locked_is_waited_for_as_long(database: Database) -> None:
-    """As the file's log is by another process that recovers it."""
+def test_other_locks_have_the_same_limit(database: Database) -> None:
+    """For example the file's log, by another process that recovers it."""
     for unit, work, milliseconds in (
         (database.write, Work.ORDINARY, 400),
         (database.read, Work.ORDINARY, 400),
@@ -116,10 +114,11 @@ def test_whatever_else_is_locked_is_waited_for_as_long(database: Database) -> No
 
 
 def test_a_full_disk(database: Database) -> None:
-    """SQLite's own bound of a file's pages: as with a disk, it finds no room for one more."""
+    """SQLite's own limit of a file's pages: as on a full disk, there is no space for another
+    one."""
 
     def bound(pages: int) -> None:
-        database.close()  # for new connections, which the bound holds for
+        database.close()  # for new connections, which have the limit
 
         @event.listens_for(database.engine, "connect")
         def _bound(driver: Any, _record: Any) -> None:
@@ -134,21 +133,21 @@ def test_a_full_disk(database: Database) -> None:
 
 
 def test_a_file_that_cannot_be_written(database: Database, path: Path) -> None:
-    # By its mode it could: these tests may run as root.
+    # The file's mode would allow it: these tests may run as root.
     read_only = Database(f"sqlite:///file:{path}?mode=ro&uri=true", wait_seconds=WAIT_SECONDS)
     fails(lambda: add(read_only, 2), FailedPrecondition, "cannot be written")
     assert rows(read_only) == [1]
     read_only.close()
 
 
-def test_a_file_that_is_gone_for_a_while(database: Database, path: Path) -> None:
+def test_a_file_that_is_missing_for_a_while(database: Database, path: Path) -> None:
     away = path.with_name("away.db")
     path.rename(away)
     fails(lambda: add(database, 2), Unavailable, "gone", "nothing was changed")
     fails(lambda: rows(database), Unavailable, "gone")
     database.close()
     fails(lambda: add(database, 2), Unavailable, "gone")
-    assert not path.exists(), "an empty one was made in its place"
+    assert not path.exists(), "an empty one was created in its place"
     away.rename(path)
     add(database, 2)
     assert rows(database) == [1, 2]
@@ -165,7 +164,7 @@ def test_a_file_that_was_replaced(database: Database, path: Path) -> None:
 
 
 def test_a_damaged_file(database: Database, path: Path) -> None:
-    database.close()  # which also leaves all in the one file
+    database.close()  # which also leaves all content in the one file
     with path.open("r+b") as file:
         file.write(b"\xff" * 4096)
     fails(lambda: rows(database), FailedPrecondition, "no database")

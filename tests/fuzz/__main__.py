@@ -39,7 +39,7 @@ def main() -> int:
         work(targets[0], options)
         return 0
     print(
-        f"seed {options.seed}, {'guided by coverage' if options.guided else 'by chance alone'}",
+        f"seed {options.seed}, {'guided by coverage' if options.guided else 'random search'}",
         flush=True,
     )
     return max([watch(target, options) for target in targets])
@@ -49,7 +49,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET")
     parser.add_argument("--seconds", type=float, default=60, help="for each target (60)")
-    parser.add_argument("--inputs", type=int, help="at most so many for each target")
+    parser.add_argument("--inputs", type=int, help="the most inputs for each target")
     parser.add_argument("--seed", type=int, default=1, help="another seed tries other inputs (1)")
     parser.add_argument("--replay", type=Path, nargs="+", help="check inputs that were saved")
     parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)

@@ -98,7 +98,7 @@ def _compare(
     try:
         text = number.decode()
     except UnicodeDecodeError:
-        return  # no str to rate on its own; what follows an "@" may be anything
+        return  # no str to rate on its own; the text after an "@" is free
     alone = deck.rate(text, *rest)
     found = _essence(columns, at)
     if found != (expected := _alone(alone)):

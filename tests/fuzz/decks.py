@@ -68,7 +68,7 @@ def check(data: bytes) -> int | None:
     start_ns = None
     if request.HasField("effective_from"):
         start_ns = time_ns(request.effective_from, "effective_from", violations)
-    # The last value counts, so the message is for this tenant whatever tenant_id came before.
+    # The last value counts, so the message is for this tenant whatever tenant_id precedes it.
     head = pb.ImportRatesRequest(**HEAD, rate_count=len(request.rates)).SerializeToString()
     try:
         incoming = IncomingRequests(iter([data + head]), AssertionError, lambda: None)

@@ -62,7 +62,7 @@ class Grammar:
     rare: frozenset[str] = frozenset()
 
     def make(self, draw: random.Random) -> bytes:
-        """A message that the library accepts, nearly always, with up to a few calls or rates."""
+        """A message that the library nearly always accepts, with up to a few calls or rates."""
         return write(list(self._fields(self.message, draw)))
 
     def _fields(self, message: Descriptor, draw: random.Random) -> Iterator[Field]:
@@ -86,7 +86,7 @@ class Grammar:
 
 
 def _times(draw: random.Random) -> int:
-    """Mostly few, sometimes more calls than the core rates at a time."""
+    """Mostly few, sometimes more calls than the core rates in one batch."""
     return draw.choice((0, 1, 1, 1, 2, 3)) if draw.random() < 0.98 else draw.randrange(60)
 
 
@@ -128,8 +128,10 @@ def _write(one: Field) -> bytes:
 
 
 def read(data: bytes, message: Descriptor | None) -> list[Field] | None:
-    """The fields of a well-formed message, down to where its descriptor says that a field holds no
-    message. None: it is not well-formed, or not readable as simply as here."""
+    """The fields of a well-formed message, down to fields that hold no message by the descriptor.
+
+    None: it is not well-formed, or not readable as simply as here.
+    """
     at = 0
     fields = []
     while at < len(data):

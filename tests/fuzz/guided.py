@@ -63,9 +63,11 @@ def fuzz(
 
 
 def _register_counters() -> None:
-    """What __sanitizer_cov_8bit_counters_init is called for in a program that clang has made. Not
-    by its name alone: the address sanitizer has one that does nothing."""
-    # Before libFuzzer, which looks for a mutator when it is loaded, and would be loaded later.
+    """The effect of __sanitizer_cov_8bit_counters_init in a program that clang has compiled.
+
+    The function is not called by its name alone: the address sanitizer has an empty one.
+    """
+    # Before libFuzzer, which looks for a mutator when it is loaded.
     _library("custom_mutator", ctypes.RTLD_GLOBAL)
     libfuzzer = _library("core_with_libfuzzer", ctypes.RTLD_LOCAL)
     ours = ctypes.CDLL(None)

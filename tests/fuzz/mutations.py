@@ -90,7 +90,7 @@ def _value(wire_type: int, draw: random.Random) -> int | bytes | list[Field]:
 
 
 def _nested(draw: random.Random) -> list[Field]:
-    """Nested groups: few, or about as many as are allowed."""
+    """Nested groups: few, or about as many as the limit."""
     inner: list[Field] = []
     for _ in range(draw.choice((0, 1, 2, 95, 96, 97, 98, 99, 100, 101))):
         inner = [Field(draw.choice((1, 5, 100)), GROUP, inner)]

@@ -1,4 +1,4 @@
-"""Fuzzing without a guide: valid messages, cut at every byte, and mutated again and again.
+"""Fuzzing without a guide: valid messages, truncated at every byte, and mutated repeatedly.
 
 It needs only the target, so it also runs in CI. The seed determines its inputs.
 """

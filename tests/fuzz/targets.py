@@ -57,7 +57,7 @@ def rate(data: bytes) -> int | None:
 
 
 def _rated(data: bytes) -> tuple[bytes, int]:
-    """The answer, and the demanded revision."""
+    """The response, and the demanded revision."""
     try:
         return rate_calls.rate_request(data, _find_deck, _refer, NOW_NS, MAX_CALLS), 0
     except rate_calls.OtherRevision as other:
@@ -75,16 +75,16 @@ def _find_deck(tenant_id: int) -> Deck | None:
 
 
 def _refer(call: bytes) -> bytes:
-    """The answer of the path of message objects to one call, without its frame."""
+    """The response of the path of message objects to one call, without its frame."""
     framed = by_messages(varint(_CALLS_TAG) + varint(len(call)) + call)
     rated = pb.StreamRateCallsResponse.FromString(framed).rated
     if len(rated) != 1:
-        raise Difference(f"{call!r} was handed over as one call")
+        raise Difference(f"{call!r} was passed to the library as one call")
     return rated[0].SerializeToString()
 
 
 def lone(data: bytes) -> int | None:
-    """Compares the answer to one call with message objects, unless the core leaves the call to
+    """Compares the response to one call with message objects, unless the core leaves the call to
     them."""
     request = parsed(pb.RateCallRequest, data)
     answer = rate_calls.rate_lone_call(data, _find_deck, NOW_NS)
@@ -93,8 +93,8 @@ def lone(data: bytes) -> int | None:
     if request is None:
         raise Difference("only the core accepts it")
     if request.explain or request.min_rate_revision:
-        raise Difference("the core passes over what is demanded besides a price")
-    # Both requests and both answers have the compared data in field 1.
+        raise Difference("the core ignores a field that demands more than a price")
+    # Both requests and both responses have the compared data in field 1.
     if answer != (expected := by_messages(data)):
         raise Difference(
             f"{pb.RateCallResponse.FromString(answer)} is not\n"
@@ -142,8 +142,8 @@ def fields_of(call: types_pb2.Call) -> tuple[object, ...]:
 
 
 def revision(data: bytes) -> int | None:
-    """The revision that is found at the end, without a look into the calls: so the library reads a
-    message whose calls are just bytes."""
+    """The revision that is found at the end, without reading the calls: so the library reads a
+    message whose calls are plain bytes."""
     request = parsed(_OUTERMOST, data)
     try:
         found = rate_calls.likely_min_rate_revision(data)

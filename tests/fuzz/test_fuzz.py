@@ -52,14 +52,14 @@ def test_a_seed_repeats_a_run() -> None:
     assert max(map(len, first(1))) <= 2 * MAX_BYTES
 
 
-def test_mutations_bend_what_they_are_given() -> None:
+def test_mutations_change_their_input() -> None:
     grammar, draw = TARGETS["read"].grammar, random.Random(3)
     data = grammar.make(draw)
     bent = {mutate(data, grammar, draw) for _ in range(200)}
     assert len(bent) > 150
 
 
-def test_a_field_that_is_read_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrongly_read_fields_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A parser that treats a duration of 0 as absent, and one that reads past a wrong last
     length."""
     right = call_parse.parse_calls
@@ -79,7 +79,7 @@ def test_a_field_that_is_read_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) 
             plain.fuzz(TARGETS["read"], TARGETS["read"].check, seed=1, inputs=INPUTS)
 
 
-def test_the_input_outlives_the_process(tmp_path: Path) -> None:
+def test_the_input_survives_the_process(tmp_path: Path) -> None:
     program = """
 import os, pathlib, sys
 from tests.fuzz.fields import Grammar
@@ -105,7 +105,7 @@ def test_the_command_counts_what_it_tried() -> None:
     command = [sys.executable, "-m", "tests.fuzz", "revision", "--inputs", "50", "--seed", "7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "seed 7, by chance alone" in done.stdout
+    assert "seed 7, random search" in done.stdout
     assert "revision (likely_min_rate_revision, against the library): 50 inputs: " in done.stdout
 
 

@@ -1,7 +1,7 @@
-"""Asks a server what nobody in their right mind would, and counts what it answers.
+"""Sends unusual and malformed RPCs to a server, and counts the results.
 
-Each input is an RPC: a method, the bytes of its messages, metadata. It holds whatever it asks for:
-the server answers with a code of the contract, in time, and not with INTERNAL or UNKNOWN.
+Each input is an RPC: a method, the bytes of its messages, metadata. For every input the server must
+answer with a code of the contract, in time, and not with INTERNAL or UNKNOWN.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tests.hostile.reflected import Method
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-# A server that has not answered by then is taken to hang.
+# A server without a response by then is considered to hang.
 PATIENCE_SECONDS = 60
-# Answers that are read, and those of them that are learnt from.
+# The number of responses that are read, and of those whose ids are remembered.
 _READ = 200
 _LEARNT = 3
-# What goes on for as long as its client wants, after a first answer that comes at once; WatchCdrs
-# only with follow.
+# Streams that last as long as the client wants, after an immediate first response; WatchCdrs only
+# with follow.
 _ENDLESS = frozenset({"Watch"})
 NEVER = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
@@ -46,8 +46,11 @@ CHANNEL_OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One RPC to be asked. ``deadline_seconds`` 0: PATIENCE_SECONDS. ``cancel``: its client leaves
-    after the first answer."""
+    """One RPC to send.
+
+    ``deadline_seconds`` 0: PATIENCE_SECONDS. ``cancel``: its client leaves after the first
+    response.
+    """
 
     method: Method
     messages: tuple[bytes, ...]
@@ -69,7 +72,7 @@ class Input:
 
 @dataclass
 class Counts:
-    """What came of the inputs. Thread-safe."""
+    """The results of the inputs. Thread-safe."""
 
     codes: Counter[str] = field(default_factory=Counter)
     methods: Counter[str] = field(default_factory=Counter)
@@ -140,7 +143,7 @@ def _metadata(tokens: Sequence[str], draw: random.Random) -> Metadata:
         items += draw.choices(_ODD_METADATA, k=draw.choice((1, 1, 2, 5)))
     way = draw.random()
     if tokens and way < 0.95:
-        # The first one may do everything.
+        # The first one has all rights.
         token = tokens[0] if way < 0.7 else draw.choice(tokens)
         items.append(("authorization", f"Bearer {token}"))
     if draw.random() < 0.03:
@@ -149,8 +152,8 @@ def _metadata(tokens: Sequence[str], draw: random.Random) -> Metadata:
 
 
 def ask(channel: grpc.Channel, asked: Input, known: Known | None = None) -> tuple[Any, str]:
-    """The code and details of the answer. Everything goes as a stream: on the wire it looks the
-    same, and may have no message or too many."""
+    """The code and details of the response. All inputs are sent as streams: they look the same on
+    the wire, and may have no message or too many."""
     call = channel.stream_stream(asked.method.path)(
         iter(asked.messages),
         timeout=asked.deadline_seconds or PATIENCE_SECONDS,
@@ -185,7 +188,8 @@ def _is_endless(asked: Input) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long is tried, by so many clients at one time: until the first of both has come."""
+    """The duration of the test, by this number of clients at one time: until the first of both
+    limits is reached."""
 
     seconds: float
     inputs: int = 2**62

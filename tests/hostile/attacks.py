@@ -1,7 +1,7 @@
-"""What may arrive on the port besides RPCs: one function for each kind, none of them a client.
+"""Traffic on the port other than RPCs: one function for each kind; none of them is a client.
 
-Each takes where to connect and how much of it there is to be, and returns once all was sent or the
-server has hung up. It says nothing of what the server should do: that is for who calls it.
+Each takes the address and an amount, and returns when all was sent or the server has closed the
+connection. It does not state what the server should do: its caller does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.hostile.frames import (
     request_headers,
 )
 
-# (host, port) and how much.
+# (host, port) and the amount
 Attack = Callable[[tuple[str, int], int], None]
 _PATIENCE_SECONDS = 20
 _CLIENT_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(32) + bytes(150)
@@ -43,7 +43,7 @@ _CLIENT_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(32) + bytes(150)
 
 @contextmanager
 def _connected(address: tuple[str, int]) -> Iterator[socket.socket]:
-    """A connection whose server may hang up at any time."""
+    """A connection that the server may close at any time."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection(address, _PATIENCE_SECONDS) as line,
@@ -92,7 +92,7 @@ def garbage_frames(address: tuple[str, int], much: int) -> None:
 
 
 def continuation_flood(address: tuple[str, int], much: int) -> None:
-    """Headers without an end, of fields that are all small."""
+    """Endless headers with small fields."""
     start = frame(frames.HEADERS, 0, 1, block(request_headers()))
     part = frame(CONTINUATION, 0, 1, block([("x-nobody", b"x" * 100)] * 100))
     empty = frame(CONTINUATION, 0, 1)
@@ -100,7 +100,7 @@ def continuation_flood(address: tuple[str, int], much: int) -> None:
 
 
 def large_metadata(address: tuple[str, int], much: int) -> None:
-    """One field of so many KiB, over many frames."""
+    """One field of this number of KiB, over many frames."""
     fields = block(request_headers(("x-nobody", b"x" * 1024 * much)))
     parts = [fields[at : at + 16_384] for at in range(0, len(fields), 16_384)]
     sent = [frame(frames.HEADERS, 0, 1, parts[0])]
@@ -110,7 +110,7 @@ def large_metadata(address: tuple[str, int], much: int) -> None:
 
 
 def reset_flood(address: tuple[str, int], much: int) -> None:
-    """Requests that are taken back as soon as they were made."""
+    """Requests that are cancelled as soon as they are made."""
     fields = block(request_headers())
     taken_back = struct.pack(">I", 8)
     parts = [
@@ -122,7 +122,7 @@ def reset_flood(address: tuple[str, int], much: int) -> None:
 
 
 def control_flood(address: tuple[str, int], much: int) -> None:
-    """Settings, pings and windows without end, whose acknowledgements nobody reads."""
+    """Endless settings, pings and windows, whose acknowledgements are not read."""
     part = frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 65_535))
     part += frame(PING, 0, 0, bytes(8)) + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1))
     with _connected(address) as line:
@@ -146,7 +146,7 @@ def wrong_content_types(address: tuple[str, int], much: int) -> None:
 
 
 def wrong_requests(address: tuple[str, int], much: int) -> None:
-    """Requests of HTTP/2 that are none of gRPC, and messages that are not as long as they say."""
+    """HTTP/2 requests that are no gRPC requests, and messages with another length than stated."""
     right = request_headers()
     said = [
         headers(1, right[2:]),
@@ -170,20 +170,20 @@ def wrong_requests(address: tuple[str, int], much: int) -> None:
 
 
 def large_message(address: tuple[str, int], much: int) -> None:
-    """One message of so many MiB."""
+    """One message of this number of MiB."""
     _say_at_once(address, bytes(much * 2**20), grpc.Compression.NoCompression, times=1)
 
 
 def compressed_bombs(address: tuple[str, int], much: int) -> None:
-    """A few messages that are so many MiB once they are unpacked, and a thousandth before."""
+    """A few messages that are this number of MiB when decompressed, and a thousandth before."""
     _say_at_once(address, bytes(much * 2**20), grpc.Compression.Gzip, times=4)
 
 
 def _say_at_once(
     address: tuple[str, int], data: bytes, compression: grpc.Compression, times: int
 ) -> None:
-    """By a client that keeps to all rules of HTTP/2: else the server hangs up before it has read
-    much."""
+    """By a client that obeys all rules of HTTP/2: otherwise the server closes the connection
+    early."""
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"{address[0]}:{address[1]}", options) as channel:
         method = channel.unary_unary(frames.RATE_CALL)
@@ -197,12 +197,12 @@ def _say_at_once(
 
 
 def slow_headers(address: tuple[str, int], much: int) -> None:
-    """So many connections that say a byte now and then."""
+    """This number of connections that send a byte now and then."""
     _hold(address, much, opening()[:30] + headers(1, request_headers()), seconds=3)
 
 
 def idle_connections(address: tuple[str, int], much: int) -> None:
-    """So many connections that say nothing at all."""
+    """This number of connections that send nothing."""
     _hold(address, much, b"", seconds=1)
 
 
@@ -222,7 +222,7 @@ def _hold(address: tuple[str, int], much: int, said: bytes, seconds: float) -> N
             threading.Event().wait(0.05)
 
 
-# What there is: how much of it in the short form, and in the long one.
+# The attacks: the amount in the short form, and in the long one.
 ATTACKS: Mapping[str, tuple[Attack, int, int]] = MappingProxyType(
     {
         "other protocols": (other_protocols, 30, 2_000),

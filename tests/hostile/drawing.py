@@ -1,7 +1,7 @@
-"""Requests drawn from descriptors: nearly right ones with something odd in them, and bent ones.
+"""Requests drawn from descriptors: nearly correct ones with some odd values, and malformed ones.
 
-What makes a value plausible is the name of its field: a few words of telephony, and what the
-server itself has answered (``Known``). Knows no method.
+The name of a field determines its plausible values: words of telephony, and values from the
+server's own responses (``Known``). The module depends on no method.
 """
 
 from __future__ import annotations
@@ -69,16 +69,16 @@ _STRANGE_TEXTS = [
 ]
 _STRANGE_TEXTS += ["١٢".encode(), "\U0010ffff".encode(), b"NaN", b"-1", b"1e9", b"0x1", b"W10="]
 _DEEPEST = 6
-# How many of a repeated field: few, and now and then very many small ones.
+# The number of values of a repeated field: few, and now and then many small ones.
 _FEW = (0, 1, 1, 1, 2, 3)
 _MANY = (50, 1000, 20_000)
 _MOST_BYTES = 4_000_000
 
 
 class Known:
-    """Values of things that exist, by the fields that name them. Thread-safe.
+    """Values of existing objects, by the fields that name them. Thread-safe.
 
-    What is spared is not learnt: something must be there at the end.
+    Spared objects are not remembered: some must exist at the end.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Known:
         self._spared |= frozenset(values)
 
     def learn(self, message: Message, depth: int = 0) -> None:
-        """From an answer of the server."""
+        """From a response of the server."""
         for field, value in message.ListFields():
             if field.message_type is not None and field.message_type.GetOptions().map_entry:
                 continue
@@ -132,7 +132,8 @@ def _told(field: FieldDescriptor) -> Iterator[str]:
 
 
 def _asked(field: FieldDescriptor) -> Iterator[str]:
-    """Under which it is looked for: the id of a GetTenantRequest is a tenant_id as well."""
+    """The names under which a value is looked up: the id of a GetTenantRequest is also a
+    tenant_id."""
     if field.name == "id":
         words = message_of(field).name
         for verb in ("Get", "Delete", "Revoke", "Reverse", "Update"):
@@ -142,13 +143,13 @@ def _asked(field: FieldDescriptor) -> Iterator[str]:
 
 
 class Drawer:
-    """Draws requests. All chance comes from the ``random.Random`` that is handed in."""
+    """Draws requests. All randomness comes from the given ``random.Random``."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
 
     def request(self, message: Descriptor, draw: random.Random) -> bytes:
-        """The bytes of one message: right, odd in places, or bent on the wire's level."""
+        """The bytes of one message: correct, odd in places, or malformed."""
         way = draw.random()
         oddness = 0.0 if way < 0.45 else 0.08 if way < 0.75 else 0.4 if way < 0.8 else 0.0
         data = write(list(self._fields(message, draw, oddness, 0)))[:_MOST_BYTES]

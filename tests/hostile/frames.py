@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, right or wrong: what no library would write is written here."""
+"""HTTP/2 frames, correct or wrong: a library would refuse to write some of these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def opening() -> bytes:
-    """What a client says first."""
+    """The first bytes of a client."""
     return PREFACE + frame(SETTINGS, 0, 0)
 
 
@@ -60,12 +60,12 @@ def headers(stream: int, fields: Sequence[Header], flags: int = END_HEADERS) -> 
 
 
 def message(data: bytes, *, compressed: bool = False, length: int | None = None) -> bytes:
-    """A gRPC message; ``length``: what it says that it has."""
+    """A gRPC message; ``length``: the length that it states."""
     return struct.pack(">BI", compressed, len(data) if length is None else length) + data
 
 
 def data_frames(stream: int, data: bytes, *, end: bool = True) -> bytes:
-    """In frames of the least size that every server takes."""
+    """In frames of the smallest size that every server accepts."""
     parts = [data[at : at + 16_384] for at in range(0, len(data), 16_384)] or [b""]
     last = len(parts) - 1
     return b"".join(

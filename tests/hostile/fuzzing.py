@@ -1,10 +1,11 @@
-"""``python -m tests.hostile.fuzzing``: every RPC, asked with what descriptors allow and more.
+"""``python -m tests.hostile.fuzzing``: every RPC, with requests from the descriptors and beyond.
 
-A real server, on both databases, open to all and with tokens; what it serves is learnt by
-reflection. Ends with what was asked and how it was answered, and 1 where an answer was INTERNAL or
-UNKNOWN, none came, a process died, or RateCall does not answer as before. The same goes to
-build/hostile as JSON, with each input that was a finding. The seed draws the same inputs again, but
-for the ids that the server answers in between.
+A real server, on both databases, without and with tokens; server reflection lists its methods. It
+prints the counts of requests and responses, and exits with 1 if a response was INTERNAL or UNKNOWN,
+if there was none, if a process died, or if RateCall has another result than before. build/hostile
+gets the same as JSON, with each input that was a finding.
+
+The seed draws the same inputs again, except for ids from responses.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Outcome:
 def played(
     database_url: str, database: str, access: str, effort: Effort, seed: str, workers: int
 ) -> Outcome:
-    """One server, asked and looked at."""
+    """One server and its results."""
     with target(database_url, access, workers) as asked:
         with asked.channel() as channel:
             served = methods(channel)

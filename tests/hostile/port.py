@@ -1,8 +1,8 @@
-"""``python -m tests.hostile.port``: everything malformed on the port, while RateCall is asked.
+"""``python -m tests.hostile.port``: all malformed traffic on the port, during RateCalls.
 
-A row for each kind of attack: how often RateCall was asked and answered meanwhile, its slowest
-answer, and by how much the memory of all of the server's processes had grown at its peak. 1 where a
-RateCall failed, a process died, the log tells of a defect, or memory grew by more than MOST_BYTES.
+A row for each kind of attack: the number of RateCalls sent and answered meanwhile, the slowest
+response, and the peak growth of the memory of all the server's processes. The exit code is 1 if a
+RateCall failed, a process died, the log has a defect, or memory grew by more than MOST_BYTES.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tests.hostile.results import written
 from tests.hostile.targets import Target, target
 
 # Two requests of the largest size that each of two workers may be reading, each twice in memory
-# while it is put together, and the transport's own.
+# while it is assembled, and the transport's own.
 MOST_BYTES = 320 * 2**20
-# So often RateCall is asked meanwhile: it is to be answered, not to be fast.
+# The rate of RateCalls meanwhile: they must be answered, not be fast.
 _PAUSE_SECONDS = 0.02
 _CONNECTIONS = 4
 
 
 @dataclass
 class Row:
-    """What came of one kind of attack."""
+    """The results of one kind of attack."""
 
     name: str
     much: int
@@ -65,7 +65,7 @@ TITLE = (
 
 
 def attacked(asked: Target, name: str, attack: Attack, much: int) -> Row:
-    """Plays one attack, and asks RateCall until it is over and once more."""
+    """Run one attack, and send RateCalls until it is over and once more."""
     row = Row(name, much)
     host, _, port = asked.address.rpartition(":")
     began = time.monotonic()
@@ -73,8 +73,8 @@ def attacked(asked: Target, name: str, attack: Attack, much: int) -> Row:
     attacker = threading.Thread(target=_quietly, args=(attack, (host, int(port)), much))
     peak = _Peak(asked.processes())
     with contextlib.ExitStack() as stack:
-        # Several, so that they are of both workers. They are there before: a connection beyond
-        # the limit is refused, as it should be, and who has one is served.
+        # Several connections, so that both workers have some. They exist before the attack: the
+        # server refuses a connection beyond the limit, and serves those that it has.
         channels = [stack.enter_context(asked.channel()) for _ in range(_CONNECTIONS)]
         for channel in channels:
             _ask(asked, channel, row)
@@ -96,7 +96,7 @@ def attacked(asked: Target, name: str, attack: Attack, much: int) -> Row:
 
 
 def _quietly(attack: Attack, address: tuple[str, int], much: int) -> None:
-    with contextlib.suppress(OSError):  # the server has hung up, as it may
+    with contextlib.suppress(OSError):  # the server has closed the connection, which is allowed
         attack(address, much)
 
 
@@ -111,12 +111,12 @@ def _ask(asked: Target, channel: grpc.Channel, row: Row) -> None:
 
 
 class _Peak:
-    """The most that processes have held together since it was made."""
+    """The peak of the memory of all processes since its creation."""
 
     def __init__(self, processes: Sequence[psutil.Process]) -> None:
         self._processes = processes
         for process in processes:
-            # From here on the kernel notes the peak anew.
+            # From here on the kernel records a new peak.
             Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
     def __call__(self) -> int:

@@ -1,6 +1,6 @@
-"""What a server serves, learnt by server reflection alone: its methods, and what they take.
+"""The methods of a server and their requests, read by server reflection alone.
 
-Knows no service and no generated stub but those of reflection.
+Depends on no service and no generated stub but those of reflection.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Method:
 
 
 def methods(channel: grpc.Channel, token: str = "") -> list[Method]:
-    """All methods of all services that the server tells of."""
+    """All methods of all services that the server lists."""
     metadata = [("authorization", f"Bearer {token}")] if token else []
 
     def ask(request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:

@@ -1,4 +1,4 @@
-"""Where the long forms leave what they found: build/hostile, as JSON."""
+"""The results of the long forms: build/hostile, as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS = ROOT / "build" / "hostile"
 
 
 def written(name: str, document: Mapping[str, Any]) -> Path:
-    """Writes the document, and says where."""
+    """Write the document, and print its path."""
     now = datetime.now(UTC)
     path = RESULTS / f"{name}-{now:%Y%m%dT%H%M%SZ}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

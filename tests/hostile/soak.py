@@ -1,9 +1,10 @@
-"""``python -m tests.hostile.soak``: mixed work for minutes, and whether anything grows.
+"""``python -m tests.hostile.soak``: mixed work for minutes, and a check of whether anything grows.
 
 Calls are rated, alone and in streams; records are uploaded; lists are read to their ends; rates
-change; tokens, right and wrong, are checked. Meanwhile the memory, the file descriptors and the
-threads of all of the server's processes are sampled. The last third of the samples is held against
-the first, after a warm-up: 1 where one has grown by more than its bound, or an RPC failed.
+change; tokens, valid and invalid, are checked. Meanwhile the memory, the file descriptors and the
+threads of all the server's processes are sampled. The last third of the samples is compared with
+the first, after a warm-up: the exit code is 1 if one has grown by more than its limit, or if an RPC
+failed.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from tollwire.v1 import types_pb2 as types
 from tollwire.v1.cdr_service_pb2_grpc import CdrServiceStub
 from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
 
-# What the last third may have more than the first, of all processes together. SQLite's pages and
-# the allocator's arenas go on filling for some minutes; rates that changed stay known until nobody
-# can ask for them.
+# The allowed growth from the first third to the last, of all processes together. SQLite's pages and
+# the allocator's arenas fill for some minutes; changed rates stay in memory until no request can
+# need them.
 MOST = {"bytes": 48 * 2**20, "descriptors": 24, "threads": 24}
 WARM_UP_SHARE = 0.1
 SAMPLES = 200
-# Between two pieces of work of one client: this is about growth, not about speed.
+# The pause of a client between two pieces of work: the test is about growth, not about speed.
 PAUSE_SECONDS = 0.01
 _IMPORT_EVERY = 20
 
@@ -100,7 +101,7 @@ class Outcome:
 
 
 def soaked(asked: Target, seconds: float) -> Outcome:
-    """Works for so long, and looks."""
+    """Work for this time, and sample."""
     outcome = Outcome(seconds)
     over = threading.Event()
     lock = threading.Lock()
@@ -183,7 +184,7 @@ def _list(channel: grpc.Channel, number: int) -> None:
 
 
 def _change(channel: grpc.Channel, number: int) -> None:
-    """A rate comes, changes and goes; now and then as a deck."""
+    """A rate is created, changed and deleted; now and then as a deck."""
     stub = RatingServiceStub(channel)
     if number % _IMPORT_EVERY == 0:
         rates = [make_rate(f"7{each:03}", effective_from=NOON_NS) for each in range(200)]
@@ -207,7 +208,7 @@ def _refused(channel: grpc.Channel, number: int) -> None:
             raise
 
 
-# By what it is called in the figures, each by a client of its own.
+# By its name in the results, each by a client of its own.
 WORK: dict[str, Callable[[grpc.Channel, int], None]] = {
     "RateCall": _rate,
     "streams": _stream,

@@ -1,7 +1,7 @@
-"""The server that is asked: a real one in processes of its own, with something in it to ask about.
+"""The server under test: a real one in its own processes, with some objects.
 
-What must be there at the end, a tenant with a rate that a RateCall is answered from, is spared: its
-ids are not told to the clients, and cannot be guessed.
+The objects that are needed at the end, a tenant with a rate for a RateCall, are spared: the clients
+do not get their ids, and cannot guess them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SPARED_PREFIX = "4420"
 
 @dataclass
 class Target:
-    """``tokens``: none where nobody needs one, else the first may do everything."""
+    """``tokens``: empty if the server demands none; else the first has all rights."""
 
     server: ServerProcess
     tokens: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Target:
 
     @contextmanager
     def channel(self) -> Iterator[grpc.Channel]:
-        """One that may do everything."""
+        """One with all rights."""
         with grpc.insecure_channel(self.address, CHANNEL_OPTIONS) as channel:
             yield with_token(channel, self.token)
 
@@ -69,7 +69,7 @@ class Target:
         return [parent, *parent.children(recursive=True)]
 
     def spares(self, asked: Input) -> bool:
-        """Whether it would take the clients their tokens, or RateCall its rate."""
+        """Whether it would take the tokens from the clients, or the rate from RateCall."""
         ids = self.spared.get(asked.method.name)
         if not ids:
             return False
@@ -82,12 +82,12 @@ class Target:
         return False
 
     def rates(self) -> bool:
-        """Whether RateCall answers as it did at the beginning."""
+        """Whether RateCall has the same result as at the beginning."""
         with self.channel() as channel:
             return self.rates_on(channel)
 
     def rates_on(self, channel: grpc.Channel) -> bool:
-        """The same, on a connection that there is."""
+        """The same, on an open connection."""
         call = make_call(SPARED_TENANT_ID, SPARED_PREFIX + "79460000")
         answer = RatingServiceStub(channel).RateCall(
             rating_pb.RateCallRequest(call=call), timeout=PATIENCE_SECONDS
@@ -95,7 +95,7 @@ class Target:
         return bool(answer.rated.cost == "0.0600")
 
     def problems(self) -> list[str]:
-        """What is wrong with the server after all that."""
+        """The defects of the server after the run."""
         found = []
         if self.server.process.poll() is not None:
             return [f"the server has ended with {self.server.process.returncode}"]
@@ -146,7 +146,7 @@ def _first_token(database_url: str) -> str:
 
 
 def _await_welcome(channel: grpc.Channel) -> None:
-    """Until the server has heard of the token."""
+    """Wait until the server has loaded the token."""
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -171,7 +171,7 @@ def _set_scene(made: Target, channel: grpc.Channel) -> None:
         return rating.CreateRate(request)
 
     made.known.spare([tenant(id=SPARED_TENANT_ID).id])
-    # Ids go on from the highest; what is told to the clients must not be one beside the spared.
+    # Ids continue after the highest; the clients' ids must not be next to the spared one.
     tenant(id=SPARED_TENANT_ID + 10**9)
     spared = rate(SPARED_TENANT_ID, SPARED_PREFIX)
     for method in ("UpdateRate", "DeleteRate"):

@@ -1,6 +1,6 @@
-"""The short form of "make fuzz-rpc": each database once, one open to all, one with tokens.
+"""The short form of "make fuzz-rpc": each database once, one without and one with tokens.
 
-Also whether it would tell of what it looks for.
+Also whether it would find a defect.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tests.hostile.drawing import Drawer, Known
 from tests.hostile.fuzzing import played
 from tests.hostile.reflected import Method
 
-# Servers take long to start where others are tested beside them.
+# Servers take long to start if others are tested at the same time.
 pytestmark = pytest.mark.timeout(300)
 
-# By number and not by time: a busy machine tries the same.
+# A number and not a time: a busy machine tries the same.
 EFFORT = Effort(seconds=200, inputs=250)
 SEED = "1"
 
@@ -50,7 +50,7 @@ def _holds(outcome: Any) -> None:
     assert outcome.counts.findings == []
     assert outcome.problems == []
     assert outcome.counts.inputs > EFFORT.inputs * 0.9
-    # Far from everything is refused as malformed: requests come through to the database.
+    # Few requests are refused as malformed: requests reach the database.
     assert outcome.counts.codes["OK"] > outcome.counts.inputs / 10
     assert outcome.counts.codes["NOT_FOUND"] > 0
 
@@ -67,7 +67,7 @@ class _Broken(grpc.GenericRpcHandler):
 
 
 def _raise(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-    raise ValueError("nobody has thought of this")
+    raise ValueError("an unexpected error")
 
 
 def _internal(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -79,7 +79,7 @@ def _internal(requests: Iterator[bytes], context: grpc.ServicerContext) -> Itera
     ("method", "code", "findings"),
     [("Raise", "UNKNOWN", 1), ("Internal", "INTERNAL", 1), ("Nothing", "UNIMPLEMENTED", 0)],
 )
-def test_what_never_may_be_answered_is_a_finding(method: str, code: str, findings: int) -> None:
+def test_a_forbidden_code_is_a_finding(method: str, code: str, findings: int) -> None:
     asked = Input(Method(f"/broken/{method}", Empty.DESCRIPTOR, Empty.DESCRIPTOR, True, True), ())
     counts = Counts()
     with ThreadPoolExecutor(1) as threads:
@@ -94,7 +94,7 @@ def test_what_never_may_be_answered_is_a_finding(method: str, code: str, finding
     assert [one["method"] for one in counts.findings] == [asked.method.path] * findings
 
 
-def test_an_answer_that_never_comes_is_a_finding() -> None:
+def test_a_missing_response_is_a_finding() -> None:
     counts = Counts()
     kind = Method("/x/Y", Empty.DESCRIPTOR, Empty.DESCRIPTOR, True, True)
     late = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -104,8 +104,8 @@ def test_an_answer_that_never_comes_is_a_finding() -> None:
     assert len(counts.findings) == 1
 
 
-def test_whatever_a_server_answers_can_be_asked_again() -> None:
-    """Also what is below 0, and what is too long to be repeated often."""
+def test_values_of_responses_can_be_sent_again() -> None:
+    """Also values below 0, and values too long to be repeated often."""
     known = Known()
     known.learn(Timestamp(seconds=-500, nanos=-500))
     drawer = Drawer(known)

@@ -1,4 +1,4 @@
-"""The short form of "make hostile-port", and whether its instruments would tell."""
+"""The short form of "make hostile-port", and whether it would find a defect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.hostile.attacks import ATTACKS
 from tests.hostile.port import attacked
 from tests.hostile.targets import Target, target
 
-# Servers take long to start where others are tested beside them.
+# Servers take long to start if others are tested at the same time.
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -30,7 +30,7 @@ def test_calls_are_rated_while_the_port_is_attacked(asked: Target, name: str) ->
     assert row.failed == 0 < row.asked
 
 
-def test_a_server_that_dies_is_seen(tmp_path: Path) -> None:
+def test_a_server_that_dies_is_detected(tmp_path: Path) -> None:
     with target(f"sqlite:///{tmp_path / 'tollwire.db'}", "open") as one:
         row = attacked(one, "kill", lambda _address, _much: one.server.kill() and None, 1)
         assert one.problems() == ["the server has ended with -9"]

@@ -1,4 +1,4 @@
-"""The short form of "make soak", and whether growth would be seen."""
+"""The short form of "make soak", and whether it would detect growth."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from tests.hostile.soak import MOST, WORK, Outcome, Sample, soaked
 from tests.hostile.targets import target
 
-# Servers take long to start where others are tested beside them.
+# Servers take long to start if others are tested at the same time.
 pytestmark = pytest.mark.timeout(300)
 
 SECONDS = 6
 
 
-def test_mixed_work_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_mixed_work_does_not_grow(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'tollwire.db'}"
     with target(url, "tokens", workers=2) as asked:
         outcome = soaked(asked, SECONDS)
@@ -27,7 +27,7 @@ def test_mixed_work_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MOST)
-def test_growth_is_seen(name: str) -> None:
+def test_growth_is_detected(name: str) -> None:
     outcome = Outcome(1.0)
     outcome.done["RateCall"] = 1
     for number in range(90):

@@ -1,6 +1,6 @@
-"""What the integration tests say to a server: stubs with deadlines, messages, expected refusals.
+"""The client of the integration tests: stubs with deadlines, messages, expected refusals.
 
-It uses the generated stubs and nothing of the service: the tests see what any client sees.
+It uses the generated stubs and nothing of the service: the tests see the same as any client.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BUSY = types.DISPOSITION_BUSY
 NO_ANSWER = types.DISPOSITION_NO_ANSWER
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-# Every method has a deadline: a server that hangs is a failure and not a stuck test.
+# Every method has a deadline: a server that hangs fails the test and does not block it.
 DEADLINE_SECONDS = 45
 
 
@@ -118,14 +118,14 @@ class Client:
         return self.cdrs.GetCdr(cdr_pb.GetCdrRequest(id=cdr_id))
 
     def upload(self, *chunks: cdr_pb.UploadCdrsRequest) -> list[cdr_pb.UploadCdrsResponse]:
-        """All the chunks in one stream, sent without waiting for the answers between."""
+        """All the chunks in one stream, sent without waiting for the responses in between."""
         return list(self.cdrs.UploadCdrs(iter(chunks)))
 
     def get_upload(self, upload_id: int) -> cdr_pb.GetUploadResponse:
         return self.cdrs.GetUpload(cdr_pb.GetUploadRequest(upload_id=upload_id))
 
     def verify(self, **filters: Any) -> cdr_pb.VerifyCdrsResponse:
-        """The last answer of VerifyCdrs, with all differences in it."""
+        """The last response of VerifyCdrs, with all differences in it."""
         *before, last = self.cdrs.VerifyCdrs(cdr_pb.VerifyCdrsRequest(**filters))
         assert last.done
         assert not any(answer.done for answer in before)
@@ -165,7 +165,7 @@ class Client:
         messages: int = 1,
         allow_gap: bool = False,
     ) -> rating_pb.ImportRatesResponse:
-        """``messages``: into how many the deck is cut."""
+        """``messages``: the number of parts of the deck."""
         size = max(1, -(-len(rates) // messages))
         parts = [rates[at : at + size] for at in range(0, len(rates), size)] or [[]]
         requests = [rating_pb.ImportRatesRequest(rates=part) for part in parts]
@@ -261,7 +261,8 @@ class Refusal:
 
 
 def refusal_of(error: grpc.RpcError) -> Refusal:
-    """Reads google.rpc.Status out of the trailers; fails where there is none or it disagrees."""
+    """Reads google.rpc.Status from the trailers; fails if it is absent or disagrees with the
+    code."""
     assert isinstance(error, grpc.Call)
     code = error.code()
     status = rpc_status.from_call(error)
@@ -295,7 +296,7 @@ def refused(code: grpc.StatusCode, reason: str, *fields: str) -> Iterator[Refusa
         found = refusal_of(error)
         assert (found.code, found.reason) == (code, reason), found
         assert sorted(found.violations) == sorted(fields), found
-        assert all(found.violations.values()), f"a violation without words: {found}"
+        assert all(found.violations.values()), f"a violation without a description: {found}"
         caught.__dict__.update(found.__dict__)
     else:
         raise AssertionError(f"not refused; expected {code.name} {reason}")

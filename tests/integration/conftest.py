@@ -1,7 +1,7 @@
 """Servers for the integration tests.
 
-The same tests run on SQLite and on PostgreSQL: a test with ``server`` or ``client`` runs twice.
-One server a database lives for the whole run; each test works in tenants of its own.
+The same tests run on SQLite and on PostgreSQL: a test with ``server`` or ``client`` runs twice. One
+server a database serves the whole run; each test works in tenants of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every method of the contract as its descriptor says, each with a request that is right.
+"""Every method of the contract according to its descriptor, each with a correct request.
 
 The bad-input tests start from these requests and break them in one place at a time.
 """
@@ -42,7 +42,7 @@ METHODS: dict[str, MethodDescriptor] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """What is there for a right request to refer to."""
+    """The objects that a correct request refers to."""
 
     tenant_id: int
     extension_id: int
@@ -249,7 +249,7 @@ RIGHT: dict[str, Callable[[Scene], Message]] = {
 
 
 def send(client: Client, name: str, *requests: Message | bytes) -> list[Any]:
-    """Calls a method with messages or with raw bytes: its answers, or grpc.RpcError."""
+    """The responses to messages or raw bytes, or grpc.RpcError."""
     method = METHODS[name]
     path = f"/{method.containing_service.full_name}/{name}"
 
@@ -268,7 +268,7 @@ def send(client: Client, name: str, *requests: Message | bytes) -> list[Any]:
         answers = []
         for answer in stream:
             answers.append(answer)
-            # Where it was asked to follow, WatchCdrs has no end of its own.
+            # With follow, WatchCdrs does not end by itself.
             if name == "WatchCdrs" and answer.caught_up:
                 stream.cancel()
                 break

@@ -1,6 +1,6 @@
-"""Real servers for the integration and contract tests: `tollwire serve` in processes of their own.
+"""Real servers for the integration and contract tests: `tollwire serve` in its own processes.
 
-Knows nothing of the service but its command line and the one line that it prints when it serves.
+Depends only on the service's command line and on the line that it prints when it serves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 
 
 class ServerProcess:
-    """One `tollwire serve`: ``address`` is where it listens, ``log()`` what it wrote to stderr."""
+    """One `tollwire serve`: ``address`` is where it listens, ``log()`` is its stderr."""
 
     def __init__(
         self, database_url: str, *, workers: int = 1, listen: str = "127.0.0.1:0", **env: str
@@ -70,12 +70,12 @@ class ServerProcess:
         return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
 
     def terminate(self) -> int:
-        """SIGTERM, and wait: the exit code."""
+        """Send SIGTERM and wait; return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self._leave()
 
     def kill(self) -> int:
-        """SIGKILL to the process and its workers, as a crash would end them."""
+        """SIGKILL to the process and its workers, like a crash."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         return self._leave()
@@ -86,7 +86,7 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-            raise RuntimeError(f"the server did not stop; it says: {self.log()}") from None
+            raise RuntimeError(f"the server did not stop; its log: {self.log()}") from None
         if self.process.stdout is not None:
             self.process.stdout.close()
         return code
@@ -106,7 +106,8 @@ class ServerProcess:
 
 
 def environment() -> dict[str, str]:
-    """The caller's environment without settings of the service, with the repository importable."""
+    """The environment of the caller, without settings of the service, with the repository
+    importable."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWIRE_")}
     paths = [str(REPOSITORY), str(REPOSITORY / "proto"), env.get("PYTHONPATH", "")]
     env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)

@@ -1,4 +1,5 @@
-"""Bytes that are no valid request: cut, random, of wrong wire types, not UTF-8, too many."""
+"""Bytes that are no valid request: truncated, random, with wrong wire types, not UTF-8, too
+many."""
 
 from __future__ import annotations
 
@@ -97,11 +98,11 @@ def test_fields_of_a_wrong_wire_type(client: Client, scene: Scene, method: str) 
     for path in paths(METHODS[method].input_type):
         for wire_type in PAYLOADS:
             if method.startswith("Create") and wire_type == 0:
-                continue  # an id near the end of int64 is right, and would use all ids up
+                continue  # an id near the end of int64 is valid, and would use all ids
             cases.append(wrapped(path, wire_type))
             if method in READ_BY_HAND:
                 cases.append(right + wrapped(path, wire_type))
-    # Side by side, because the end of an import takes the server a moment.
+    # In parallel, because the end of an import takes the server a moment.
     with ThreadPoolExecutor(8) as pool:
         for _ in pool.map(partial(code_of, client, method), cases):
             pass
@@ -112,7 +113,7 @@ def test_requests_that_are_cut_off(client: Client, scene: Scene, method: str) ->
     right = RIGHT[method](scene).SerializeToString()
     for end in range(len(right)):
         code_of(client, method, right[:end])
-    # Inside the last field there is no doubt.
+    # Within the last field the request is certainly damaged.
     assert code_of(client, method, delimited(1, b"")[:1]) == INVALID_ARGUMENT
 
 
@@ -158,7 +159,7 @@ def test_text_that_is_not_utf_8(
         assert code_of(client, method, data) == INVALID_ARGUMENT, text
 
 
-def test_a_malformed_message_says_so(client: Client) -> None:
+def test_a_malformed_message_is_refused_with_its_reason(client: Client) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         send(client, "GetTenant", b"\xff")
     assert refusal_of(caught.value).reason == "MALFORMED_REQUEST"
@@ -180,7 +181,7 @@ def test_a_malformed_message_in_a_stream_keeps_the_answers_before_it(
 
 
 def test_unknown_fields_are_ignored(client: Client) -> None:
-    """A newer client may send what this server does not know."""
+    """A newer client may send fields that this server does not have."""
     own = set_scene(client)
     extra = delimited(1000, b"new") + tag(1001, 0) + varint(7)
     for method in ("RateCall", "BatchRateCalls", "ListCdrs", "UploadCdrs", "GetTenant"):
@@ -195,7 +196,7 @@ def test_a_message_that_is_too_large_is_refused(client: Client, scene: Scene) ->
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_methods_and_services_that_are_not_there(client: Client) -> None:
+def test_unknown_methods_and_services(client: Client) -> None:
     for path in ("/tollwire.v1.RatingService/Nothing", "/tollwire.v1.Nothing/Get", "/x"):
         with pytest.raises(grpc.RpcError) as caught:
             client.channel.unary_unary(path)(b"")

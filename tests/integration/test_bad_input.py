@@ -1,7 +1,7 @@
 """Each field of each request, wrong in each way, generated from the descriptors.
 
-What is wrong is refused as INVALID_ARGUMENT, naming the field; what is merely strange may be
-accepted; and nothing is ever INTERNAL or UNKNOWN.
+A wrong value is refused as INVALID_ARGUMENT, with the name of the field; an odd value may be
+accepted; no value results in INTERNAL or UNKNOWN.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BAD_TIMES: list[Any] = [
 ]
 BAD_TOKENS: list[Any] = ["x", "\x00", "é", "=", "W10=", "bnVsbA==", "A" * 100_000, " ", "-"]
 
-# What is wrong for one field, beyond what its kind says; from the comments in the protos.
+# The wrong values of a field besides those of its type; from the comments in the protos.
 WRONG: dict[str, list[Any]] = {
     "Call.tenant_id": [0, *BAD_IDS],
     "Call.extension_id": BAD_IDS,
@@ -56,7 +56,7 @@ WRONG: dict[str, list[Any]] = {
     "Call.started_at": [Timestamp(seconds=-1), Timestamp(seconds=9_223_372_036)],
     "Call.ended_at": [Timestamp(seconds=1_000)],
     "Call.call_id": ["c" * 256],
-    "Call.occurrence": [-1, 2, *INT32],  # the right call has a call_id
+    "Call.occurrence": [-1, 2, *INT32],  # the correct call has a call_id
     # A call of UploadCdrs that has one is a failure; every other method refuses it.
     "UnreadableRecord.line": [1, -1, *INT64],
     "UnreadableRecord.text": [b"x", b"\x00"],
@@ -131,7 +131,7 @@ WRONG: dict[str, list[Any]] = {
     "SummarizeUsageRequest.group_by": [0],
     "SummarizeUsageRequest.time_zone": ["x", " ", ".", "/", "../UTC", "UTC/", "e" * 100_000, "é"],
 }
-# Set by the server and ignored in requests, by method where that differs.
+# Set by the server and ignored in requests, by method if that differs.
 IGNORED = {
     *("Tenant.created_at", "Rate.created_at", "Rate.updated_at"),
     *("Token.created_at", "Token.created_by", "Token.revoked_at"),
@@ -143,12 +143,12 @@ IGNORED_IN = {
     ("ImportRates", "Rate.id"),
     ("ImportRates", "Rate.etag"),
 }
-# In these, one bad record is told in the answer and does not fail the call.
+# In these, one bad record is reported in the response and does not fail the RPC.
 IN_ANSWER = {"BatchRateCalls", "StreamRateCalls", "UploadCdrs", "ImportRates"}
 
 
 def leaves(descriptor: Descriptor, path: str = "") -> Iterator[tuple[str, FieldDescriptor]]:
-    """Every field that holds a value, with its path as errors name it: "rate.intervals[0].…"."""
+    """Every field that holds a value, with its path as in errors: "rate.intervals[0].…"."""
     for field in descriptor.fields:
         name = f"{path}{field.name}{'[0]' if field.is_repeated else ''}"
         kind = field.message_type
@@ -159,7 +159,7 @@ def leaves(descriptor: Descriptor, path: str = "") -> Iterator[tuple[str, FieldD
 
 
 def wrong_values(method: str, field: FieldDescriptor) -> list[Any]:
-    """What must be refused in this field."""
+    """The values that must be refused for this field."""
     key = f"{message_of(field).name}.{field.name}"
     if key in IGNORED or (method, key) in IGNORED_IN:
         return []
@@ -185,7 +185,7 @@ def wrong_values(method: str, field: FieldDescriptor) -> list[Any]:
 
 
 def strange_values(field: FieldDescriptor) -> list[Any]:
-    """What may be accepted, but must not break anything."""
+    """The values that may be accepted, but must not break anything."""
     if field.type == FieldDescriptor.TYPE_STRING:
         return [
             "",
@@ -214,7 +214,7 @@ def strange_values(field: FieldDescriptor) -> list[Any]:
 
 
 def put(request: Message, path: str, field: FieldDescriptor, value: Any) -> None:
-    """Sets the field at ``path`` of a right request to ``value``."""
+    """Set the field at ``path`` of a correct request to ``value``."""
     holder: Any = request
     *parents, _ = path.split(".")
     for parent in parents:
@@ -233,7 +233,7 @@ def put(request: Message, path: str, field: FieldDescriptor, value: Any) -> None
 
 
 def complaints(client: Client, method: str, request: Message) -> tuple[Refusal, set[str]]:
-    """How the service refused, and the fields that it named, in an error or in an answer."""
+    """The refusal of the service, and the fields that it names, in an error or in a response."""
     try:
         answers = send(client, method, request)
     except grpc.RpcError as error:
@@ -273,7 +273,7 @@ def scene(client: Client) -> Scene:
 
 @pytest.fixture(scope="module", autouse=True)
 def unharmed(server: ServerProcess, client: Client, scene: Scene) -> Iterator[None]:
-    """After all of it the server serves as before, and its log has no traceback."""
+    """Afterwards the server serves as before, and its log has no traceback."""
     yield
     stub = health_pb2_grpc.HealthStub(client.channel)
     status = stub.Check(health_pb2.HealthCheckRequest()).status
@@ -299,7 +299,7 @@ def test_every_method_has_a_right_request(client: Client, scene: Scene) -> None:
             assert refusal_of(error).reason == state_refuses.get(method), method
         else:
             assert answers or method in ("ExportCdrs",), method
-    # So that a table of wrong values that names no field is seen.
+    # A table of wrong values that names no field is an error.
     keys = {f"{message_of(field).name}.{field.name}" for _, _, field in map(_values, CASES)}
     assert set(WRONG) <= keys
     assert keys >= IGNORED
@@ -318,14 +318,14 @@ def test_a_wrong_value_is_refused_and_named(
         assert_each_rate_is_rejected(client, scene, path, field, values)
         return
     unnamed = []
-    # What is wrong with an unreadable record is that there is one.
+    # An unreadable record is refused for its presence.
     call, is_unreadable, _ = path.partition(".unreadable.")
     named = f"{call}.unreadable" if is_unreadable else path
     for value in values:
         request: Any = RIGHT[method](scene)
         put(request, path, field, value)
         if method == "UpdateExtension" and value == "":
-            # Without a mask the field is unset, and the extension keeps what it has.
+            # Without a mask the field is unset, and the extension keeps its value.
             request.update_mask.paths.append(field.name)
         refusal, fields = complaints(client, method, request)
         as_error = refusal.code == grpc.StatusCode.INVALID_ARGUMENT
@@ -338,7 +338,7 @@ def test_a_wrong_value_is_refused_and_named(
 def assert_each_rate_is_rejected(
     client: Client, scene: Scene, path: str, field: FieldDescriptor, values: list[Any]
 ) -> None:
-    """All wrong values in one deck, a rate for each: an import has an answer for every rate."""
+    """All wrong values in one deck, a rate for each: an import has a result for every rate."""
     deck: Any = RIGHT["ImportRates"](scene)
     del deck.rates[:]
     for value in values:
@@ -352,7 +352,7 @@ def assert_each_rate_is_rejected(
 
 
 @pytest.mark.parametrize(("method", "path", "field"), CASES)
-def test_a_strange_value_breaks_nothing(
+def test_an_odd_value_breaks_nothing(
     client: Client, scene: Scene, method: str, path: str, field: FieldDescriptor
 ) -> None:
     # A deletion that is accepted needs a scene of its own.
@@ -372,7 +372,7 @@ MESSAGE_FIELDS = [
     if field.message_type is not None
     and not field.is_repeated
     and not field.message_type.full_name.startswith("google.protobuf.")
-    and field.name != "control_totals"  # optional, and good where it is empty
+    and field.name != "control_totals"  # optional, and valid if empty
 ]
 
 
@@ -382,7 +382,7 @@ def test_a_missing_message_is_named(client: Client, scene: Scene, method: str, n
     request.ClearField(name)
     refusal, fields = complaints(client, method, request)
     assert (refusal.code, fields) == (grpc.StatusCode.INVALID_ARGUMENT, {name})
-    # An empty one is there, and wrong in its own fields.
+    # An empty message is present, and its own fields are wrong.
     request = RIGHT[method](scene)
     getattr(request, name).Clear()
     getattr(request, name).SetInParent()
@@ -405,7 +405,7 @@ def test_more_than_ten_thousand_calls_are_refused(
     assert "10,000" in refusal.message or "10000" in refusal.message
 
 
-def test_a_message_says_what_is_wrong_and_what_would_be_right(client: Client, scene: Scene) -> None:
+def test_a_message_has_the_wrong_value_and_the_allowed_ones(client: Client, scene: Scene) -> None:
     request: Any = RIGHT["CreateRate"](scene)
     request.rate.billing_increment = 0
     request.rate.cost_per_minute = "1,000.00"

@@ -51,7 +51,7 @@ def listed(client: Client, rated_tenant: int) -> tuple[int, int, list[types.Cdr]
     return rated_tenant, extension.id, [cdrs[name] for name in "edcbfag"]
 
 
-def test_cdrs_are_listed_newest_first_and_of_one_instant_by_falling_id(
+def test_cdrs_are_listed_newest_first_and_by_descending_id(
     client: Client, listed: tuple[int, int, list[types.Cdr]]
 ) -> None:
     tenant_id, _, cdrs = listed
@@ -242,7 +242,7 @@ def test_a_page_token_belongs_to_its_filters(
     for wrong in ("x", token[:-4], token + "AAAA", "é", "=", "bnVsbA==", "W10=", "e30="):
         with invalid("page_token"):
             client.cdrs.ListCdrs(cdr_pb.ListCdrsRequest(tenant_id=tenant_id, page_token=wrong))
-    # What is recorded meanwhile at the newest end does not shift the pages.
+    # New CDRs at the newest end do not shift the pages.
     client.create_cdr(make_call(tenant_id, call_id="late", started_at=NOON_NS + 9 * SECOND_NS))
     request.page_token = token
     request.page_size = 100
@@ -267,8 +267,8 @@ def test_many_cdrs_are_paged_and_exported(client: Client, rated_tenant: int) -> 
     assert [cdr.id for part in stream for cdr in part.cdrs] == listed_ids
 
 
-def test_pages_of_very_long_texts_are_what_any_client_takes(client: Client) -> None:
-    """A client that leaves gRPC's limit for a message as it is, 4 MiB."""
+def test_pages_of_very_long_texts_fit_the_default_limit_of_clients(client: Client) -> None:
+    """A client with gRPC's default limit for a message, 4 MiB."""
     wide = "\U0001f4de"
     tenant_id = client.new_tenant(name=wide * 200).id
     extension = client.new_extension(tenant_id, wide * 64, name=wide * 200)

@@ -34,7 +34,7 @@ MAX_ID = 2**63 - 1
 MAX_STARTED_NS = 9_223_372_036 * 10**9 - 1
 
 
-def test_a_cdr_holds_everything(client: Client, rated_tenant: int) -> None:
+def test_a_cdr_has_every_field(client: Client, rated_tenant: int) -> None:
     extension = client.new_extension(rated_tenant, "101", name="Desk")
     call = make_call(
         rated_tenant,
@@ -48,7 +48,7 @@ def test_a_cdr_holds_everything(client: Client, rated_tenant: int) -> None:
     )
     cdr = client.create_cdr(call)
     assert cdr.id > 0
-    # These two say how to read a request; the record has nothing of them.
+    # These two state how to read a request; the record does not have them.
     for name in set(call.DESCRIPTOR.fields_by_name) - {"occurrence", "unreadable"}:
         assert getattr(cdr, name) == getattr(call, name), name
     assert (cdr.status, cdr.unrated_reason) == (RATED, 0)
@@ -110,7 +110,7 @@ def test_the_largest_cost_is_stored_exactly(client: Client, tenant: types.Tenant
 
 @pytest.mark.parametrize("started_at", [0, 1, 999_999_999, MAX_STARTED_NS])
 def test_every_nanosecond_is_kept(client: Client, rated_tenant: int, started_at: int) -> None:
-    ended_at = started_at or 1  # the epoch as the end means that there is none
+    ended_at = started_at or 1  # the epoch as the end means that there is no end
     cdr = client.create_cdr(make_call(rated_tenant, started_at=started_at, ended_at=ended_at))
     stored = client.get_cdr(cdr.id)
     assert (nanoseconds(stored.started_at), nanoseconds(stored.ended_at)) == (started_at, ended_at)
@@ -238,7 +238,7 @@ def test_a_conflict_names_all_fields_that_differ(client: Client, rated_tenant: i
     ]
 
 
-def test_a_derived_call_id_is_of_the_content(client: Client, rated_tenant: int) -> None:
+def test_a_derived_call_id_depends_on_the_content(client: Client, rated_tenant: int) -> None:
     extension = client.new_extension(rated_tenant)
     changes = CHANGES | {"extension_id": extension.id}
     first = client.create_cdr(make_call(rated_tenant))
@@ -252,7 +252,7 @@ def test_a_derived_call_id_is_of_the_content(client: Client, rated_tenant: int) 
     assert len(call_ids) == 1 + len(changes)
     other = client.new_tenant()
     assert client.create_cdr(make_call(other.id)).call_id not in call_ids
-    # Told explicitly, the derived id names the same record.
+    # Given explicitly, the derived id names the same record.
     assert client.create_cdr(make_call(rated_tenant, call_id=first.call_id)).id == first.id
 
 
@@ -265,7 +265,7 @@ def test_a_derived_call_id_keeps_its_fields_apart(client: Client, rated_tenant: 
     assert len(set(made)) == len(pairs)
 
 
-def test_the_same_call_at_the_same_moment_from_many_clients_is_there_once(
+def test_the_same_call_from_many_clients_at_once_is_recorded_once(
     client: Client, rated_tenant: int
 ) -> None:
     calls = [make_call(rated_tenant, call_id=f"race-{index}") for index in range(10)]
@@ -334,7 +334,7 @@ def test_the_longest_texts_are_kept(client: Client, rated_tenant: int) -> None:
     assert {name: getattr(stored, name) for name in texts} == texts
 
 
-def test_what_a_call_names_must_exist(client: Client, rated_tenant: int) -> None:
+def test_the_objects_that_a_call_names_must_exist(client: Client, rated_tenant: int) -> None:
     with not_found("TENANT_NOT_FOUND"):
         client.create_cdr(make_call(MAX_ID))
     with not_found("EXTENSION_NOT_FOUND"):

@@ -1,4 +1,4 @@
-"""Control totals: what the sender says it sent, against what the server settled."""
+"""Control totals: the sender's counts, compared with the records that the server settled."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_totals_that_do_not_match(client: Client, payer: int, stated: cdr_pb.Con
     [answer] = client.upload(stating(calls, stated))
     assert answer.HasField("control_totals_match")
     assert (answer.settled_totals, answer.control_totals_match) == (totals(5, 35), False)
-    assert counts(answer) == (5, 0, 0, 0, 0)  # what is there stays
+    assert counts(answer) == (5, 0, 0, 0, 0)  # the settled records stay
     upload = client.get_upload(answer.upload_id)
     assert upload.HasField("control_totals_match")
     assert (upload.control_totals, upload.control_totals_match) == (stated, False)
 
 
-def test_they_may_come_with_no_calls_and_again(client: Client, payer: int) -> None:
+def test_they_may_be_sent_without_calls_and_again(client: Client, payer: int) -> None:
     calls = calls_of(payer, 0, 4)
     answers = client.upload(chunk(calls), stating([], totals(4, 28), 4))
     upload_id = answers[0].upload_id
@@ -68,7 +68,7 @@ def test_they_may_come_with_no_calls_and_again(client: Client, payer: int) -> No
     assert (again.created, again.settled_totals) == (4, totals(4, 28))
     assert not again.control_totals_match
     assert client.get_upload(upload_id).control_totals == totals(4, 29)
-    # What comes after them makes them wrong.
+    # Later records make them wrong.
     client.upload(stating([], totals(4, 28), 4, upload_id), chunk(calls_of(payer, 4, 1), 4))
     upload = client.get_upload(upload_id)
     assert (upload.duration_seconds, upload.control_totals) == (35, totals(4, 28))
@@ -117,14 +117,14 @@ def test_every_record_counts(client: Client, payer: int) -> None:
         assert one.control_totals_match, (call, one.settled_totals)
 
 
-def test_only_what_is_settled_counts(client: Client, payer: int) -> None:
+def test_only_settled_records_count(client: Client, payer: int) -> None:
     calls = calls_of(payer, 0, 10)
     [first] = client.upload(chunk(calls[:4]))
     [second] = client.upload(stating(calls[2:8], totals(8, 56), 2, first.upload_id))
     assert (second.created, second.control_totals_match) == (4, True)
 
 
-def test_totals_that_no_upload_has(client: Client, payer: int) -> None:
+def test_invalid_totals(client: Client, payer: int) -> None:
     [answer] = client.upload(chunk([]))
     with invalid("control_totals.calls", "control_totals.duration_seconds"):
         client.upload(stating(calls_of(payer, 0, 1), totals(-1, -1), 0, answer.upload_id))

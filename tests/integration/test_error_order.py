@@ -1,4 +1,4 @@
-"""Of several things that are wrong at once, the one that docs/api.md lists first is told."""
+"""Of several errors in one request, the server returns the one that docs/api.md lists first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ MAX_SECONDS = 2_147_483_647
 
 @pytest.fixture(scope="module")
 def scene(client: Client) -> dict[str, Any]:
-    """A tenant with a plain, a blocking and a very dear rate, and something of everything else."""
+    """A tenant with a plain, a blocking and a very expensive rate, and one object of every other
+    kind."""
     tenant = client.new_tenant()
     client.new_rate(tenant.id, "1")
     client.new_rate(tenant.id, "2", blocked=True)

@@ -1,4 +1,5 @@
-"""The explanation of a rating: enough to do it again by hand, and always what the rating did."""
+"""The explanation of a rating: complete enough to repeat it by hand, and always in agreement with
+the rating."""
 
 from __future__ import annotations
 
@@ -35,9 +36,7 @@ def test_an_explanation_comes_only_when_asked_for(client: Client, tenant: types.
     assert asked.rated == plain.rated
 
 
-def test_it_names_every_rate_it_looked_at_and_the_one_that_won(
-    client: Client, tenant: types.Tenant
-) -> None:
+def test_it_names_every_candidate_and_the_winner(client: Client, tenant: types.Tenant) -> None:
     catch_all = client.new_rate(tenant.id, "", destination="World")
     short = client.new_rate(tenant.id, "44", "0.0200", 6, destination="UK")
     later = client.new_rate(tenant.id, "44", effective_from=NOON_NS + SECOND_NS)
@@ -96,7 +95,9 @@ def test_a_call_that_costs_nothing_is_explained_too(client: Client, tenant: type
     )
 
 
-def test_a_call_without_a_rate_is_refused_with_words(client: Client, tenant: types.Tenant) -> None:
+def test_a_call_without_a_rate_is_refused_with_its_explanation(
+    client: Client, tenant: types.Tenant
+) -> None:
     client.new_rate(tenant.id, "33")
     with not_found("NO_RATE") as refusal:
         explain(client, make_call(tenant.id, "447911"))
@@ -112,7 +113,7 @@ def explanation_of(error: grpc.RpcError) -> rating_pb.Explanation:
 
 
 def test_a_call_without_a_price_is_explained_too(client: Client, tenant: types.Tenant) -> None:
-    """The candidates that are not in effect, those that block, and what a bad number leaves."""
+    """Candidates that are not in effect, those that block, and the rest of an invalid number."""
     late = client.new_rate(tenant.id, "447", effective_from=NOON_NS + 1)
     past = client.new_rate(tenant.id, "44", effective_to=NOON_NS)
     blocked = client.new_rate(tenant.id, "49", blocked=True)
@@ -143,7 +144,7 @@ def test_a_call_without_a_price_is_explained_too(client: Client, tenant: types.T
     assert "'anonymous'" in explanation_of(refused.value).steps[-1].working
 
 
-def test_only_who_asks_is_told(client: Client, tenant: types.Tenant) -> None:
+def test_only_requests_with_explain_get_it(client: Client, tenant: types.Tenant) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         client.rate(make_call(tenant.id, "44"))
     status = rpc_status.from_call(refused.value)
@@ -152,8 +153,8 @@ def test_only_who_asks_is_told(client: Client, tenant: types.Tenant) -> None:
 
 
 def test_an_explanation_in_an_error_is_short(client: Client, tenant: types.Tenant) -> None:
-    """However many rates are considered and however long their texts are, the trailers stay below
-    what every client takes."""
+    """With any number of candidates and any length of their texts, the trailers stay below the
+    limit of every client."""
     for length in range(1, 33):
         for window in range(3):
             client.new_rate(

@@ -1,5 +1,5 @@
-"""WatchCdrs over the wire: two workers record, and watchers that break off all the time miss
-nothing and get nothing twice."""
+"""WatchCdrs over the wire: two workers record, and watchers whose streams break receive each CDR
+exactly once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(address: str, tenant_id: int, number: int) -> None:
 
 
 class Watcher:
-    """Follows the feed, breaks off after a few responses, and goes on from the last cursor."""
+    """Follows the feed, cancels after a few responses, and continues from the last cursor."""
 
     def __init__(self, address: str, tenant_id: int, seed: int) -> None:
         self.ids: list[int] = []
@@ -55,7 +55,7 @@ class Watcher:
                         self._take(next(stream))
                     stream.cancel()
                 except grpc.RpcError:
-                    # There was nothing to wait for any more.
+                    # All CDRs were recorded before.
                     assert stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             self.breaks += 1
         self._request.follow = False
@@ -104,7 +104,7 @@ def test_watchers_that_break_off_get_each_cdr_once(new_database: NewDatabase) ->
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_that_stops_ends_the_stream_and_another_goes_on(
+def test_after_a_server_stops_the_stream_continues_on_another(
     new_database: NewDatabase, workers: int
 ) -> None:
     url = new_database()
@@ -128,7 +128,7 @@ def test_a_server_that_stops_ends_the_stream_and_another_goes_on(
         (rest,) = client.cdrs.WatchCdrs(request)
         assert [cdr.id for cdr in rest.cdrs] == [second.id]
         assert rest.caught_up
-        # A client that sets a deadline gets its end.
+        # The stream of a client with a deadline ends at the deadline.
         with pytest.raises(grpc.RpcError) as late:
             list(client.cdrs.WatchCdrs(pb.WatchCdrsRequest(follow=True), timeout=0.5))
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

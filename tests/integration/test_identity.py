@@ -1,7 +1,7 @@
-"""Identity (rating rule 10): one call is recorded once, whichever way it comes and comes again.
+"""Identity (rating rule 10): one call is recorded once, by whichever way it is sent and sent again.
 
 Twice in a chunk, in two chunks, in two uploads, by CreateCdr and UploadCdrs in both orders, through
-one server process and through two: the outcome is the same everywhere.
+one server process and through two: the outcome is the same.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from tollwire.v1 import types_pb2 as types
 
 @pytest.fixture(scope="module")
 def second_client(server: ServerProcess) -> Iterator[Client]:
-    """A connection to another server process over the database of ``client``'s."""
+    """A connection to another server process over the database of ``client``."""
     with serving(server.database_url) as other, Client(other.address) as connected:
         yield connected
 
 
 @dataclass
 class Told:
-    """What the sender of the second call was told: ``conflict`` is "", or the words, which name the
-    recorded CDR and the fields that differ."""
+    """The outcome for the sender of the second call: ``conflict`` is "" or the message, which names
+    the recorded CDR and the fields that differ."""
 
     created: int
     duplicates: int
@@ -54,7 +54,7 @@ Way = Callable[[Client, Client, types.Call, types.Call], Told]
 
 
 def told_by(answer: cdr_pb.UploadCdrsResponse, *, before: int) -> Told:
-    """``before``: how many calls of the answered chunk were created before the second call."""
+    """``before``: the number of calls of the answered chunk created before the second call."""
     created, duplicates, conflicts, rejected, _ = counts(answer)
     assert (conflicts, rejected) == (len(answer.failures), 0)
     for failure in answer.failures:
@@ -132,7 +132,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture(params=["one process", "two processes"])
 def sender(request: pytest.FixtureRequest, client: Client) -> Client:
-    """Through which the second call goes."""
+    """The connection for the second call."""
     if request.param == "one process":
         return client
     second: Client = request.getfixturevalue("second_client")
@@ -155,7 +155,7 @@ def test_the_same_content_is_a_duplicate(
     call = full_call(payer, call_id)
     again = types.Call()
     again.CopyFrom(call)
-    again.ClearField("duration_seconds")  # 7 seconds all the same
+    again.ClearField("duration_seconds")  # 7 seconds, too
     assert way(client, sender, call, again) == Told(0, 1, upload_id=ANY)
     [stored] = client.list_cdrs(tenant_id=payer)
     assert sender.create_cdr(again) == stored
@@ -198,7 +198,7 @@ def test_other_content_is_a_conflict(
     [stored] = client.list_cdrs(tenant_id=payer)
     assert f"CDR {stored.id} " in told.conflict
     assert f"(different: {fields})" in told.conflict
-    # It is the first one that is recorded, and still is.
+    # The first one is recorded, and stays so.
     assert client.create_cdr(call) == stored
     assert sender.get_cdr(stored.id) == stored
     if told.upload_id:
@@ -215,7 +215,7 @@ def test_without_an_id_other_content_is_another_call(
     assert told == Told(1, 0, upload_id=ANY)
     stored = client.list_cdrs(tenant_id=payer)
     assert len({cdr.call_id for cdr in stored}) == 2
-    # A derived call_id is one like any other: who sends it with other content is in conflict.
+    # A derived call_id is an ordinary one: sent with other content it is a conflict.
     own = {cdr.caller_number: cdr.call_id for cdr in stored}
     [answer] = sender.upload(chunk([full_call(payer, own["101"], caller_number="102")]))
     assert counts(answer) == (0, 0, 1, 0, 0)
@@ -234,7 +234,8 @@ def test_two_processes_record_one_of_two_at_the_same_moment(
     client: Client, second_client: Client, payer: int
 ) -> None:
     """Both sides send the same calls and as many that differ, one by one and in chunks: each call
-    is there once, what was created adds up to what is there, every conflict names what is."""
+    is recorded once, the created ones add up to the recorded ones, and every conflict names the
+    recorded CDR."""
     shared = [full_call(payer, f"same {n}") for n in range(40)]
     sides = (client, second_client)
     own = [
@@ -269,7 +270,7 @@ def test_two_processes_record_one_of_two_at_the_same_moment(
     by_upload = {cdr.id for cdr in stored if cdr.upload_id}
     assert created == len(by_upload)
     failures = [one for side in answers for answer in side for one in answer.failures]
-    # Of each of the 40 that differ one side is recorded, and the other is told.
+    # Of each of the 40 that differ one side's is recorded, and the other side gets a conflict.
     assert len(failures) + sum(map(len, refused)) == 40
     ids = {cdr.call_id: cdr.id for cdr in stored}
     for failure in failures:

@@ -1,4 +1,5 @@
-"""Ids at the end of int64, on a server of their own: a mistake here would leave none for others."""
+"""Ids at the end of int64, on a server of their own: a defect here would leave no ids for other
+tests."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def test_the_last_ids_are_a_callers_like_any_other(new_database: NewDatabase) ->
         assert client.create_cdr(call).extension == extension
         with refused(grpc.StatusCode.ALREADY_EXISTS, "EXTENSION_EXISTS"):
             client.new_extension(last_but_one.id, id=MAX_ID)
-        # They use nothing up: the server goes on counting where it was.
+        # They use no other ids: the server continues where it was.
         following = [client.new_tenant().id for _ in range(3)]
         assert first.id < following[0] < following[1] < following[2] < 2**62
         assert 0 < client.new_extension(first.id).id < 2**62

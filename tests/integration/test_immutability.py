@@ -1,4 +1,5 @@
-"""What was charged stays charged: whatever happens to rates, tenants, or in the database itself."""
+"""The cost of a recorded call never changes: after changes of rates and tenants, and against writes
+to the database itself."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ DAY_NS = 86_400 * SECOND_NS
 
 @pytest.fixture(scope="module")
 def server(new_database: NewDatabase) -> Iterator[ServerProcess]:
-    """Of its own: it is written to past it, and what that leaves does not verify."""
+    """A server of its own: these tests write to its database directly, and the result does not
+    verify."""
     with serving(new_database()) as running:
         yield running
 
@@ -95,7 +97,7 @@ def test_every_cdr_recomputes_from_itself_alone(client: Client, recorded: Record
         assert_recomputes(cdr)
 
 
-def test_rates_that_change_expire_or_go_leave_every_cost(
+def test_changed_expired_and_deleted_rates_keep_every_cost(
     client: Client, recorded: Recorded
 ) -> None:
     tenant, rates, cdrs = recorded
@@ -123,12 +125,12 @@ def test_rates_that_change_expire_or_go_leave_every_cost(
         assert_recomputes(cdr)
         if cdr.matched_prefix == "447":
             assert cdr.rate == rates["447"]
-    # The same call sent again is the stored one, though it would cost otherwise now.
+    # The same call sent again is a duplicate, although it would have another cost now.
     [again] = [cdr for cdr in cdrs if cdr.call_id == "+1415/31"]
     assert client.create_cdr(make_call(tenant.id, "+1415", 31, call_id="+1415/31")) == again
 
 
-def test_rules_that_change_leave_every_cost(client: Client, recorded: Recorded) -> None:
+def test_changed_rules_keep_every_cost(client: Client, recorded: Recorded) -> None:
     tenant, _, cdrs = recorded
     changed = types.Tenant(
         id=tenant.id, name="Renamed", rounding=types.ROUNDING_UP, international_prefix="011"
@@ -145,7 +147,7 @@ def test_rules_that_change_leave_every_cost(client: Client, recorded: Recorded) 
     assert_recomputes(new)
 
 
-def test_rate_unrated_leaves_every_priced_cdr(client: Client, recorded: Recorded) -> None:
+def test_rate_unrated_changes_no_priced_cdr(client: Client, recorded: Recorded) -> None:
     tenant, rates, cdrs = recorded
     client.update_rate(make_rate("44", "5", id=rates["44"].id))
     client.new_rate(tenant.id, "33", "0.3333", 7)
@@ -160,11 +162,11 @@ def test_rate_unrated_leaves_every_priced_cdr(client: Client, recorded: Recorded
         assert_recomputes(after[cdr.id])
 
 
-# Attacks on the rows themselves, with the database's own client.
+# Writes to the rows, with the database's own client.
 
 
 class Attacker:
-    """A connection to the server's database, past the server."""
+    """A connection to the server's database, without the server."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -212,7 +214,7 @@ def one_of(cdrs: list[types.Cdr], status: int) -> types.Cdr:
 
 
 def changed_value(value: Any) -> str:
-    """SQL of a value that is another one than ``value``."""
+    """SQL of another value than ``value``."""
     if value is None:
         return "1"
     if isinstance(value, bool):
@@ -251,9 +253,9 @@ def test_a_cdr_cannot_be_deleted_or_replaced(
         values = names.replace("cost_units", "coalesce(cost_units, 0) + 1")
         same_row = f"SELECT {values} FROM cdrs WHERE id = {target.id}"
         if attacker.is_sqlite:
-            # Skipped without a word or refused: in either case nothing may be replaced.
+            # Ignored or refused: in either case nothing may be replaced.
             attacker.refused(f"REPLACE INTO cdrs ({names}) {same_row}")
-            # As another row that takes the place of this one by its call_id.
+            # As another row that replaces this one by its call_id.
             elsewhere = same_row.replace("SELECT id,", "SELECT 999999999,")
             attacker.refused(f"INSERT OR REPLACE INTO cdrs ({names}) {elsewhere}")
             assert attacker.refused(
@@ -287,7 +289,7 @@ def test_an_unrated_cdr_is_priced_once_and_nothing_else_of_it_changes(
     version = int(rates["44"].etag.removeprefix("v"))
     where = f"WHERE id = {target.id}"
     pricing = PRICED.format(status=int(RATED), version=version)
-    # The permitted transition, with something else under its cover.
+    # The permitted transition together with another change.
     for cover in (
         "duration_seconds = duration_seconds + 1",
         "destination_number = '1'",
@@ -306,7 +308,7 @@ def test_an_unrated_cdr_is_priced_once_and_nothing_else_of_it_changes(
         assert attacker.refused(f"UPDATE cdrs SET {pricing}, {cover} {where}"), cover
     assert attacker.refused(f"UPDATE cdrs SET unrated_reason = 2 {where}")
     assert client.get_cdr(target.id) == target
-    # The transition itself is what RateUnrated does; after it there is no way back.
+    # The transition itself is what RateUnrated does; it cannot be reversed.
     attacker.run(f"UPDATE cdrs SET {pricing} {where}")
     assert client.get_cdr(target.id).cost == "0.0005"
     assert attacker.refused(f"UPDATE cdrs SET {pricing} {where}")
@@ -362,7 +364,7 @@ def test_the_history_that_cdrs_refer_to_cannot_be_changed(
         accepted = []
         for column, value in zip(attacker.columns("rate_versions"), row, strict=True):
             if prefix == "447" and column == "retired_revision":
-                continue  # the one update there is
+                continue  # the only permitted update
             wrong = changed_value(value)
             if not attacker.refused(f"UPDATE rate_versions SET {column} = {wrong} {where}"):
                 accepted.append(column)

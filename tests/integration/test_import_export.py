@@ -1,4 +1,4 @@
-"""Whole decks: ImportRates and ExportRates give each other's input back, all or nothing."""
+"""Whole decks: an export equals the import, and an import has an effect as a whole or none."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def contents(rates: list[types.Rate]) -> list[types.Rate]:
 
 
 def rich_deck() -> list[types.Rate]:
-    """Rates with everything that a rate can have, in the order of an export."""
+    """Rates with every field, in the order of an export."""
     interval = types.Interval(start_seconds=60, cost_per_minute="0.0100", billing_increment=1)
     last = types.Interval(
         start_seconds=2_147_483_647, cost_per_minute="99999999.9999", billing_increment=86_400
@@ -79,7 +79,9 @@ def rich_deck() -> list[types.Rate]:
     ]
 
 
-def test_what_is_exported_imports_unchanged_elsewhere(client: Client, tenant: types.Tenant) -> None:
+def test_an_export_can_be_imported_elsewhere_unchanged(
+    client: Client, tenant: types.Tenant
+) -> None:
     deck = rich_deck()
     outcome = client.import_rates(tenant.id, deck, messages=3)
     assert counts(outcome) == (len(deck), 0, 0, 0, 0)
@@ -214,7 +216,7 @@ def test_one_prefix_and_start_twice_in_a_deck_is_rejected(
     assert client.export_rates(tenant.id) == []
 
 
-def test_the_first_thousand_errors_are_told_and_all_are_counted(
+def test_the_first_thousand_errors_are_listed_and_all_are_counted(
     client: Client, tenant: types.Tenant
 ) -> None:
     deck = [make_rate("x")] * 1500
@@ -281,12 +283,12 @@ def test_a_broken_import_changes_nothing(client: Client, tenant: types.Tenant) -
         future.cancel()
         go_on.set()
     assert [rate.prefix for rate in client.export_rates(tenant.id)] == ["9"]
-    # The tenant is not left locked either.
+    # The tenant is not locked.
     assert counts(client.import_rates(tenant.id, [make_rate("1")])) == (1, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_deck_that_is_not_all_there_changes_nothing(
+def test_an_incomplete_deck_changes_nothing(
     client: Client, tenant: types.Tenant, dry_run: bool
 ) -> None:
     client.import_rates(tenant.id, [make_rate("9")])
@@ -304,7 +306,7 @@ def test_a_deck_that_is_not_all_there_changes_nothing(
     assert [rate.prefix for rate in client.export_rates(tenant.id)] == ["9"]
 
 
-def test_an_export_of_nothing_and_of_nobody(client: Client, tenant: types.Tenant) -> None:
+def test_exports_of_an_empty_and_of_an_unknown_tenant(client: Client, tenant: types.Tenant) -> None:
     assert client.export_rates(tenant.id) == []
     with not_found("TENANT_NOT_FOUND"):
         client.export_rates(2**62)

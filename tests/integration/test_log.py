@@ -1,4 +1,4 @@
-"""What a server logs when telephone numbers are poured into it by every way in: none of them."""
+"""The log of a server that gets telephone numbers in every field: it contains none of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.client import DEADLINE_SECONDS, Client, make_call
 from tests.integration.methods import METHODS, RIGHT, Scene, send, set_scene
 from tests.integration.serving import ServerProcess
 
-# As it is written here and there; no part of a log has these digits by chance.
+# In several notations; no other part of a log has these digits.
 KNOWN = "8675309"
 NUMBERS = ("15558675309", "+1 (555) 867-5309", "sip:+15558675309@pbx.example;user=phone")
 SEPARATORS = re.compile(r"[-\s.()/]")
@@ -33,7 +33,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def log(database: Path) -> Iterator[str]:
-    """All that a server at its most talkative has said while numbers were poured into it."""
+    """The complete log at the most verbose level, after the numbers were sent."""
     with (
         ServerProcess(
             f"sqlite:///{database}", TOLLWIRE_LOG_LEVEL="DEBUG", TOLLWIRE_LOG_FORMAT="json"
@@ -74,7 +74,7 @@ def ask(client: Client, method: str, data: bytes) -> None:
 
 
 def put_everywhere(message: Message, number: str) -> None:
-    """The number into every text of the message, also where none was."""
+    """Set every text of the message to the number, also empty ones."""
     for field in message.DESCRIPTOR.fields:
         value: Any = getattr(message, field.name)
         if field.type == FieldDescriptor.TYPE_STRING:
@@ -91,7 +91,7 @@ def put_everywhere(message: Message, number: str) -> None:
 
 
 def break_the_database(file: Path) -> None:
-    """So that statements with numbers in them fail, as no failure that has a name."""
+    """Makes statements with numbers fail, with an error that has no name."""
     with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection, connection:
         for table in ("cdrs", "extensions", "rate_versions", "uploads"):
             connection.execute(f"ALTER TABLE {table} RENAME TO gone_{table}")
@@ -99,7 +99,7 @@ def break_the_database(file: Path) -> None:
 
 def test_no_number_is_in_the_log(log: str) -> None:
     assert KNOWN not in SEPARATORS.sub("", log)
-    # Both ends of a number that were masked: what was poured in did come through.
+    # The ends of a masked number: the numbers did reach the log.
     assert "*09" in log
 
 
@@ -115,7 +115,7 @@ def test_each_line_is_json_and_each_rpc_has_one(log: str) -> None:
     assert all("no such table" in line["exception"] for line in defects)
 
 
-def test_a_request_is_found_by_the_name_that_its_client_gave_it(tmp_path: Path) -> None:
+def test_a_request_is_found_by_its_clients_request_id(tmp_path: Path) -> None:
     with (
         ServerProcess(f"sqlite:///{tmp_path}/tollwire.db") as server,
         Client(server.address) as client,

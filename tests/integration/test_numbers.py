@@ -1,4 +1,4 @@
-"""Rating rule 2 through the wire: how numbers may be written, and which cannot be matched."""
+"""Rating rule 2 through the wire: notations of numbers, and numbers that cannot be matched."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_32_digits_are_a_number(client: Client, deck: int) -> None:
 @pytest.mark.parametrize(
     ("number", "matched"),
     [
-        ("0044207946", "44"),  # the international prefix goes
+        ("0044207946", "44"),  # the international prefix is removed
         ("020 7946 0000", "44"),  # the national prefix becomes the country code
         ("(0)20 7946 0000", "44"),
         ("+020 7946 0000", "0"),  # a leading + is never rewritten
@@ -84,7 +84,7 @@ def test_32_digits_are_a_number(client: Client, deck: int) -> None:
         ("44207946", "44"),  # neither prefix: as it is
         ("tel:0044207946", "44"),
         ("0 0 4 4 2 0", "44"),
-        ("000", "0"),  # the international prefix goes, and nothing after it
+        ("000", "0"),  # the international prefix is removed, and nothing after it
     ],
 )
 def test_the_tenants_dialling_rules(client: Client, number: str, matched: str) -> None:

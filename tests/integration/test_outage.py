@@ -1,4 +1,4 @@
-"""The database goes away under a server and comes back: PostgreSQL, as an SQLite file stays."""
+"""The database of a server becomes unavailable and returns: PostgreSQL, and an SQLite file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHUNK = 100
 
 
 class Outage:
-    """A database that nobody can connect to, until it is let in again."""
+    """A database that accepts no connections until it is opened again."""
 
     def __init__(self, postgres: PostgresServer) -> None:
         self.name = postgres.create()
@@ -31,7 +31,7 @@ class Outage:
         self.admin = postgres.connect("postgres")
 
     def cut(self) -> None:
-        """Ends every connection; new ones are still let in."""
+        """End every connection; new ones are still accepted."""
         self.admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
             [self.name],
@@ -65,7 +65,7 @@ def attempt(work: Any) -> Refusal | None:
     return None
 
 
-def test_the_server_outlives_an_outage(outage: Outage) -> None:
+def test_the_server_survives_an_outage(outage: Outage) -> None:
     with serving(outage.url) as server, Client(server.address) as client:
         tenant = client.new_tenant()
         client.new_rate(tenant.id, "44", "0.0200", 6)
@@ -73,11 +73,11 @@ def test_the_server_outlives_an_outage(outage: Outage) -> None:
         before = client.create_cdr(call)
         outage.begin()
         try:
-            # Rating is from memory.
+            # Rating works from memory.
             for _ in range(20):
                 assert client.rate(call).cost == "0.0040"
                 assert client.batch([call])[0].cost == "0.0040"
-            # A tenant that may exist by now is not said to be unknown.
+            # A tenant that may exist by now is not reported as unknown.
             stranger = make_call(tenant.id + 1000)
             mixed = client.batch([stranger, call, stranger, call])
             assert [rated.cost for rated in mixed] == ["", "0.0040", "", "0.0040"]
@@ -114,7 +114,7 @@ DO_WITHOUT = ("", "tollwire.v1.RatingService")
 
 
 def await_health(channels: list[grpc.Channel], expected: int) -> None:
-    """Of what needs the database, in each worker; all else serves throughout."""
+    """The services that need the database, in each worker; all others serve throughout."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     stubs = [health_pb2_grpc.HealthStub(channel) for channel in channels]
     while True:
@@ -156,12 +156,12 @@ def is_told_by_health(server: ServerProcess, begin: Any, end: Any) -> None:
         assert client.create_cdr(call).cost == "0.0040"
 
 
-def test_health_says_that_postgresql_is_away(outage: Outage) -> None:
+def test_health_reports_that_postgresql_is_unavailable(outage: Outage) -> None:
     with serving(outage.url, workers=2) as server:
         is_told_by_health(server, outage.begin, outage.end)
 
 
-def test_health_says_that_the_file_is_away(tmp_path: Path) -> None:
+def test_health_reports_that_the_file_is_unavailable(tmp_path: Path) -> None:
     path = tmp_path / "tollwire.db"
 
     def begin() -> None:
@@ -202,7 +202,7 @@ def send_rest(
     total: int,
     outage: Outage,
 ) -> int:
-    """Sends what is left, with the connections cut on the way. Where the upload stands then."""
+    """Send the rest, while the connections are cut; return the final offset of the upload."""
 
     def requests() -> Iterator[Any]:
         for number, at in enumerate(range(committed, total, CHUNK)):

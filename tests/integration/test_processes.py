@@ -22,7 +22,7 @@ from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import tenant_service_pb2 as tenant_pb
 from tollwire.v1 import types_pb2 as types
 
-# Long enough for a machine that is busy with other things; the tests end as soon as it is so.
+# Long enough for a busy machine; the tests end as soon as the condition holds.
 PATIENCE_SECONDS = 20
 CHUNK = 200
 CHUNKS = 30
@@ -41,7 +41,7 @@ def health_of(client: Client, service: str = "") -> int:
 
 
 def calls_of(tenant_id: int, index: int) -> list[types.Call]:
-    """The calls of one chunk: most are fine, one is bad, one has no rate."""
+    """The calls of one chunk: most are valid, one is invalid, one has no rate."""
     calls = [
         make_call(tenant_id, "4420", 7, call_id=f"{index}/{number}", started_at=NOON_NS + index)
         for number in range(CHUNK)
@@ -51,7 +51,7 @@ def calls_of(tenant_id: int, index: int) -> list[types.Call]:
     return calls
 
 
-def test_it_says_when_it_serves_and_keeps_what_was_stored(new_database: NewDatabase) -> None:
+def test_it_prints_when_it_serves_and_keeps_stored_data(new_database: NewDatabase) -> None:
     url = new_database()
     with serving(url) as server, Client(server.address) as client:
         assert server.address in server.first_line
@@ -70,7 +70,7 @@ def test_it_says_when_it_serves_and_keeps_what_was_stored(new_database: NewDatab
         assert client.get_cdr(cdr.id) == cdr
         rated = client.rate(make_call(tenant.id, "44", 1))
         assert (rated.cost, rated.rate_revision) == ("0.0001", revision)
-        # Ids and revisions go on, they do not begin again.
+        # Ids and revisions continue.
         assert client.new_tenant().id > tenant.id
         assert client.new_rate(tenant.id, "45").id > rate.id
         assert client.rate(make_call(tenant.id)).rate_revision == revision + 1
@@ -79,8 +79,8 @@ def test_it_says_when_it_serves_and_keeps_what_was_stored(new_database: NewDatab
 def upload_until_it_breaks(
     server: ServerProcess, tenant_id: int, end: Callable[[], int]
 ) -> cdr_pb.UploadCdrsResponse:
-    """Uploads flat out, ends the server once a few chunks are acknowledged, and returns the last
-    acknowledgement that arrived."""
+    """Uploads as fast as possible, kills the server after a few acknowledged chunks, and returns
+    the last acknowledgement."""
     last: list[cdr_pb.UploadCdrsResponse] = []
     few = threading.Event()
 
@@ -111,9 +111,7 @@ def upload_until_it_breaks(
 
 
 @pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
-def test_an_upload_goes_on_after_the_server_is_gone(
-    new_database: NewDatabase, signal_name: str
-) -> None:
+def test_an_upload_continues_after_a_kill(new_database: NewDatabase, signal_name: str) -> None:
     url = new_database()
     with serving(url) as server:
         with Client(server.address) as client:
@@ -126,7 +124,7 @@ def test_an_upload_goes_on_after_the_server_is_gone(
         assert "Traceback" not in server.log()
     with serving(url) as server, Client(server.address) as client:
         state = client.get_upload(last.upload_id)
-        # What was acknowledged is there; of the rest, whole chunks or nothing.
+        # Acknowledged chunks are stored; of the rest, whole chunks or nothing.
         assert state.committed_offset >= last.committed_offset
         assert state.committed_offset % CHUNK == 0
         resumed = [
@@ -143,7 +141,7 @@ def test_an_upload_goes_on_after_the_server_is_gone(
         assert len({cdr.call_id for cdr in cdrs}) == len(cdrs) == CHUNKS * (CHUNK - 1)
         for cdr in cdrs[::97]:
             assert_recomputes(cdr)
-        # Sent once more from the beginning, as by a client that forgot: the stored answers.
+        # Sent again from the beginning, as by a client without notes: the stored responses.
         client.upload(chunk(calls_of(tenant.id, 0), 0, last.upload_id))
         assert client.get_upload(last.upload_id) == total
 
@@ -164,7 +162,7 @@ def pair(new_database: NewDatabase) -> Iterator[tuple[Client, Client]]:
 def test_a_change_through_one_server_reaches_the_other(pair: tuple[Client, Client]) -> None:
     here, there = pair
     tenant = here.new_tenant()
-    # A tenant that the other has never seen is known at once.
+    # The other server finds a new tenant at once.
     assert there.new_extension(tenant.id).tenant_id == tenant.id
     call = make_call(tenant.id, "4420", 60)
     assert there.create_cdr(call).unrated_reason == types.UNRATED_REASON_NO_RATE
@@ -180,7 +178,7 @@ def test_a_change_through_one_server_reaches_the_other(pair: tuple[Client, Clien
     eventually(partial(costs, here, call, ""), "the dialling rule")
 
 
-def test_a_revision_that_is_demanded_is_had_at_once_or_refused(
+def test_a_demanded_revision_is_used_at_once_or_refused(
     pair: tuple[Client, Client],
 ) -> None:
     here, there = pair
@@ -199,7 +197,7 @@ def test_a_revision_that_is_demanded_is_had_at_once_or_refused(
     assert refusal.metadata["rate_revision"] == str(revision)
 
 
-def test_a_tenant_that_is_deleted_is_gone_everywhere(pair: tuple[Client, Client]) -> None:
+def test_a_deleted_tenant_is_deleted_in_every_worker(pair: tuple[Client, Client]) -> None:
     here, there = pair
     tenant = here.new_tenant()
     here.new_rate(tenant.id, "44")
@@ -213,10 +211,10 @@ def test_a_tenant_that_is_deleted_is_gone_everywhere(pair: tuple[Client, Client]
     eventually(unknown, "the deletion")
 
 
-def test_a_cdr_is_priced_with_what_is_committed_when_it_is_written(
+def test_a_cdr_is_priced_with_the_rates_committed_before_it(
     pair: tuple[Client, Client],
 ) -> None:
-    """No waiting: after a change is acknowledged, any server records with it."""
+    """Without a wait: after a change is acknowledged, any server records with it."""
     here, there = pair
     tenant = here.new_tenant()
     rate = here.new_rate(tenant.id, "44", "0.0000")
@@ -231,7 +229,7 @@ def test_a_cdr_is_priced_with_what_is_committed_when_it_is_written(
         assert cdr.cost == f"{cdr.call_id[1:]}.0000"
 
 
-def test_writers_on_two_servers_keep_out_of_each_others_way(pair: tuple[Client, Client]) -> None:
+def test_writers_on_two_servers_do_not_conflict(pair: tuple[Client, Client]) -> None:
     """Both change the same tenant's rates and record the same calls, at the same time."""
     tenant = pair[0].new_tenant()
     failures: list[BaseException] = []
@@ -284,7 +282,7 @@ def costs(client: Client, call: types.Call, price: str) -> bool:
     return client.batch([call])[0].cost == price
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(new_database: NewDatabase) -> None:
+def test_a_port_in_use_is_one_line(new_database: NewDatabase) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -295,8 +293,9 @@ def test_a_port_that_is_taken_is_said_in_one_line(new_database: NewDatabase) -> 
     assert str(port) in str(failure.value)
 
 
-def test_a_client_that_never_reads_is_not_read_from(client: Client) -> None:
-    """Or the server would hold all that it has to say to it; the others are served meanwhile."""
+def test_requests_of_a_client_that_never_reads_are_not_read(client: Client) -> None:
+    """Otherwise the server would buffer all responses for it; other clients are served
+    meanwhile."""
     tenant = client.new_tenant()
     client.new_rate(tenant.id, "44")
     calls = [make_call(tenant.id, "4420", 60, call_id="x" * 200) for _ in range(200)]
@@ -344,7 +343,7 @@ def test_streams_are_bounded_and_end_when_the_server_stops(new_database: NewData
             assert next(stream).rated[0].cost == "0.0600"
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"):
             client.export_rates(tenant.id)
-        # Unary methods always find a place.
+        # Unary methods always get a slot.
         assert client.rate(make_call(tenant.id)).cost == "0.0600"
         streams[0].cancel()
 
@@ -354,7 +353,7 @@ def test_streams_are_bounded_and_end_when_the_server_stops(new_database: NewData
             except grpc.RpcError:
                 return False
 
-        eventually(has_a_place, "the place of the stream that was cancelled")
+        eventually(has_a_place, "the slot of the cancelled stream")
         assert server.terminate() == 0
         with refused(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"):
             next(streams[1])

@@ -1,8 +1,8 @@
 """Random decks and calls through the wire, against the oracle.
 
-A deck goes in through ImportRates, calls through BatchRateCalls, StreamRateCalls and RateCall with
-its explanation; every answer must be the oracle's. In CI (the variable CI is set) the examples are
-the same in every run.
+A deck is sent by ImportRates, calls by BatchRateCalls, StreamRateCalls and RateCall with its
+explanation; every result must be the oracle's. In CI (the variable CI is set) the examples are the
+same in every run.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ EXAMPLES = settings(
     phases=[Phase.explicit, Phase.generate],
 )
 
-# Few digits, so that prefixes nest and numbers meet them.
+# Few digits, so that prefixes are nested and numbers match them.
 digits = st.text("0147", max_size=5) | st.text("4", min_size=27, max_size=32)
-# Few moments, so that windows touch, overlap, hide and uncover each other.
+# Few instants, so that windows touch, overlap, hide and reveal each other.
 moments = st.sampled_from(
     [NOON_NS + offset for offset in (-SECOND_NS, -1, 0, 1, 2, SECOND_NS, 3600 * SECOND_NS)]
     + [0, -5, 1, 9_223_372_035_999_999_999, 10**19, -(10**18)]
@@ -100,7 +100,7 @@ def rates(draw: st.DrawFn) -> types.Rate:
 
 
 def place(rate: types.Rate) -> tuple[str | None, int | None]:
-    """What is unique in a tenant."""
+    """The key that is unique in a tenant."""
     start = nanoseconds(rate.effective_from) if rate.HasField("effective_from") else None
     return (normalize_prefix(rate.prefix), start)
 

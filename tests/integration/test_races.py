@@ -1,4 +1,4 @@
-"""Two clients at the same moment: whichever comes first, what is left must make sense."""
+"""Two clients at the same moment: in either order, the result must be consistent."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tollwire.v1 import types_pb2 as types
 
 
 def at_once(address: str, *works: Callable[[Client], Any]) -> list[Any]:
-    """Runs each on a connection of its own, all from the same moment on: what each returned, or the
-    reason with which it was refused."""
+    """Run each on a connection of its own, all from the same moment; their results, or the reasons
+    of their refusals."""
     results: list[Any] = [None] * len(works)
     barrier = threading.Barrier(len(works))
 
@@ -115,9 +115,7 @@ def test_one_of_many_takes_the_same_own_id(client: Client) -> None:
     assert sorted(map(str, results)) == [str(free), *["TENANT_EXISTS"] * 5]
 
 
-def test_of_many_updates_with_one_etag_one_goes_through(
-    client: Client, tenant: types.Tenant
-) -> None:
+def test_one_of_many_updates_with_one_etag_succeeds(client: Client, tenant: types.Tenant) -> None:
     rate = client.new_rate(tenant.id, "44", "0.0001")
 
     def update(price: int) -> Callable[[Client], str]:
@@ -130,7 +128,7 @@ def test_of_many_updates_with_one_etag_one_goes_through(
     assert client.rate(make_call(tenant.id, "44", 60)).cost == winner
 
 
-def test_imports_of_one_tenant_take_turns(client: Client, tenant: types.Tenant) -> None:
+def test_imports_of_one_tenant_are_serialised(client: Client, tenant: types.Tenant) -> None:
     decks = [[make_rate(f"{own}{index}") for index in range(50)] for own in range(1, 5)]
 
     def replace(deck: list[types.Rate]) -> Callable[[Client], int]:
@@ -144,7 +142,7 @@ def test_imports_of_one_tenant_take_turns(client: Client, tenant: types.Tenant) 
     assert left == sorted(rate.prefix for rate in last)
 
 
-def test_the_unrated_are_priced_once_by_two_who_ask(client: Client, tenant: types.Tenant) -> None:
+def test_two_requests_price_the_unrated_once(client: Client, tenant: types.Tenant) -> None:
     calls = [make_call(tenant.id, "4420", 7, call_id=f"{index}") for index in range(1500)]
     client.upload(chunk(calls))
     client.new_rate(tenant.id, "44", "0.0200", 6)
@@ -165,7 +163,7 @@ def test_the_unrated_are_priced_once_by_two_who_ask(client: Client, tenant: type
 
 
 def test_rates_change_under_an_upload(client: Client, tenant: types.Tenant) -> None:
-    """Each call is priced by one state of the rates, and says by which."""
+    """Each call is priced by one revision of the rates, and names it."""
     rate = client.new_rate(tenant.id, "44", "1")
 
     def upload(own: Client) -> int:

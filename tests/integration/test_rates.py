@@ -210,7 +210,9 @@ def test_one_prefix_and_one_start_is_one_rate(client: Client, tenant: types.Tena
     client.new_rate(other.id, "44")
 
 
-def test_a_deleted_rate_makes_room(client: Client, tenant: types.Tenant) -> None:
+def test_the_prefix_of_a_deleted_rate_can_be_used_again(
+    client: Client, tenant: types.Tenant
+) -> None:
     first = client.new_rate(tenant.id, "44")
     delete_rate(client, first.id)
     second = client.new_rate(tenant.id, "44")
@@ -310,7 +312,7 @@ def test_a_path_that_cannot_be_updated(client: Client, tenant: types.Tenant, pat
 
 
 def test_a_mask_protects_the_fields_it_does_not_name(client: Client, tenant: types.Tenant) -> None:
-    """What the mask leaves out is neither checked nor taken."""
+    """Fields outside the mask are neither checked nor changed."""
     made = client.new_rate(tenant.id, "44")
     request = types.Rate(id=made.id, cost_per_minute="x", billing_increment=-1, destination="new")
     assert client.update_rate(request, "destination").cost_per_minute == made.cost_per_minute
@@ -323,7 +325,9 @@ def test_an_update_is_checked_as_a_whole(client: Client, tenant: types.Tenant) -
         client.update_rate(request, "effective_to")
 
 
-def test_an_update_may_not_take_anothers_place(client: Client, tenant: types.Tenant) -> None:
+def test_an_update_may_not_take_the_prefix_and_start_of_another_rate(
+    client: Client, tenant: types.Tenant
+) -> None:
     client.new_rate(tenant.id, "44")
     made = client.new_rate(tenant.id, "45")
     with refused(ALREADY_EXISTS, "RATE_EXISTS"):
@@ -331,7 +335,7 @@ def test_an_update_may_not_take_anothers_place(client: Client, tenant: types.Ten
     dated = client.new_rate(tenant.id, "44", effective_from=NOON_NS)
     with refused(ALREADY_EXISTS, "RATE_EXISTS"):
         client.update_rate(types.Rate(id=dated.id), "effective_from")
-    # Its own place is not another's.
+    # Its own prefix and start are allowed.
     assert client.update_rate(make_rate("45", "0.9", id=made.id)).cost_per_minute == "0.9000"
 
 

@@ -46,7 +46,7 @@ WORKED_EXAMPLES = [
 ]
 
 
-def test_the_worked_examples_come_out_the_same_from_every_method(client: Client, deck: int) -> None:
+def test_the_worked_examples_are_the_same_in_every_method(client: Client, deck: int) -> None:
     calls = [
         make_call(deck, number, seconds, direction=direction, disposition=disposition)
         for number, seconds, direction, disposition, _ in WORKED_EXAMPLES
@@ -373,7 +373,7 @@ def test_nothing_is_stored_by_rating(client: Client, deck: int) -> None:
     assert client.list_cdrs(tenant_id=deck) == []
 
 
-def test_calls_of_ten_thousand_unknown_tenants_are_each_told_so(client: Client, deck: int) -> None:
+def test_calls_of_ten_thousand_unknown_tenants_each_get_an_error(client: Client, deck: int) -> None:
     calls = [make_call(2**40 + index, "44") for index in range(9_999)]
     results = client.batch([*calls, make_call(deck, "44", 60)])
     assert {result.error.reason for result in results[:-1]} == {"TENANT_NOT_FOUND"}

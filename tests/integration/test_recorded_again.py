@@ -1,4 +1,4 @@
-"""What clients see of calls that are recorded again after a reversal, and of derived call_ids."""
+"""Calls that are recorded again after a reversal, and derived call_ids, as clients see them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def test_the_corrected_file_is_billed(client: Client, payer: int) -> None:
     assert created in standing
 
 
-def test_what_is_sent_again_into_the_reversed_upload_bills_nothing(
-    client: Client, payer: int
-) -> None:
+def test_calls_sent_again_into_the_reversed_upload_bill_nothing(client: Client, payer: int) -> None:
     sent = calls_of(payer, 0, 3)
     [first] = client.upload(chunk(sent))
     reverse_upload(client, first.upload_id)

@@ -1,5 +1,5 @@
-"""Settled records of an upload that come again in another cut: answered from what is stored, and
-refused by the first index whose content differs."""
+"""Settled records of an upload that come again in other chunks: answered from the stored results,
+and refused by the first index whose content differs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_other_records_inside_the_settled_part_are_refused(client: Client, payer
         (3, others, 3),
         (3, [calls[3], calls[4], *others], 5),
         (0, [calls[1]], 0),
-        (8, [calls[8], others[0], *others], 9),  # past the end of what is settled
+        (8, [calls[8], others[0], *others], 9),  # past the end of the settled part
         (8, [calls[8], types.Call(), *others], 9),
     ]:
         with refused(FAILED_PRECONDITION, CHANGED) as refusal:
@@ -58,7 +58,7 @@ def test_other_records_inside_the_settled_part_are_refused(client: Client, payer
     assert client.get_upload(first.upload_id).committed_offset == 10
 
 
-def test_bad_records_are_compared_by_what_was_sent(client: Client, payer: int) -> None:
+def test_bad_records_are_compared_by_their_bytes(client: Client, payer: int) -> None:
     bad = [
         make_call(payer, "4420", -1, call_id="x"),
         make_call(payer, "4420", 7, direction=0, call_id="y"),
@@ -86,7 +86,7 @@ def test_bad_records_are_compared_by_what_was_sent(client: Client, payer: int) -
             client.upload(chunk(whole, 0, first.upload_id))
 
 
-def test_what_straddles_the_end_is_counted_by_its_parts(client: Client, payer: int) -> None:
+def test_a_chunk_across_the_end_is_counted_by_its_parts(client: Client, payer: int) -> None:
     calls = calls_of(payer, 0, 6)
     bad = make_call(payer, "4420", -1, call_id="bad")
     sent = [calls[0], bad, *calls[1:4], bad, calls[4], calls[0]]
@@ -107,7 +107,7 @@ def test_what_straddles_the_end_is_counted_by_its_parts(client: Client, payer: i
 class Step:
     """Records sent at an offset before the end, one of them perhaps changed."""
 
-    offset: float  # of what is settled
+    offset: float  # the settled records
     count: int
     changed: int | None
 
@@ -147,7 +147,7 @@ def records(payer: int) -> list[types.Call]:
 
 @EXAMPLES
 @given(STEPS)
-def test_any_cut(client: Client, steps: list[Step]) -> None:
+def test_any_chunks(client: Client, steps: list[Step]) -> None:
     payer = client.new_tenant().id
     client.new_rate(payer, "44", "0.0200", 6)
     calls = records(payer)

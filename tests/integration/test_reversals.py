@@ -50,7 +50,7 @@ def the_ledger_fits(client: Client) -> None:
     assert not last.differences, last
 
 
-def test_a_reversal_as_it_is_shown(client: Client, payer: int) -> None:
+def test_the_fields_of_a_reversal(client: Client, payer: int) -> None:
     cdr = client.create_cdr(make_call(payer, "4420", 7, call_id="a"))
     other = client.create_cdr(make_call(payer, "4420", 7, call_id="b"))
     made = reverse(client, cdr.id)
@@ -72,8 +72,8 @@ def test_a_reversal_as_it_is_shown(client: Client, payer: int) -> None:
 
 
 def test_through_several_workers_at_once(new_database: NewDatabase) -> None:
-    """Everybody reverses the same CDRs, one by one and the whole upload: each is reversed once, and
-    all are told the same."""
+    """All workers reverse the same CDRs, one by one and as an upload: each is reversed once, and
+    all responses are equal."""
     with serving(new_database(), workers=2) as server:
         clients = [Client(server.address) for _ in range(6)]
         tenant = clients[0].new_tenant()
@@ -104,8 +104,8 @@ def test_through_several_workers_at_once(new_database: NewDatabase) -> None:
             client.close()
 
 
-def test_a_server_that_is_killed_in_the_middle_of_it(new_database: NewDatabase) -> None:
-    """Asked for again it is exact: every CDR of the upload, once, and no other."""
+def test_a_server_that_is_killed_during_a_reversal(new_database: NewDatabase) -> None:
+    """Sent again, the request is exact: every CDR of the upload, once, and no other."""
     url = new_database()
     with serving(url) as server, Client(server.address) as client, ThreadPoolExecutor(1) as pool:
         tenant = client.new_tenant()

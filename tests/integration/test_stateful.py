@@ -1,7 +1,8 @@
-"""Random histories of one tenant against a model of it: rates and rules that change under CDRs.
+"""Random histories of one tenant against a model of it: rates and rules that change after CDRs are
+recorded.
 
-After each step the server must rate with what the model says is in effect now, and every CDR that
-was ever recorded must still be what it was.
+After each step the server must rate with the rates in effect in the model, and every recorded CDR
+must be unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Place = tuple[str | None, int | None]
 
 
 class History(RuleBasedStateMachine):
-    """``rates`` and ``tenant`` are what should be in effect, ``cdrs`` what was recorded."""
+    """``rates`` and ``tenant`` are the expected ones, ``cdrs`` the recorded ones."""
 
     client: Client
 
@@ -49,7 +50,7 @@ class History(RuleBasedStateMachine):
     # Rates.
 
     def remember(self) -> None:
-        """The ids, as the server has given them."""
+        """The ids that the server assigned."""
         self.rates = {place(rate): rate for rate in self.client.export_rates(self.tenant.id)}
 
     def take(self, deck: list[types.Rate], mode: int) -> None:
@@ -152,7 +153,7 @@ class History(RuleBasedStateMachine):
             still = expected_outcome(result)
             wanted = types.Cdr.FromString(old.SerializeToString())
             if not result.refused and still != outcome_of(old):
-                # Only the reason, and the revision of the rates and rules that it follows from.
+                # Only the reason, and the revision of the rates and rules that determine it.
                 corrected += 1
                 wanted.unrated_reason = types.UnratedReason.Value(f"UNRATED_REASON_{still[1]}")
                 [present] = self.client.batch([call])
@@ -165,7 +166,7 @@ class History(RuleBasedStateMachine):
         assert answer.still_unrated == len(waiting) - rated
         assert answer.reason_corrected == corrected
 
-    # What always holds.
+    # Invariants.
 
     @invariant()
     def the_server_rates_as_the_model_says(self) -> None:

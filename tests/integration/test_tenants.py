@@ -1,4 +1,4 @@
-"""Tenants and extensions: create, read, list, update, delete, and every refusal on the way."""
+"""Tenants and extensions: create, read, list, update, delete, and every refusal."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def dialling(client: Client) -> types.Tenant:
 def test_renaming_a_tenant_changes_no_bill(client: Client, dialling: types.Tenant) -> None:
     client.new_rate(dialling.id, "44", "0.0001", 1)
     call = make_call(dialling.id, "020 7946", 1)
-    assert client.rate(call).cost == "0.00001"  # up, where half up is 0
+    assert client.rate(call).cost == "0.00001"  # rounded up; 0 with half up
     changed = update_tenant(client, types.Tenant(id=dialling.id, name="new"))
     expected = types.Tenant()
     expected.CopyFrom(dialling)
@@ -215,7 +215,7 @@ def test_renaming_a_tenant_changes_no_bill(client: Client, dialling: types.Tenan
     assert update_tenant(client, types.Tenant(id=dialling.id)) == expected
 
 
-def test_an_update_without_a_mask_judges_what_is_set(
+def test_an_update_without_a_mask_checks_the_set_fields(
     client: Client, dialling: types.Tenant
 ) -> None:
     for field, value in (
@@ -231,7 +231,7 @@ def test_an_update_without_a_mask_judges_what_is_set(
     assert (changed.country_code, changed.national_prefix) == ("44", "8")
 
 
-def test_an_update_of_all_replaces_and_states_what_decides_costs(
+def test_an_update_of_all_fields_states_those_that_determine_costs(
     client: Client, dialling: types.Tenant
 ) -> None:
     sent = types.Tenant(id=dialling.id, name="new")
@@ -271,7 +271,7 @@ def test_an_unknown_path_in_the_mask_is_refused(
     assert get_tenant(client, tenant.id) == tenant
 
 
-def test_an_update_may_not_break_what_two_fields_hold_together(client: Client) -> None:
+def test_an_update_is_checked_across_fields(client: Client) -> None:
     tenant = client.new_tenant(country_code="44", national_prefix="0")
     with invalid("tenant.country_code"):
         update_tenant(client, types.Tenant(id=tenant.id), "country_code")
@@ -332,7 +332,7 @@ def test_a_page_token_belongs_to_its_filters(client: Client, tenant: types.Tenan
         client.tenants.ListExtensions(
             tenant_pb.ListExtensionsRequest(tenant_id=other.id, page_size=1, page_token=token)
         )
-    # Another page size goes on from the same place.
+    # Another page size continues at the same position.
     request = tenant_pb.ListExtensionsRequest(tenant_id=tenant.id, page_size=10, page_token=token)
     assert len(client.tenants.ListExtensions(request).extensions) == 2
 
@@ -391,7 +391,7 @@ def test_extensions_are_updated_by_mask_and_stay_with_their_tenant(
         update_extension(client, types.Extension(id=extension.id, tenant_id=tenant.id), "tenant_id")
 
 
-def test_a_deleted_tenant_takes_its_rates_and_extensions_along(client: Client) -> None:
+def test_a_deleted_tenants_rates_and_extensions_are_deleted(client: Client) -> None:
     tenant = client.new_tenant()
     extension = client.new_extension(tenant.id)
     client.new_rate(tenant.id, "44")
@@ -422,7 +422,7 @@ def test_a_tenant_that_is_created_again_starts_empty(client: Client) -> None:
     assert rated.rate_revision > before
 
 
-def test_what_cdrs_refer_to_cannot_be_deleted(client: Client, tenant: types.Tenant) -> None:
+def test_objects_that_cdrs_refer_to_cannot_be_deleted(client: Client, tenant: types.Tenant) -> None:
     used = client.new_extension(tenant.id, "101")
     unused = client.new_extension(tenant.id, "102")
     client.create_cdr(make_call(tenant.id, extension_id=used.id))

@@ -1,5 +1,4 @@
-"""A filter that names what does not exist is refused: an empty answer must mean that there is
-nothing."""
+"""A filter that names an unknown object is refused: an empty result means that nothing matches."""
 
 from __future__ import annotations
 
@@ -36,8 +35,8 @@ FILTERS = {
 }
 
 
-def test_every_request_with_such_a_filter_is_here(client: Client) -> None:
-    """Others name the tenant that they are about, which was never optional."""
+def test_every_request_with_such_a_filter_is_tested(client: Client) -> None:
+    """Other requests name their tenant, which was never optional."""
     for file in (rating_pb, cdr_pb, tenant_pb, access_pb):
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
@@ -55,7 +54,7 @@ def test_every_request_with_such_a_filter_is_here(client: Client) -> None:
         if field.name in FILTERS
     ],
 )
-def test_what_does_not_exist_is_not_found(client: Client, method: str, filter_: str) -> None:
+def test_an_unknown_object_is_not_found(client: Client, method: str, filter_: str) -> None:
     with not_found(FILTERS[filter_]) as refusal:
         send(client, method, REQUESTS[method](**{filter_: NOBODY}))
     assert str(NOBODY) in refusal.message
@@ -63,7 +62,7 @@ def test_what_does_not_exist_is_not_found(client: Client, method: str, filter_: 
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_what_exists_and_is_empty_is_an_empty_answer(
+def test_an_object_without_cdrs_has_an_empty_list(
     client: Client, tenant: types.Tenant, method: str
 ) -> None:
     send(client, method, REQUESTS[method](tenant_id=tenant.id))
@@ -79,7 +78,7 @@ def test_an_extension_of_another_tenant(client: Client, tenant: types.Tenant, me
     send(client, method, REQUESTS[method](**request))
 
 
-def test_filters_of_what_exists_find_it(client: Client, rated_tenant: int) -> None:
+def test_filters_find_existing_objects(client: Client, rated_tenant: int) -> None:
     extension = client.new_extension(rated_tenant)
     [upload] = client.upload(chunk([make_call(rated_tenant, extension_id=extension.id)]))
     [cdr] = client.list_cdrs(
@@ -90,7 +89,7 @@ def test_filters_of_what_exists_find_it(client: Client, rated_tenant: int) -> No
 
 
 def test_a_tenant_that_was_deleted(client: Client, tenant: types.Tenant) -> None:
-    """It is gone from everything but the audit log, where its entries stay."""
+    """It is deleted from everything but the audit log, which keeps its entries."""
     client.tenants.DeleteTenant(tenant_pb.DeleteTenantRequest(id=tenant.id))
     for method, make in REQUESTS.items():
         request = make(tenant_id=tenant.id)
@@ -102,7 +101,7 @@ def test_a_tenant_that_was_deleted(client: Client, tenant: types.Tenant) -> None
             send(client, method, request)
 
 
-def test_a_sum_of_nothing_is_told_from_a_mistyped_tenant(
+def test_an_empty_sum_is_distinct_from_a_mistyped_tenant(
     client: Client, tenant: types.Tenant
 ) -> None:
     [row] = client.cdrs.SummarizeUsage(cdr_pb.SummarizeUsageRequest(tenant_id=tenant.id)).rows

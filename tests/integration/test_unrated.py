@@ -1,4 +1,4 @@
-"""RateUnrated: the one way in which a stored CDR may change, and only once."""
+"""RateUnrated: the only permitted change of a stored CDR, and only once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_unrated_cdrs_are_priced_once(client: Client, tenant: types.Tenant) -> N
         setattr(expected, name, getattr(priced, name))
     expected.rate.CopyFrom(rate)
     assert priced == expected
-    # A dearer rate afterwards changes nothing.
+    # A higher rate afterwards changes nothing.
     client.update_rate(make_rate("44", "5", id=rate.id))
     assert rate_unrated(client, tenant_id=tenant.id) == (2, 0, 2)
     assert client.get_cdr(waiting.id) == priced
@@ -73,7 +73,7 @@ def test_each_call_is_rated_as_of_its_start(client: Client, tenant: types.Tenant
     assert client.get_cdr(after.id).cost == "2.0000"
 
 
-def test_the_reason_of_what_stays_unrated_may_not_hide_the_present_one(
+def test_a_call_that_stays_unrated_gets_the_present_reason(
     client: Client, tenant: types.Tenant
 ) -> None:
     """A call that had no rate and is blocked now stays UNRATED and without a cost."""
@@ -101,7 +101,7 @@ def test_a_changed_dialling_rule_can_rate_what_was_invalid(client: Client) -> No
     assert now.destination_number == "020 7946"
 
 
-def test_the_window_and_the_tenant_are_respected(client: Client, tenant: types.Tenant) -> None:
+def test_only_the_period_and_the_tenant_are_rated(client: Client, tenant: types.Tenant) -> None:
     starts = {name: NOON_NS + offset for name, offset in [("a", -1), ("b", 0), ("c", 5), ("d", 9)]}
     for name, start in starts.items():
         client.create_cdr(make_call(tenant.id, call_id=name, started_at=start))
@@ -114,7 +114,7 @@ def test_the_window_and_the_tenant_are_respected(client: Client, tenant: types.T
     rated = client.list_cdrs(tenant_id=tenant.id, status=RATED)
     assert [cdr.call_id for cdr in rated] == ["c", "b"]
     assert [cdr.status for cdr in client.list_cdrs(tenant_id=other.id)] == [UNRATED]
-    # Of all tenants: both, and whoever else waits.
+    # All tenants: both of these, and any other with unrated calls.
     examined, rated_count, still = rate_unrated(client)
     assert rated_count >= 3
     assert examined == rated_count + still
@@ -122,14 +122,14 @@ def test_the_window_and_the_tenant_are_respected(client: Client, tenant: types.T
     assert client.list_cdrs(tenant_id=tenant.id, status=UNRATED) == []
 
 
-def test_what_overflows_stays_unrated(client: Client, tenant: types.Tenant) -> None:
+def test_a_cost_above_the_limit_stays_unrated(client: Client, tenant: types.Tenant) -> None:
     cdr = client.create_cdr(make_call(tenant.id, "44", 2_147_483_647))
     client.new_rate(tenant.id, "44", "99999999.9999")
     assert rate_unrated(client, tenant_id=tenant.id) == (1, 0, 1)
     assert client.get_cdr(cdr.id).status == UNRATED
 
 
-def test_uploaded_ones_too_and_many_of_them(client: Client, tenant: types.Tenant) -> None:
+def test_many_uploaded_calls(client: Client, tenant: types.Tenant) -> None:
     calls = [
         make_call(tenant.id, "4420", 6, call_id=str(index), started_at=NOON_NS + index)
         for index in range(2500)
@@ -140,7 +140,7 @@ def test_uploaded_ones_too_and_many_of_them(client: Client, tenant: types.Tenant
     assert rate_unrated(client, tenant_id=tenant.id) == (2500, 2500, 0)
     cdrs = client.list_cdrs(tenant_id=tenant.id, page_size=1000)
     assert {(cdr.status, cdr.cost) for cdr in cdrs} == {(RATED, "0.0020")}
-    # The upload's own account is of what happened then.
+    # The upload's own counts stay those of its time.
     assert client.get_upload(answer.upload_id).unrated == 2500
 
 
@@ -164,7 +164,7 @@ def test_a_window_that_is_empty_examines_nothing(client: Client, tenant: types.T
 
 
 def test_the_queue_by_reason(client: Client, tenant: types.Tenant) -> None:
-    """Listed by reason, counted by reason, and gone from both once priced."""
+    """Listed by reason, counted by reason, and in neither after it is priced."""
     client.new_rate(tenant.id, "99", blocked=True)
     numbers = {
         types.UNRATED_REASON_NO_RATE: ["4420", "4421"],

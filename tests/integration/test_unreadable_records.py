@@ -1,4 +1,5 @@
-"""Records that their sender could not read: kept with their bytes, counted, and never recorded."""
+"""Records that their sender could not read: stored with their bytes, counted, and never
+recorded."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def test_they_are_rejected_and_kept_with_their_bytes(client: Client, payer: int)
     assert len(stored_call_ids(client, payer)) == 3
 
 
-def test_any_cut_of_them_is_answered_from_what_is_stored(client: Client, payer: int) -> None:
+def test_any_chunks_of_them_are_answered_from_the_stored_ones(client: Client, payer: int) -> None:
     good = calls_of(payer, 0, 2)
     sent = [good[0], unreadable(3, b"a"), unreadable(4, b"a"), good[1]]
     [first] = client.upload(chunk(sent))

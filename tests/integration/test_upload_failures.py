@@ -1,4 +1,4 @@
-"""What an upload did not record: listed with its original content, and good to be sent again."""
+"""The failed records of an upload: listed with their original content, which can be sent again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def failed(client: Client, upload_id: int, **wanted: Any) -> list[cdr_pb.FailedR
 
 
 def failing(client: Client, payer: int) -> list[types.Call]:
-    """A call for each way to fail, and some that break a rule in ways of their own."""
+    """A call for each kind of failure, and some that break a rule in several ways."""
     foreign = client.new_extension(client.new_tenant().id)
     client.create_cdr(make_call(payer, "4420", 7, call_id="old"))
     client.new_rate(payer, "99", "99999999.9999")
@@ -89,7 +89,7 @@ def test_a_chunk_that_comes_again_has_the_same_failures(client: Client, payer: i
     assert failed(client, first.upload_id) == listed
 
 
-def test_what_was_mended_can_be_sent_again(client: Client, payer: int) -> None:
+def test_corrected_records_can_be_sent_again(client: Client, payer: int) -> None:
     [answer] = client.upload(chunk(failing(client, payer)))
     mended = []
     for record in failed(client, answer.upload_id):
@@ -109,8 +109,8 @@ def test_what_was_mended_can_be_sent_again(client: Client, payer: int) -> None:
     assert len(stored_call_ids(client, payer)) == 1 + len(mended)
 
 
-def test_fields_that_nobody_knows_do_not_stand_in_the_way(client: Client, payer: int) -> None:
-    """A record may be nested as deep as protobuf reads, and longer than any page."""
+def test_unknown_fields_do_no_harm(client: Client, payer: int) -> None:
+    """A record may be nested as deep as protobuf can read, and longer than any page."""
     deep = varint(20 << 3 | 3) * 98 + varint(20 << 3 | 4) * 98
     long = framed(b"x" * 5 * 2**20, 21 << 3 | 2)
     bad = make_call(payer, "4420", -1, call_id="bad")
@@ -143,13 +143,13 @@ def test_lists_that_are_refused(client: Client, upload_id: int) -> None:
         failed(client, MAX_ID)
 
 
-def test_the_server_deletes_what_is_too_old(new_database: NewDatabase) -> None:
+def test_the_server_deletes_old_failed_records(new_database: NewDatabase) -> None:
     url = new_database()
     bad = types.Call(call_id="bad")
     with serving(url) as server, Client(server.address) as client:
         [answer] = client.upload(chunk([bad, bad]))
         upload_id = answer.upload_id
-        # As if it had been there for long: what is there cannot be changed.
+        # As if it were stored long ago; stored rows cannot be changed.
         execute(
             url,
             "INSERT INTO upload_failures (upload_id, record_index, call_id, reason, message,"

@@ -1,4 +1,4 @@
-"""Uploads as streams: lock-step, pipelined, broken off, side by side."""
+"""Uploads as streams: lock-step, pipelined, broken, in parallel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_each_request_is_answered_before_the_stream_ends(client: Client, payer: 
         turn.release()
         answer = next(answers)
         assert answer.committed_offset == index * 2 + 2
-        # Acknowledged is stored, and another connection sees it.
+        # An acknowledged record is stored, and another connection sees it.
         with Client(client.address) as other:
             assert len(stored_call_ids(other, payer)) == index * 2 + 2
     assert list(answers) == []
@@ -42,9 +42,7 @@ def test_many_requests_in_flight_are_answered_in_order(client: Client, payer: in
     assert len(stored_call_ids(client, payer)) == 2000
 
 
-def test_a_stream_that_breaks_loses_nothing_that_was_acknowledged(
-    client: Client, payer: int
-) -> None:
+def test_a_broken_stream_loses_no_acknowledged_record(client: Client, payer: int) -> None:
     hold = threading.Event()
 
     def requests() -> Iterator[cdr_pb.UploadCdrsRequest]:
@@ -92,7 +90,8 @@ def test_two_streams_on_one_upload_store_each_record_once(client: Client, payer:
 
 
 def test_uploads_that_overlap_do_not_lock_each_other_out(client: Client, payer: int) -> None:
-    """The same calls, in opposite orders, at the same time: each is stored once, nobody fails."""
+    """The same calls, in opposite orders, at the same time: each is stored once, and neither stream
+    fails."""
     calls = calls_of(payer, 0, 300)
     totals: list[Counts] = []
     failures: list[BaseException] = []

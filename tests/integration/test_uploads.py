@@ -146,7 +146,7 @@ def test_a_failure_counts_from_the_start_of_the_upload(client: Client, payer: in
     assert [failure.index for failure in answers[1].failures] == [12]
 
 
-def test_a_committed_chunk_is_answered_from_what_is_stored(client: Client, payer: int) -> None:
+def test_a_committed_chunk_is_answered_from_its_stored_result(client: Client, payer: int) -> None:
     bad = make_call(payer, "4420", -1, call_id="bad")
     chunks = [
         chunk([*calls_of(payer, 0, 3), bad, make_call(payer, "33", 1, call_id="unrated")]),
@@ -171,13 +171,11 @@ def test_a_committed_chunk_with_other_content_is_refused(client: Client, payer: 
     assert len(stored_call_ids(client, payer)) == 3
 
 
-def test_an_upload_that_is_cut_in_another_way_goes_on_where_it_stands(
-    client: Client, payer: int
-) -> None:
+def test_an_upload_in_other_chunks_continues_at_its_offset(client: Client, payer: int) -> None:
     calls = calls_of(payer, 0, 30)
     [first] = client.upload(chunk(calls[:10]))
     upload_id = first.upload_id
-    # Straddles the committed offset: only what is past it is new.
+    # Across the committed offset: only the records after it are new.
     [second] = client.upload(chunk(calls[5:20], 5, upload_id))
     assert second.committed_offset == 20
     assert counts(second) == (10, 0, 0, 0, 0)
@@ -219,7 +217,7 @@ def test_offsets_and_ids_that_are_refused(client: Client, payer: int) -> None:
 
 
 def test_a_later_request_may_not_change_to_another_upload(client: Client, payer: int) -> None:
-    """Either is a design; what may not happen is that records land in the wrong upload."""
+    """Either is a valid design, but no record may get into the wrong upload."""
     [first] = client.upload(chunk(calls_of(payer, 0, 2)))
     [second] = client.upload(chunk(calls_of(payer, 2, 2)))
     requests = [
@@ -245,7 +243,7 @@ def test_an_empty_chunk_may_start_an_upload(client: Client, payer: int) -> None:
     assert empty.committed_offset == 2
 
 
-def test_a_stream_without_requests_is_nothing(client: Client) -> None:
+def test_a_stream_without_requests_starts_no_upload(client: Client) -> None:
     assert client.upload() == []
 
 
@@ -259,7 +257,7 @@ def test_a_chunk_of_ten_thousand_is_taken_and_one_more_is_refused(
     assert counts(answer) == (10_000, 0, 0, 0, 0)
 
 
-def test_a_refused_chunk_ends_the_stream_and_keeps_what_was_acknowledged(
+def test_a_refused_chunk_ends_the_stream_and_keeps_acknowledged_chunks(
     client: Client, payer: int
 ) -> None:
     requests = [
@@ -276,7 +274,9 @@ def test_a_refused_chunk_ends_the_stream_and_keeps_what_was_acknowledged(
     assert len(stored_call_ids(client, payer)) == 5
 
 
-def test_a_call_uploaded_twice_and_created_once_is_there_once(client: Client, payer: int) -> None:
+def test_a_call_uploaded_twice_and_created_once_is_recorded_once(
+    client: Client, payer: int
+) -> None:
     call = make_call(payer, "4420", 7, call_id="x", ended_at=NOON_NS + 7_000_000_000)
     created = client.create_cdr(call)
     resolved = types.Call()

@@ -141,7 +141,7 @@ def payer(client: Client, tenant: types.Tenant) -> int:
     return tenant.id
 
 
-# Around what makes a zone difficult.
+# Instants around difficult changes of zones.
 ZONES = {
     "": "2026-03-01T00:00:00+00:00",
     "UTC": "2026-03-01T00:00:00+00:00",
@@ -175,7 +175,7 @@ def test_local_days_hours_and_months(client: Client, payer: int, zone: str) -> N
         assert found == sums(cdrs, group_by, zone.strip())
 
 
-def test_the_hour_that_is_there_twice_has_two_keys(client: Client, payer: int) -> None:
+def test_the_hour_that_occurs_twice_has_two_keys(client: Client, payer: int) -> None:
     start = seconds_of("2026-10-25T00:30:00+00:00")
     upload_at(client, payer, [start, start + 3600])
     rows = summarize(client, tenant_id=payer, group_by=[HOUR], time_zone="Europe/Berlin")
@@ -227,7 +227,7 @@ def test_the_window_is_half_open(client: Client, payer: int) -> None:
 
 def test_money_of_two_currencies_is_never_added(client: Client) -> None:
     euro, dollar, dollar_too = (client.new_tenant(currency=code) for code in ("EUR", "USD", "USD"))
-    # A day of their own, so that a summary over all tenants sees only these.
+    # A day of their own, so that a summary over all tenants has only these.
     start = seconds_of("2200-01-01T00:00:00+00:00") + dollar_too.id * 86_400
     for tenant, price in [(euro, "1"), (dollar, "2"), (dollar_too, "4")]:
         client.new_rate(tenant.id, "44", price)
@@ -261,7 +261,7 @@ def test_sums_beyond_64_bits_are_exact(client: Client, tenant: types.Tenant) -> 
     assert row[4] == 37 * 600_000_000
 
 
-def test_the_destination_is_of_the_rate_that_priced_the_call(
+def test_the_destination_is_that_of_the_rate_that_priced_the_call(
     client: Client, tenant: types.Tenant
 ) -> None:
     rate = client.new_rate(tenant.id, "44", destination="Old name")
@@ -273,9 +273,7 @@ def test_the_destination_is_of_the_rate_that_priced_the_call(
     assert [(row[0], row[1]) for row in rows] == [(("New name",), 1), (("Old name",), 1)]
 
 
-def test_nothing_adds_up_to_one_row_of_zeros_or_to_no_group(
-    client: Client, tenant: types.Tenant
-) -> None:
+def test_no_calls_are_one_row_of_zeros_or_no_group(client: Client, tenant: types.Tenant) -> None:
     [row] = summarize(client, tenant_id=tenant.id)
     assert row[:7] == ((), 0, 0, 0, 0, "0.0000", 0)
     assert summarize(client, tenant_id=tenant.id, group_by=[DAY]) == []
@@ -293,7 +291,7 @@ def test_nothing_adds_up_to_one_row_of_zeros_or_to_no_group(
         ({"time_zone": "../../etc/passwd"}, "time_zone"),
         ({"time_zone": "/etc/localtime"}, "time_zone"),
         ({"time_zone": "Europe"}, "time_zone"),
-        # Names that the zone data has, and that are no zones.
+        # Names in the zone data that are no zones.
         *[
             ({"time_zone": name}, "time_zone")
             for name in (

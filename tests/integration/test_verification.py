@@ -1,7 +1,7 @@
-"""VerifyCdrs: what the server has recorded verifies, whatever became of it since.
+"""VerifyCdrs: the server's records verify, whatever changes followed.
 
-What is found when somebody changes a row is tested on the subject (tests/record); random rates,
-rules and calls are verified at the end of each random history (test_stateful.py).
+The tests of the subject (tests/record) verify changed rows; random rates, rules and calls are
+verified at the end of each random history (test_stateful.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def test_filters(client: Client, rated_tenant: int) -> None:
     assert (both.checked, both.different, len(both.differences)) == (2, 0, 0)
 
 
-def test_what_was_taken_back_verifies_as_it_is(client: Client, rated_tenant: int) -> None:
+def test_reversed_cdrs_verify(client: Client, rated_tenant: int) -> None:
     cdr = client.create_cdr(make_call(rated_tenant, "4420", 7))
     why = {"reason": "wrong tenant", "requested_by": "audit"}
     client.cdrs.ReverseCdr(cdr_pb.ReverseCdrRequest(id=cdr.id, **why))
@@ -36,7 +36,7 @@ def test_what_was_taken_back_verifies_as_it_is(client: Client, rated_tenant: int
 
 
 def test_while_calls_are_uploaded(client: Client, rated_tenant: int) -> None:
-    """Nothing that was acknowledged before is left out, and nothing raises a false alarm."""
+    """Records that were acknowledged before are checked, and none is a false alarm."""
     settled = [0]
     stop = threading.Event()
 
@@ -70,7 +70,7 @@ def test_a_client_that_leaves_ends_it(client: Client, rated_tenant: int) -> None
     assert client.verify(tenant_id=rated_tenant).checked == 1
 
 
-def test_everything_that_was_recorded_so_far_verifies(client: Client) -> None:
+def test_all_records_so_far_verify(client: Client) -> None:
     """Of all the tests that share this server."""
     verified = client.verify()
     assert list(verified.differences) == []

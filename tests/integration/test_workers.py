@@ -1,4 +1,4 @@
-"""Two workers behind one port: what one connection sees, and what a worker's death leaves alone."""
+"""Two workers behind one port: the view of one connection, and the effects of a worker's death."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def connections(server: ServerProcess) -> Iterator[list[Client]]:
 
 
 class Rating:
-    """A connection that rates one call over and over, in a thread of its own, by all three methods:
-    ``revisions`` as they came, ``errors`` of the RPCs that failed, the ``rounds`` that did not."""
+    """A connection that rates one call repeatedly, in a thread of its own, by all three methods:
+    ``revisions`` in order, ``errors`` of the failed RPCs, ``rounds`` of those without errors."""
 
     def __init__(self, client: Client, call: types.Call, least_revision: int) -> None:
         self.revisions: list[int] = []
@@ -51,7 +51,7 @@ class Rating:
         self._least_revision = revision
 
     def further(self, rounds: int) -> None:
-        """Waits for so many more of them."""
+        """Wait for this number of further rounds."""
         goal = self.rounds + rounds
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.rounds < goal and self.wrong is None:
@@ -87,7 +87,7 @@ class Rating:
         stream = rating.StreamRateCalls(iter([asked] * 3), timeout=30)
         seen = [one, *batch, *(rated for response in stream for rated in response.rated)]
         assert all(rated.rate_revision >= least for rated in seen)
-        # What a call costs and the revision that it names belong together.
+        # The cost of a call and the revision in its response must agree.
         assert all(rated.cost == f"{rated.rate_revision}.0000" for rated in seen)
         self.revisions += [rated.rate_revision for rated in seen]
 
@@ -98,13 +98,13 @@ def test_a_connection_never_goes_back_to_an_older_revision(new_database: NewData
         call = make_call(tenant.id, "44", 60)
 
         def import_next(client: Client) -> int:
-            """A price that says which revision it is of: each import makes the next one."""
+            """A price that identifies its revision: each import creates the next one."""
             rate = make_rate("44", f"{revision + 1}", 60)
             return client.import_rates(tenant.id, [rate]).rate_revision
 
         revision = 1  # the tenant's creation
         revision = import_next(clients[0])
-        # All of them find it, whichever worker they talk to.
+        # All connections find it, whichever worker they have.
         ratings = [Rating(client, call, revision) for client in clients]
         for turn in range(IMPORTS):
             client = clients[turn % len(clients)]
@@ -128,7 +128,7 @@ def test_a_connection_never_goes_back_to_an_older_revision(new_database: NewData
 
 @dataclass
 class Worker:
-    """A worker process and how many connections it has."""
+    """A worker process and the number of its connections."""
 
     process: psutil.Process
     connections: int = field(default=0)
@@ -148,12 +148,12 @@ def workers_of(server: ServerProcess) -> list[Worker]:
     ]
 
 
-def test_a_worker_that_is_killed_fails_only_its_own_connections(new_database: NewDatabase) -> None:
+def test_a_killed_worker_fails_only_its_own_connections(new_database: NewDatabase) -> None:
     with serving(new_database(), workers=2) as server, connections(server) as clients:
         tenant = clients[0].new_tenant()
         clients[0].new_rate(tenant.id, "44", "2", 60)
         call = make_call(tenant.id, "44", 60)
-        # The tenant's creation is revision 1, its rate revision 2: the price says so.
+        # The tenant's creation is revision 1, its rate revision 2: the price identifies it.
         ratings = [Rating(client, call, least_revision=2) for client in clients]
 
         for rating in ratings:
@@ -163,7 +163,7 @@ def test_a_worker_that_is_killed_fails_only_its_own_connections(new_database: Ne
         if not victim.connections:
             victim, other = other, victim
         victim.process.kill()
-        # Those of the dead worker come back, at another worker; nobody is left out.
+        # The connections of the dead worker are restored, to another worker.
         for rating in ratings:
             rating.further(3)
         for rating in ratings:
@@ -196,7 +196,7 @@ def test_every_change_returns_the_revision_that_another_worker_rates_with(
         call = make_call(tenant.id, "0044", 60)
 
         def costs(least: int) -> set[str]:
-            """What the call costs on every connection; "-" where no rate matches."""
+            """The cost of the call on every connection; "-" if no rate matches."""
             found = set()
             for other in clients:
                 one = pb.BatchRateCallsRequest(calls=[call], min_rate_revision=least)
@@ -220,7 +220,7 @@ def test_every_change_returns_the_revision_that_another_worker_rates_with(
         changed, answer = client.rating.UpdateRate.with_call(pb.UpdateRateRequest(rate=made))
         assert changed.rate_revision == revision + 1
         assert costs(next_of(answer)) == {"2.0000"}
-        # What changes nothing returns the revision that the rates are at.
+        # A request that changes nothing returns the present revision.
         same, answer = client.rating.UpdateRate.with_call(pb.UpdateRateRequest(rate=changed))
         assert same == changed
         assert revision_of(answer) == revision
@@ -231,7 +231,7 @@ def test_every_change_returns_the_revision_that_another_worker_rates_with(
         assert imported.rate_revision == revision + 1
         assert costs(next_of(answer)) == {"3.0000"}
 
-        # The rules change what the number is, so that no rate is its prefix any more.
+        # The rules change the number, so that no rate matches any more.
         rules = tenant_pb.UpdateTenantRequest(
             tenant=types.Tenant(id=tenant.id, international_prefix="00")
         )
@@ -261,7 +261,7 @@ RATES = 100_000
 def test_after_the_answer_to_an_import_every_worker_rates_with_it(
     new_database: NewDatabase,
 ) -> None:
-    """A worker takes a while to read a large deck: the answer waits for it."""
+    """A worker takes a while to read a large deck: the response waits for it."""
     with serving(new_database(), workers=2) as server, Client(server.address) as client:
         tenant = client.new_tenant()
         call = make_call(tenant.id, "10099999", 60)
@@ -283,7 +283,7 @@ def test_after_the_answer_to_an_import_every_worker_rates_with_it(
             assert all(worker.connections for worker in workers_of(server))
             for price in ("2", "3"):
                 revision = import_at(price)
-                # At once, on connections that were there and on new ones.
+                # At once, on old connections and on new ones.
                 for other in (
                     *others,
                     *(stack.enter_context(Client(server.address)) for _ in "12"),
@@ -315,7 +315,7 @@ def test_a_worker_that_hangs_or_dies_delays_a_change_for_seconds_at_most(
                 client.update_rate(changed, "cost_per_minute")
                 seconds.append(time.monotonic() - began)
                 assert client.rate(call).cost == f"{price}.0000"
-            # It is waited for once, and not again before it moves.
+            # It is waited for once, and not again until it makes progress.
             assert seconds[0] < 10
             assert max(seconds[1:]) < 1.5
         finally:

@@ -1,4 +1,4 @@
-"""What the tests of uploads share: calls with known ids, and what became of them."""
+"""Shared by the tests of uploads: calls with known ids, and their recorded CDRs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def calls_of(payer: int, first: int, count: int) -> list[types.Call]:
 
 
 def stored_call_ids(client: Client, payer: int) -> list[str]:
-    """Oldest first; fails where a call is there twice."""
+    """Oldest first; fails if a call is recorded twice."""
     cdrs = client.list_cdrs(tenant_id=payer, page_size=1000)
     call_ids = [cdr.call_id for cdr in reversed(cdrs)]
     assert len(set(call_ids)) == len(call_ids)

@@ -1,6 +1,6 @@
-"""From the messages of the wire to the oracle and back, so that what a server says can be checked.
+"""Conversion between the messages of the wire and the oracle, to check the server's results.
 
-It knows the messages and the oracle, and nothing of the service.
+It depends on the messages and the oracle, and on nothing of the service.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def expected_outcome(result: OracleResult) -> Outcome:
 
 
 def assert_recomputes(cdr: types.Cdr) -> None:
-    """The cost of a CDR follows from what the CDR itself says."""
+    """The cost of a CDR follows from the CDR alone."""
     deck = oracle_deck(cdr.tenant, [cdr.rate] if cdr.HasField("rate") else [])
     result = oracle_result(deck, cdr)
     if outcome_of(cdr)[0] == "UNRATED":

@@ -1,8 +1,8 @@
-"""``python -m tests.torture``: everything that may befall an upload, at length ("make torture").
+"""``python -m tests.torture``: everything that can happen to an upload, at length ("make torture").
 
-Each scenario plays on both databases and ends by counting. At the end stands a table of the
-totals, which is also written to build/torture as JSON; the exit code is 1 where anything was lost,
-doubled or wrong. The seed says what is sent, what is killed and when: the same one tries it again.
+Each scenario runs on both databases and ends with a count. A table of the totals is printed at the
+end and written to build/torture as JSON; the exit code is 1 if anything was lost, doubled or wrong.
+The seed determines what is sent, what is killed and when: the same seed repeats a run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
 
 
 def played(name: str, scenario: Scenario, stage: Stage) -> Tally:
-    """The totals of a scenario. What ends it early is a problem among them."""
+    """The totals of a scenario. An error that ends it early is one of its problems."""
     began = time.monotonic()
     try:
         tally = scenario.run(stage)

@@ -1,8 +1,8 @@
-"""A line between a client and the server that fails as clients do: a TCP proxy with three faults.
+"""A connection between a client and the server with the faults of clients: a TCP proxy.
 
-- ``trickle``: one byte a second gets to the server.
-- ``deaf``: nothing that the server sends is taken any more, until its buffers are full.
-- ``gone``: nothing gets through either way, and nobody hears of an end: no FIN, no RST.
+- ``trickle``: one byte a second reaches the server.
+- ``deaf``: bytes from the server are no longer read, until its buffers are full.
+- ``gone``: nothing gets through either way, and neither side gets an end: no FIN, no RST.
 
 Connections stay open until ``close``.
 """

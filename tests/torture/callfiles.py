@@ -1,10 +1,10 @@
-"""What the torture sends: files of calls whose fate is known before they are sent.
+"""The records that the torture sends: files of calls whose outcome is known before they are sent.
 
-A file is drawn from a seed and its name, so that it can be sent again, by whomever, and into
-another tenant. Every call that will be recorded has a ``caller_number`` that no other call has, by
-which it is found again whatever its call_id is; so has a call that must never be recorded.
+A file is drawn from a seed and its name, so any client can send it again, also to another tenant.
+Every call that will be recorded has a unique ``caller_number``, by which it is found again with any
+call_id; so has a call that must never be recorded.
 
-What a call costs is said by the slow, independent oracle. Nothing of the service is known here.
+The slow, independent oracle computes the costs. The module depends on nothing of the service.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RATES = (
     make_rate("447", "0.1500", 6, connect_fee="0.0333"),
     make_rate("4490", blocked=True),
 )
-# A long one, so that there is something to match; some without a rate, blocked or no number at all.
+# A long one, so that prefixes match; some have no rate, are blocked or are no number.
 DESTINATIONS = (
     *("14155550123", "12125550199", "+33 1 23 45 67 89", "+44 20 7946 0000", "442079460001"),
     *("447911123456", "447700900123", "sip:447700900999@example.org", "449012345678"),
@@ -40,7 +40,7 @@ DIRECTIONS = (types.DIRECTION_OUTBOUND,) * 6 + (types.DIRECTION_INBOUND,)
 
 
 class Fate(Enum):
-    """What becomes of a call in an upload that nothing disturbs."""
+    """The outcome of a call in an undisturbed upload."""
 
     CREATED = "created"
     DUPLICATE = "duplicates"
@@ -50,7 +50,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Totals:
-    """As UploadCdrsResponse and GetUploadResponse count."""
+    """The counts as in UploadCdrsResponse and GetUploadResponse."""
 
     created: int = 0
     duplicates: int = 0
@@ -68,7 +68,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class CallFile:
-    """Calls in the order in which they are sent, and the fate of each."""
+    """Calls in the order in which they are sent, and the outcome of each."""
 
     name: str
     calls: Sequence[types.Call]
@@ -84,13 +84,13 @@ class CallFile:
                 yield call
 
     def totals(self, prices: Prices) -> Totals:
-        """What an upload of the file that nothing disturbs ends with."""
+        """The totals of an undisturbed upload of the file."""
         counts = Counter(fate.value for fate in self.fates)
         unrated = sum(prices.outcome(call)[0] == "UNRATED" for call in self.recorded())
         return Totals(**{fate.value: counts[fate.value] for fate in Fate}, unrated=unrated)
 
     def write(self, path: Path) -> None:
-        """As JSON lines that name no tenant, for ``tollwire cdrs upload --tenant``."""
+        """As JSON lines without a tenant, for ``tollwire cdrs upload --tenant``."""
         with path.open("w") as file:
             for call in self.calls:
                 nameless = types.Call()
@@ -100,8 +100,10 @@ class CallFile:
 
 
 class Prices:
-    """What calls cost, by the oracle. RATES hold at all times, so a call's start is of no account
-    and the answers are kept by what is."""
+    """The costs of calls, by the oracle.
+
+    RATES hold at all times, so a call's start does not matter and results are cached without it.
+    """
 
     def __init__(self, tenant: types.Tenant, rates: Sequence[types.Rate] = RATES) -> None:
         self._deck = oracle_deck(tenant, rates)
@@ -122,7 +124,7 @@ def new_tenant(client: Client, rates: Sequence[types.Rate] = RATES) -> types.Ten
 
 
 def plain_call(tenant_id: int, marker: str, draw: random.Random) -> types.Call:
-    """A call that is recorded, with an id in no order."""
+    """A call that is recorded, with a random id."""
     started_at = NOON_NS + draw.randrange(10**6) * SECOND_NS // 100
     return make_call(
         tenant_id,
@@ -144,8 +146,8 @@ def plain_file(seed: str, name: str, tenant_id: int, size: int) -> CallFile:
 
 
 def mixed_file(seed: str, name: str, tenant_id: int, size: int) -> CallFile:
-    """Mostly calls that are new; some that were sent before in the same file, as they were or with
-    other content, and some that break a rule."""
+    """Mostly new calls; some that were sent before in the same file, unchanged or with other
+    content, and some that break a rule."""
     draw = random.Random(f"{seed}/{name}")
     calls: list[types.Call] = []
     fates: list[Fate] = []
@@ -173,7 +175,7 @@ def mixed_file(seed: str, name: str, tenant_id: int, size: int) -> CallFile:
 
 
 def _break(call: types.Call, draw: random.Random) -> None:
-    """Makes it a call that breaks a rule."""
+    """Make it a call that breaks a rule."""
     way = draw.randrange(3)
     if way == 0:
         call.direction = types.DIRECTION_UNSPECIFIED

@@ -1,6 +1,6 @@
-"""Clients that stop reading, that send a byte a second, that vanish without a word, that never end.
+"""Clients that stop reading, that send a byte a second, that vanish silently, that never end.
 
-Meanwhile others are served, and the server's memory is bounded by what it holds for a stream,
+Meanwhile others are served, and the server's memory is limited to the memory of its streams,
 however much is sent in all.
 """
 
@@ -28,17 +28,17 @@ from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import types_pb2 as types
 
 MIB = 2**20
-# As many as go into a message of less than 32 MiB with texts at their full length.
+# As many as fit into a message of less than 32 MiB with texts of full length.
 LONG_CALLS = 9_000
 LONG_CHARACTER = "\U0001d7d8"  # of four bytes
 FLOODS = 4
 NEW_OF_ALL = 10
-# What a process may hold while four streams send nothing but such messages. Two of these are in
-# work at one time, many times over where all of their calls are recorded already.
+# The memory limit of a process while four streams send only such messages. Two of them are in
+# progress at one time, often repeatedly, because all of their calls are recorded already.
 MOST_BYTES = 2048 * MIB
 FILE_CALLS, FILE_CHUNK_CALLS = 300, 30
 JUNK_CALLS = 5_000
-# More than the 80 seconds after which a client that does not answer pings is given up.
+# More than the 80 seconds after which the server closes a connection without answers to pings.
 PLACES, GIVEN_UP_SECONDS = 4, 120
 RPC_SECONDS = 600
 
@@ -62,7 +62,10 @@ def run(stage: Stage) -> Tally:
         verify(tally, client)
         peak = server.peak_bytes()
         tally.more |= {"MiB before": before // MIB, "MiB at most": peak // MIB}
-        tally.more |= {"others served": others.served, "junk sent to the deaf": spoiled[0].junk}
+        tally.more |= {
+            "others served": others.served,
+            "ignored bytes sent to the client that does not read": spoiled[0].junk,
+        }
         tally.require(peak < MOST_BYTES, f"a process held {peak // MIB:,} MiB")
         settle(tally, server)
     if stage.size.gives_up:
@@ -71,7 +74,7 @@ def run(stage: Stage) -> Tally:
 
 
 class Others:
-    """A client that behaves, beside the others: it rates and records one call after the other."""
+    """A well-behaved client beside the others: it rates and records one call after the other."""
 
     def __init__(self, address: str, tenant: types.Tenant, draw: random.Random) -> None:
         self.served = 0
@@ -107,7 +110,8 @@ class Others:
 
 
 class Spoiled:
-    """An upload over a line that goes bad when a third of it is acknowledged, and junk after it."""
+    """An upload over a connection that becomes bad when a third of it is acknowledged, and calls
+    that are refused after it."""
 
     def __init__(self, stage: Stage, server: Service, fault: str, tenant: types.Tenant) -> None:
         seed = f"{stage.seed}/{stage.kind}"
@@ -127,19 +131,19 @@ class Spoiled:
     def _requests(self) -> Iterator[cdr_pb.UploadCdrsRequest]:
         for at in range(0, FILE_CALLS, FILE_CHUNK_CALLS):
             yield chunk(self._file.calls[at : at + FILE_CHUNK_CALLS], at, self._upload_id)
-            # What comes after must not be on its way before the line is bad.
+            # The rest must not be sent before the connection is bad.
             while at >= self._acknowledged and not self._closing.wait(0.01):
                 pass
 
     def _junk_requests(self) -> Iterator[cdr_pb.UploadCdrsRequest]:
-        """Calls that are refused with many words, until nobody takes them any more."""
+        """Calls that are refused with long messages, until the client no longer reads them."""
         calls = [make_call(-1, duration_seconds=-1)] * JUNK_CALLS
         while not self._closing.is_set():
             yield chunk(calls, self.junk * JUNK_CALLS)
             self.junk += 1
 
     def completed(self, tally: Tally, client: Client) -> dict[str, types.Call]:
-        """Sends what is missing over a line that is good; all calls by what they are known by."""
+        """Send the missing calls over a good connection; return all calls by their keys."""
         self.close()
         stands = client.get_upload(self._upload_id).committed_offset
         tally.require(stands >= self._acknowledged, f"{self._file.name}: {stands} are there")
@@ -163,10 +167,10 @@ class Spoiled:
 
 
 def _flood(tally: Tally, server: Service, tenant_id: int, flood_bytes: int) -> None:
-    """As many bytes as that, in messages as large as may be, over a few streams at once.
+    """Messages of the largest size with this number of bytes in all, over a few streams at once.
 
-    All have the same calls, so one of each is recorded, whoever comes first. Of each NEW_OF_ALL
-    messages one goes on with the upload, and the others are its first chunk once more.
+    All have the same calls, so one of each is recorded, from whichever stream comes first. One of
+    every NEW_OF_ALL messages continues the upload; the others are its first chunk again.
     """
     calls = [_long_call(tenant_id, number) for number in range(LONG_CALLS)]
     body = cdr_pb.UploadCdrsRequest(calls=calls).SerializeToString()
@@ -178,12 +182,12 @@ def _flood(tally: Tally, server: Service, tenant_id: int, flood_bytes: int) -> N
 
     def requests(upload_id: int, answered: int) -> Iterator[bytes]:
         for offset in offsets[answered:]:
-            # Messages that follow each other are one message.
+            # Consecutive messages are one message.
             header = cdr_pb.UploadCdrsRequest(offset=offset, upload_id=upload_id)
             yield header.SerializeToString() + body
 
     def send(_: int) -> tuple[Totals, int]:
-        """As the server says at the end, and how often it was too much for the database."""
+        """The server's totals at the end, and the number of times the database was overloaded."""
         answers: list[cdr_pb.UploadCdrsResponse] = []
         breaks = 0
         with patient(server.address) as client:
@@ -208,7 +212,7 @@ def _flood(tally: Tally, server: Service, tenant_id: int, flood_bytes: int) -> N
     settled = FLOODS * -(-messages // NEW_OF_ALL) * LONG_CALLS
     expected = Totals(created=LONG_CALLS, duplicates=settled - LONG_CALLS, unrated=LONG_CALLS)
     tally.require(total == expected, f"the flood came to {total}; expected {expected}")
-    tally.more["times that the flood was told to come again"] = sum(breaks for _, breaks in ends)
+    tally.more["times that the flood was told to retry"] = sum(breaks for _, breaks in ends)
     tally.more["MiB of the flood"] = FLOODS * messages * len(body) // MIB
     tally.more["records of the flood"] = FLOODS * messages * LONG_CALLS
 
@@ -224,7 +228,7 @@ def _long_call(tenant_id: int, number: int) -> types.Call:
 
 
 def _too_long_a_message(tally: Tally, client: Client) -> None:
-    """One message above the limit is refused, before it is read."""
+    """One message above the limit is refused before it is read."""
     method = client.channel.stream_stream("/tollwire.v1.CdrService/UploadCdrs")
     try:
         list(method(iter([bytes(33 * MIB)])))
@@ -232,12 +236,11 @@ def _too_long_a_message(tally: Tally, client: Client) -> None:
         expected = grpc.StatusCode.RESOURCE_EXHAUSTED
         tally.require(error.code() == expected, f"a message of 33 MiB: {error}")
     else:
-        tally.problem("a message of 33 MiB was taken")
+        tally.problem("a message of 33 MiB was accepted")
 
 
 def _given_up(tally: Tally, stage: Stage) -> int:
-    """All places for streams are taken by clients that vanish. After how many seconds others get
-    one."""
+    """Clients that vanish take all slots for streams. Return the seconds until others get one."""
     bounded = {"TOLLWIRE_MAX_STREAMS": str(PLACES)}
     with service(stage.new_database(), 1, **bounded) as server, ExitStack() as stack:
         client = stack.enter_context(patient(server.address))
@@ -250,7 +253,7 @@ def _given_up(tally: Tally, stage: Stage) -> int:
         except grpc.RpcError as error:
             tally.require(refusal_of(error).reason == "TOO_MANY_STREAMS", f"{error}")
         else:
-            tally.problem("more streams than there are places for")
+            tally.problem("more streams than slots")
 
         def has_a_place() -> bool:
             try:
@@ -259,7 +262,7 @@ def _given_up(tally: Tally, stage: Stage) -> int:
                 time.sleep(0.5)
                 return False
 
-        await_(has_a_place, "a place of those who vanished", GIVEN_UP_SECONDS)
+        await_(has_a_place, "a slot of the vanished clients", GIVEN_UP_SECONDS)
         return round(time.monotonic() - began)
 
 

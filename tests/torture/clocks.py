@@ -1,8 +1,8 @@
-"""The server's clock is set back and forth under four uploads, and calls come at odd times.
+"""The server's clock jumps back and forth during four uploads with calls at unusual times.
 
-Of last year, of tomorrow, of the first second that there is, before and after clocks change for
-daylight saving, of no duration and of the longest: each is there once, at the right cost, and in
-the day and the hour of the summary that a calendar of our own puts it into.
+Calls of last year, of tomorrow, of the first possible second, before and after changes for daylight
+saving, of no duration and of the longest: each is recorded once, at the right cost, and is in the
+day and the hour of the summary that an independent calendar computes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHANGES = (
     ("Australia/Lord_Howe", "2026-04-04T15:00:00+00:00"),
     ("Australia/Lord_Howe", "2026-10-03T15:30:00+00:00"),
 )
-# Least distance between the earliest and the latest created_at: else the clock never jumped.
+# Least distance between the earliest and the latest created_at: otherwise the clock never jumped.
 LEAST_YEARS = 20
 
 
@@ -102,8 +102,8 @@ def _at_odd_times(tenant_id: int) -> Iterator[types.Call]:
 
 
 def _around_changes(tenant_id: int) -> Iterator[types.Call]:
-    """A call every ten minutes, for hours before and after; every other one says when it ended and
-    not how long it took."""
+    """A call every ten minutes, for hours before and after; every other one has an end and no
+    duration."""
     for zone, at in CHANGES:
         change = int(datetime.fromisoformat(at).timestamp())
         for minutes in range(-180, 190, 10):
@@ -145,7 +145,7 @@ def _compare_usage(
     calls: object,
     prices: Prices,
 ) -> None:
-    """The summary by days and hours of a zone, against one made by the calendar of Python."""
+    """Compare the summary by days and hours of a zone with one made by Python's calendar."""
     dimensions = (types.USAGE_DIMENSION_DAY, types.USAGE_DIMENSION_HOUR)
     for dimension, keyed in zip(dimensions, (_day, _hour), strict=True):
         expected: dict[str, list[Fraction]] = {}

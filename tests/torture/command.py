@@ -1,5 +1,5 @@
-"""``tollwire cdrs upload`` is killed at random moments and run again, as a cron job would be; now
-and then the server dies under it. It ends with the totals of an upload that nothing disturbs."""
+"""``tollwire cdrs upload`` is killed at random moments and run again, as by a cron job; sometimes
+the server is killed during it. The result has the totals of an undisturbed upload."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(stage: Stage) -> Tally:
             if killed % KILLS_A_DEATH_OF_THE_SERVER == 0:
                 server.kill_all()
                 server.restart()
-        tally.require(killed > 0, "the command came to its end before it could be killed")
+        tally.require(killed > 0, "the command ended before it could be killed")
         totals = _finish(_started(server, path, tenant.id))
         expected = _finish(_started(server, path, undisturbed.id))
         tally.require(totals == expected, f"{totals} at the end; undisturbed {expected}")
@@ -63,8 +63,10 @@ def run(stage: Stage) -> Tally:
 
 
 def _killed(server: Service, tenant_id: int, path: Path, draw: random.Random) -> bool:
-    """Run the command, and kill it once it has recorded something more. False where it came to its
-    end, which it should not: then there was too little to upload."""
+    """Run the command, and kill it when it has recorded something more.
+
+    False if it ended by itself, which it should not: then the file was too small.
+    """
     with patient(server.address) as client:
         before = _recorded(client, tenant_id)
         command = _started(server, path, tenant_id)
@@ -98,7 +100,7 @@ def _started(server: Service, path: Path, tenant_id: int) -> subprocess.Popen[st
 
 
 def _finish(command: subprocess.Popen[str]) -> Totals:
-    """What the command says at its end. It fails, because some records were not stored."""
+    """The output of the command at its end. It fails, because some records were not stored."""
     out, errors = command.communicate(timeout=PATIENCE_SECONDS)
     assert command.returncode == 1, (command.returncode, errors)
     assert "not stored" in errors, errors

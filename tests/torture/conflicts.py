@@ -1,6 +1,6 @@
-"""One call_id with two contents, from two sides at the same moment, by CreateCdr and UploadCdrs.
+"""One call_id with two contents, by two clients at the same moment, by CreateCdr and UploadCdrs.
 
-One of them is recorded; the other is told that there is a conflict, and with which CDR.
+One of them is recorded; the other client gets a conflict with the id of the recorded CDR.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 from tollwire.v1 import types_pb2 as types
 
-# Connections of each side, so that the sides meet in one worker and in two.
+# Connections of each side, so that the sides share a worker in some rounds and not in others.
 CONNECTIONS = 3
 # Rounds in which each side sends many calls in one chunk, the sides in opposite orders.
 CHUNK_ROUNDS_OF_ALL = 10
 CHUNK_CALLS = 50
 PATIENCE_SECONDS = 60
 
-# Records calls and says of each with which CDR it is in conflict; 0 where it was recorded.
+# Records calls and returns the CDR with which each is in conflict; 0 if it was recorded.
 Way = Callable[[Client, Sequence[types.Call]], list[int]]
 
 

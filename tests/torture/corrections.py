@@ -1,5 +1,5 @@
-"""ReverseUpload is killed in the middle, run again, and asked for by two at once: every CDR of the
-upload is reversed once, no other is, and none is changed."""
+"""ReverseUpload is killed in the middle, run again, and sent by two clients at once: every CDR of
+the upload is reversed once, no other is, and none is changed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def _request(upload_id: int) -> cdr_pb.ReverseUploadRequest:
 
 
 def _killed(server: Service, tenant_id: int, upload_id: int, draw: random.Random) -> int:
-    """Two ask at once, and are killed soon after the first CDRs are reversed: how many were."""
+    """Two clients reverse it, and are killed soon after the first CDRs are reversed; return the
+    number of reversed ones."""
     with patient(server.address) as client, patient(server.address) as other:
         before = _reversed(client, tenant_id)
         asked = [
@@ -87,7 +88,7 @@ def _killed(server: Service, tenant_id: int, upload_id: int, draw: random.Random
         time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))
         server.kill_all()
         for one in asked:
-            one.exception()  # whichever end it is
+            one.exception()  # with any result
     server.restart()
     with patient(server.address) as client:
         return _reversed(client, tenant_id) - before
@@ -99,7 +100,7 @@ def _reversed(client: Client, tenant_id: int) -> int:
 
 
 def _finish(tally: Tally, server: Service, upload_id: int, done: int) -> None:
-    """Two ask for the rest, at once. What both have reversed is what was left."""
+    """Two clients reverse the rest, at once. The sum of their results is the rest."""
     with patient(server.address) as client, patient(server.address) as other:
         asked = [
             one.cdrs.ReverseUpload.future(_request(upload_id), timeout=REVERSE_SECONDS)
@@ -118,8 +119,8 @@ def _finish(tally: Tally, server: Service, upload_id: int, done: int) -> None:
 
 
 def _count_reversals(tally: Tally, client: Client, tenant_id: int, stays: str) -> None:
-    """One of each CDR, but of those of the upload that ``stays``; as they are listed, and as the
-    CDRs show them."""
+    """One reversal of each CDR, except those of the upload that ``stays``; in the list, and in the
+    CDRs."""
     listed = Counter[int]()
     for reversal in _listed(client, tenant_id):
         cdr = reversal.cdr

@@ -1,4 +1,4 @@
-"""What is there afterwards, found by reading everything back, and held against what was sent."""
+"""The stored records after a scenario: all are read and compared with those that were sent."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tollwire.v1 import types_pb2 as types
 
 class Prices(Protocol):
     def outcome(self, call: types.Call) -> Outcome:
-        """What the call must come to."""
+        """The expected outcome of the call."""
 
 
 _CONTENT = (
     *("tenant_id", "caller_number", "destination_number", "direction", "disposition"),
     *("duration_seconds", "started_at"),
 )
-# So many CDRs are read once more, each by itself.
+# The number of CDRs that are also read one by one.
 SINGLE_READS = 100
 EXPORT_SECONDS = 300
 
@@ -45,10 +45,10 @@ def count(
     acknowledged: Iterable[str],
     prices: Prices,
 ) -> None:
-    """Read back all CDRs of the tenant and add to the tally what is stored, lost, doubled, wrong.
+    """Read all CDRs of the tenant and add to the tally which are stored, lost, doubled, wrong.
 
-    ``sent``: the calls that may be there, by their caller_number; ``acknowledged``: those of them
-    that must be.
+    ``sent``: the calls that may be recorded, by their caller_number; ``acknowledged``: those that
+    must be.
     """
     seen: Counter[str] = Counter()
     draw = random.Random(tenant_id)
@@ -65,7 +65,7 @@ def count(
             again[at] = cdr
     missing = [marker for marker in acknowledged if not seen[marker]]
     for marker in missing:
-        tally.problem(f"the call {marker} was acknowledged and is not there")
+        tally.problem(f"the call {marker} was acknowledged and is missing")
     for marker, times in seen.items():
         if times > 1:
             tally.problem(f"the call {marker} is there {times} times")
@@ -77,7 +77,7 @@ def count(
 
 
 def _fault(cdr: types.Cdr, call: types.Call | None, prices: Prices) -> str:
-    """What is wrong with a CDR, in words; empty where nothing is."""
+    """The errors of a CDR, in words; empty if there are none."""
     if call is None:
         return f"{cdr.caller_number!r} should not be there"
     for name in _CONTENT:
@@ -92,8 +92,8 @@ def _fault(cdr: types.Cdr, call: types.Call | None, prices: Prices) -> str:
 
 
 def verify(tally: Tally, client: Client, root: str = "") -> None:
-    """Let the server itself check its costs, and its ledger against a root that was noted down:
-    no difference. All CDRs that there are are checked."""
+    """Let the server check its costs, and its ledger against a saved root: no difference. All CDRs
+    are checked."""
     _verified(tally, client.cdrs.VerifyCdrs, cdr_pb.VerifyCdrsRequest())
     _verified(tally, client.cdrs.VerifyLedger, cdr_pb.VerifyLedgerRequest(root=root))
 
@@ -111,6 +111,6 @@ def _verified(tally: Tally, method: Any, request: Message) -> None:
         return
     for difference in [one for part in parts for one in part.differences][:5]:
         tally.problem(f"{name}: {difference}")
-    tally.require(bool(parts) and parts[-1].done, f"{name} did not come to its end")
+    tally.require(bool(parts) and parts[-1].done, f"{name} was not completed")
     checked = getattr(parts[-1], "checked", 0) or getattr(parts[-1], "rows_checked", 0)
     tally.require(checked >= tally.stored, f"{name} checked {checked:,} rows")

@@ -1,8 +1,8 @@
-"""kill -9 of the server at random moments, under four uploads.
+"""kill -9 of the server at random moments, during four uploads.
 
-Parent and workers at once, a single worker, or the parent alone. Afterwards every record that was
-acknowledged is there exactly once at the right cost, and each upload's totals are those of an
-upload of the same file that nothing disturbs.
+Parent and workers at once, a single worker, or the parent alone. Afterwards every acknowledged
+record is stored exactly once at the right cost, and each upload's totals are those of an
+undisturbed upload of the same file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.torture.service import Service, await_, patient, service
 from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 
-# In how many chunks each sender is ahead of the answers.
+# The number of chunks that each sender sends ahead of the responses.
 WINDOWS = (1, 1, 3, 6)
 LONGEST_PAUSE_SECONDS = 0.4
 
@@ -55,7 +55,7 @@ def run(stage: Stage) -> Tally:
 
 
 def settle(tally: Tally, server: Service) -> None:
-    """What is the same at the end of every scenario with a server."""
+    """The common end of every scenario with a server."""
     tally.kills += server.kills
     tally.restarts += server.restarts
     for defect in server.defects():
@@ -65,7 +65,8 @@ def settle(tally: Tally, server: Service) -> None:
 def started_senders(
     stage: Stage, address: str, tenant_id: int, files: int | None = None
 ) -> list[SenderThread]:
-    """Four of them, which send one file after the other; at most so many each."""
+    """Four senders, each of which sends one file after the other; at most this number of files
+    each."""
     return [
         SenderThread(
             Sender(address, Notes(stage.folder / f"notes-{n}"), window, stage.draw(f"sender {n}")),
@@ -82,7 +83,7 @@ def _files(stage: Stage, sender: str, tenant_id: int) -> Iterator[CallFile]:
 
 
 def await_progress(threads: list[SenderThread]) -> None:
-    """Until each sender has an answer that it had not before; those that failed say so."""
+    """Wait until each sender has a new response; raises the error of a sender that failed."""
     before = [thread.sender.ticks for thread in threads]
 
     def goes_on() -> bool:
@@ -97,7 +98,7 @@ def await_progress(threads: list[SenderThread]) -> None:
 
 def kill(server: Service, draw: random.Random, number: int) -> None:
     """Kill the whole server, a worker, or the parent alone; ``number`` counts the kills."""
-    # The first ones in turn, so that a few kills are of every kind.
+    # The first kills in turn, so that a few kills cover every kind.
     way = number if number < 3 else draw.choices((0, 1, 2), (10, 10, 1))[0]
     if way == 0:
         server.kill_all()
@@ -112,7 +113,7 @@ def kill(server: Service, draw: random.Random, number: int) -> None:
 def check_senders(
     tally: Tally, client: Client, senders: list[Sender], tenant_id: int, prices: Prices
 ) -> None:
-    """All files of the senders are there, exactly once, and their uploads say so."""
+    """All files of the senders are stored, exactly once, and their uploads say so."""
     sent = {}
     acknowledged = []
     for sender in senders:
@@ -139,7 +140,7 @@ def _compare(tally: Tally, client: Client, upload_id: int, expected: Totals, nam
 def _compare_with_undisturbed(
     tally: Tally, client: Client, threads: list[SenderThread], stage: Stage, tenant_id: int
 ) -> None:
-    """The first file of each sender once more, into a tenant of its own, and nothing happens."""
+    """The first file of each sender again, undisturbed, into a tenant of its own."""
     for n, thread in enumerate(threads):
         [file] = itertools.islice(_files(stage, f"{n}", tenant_id), 1)
         notes = Notes(stage.folder / f"notes-undisturbed-{n}")

@@ -1,7 +1,7 @@
-"""PostgreSQL is away under four uploads: stopped at once, as by a crash, and started again; cut
-off; half-open, so that nothing is heard of it; and locked by another session.
+"""PostgreSQL is unavailable during four uploads: stopped as by a crash, and started again;
+disconnected; half-open, so that it is silent; and locked by another session.
 
-The server stays. Its clients are told UNAVAILABLE and try again; it recovers by itself.
+The server stays. Its clients get UNAVAILABLE and retry; it recovers by itself.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tests.torture.stage import Stage
 from tests.torture.tally import Tally
 
 LONGEST_PAUSE_SECONDS = 1.0
-# The server's usual wait for its database, and for how long at most the line is bad or a lock held:
-# so that some of it is waited for, and some given up.
+# The server's usual wait for its database, and the longest time of a bad connection or a lock: some
+# waits succeed, and some fail.
 WAIT_SECONDS, LONGEST_FAULT_SECONDS = 2, 5.0
-# The first ones in turn: a few are of every kind.
+# The first ones in turn: a few cover every kind.
 WAYS = ("stopped", "cut off", "half-open", "locked")
 
 
@@ -67,7 +67,7 @@ def run(stage: Stage) -> Tally:
 
 
 def _play(way: str, postgres: PostgresServer, name: str, proxy: Proxy, draw: random.Random) -> None:
-    """The database is away for a while in that way, and is there again."""
+    """The database is unavailable in that way for a while, and then available again."""
     if way == "stopped":
         postgres.stop_immediately()
         time.sleep(draw.uniform(0, LONGEST_PAUSE_SECONDS))

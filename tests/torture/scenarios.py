@@ -25,7 +25,7 @@ from tests.torture.tally import Tally
 
 @dataclass(frozen=True)
 class Scenario:
-    """``kinds``: the databases that it plays on; ``short``: those of them in the short form."""
+    """``kinds``: the databases that it runs on; ``short``: those of them in the short form."""
 
     run: Callable[[Stage], Tally]
     kinds: tuple[str, ...] = KINDS

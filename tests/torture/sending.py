@@ -1,7 +1,8 @@
-"""A sender that survives the server: it notes down what was acknowledged, and goes on from there.
+"""A sender that survives the server: it notes acknowledged records, and continues after them.
 
-The notes are its own: a line in a file for each answer, written before the next chunk is sent. They
-know nothing of what the server says later, and are what the server is held to in the end.
+The notes are its own: a line in a file for each response, written before the next chunk is sent.
+They are independent of later responses of the server, and the final check compares the server with
+them.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from tollwire.v1 import cdr_service_pb2 as cdr_pb
 
 RETRY_SECONDS = 0.05
 CONNECT_SECONDS = 1
-# The longest that a server or a database may be away.
+# The longest outage of a server or a database.
 PATIENCE_SECONDS = 90
-# What a client may be told while a server or its database dies; anything else is a defect.
+# The codes that a client may get while a server or its database dies; any other is a defect.
 _MAY_PASS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 @dataclass(frozen=True)
 class Note:
-    """The records from ``begin`` to before ``end`` of a file were answered, in these numbers."""
+    """The records from ``begin`` to before ``end`` of a file were answered, with these counts."""
 
     file: str
     upload_id: int
@@ -42,7 +43,7 @@ class Note:
 
 
 class Notes:
-    """The notes of one sender, in a file that is only ever appended to."""
+    """The notes of one sender, in a file that only grows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +53,7 @@ class Notes:
         os.write(self._file, json.dumps(asdict(note)).encode() + b"\n")
 
     def read(self) -> Iterator[Note]:
-        """All of them, from the file."""
+        """All notes, from the file."""
         for line in self.path.read_text().splitlines():
             fields = json.loads(line)
             yield Note(**fields | {"totals": Totals(**fields["totals"])})
@@ -64,8 +65,8 @@ class Notes:
 class Sender:
     """Uploads one file after the other, each until the last record is acknowledged.
 
-    ``sent`` counts records, each as often as it was sent; ``ticks`` the answers; ``finished`` has
-    the files that are done, with the ids of their uploads.
+    ``sent`` counts records, each as often as it was sent; ``ticks`` the responses; ``finished`` has
+    the completed files, with the ids of their uploads.
     """
 
     def __init__(self, address: str, notes: Notes, window: int, draw: random.Random) -> None:
@@ -73,7 +74,7 @@ class Sender:
         self.ticks = 0
         self.breaks = 0
         self.finished: list[tuple[CallFile, int]] = []
-        self.lost: list[str] = []  # where the server has less than it acknowledged
+        self.lost: list[str] = []  # if the server has less than it acknowledged
         self._address = address
         self.notes = notes
         self._window = window
@@ -95,7 +96,7 @@ class Sender:
                     self._stream(client, file, cuts, upload_id)
                 break
             except grpc.FutureTimeoutError:
-                pass  # nobody is there yet
+                pass  # the server is not up yet
             except grpc.RpcError as error:
                 if error.code() not in _MAY_PASS:
                     raise
@@ -108,10 +109,10 @@ class Sender:
         self.finished.append((file, upload_id))
 
     def _stream(self, client: Client, file: CallFile, cuts: list[int], upload_id: int) -> None:
-        """One stream, from what was acknowledged last until the end of the file or of the server.
+        """One stream, from the last acknowledged record until the end of the file or of the server.
 
-        Now and then the server is asked where to go on; else everything that has no answer is sent
-        again, and the server answers what it has already.
+        Sometimes the server is queried for the offset; otherwise everything without a response is
+        sent again, and the server answers the records that it has.
         """
         if self._draw.random() < 0.5:
             stands = client.get_upload(upload_id).committed_offset
@@ -150,7 +151,7 @@ class Sender:
 
 
 def _cuts(size: int, draw: random.Random) -> list[int]:
-    """Where the chunks of a file end. Small ones and large ones."""
+    """The ends of the chunks of a file. Small ones and large ones."""
     cuts = []
     at = 0
     while at < size:
@@ -160,8 +161,7 @@ def _cuts(size: int, draw: random.Random) -> list[int]:
 
 
 class SenderThread(threading.Thread):
-    """A sender that goes on with new files until it is told that it is enough. ``join`` raises what
-    went wrong."""
+    """A sender that continues with new files until it is stopped. ``join`` raises its error."""
 
     def __init__(self, sender: Sender, files: Iterator[CallFile]) -> None:
         super().__init__(daemon=True)
@@ -188,4 +188,4 @@ class SenderThread(threading.Thread):
         self.enough.set()
         self.join(PATIENCE_SECONDS * 2)
         self.check()
-        assert not self.is_alive(), "a sender does not come to its end"
+        assert not self.is_alive(), "a sender does not end"

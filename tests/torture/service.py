@@ -1,6 +1,6 @@
 """A server that is killed and started again, on one port, over one database.
 
-Nothing of the service is known here but its command line and that it is made of processes.
+Depends only on the service's command line and on its processes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from tests.integration.client import Client
 from tests.integration.serving import ServerProcess
 
-# How long a server that was killed in part may take to be whole again, or gone.
+# The time that a partly killed server may take to be complete again, or ended.
 PATIENCE_SECONDS = 60
-# For an export of all there is, an upload of a million records, a flood.
+# For an export of everything, an upload of a million records, a flood.
 LONGEST_SECONDS = 900
-# Below the ports that systems give to clients: a port that a server has left for a moment must not
-# be taken by the very client that waits for it.
+# Below the ports that systems give to clients: a free port of the server must not be taken by the
+# client that waits for it.
 _PORTS = range(20_000, 32_000)
 
 
@@ -50,7 +50,7 @@ class Service:
         self._end()
 
     def kill_worker(self, draw: random.Random) -> None:
-        """SIGKILL to one worker, which the parent replaces; returns once it has."""
+        """SIGKILL to one worker, which the parent replaces; returns after the replacement."""
         if self._workers == 1:
             self.kill_all()
             self.restart()
@@ -63,13 +63,13 @@ class Service:
         self.restarts += 1
 
     def kill_parent(self) -> None:
-        """SIGKILL to the parent alone; returns once its workers, who notice, have left."""
+        """SIGKILL to the parent alone; returns when its workers, which detect it, have ended."""
         orphans = self.workers()
         self.kills += 1
         os.kill(self._server.process.pid, signal.SIGKILL)
         self._server.process.wait(PATIENCE_SECONDS)
         await_(lambda: not any(alive(pid) for pid in orphans), "the end of the workers")
-        self._server.kill()  # nobody is left: this closes what the parent held
+        self._server.kill()  # all have ended: this closes the parent's files
         self._end()
 
     def restart(self) -> None:
@@ -77,14 +77,14 @@ class Service:
         self.restarts += 1
 
     def processes(self) -> list[int]:
-        """Those that answer clients."""
+        """The processes that serve clients."""
         return self.workers() if self._workers > 1 else [self._server.process.pid]
 
     def workers(self) -> list[int]:
         return [pid for pid, parent in _parents() if parent == self._server.process.pid]
 
     def peak_bytes(self) -> int:
-        """The most memory that any process held at any time (VmHWM)."""
+        """The peak memory of any process at any time (VmHWM)."""
         return max(map(_peak_bytes, self.processes()))
 
     def stop(self) -> int:
@@ -94,7 +94,7 @@ class Service:
         return code
 
     def defects(self) -> list[str]:
-        """The methods that failed as they never should, as the servers have logged it."""
+        """The methods that failed with a defect, according to the servers' logs."""
         logs = [*self._logs, self._server.log()] if self._running() else self._logs
         return re.findall(r"\S+: defect$", "\n".join(logs), re.MULTILINE)
 
@@ -122,14 +122,14 @@ def service(database_url: str, workers: int = 2, **env: str) -> Iterator[Service
 
 
 def patient(address: str) -> Client:
-    """A client that waits for long answers."""
+    """A client that waits for long responses."""
     return Client(address, LONGEST_SECONDS)
 
 
 def await_(
     condition: Callable[[], bool], what: str = "the server", seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """TimeoutError where ``what`` is not there within so many seconds."""
+    """Wait for ``what``; TimeoutError after this number of seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

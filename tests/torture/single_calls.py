@@ -1,8 +1,8 @@
-"""kill -9 of the server at random moments, under 16 clients that record single calls.
+"""kill -9 of the server at random moments, while 16 clients record single calls.
 
 Calls of several clients share a transaction, so a kill ends many calls at once. A client repeats a
-call until it is answered. Afterwards every call is there exactly once at the right cost, and a call
-that was acknowledged before a kill has the id that the answer had.
+call until it is answered. Afterwards every call is recorded exactly once at the right cost, and a
+call that was acknowledged before a kill has the id of its response.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REPEATED = (
 
 
 class Recorder(threading.Thread):
-    """A client that records one call after the other. ``finish`` raises what went wrong."""
+    """A client that records one call after the other. ``finish`` raises its error."""
 
     def __init__(self, stage: Stage, number: int, address: str, tenant_id: int) -> None:
         super().__init__(daemon=True)
@@ -83,7 +83,7 @@ class Recorder(threading.Thread):
         self.join(PATIENCE_SECONDS * 2)
         if self._failure is not None:
             raise self._failure
-        assert not self.is_alive(), "a client does not come to its end"
+        assert not self.is_alive(), "a client does not end"
 
 
 def run(stage: Stage) -> Tally:

@@ -1,4 +1,4 @@
-"""Where a scenario plays: on which database, how large, from which seed."""
+"""The environment of a scenario: database, size, seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.torture.tally import Tally
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything. SHORT is what the test suite plays, LONG is ``make torture``."""
+    """The sizes. SHORT is that of the test suite, LONG is that of ``make torture``."""
 
     kills: int  # of the server, under 4 uploads
     command_kills: int  # of the uploading command
@@ -66,9 +66,11 @@ LONG = Size(
 
 @dataclass(frozen=True)
 class Stage:
-    """``postgres`` None: the databases are SQLite files. ``shared``: a server for the scenarios
-    that do not kill it; without one each has its own. ``folder`` is for files; ``say`` tells a
-    human how it goes."""
+    """``postgres`` None: the databases are SQLite files.
+
+    ``shared``: a server for the scenarios that do not kill it; without one each has its own.
+    ``folder`` is for files; ``say`` prints the progress.
+    """
 
     seed: str
     size: Size
@@ -90,7 +92,7 @@ class Stage:
 
     @contextmanager
     def serving(self) -> Iterator[Service]:
-        """A server that will not be killed."""
+        """A server that is not killed."""
         if self.shared is not None:
             yield self.shared
         else:
@@ -98,7 +100,7 @@ class Stage:
                 yield own
 
     def draw(self, name: str) -> random.Random:
-        """Chance for one purpose: the same for the same seed."""
+        """Random numbers for one purpose: the same for the same seed."""
         return random.Random(f"{self.seed}/{self.kind}/{name}")
 
     def tally(self, scenario: str) -> Tally:

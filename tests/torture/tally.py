@@ -1,4 +1,4 @@
-"""The totals that every scenario ends with: one row of the table and of the JSON file."""
+"""The totals of every scenario: one row of the table and of the JSON file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ _COLUMNS = (
 @dataclass
 class Tally:
     """``sent`` counts records as often as they were sent; ``acknowledged`` those that the sender
-    noted down as settled; ``stored`` those found afterwards, each as often as it is there; ``lost``
-    the acknowledged ones that are not; ``doubled`` those that are there again; ``wrong`` those that
-    are there with other content or another cost than they must have, or should not be there.
-    ``kills`` and ``restarts`` are of the server, in the scenarios of the database of that."""
+    noted as settled; ``stored`` those found afterwards, each as often as it is stored; ``lost`` the
+    acknowledged ones that are missing; ``doubled`` those that are stored again; ``wrong`` those
+    with other content or another cost than expected, or that should not exist.
+
+    ``kills`` and ``restarts`` are of the server; in the scenarios of the database, of the database.
+    """
 
     scenario: str
     database: str
@@ -76,7 +78,7 @@ def table(tallies: Sequence[Tally]) -> str:
 
 
 def totals(tally: Tally) -> str:
-    """Its row as one line, for who does not wait for the table."""
+    """Its row as one line, for output during the run."""
     shown = [f"{name} {_shown(getattr(tally, name))}" for name in _COLUMNS[2:]]
     return ", ".join([tally.scenario, tally.database, *shown])
 

@@ -1,4 +1,4 @@
-"""The torture's own instruments: what they are there to find, they find."""
+"""The torture's own instruments find the errors that they are made for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRICES = Prices(TENANT)
 
 
 def cdrs_of(calls: list[types.Call]) -> list[types.Cdr]:
-    """As a server that makes no mistake would show them."""
+    """The CDRs of a server without errors."""
     return [cdr_of(cdr_id, call, PRICES.outcome(call)) for cdr_id, call in enumerate(calls, 1)]
 
 
@@ -48,7 +48,7 @@ def cdr_of(cdr_id: int, call: types.Call, outcome: Outcome) -> types.Cdr:
 
 
 def counted(sent: list[types.Call], shown: list[types.Cdr], **changed: types.Cdr) -> Tally:
-    """The tally of a server that shows these CDRs; ``changed``: how GetCdr shows one."""
+    """The tally of a server that returns these CDRs; ``changed``: how GetCdr returns one."""
 
     def export(request: cdr_pb.ExportCdrsRequest, timeout: float) -> Iterator[Any]:
         yield cdr_pb.ExportCdrsResponse(cdrs=shown)
@@ -67,20 +67,20 @@ def counted(sent: list[types.Call], shown: list[types.Cdr], **changed: types.Cdr
 CALLS = [plain_call(TENANT.id, f"{n}", random.Random(n)) for n in range(300)]
 
 
-def test_what_is_right_passes() -> None:
+def test_correct_cdrs_pass() -> None:
     tally = counted(CALLS, cdrs_of(CALLS))
     assert tally.passed
     assert (tally.stored, tally.lost, tally.doubled, tally.wrong) == (300, 0, 0, 0)
 
 
-def test_what_is_lost_is_found() -> None:
+def test_lost_cdrs_are_found() -> None:
     tally = counted(CALLS, cdrs_of(CALLS)[1:])
     assert (tally.stored, tally.lost, tally.doubled, tally.wrong) == (299, 1, 0, 0)
     assert not tally.passed
-    assert "0 was acknowledged and is not there" in tally.problems[0]
+    assert "0 was acknowledged and is missing" in tally.problems[0]
 
 
-def test_what_is_doubled_is_found() -> None:
+def test_doubled_cdrs_are_found() -> None:
     shown = cdrs_of(CALLS)
     again = types.Cdr()
     again.CopyFrom(shown[5])
@@ -102,7 +102,7 @@ def test_what_is_doubled_is_found() -> None:
         lambda cdr: setattr(cdr.started_at, "nanos", 1),
     ],
 )
-def test_what_is_wrong_is_found(spoil: Callable[[types.Cdr], None]) -> None:
+def test_wrong_cdrs_are_found(spoil: Callable[[types.Cdr], None]) -> None:
     shown = cdrs_of(CALLS)
     rated = next(cdr for cdr in shown if cdr.cost not in ("", "0.0000"))
     spoil(rated)
@@ -111,7 +111,7 @@ def test_what_is_wrong_is_found(spoil: Callable[[types.Cdr], None]) -> None:
     assert not tally.passed
 
 
-def test_what_nobody_sent_is_found() -> None:
+def test_cdrs_that_were_not_sent_are_found() -> None:
     tally = counted(CALLS[1:], cdrs_of(CALLS))
     assert (tally.lost, tally.wrong) == (0, 1)
 
@@ -123,7 +123,7 @@ def test_two_ways_of_reading_that_differ_are_found() -> None:
     assert not tally.passed
 
 
-def test_a_file_is_the_same_each_time_and_knows_its_totals() -> None:
+def test_a_file_is_the_same_each_time_and_has_its_totals() -> None:
     file = mixed_file("seed", "name", TENANT.id, 2_000)
     again = mixed_file("seed", "name", TENANT.id, 2_000)
     assert (file.calls, file.fates) == (again.calls, again.fates)
@@ -180,7 +180,7 @@ def echo() -> Iterator[str]:
         thread.join()
 
 
-def test_a_line_is_good_until_it_is_spoiled(echo: str) -> None:
+def test_a_connection_works_until_it_is_spoiled(echo: str) -> None:
     line = BadLine(echo)
     host, _, port = line.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=20) as client:
@@ -203,5 +203,5 @@ def test_a_line_is_good_until_it_is_spoiled(echo: str) -> None:
         with pytest.raises(TimeoutError):
             while True:
                 heard += client.recv(10)
-        assert len(heard) < 3  # what was under way
+        assert len(heard) < 3  # the bytes in transit
     line.close()

@@ -1,6 +1,6 @@
 """The torture's short form: every scenario once, small, on both databases.
 
-"make torture" plays the long form; ``python -m tests.torture`` plays any scenario alone.
+"make torture" runs the long form; ``python -m tests.torture`` runs any scenario alone.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tests.torture.stage import SHORT, Stage
 
 SEED = "1"
 WORKERS = {"sqlite": 1, "postgresql": 2}
-# With two workers there are more ways to die.
+# With two workers there are more combinations of deaths.
 SIZES = {"sqlite": replace(SHORT, kills=1), "postgresql": SHORT}
 
-# By database, so that PostgreSQL is not up longer than it must be.
+# By database, so that PostgreSQL runs no longer than needed.
 PLAYED = [(kind, name) for kind in KINDS for name in SCENARIOS if kind in SCENARIOS[name].short]
 
 
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[PostgresServer]:
-    """One that the scenarios may stop."""
+    """A PostgreSQL server that the scenarios may stop."""
     if os.environ.get("TOLLWIRE_TEST_POSTGRES", "1") == "0":
         pytest.skip("PostgreSQL is left out by TOLLWIRE_TEST_POSTGRES=0")
     with PostgresServer() as server:

@@ -53,7 +53,7 @@ def _settled(totals: Totals) -> int:
 
 
 def at_once(address: str, chunks: Sequence[cdr_pb.UploadCdrsRequest]) -> list[Totals]:
-    """What each of two uploads of the chunks came to, as its answers say."""
+    """The results of each of two uploads of the chunks, according to the responses."""
     sums: list[Totals | BaseException] = [Totals()] * 2
     barrier = threading.Barrier(2)
 

@@ -1,5 +1,5 @@
-"""RateUnrated is killed in the middle, run again, and asked for by two at once: no call is priced
-twice, and none is left out.
+"""RateUnrated is killed in the middle, run again, and sent by two clients at once: no call is
+priced twice, and none is left out.
 
 Between the runs the price changes, so a call that was priced again would show.
 """
@@ -21,14 +21,14 @@ from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import types_pb2 as types
 
 CHUNK_CALLS = 1_000
-# All calls go here; there is no rate for it at first.
+# All calls have this prefix; at first it has no rate.
 DESTINATION, PREFIX = "4930123456", "4930"
 LONGEST_PAUSE_SECONDS = 0.02
 RATE_SECONDS = 300
 
 
 class Known:
-    """What each call was priced at when it was first seen to have a price."""
+    """The first price at which each call was seen."""
 
     def __init__(self, tally: Tally) -> None:
         self.outcomes: dict[str, Outcome] = {}
@@ -45,7 +45,7 @@ class Known:
             self.outcomes.setdefault(cdr.caller_number, outcome_of(cdr))
 
     def outcome(self, call: types.Call) -> Outcome:
-        """What the call must cost from then on."""
+        """The cost that the call must have from then on."""
         return self.outcomes[call.caller_number]
 
 
@@ -106,18 +106,18 @@ class Asked:
         self._answer = self._client.cdrs.RateUnrated.future(request, timeout=RATE_SECONDS)
 
     def rated(self) -> int:
-        """How many calls it priced."""
+        """The number of calls that it priced."""
         with self._client:
             return int(self._answer.result().rated)
 
     def broken(self) -> None:
-        """Waits for the end of one whose server was killed, whichever end it is."""
+        """Wait for the end of one whose server was killed, with any result."""
         with self._client:
             self._answer.exception()
 
 
 def _killed(server: Service, tenant_id: int, price: str, draw: random.Random) -> None:
-    """Two ask at once with this price, and are killed soon after the first calls are priced."""
+    """Two clients run it with this price, and are killed soon after the first calls are priced."""
     with patient(server.address) as client:
         client.import_rates(tenant_id, [make_rate(PREFIX, price, 6)])
         before = _unrated(client, tenant_id)

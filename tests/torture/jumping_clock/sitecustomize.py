@@ -1,8 +1,8 @@
-"""A clock that is set back and forth, for every Python process that starts with this folder on its
-path: what libfaketime would do, where it is installed.
+"""A clock that jumps, for every Python process that starts with this folder on its path: like
+libfaketime, where that is installed.
 
-Python imports a module of this name by itself at its start. Only the time of day jumps; a monotonic
-clock does not, whatever is done to the other. TORTURE_CLOCK_SEED says how it jumps.
+Python imports a module of this name at its start. Only the time of day jumps; a monotonic clock is
+not affected. TORTURE_CLOCK_SEED determines the jumps.
 """
 
 import os
@@ -14,7 +14,7 @@ import grpc._server
 
 _HOUR_NS = 3600 * 10**9
 _YEAR_NS = 8766 * _HOUR_NS
-# By a leap second, to and from daylight saving time, a dead battery, somebody's mistyped year.
+# By a leap second, to and from daylight saving time, after a dead battery, a mistyped year.
 _JUMPS_NS = (0, 10**9, -(10**9), _HOUR_NS, -_HOUR_NS, -10 * _YEAR_NS, 73 * _YEAR_NS)
 _CHANCE = 0.2
 
@@ -28,7 +28,7 @@ def _time_ns() -> int:
     global _offset_ns
     now_ns = _real_time_ns()
     if _draw.random() < _CHANCE:
-        # Back to where every clock begins, or off by one of the usual distances.
+        # Back to the beginning of every clock, or off by one of the usual distances.
         _offset_ns = _draw.choice((*_JUMPS_NS, 10**9 - now_ns))
     return now_ns + _offset_ns
 
@@ -36,6 +36,6 @@ def _time_ns() -> int:
 time.time_ns = _time_ns
 time.time = lambda: _time_ns() / 10**9
 
-# Here a deadline is compared with the time of day by which grpc's core has written it down, and the
-# core's clock is not Python's: it does not jump.
+# Here a deadline is compared with a time of day that grpc's core has read from its own clock, which
+# is not Python's and does not jump.
 setattr(grpc._server, "time", SimpleNamespace(time=_real_time))  # noqa: B010
