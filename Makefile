@@ -1,5 +1,5 @@
-# Everything a developer does, by one word each. "make" or "make help" lists them.
-# PYTHON is the interpreter that .venv is made with; VENV is where it goes.
+# The commands of a developer. "make" or "make help" lists them.
+# PYTHON is the interpreter for .venv; VENV is its folder.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,17 +9,17 @@ DATABASE ?= sqlite:///tollwire.db
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 TEST_COSTS ?= 10000000
-# Three files of tests at a time: many tests wait, and two processors would wait with them.
+# Three processes for tests: many tests wait, and two processes would leave processors idle.
 PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
-# The core, and the layers of service/ that need neither gRPC nor processes.
+# The core, and the folders of service/ that need neither gRPC nor processes.
 QUICK_TESTS := $(addprefix tests/,core domain cache accounts rating record reports test_layout.py)
 STAMP := $(VENV)/.set-up
-# Python without a file name extension, which ruff checks only where it is named.
+# Python files without an extension, which ruff checks only if they are named.
 CI_SCRIPTS := .ci/audit-answer .ci/licences .ci/secrets
 PROTOS := $(shell find proto -name '*.proto')
 export PATH := $(abspath $(BIN)):$(abspath .tools/bin):$(PATH)
-# Where it is set, as in images for containers, each of the many processes that the tests start would
-# compile every module anew.
+# Some images for containers set it. Then each of the many processes that the tests start would compile
+# every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -53,20 +53,20 @@ demo: setup ## the real deck and a million calls through a server; prints what e
 	$(PY) -m benchmarks.demo
 
 bench: setup $(VENV)/.bench ## measure everything beside its baselines (bench-NAME: one subject)
-	@.ci/tools ghz || echo "ghz cannot be had here: RateCall is asked by a client of our own"
+	@.ci/tools ghz || echo "ghz cannot be installed: a client in Python sends the RateCalls"
 	$(PY) -m benchmarks
 
-bench-quick: setup $(VENV)/.bench ## the same, tiny: all about results, nothing about time
+bench-quick: setup $(VENV)/.bench ## the same, tiny: checks the results, not the times
 	$(PY) -m benchmarks --quick
 
-bench-docs: setup ## write docs/performance.md anew from the last results
+bench-docs: setup ## update docs/performance.md from the last results
 	$(PY) -m pip install --disable-pip-version-check -q -r requirements/pictures.txt
 	$(PY) -m benchmarks --write-docs
 
-config-docs: setup ## write the settings in docs/configuration.md anew
+config-docs: setup ## update the settings in docs/configuration.md
 	$(PY) -m tests.cli.test_configuration_document
 
-cli-docs: setup ## write the tables in docs/cli.md anew
+cli-docs: setup ## update the tables in docs/cli.md
 	$(PY) -m tests.cli.test_cli_document
 
 man: setup ## write a manual page for each command into build/man/man1
@@ -78,14 +78,14 @@ bench-%: setup $(VENV)/.bench
 $(VENV)/.bench: requirements/bench.txt $(STAMP)
 	@sed '/^#/d' $< | while read -r package; do \
 		$(PY) -m pip install --disable-pip-version-check -q "$$package" \
-			|| echo "$$package cannot be had here: its row is left out"; \
+			|| echo "$$package cannot be installed: its row is left out"; \
 	done
 	@touch $@
 
-test: setup ## run the tests, but the slow ones
+test: setup ## run the tests except the slow ones
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-test-slow: setup ## run the slow tests: whole servers that are killed, attacked and overloaded, builds
+test-slow: setup ## run the slow tests: servers that are killed, attacked and overloaded, builds
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-all: setup ## run all tests
@@ -102,13 +102,13 @@ test-costs: setup ## ten million random costs against the oracle: an hour (TEST_
 	TOLLWIRE_TEST_COMPARISONS=$(TEST_COSTS) $(PY) -m pytest tests/core/test_random_costs.py \
 		--timeout 36000
 
-torture: setup ## kill and stop everything under uploads, then count: over an hour on two busy cores
+torture: setup ## kill everything during uploads, then count the records: over an hour on two busy cores
 	$(PY) -m tests.torture $(TORTURE_ARGS)
 
-rolling: setup ## restart two servers in turn under clients: no call may be lost (ENDURANCE_ARGS)
+rolling: setup ## restart two servers alternately under load: no call may be lost (ENDURANCE_ARGS)
 	$(PY) -m tests.endurance rolling $(ENDURANCE_ARGS)
 
-overload: setup ## ten times what a server takes on, for a minute (ENDURANCE_ARGS="--seconds 300")
+overload: setup ## ten times the capacity of a server, for a minute (ENDURANCE_ARGS="--seconds 300")
 	$(PY) -m tests.endurance overload $(ENDURANCE_ARGS)
 
 check: lint types proto audit secrets test test-slow ## all that CI runs
@@ -118,17 +118,17 @@ lint: $(STAMP) ## ruff: rules and formatting; cython-lint: the core
 	ruff format --check . $(CI_SCRIPTS)
 	cython-lint ratingcore
 
-format: $(STAMP) ## ruff: mend what it can
+format: $(STAMP) ## ruff: repair what it can
 	ruff check --fix . $(CI_SCRIPTS)
 	ruff format . $(CI_SCRIPTS)
 
-types: build ## mypy, strict but for tests; stubtest: the .pyi files of the core against the compiled modules
+types: build ## mypy, strict except for tests; stubtest: the .pyi files of the core against the compiled modules
 	mypy --strict -p tollwire.service -p ratingcore -p benchmarks
 	mypy -p tests
 	stubtest ratingcore --allowlist .ci/stubtest-allowlist
 
-# Breaking changes are looked for against the last commit of main that has other protos than the
-# working tree. There is none as long as the protos were never changed.
+# The comparison is with the last commit of main whose protos differ from the working tree. There is no
+# such commit until the protos change for the first time.
 proto: $(STAMP) ## buf: lint the protos, find breaking changes
 	buf lint
 	@base=$$(.ci/proto-base) || exit 1; \
@@ -137,26 +137,26 @@ proto: $(STAMP) ## buf: lint the protos, find breaking changes
 	old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
 	git archive "$$base" proto buf.yaml | tar -x -C "$$old" && buf breaking --against "$$old"
 
-audit: $(STAMP) ## pip-audit: known holes in what is pinned, where its database can be reached
+audit: $(STAMP) ## pip-audit: advisories about the pinned packages, if its database can be reached
 	@.ci/audit $(PYTHON) $(VENV)
 
-secrets: $(STAMP) ## detect-secrets: what looks like a secret, and was not looked at yet
+secrets: $(STAMP) ## detect-secrets: possible secrets that were not accepted yet
 	@$(PY) .ci/secrets
 
-secrets-accept: $(STAMP) ## take what "make secrets" finds now as looked at
+secrets-accept: $(STAMP) ## accept the findings of "make secrets"
 	@$(PY) .ci/secrets --accept
 
 debug: $(STAMP) ## build the core with its checks on, test it; "make build" goes back
 	TOLLWIRE_DEBUG=1 $(PY) setup.py -q build_protos build_ext --inplace
 	$(PY) -m pytest tests/core tests/fuzz $(PYTEST_ARGS)
 
-# Python itself is not built with the sanitizers, so their library is loaded first; its own memory
-# comes from malloc, where they see it, and is not all freed at exit. A finding ends the run.
+# Python itself is not built with the sanitizers, so their library is loaded first. Python's memory comes
+# from malloc, so that they check it, and is not all freed at exit. A finding ends the run.
 SANITIZERS = $$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libstdc++.so.6)
 SANITIZER_OPTIONS = ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	PYTHONMALLOC=malloc
 
-# It asks glibc's malloc how much is in use, and the sanitizers have one of their own.
+# It reads the memory in use from glibc's malloc, and the sanitizers have a malloc of their own.
 UNSANITIZED = --deselect tests/core/test_memory.py::test_nbytes_is_the_memory_of_a_deck
 
 sanitize: $(STAMP) ## the same as debug, under the address and undefined behaviour sanitizers
@@ -164,35 +164,35 @@ sanitize: $(STAMP) ## the same as debug, under the address and undefined behavio
 	LD_PRELOAD="$(SANITIZERS)" $(SANITIZER_OPTIONS) \
 		$(PY) -m pytest tests/core tests/fuzz --capture=no $(UNSANITIZED) $(PYTEST_ARGS)
 
-# Where atheris cannot be had, chance alone leads.
+# Without atheris the search is random.
 fuzz: $(STAMP) ## fuzz the codecs under the sanitizers (FUZZ_ARGS="read --seconds 600")
 	@$(PY) -m pip install --disable-pip-version-check -q -r requirements/fuzz.txt \
-		|| echo "atheris cannot be had here: the search is not guided by coverage"
+		|| echo "atheris cannot be installed: the search is not guided by coverage"
 	TOLLWIRE_SANITIZE=address,undefined TOLLWIRE_COVERAGE=1 \
 		$(PY) setup.py -q build_protos build_ext --inplace
 	mkdir -p build/fuzz && gcc -O2 -shared -fPIC -o build/fuzz/coverage.so tests/fuzz/coverage.c
 	LD_PRELOAD="$(SANITIZERS):$(CURDIR)/build/fuzz/coverage.so" $(SANITIZER_OPTIONS) \
 		$(PY) -m tests.fuzz $(FUZZ_ARGS)
 
-fuzz-quick: setup ## the same for seconds, by chance alone, on the core as it is
+fuzz-quick: setup ## the same for seconds, at random, with the present build of the core
 	$(PY) -m tests.fuzz --seconds 5
 
-fuzz-rpc: setup ## ask every RPC of real servers what nobody should (FUZZ_RPC_ARGS="60 --seed 1")
+fuzz-rpc: setup ## send unusual requests to every RPC of real servers (FUZZ_RPC_ARGS="60 --seed 1")
 	$(PY) -m tests.hostile.fuzzing $(FUZZ_RPC_ARGS)
 
-hostile-port: setup ## everything malformed on the port, ten thousand connections, while calls are rated
+hostile-port: setup ## malformed traffic and ten thousand connections on the port, while calls are rated
 	$(PY) -m tests.hostile.port $(HOSTILE_PORT_ARGS)
 
 soak: setup ## ten minutes of mixed work: do memory, descriptors or threads grow? (SOAK_ARGS=3600)
 	$(PY) -m tests.hostile.soak $(SOAK_ARGS)
 
-tools: ## grpcurl, ghz, Prometheus and PgBouncer into .tools/bin, where they can be had
+tools: ## grpcurl, ghz, Prometheus and PgBouncer into .tools/bin, if they can be installed
 	.ci/tools
 
 freeze: ## update requirements/constraints.txt and dev.txt from dev.in and pyproject.toml
 	.ci/freeze $(PYTHON)
 
-clean: ## remove all that the other targets made, but for databases
+clean: ## remove all that the other targets created, except databases
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(VENV)
 	find ratingcore -name '*.so' -delete
 	rm -f proto/tollwire/v1/*_pb2*.py proto/tollwire/v1/*_pb2*.pyi

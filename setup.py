@@ -118,13 +118,13 @@ class BuildProtos(Command):
             for relative, source in made.items():
                 target = PROTO_ROOT / relative
                 if not target.exists() or target.read_bytes() != source.read_bytes():
-                    # Two steps, so that nobody imports half a module.
+                    # Two steps, so that no process imports half a module.
                     partial = target.with_name(f".{target.name}.{os.getpid()}")
                     shutil.copyfile(source, partial)
                     partial.replace(target)
 
-    # What setuptools asks of a build step. The modules count as sources of build_py, which runs
-    # after this step and finds them.
+    # The methods that setuptools requires of a build step. The modules count as sources of build_py,
+    # which runs after this step and finds them.
     def get_source_files(self) -> list[str]:
         return [str(path) for path in PROTO_ROOT.rglob("*.proto")]
 
@@ -167,7 +167,7 @@ class BuildCore(build_ext):
                 self.compiled = state["modules"]
         if self.inplace:
             remove_stale_modules()
-            # setuptools would build elsewhere and copy, and build anew where nothing is elsewhere.
+            # setuptools would build in another folder, and again if that is missing.
             super(build_ext, self).run()
         else:
             super().run()
@@ -229,7 +229,9 @@ def core_extensions() -> list[Extension]:
         compile_args.append("-g0")  # Python's own flags ask for it: a third of the compiler's time
         if "-O" not in os.environ.get("CFLAGS", ""):
             compile_args.append("-O3")
-    compile_args.append("-Wno-unused-but-set-variable")  # Cython's own; ours it would report itself
+    compile_args.append(
+        "-Wno-unused-but-set-variable"
+    )  # for Cython's variables; Cython reports ours
     link_args = ["-g"] if DEBUG else []
     if SANITIZERS:
         compile_args.append(f"-fsanitize={SANITIZERS}")

@@ -96,7 +96,7 @@ def sample(real: RealCalls, deck: Deck, tenant: Tenant) -> Sample:
     for number, duration, bill, cost_scaled, rate in rated:
         if len(rows) % UNRATED_EVERY:
             cost = (cost_scaled // 10_000, cost_scaled % 10_000 * 10_000)
-            version_id = tenant.version_ids[workload.place(deck, rate)]
+            version_id = tenant.version_ids[workload.row_of(deck, rate)]
             rows.append((number, duration, 1, None, bill, *cost, version_id))
         else:
             rows.append((UNRATED_NUMBER, duration, 3, 1, None, None, None, None))

@@ -100,7 +100,7 @@ def prepare(
             "bill_seconds": bill_seconds,
             "cost_units": cost_scaled // 10_000,
             "cost_fraction_e8": cost_scaled % 10_000 * 10_000,
-            "rate_version_id": tenant.version_ids[workload.place(bench.deck, rate_index)],
+            "rate_version_id": tenant.version_ids[workload.row_of(bench.deck, rate_index)],
         }
         for call, started_at_ns, status, bill_seconds, cost_scaled, rate_index in zip(
             calls,

@@ -94,7 +94,7 @@ def core_deck(rows: Iterable[DeckRow]) -> Deck:
     return builder.build(1)
 
 
-def place(deck: Deck, rate_index: int) -> int:
+def row_of(deck: Deck, rate_index: int) -> int:
     """The index of a rate in the rows of ``core_deck``; the core has an order of its own."""
     return deck.rate_at(rate_index).version_id - 1
 

@@ -467,7 +467,7 @@ def test_the_probe_of_a_pod_works_with_tls(tmp_path: Path) -> None:
         environment["TOLLWIRE_SERVER"] = server.address
         _, *arguments = container()["readinessProbe"]["exec"]["command"]
         assert CliRunner().invoke(main, arguments, env=environment).exit_code == 0
-        # The certificate is looked at.
+        # The certificate is verified.
         del environment["TOLLWIRE_SERVER_NAME"]
         assert CliRunner().invoke(main, arguments, env=environment).exit_code == 3
 

@@ -31,7 +31,7 @@ CORE_LAYERS = ("base", "pricing", "index", "deck", "wire", "record")
 # Imports that point down and are forbidden all the same.
 FORBIDDEN = {
     ("rpc", "storage"),  # the servicers reach the database through the subjects
-    ("cli", "domain"),  # the command knows the wire and nothing behind it
+    ("cli", "domain"),  # the command uses only the wire
     *(("cli", layer) for layer in ("storage", "observability", "cache", "accounts")),
     *(("cli", layer) for layer in ("rating", "record", "reports", "rpc")),
 }
@@ -61,7 +61,7 @@ BELONGS_TO = {
     "pydantic": {"settings"},
     "pydantic_settings": {"settings"},
 }
-# Where the databases may be told apart. All other code calls methods of Dialect.
+# Where the databases may be distinguished. All other code calls methods of Dialect.
 KNOWS_DATABASES = (f"{SERVICE}.storage.dialects.", f"{SERVICE}.storage.schema.")
 NAMED_DATABASE = re.compile(r"\bdialect\.name\b|(?<!self)\.is_sqlite\b")
 # What the rating core may import beside itself: of the standard library, and for Cython.
@@ -175,7 +175,7 @@ def test_an_arrow_that_points_up_is_detected(module: str, statement: str) -> Non
     assert not all(may_import(module, name) for name in imports(module, statement))
 
 
-def test_only_the_dialects_tell_databases_apart() -> None:
+def test_only_the_dialects_distinguish_databases() -> None:
     found = {name for name, source in modules().items() if NAMED_DATABASE.search(source)}
     assert {name for name in found if not name.startswith(KNOWS_DATABASES)} == set()
     # The migrations do, so the pattern matches.

@@ -152,7 +152,7 @@ def test_the_sdist_contains_sources_and_nothing_generated(built: tuple[Path, Pat
 
 
 @pytest.mark.timeout(BUILD_SECONDS)
-def test_an_installed_wheel_serves_away_from_the_checkout(
+def test_an_installed_wheel_serves_outside_the_checkout(
     built: tuple[Path, Path], tmp_path: Path
 ) -> None:
     # The dependencies come from this environment; the project itself must come from the wheel.

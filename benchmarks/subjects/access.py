@@ -112,7 +112,7 @@ def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row
         return timed(work, per=count)
 
     contestants = {
-        "nobody is asked": rating(RpcPipeline(), Context()),
+        "no check": rating(RpcPipeline(), Context()),
         "no token": rating(RpcPipeline(access, access.check_again), Context()),
         "token": rating(RpcPipeline(access, access.check_again), Context(f"Bearer {text}")),
     }
@@ -125,7 +125,7 @@ def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row
             "ns",
             taken[name],
             "without a check of the caller",
-            taken["nobody is asked"],
+            taken["no check"],
             over_baseline,
             "times that",
             digest=same,

@@ -55,7 +55,7 @@ NOTHING = Things(ABSENT, ABSENT, ABSENT, ABSENT, ABSENT)
 
 
 @dataclass(frozen=True)
-class Place:
+class Scene:
     """Two tenants with equal objects, and an upload of both."""
 
     world: World
@@ -86,12 +86,12 @@ def _things(world: World, number: int) -> Things:
 
 
 @pytest.fixture
-def place(database: Database) -> Place:
+def scene(database: Database) -> Scene:
     world = World.over(database)
     own, other = _things(world, 1), _things(world, 2)
     both = [call(one.tenant_id, "4420", call_id="both") for one in (own, other)]
     shared = world.commit(0, 0, both).upload_id
-    return Place(world, Calls(world.decks), Verification(database), own, other, shared)
+    return Scene(world, Calls(world.decks), Verification(database), own, other, shared)
 
 
 def told(action: Callable[[], Any], *ids: int) -> str:
@@ -109,7 +109,7 @@ def told(action: Callable[[], Any], *ids: int) -> str:
 
 
 # Requests about one object: for an absent one all fail, with this reason.
-FAILING: dict[str, tuple[Reason, Callable[[Place, Things], Any]]] = {
+FAILING: dict[str, tuple[Reason, Callable[[Scene, Things], Any]]] = {
     "rate": (Reason.TENANT_NOT_FOUND, lambda p, t: p.calls.rate(call(t.tenant_id))),
     "rate at a revision": (
         Reason.TENANT_NOT_FOUND,
@@ -199,7 +199,7 @@ FAILING: dict[str, tuple[Reason, Callable[[Place, Things], Any]]] = {
     ),
 }
 # Requests with a filter: for an absent object nothing matches.
-EMPTY: dict[str, Callable[[Place, Things], Any]] = {
+EMPTY: dict[str, Callable[[Scene, Things], Any]] = {
     "a batch": lambda p, t: p.calls.rate_batch([call(t.tenant_id), call(t.tenant_id, "1")]),
     "the deck of a batch": lambda p, t: p.calls.deck(t.tenant_id, 0, 0.0),
     "the deck of a call": lambda p, t: p.calls.deck_in_memory(t.tenant_id),
@@ -221,47 +221,47 @@ EMPTY: dict[str, Callable[[Place, Things], Any]] = {
 }
 
 
-def everything(place: Place) -> list[Any]:
+def everything(scene: Scene) -> list[Any]:
     """The content of every table that a subject writes."""
     tables = ("tenants", "extensions", "rate_versions", "cdrs", "cdr_reversals", "uploads")
-    with place.world.database.read() as connection:
+    with scene.world.database.read() as connection:
         return [
             sorted(map(tuple, connection.exec_driver_sql(f"SELECT * FROM {table}")), key=repr)
             for table in (*tables, "upload_failures", "decks")
         ]
 
 
-def test_another_tenants_object_does_not_exist(place: Place) -> None:
-    before = everything(place)
-    with seen_by(place.own.tenant_id):
+def test_another_tenants_object_does_not_exist(scene: Scene) -> None:
+    before = everything(scene)
+    with seen_by(scene.own.tenant_id):
         for name, (reason, ask) in FAILING.items():
-            of_other = told(lambda ask=ask: ask(place, place.other), *_ids(place.other))
-            of_nobody = told(lambda ask=ask: ask(place, NOTHING), ABSENT)
+            of_other = told(lambda ask=ask: ask(scene, scene.other), *_ids(scene.other))
+            of_nobody = told(lambda ask=ask: ask(scene, NOTHING), ABSENT)
             assert of_other == of_nobody, name
             assert f"{reason!r}" in of_other, name
-    assert everything(place) == before
+    assert everything(scene) == before
 
 
-def test_filters_match_nothing_of_another_tenant(place: Place) -> None:
-    with seen_by(place.own.tenant_id):
+def test_filters_match_nothing_of_another_tenant(scene: Scene) -> None:
+    with seen_by(scene.own.tenant_id):
         for name, ask in EMPTY.items():
-            of_other = told(lambda ask=ask: ask(place, place.other), *_ids(place.other))
-            assert of_other == told(lambda ask=ask: ask(place, NOTHING), ABSENT), name
+            of_other = told(lambda ask=ask: ask(scene, scene.other), *_ids(scene.other))
+            assert of_other == told(lambda ask=ask: ask(scene, NOTHING), ABSENT), name
 
 
-def test_the_callers_own_objects_are_found(place: Place) -> None:
+def test_the_callers_own_objects_are_found(scene: Scene) -> None:
     # Otherwise the tests above would pass with a service that finds nothing.
-    with seen_by(place.own.tenant_id):
+    with seen_by(scene.own.tenant_id):
         for name, ask in EMPTY.items():
             if "reversals" in name or name == "CDRs of an extension":
                 continue
-            of_own = told(lambda ask=ask: ask(place, place.own), *_ids(place.own))
-            assert of_own != told(lambda ask=ask: ask(place, NOTHING), ABSENT), name
+            of_own = told(lambda ask=ask: ask(scene, scene.own), *_ids(scene.own))
+            assert of_own != told(lambda ask=ask: ask(scene, NOTHING), ABSENT), name
         for name, (reason, ask) in FAILING.items():
-            own = told(lambda ask=ask: ask(place, place.own), *_ids(place.own))
+            own = told(lambda ask=ask: ask(scene, scene.own), *_ids(scene.own))
             assert f"{reason!r}" not in own, name
         for name in ("reversals", "reversals of an upload"):
-            assert EMPTY[name](place, place.own).items, name
+            assert EMPTY[name](scene, scene.own).items, name
 
 
 def _ids(things: Things) -> list[int]:
@@ -302,8 +302,8 @@ def _owner(item: Any) -> object:
     return item.id if isinstance(item, Tenant) else item.tenant_id
 
 
-def test_tenant_0_means_all_tenants_in_the_scope(place: Place) -> None:
-    world, own, other = place.world, place.own, place.other
+def test_tenant_0_means_all_tenants_in_the_scope(scene: Scene) -> None:
+    world, own, other = scene.world, scene.own, scene.other
     third = _things(world, 3)
     for one in (own, other, third):
         world.reversals.reverse_cdr(one.cdr_id, WHY)
@@ -322,8 +322,8 @@ def test_tenant_0_means_all_tenants_in_the_scope(place: Place) -> None:
                 assert bool(found) is bool(scope), (name, scope)
 
 
-def test_sums_and_exports_have_all_tenants_in_the_scope(place: Place) -> None:
-    world, own, other = place.world, place.own, place.other
+def test_sums_and_exports_have_all_tenants_in_the_scope(scene: Scene) -> None:
+    world, own, other = scene.world, scene.own, scene.other
     for one in (own, other):
         world.reversals.reverse_cdr(one.cdr_id, WHY)
     by_tenant = UsageQuery(group_by=(UsageDimension.TENANT,))
@@ -340,12 +340,12 @@ def test_sums_and_exports_have_all_tenants_in_the_scope(place: Place) -> None:
             assert [row.billed.calls for row in world.usage.summarize(by_day)] == [5 * len(scope)]
             exported = [cdr for part in world.cdrs.export(CdrFilter()) for cdr in part]
             assert sorted({cdr.call.tenant_id for cdr in exported}) == scope
-            *_, last = place.verification.verify(VerificationFilter())
+            *_, last = scene.verification.verify(VerificationFilter())
             assert (last.checked, last.different) == (5 * len(scope), 0)
 
 
-def test_only_calls_in_the_scope_are_priced(place: Place) -> None:
-    world, own, other = place.world, place.own, place.other
+def test_only_calls_in_the_scope_are_priced(scene: Scene) -> None:
+    world, own, other = scene.world, scene.own, scene.other
     for one in (own, other):
         world.rate(one.tenant_id, "9", 100, 1)
     for scope in ([], [ABSENT], [own.tenant_id, ABSENT]):
@@ -357,8 +357,8 @@ def test_only_calls_in_the_scope_are_priced(place: Place) -> None:
     assert world.cdrs.rate_unrated(0, None, None).examined == 0
 
 
-def test_a_batch_reveals_no_other_tenant(place: Place) -> None:
-    own_id = place.own.tenant_id
+def test_a_batch_reveals_no_other_tenant(scene: Scene) -> None:
+    own_id = scene.own.tenant_id
 
     def batch(of: Things) -> list[Any]:
         return [
@@ -369,22 +369,22 @@ def test_a_batch_reveals_no_other_tenant(place: Place) -> None:
         ]
 
     def uploaded(of: Things) -> Any:
-        result = place.world.commit(0, 0, batch(of))
-        failed = place.world.uploads.list_failures(result.upload_id, "", 0, "").items
+        result = scene.world.commit(0, 0, batch(of))
+        failed = scene.world.uploads.list_failures(result.upload_id, "", 0, "").items
         assert (result.created, result.rejected, len(failed)) == (1, 3, 3)
         return [(one.failure, one.content) for one in failed]
 
     with seen_by(own_id):
-        for ask in (uploaded, lambda of: place.calls.rate_batch(batch(of))):
+        for ask in (uploaded, lambda of: scene.calls.rate_batch(batch(of))):
             answers = [
                 told(lambda ask=ask, of=of: ask(of), of.tenant_id, of.extension_id)
-                for of in (place.other, NOTHING)
+                for of in (scene.other, NOTHING)
             ]
             assert answers[0] == answers[1]
 
 
-def test_an_upload_belongs_to_the_scope_of_its_start(place: Place) -> None:
-    world, own, other = place.world, place.own, place.other
+def test_an_upload_belongs_to_the_scope_of_its_start(scene: Scene) -> None:
+    world, own, other = scene.world, scene.own, scene.other
     both = (own.tenant_id, other.tenant_id)
     with seen_by(*both):
         upload_id = world.commit(0, 0, [call(one, call_id="of both") for one in both]).upload_id
@@ -396,11 +396,11 @@ def test_an_upload_belongs_to_the_scope_of_its_start(place: Place) -> None:
             world.commit(upload_id, 4, [call(narrow[0] if narrow else 1)])
     for too_narrow in (both[:1], both):
         with seen_by(*too_narrow), pytest.raises(NotFound):
-            world.uploads.get(place.shared_upload_id)
+            world.uploads.get(scene.shared_upload_id)
 
 
-def test_an_upload_takes_no_calls_outside_its_scope(place: Place) -> None:
-    world, own, other = place.world, place.own, place.other
+def test_an_upload_takes_no_calls_outside_its_scope(scene: Scene) -> None:
+    world, own, other = scene.world, scene.own, scene.other
     upload = world.uploads.get(own.upload_id)
     sent = [call(own.tenant_id, call_id="late"), call(other.tenant_id, call_id="strange")]
     late = world.commit(upload.id, upload.committed_offset, sent)
@@ -412,8 +412,8 @@ def test_an_upload_takes_no_calls_outside_its_scope(place: Place) -> None:
     assert taken_back.cdrs == upload.created + 1
 
 
-def test_a_page_token_of_another_scope_is_refused(place: Place) -> None:
-    world, own, other = place.world, place.own, place.other
+def test_a_page_token_of_another_scope_is_refused(scene: Scene) -> None:
+    world, own, other = scene.world, scene.own, scene.other
     for one in (own, other):
         world.reversals.reverse_upload(one.upload_id, WHY)
     for name, list_page in LISTS.items():
@@ -428,8 +428,8 @@ def test_a_page_token_of_another_scope_is_refused(place: Place) -> None:
         assert "page_token" in answers.pop(), name
 
 
-def test_a_caller_with_a_scope_cannot_find_out_taken_ids(place: Place) -> None:
-    world, own, other = place.world, place.own, place.other
+def test_a_caller_with_a_scope_cannot_find_out_taken_ids(scene: Scene) -> None:
+    world, own, other = scene.world, scene.own, scene.other
     for extension_id in (other.extension_id, own.extension_id, ABSENT):
         chosen = Extension(id=extension_id, tenant_id=own.tenant_id, number="7")
         with seen_by(own.tenant_id), pytest.raises(InvalidInput, match=r"extension\.id"):
@@ -439,9 +439,9 @@ def test_a_caller_with_a_scope_cannot_find_out_taken_ids(place: Place) -> None:
     assert world.tenants.create_extension(chosen).id == ABSENT
 
 
-def test_a_request_does_not_wait_for_another_tenants_lock(place: Place) -> None:
+def test_a_request_does_not_wait_for_another_tenants_lock(scene: Scene) -> None:
     """A wait for a lock would reveal that the object exists."""
-    if place.world.database.engine.dialect.name == "sqlite":
+    if scene.world.database.engine.dialect.name == "sqlite":
         return  # SQLite has one writer at a time
     waiting = (
         *("update a rate", "create a rate", "import rates", "reverse a CDR", "create a CDR"),
@@ -449,8 +449,8 @@ def test_a_request_does_not_wait_for_another_tenants_lock(place: Place) -> None:
         *("go on with an upload", "reverse an upload", "update a tenant", "delete a tenant"),
         *("create an extension", "update an extension", "delete an extension"),
     )
-    other = place.other
-    with place.world.database.write() as connection:
+    other = scene.other
+    with scene.world.database.write() as connection:
         for table, column, row_id in (
             ("tenants", "id", other.tenant_id),
             ("decks", "tenant_id", other.tenant_id),
@@ -461,9 +461,9 @@ def test_a_request_does_not_wait_for_another_tenants_lock(place: Place) -> None:
             connection.exec_driver_sql(
                 f"SELECT 1 FROM {table} WHERE {column} = {row_id} FOR UPDATE"
             )
-        with seen_by(place.own.tenant_id):
+        with seen_by(scene.own.tenant_id):
             for name in waiting:
                 reason, ask = FAILING[name]
                 with pytest.raises(NotFound) as missing:
-                    ask(place, other)
+                    ask(scene, other)
                 assert missing.value.reason == reason

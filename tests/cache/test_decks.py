@@ -203,7 +203,7 @@ def test_a_deck_in_use_does_not_change(writer: World) -> None:
     assert len(writer.decks.deck(1).deck) == 0
 
 
-def test_a_writing_transaction_catches_up_with_what_is_committed(
+def test_a_writing_transaction_catches_up_with_committed_changes(
     writer: World, other: Decks, database_url: str
 ) -> None:
     database = Database(database_url)

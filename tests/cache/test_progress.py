@@ -58,7 +58,7 @@ def test_the_wait_ends_with_its_client() -> None:
         assert time.monotonic() - began < 5
 
 
-def test_a_worker_finds_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_finds_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     assert of_this_worker() is None
     with shared(2) as memory:
         monkeypatch.setenv(VARIABLE, f"1:{memory.fileno()}")

@@ -78,7 +78,7 @@ class FakeCdrs(cdr_service_pb2_grpc.CdrServiceServicer):
     extra: cdr_service_pb2.GetUploadResponse | None = (
         None  # added to every upload's state, but not to the totals
     )
-    lost_calls: int = 0  # that the totals know nothing of
+    lost_calls: int = 0  # that the totals do not count
     listed: list[cdr_service_pb2.ListUploadFailuresRequest] = field(default_factory=list)
     arrived: int = 0
     streams: int = 0

@@ -155,7 +155,7 @@ def test_formats_by_name() -> None:
     assert found == [CSV, CSV, JSON_LINES, JSON_LINES, JSON_LINES, None, CSV]
 
 
-def test_what_is_exported_can_be_read() -> None:
+def test_an_export_can_be_read() -> None:
     """Each column of an export is a field of a call, or is known to be of a CDR only."""
     of_a_call = {"tenant_id", *REQUIRED, *OPTIONAL}
     assert set(EXPORT_COLUMNS) - of_a_call == set(CDR_COLUMNS)

@@ -56,7 +56,7 @@ def rewritten(document: str) -> str:
         return SHOWN.sub(shown, document)
 
 
-def test_the_document_shows_what_the_command_prints() -> None:
+def test_the_document_has_the_output_of_the_command() -> None:
     document = PATH.read_text("utf-8")
     assert {found[2] for found in SHOWN.finditer(document)} >= {"80", "120", "200"}
     assert rewritten(document) == document, "make cli-docs updates it"

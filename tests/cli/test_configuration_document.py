@@ -33,7 +33,7 @@ def rewritten() -> str:
     return introduction + HEADING + "\n".join(map(section, OPTIONS.values()))
 
 
-def test_the_document_says_what_the_fields_say() -> None:
+def test_the_document_equals_the_fields() -> None:
     assert rewritten() == DOCUMENT, "make config-docs updates it"
 
 

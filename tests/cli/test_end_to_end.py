@@ -385,7 +385,7 @@ def test_cdrs_one_by_one_and_exported(run: Run, tenant: str, tmp_path: Path) -> 
     assert line["rate"]["destination"] == "US"
 
 
-def test_why_a_recorded_call_costs_what_it_costs(run: Run, tenant: str, tmp_path: Path) -> None:
+def test_the_cost_of_a_recorded_call_is_explained(run: Run, tenant: str, tmp_path: Path) -> None:
     deck = tmp_path / "deck.csv"
     deck.write_text(
         f"{HEADER},connect_fee,minimum_seconds,effective_from\n"

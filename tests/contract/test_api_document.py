@@ -83,7 +83,7 @@ def test_every_reason_is_in_the_table_with_its_code() -> None:
         assert meaning
 
 
-def test_every_dimension_and_every_rule_is_there() -> None:
+def test_every_dimension_and_every_rule_is_documented() -> None:
     from tollwire.v1 import types_pb2
 
     usage = chapter("Usage summaries")

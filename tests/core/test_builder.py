@@ -72,7 +72,7 @@ def test_many_at_once_are_the_same_as_one_by_one(rates: list[PlainRate]) -> None
     assert list(deck) == list(deck_of(rates))
 
 
-def test_many_may_leave_out_what_has_a_default() -> None:
+def test_many_may_omit_fields_with_a_default() -> None:
     long = (1, 2, "44", "UK", 200, 60, 5, 30, ((60, 1, 1),), 7, 9, True)
     for size in range(6, len(long) + 1):
         one, many = DeckBuilder(), DeckBuilder()

@@ -250,7 +250,7 @@ class _Mallinfo2(ctypes.Structure):
 def _bytes_in_use() -> int:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallinfo2"):
-        pytest.skip("this C library does not tell what is allocated")
+        pytest.skip("this C library does not report its allocations")
     libc.mallinfo2.restype = _Mallinfo2
     info = libc.mallinfo2()
     return int(info.uordblks + info.hblkhd)

@@ -67,7 +67,7 @@ def test_a_slow_statement_is_ended_on_the_server_as_well(
     assert count(database) == 0
 
 
-def test_the_kind_of_work_says_how_long(database: Database) -> None:
+def test_the_kind_of_work_determines_the_limit(database: Database) -> None:
     with database.read(work=Work.LONG) as connection:
         connection.execute(text(f"SELECT pg_sleep({WAIT_SECONDS * 3})"))
     limits = {}

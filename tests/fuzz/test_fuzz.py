@@ -22,7 +22,7 @@ INPUTS = 1500
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
-def test_the_core_reads_what_the_library_reads(target: Target, tmp_path: Path) -> None:
+def test_the_core_reads_the_same_as_the_library(target: Target, tmp_path: Path) -> None:
     record = Record(tmp_path / "record")
     plain.fuzz(target, lambda data: record.check(target, data), seed=1, inputs=INPUTS)
     counts = record.counts()
@@ -101,7 +101,7 @@ record.check(target, b"fatal")
     assert Record(path).last_input() == b"fatal"
 
 
-def test_the_command_counts_what_it_tried() -> None:
+def test_the_command_counts_its_inputs() -> None:
     command = [sys.executable, "-m", "tests.fuzz", "revision", "--inputs", "50", "--seed", "7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

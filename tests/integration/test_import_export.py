@@ -108,7 +108,7 @@ def test_the_same_deck_again_changes_nothing(client: Client, tenant: types.Tenan
     assert client.export_rates(tenant.id) == before
 
 
-def test_merge_keeps_and_replace_deletes_what_the_deck_does_not_name(
+def test_merge_keeps_and_replace_deletes_the_other_rates(
     client: Client, tenant: types.Tenant
 ) -> None:
     client.import_rates(tenant.id, [make_rate("1"), make_rate("2"), make_rate("3")])

@@ -73,7 +73,9 @@ def test_a_rate_keeps_every_field(client: Client, tenant: types.Tenant) -> None:
     assert get_rate(client, made.id) == expected
 
 
-def test_what_the_server_sets_is_ignored_on_create(client: Client, tenant: types.Tenant) -> None:
+def test_fields_set_by_the_server_are_ignored_on_create(
+    client: Client, tenant: types.Tenant
+) -> None:
     given = make_rate("44", tenant_id=tenant.id, id=MAX_ID, etag="mine")
     given.created_at.seconds = given.updated_at.seconds = 1
     made = client.rating.CreateRate(rating_pb.CreateRateRequest(rate=given))

@@ -171,7 +171,7 @@ def test_a_missing_tenant_is_refused(client: Client) -> None:
         client.tenants.UpdateExtension(tenant_pb.UpdateExtensionRequest())
 
 
-def test_an_update_with_a_mask_changes_what_it_names(client: Client) -> None:
+def test_an_update_with_a_mask_changes_the_named_fields(client: Client) -> None:
     tenant = client.new_tenant(name="old", country_code="44", international_prefix="00")
     changed = update_tenant(
         client,

@@ -87,7 +87,7 @@ def test_a_call_that_stays_unrated_gets_the_present_reason(
     assert not now.HasField("rate")
 
 
-def test_a_changed_dialling_rule_can_rate_what_was_invalid(client: Client) -> None:
+def test_a_changed_dialling_rule_can_rate_invalid_numbers(client: Client) -> None:
     tenant = client.new_tenant()
     client.new_rate(tenant.id, "44", "1")
     cdr = client.create_cdr(make_call(tenant.id, "020 7946"))

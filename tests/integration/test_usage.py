@@ -146,7 +146,7 @@ ZONES = {
     "": "2026-03-01T00:00:00+00:00",
     "UTC": "2026-03-01T00:00:00+00:00",
     "Europe/Berlin": "2026-03-29T01:00:00+00:00",  # the hour that does not exist
-    "Europe/Berlin ": "2026-10-25T01:00:00+00:00",  # the hour that is there twice
+    "Europe/Berlin ": "2026-10-25T01:00:00+00:00",  # the hour that occurs twice
     "Asia/Kolkata": "2026-03-01T18:30:00+00:00",  # half an hour
     "Asia/Kathmandu": "2026-03-01T18:15:00+00:00",  # three quarters
     "America/St_Johns": "2026-03-08T05:30:00+00:00",

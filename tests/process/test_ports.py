@@ -62,7 +62,7 @@ def test_an_impossible_address(host: str, words: str) -> None:
         probe(Listen(host, 0))
 
 
-def test_a_reservation_holds_the_port_for_those_who_share() -> None:
+def test_a_reservation_holds_the_port_for_sharing_sockets() -> None:
     with Reservation(Listen("127.0.0.1", 0)) as reservation:
         port = reservation.listen.port
         assert port > 0

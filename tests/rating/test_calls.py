@@ -185,7 +185,7 @@ class TestOne:
             {"direction": Direction.INBOUND, "destination_number": "anonymous"},
         ],
     )
-    def test_what_is_not_billable_costs_nothing(
+    def test_a_call_that_is_not_billable_costs_nothing(
         self, calls: Calls, world: World, fields: dict[str, Any]
     ) -> None:
         assert calls.rate(replace(call(1, "447911", 600), **fields)) == RatedCall(

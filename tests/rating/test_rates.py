@@ -248,7 +248,7 @@ class TestList:
         for tenant_id, search in ((0, ""), (2, ""), (1, "1")):
             assert _wrong_fields(world.rates.list, tenant_id, search, 1, token) == ["page_token"]
 
-    def test_what_is_wrong_is_refused(self, world: World) -> None:
+    def test_wrong_fields_are_refused(self, world: World) -> None:
         wrong = _wrong_fields(world.rates.list, -1, "x" * 257 + "\0", 0, "")
         assert wrong == ["tenant_id", "search", "search"]
         assert _wrong_fields(world.rates.list, 1, "", -1, "") == ["page_size"]
@@ -391,7 +391,7 @@ class TestDelete:
         again = world.rate(1, "44")
         assert (again.id, again.etag) == (2, "v2")
 
-    def test_what_is_wrong_is_refused(self, world: World) -> None:
+    def test_wrong_fields_are_refused(self, world: World) -> None:
         for rate_id in (0, -1):
             assert _wrong_fields(world.rates.delete, rate_id, "") == ["id"]
             assert _wrong_fields(world.rates.get, rate_id) == ["id"]

@@ -108,7 +108,7 @@ def test_long_texts_make_short_parts(
     assert one_by_one(feed) == ids(told)
 
 
-def test_from_now_leaves_out_what_is_recorded(world: World, feed: Feed) -> None:
+def test_from_now_omits_recorded_cdrs(world: World, feed: Feed) -> None:
     payer = world.tenant()
     world.commit(0, 0, calls(payer, 0, 3))
     (part,) = parts(feed, from_now=True)

@@ -147,7 +147,7 @@ ZONES = {
     "": "2026-03-01T00:00:00+00:00",
     "UTC": "2026-03-01T00:00:00+00:00",
     "Europe/Berlin": "2026-03-29T01:00:00+00:00",  # the hour that does not exist
-    "Europe/Berlin ": "2026-10-25T01:00:00+00:00",  # the hour that is there twice
+    "Europe/Berlin ": "2026-10-25T01:00:00+00:00",  # the hour that occurs twice
     "Asia/Kathmandu": "2026-03-01T18:15:00+00:00",  # +05:45
     "Asia/Kathmandu ": "1985-12-31T18:30:00+00:00",  # when +05:30 became +05:45
     "America/St_Johns": "2006-10-29T02:31:00+00:00",  # clocks went back at one past midnight

@@ -93,7 +93,7 @@ def test_a_certificate_identifies_the_token_with_its_identity(mutual: Mutual) ->
     assert mutual.reason(desk) == "TOKEN_REQUIRED"
 
 
-def test_the_common_name_counts_where_there_is_no_other(mutual: Mutual) -> None:
+def test_the_common_name_counts_if_there_is_no_other(mutual: Mutual) -> None:
     mutual.token("desk-3", 2)
     assert mutual.tenants(AUTHORITY.issue(common_name="desk-3")) == [2]
     named = AUTHORITY.issue("desk-4.example", common_name="desk-3")

@@ -71,7 +71,7 @@ def test_every_field_arrives() -> None:
     )
 
 
-def test_what_is_optional_may_be_missing() -> None:
+def test_optional_fields_may_be_missing() -> None:
     call = read(message(extension_id=None, caller_number=None, ended_at=None, call_id=None), NOW_NS)
     assert (call.extension_id, call.caller_number, call.call_id) == (0, "", "")
     assert call.ended_at_ns is None

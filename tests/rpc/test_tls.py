@@ -153,7 +153,7 @@ def test_plain_text_and_tls_do_not_connect(everything: Application, folder: Path
 
 
 def hello(version: int) -> bytes:
-    """The first message of a client that speaks up to this version, 0x0303 being TLS 1.2."""
+    """The first message of a client that supports up to this version, 0x0303 being TLS 1.2."""
     # Known to all of these versions, and for both kinds of keys: ECDHE with AES and SHA-1 or
     # SHA-256.
     suites = bytes.fromhex("c009c00ac013c014c02bc02f")

@@ -418,7 +418,7 @@ def test_a_chain_only_grows_by_one(attacker: Attacker) -> None:
     attacker.is_refused("DELETE FROM ledger_heads", match="is never deleted")
 
 
-def test_what_cdrs_refer_to_cannot_be_deleted(attacker: Attacker) -> None:
+def test_objects_that_cdrs_refer_to_cannot_be_deleted(attacker: Attacker) -> None:
     attacker.is_refused("DELETE FROM tenants WHERE id = 1", match="CDRs refer to this tenant")
     attacker.is_refused("DELETE FROM tenants", match="CDRs refer to this tenant")
     attacker.is_refused("DELETE FROM extensions", match="CDRs refer to this extension")

@@ -161,7 +161,7 @@ def test_head_equals_the_metadata(database: Database) -> None:
         assert compare_metadata(context, METADATA) == []
 
 
-def test_head_is_what_the_metadata_would_create(empty: Database) -> None:
+def test_head_is_the_schema_of_the_metadata(empty: Database) -> None:
     """Alembic does not compare CHECKs, conditions of indexes and more: the databases' own
     descriptions do."""
     with empty.write() as connection:
@@ -175,7 +175,7 @@ def test_head_is_what_the_metadata_would_create(empty: Database) -> None:
     assert migrated[0].keys() == METADATA.tables.keys()
 
 
-def test_all_triggers_are_there(database: Database) -> None:
+def test_all_triggers_exist(database: Database) -> None:
     kept = (*_GUARDED, "upload_failures")  # of which old ones are deleted
     expected = {(table, event) for table in _GUARDED for event in ("update", "delete")}
     expected |= {("upload_failures", "update")}

@@ -60,7 +60,7 @@ def test_ids_and_parts(filled: Database) -> None:
 def test_a_failure_in_the_middle(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is raised unchanged, and the connection can be used again."""
     if filled.is_sqlite:
-        pytest.skip("SQLite sends nothing: it is asked for each row")
+        pytest.skip("SQLite has no stream: each row is a step of the query")
     everything = read(filled, 1, 10_000)
     dividing = "SELECT 1 / (id - 3500) FROM cdrs WHERE id BETWEEN"
     monkeypatch.setattr(stored_rows, "_SELECT", dividing)

@@ -93,7 +93,7 @@ def run(stage: Stage) -> Tally:
             tally.acknowledged += 2 * size
             for calls, ids in zip(zip(*sides, strict=True), zip(*named, strict=True), strict=True):
                 if ids.count(0) != 1:
-                    tally.problem(f"round {number}: the sides were told {ids}")
+                    tally.problem(f"round {number}: the results of the sides are {ids}")
                     continue
                 winner = ids.index(0)
                 by_side[winner] += 1

@@ -111,7 +111,9 @@ def _finish(tally: Tally, server: Service, upload_id: int, done: int) -> None:
         tally.require(made == UPLOAD_CALLS - done, f"{done:,} and then {made:,} were reversed")
         for answer in answers:
             shown = answer.cdrs, answer.reversed + answer.reversed_before
-            tally.require(shown == (UPLOAD_CALLS, UPLOAD_CALLS), f"two at once were told {answers}")
+            tally.require(
+                shown == (UPLOAD_CALLS, UPLOAD_CALLS), f"the results of two at once are {answers}"
+            )
         try:
             client.upload(chunk([], UPLOAD_CALLS, upload_id))
         except grpc.RpcError as error:

@@ -104,7 +104,7 @@ def _require_each_once(tally: Tally, who: str, received: list[int], stored: list
 
 
 class Watcher:
-    """A client of WatchCdrs that goes on from its last cursor whenever the stream breaks.
+    """A client of WatchCdrs that continues from its last cursor when the stream breaks.
 
     ``ids`` in the order in which they were received; ``breaks`` counts the broken streams.
     """
