@@ -123,8 +123,8 @@ class BuildProtos(Command):
                     shutil.copyfile(source, partial)
                     partial.replace(target)
 
-    # The methods that setuptools requires of a build step. The modules count as sources of build_py,
-    # which runs after this step and finds them.
+    # The methods that setuptools requires of a build step. The modules count as sources of
+    # build_py, which runs after this step and finds them.
     def get_source_files(self) -> list[str]:
         return [str(path) for path in PROTO_ROOT.rglob("*.proto")]
 

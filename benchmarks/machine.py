@@ -45,7 +45,7 @@ def busy(about: Mapping[str, Any]) -> str:
         return ""
     return (
         f"The machine was not quiet (load average {about['load_before']} before the run, and not"
-        f" {QUIET_LOAD:g} at most): ratios are of paired runs and hold; times are too long."
+        f" {QUIET_LOAD:g} at most): ratios are of paired runs, times are too long."
     )
 
 
