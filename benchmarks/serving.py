@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.machine import REPOSITORY
+from tollwire.service.process.template import WORKER_NAME
 
 START_SECONDS = 600
 STOP_SECONDS = 60
@@ -31,8 +32,7 @@ class Server:
 
     def processes(self) -> list[int]:
         """The processes that serve: the workers if there are several, else the only process."""
-        workers = psutil.Process(self.pid).children()
-        return [worker.pid for worker in workers] or [self.pid]
+        return [worker.pid for worker in worker_processes(self.pid)] or [self.pid]
 
     def peak_memory_bytes(self) -> int:
         """The peak memory of its largest process."""
@@ -103,3 +103,9 @@ def peak_memory_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) * 1024 if found else 0
+
+
+def worker_processes(pid: int) -> list[psutil.Process]:
+    """The workers of a server that has several, by their name."""
+    found = psutil.Process(pid).children(recursive=True)
+    return [process for process in found if process.name() == WORKER_NAME]

@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,12 @@ from tollwire.service.process.events import stop_on_signals
 from tollwire.service.process.ports import Reservation, probe
 from tollwire.service.process.server_process import run_server
 from tollwire.service.process.systemd import Supervision
+from tollwire.service.process.template import (
+    WORKER_NAME,
+    Template,
+    launch_with,
+    set_process_name,
+)
 from tollwire.service.process.workers import Supervisor
 from tollwire.service.settings.config import Settings
 from tollwire.service.settings.parsing import Listen
@@ -83,9 +89,15 @@ def _announce(line: str, supervision: Supervision) -> None:
 
 
 def _supervise(settings: Settings) -> None:
+    # Before anything that a worker must not inherit.
+    template = Template(work, launch_with(sys.executable, "-m", "tollwire.service.process.worker"))
     stop = stop_on_signals()
     supervision = Supervision()
-    with Reservation(settings.listen) as reservation, shared(settings.workers) as memory:
+    with (
+        closing(template),
+        Reservation(settings.listen) as reservation,
+        shared(settings.workers) as memory,
+    ):
         listen = reservation.listen
         # Once here, not in all workers at the same time.
         database = open_database(settings)
@@ -102,7 +114,7 @@ def _supervise(settings: Settings) -> None:
             _announce(serving_line(settings, listen, report), supervision)
 
         supervisor = Supervisor(
-            [sys.executable, "-m", "tollwire.service.process.worker"],
+            template.launch,
             settings.model_copy(update={"listen": listen}).model_dump(mode="json"),
             settings.workers,
             stop_seconds=settings.grace_seconds + STOP_MARGIN_SECONDS,
@@ -154,6 +166,7 @@ def _check_certificates(settings: Settings) -> None:
 def work() -> int:
     """Run a worker: reads settings from standard input, writes reports to standard output. The
     worker stops when the input ends, because then the parent has ended. Returns the exit code."""
+    set_process_name(WORKER_NAME)
     stop = stop_on_signals()
     with open(0, "rb", buffering=0, closefd=False) as parent:
         given = json.loads(parent.readline())

@@ -1,8 +1,8 @@
 """Several worker processes behind one port.
 
-The parent reserves the port, starts the workers as new processes (grpc does not support fork),
-reports when all of them serve, replaces a worker that ends, and forwards the request to stop. It
-does not serve requests.
+The parent reserves the port, starts the workers (service/process/template.py), reports when all of
+them serve, replaces a worker that ends, and forwards the request to stop. It does not serve
+requests.
 
 A worker and its parent communicate over the worker's standard input and output. The parent writes
 one line of JSON with the settings; they may contain a password, so they are not an argument. The
@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO, Any, Literal
 
 from tollwire.service.cache import worker_progress
 from tollwire.service.process.events import wait_for_event
+from tollwire.service.process.template import Launch, WorkerProcess
 
 # A worker that ends sooner than this counts as a failed start.
 SETTLED_SECONDS = 10.0
@@ -73,10 +73,9 @@ class _Worker:
     def __init__(
         self,
         index: int,
-        command: Sequence[str],
+        process: WorkerProcess,
         settings: str,
         events: queue.SimpleQueue[_Event],
-        memory: IO[bytes] | None,
     ) -> None:
         self.started_at = time.monotonic()
         self.serves = False
@@ -86,16 +85,7 @@ class _Worker:
         self._replies = 0
         self._reply: Any = None
         self._events = events
-        descriptors = () if memory is None else (memory.fileno(),)
-        variables = [(worker_progress.VARIABLE, f"{index}:{one}") for one in descriptors]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | dict(variables),
-            pass_fds=descriptors,
-        )
+        self.process = process
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(settings + "\n")
@@ -152,7 +142,7 @@ class Supervisor:
 
     def __init__(
         self,
-        command: Sequence[str],
+        launch: Launch,
         settings: Mapping[str, Any],
         count: int,
         *,
@@ -163,14 +153,14 @@ class Supervisor:
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
         memory: IO[bytes] | None = None,
     ) -> None:
-        """``command`` starts a worker. ``stop_seconds``: the time that workers have to end after
+        """``launch`` starts a worker. ``stop_seconds``: the time that workers have to end after
         SIGTERM. ``on_serving`` is called once, when all workers serve, with the report of one of
         them; ``on_stopping`` before the workers are stopped; ``beat`` regularly in between.
         ``memory``: the shared memory of the workers' progress (service/cache/worker_progress.py).
         """
         self._memory = memory
         self._progress = None if memory is None else worker_progress.Progress(memory.fileno())
-        self._command = command
+        self._launch = launch
         self._settings = json.dumps(settings)
         self._stop_seconds = stop_seconds
         self._on_serving: Callable[[Mapping[str, Any]], None] | None = on_serving
@@ -217,9 +207,9 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         self._starts[index] += 1
-        self._workers[index] = _Worker(
-            index, self._command, self._settings, self._events, self._memory
-        )
+        shared = {} if self._memory is None else {worker_progress.VARIABLE: self._memory.fileno()}
+        process = self._launch(index, shared)
+        self._workers[index] = _Worker(index, process, self._settings, self._events)
 
     def _handle(self, event: _Event) -> None:
         if event.kind == "ready":

@@ -220,6 +220,6 @@ def _connections(server_pid: int, port: int) -> int:
     server = psutil.Process(server_pid)
     return sum(
         connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
-        for process in [server, *server.children()]
+        for process in [server, *server.children(recursive=True)]
         for connection in process.net_connections("tcp")
     )

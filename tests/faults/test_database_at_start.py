@@ -64,7 +64,7 @@ def test_a_worker_that_is_replaced_waits_too(
     with serve(postgres.url(name, proxy.port), "--workers", "2") as server:
         assert server.output.next()
         proxy.drop()
-        for worker in server.children():
+        for worker in server.workers():
             worker.send_signal(signal.SIGKILL)
         waits(server)
         time.sleep(2)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import grpc
 import psutil
 
+from benchmarks.serving import worker_processes
 from tests.integration.client import Client, make_call, make_rate, refused
 from tests.integration.conftest import NewDatabase
 from tests.integration.serving import ServerProcess, serving
@@ -144,7 +145,7 @@ def workers_of(server: ServerProcess) -> list[Worker]:
                 for connection in process.net_connections("tcp")
             ),
         )
-        for process in psutil.Process(server.process.pid).children()
+        for process in worker_processes(server.process.pid)
     ]
 
 

@@ -6,9 +6,9 @@ import signal
 import socket
 from pathlib import Path
 
-import psutil
 import pytest
 
+from benchmarks.serving import worker_processes
 from tests.integration.client import Client
 from tests.integration.serving import ServerProcess
 from tests.observability.scraping import UPLOAD, Scrape, metrics_address, some_work, wait_until
@@ -105,7 +105,7 @@ def test_the_counts_of_a_dead_worker_are_kept(tmp_path: Path) -> None:
         some_work(client)
         address = metrics_address(server)
         before = Scrape(address)
-        for worker in psutil.Process(server.process.pid).children():
+        for worker in worker_processes(server.process.pid):
             worker.send_signal(signal.SIGKILL)
         wait_until(lambda: Scrape(address).sum("tollwire_worker_starts_total") == 4)
         wait_until(lambda: Scrape(address).sum("tollwire_worker_up") == 2)

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from tollwire.service.process.template import launch_with
 from tollwire.service.process.workers import Supervisor, WorkersFailed
 
 # The time to wait for a worker that does not respond.
@@ -54,7 +55,7 @@ def ask(supervisor: Supervisor) -> None:
 def supervise(count: int, settings: dict[str, Any]) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
     supervisor = Supervisor(
-        [sys.executable, "-m", "tests.process.fake_worker"],
+        launch_with(sys.executable, "-m", "tests.process.fake_worker"),
         settings,
         count,
         stop_seconds=0.2 if settings.get("stubborn") else 20.0,

@@ -16,6 +16,7 @@ from typing import IO, Self
 
 import psutil
 
+from benchmarks.serving import worker_processes
 from tests.rpc.running import DEADLINE_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -47,8 +48,8 @@ class Process:
     def pid(self) -> int:
         return self.process.pid
 
-    def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.pid).children()
+    def workers(self) -> list[psutil.Process]:
+        return worker_processes(self.pid)
 
     def ask(self, line: str) -> None:
         assert self.process.stdin is not None

@@ -276,7 +276,7 @@ def test_workers_share_a_port_and_a_killed_one_is_replaced(database: Path) -> No
         with connected(server.address) as channel:
             tenant_id = create_tenant(channel)
             create_rate(channel, tenant_id)
-        workers = {child.pid for child in server.children()}
+        workers = {worker.pid for worker in server.workers()}
         assert len(workers) == 2
         wait_until(lambda: serving(server.address, workers) == 2)
 
@@ -287,8 +287,8 @@ def test_workers_share_a_port_and_a_killed_one_is_replaced(database: Path) -> No
         # The port is served without the worker and after its restart.
         with connected(server.address) as channel:
             assert rate_call(channel, tenant_id).cost == "0.0040"
-        wait_until(lambda: len({child.pid for child in server.children()} - {killed}) == 2)
-        workers = {child.pid for child in server.children()} - {killed}
+        wait_until(lambda: len({worker.pid for worker in server.workers()} - {killed}) == 2)
+        workers = {worker.pid for worker in server.workers()} - {killed}
         wait_until(lambda: serving(server.address, workers) == 2)
         assert server.terminate() == 0
         assert all(is_gone(psutil.Process(pid)) for pid in workers if psutil.pid_exists(pid))
@@ -299,7 +299,7 @@ def test_sigterm_to_the_parent_ends_the_streams_of_its_workers(database: Path) -
         tenant_id = create_tenant(channel)
         upload = OpenUpload(channel)
         assert upload.send(0, a_call(tenant_id, call_id="a")).created == 1
-        workers = server.children()
+        workers = server.workers()
         server.process.send_signal(signal.SIGTERM)
         assert _end_of(upload.responses).reason == "SHUTTING_DOWN"
         assert server.wait() == 0
@@ -308,7 +308,7 @@ def test_sigterm_to_the_parent_ends_the_streams_of_its_workers(database: Path) -
 
 def test_workers_do_not_outlive_a_killed_parent(database: Path) -> None:
     with Server(database, workers=2) as server:
-        workers = server.children()
+        workers = server.workers()
         assert len(workers) == 2
         server.process.kill()
         for worker in workers:
