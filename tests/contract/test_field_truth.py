@@ -10,7 +10,8 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -20,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from hypothesis import given, settings
 
 from benchmarks.subjects import imports as import_benchmark
 from ratingcore import Deck, DeckBuilder, IncomingDeck, RateInfo
@@ -30,7 +32,7 @@ from ratingcore.wire.call_parse import call_tags
 from ratingcore.wire.rate_parse import import_tags
 from tests.contract.names import MESSAGES
 from tests.core.changes import info_of
-from tests.core.decks import PlainRate
+from tests.core.decks import PlainRate, plain_rates
 from tests.fuzz import decks as deck_fuzzing
 from tests.fuzz import targets as call_fuzzing
 from tests.integration.wire_oracle import oracle_rate
@@ -146,6 +148,14 @@ def written(path: str, begin: str, end: str) -> set[str]:
     return set(re.findall(r"\w+", passage[: passage.index(end, len(begin))]))
 
 
+def chapter(title: str) -> set[str]:
+    """The words of a chapter of docs/api.md, in lower case."""
+    text = (ROOT / "docs/api.md").read_text("utf-8")
+    _, found, rest = text.partition(f"\n## {title}\n")
+    assert found, f"docs/api.md has no chapter {title}"
+    return set(re.findall(r"\w+", rest.partition("\n## ")[0].lower()))
+
+
 # --- Rates ----------------------------------------------------------------------------------------
 
 
@@ -186,6 +196,19 @@ def kept_by_a_deck() -> set[str]:
     (found,) = deck_of(rate_info())
     pairs = zip(rate_info()._asdict().items(), found, strict=True)
     return wire((name for (name, sent), stored in pairs if sent == stored), **IDS)
+
+
+def accepted_by_the_invariants() -> set[str]:
+    """The fields that a deck may have, each alone: its invariants compute the terms again."""
+    info = rate_info()
+    least = RateInfo(0, 0, "", "", 0, 1)
+    found = set()
+    for name in RateInfo._fields:
+        deck = deck_of(least._replace(**{name: getattr(info, name)}))
+        with suppress(AssertionError):
+            deck._check()
+            found.add(name)
+    return wire(found, **IDS)
 
 
 def incoming(info: RateInfo) -> IncomingDeck:
@@ -256,6 +279,41 @@ def stored_argument_names() -> list[str]:
     return [name for name in names if not name.endswith("_nanos")]
 
 
+PLAIN = {
+    "price_e8": "cost_per_minute",
+    "increment": "billing_increment",
+    "from_ns": "effective_from",
+    "to_ns": "effective_to",
+}
+
+
+def used_of_a_plain_rate(result: Callable[[PlainRate], object]) -> set[str]:
+    """The fields of a PlainRate that change the result."""
+    plain = PlainRate("7")
+    other = {str: "8", bool: True, int: 9, int | None: 9}
+    kinds = get_type_hints(PlainRate)
+    found = set()
+    for name, kind in kinds.items():
+        value = ((5, 6, 7),) if name == "intervals" else other[kind]
+        if result(replace(plain, **{name: value})) != result(plain):
+            found.add(name)
+    return wire(found, **PLAIN)
+
+
+def drawn() -> set[str]:
+    """The fields of a PlainRate of which random tests try more than one value."""
+    rates: list[PlainRate] = []
+
+    @settings(max_examples=100, database=None, derandomize=True)
+    @given(plain_rates())
+    def draw(rate: PlainRate) -> None:
+        rates.append(rate)
+
+    draw()
+    names = [field.name for field in fields(PlainRate)]
+    return wire((name for name in names if len({getattr(r, name) for r in rates}) > 1), **PLAIN)
+
+
 IDS = {"version_id": "etag", "rate_id": "id", "created_revision": "rate_revision"}
 NOT_IN_WIRE = {"retired_revision": ""}
 
@@ -308,6 +366,12 @@ RATE_LISTS: list[List] = [
         "ratingcore/deck/builder.pyx and deck.pyx",
         "DeckBuilder.put and the rates of a Deck",
         kept_by_a_deck,
+        OWNED | (MADE_BY_THE_SERVER - {"id", "etag"}),
+    ),
+    (
+        "ratingcore/pricing/terms.pyx",
+        "are_complete",
+        accepted_by_the_invariants,
         OWNED | (MADE_BY_THE_SERVER - {"id", "etag"}),
     ),
     (
@@ -399,9 +463,17 @@ RATE_LISTS: list[List] = [
     ),
     (
         "docs/api.md",
-        "the rules and limits",
-        lambda: set(re.findall(r"\w+", (ROOT / "docs/api.md").read_text("utf-8"))) & TERMS,
-        OWNED | MADE_BY_THE_SERVER,
+        "the rating rules",
+        lambda: chapter("Rating rules") & TERMS,
+        # No rule depends on the destination.
+        {"destination", *OWNED, *MADE_BY_THE_SERVER},
+    ),
+    (
+        "docs/api.md",
+        "the limits",
+        lambda: chapter("Limits") & TERMS,
+        # Times have a range of their own, and a switch has none.
+        {"effective_from", "effective_to", "blocked", *OWNED, *MADE_BY_THE_SERVER},
     ),
     ("tests/contract/names.py", "Rate", lambda: MESSAGES["Rate"].split(), set()),
     (
@@ -419,23 +491,27 @@ RATE_LISTS: list[List] = [
     (
         "tests/core/decks.py",
         "PlainRate",
-        lambda: wire(
-            (field.name for field in fields(PlainRate)),
-            price_e8="cost_per_minute",
-            increment="billing_increment",
-            from_ns="effective_from",
-            to_ns="effective_to",
-        ),
+        lambda: wire((field.name for field in fields(PlainRate)), **PLAIN),
         OWNED | MADE_BY_THE_SERVER,
     ),
     (
-        "tests/core/decks.py and changes.py",
-        "PlainRate.arguments and info_of",
-        lambda: (
-            wire(RateInfo._fields[: len(PlainRate("7").arguments(1))], **IDS)
-            & wire(info_of(PlainRate("7"), 1)._fields, **IDS)
-        ),
-        OWNED | (MADE_BY_THE_SERVER - {"id", "etag"}),
+        "tests/core/decks.py",
+        "PlainRate.arguments",
+        lambda: used_of_a_plain_rate(lambda rate: rate.arguments(1)),
+        OWNED | MADE_BY_THE_SERVER,
+    ),
+    (
+        "tests/core/decks.py",
+        "PlainRate.oracle",
+        lambda: used_of_a_plain_rate(PlainRate.oracle),
+        {"destination", *OWNED, *MADE_BY_THE_SERVER},
+    ),
+    ("tests/core/decks.py", "plain_rates", drawn, OWNED | MADE_BY_THE_SERVER),
+    (
+        "tests/core/changes.py",
+        "info_of",
+        lambda: used_of_a_plain_rate(lambda rate: info_of(rate, 1)),
+        OWNED | MADE_BY_THE_SERVER,
     ),
     (
         "tests/fuzz/decks.py",
@@ -564,9 +640,9 @@ CALL_LISTS: list[List] = [
     ),
     (
         "docs/api.md",
-        "the rules and limits",
-        lambda: set(re.findall(r"\w+", (ROOT / "docs/api.md").read_text("utf-8"))) & CALL,
-        set(),
+        "the rating rules",
+        lambda: chapter("Rating rules") & CALL,
+        {"tenant_id", *MARK},
     ),
 ]
 
