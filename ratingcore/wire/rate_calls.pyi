@@ -25,4 +25,10 @@ def rate_lone_call(
     now_ns: int,
     tally: Tally | None = None,
 ) -> bytes | None: ...
+def rate_lone_calls(
+    requests: list[bytes],
+    find_deck: Callable[[int, int], Deck | None],
+    now_ns: int,
+    tally: Tally | None = None,
+) -> list[bytes | None]: ...
 def likely_min_rate_revision(request_bytes: bytes) -> int: ...

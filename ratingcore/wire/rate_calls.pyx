@@ -323,13 +323,42 @@ def rate_lone_call(bytes request_bytes not None, find_deck, int64_t now_ns, Tall
     ``find_deck``, ``now_ns`` and ``tally`` as for ``rate_request``. Keeps the GIL: rating one call
     takes less time than to release and acquire it.
     """
-    cdef _Request request = _request(request_bytes, find_deck, None, now_ns, 1)
     cdef scratch_t scratch
+    return _rate_lone_call(request_bytes, find_deck, now_ns, tally, &scratch)
+
+
+cdef class _DeckFinder:
+    """``find_deck`` for one of several requests."""
+
+    cdef object find_deck
+    cdef Py_ssize_t index
+
+    def __call__(self, tenant_id):
+        return self.find_deck(self.index, tenant_id)
+
+
+def rate_lone_calls(list requests not None, find_deck, int64_t now_ns, Tally tally=None):
+    """``rate_lone_call`` for each of ``requests``, in order. ``find_deck(index, tenant_id)`` also
+    gets the index of the request."""
+    cdef scratch_t scratch
+    cdef _DeckFinder finder = _DeckFinder()
+    cdef list answers = []
+    finder.find_deck = find_deck
+    for request in requests:
+        answers.append(_rate_lone_call(request, finder, now_ns, tally, &scratch))
+        finder.index += 1
+    return answers
+
+
+cdef object _rate_lone_call(
+    bytes request_bytes, object find_deck, int64_t now_ns, Tally tally, scratch_t* scratch
+):
+    cdef _Request request = _request(request_bytes, find_deck, None, now_ns, 1)
     cdef block_t* block = &scratch.blocks[0]
     if not _is_lone_call(&request.source) or not read_block(&request.source, block):
         return None
     _find_tenants(request, block)
-    _rate_calls(&scratch, block)
+    _rate_calls(scratch, block)
     if not look_ahead(block) or block.outcomes[0].status == UNRATED:
         return None
     _write_answers(request, block, measure_block(block))
