@@ -49,7 +49,7 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def tollwire(database_url: str, *, workers: int = 1) -> Iterator[Server]:
+def tollwire(database_url: str, *, workers: int = 1, transport: str = "grpcio") -> Iterator[Server]:
     """``tollwire serve`` over a database."""
     command = [
         "tollwire.service.cli.main",
@@ -59,7 +59,7 @@ def tollwire(database_url: str, *, workers: int = 1) -> Iterator[Server]:
         "--log-level",
         "WARNING",
     ]
-    command += ["--database", database_url, "--workers", str(workers)]
+    command += ["--database", database_url, "--workers", str(workers), "--transport", transport]
     with _serving(command) as server:
         yield server
 

@@ -67,11 +67,13 @@ class Workbench:
         return workload.real_calls(self.prefixes, self.size(1_000_000, 10_000))
 
     @contextmanager
-    def loaded(self, kind: str, workers: int = 1) -> Iterator[serving.Server]:
+    def loaded(
+        self, kind: str, workers: int = 1, transport: str = "grpcio"
+    ) -> Iterator[serving.Server]:
         """Tollwire over a database of its own with tenant 1, which has the real deck."""
         with (
             self.databases.fresh(kind, self._load(kind)) as url,
-            serving.tollwire(url, workers=workers) as server,
+            serving.tollwire(url, workers=workers, transport=transport) as server,
         ):
             yield server
 

@@ -35,6 +35,7 @@ from tollwire.service.process.template import (
     set_process_name,
 )
 from tollwire.service.process.workers import Supervisor
+from tollwire.service.rpc.transports.native_front import require_package
 from tollwire.service.settings.config import Settings
 from tollwire.service.settings.parsing import Listen
 from tollwire.service.settings.pem_files import server_files
@@ -58,6 +59,8 @@ def serve(settings: Settings) -> int:
     try:
         if settings.uses_tls:
             _check_certificates(settings)
+        if settings.transport == "native":
+            require_package()
         if settings.workers > 1:
             _supervise(settings)
         else:

@@ -12,6 +12,7 @@ from tollwire.service.process.database_wait import DatabaseWaitTimeout
 from tollwire.service.process.workers import WorkersFailed
 from tollwire.service.rpc import traces
 from tollwire.service.rpc.error_map import cause_of
+from tollwire.service.rpc.transports.native_front import NativeUnavailable
 from tollwire.service.settings.config import Settings
 from tollwire.service.settings.parsing import Listen
 from tollwire.service.settings.pem_files import BadCertificate
@@ -26,6 +27,7 @@ EXPECTED_ERRORS = (
     DatabaseRefused,
     DatabaseWaitTimeout,
     traces.TracesUnavailable,
+    NativeUnavailable,
     TollwireError,
     WorkersFailed,
 )

@@ -96,6 +96,7 @@ def run_server(
             ),
             share_port=share_port,
             database_wait_seconds=settings.database_wait_seconds,
+            is_native=settings.transport == "native",
         )
         tuning.freeze_loaded_objects()
         listen = server.bind(settings.listen, tls.credentials if tls else None)

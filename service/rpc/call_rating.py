@@ -8,13 +8,18 @@ module has no rating rules.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 
 from google.protobuf.message import DecodeError
 
-from ratingcore.wire.rate_calls import rate_lone_call
+from ratingcore import Deck
+from ratingcore.wire.rate_calls import rate_lone_call, rate_lone_calls
 from tollwire.service.domain.errors import TollwireError
+from tollwire.service.domain.thread_context import set_current_request
 from tollwire.service.observability import tallies
 from tollwire.service.rating.calls import Calls
+from tollwire.service.rpc.batches import AdmittedRpc
 from tollwire.service.rpc.bulk_rating import checked_min_revision
 from tollwire.service.rpc.conversion import calls
 from tollwire.service.rpc.endpoints import malformed_request
@@ -34,6 +39,26 @@ class CallRating:
         if response is None:
             return self._by_message(request, now_ns).SerializeToString()
         return response
+
+    def rate_batch(self, batch: Sequence[AdmittedRpc]) -> None:
+        """Rates RateCalls that were received together in one call of the core."""
+        answers = rate_lone_calls(
+            [one.request for one in batch],
+            partial(self._deck_for, batch),
+            time.time_ns(),
+            tallies.RATE_CALL,
+        )
+        set_current_request(None)
+        for one, answer in zip(batch, answers, strict=True):
+            if answer is None:
+                one.run_alone()
+            else:
+                one.finish(answer)
+
+    def _deck_for(self, batch: Sequence[AdmittedRpc], index: int, tenant_id: int) -> Deck | None:
+        """The deck, if the caller of this RPC may see the tenant."""
+        set_current_request(batch[index].rpc.request)
+        return self._calls.deck_in_memory(tenant_id)
 
     def _by_message(self, data: bytes, now_ns: int) -> pb.RateCallResponse:
         try:

@@ -142,6 +142,7 @@ class Capacity:
         times."""
         self.share = share
         self.max_streams = max_streams
+        self.max_request_bytes = max_request_bytes
         self.chunks = chunks
         self.pools = Pools(max_rpcs, max_streams, share)
         self.message_deadlines = MessageDeadlines()

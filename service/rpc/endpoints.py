@@ -11,7 +11,6 @@ method that is marked with ``on_bytes`` takes and returns the bytes of messages 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,14 +19,15 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from tollwire.service.domain.errors import InvalidInput, Reason, shutting_down, unwanted
-from tollwire.service.observability import request_ids
-from tollwire.service.rpc import error_map
+from tollwire.service.domain.thread_context import current_slot, set_current_request
+from tollwire.service.rpc.batches import Batch
 from tollwire.service.rpc.call import ClientGone, RpcCall, StreamCall, Trailers
 from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.failures import failure_of
 from tollwire.service.rpc.permissions import permission
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline, expect
 from tollwire.service.rpc.pools import kind_of
-from tollwire.service.rpc.status import Failure, Refused, StatusCode
+from tollwire.service.rpc.status import Failure, StatusCode
 from tollwire.service.rpc.streams import Requests, Stream, StreamOver, Streams
 
 # Trailing metadata: the revision of a tenant's rates after a change. Clients send it back as
@@ -62,6 +62,17 @@ def on_bytes(behavior: Callable[..., Any]) -> Any:
     """Mark a servicer's method that takes and returns the bytes of messages."""
     behavior.on_bytes = True  # type: ignore[attr-defined]
     return behavior
+
+
+def in_batches(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Mark a unary method whose RPCs the servicer's method ``name``, a Batch, runs together if they
+    are received together."""
+
+    def mark(behavior: Callable[..., Any]) -> Any:
+        behavior.batch = name  # type: ignore[attr-defined]
+        return behavior
+
+    return mark
 
 
 def sends_responses(behavior: Callable[..., Any]) -> Any:
@@ -109,6 +120,10 @@ class Endpoint:
             self._decode = _decoder(GetMessageClass(method.input_type).FromString)
             self._encode = GetMessageClass(method.output_type).SerializeToString
         self._behavior = behavior
+        # Runs RPCs that were received together; None: each runs alone.
+        self.batch: Batch | None = None
+        if batch := getattr(behavior, "batch", ""):
+            self.batch = getattr(servicer, batch)
         if not self.is_unary:
             self.run_stream = self._stream_handler(method, streams)
         expect(self.name)
@@ -122,19 +137,25 @@ class Endpoint:
         pipeline = self.pipeline
         held = 0
         try:
-            pipeline.enter(rpc)
             try:
+                pipeline.enter(rpc, current_slot())
+                set_current_request(rpc.request)
                 self.request_bytes.check()
                 request = receive()
                 held = self.request_bytes.acquire(request)
-                return self._encode(self._behavior(self._decode(request), rpc.call))
+                return self.respond(rpc, request)
             finally:
+                set_current_request(None)
                 pipeline.leave(rpc)
         except Exception as error:
             return failure_of(rpc, error)
         finally:
             self.request_bytes.release(held)
             pipeline.ended(rpc)
+
+    def respond(self, rpc: RpcContext, request: bytes) -> bytes:
+        """The response to the request of a unary RPC that is admitted, in its thread."""
+        return self._encode(self._behavior(self._decode(request), rpc.call))
 
     def message(self, call: StreamCall) -> bytes:
         """The one message of an RPC that has not sent it yet. Cancels the RPC if that takes too
@@ -235,18 +256,6 @@ class Endpoint:
             self.pipeline.ended(rpc)
         if failure is not None:
             call.end(failure)
-
-
-def failure_of(rpc: RpcContext, error: Exception) -> Failure:
-    """The status of an RPC that ``error`` ends. Writes the log line of the error."""
-    if isinstance(error, Refused):
-        rpc.code = error.failure.code
-        return error.failure
-    rpc.reason = error_map.reason_of(error)
-    failure = error_map.refusal(error, rpc.method, rpc.fields())
-    rpc.code = failure.code
-    rpc.is_logged = error_map.is_logged(error)
-    return replace(failure, trailers=((request_ids.METADATA_KEY, rpc.request.id),))
 
 
 def success_trailers(rpc: RpcContext) -> Trailers:

@@ -168,32 +168,30 @@ class RpcPipeline:
         self._limits = tuple(limits)
         self._observers = tuple(observers)
 
-    def enter(self, rpc: RpcContext) -> None:
-        """Admit the RPC: this thread works on its request until ``leave``. Raises if the RPC is
-        refused; ``leave`` must be called in either case."""
+    def enter(self, rpc: RpcContext, slot: Slot = Slot.GRANTED) -> None:
+        """Admit the RPC. Raises if it is refused; ``leave`` must be called in either case."""
         rpc.request.caller = self._identify(rpc)
-        slot = current_slot()
         if slot is not Slot.GRANTED:
             raise _no_slot(slot, rpc.kind)
         for limit in self._limits:
             limit.acquire(rpc)
             rpc.limits_acquired += 1
-        set_current_request(rpc.request)
 
     def leave(self, rpc: RpcContext) -> None:
         """Release what ``enter`` has acquired."""
-        set_current_request(None)
         while rpc.limits_acquired:
             rpc.limits_acquired -= 1
             self._limits[rpc.limits_acquired].release(rpc)
 
     @contextmanager
     def admit(self, rpc: RpcContext) -> Iterator[None]:
-        """Run the block between ``enter`` and ``leave``."""
+        """Run the block as the RPC's work, between ``enter`` and ``leave``."""
         try:
-            self.enter(rpc)
+            self.enter(rpc, current_slot())
+            set_current_request(rpc.request)
             yield
         finally:
+            set_current_request(None)
             self.leave(rpc)
 
     def ended(self, rpc: RpcContext) -> None:

@@ -105,23 +105,42 @@ class Pool(ThreadPoolExecutor):
         """The number of RPCs at this moment."""
         return self._taken
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``fn`` in one of the threads; if no slot is free or the pool is closed, run it in
-        this thread, without a slot."""
+    def acquire(self, caller: str | bytes) -> Slot:
+        """Take a slot, if one is free for the caller with this authorization header. ``release``
+        must be called once for each slot that was granted."""
         self.last_arrival_at = time.monotonic()
-        caller = current_authorization()
         with self._lock:
             slot = self._slot_for(caller)
             if slot is Slot.GRANTED:
                 self._taken += 1
                 if caller:
                     self._taken_by[caller] += 1
+        return slot
+
+    def release(self, caller: str | bytes) -> None:
+        """Free a slot of this caller."""
+        with self._lock:
+            self._taken -= 1
+            if caller:
+                self._taken_by[caller] -= 1
+                if not self._taken_by[caller]:
+                    del self._taken_by[caller]
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``fn`` in one of the threads; if no slot is free or the pool is closed, run it in
+        this thread, without a slot."""
+        caller = current_authorization()
+        slot = self.acquire(caller)
         if slot is Slot.GRANTED:
             return super().submit(self._run, caller, fn, args, kwargs)
         refused: Future[Any] = Future()
         with without_slot(slot):
             refused.set_result(fn(*args, **kwargs))
         return refused
+
+    def run_granted(self, work: Callable[[], None]) -> None:
+        """Run ``work``, which has a slot and releases it, in one of the threads."""
+        super().submit(work)
 
     def _slot_for(self, caller: str | bytes) -> Slot:
         if self.is_closed:
@@ -136,12 +155,7 @@ class Pool(ThreadPoolExecutor):
         try:
             return fn(*args, **kwargs)
         finally:
-            with self._lock:
-                self._taken -= 1
-                if caller:
-                    self._taken_by[caller] -= 1
-                    if not self._taken_by[caller]:
-                        del self._taken_by[caller]
+            self.release(caller)
 
 
 class Pools:

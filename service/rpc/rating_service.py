@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import grpc
@@ -11,11 +11,12 @@ from google.protobuf.empty_pb2 import Empty
 from tollwire.service.observability import tallies
 from tollwire.service.rating.calls import Calls
 from tollwire.service.rating.rates import Rates
+from tollwire.service.rpc.batches import AdmittedRpc
 from tollwire.service.rpc.bulk_rating import BulkRating
 from tollwire.service.rpc.call_rating import CallRating
 from tollwire.service.rpc.conversion import fields, rates
 from tollwire.service.rpc.conversion.imports import IncomingRequests
-from tollwire.service.rpc.endpoints import malformed_request, on_bytes
+from tollwire.service.rpc.endpoints import in_batches, malformed_request, on_bytes
 from tollwire.service.rpc.streams import Requests
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
@@ -30,8 +31,12 @@ class RatingServicer(rating_service_pb2_grpc.RatingServiceServicer):
         self._bulk = BulkRating(calls)
 
     @on_bytes
+    @in_batches("rate_batch")
     def RateCall(self, request: bytes, context: Context) -> bytes:
         return self._call.rate(request)
+
+    def rate_batch(self, batch: Sequence[AdmittedRpc]) -> None:
+        self._call.rate_batch(batch)
 
     @on_bytes
     def BatchRateCalls(self, request: bytes, context: Context) -> bytes:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -50,6 +53,9 @@ from tollwire.v1 import (
     tenant_service_pb2,
 )
 
+if TYPE_CHECKING:
+    from tollwire.service.rpc.transports.native import NativeTransport
+
 # grpcurl uses reflection before each of its calls: an operator must succeed when all other slots
 # are taken.
 REFLECTION_STREAMS = 4
@@ -77,6 +83,10 @@ LAST_HANDLERS_SECONDS = 2.0
 # Simultaneous RPCs of one connection; its client queues further RPCs. Each RPC that waits for a
 # thread takes some memory.
 MAX_RPCS_A_CONNECTION = 1_000
+
+# With the native transport, a worker closes all connections when it has grown by this number of
+# times the limit of requests in work, which hold their memory several times.
+NATIVE_GROWTH = 2
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -134,10 +144,16 @@ class RpcServer:
         connections: Sequence[tuple[str, int]] = (),
         share_port: bool = False,
         database_wait_seconds: float = DEFAULT_DATABASE_WAIT_SECONDS,
+        is_native: bool = False,
     ) -> None:
         """``capacity``: the limits of the server; ``stop`` closes it. ``connections``: the options
-        of connections. ``share_port``: other processes listen on the same port."""
+        of connections. ``share_port``: other processes listen on the same port. ``is_native``:
+        clients reach the native transport, and grpcio through it."""
         self._capacity = capacity
+        self._share_port = share_port
+        self._is_native = is_native
+        self._native: NativeTransport | None = None
+        self._folder: TemporaryDirectory[str] | None = None
         self._streams = Streams(capacity.max_streams, capacity.request_bytes)
         self._reflections = Streams(REFLECTION_STREAMS, capacity.request_bytes)
         self._watches = Streams(HEALTH_WATCHES, capacity.request_bytes)
@@ -148,11 +164,12 @@ class RpcServer:
         )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names, set(names) - {_SERVICES["rating"].full_name})
-        add_endpoints(
-            self._server, self._endpoints(subjects, names, pipeline, database_wait_seconds)
+        self._endpoints = tuple(
+            self._make_endpoints(subjects, names, pipeline, database_wait_seconds)
         )
+        add_endpoints(self._server, self._endpoints)
 
-    def _endpoints(
+    def _make_endpoints(
         self,
         subjects: Subjects,
         names: list[str],
@@ -192,6 +209,8 @@ class RpcServer:
     def bind(self, listen: Listen, credentials: grpc.ServerCredentials | None = None) -> Listen:
         """Bind the port; 0 picks a free one. Returns the address. Without credentials the server
         uses plain text."""
+        if self._is_native:
+            return self._bind_native(listen)
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(str(listen))
@@ -204,9 +223,36 @@ class RpcServer:
                 why += ", or grpc cannot use a certificate in the chain (GRPC_VERBOSITY=DEBUG)"
             raise CannotListen(f"cannot listen on {listen}: {why}") from error
 
+    def _bind_native(self, listen: Listen) -> Listen:
+        # Imported only if it is used.
+        from tollwire.service.rpc.transports import native, native_front
+
+        # Only this user can enter the folder.
+        self._folder = TemporaryDirectory(prefix="tollwire-")
+        path = f"{self._folder.name}/grpc.sock"
+        self._server.add_insecure_port(f"unix:{path}")
+        self._native = native.NativeTransport(
+            [endpoint for endpoint in self._endpoints if endpoint.is_unary],
+            listen,
+            partial(
+                native_front.open_front,
+                share_port=self._share_port,
+                max_rpcs_a_connection=MAX_RPCS_A_CONNECTION,
+                keepalive_ms=KEEPALIVE_MS,
+                keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
+            ),
+            fallback_path=path,
+            max_request_bytes=MAX_REQUEST_BYTES,
+            max_growth_bytes=NATIVE_GROWTH * self._capacity.max_request_bytes,
+            distinguishes_callers=self._capacity.share < 1,
+        )
+        return self._native.listen
+
     def start(self) -> None:
         """Start to answer requests; the health becomes SERVING."""
         self._server.start()
+        if self._native is not None:
+            self._native.start()
         self._health.serve()
 
     def serving(self) -> dict[str, bool]:
@@ -238,7 +284,11 @@ class RpcServer:
         self._streams.stop()
         self._reflections.stop()
         self._watches.stop()
+        if self._native is not None:
+            self._native.stop(grace_seconds)
         stopped.wait()
+        if self._folder is not None:
+            self._folder.cleanup()
         closing = threading.Thread(target=self._capacity.close, daemon=True)
         closing.start()
         closing.join(LAST_HANDLERS_SECONDS)

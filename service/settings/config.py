@@ -39,6 +39,7 @@ from tollwire.service.settings.parsing import (
 )
 
 DEFAULT_DATABASE = "sqlite:///tollwire.db"
+DEFAULT_MAX_CONNECTIONS = 1_000
 DEFAULT_MAX_STREAMS = 32
 # Far more than a worker runs at one time; it finishes this number in a tenth of a second.
 DEFAULT_MAX_RPCS = 256
@@ -104,6 +105,14 @@ class Settings(BaseModel):
         description="The number of processes that share the port. A process uses little more than"
         " one core, and has all rates in memory.",
     )
+    transport: Literal["grpcio", "native"] = Field(
+        "grpcio",
+        description="The server's HTTP/2. native needs tollwire[native] and takes less processor"
+        " time for unary requests; streaming requests still use grpcio. It accepts connections"
+        " from this machine only, and has no TLS, --max-connections or"
+        " --max-connection-age-seconds. It cannot limit the memory of an unfinished request: a"
+        " worker that grows by twice --max-request-bytes-in-work closes all its connections.",
+    )
     access: Literal["auto", "open", "tokens"] = Field(
         "auto",
         description="Access control: tokens requires a token with every request; open allows"
@@ -127,7 +136,7 @@ class Settings(BaseModel):
         " every client needs a certificate. None: clients need no certificate.",
     )
     max_connections: int = Field(
-        1_000,
+        DEFAULT_MAX_CONNECTIONS,
         ge=1,
         le=1_000_000,
         description="The number of simultaneous connections of a worker. Each needs a file"
@@ -244,6 +253,26 @@ class Settings(BaseModel):
     def _check_session_database_backend(self) -> Self:
         if self.session_database is not None and self.database.startswith("sqlite"):
             raise ConfigError("--session-database: can be used only if --database is PostgreSQL")
+        return self
+
+    @model_validator(mode="after")
+    def _check_native_transport_can_do_it(self) -> Self:
+        if self.transport == "grpcio":
+            return self
+        if not is_loopback(self.listen.host):
+            raise ConfigError(
+                f"--transport: native cannot limit the memory of requests, and other machines can"
+                f" reach {self.listen}; listen on a loopback address, or use grpcio"
+            )
+        for option, is_set in (
+            ("--tls-cert-file", self.tls_cert_file is not None),
+            ("--tls-key-file", self.tls_key_file is not None),
+            ("--tls-client-ca-file", self.tls_client_ca_file is not None),
+            ("--max-connections", self.max_connections != DEFAULT_MAX_CONNECTIONS),
+            ("--max-connection-age-seconds", self.max_connection_age_seconds != 0),
+        ):
+            if is_set:
+                raise ConfigError(f"--transport: native does not support {option}; use grpcio")
         return self
 
     @model_validator(mode="after")

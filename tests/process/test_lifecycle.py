@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.process.processes import Process, is_gone, wait_until
 from tests.rpc.running import DEADLINE_SECONDS, connected, read_refusal, refusal
+from tests.rpc.transports import TRANSPORTS
 from tollwire.service.process.maintenance import upgrade_database
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import cdr_service_pb2_grpc as cdr_grpc
@@ -33,7 +34,7 @@ PROGRAM = """
 import sys
 from tollwire.service.process.app import serve
 from tollwire.service.settings.config import Settings
-names = ("listen", "database", "workers", "grace_seconds", "log_level")
+names = ("listen", "database", "workers", "grace_seconds", "log_level", "transport")
 sys.exit(serve(Settings(**dict(zip(names, sys.argv[1:])))))
 """
 LINE = re.compile(
@@ -44,6 +45,9 @@ LINE = re.compile(
 
 class Server(Process):
     """One server process; ``address`` is the one that it prints."""
+
+    # Set for each test.
+    transport = "grpcio"
 
     def __init__(
         self,
@@ -56,11 +60,17 @@ class Server(Process):
     ) -> None:
         super().__init__(
             *("-c", PROGRAM, listen, f"sqlite:///{database}", str(workers)),
-            *(str(grace_seconds), log_level),
+            *(str(grace_seconds), log_level, self.transport),
         )
         self.line = self.output.next() or ""
         found = LINE.fullmatch(self.line)
         self.address = found[1] if found else ""
+
+
+@pytest.fixture(autouse=True, params=TRANSPORTS)
+def _transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tests run over both transports."""
+    monkeypatch.setattr(Server, "transport", request.param)
 
 
 @pytest.fixture

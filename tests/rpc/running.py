@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -13,11 +15,20 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tollwire.service.rpc.capacity import Capacity
-from tollwire.service.rpc.endpoints import endpoints
+from tollwire.service.rpc.endpoints import Endpoint, endpoints
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.pools import RpcKind
+from tollwire.service.rpc.server import (
+    KEEPALIVE_MS,
+    KEEPALIVE_TIMEOUT_MS,
+    MAX_REQUEST_BYTES,
+    MAX_RPCS_A_CONNECTION,
+)
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.transports.grpcio import add_endpoints
+from tollwire.service.rpc.transports.native import NativeTransport
+from tollwire.service.rpc.transports.native_front import open_front
+from tollwire.service.settings.parsing import Listen
 
 # The limit of every wait for something that should happen at once.
 DEADLINE_SECONDS = 20
@@ -39,23 +50,57 @@ def running(
     max_streams: int = 4,
     pipeline: RpcPipeline | None = None,
     capacity: Capacity | None = None,
+    transport: str = "grpcio",
 ) -> Iterator[Running]:
     """A server with one service, wrapped as in production, and a client's channel to it."""
     capacity = capacity or Capacity(max_rpcs=max_streams + 4, max_streams=max_streams)
     server = grpc.server(capacity.pools[RpcKind.ORDINARY], options=[("grpc.so_reuseport", 0)])
     streams = Streams(max_streams, capacity.request_bytes)
-    add_endpoints(
-        server, endpoints(service, servicer, streams, pipeline or RpcPipeline(), capacity)
-    )
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    with connected(address) as channel:
+    methods = endpoints(service, servicer, streams, pipeline or RpcPipeline(), capacity)
+    add_endpoints(server, methods)
+    with ExitStack() as stack:
+        if transport == "native":
+            path = f"{stack.enter_context(TemporaryDirectory())}/grpc.sock"
+            server.add_insecure_port(f"unix:{path}")
+            native = native_transport(methods, path, capacity)
+            address = str(native.listen)
+            stack.callback(native.stop, 0)
+        else:
+            address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        if transport == "native":
+            native.start()
+        channel = stack.enter_context(connected(address))
         try:
             yield Running(server, channel, streams, address)
         finally:
             streams.stop()
             server.stop(0).wait(DEADLINE_SECONDS)
-            capacity.close()
+    capacity.close()
+
+
+def native_transport(
+    methods: Sequence[Endpoint], fallback_path: str, capacity: Capacity, **options: Any
+) -> NativeTransport:
+    """The native transport of the unary methods, on a free port."""
+    return NativeTransport(
+        [one for one in methods if one.is_unary],
+        Listen("127.0.0.1", 0),
+        partial(
+            open_front,
+            share_port=False,
+            max_rpcs_a_connection=MAX_RPCS_A_CONNECTION,
+            keepalive_ms=KEEPALIVE_MS,
+            keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
+        ),
+        fallback_path=fallback_path,
+        **{
+            "max_request_bytes": MAX_REQUEST_BYTES,
+            "max_growth_bytes": 2**40,
+            "distinguishes_callers": capacity.share < 1,
+        }
+        | options,
+    )
 
 
 @contextmanager

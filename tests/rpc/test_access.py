@@ -61,7 +61,7 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Guarded]:
     path: Path = tmp_path_factory.mktemp("guarded") / "tollwire.db"
     with build_application(Settings(database=f"sqlite:///{path}")) as everything:
         everything.subjects.tenants.create(Tenant(name="Acme"))
@@ -75,6 +75,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
                     everything.subjects,
                     capacity=Capacity(max_streams=4),
                     pipeline=RpcPipeline(access, access.check_again),
+                    is_native=transport == "native",
                 )
             )
             address = str(servers[-1].bind(Listen("127.0.0.1", 0)))

@@ -7,7 +7,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratingcore.wire.rate_calls import rate_lone_call
+from ratingcore import Deck
+from ratingcore.wire.rate_calls import rate_lone_call, rate_lone_calls
 from tests.rpc.test_bulk_rating import ANYTHING, CALLS, NOW_NS, WELL_FORMED
 from tollwire.service.domain.errors import InvalidInput, Reason, TollwireError
 from tollwire.service.observability import tallies
@@ -133,3 +134,21 @@ def test_a_tenant_that_is_not_in_memory_is_looked_up() -> None:
     request = pb.RateCallRequest(call=GOOD).SerializeToString()
     assert rate_lone_call(request, asked.append, NOW_NS) is None
     assert asked == [3]
+
+
+def test_several_requests_at_one_time_are_rated_as_each_alone() -> None:
+    found: list[tuple[int, int]] = []
+
+    def find_deck(index: int, tenant_id: int) -> Deck | None:
+        found.append((index, tenant_id))
+        return CALLS.deck_in_memory(tenant_id)
+
+    good = pb.RateCallRequest(call=GOOD).SerializeToString()
+    unknown = pb.RateCallRequest(call=GOOD)
+    unknown.call.destination_number = "x"
+    requests = [good, b"", b"\xff", unknown.SerializeToString(), good]
+    answers = rate_lone_calls(requests, find_deck, NOW_NS)
+    assert answers == [rate_lone_call(one, CALLS.deck_in_memory, NOW_NS) for one in requests]
+    assert [answer is None for answer in answers] == [False, True, True, True, False]
+    assert [index for index, _ in found] == [0, 3, 4]
+    assert rate_lone_calls([], find_deck, NOW_NS) == []

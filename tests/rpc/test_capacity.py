@@ -126,12 +126,17 @@ def identify(rpc: RpcContext) -> Caller:
 
 
 @pytest.fixture
-def crowd() -> Iterator[Crowd]:
+def crowd(transport: str) -> Iterator[Crowd]:
     servicer = Servicer()
     capacity = Capacity(RPCS, STREAMS, BYTES, 0.5)
     pipeline = RpcPipeline(identify, limits=[capacity.shares()])
     with running(
-        RATING, servicer, max_streams=STREAMS, pipeline=pipeline, capacity=capacity
+        RATING,
+        servicer,
+        max_streams=STREAMS,
+        pipeline=pipeline,
+        capacity=capacity,
+        transport=transport,
     ) as server:
         yield Crowd(servicer, capacity, server)
         servicer.go.set()
@@ -160,7 +165,9 @@ def test_one_call_too_many_is_refused_while_the_others_are_in_progress(
     crowd.finish([getattr(crowd.stub, method).future(request) for _ in range(slots)])
 
 
-def test_a_refused_request_is_not_read(crowd: Crowd) -> None:
+def test_a_refused_request_is_not_read(crowd: Crowd, transport: str) -> None:
+    if transport == "native":
+        pytest.skip("the front reads a request before it passes it on")
     calls = crowd.fill("GetRate", pb.GetRateRequest(id=1), RPCS)
     never = threading.Event()
 

@@ -59,8 +59,8 @@ class Raising:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with running(SERVICE, Raising()) as server:
+def server(transport: str) -> Iterator[Running]:
+    with running(SERVICE, Raising(), transport=transport) as server:
         yield server
 
 

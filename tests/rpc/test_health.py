@@ -34,12 +34,17 @@ class Uploads:
 
 
 @pytest.fixture
-def server() -> Iterator[RpcServer]:
+def server(transport: str) -> Iterator[RpcServer]:
     nothing: Any = None
     uploads: Any = Uploads()
     names = [field.name for field in fields(Subjects)]
     subjects = Subjects(**dict.fromkeys(names, nothing) | {"uploads": uploads})
-    yield RpcServer(subjects, capacity=Capacity(max_streams=MAX_STREAMS), pipeline=RpcPipeline())
+    yield RpcServer(
+        subjects,
+        capacity=Capacity(max_streams=MAX_STREAMS),
+        pipeline=RpcPipeline(),
+        is_native=transport == "native",
+    )
 
 
 @pytest.fixture

@@ -97,6 +97,12 @@ def test_an_rpc_without_its_message_is_malformed(whole: WholeServer, name: str) 
     method = METHODS[name]
     path = f"/{method.containing_service.full_name}/{method.name}"
     silent = whole.channel.stream_stream(path)(iter(()), timeout=DEADLINE_SECONDS)
+    if whole.transport == "native" and not method.server_streaming:
+        # The front answers by itself.
+        with pytest.raises(grpc.RpcError) as raised:
+            next(silent)
+        assert raised.value.code() is grpc.StatusCode.INTERNAL
+        return
     found = refusal(lambda: next(silent))
     assert (found.code.name, found.reason) == ("INVALID_ARGUMENT", "MALFORMED_REQUEST")
 

@@ -112,8 +112,10 @@ def servicer() -> Servicer:
 
 
 @pytest.fixture
-def server(servicer: Servicer, caplog: pytest.LogCaptureFixture) -> Iterator[Running]:
-    with running(SERVICE, servicer, max_streams=MAX_STREAMS) as server:
+def server(
+    servicer: Servicer, transport: str, caplog: pytest.LogCaptureFixture
+) -> Iterator[Running]:
+    with running(SERVICE, servicer, max_streams=MAX_STREAMS, transport=transport) as server:
         yield server
         servicer.go.set()
     # None of this is a defect, nor a warning.

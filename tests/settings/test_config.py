@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ OF_ANOTHER_TYPE: list[tuple[str, object]] = [
     *[("workers", "many"), ("workers", "1.5"), ("workers", True), ("workers", [2])],
     *[("grace_seconds", ""), ("grace_seconds", False), ("insecure", "maybe"), ("traces", 2)],
     *[("log_full_numbers", {}), ("log_level", "loud")],
+    ("transport", "http"),
     *[("log_format", "xml"), ("access", "all"), ("log_level", 3), ("database", 5)],
     *[("session_database", 5), ("session_database", "sqlite:///x.db")],
     *[("tls_cert_file", 5), ("tls_key_file", []), ("tls_client_ca_file", {})],
@@ -158,6 +160,29 @@ def test_all_files_of_tls_together() -> None:
     settings = Settings(tls_cert_file="c", tls_key_file="k", tls_client_ca_file="a")
     assert settings.tls_cert_file == Path("c")
     assert settings.uses_tls
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"listen": "0.0.0.0:1"}, "native cannot limit the memory of requests, and other machines"),
+        ({"listen": "[::]:1", "insecure": True}, "native cannot limit the memory of requests"),
+        ({"tls_cert_file": "c", "tls_key_file": "k"}, "native does not support --tls-cert-file;"),
+        ({"tls_key_file": "k"}, "native does not support --tls-key-file;"),
+        ({"tls_client_ca_file": "a"}, "native does not support --tls-client-ca-file;"),
+        ({"max_connections": 5}, "native does not support --max-connections;"),
+        ({"max_connection_age_seconds": 5}, "does not support --max-connection-age-seconds;"),
+    ],
+)
+def test_what_the_native_transport_cannot_do_is_refused(fields: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--transport: .*{re.escape(words)}.*use grpcio"):
+        Settings(transport="native", **fields)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_the_native_transport_serves_this_machine(host: str) -> None:
+    settings = Settings(transport="native", listen=f"{host}:1", workers=4, access="tokens")
+    assert Settings(**settings.model_dump(mode="json")) == settings
 
 
 OTHERS_REACH = ["0.0.0.0", "[::]", "192.0.2.1", "example.com", "[::ffff:8.8.8.8]"]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from ratingcore.record.records import Records
 from ratingcore.record.single_calls import read_single_call
 from ratingcore.wire.rate_calls import MalformedRequest
-from tollwire.service.domain.model import Call
+from tollwire.service.domain.model import Call, Cdr
 from tollwire.service.domain.record_model import ChunkResult
 from tollwire.service.domain.thread_context import current_request
 from tollwire.service.record.cdrs import Cdrs
 from tollwire.service.record.chunk_limiter import ChunkLimiter
+from tollwire.service.record.group_commit import Submission
 from tollwire.service.record.single_calls import RecordedCall
 from tollwire.service.record.uploads import NewUpload, Uploads
+from tollwire.service.rpc.batches import AdmittedRpc
 from tollwire.service.rpc.conversion import calls, cdrs, fields, uploads
-from tollwire.service.rpc.endpoints import malformed_request, on_bytes
+from tollwire.service.rpc.endpoints import in_batches, malformed_request, on_bytes
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
 
@@ -33,14 +36,23 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
         self._chunk_limiter = chunk_limiter
 
     @on_bytes
+    @in_batches("create_batch")
     def CreateCdr(self, request: bytes, context: Context) -> bytes:
         records = read_single_call(request)
         if records is None:
             return cdrs.cdr(self._cdrs.create(_call(request))).SerializeToString()
-        recorded = self._cdrs.record(records)
-        if isinstance(recorded, RecordedCall):
-            return cdrs.recorded_call(recorded)
-        return cdrs.cdr(recorded).SerializeToString()
+        return _answer(self._cdrs.record(records))
+
+    def create_batch(self, batch: Sequence[AdmittedRpc]) -> None:
+        """Records calls that were received together as one group, without a thread for each."""
+        submissions: list[Submission[Records, RecordedCall | Cdr]] = []
+        for one in batch:
+            records = read_single_call(one.request)
+            if records is None:
+                one.run_alone()
+            else:
+                submissions.append(Submission(records, one.rpc.request, partial(_finish, one)))
+        self._cdrs.submit(submissions, batch[0].run_in_pool)
 
     @on_bytes
     def UploadCdrs(self, request_iterator: Iterator[bytes], context: Context) -> Iterator[bytes]:
@@ -95,6 +107,20 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
             still_unrated=outcome.still_unrated,
             reason_corrected=outcome.reason_corrected,
         )
+
+
+def _answer(recorded: RecordedCall | Cdr) -> bytes:
+    if isinstance(recorded, RecordedCall):
+        return cdrs.recorded_call(recorded)
+    return cdrs.cdr(recorded).SerializeToString()
+
+
+def _finish(one: AdmittedRpc, outcome: RecordedCall | Cdr | Exception) -> None:
+    try:
+        answer = outcome if isinstance(outcome, Exception) else _answer(outcome)
+    except Exception as error:
+        answer = error
+    one.finish(answer)
 
 
 def _call(data: bytes) -> Call:

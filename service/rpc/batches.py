@@ -1,0 +1,114 @@
+"""Unary RPCs that a transport has received together and that run together.
+
+Each RPC is admitted on its own, and ends on its own: with its own response, error, log line and
+trailers. Only the work in between is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from tollwire.service.domain.thread_context import Slot, handling, without_slot
+from tollwire.service.rpc.capacity import RequestBytes
+from tollwire.service.rpc.failures import failure_of
+from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
+from tollwire.service.rpc.pools import Pool
+from tollwire.service.rpc.status import Failure
+
+# Sends the outcome of an RPC to its client.
+Respond = Callable[[RpcContext, bytes | Failure], object]
+
+
+class UnaryEndpoint(Protocol):
+    """What this module uses of an Endpoint (endpoints.py)."""
+
+    pool: Pool
+    pipeline: RpcPipeline
+    request_bytes: RequestBytes
+
+    def respond(self, rpc: RpcContext, request: bytes) -> bytes: ...
+
+    def answer(self, rpc: RpcContext, receive: Callable[[], bytes]) -> bytes | Failure: ...
+
+
+class AdmittedRpc:
+    """A unary RPC that is admitted. It must be ended by ``finish``, or passed on by ``run_alone``;
+    both may be called in any thread."""
+
+    __slots__ = ("_authorization", "_endpoint", "_held", "_respond", "request", "rpc")
+
+    def __init__(
+        self,
+        endpoint: UnaryEndpoint,
+        rpc: RpcContext,
+        request: bytes,
+        authorization: str | bytes,
+        respond: Respond,
+    ) -> None:
+        self.rpc = rpc
+        self.request = request
+        self._endpoint = endpoint
+        self._authorization = authorization
+        self._respond = respond
+        self._held = 0
+
+    def enter(self) -> bool:
+        """Admit the RPC, which has a slot. If it is refused, finish it and return False."""
+        request_bytes = self._endpoint.request_bytes
+        try:
+            self._endpoint.pipeline.enter(self.rpc)
+            request_bytes.check()
+            self._held = request_bytes.acquire(self.request)
+        except Exception as error:
+            self.finish(error)
+            return False
+        return True
+
+    def finish(self, outcome: bytes | Exception) -> None:
+        """End the RPC with its response or with an error."""
+        endpoint, rpc = self._endpoint, self.rpc
+        endpoint.request_bytes.release(self._held)
+        endpoint.pipeline.leave(rpc)
+        endpoint.pool.release(self._authorization)
+        answer = failure_of(rpc, outcome) if isinstance(outcome, Exception) else outcome
+        endpoint.pipeline.ended(rpc)
+        self._respond(rpc, answer)
+
+    def run_alone(self) -> None:
+        """Run the RPC in a thread of its pool."""
+        self.run_in_pool(self._run)
+
+    def run_in_pool(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in a thread of the RPC's pool, which has one for each admitted RPC."""
+        self._endpoint.pool.run_granted(work)
+
+    def _run(self) -> None:
+        try:
+            with handling(self.rpc.request):
+                response = self._endpoint.respond(self.rpc, self.request)
+        except Exception as error:
+            self.finish(error)
+        else:
+            self.finish(response)
+
+
+# Runs RPCs of one method that were received together. Must not wait.
+Batch: TypeAlias = Callable[[Sequence[AdmittedRpc]], None]
+
+
+def admitted(
+    endpoint: UnaryEndpoint,
+    rpc: RpcContext,
+    request: bytes,
+    authorization: str | bytes,
+    respond: Respond,
+) -> AdmittedRpc | None:
+    """The RPC, admitted; None if it was refused and its client has the reason."""
+    slot = endpoint.pool.acquire(authorization)
+    if slot is not Slot.GRANTED:
+        with without_slot(slot):
+            respond(rpc, endpoint.answer(rpc, lambda: request))
+        return None
+    one = AdmittedRpc(endpoint, rpc, request, authorization, respond)
+    return one if one.enter() else None

@@ -1,0 +1,258 @@
+"""The native transport: unary RPCs in batches; all other RPCs go on to grpcio.
+
+The front (native_front.py) reads requests outside of the interpreter's lock. One thread takes the
+requests that wait, all at once. RPCs of a method with a Batch run together in this thread, or as
+one group of a commit; the others run in the pools, as on grpcio. Streaming RPCs and reflection go
+through the front to grpcio on a Unix socket of this process.
+
+The front has no limit for the bytes of requests that it has not passed on yet. ``MemoryGuard``
+closes all connections when the process grows too much, and opens the port again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tollwire.service.domain.background_thread import BackgroundThread
+from tollwire.service.domain.thread_context import set_authorization
+from tollwire.service.rpc.batches import AdmittedRpc, admitted
+from tollwire.service.rpc.call import Metadata
+from tollwire.service.rpc.endpoints import Endpoint, success_trailers
+from tollwire.service.rpc.pipeline import RpcContext
+from tollwire.service.rpc.status import Failure, StatusCode
+from tollwire.service.rpc.transports.native_front import LEFT, Details, Event, Front
+from tollwire.service.settings.parsing import Listen
+
+# The requests that are taken at one time. Those above the slots of their pool are refused.
+MAX_EVENTS = 4096
+# How often the memory of the process is compared with its limit. A client can send some 100 MiB in
+# this time.
+GUARD_SECONDS = 0.1
+_POLL_SECONDS = 0.01
+
+_AUTHORIZATION = "authorization"
+_DETAILS_KEY = "grpc-status-details-bin"
+
+_LOG = logging.getLogger("tollwire.native")
+
+
+class NativeCall:
+    """A unary RPC of a front, as an RpcCall."""
+
+    __slots__ = ("_id", "_is_gone", "_open", "_until", "metadata")
+
+    def __init__(self, call_id: int, details: Details, opened: _Open) -> None:
+        self._id = call_id
+        self._open = opened
+        self.metadata, _, seconds = details
+        self._until = None if seconds is None else time.monotonic() + seconds
+        self._is_gone = False
+
+    def remaining_seconds(self) -> float | None:
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
+    def is_wanted(self) -> bool:
+        return not (self._is_gone or self._open.is_closed)
+
+    def identities(self) -> Iterator[str]:
+        return iter(())
+
+    def respond(self, rpc: RpcContext, outcome: bytes | Failure) -> None:
+        """Send the outcome to the client, unless it has left."""
+        self._open.calls.pop(self._id, None)
+        front = self._open.front
+        if isinstance(outcome, bytes):
+            trailers = success_trailers(rpc)
+            if trailers:
+                front.respond(self._id, outcome, None, trailers)
+            else:
+                front.respond(self._id, outcome)
+        else:
+            metadata: tuple[tuple[str, str | bytes], ...] = outcome.trailers
+            if outcome.details:
+                metadata = ((_DETAILS_KEY, outcome.details), *metadata)
+            front.fail(self._id, outcome.code.value, outcome.message, metadata)
+
+    def leave(self) -> None:
+        """The client has left, or the deadline has passed."""
+        self._is_gone = True
+
+
+class _Open:
+    """A front from its opening to its end, and its RPCs that are not answered yet, by id."""
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        self.calls: dict[int, NativeCall] = {}
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Close all connections. The handlers of their RPCs find out that nobody waits."""
+        self.is_closed = True
+        self.front.close()
+        self.calls.clear()
+
+
+class NativeTransport:
+    """One listening port. ``start``, then ``stop``, each once."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        listen: Listen,
+        open_front: Callable[[Listen, Sequence[str]], Front],
+        *,
+        fallback_path: str,
+        max_request_bytes: int,
+        max_growth_bytes: int,
+        distinguishes_callers: bool,
+    ) -> None:
+        """``endpoints``: the unary methods. ``open_front`` binds the port for their paths; port 0
+        picks a free one. Other methods go to ``fallback_path``. ``max_growth_bytes``: see
+        MemoryGuard. ``distinguishes_callers``: one caller may not use all slots."""
+        self._endpoints = tuple(endpoints)
+        self._paths = [f"/{one.service_name}/{one.method_name}" for one in endpoints]
+        self._open_front = open_front
+        self._fallback_path = fallback_path
+        self._max_request_bytes = max_request_bytes
+        self._distinguishes_callers = distinguishes_callers
+        self._lock = threading.Lock()
+        self._is_stopped = False
+        self._current = _Open(open_front(listen, self._paths))
+        self.listen = Listen(listen.host, self._current.front.bound_port)
+        self._guard = MemoryGuard(self._reopen, max_growth_bytes)
+
+    def start(self) -> None:
+        self._run(self._current)
+        self._guard.start()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Wait until all RPCs are answered, at most ``grace_seconds``; then close the port."""
+        until = time.monotonic() + grace_seconds
+        while self._current.calls and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+        self._guard.close()
+        with self._lock:
+            self._is_stopped = True
+            self._current.close()
+
+    def _run(self, opened: _Open) -> None:
+        opened.front.set_fallback(self._fallback_path)
+        opened.front.start()
+        name = "native-requests"
+        threading.Thread(target=self._receive, args=(opened,), name=name, daemon=True).start()
+
+    def _reopen(self) -> None:
+        """Close all connections, and accept new ones."""
+        with self._lock:
+            if self._is_stopped:
+                return
+            self._current.close()
+            self._current = _Open(self._open_front(self.listen, self._paths))
+            self._run(self._current)
+
+    def _receive(self, opened: _Open) -> None:
+        while (events := opened.front.recv_batch_details(MAX_EVENTS)) is not None:
+            try:
+                self._take(opened, events)
+            except Exception:
+                _LOG.exception("a batch of requests was not taken")
+
+    def _take(self, opened: _Open, events: Sequence[Event]) -> None:
+        batches: dict[Endpoint, list[AdmittedRpc]] = {}
+        for kind, call_id, method, request, _, details in events:
+            if kind == LEFT:
+                left = opened.calls.pop(call_id, None)
+                if left is not None:
+                    left.leave()
+                continue
+            assert request is not None and details is not None
+            if len(request) > self._max_request_bytes:
+                opened.front.fail(call_id, *_too_large(len(request), self._max_request_bytes))
+                continue
+            call = opened.calls[call_id] = NativeCall(call_id, details, opened)
+            endpoint = self._endpoints[method]
+            rpc = endpoint.begin(call)
+            authorization = _authorization(call.metadata) if self._distinguishes_callers else ""
+            if endpoint.batch is None:
+                set_authorization(authorization)
+                endpoint.pool.submit(_run_alone, endpoint, rpc, request, call)
+                continue
+            one = admitted(endpoint, rpc, request, authorization, call.respond)
+            if one is not None:
+                batches.setdefault(endpoint, []).append(one)
+        for endpoint, batch in batches.items():
+            assert endpoint.batch is not None
+            endpoint.batch(batch)
+
+
+def _run_alone(endpoint: Endpoint, rpc: RpcContext, request: bytes, call: NativeCall) -> None:
+    call.respond(rpc, endpoint.answer(rpc, lambda: request))
+
+
+def _authorization(metadata: Metadata) -> str | bytes:
+    return next((value for key, value in metadata if key == _AUTHORIZATION), "")
+
+
+def _too_large(size: int, most: int) -> tuple[int, str]:
+    """As grpcio says it."""
+    return (
+        StatusCode.RESOURCE_EXHAUSTED.value,
+        f"SERVER: Received message larger than max ({size} vs. {most})",
+    )
+
+
+class MemoryGuard:
+    """Calls ``reopen`` when the process has grown by more than ``max_growth_bytes`` since the start
+    or the last ``reopen``. Closing the connections frees what their unfinished requests hold."""
+
+    def __init__(self, reopen: Callable[[], None], max_growth_bytes: int) -> None:
+        self._reopen = reopen
+        self._max_growth_bytes = max_growth_bytes
+        self._thread = BackgroundThread(
+            "native-memory", self._watch, close_seconds=10 * GUARD_SECONDS
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._thread.close()
+
+    def _watch(self, stop: threading.Event) -> None:
+        limit = resident_bytes() + self._max_growth_bytes
+        while not stop.wait(GUARD_SECONDS):
+            found = resident_bytes()
+            if found <= limit:
+                continue
+            try:
+                self._reopen()
+            except Exception:
+                _LOG.critical("the port cannot be opened again", exc_info=True)
+            _return_free_memory()
+            after = resident_bytes()
+            limit = after + self._max_growth_bytes
+            _LOG.warning(
+                "all connections were closed: the process had grown to %d MiB, now %d MiB",
+                found >> 20,
+                after >> 20,
+            )
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _return_free_memory() -> None:
+    """Return what malloc has kept to the system."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc
+        trim(0)
