@@ -92,7 +92,7 @@ test-all: setup ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-quick: setup ## the tests of the core and of the layers below gRPC on SQLite, in seconds
-	TOLLWIRE_TEST_POSTGRES=0 TOLLWIRE_TEST_EXAMPLES=quick $(PYTEST) -m "not slow" \
+	TOLLWIRE_TEST_POSTGRES=0 TOLLWIRE_TEST_EXAMPLES=quick $(PYTEST) -m quick \
 		$(QUICK_TESTS) $(PYTEST_ARGS)
 
 test-large: setup ## the tests of large decks, with five million prefixes: a minute, 1.2 GB

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.postgres_server import PostgresServer
 from tests.databases import KINDS, Fill, FreshDatabases
-from tests.slow import is_slow
+from tests.slow import is_quick, is_slow
 from tests.statement_cache import share_compiled_statements
 from tests.world import World
 from tollwire.service.observability.logs import Lines
@@ -112,6 +112,7 @@ def _log_as_it_was() -> Iterator[None]:
 _LONG_FILES = {
     *("test_packaging.py", "test_torture.py", "test_backup.py", "test_endurance.py"),
     *("test_fuzzing.py", "test_stateful.py", "test_reversals.py", "test_scrape.py"),
+    *("test_usage.py", "test_ledger.py", "test_verification.py"),
 }
 
 
@@ -119,6 +120,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_slow(item.nodeid):
             item.add_marker(pytest.mark.slow)
+        if is_quick(item.nodeid):
+            item.add_marker(pytest.mark.quick)
     items.sort(key=lambda item: item.path.name not in _LONG_FILES)
 
 

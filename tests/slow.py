@@ -1,12 +1,15 @@
-"""The tests that `make test` leaves out, and `make test-slow` and CI run.
+"""The tests that `make test` leaves out (SLOW), and those that `make test-quick` leaves out too.
 
-They take seconds each, because they start, stop, kill, overload or build whole servers, or try many
-random inputs. They fail seldom: other tests check the same in a smaller form, or the code that they
-test changes seldom. An entry is a folder, a file, or a test of a file ("file::test").
+Slow tests take seconds each, because they start, stop, kill, overload or build whole servers, or
+try many random inputs. `make test-slow` and CI run them. They fail seldom: other tests check the
+same in a smaller form, or the code that they test changes seldom. The tests of NOT_QUICK take a
+quarter of a second or more each, and `make test` runs them. An entry is a folder, a file, or a test
+of a file ("file::test").
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 SLOW = {
@@ -73,17 +76,69 @@ SLOW = {
     ),
     "every benchmark, small": ("tests/test_benchmarks.py",),
 }
-_ENTRIES = frozenset(entry for entries in SLOW.values() for entry in entries)
+NOT_QUICK = {
+    "several clients at once; other tests check what each does alone": (
+        "tests/cache/test_decks.py::test_a_deck_is_seen_complete_and_never_an_older_one",
+        "tests/rating/test_deck_import.py::test_others_write_during_an_import",
+        "tests/record/test_rate_unrated.py::test_two_concurrent_requests_price_no_call_twice",
+        "tests/record/test_recorded_again.py::test_one_of_two_that_record_again_at_once_wins",
+        "tests/record/test_reversals.py::test_two_concurrent_requests_make_one_reversal",
+        "tests/record/test_reversals.py::test_against_rate_unrated_each_cdr_is_priced_or_withdrawn",
+        "tests/record/test_single_calls.py::test_many_clients_with_all_kinds_of_calls",
+        "tests/record/test_upload_reversals.py::test_concurrent_reversals",
+        "tests/record/test_upload_reversals.py::test_against_rate_unrated",
+        "tests/record/test_upload_reversals.py::test_while_its_chunks_are_being_committed",
+        "tests/record/test_uploads.py::test_create_and_upload_at_once",
+        "tests/record/test_uploads.py::test_the_same_records_in_two_concurrent_uploads",
+        "tests/record/test_ledger.py::test_concurrent_uploads_are_no_difference",
+        "tests/record/test_verification.py::test_while_uploads_run",
+    ),
+    "waits for a lock, a failure or a time-out": (
+        "tests/accounts/test_credentials.py::test_a_change_without_effect_is_read_once",
+        "tests/cache/test_decks.py::test_an_absent_database_is_survived",
+        "tests/record/test_uploads.py"
+        "::test_objects_that_calls_name_cannot_be_deleted_before_they_are_committed",
+        "tests/record/test_uploads.py::test_the_currency_cannot_change_before_calls_are_committed",
+    ),
+    "thousands of calls or rates, or decades of days; other tests try fewer": (
+        "tests/core/test_columns.py::test_decks_of_all_sizes_as_single_calls",
+        "tests/core/test_matching.py::test_large_random_decks_as_the_oracle",
+        "tests/core/test_money.py::test_every_increment_at_its_edges",
+        "tests/rating/test_deck_import.py::test_a_broken_import_changes_nothing",
+        "tests/rating/test_deck_import.py"
+        "::test_an_imported_deck_equals_the_one_that_another_worker_reads",
+        "tests/record/test_rate_unrated.py::test_calls_that_stay_unrated_do_not_stop_the_others",
+        "tests/record/test_recorded_again.py::test_a_large_upload_is_recorded_again",
+        "tests/record/test_uploads.py::test_a_full_chunk",
+        "tests/reports/test_usage.py::test_the_first_and_the_last_moment_and_decades_between",
+    ),
+}
+
+
+def _entries(table: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    return frozenset(entry for entries in table.values() for entry in entries)
+
+
+_SLOW, _NOT_QUICK = _entries(SLOW), _entries(NOT_QUICK)
 
 
 def is_slow(test: str) -> bool:
-    """Whether the table contains the test, its file or a folder of it. ``test`` is pytest's id."""
+    """Whether SLOW contains the test, its file or a folder of it. ``test`` is pytest's id."""
+    return _contains(_SLOW, test)
+
+
+def is_quick(test: str) -> bool:
+    """Whether neither table contains the test."""
+    return not _contains(_SLOW | _NOT_QUICK, test)
+
+
+def _contains(entries: frozenset[str], test: str) -> bool:
     path, *names = test.partition("[")[0].split("::")
     file = PurePosixPath(path)
     candidates = {path, *map(str, file.parents), *(f"{path}::{name}" for name in names)}
-    return not candidates.isdisjoint(_ENTRIES)
+    return not candidates.isdisjoint(entries)
 
 
 def entries() -> frozenset[str]:
-    """All entries of the table."""
-    return _ENTRIES
+    """All entries of both tables."""
+    return _SLOW | _NOT_QUICK

@@ -1,4 +1,4 @@
-"""The suite itself: its table of slow tests, and its guide."""
+"""The suite itself: its tables of slow tests, and its guide."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def test_each_entry_of_the_slow_tests_exists(entry: str) -> None:
     assert (ROOT / path).exists()
     if name:
         assert re.search(rf"^(def {name}\(|{name} = )", (ROOT / path).read_text("utf-8"), re.M)
+
+
+def test_a_test_is_in_one_table_at_most() -> None:
+    for entries in slow.NOT_QUICK.values():
+        for entry in entries:
+            assert not slow.is_slow(entry), f"{entry} is in SLOW as well"
+            assert not slow.is_quick(f"{entry}[sqlite]")
+    assert slow.is_quick("tests/core/test_money.py::test_intervals")
 
 
 @pytest.mark.parametrize("folder", sorted({p.parent.name for p in ROOT.glob("tests/*/test_*.py")}))

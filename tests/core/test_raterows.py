@@ -121,7 +121,7 @@ def test_changes_of_a_deck(as_copy: bool) -> None:
     assert list(builder.build(2)) == in_order([(500, PlainRate("1")), *enumerate(rates)])
 
 
-BAD = {
+BAD: dict[str, list[Any]] = {
     "prefix": ["+1", "1 ", "1" * 33, "é"],
     "destination": ["x" * 65_536],
     "cost_per_minute_e8": [-1, 10**16],
