@@ -82,7 +82,7 @@ def world(database: Database) -> World:
 def payer(world: World) -> int:
     """A tenant with a rate for prefix 44: 0.0200 a minute, in steps of 6 seconds."""
     tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6)
+    world.rate(tenant_id, "44", 200, 6, destination="UK")
     return tenant_id
 
 

@@ -36,9 +36,8 @@ WHY = ReversalRequest("wrong switch", "Anna")
 
 
 @pytest.fixture
-def world(database: Database) -> World:
+def world(world: World) -> World:
     """With tenant 1, which has rate 1 and extension 1, and with tenant 2."""
-    world = World.over(database)
     world.rate(world.tenant(), "44")
     world.extension(1)
     world.tenant()

@@ -59,7 +59,7 @@ def worker(database_url: str) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def other(database_url: str) -> Iterator[Worker]:
+def follower(database_url: str) -> Iterator[Worker]:
     """Another worker, which follows the changes of the first."""
     worker = Worker(database_url)
     worker.credentials.follow()
@@ -159,44 +159,44 @@ def test_an_unknown_token_costs_the_same_work_as_a_wrong_one(worker: Worker) -> 
         assert calls.count("compare_digest") == 1, kind
 
 
-def test_other_workers_load_new_and_revoked_tokens(worker: Worker, other: Worker) -> None:
+def test_other_workers_load_new_and_revoked_tokens(worker: Worker, follower: Worker) -> None:
     made, text = worker.make()
-    wait_for(lambda: other.lets_in(text))
+    wait_for(lambda: follower.lets_in(text))
     worker.tokens.revoke(made.id)
-    wait_for(lambda: not other.lets_in(text))
-    assert len(other.credentials) == len(worker.credentials) == 0
+    wait_for(lambda: not follower.lets_in(text))
+    assert len(follower.credentials) == len(worker.credentials) == 0
 
 
-def test_a_change_without_effect_is_read_once(worker: Worker, other: Worker) -> None:
+def test_a_change_without_effect_is_read_once(worker: Worker, follower: Worker) -> None:
     made, text = worker.make()
-    wait_for(lambda: other.lets_in(text))
+    wait_for(lambda: follower.lets_in(text))
     worker.tokens.revoke(made.id)
     worker.tokens.revoke(made.id)
-    wait_for(lambda: not other.lets_in(text))
-    other.credentials.load()
+    wait_for(lambda: not follower.lets_in(text))
+    follower.credentials.load()
     read: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         read.append(statement)
 
-    event.listen(other.database.engine, "before_cursor_execute", note)
+    event.listen(follower.database.engine, "before_cursor_execute", note)
     time.sleep(5 * CLOCK.poll_seconds)
     # At most one check that had begun before.
     assert sum("FROM tokens" in statement for statement in read) <= 1
 
 
 def test_without_the_database_the_last_tokens_are_valid(
-    worker: Worker, other: Worker, database_url: str
+    worker: Worker, follower: Worker, database_url: str
 ) -> None:
     if not worker.database.is_sqlite:
         return  # tests/faults stops PostgreSQL
     made, text = worker.make()
-    wait_for(lambda: other.lets_in(text))
+    wait_for(lambda: follower.lets_in(text))
     path = Path(database_url.removeprefix("sqlite:///"))
     away = path.rename(path.with_name("away.db"))
     with pytest.raises(TollwireError):
-        other.credentials.load()
-    assert other.lets_in(text) and not other.lets_in(text + "A")
+        follower.credentials.load()
+    assert follower.lets_in(text) and not follower.lets_in(text + "A")
     away.rename(path)
     worker.tokens.revoke(made.id)
-    wait_for(lambda: not other.lets_in(text))
+    wait_for(lambda: not follower.lets_in(text))

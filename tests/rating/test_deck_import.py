@@ -30,15 +30,6 @@ MERGE, REPLACE = ImportMode.MERGE, ImportMode.REPLACE
 _NS = 10**9
 
 
-@pytest.fixture
-def world(database: Database) -> World:
-    """With tenants 1 and 2."""
-    world = World.over(database)
-    world.tenant()
-    world.tenant()
-    return world
-
-
 def _import(
     world: World,
     rates: Iterable[Rate | RateError],

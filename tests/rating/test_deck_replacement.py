@@ -19,21 +19,12 @@ from tollwire.service.domain.model import (
     ImportOutcome,
     Rate,
 )
-from tollwire.service.storage.engine import Database
 
 _NS = 10**9
 _DAY = 86_400 * _NS
 NOW = time.time_ns() // _NS * _NS
 MERGE, REPLACE = ImportMode.MERGE, ImportMode.REPLACE
 NEXT_WEEK = NOW + 7 * _DAY
-
-
-@pytest.fixture
-def world(database: Database) -> World:
-    """With tenant 1."""
-    world = World.over(database)
-    world.tenant()
-    return world
 
 
 def rate(prefix: str, start_ns: int | None = None, end_ns: int | None = None, **more: Any) -> Rate:

@@ -81,15 +81,6 @@ _SEARCHES: dict[str, list[str]] = {
 }
 
 
-@pytest.fixture
-def world(database: Database) -> World:
-    """With tenants 1 and 2."""
-    world = World.over(database)
-    world.tenant()
-    world.tenant()
-    return world
-
-
 def _failure(kind: type[TollwireError], reason: Reason, action: Any, *values: Any) -> TollwireError:
     with pytest.raises(kind) as raised:
         action(*values)

@@ -25,12 +25,11 @@ from tollwire.service.domain.model import (
 
 
 @pytest.fixture
-def payer(world: World) -> int:
-    tenant_id = world.tenant()
-    world.rate(tenant_id, "44", 200, 6, destination="UK")
-    world.rate(tenant_id, "447", 1500, 6, destination="UK mobile")
-    world.rate(tenant_id, "4490", blocked=True)
-    return tenant_id
+def payer(world: World, payer: int) -> int:
+    """With a longer and a blocked prefix, too."""
+    world.rate(payer, "447", 1500, 6, destination="UK mobile")
+    world.rate(payer, "4490", blocked=True)
+    return payer
 
 
 def test_a_cdr_has_every_field(world: World, payer: int) -> None:

@@ -120,12 +120,6 @@ def fill() -> Fill:
 
 
 @pytest.fixture
-def world(database: Database) -> World:
-    """Over ``all_that_is_kept``."""
-    return World.over(database)
-
-
-@pytest.fixture
 def attacker(world: World, database_url: str) -> Iterator[Attacker]:
     if world.database.is_sqlite:
         path = database_url.removeprefix("sqlite:///")
