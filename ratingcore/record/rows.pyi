@@ -11,6 +11,7 @@ ROW_FIELDS: tuple[tuple[str, int], ...]
 def copy_data(
     records: Records, order: array[int], first_id: int, upload_id: int, created_at_ns: int
 ) -> bytes: ...
+def column_arrays(data: bytes, count: int) -> list[bytes]: ...
 
 @disjoint_base
 class RowTuples(Iterator[tuple[Any, ...]]):

@@ -1,14 +1,14 @@
 # cython: cdivision=True
-"""Rated calls as rows for bulk inserts: PostgreSQL's binary COPY format, and tuples.
+"""Rated calls as rows for bulk inserts: PostgreSQL's binary COPY format, its arrays, and tuples.
 
 ``ROW_FIELDS`` is the order of the fields of a row. A row of COPY has its id before them; SQLite
 assigns the ids. The module depends on no table or connection.
 """
 
 from cpython.array cimport array
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from ..deck.batch cimport UNRATED
 from ..wire.call_parse cimport text_t
@@ -46,6 +46,8 @@ cdef enum:
     MAX_COPY = 0x7FFFFFFF                    # bytes
     HEADER_SIZE = 19
     TRAILER_SIZE = 2
+    ARRAY_HEADER_SIZE = 20
+    NULL_SIZE = 0xFFFFFFFF
 
 # Signature, no flags, no extension.
 cdef const char* HEADER = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
@@ -168,6 +170,61 @@ def copy_data(
         return PyBytes_FromStringAndSize(<const char*> data, at + TRAILER_SIZE - data)
     finally:
         release(data)
+
+
+def column_arrays(const uint8_t[::1] data not None, uint32_t count):
+    """The columns of ``copy_data``, the id first, as PostgreSQL's binary arrays: for an INSERT
+    whose rows are the elements of its parameters. ``count``: of the rows."""
+    cdef uint64_t[FIELD_COUNT] sizes
+    cdef (uint8_t*)[FIELD_COUNT] ends
+    cdef const uint8_t* at = &data[0]
+    cdef const uint8_t* field
+    cdef uint64_t size
+    cdef uint32_t row, column
+    cdef list columns = []
+    memset(sizes, 0, sizeof(sizes))
+    field = at + HEADER_SIZE
+    for row in range(count):
+        field += 2
+        for column in range(FIELD_COUNT):
+            size = _field_size(field)
+            sizes[column] += size
+            field += size
+    assert field + TRAILER_SIZE == at + len(data), "the data has other rows"
+    for column in range(FIELD_COUNT):
+        made = PyBytes_FromStringAndSize(NULL, ARRAY_HEADER_SIZE + sizes[column])
+        columns.append(made)
+        ends[column] = _array_header(<uint8_t*> PyBytes_AS_STRING(made), column, count)
+    field = at + HEADER_SIZE
+    for row in range(count):
+        field += 2
+        for column in range(FIELD_COUNT):
+            size = _field_size(field)
+            memcpy(ends[column], field, size)
+            ends[column] += size
+            field += size
+    return columns
+
+
+cdef inline uint64_t _field_size(const uint8_t* field) noexcept nogil:
+    """The bytes of a field of COPY with its size before it. An element of an array has the same
+    form."""
+    cdef uint32_t size = (
+        <uint32_t> field[0] << 24 | <uint32_t> field[1] << 16 | <uint32_t> field[2] << 8 | field[3]
+    )
+    return 4 if size == NULL_SIZE else 4 + <uint64_t> size
+
+
+cdef uint8_t* _array_header(uint8_t* at, uint32_t column, uint32_t count) noexcept:
+    """One dimension, which may have NULLs, the type, the count, and the lower bound 1."""
+    cdef uint32_t size = 8 if column == 0 else <uint32_t> ROW_FIELDS[column - 1][1]
+    cdef uint32_t type_id = {8: 20, 4: 23, 2: 21, 0: 25}[size]
+    cdef uint32_t[5] numbers = [1, 1, type_id, count, 1]
+    cdef uint32_t i, k
+    for i in range(5):
+        for k in range(4):
+            at[4 * i + k] = <uint8_t> (numbers[i] >> (8 * (3 - k)))
+    return at + ARRAY_HEADER_SIZE
 
 
 cdef class RowTuples:

@@ -20,7 +20,7 @@ from ratingcore.record.key_order import in_key_order, split
 from ratingcore.record.record_rating import count_outcomes, rate_records
 from ratingcore.record.records import Records
 from ratingcore.record.row_digest import digest_of_new
-from ratingcore.record.rows import RowTuples, copy_data
+from ratingcore.record.rows import RowTuples, column_arrays, copy_data
 from ratingcore.record.values import Content
 from ratingcore.wire.tally import Tally
 from tollwire.service.cache.decks import Decks, TenantDeck
@@ -54,11 +54,11 @@ class Refusal:
 class Recording:
     """What became of a batch. created + duplicates + refusals are its calls; ``outcomes`` is what
     those of created came to; the refusals come by rising position. The CDRs have the ids from
-    ``first_id`` on, and this ``digest``; 0 and empty where none was created. ``recorded_again`` of
-    those created follow a reversed CDR of the same call_id; ``derived_duplicates`` of the
-    duplicates have a derived call_id. ``order`` has the positions of those created, by rising id;
-    ``tenants`` has the tenants of all calls, as the calls were rated, and ``extensions`` has
-    their extensions."""
+    ``first_id`` on, and this ``digest``; 0 and empty where none was created. ``is_entered``: the
+    ledger has their entry. ``recorded_again`` of those created follow a reversed CDR of the same
+    call_id; ``derived_duplicates`` of the duplicates have a derived call_id. ``order`` has the
+    positions of those created, by rising id; ``tenants`` has the tenants of all calls, as the calls
+    were rated, and ``extensions`` has their extensions."""
 
     first_id: int
     created: int
@@ -67,6 +67,7 @@ class Recording:
     refusals: tuple[Refusal, ...]
     digest: bytes
     created_at_ns: int
+    is_entered: bool = False
     recorded_again: int = 0
     derived_duplicates: int = 0
     order: array[int] = field(default_factory=lambda: array("I"))
@@ -118,7 +119,9 @@ class Recorder:
             new, old, overflowing = split(records, order, existing)
             refusals += [_overflow(records, position, decks) for position in overflowing]
         rows = CallRows(records, new, upload_id, self._clock_ns())
-        inserted = cdrs.insert_new(connection, rows, parties.first_cdr_id)
+        inserted = cdrs.insert_new(
+            connection, rows, parties.first_cdr_id, _entry(rows, parties) if len(rows) else None
+        )
         first_count = len(new)
         if inserted.existing:
             rows = rows.without(inserted.existing.keys())
@@ -136,6 +139,7 @@ class Recorder:
             outcomes=count_outcomes(records, rows.order),
             refusals=tuple(sorted(refusals, key=attrgetter("position"))),
             digest=rows.digest(inserted.first_id) if len(rows) else b"",
+            is_entered=inserted.is_entered,
             created_at_ns=rows.created_at_ns,
             recorded_again=len(rows) - first_count,
             derived_duplicates=records.derived(old)
@@ -169,9 +173,9 @@ class Recorder:
 
 
 def enter(connection: Connection, recording: Recording) -> None:
-    """Add the recorded rows to the ledger. It is the last step before the commit, because other
-    transactions may wait for it."""
-    if recording.created:
+    """Add the recorded rows to the ledger, if they are not there yet. It is the last step before
+    the commit, because other transactions may wait for it."""
+    if recording.created and not recording.is_entered:
         ledger.append(
             connection,
             EntryKind.RECORDED,
@@ -239,6 +243,9 @@ class CallRows:
     def copy_data(self, first_id: int) -> bytes:
         return copy_data(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
 
+    def column_arrays(self, first_id: int) -> list[bytes]:
+        return column_arrays(self.copy_data(first_id), len(self))
+
     def digest(self, first_id: int) -> bytes:
         """The digest of the rows, with ids from ``first_id`` on. Its format never changes."""
         return digest_of_new(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
@@ -252,6 +259,20 @@ class CallRows:
         for position in self.order:
             key = self.records.key(position)
             self.records.set_generation(position, generations[key] + 1)
+
+
+def _entry(rows: CallRows, parties: Parties) -> ledger.Entry | None:
+    """The entry of the rows in the ledger, if a chain is locked for it."""
+    if parties.ledger_head is None:
+        return None
+    return ledger.entry_after(
+        parties.ledger_head,
+        EntryKind.RECORDED,
+        parties.first_cdr_id,
+        len(rows),
+        rows.digest(parties.first_cdr_id),
+        rows.created_at_ns,
+    )
 
 
 def _record_again(

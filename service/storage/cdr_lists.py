@@ -336,14 +336,16 @@ class RateCache:
 
     def find(self, connection: Connection, version_ids: set[int]) -> dict[int, Rate]:
         """The versions with these ids, all of which exist."""
+        # A thread that drops all rates replaces the dictionary and leaves this one as it is.
         known = self._found
         found = {one: known[one] for one in version_ids if one in known}
         missing = version_ids - found.keys()
         if missing:
             read = _rates(connection, missing)
             if len(known) + len(read) > self._max_rates:
-                known = {}
-            self._found = known | read
+                self._found = read
+            else:
+                known.update(read)
             found |= read
         return found
 

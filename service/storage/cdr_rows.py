@@ -7,7 +7,7 @@ the order of their values. Must not contain queries.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ratingcore.record.values import Content, RecordOutcome
@@ -31,6 +31,9 @@ class NewRows(Protocol):
     def copy_data(self, first_id: int) -> bytes:
         """The same after an id, which rises from ``first_id`` on, as PostgreSQL's binary COPY data:
         integers as wide as their columns."""
+
+    def column_arrays(self, first_id: int) -> Sequence[bytes]:
+        """The same as PostgreSQL's binary arrays, one for each column."""
 
     def without(self, keys: Collection[Key]) -> NewRows:
         """The rows whose key is not in ``keys``."""

@@ -16,6 +16,7 @@ from tollwire.service.storage.cdr_rows import Key, NewRows, Recorded
 from tollwire.service.storage.conditions import IS_REVERSED
 from tollwire.service.storage.dialects.base import KeyTaken
 from tollwire.service.storage.dialects.lookup import dialect_of
+from tollwire.service.storage.ledger import Entry
 from tollwire.service.storage.schema.record_tables import CdrRow
 
 
@@ -24,20 +25,29 @@ class Inserted(NamedTuple):
 
     first_id: int  # of the inserted rows: consecutive ids, in their order
     existing: dict[Key, Recorded]  # the recorded calls of the other keys
+    is_entered: bool = False  # whether the ledger has their entry
 
 
 CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in Content._fields)
 
 
-def insert_new(connection: Connection, new: NewRows, first_id: int) -> Inserted:
+def insert_new(
+    connection: Connection, new: NewRows, first_id: int, entry: Entry | None = None
+) -> Inserted:
     """Insert the rows whose key is not recorded yet; return the recorded calls of the others.
-    ``first_id`` is from ``hold_parties``, and nothing was written since.
+    ``first_id`` is from ``hold_parties``, and nothing was written since. ``entry``: the entry of
+    all rows in the ledger, if ``hold_parties`` has locked a chain; added if all rows are inserted
+    at once.
 
     Waits for other transactions that are inserting one of the keys, so the result is final.
     """
     if not len(new):
         return Inserted(0, {})
     dialect = dialect_of(connection)
+    if entry is not None and dialect.insert_cdrs_and_entry(
+        connection, new, first_id, entry._asdict()
+    ):
+        return Inserted(first_id, {}, is_entered=True)
     existing: dict[Key, Recorded] = {}
     while len(new):
         try:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from tollwire.service.storage.dialects.base import LedgerHead
 from tollwire.service.storage.dialects.lookup import dialect_of
 
 HASH_SIZE = 32
@@ -78,11 +79,19 @@ def append(
     Call it last before the commit: until then no other transaction adds to this chain.
     """
     dialect = dialect_of(connection)
-    chain, length, last_hash = dialect.hold_ledger_chain(connection)
+    head = dialect.hold_ledger_chain(connection)
+    entry = entry_after(head, kind, first_id, row_count, digest, now_ns)
+    dialect.add_ledger_entry(connection, entry._asdict())
+
+
+def entry_after(
+    head: LedgerHead, kind: EntryKind, first_id: int, row_count: int, digest: bytes, now_ns: int
+) -> Entry:
+    """The entry of these rows that follows ``head``, the end of a locked chain."""
+    chain, length, last_hash = head
     seq = length + 1
     new_hash = entry_hash(last_hash, chain, seq, kind, first_id, row_count, now_ns, digest)
-    entry = Entry(chain, seq, int(kind), first_id, row_count, digest, new_hash, now_ns, FORMAT)
-    dialect.add_ledger_entry(connection, entry._asdict())
+    return Entry(chain, seq, int(kind), first_id, row_count, digest, new_hash, now_ns, FORMAT)
 
 
 def entry_hash(

@@ -8,17 +8,20 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from tollwire.service.domain.model import Extension
+from tollwire.service.storage.dialects.base import LedgerHead
 from tollwire.service.storage.dialects.lookup import dialect_of
 
 
 class Parties(NamedTuple):
     """Those that exist; and what was read when they were held: the number of the last committed
-    change of decks, and the first of the ids for CDRs."""
+    change of decks, and the first of the ids for CDRs. ``ledger_head``: the end of the chain that
+    is locked for the entry of these CDRs, if one is."""
 
     tenant_ids: set[int]
     extensions: Mapping[int, Extension]
     change_seq: int
     first_cdr_id: int
+    ledger_head: LedgerHead | None
 
 
 def hold_parties(
@@ -45,4 +48,5 @@ def hold_parties(
         {row.id: Extension(*row) for row in held.extensions},
         held.change_seq,
         held.first_cdr_id,
+        held.ledger_head,
     )

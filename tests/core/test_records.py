@@ -15,7 +15,7 @@ import ratingcore
 from ratingcore.record.key_order import in_key_order, split
 from ratingcore.record.record_rating import count_outcomes, rate_records
 from ratingcore.record.records import Records, records_of
-from ratingcore.record.rows import ROW_FIELDS, RowTuples, copy_data
+from ratingcore.record.rows import ROW_FIELDS, RowTuples, column_arrays, copy_data
 from ratingcore.record.upload import read_upload
 from tests.core.allocations import each_allocation_fails
 from tests.core.contents import COST_OVERFLOW, DECKS, LISTS, content, deck, good, rated
@@ -271,7 +271,32 @@ def test_rows(contents: list[Content | None], upload_id: int, first_id: int) -> 
             else:
                 values.append(value.to_bytes(size, "big"))
         written.append(values)
-    assert list(copied(copy_data(records, new, first_id, upload_id, 77))) == written
+    data = copy_data(records, new, first_id, upload_id, 77)
+    assert list(copied(data)) == written
+    columns = [elements(array) for array in column_arrays(data, len(new))]
+    assert [oid for oid, _ in columns] == [20, *(OIDS[size] for _, size in ROW_FIELDS)]
+    assert [list(values) for values in zip(*(values for _, values in columns), strict=True)] == (
+        written
+    )
+
+
+# The types of PostgreSQL, by the bytes of their integers.
+OIDS = {8: 20, 4: 23, 2: 21, 0: 25}
+
+
+def elements(array: bytes) -> tuple[int, list[bytes | None]]:
+    """The type and the elements of PostgreSQL's binary form of an array of one dimension."""
+    dimensions, _, oid, count, lower_bound = struct.unpack_from(">5i", array)
+    assert (dimensions, lower_bound) == (1, 1)
+    values: list[bytes | None] = []
+    at = 20
+    for _ in range(count):
+        (size,) = struct.unpack_from(">i", array, at)
+        at += 4
+        values.append(None if size < 0 else array[at : at + size])
+        at += max(size, 0)
+    assert at == len(array)
+    return oid, values
 
 
 # Memory.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, select
 from sqlalchemy.engine import make_url
 
 import ratingcore
@@ -18,9 +20,9 @@ from ratingcore.record.records import records_of
 from ratingcore.record.rows import ROW_FIELDS
 from tollwire.service.domain.errors import Reason, Unavailable
 from tollwire.service.record.recording import CallRows
-from tollwire.service.storage import cdr_rows, cdrs
+from tollwire.service.storage import cdr_rows, cdrs, ledger
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.parties import hold_parties
+from tollwire.service.storage.parties import Parties, hold_parties
 from tollwire.service.storage.schema.record_tables import CdrRow
 
 
@@ -73,7 +75,7 @@ def test_existing_rows_stay_and_are_returned(database: Database) -> None:
         second = insert(connection, rows(["b"], tenant_id=2))
     assert first.existing == second.existing == {}
     with database.write() as connection:
-        first_id, existing = insert(connection, rows([*"abcde"], seconds=8))
+        first_id, existing, _ = insert(connection, rows([*"abcde"], seconds=8))
         found = cdrs.find(connection, [(1, "b"), (1, "d"), (1, "x"), (2, "b"), (3, "b")])
     assert set(existing) == {(1, "b"), (1, "d")}
     assert set(found) == {(1, "b"), (1, "d"), (2, "b")}
@@ -83,6 +85,96 @@ def test_existing_rows_stay_and_are_returned(database: Database) -> None:
     assert list(ids_of(database, "ace")) == [first_id, first_id + 1, first_id + 2]
     expected = [(1, name, 7 if name in "bd" else 8) for name in "abcde"]
     assert stored(database) == [*expected, (2, "b", 7)]
+
+
+# With the entry in the ledger, in one round trip.
+
+
+def entry_of(held: Parties, new: CallRows) -> ledger.Entry:
+    assert held.ledger_head is not None
+    digest = new.digest(held.first_cdr_id)
+    return ledger.entry_after(
+        held.ledger_head, ledger.EntryKind.RECORDED, held.first_cdr_id, len(new), digest, 5
+    )
+
+
+@pytest.fixture
+def postgresql(database: Database) -> Database:
+    if database.is_sqlite:
+        pytest.skip("SQLite has no round trips")
+    return database
+
+
+def test_few_rows_and_their_entry(postgresql: Database) -> None:
+    with postgresql.write() as connection:
+        many = rows([f"{index:03}" for index in range(101)])
+        assert hold_parties(connection, set(), set(), cdr_count=len(many)).ledger_head is None
+    new = rows(["a", "b"])
+    with postgresql.write() as connection:
+        held = hold_parties(connection, set(), set(), cdr_count=len(new))
+        entry = entry_of(held, new)
+        assert cdrs.insert_new(connection, new, held.first_cdr_id, entry) == (
+            held.first_cdr_id,
+            {},
+            True,
+        )
+    # The same rows by COPY, but for their ids and call_ids.
+    with postgresql.write() as connection:
+        assert not insert(connection, rows(["c", "d"])).is_entered
+    with postgresql.read() as connection:
+        assert ledger.entries(connection, entry.chain, 1, 10, 10) == [entry]
+        assert ledger.heads(connection)[entry.chain].hash == entry.hash
+        table = CdrRow.__table__
+        stored = [row._asdict() for row in connection.execute(select(table).order_by(table.c.id))]
+    for one, other in zip(stored[:2], stored[2:], strict=True):
+        assert one | {"id": 0, "call_id": ""} == other | {"id": 0, "call_id": ""}
+
+
+def test_a_taken_key_leaves_the_entry_out(postgresql: Database) -> None:
+    with postgresql.write() as connection:
+        insert(connection, rows(["b"]))
+    new = rows([*"abc"])
+    with postgresql.write() as connection:
+        held = hold_parties(connection, set(), set(), cdr_count=len(new))
+        entry = entry_of(held, new)
+        _, existing, is_entered = cdrs.insert_new(connection, new, held.first_cdr_id, entry)
+        assert set(existing) == {(1, "b")}
+        assert not is_entered
+        # The chain is free for others.
+        with postgresql.write() as another:
+            assert hold_parties(another, set(), set(), cdr_count=1).ledger_head == (
+                held.ledger_head
+            )
+    with postgresql.read() as connection:
+        assert ledger.chains_with_entries(connection) == []
+    assert [name for _, name, _ in stored(postgresql)] == [*"abc"]
+
+
+def test_a_key_of_an_open_transaction_is_not_waited_for_with_a_chain(postgresql: Database) -> None:
+    """That transaction may need the chain."""
+    new = rows([*"ab"])
+    with postgresql.write() as connection:
+        connection.exec_driver_sql("SET LOCAL session_replication_role = 'replica'")  # no triggers
+        connection.exec_driver_sql("DELETE FROM ledger_heads WHERE chain > 0")
+
+    def second() -> cdrs.Inserted:
+        with postgresql.write() as connection:
+            held = hold_parties(connection, set(), set(), cdr_count=len(new))
+            has_chain.set()
+            return cdrs.insert_new(connection, new, held.first_cdr_id, entry_of(held, new))
+
+    has_chain = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with postgresql.write() as first:
+            first_id = hold_parties(first, set(), set(), cdr_count=101).first_cdr_id
+            cdrs.insert_new(first, rows(["a"]), first_id)
+            waiting = pool.submit(second)
+            assert has_chain.wait(20)
+            ledger.append(first, ledger.EntryKind.RECORDED, first_id, 1, bytes(32), 5)
+            assert not waiting.done()
+        _, existing, is_entered = waiting.result(timeout=20)
+    assert set(existing) == {(1, "a")}
+    assert not is_entered
 
 
 def test_nothing_to_insert(database: Database) -> None:

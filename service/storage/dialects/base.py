@@ -56,6 +56,10 @@ class ExtensionTuple(NamedTuple):
     name: str
 
 
+# The number of a chain of the ledger, its length, and the hash of its last entry.
+LedgerHead = tuple[int, int, bytes]
+
+
 class HeldParties(NamedTuple):
     """What ``hold_parties`` has found."""
 
@@ -63,6 +67,7 @@ class HeldParties(NamedTuple):
     extensions: list[ExtensionTuple]
     change_seq: int
     first_cdr_id: int
+    ledger_head: LedgerHead | None = None
 
 
 class ServerFacts(NamedTuple):
@@ -185,7 +190,8 @@ class Dialect(ABC):
         """Lock those of the tenants and extensions that exist, against deletion and changes of
         their keys, in one round trip: tollwire.service.storage.parties. ``only_theirs``: leave out
         the extensions of other tenants. Then read the number of the last change of decks, and take
-        ids for ``cdr_count`` CDRs."""
+        ids for ``cdr_count`` CDRs. For few CDRs a database may also lock a chain of the ledger, if
+        one is free, for ``insert_cdrs_and_entry``."""
 
     @abstractmethod
     def insert_cdrs(
@@ -198,6 +204,14 @@ class Dialect(ABC):
         transaction has written nothing since ``hold_parties``."""
 
     @abstractmethod
+    def insert_cdrs_and_entry(
+        self, connection: Connection, rows: NewRows, first_id: int, entry: Mapping[str, Any]
+    ) -> bool:
+        """Insert all rows, and their entry in the ledger, in one round trip. Call it only if
+        ``hold_parties`` has locked a chain, first after it. False if a key is taken or another
+        transaction inserts it now: nothing is written, and the chain is not locked any more."""
+
+    @abstractmethod
     def violates(self, error: IntegrityError, constraint: str) -> bool:
         """Whether the error says that another transaction has taken a key of this unique
         constraint."""
@@ -205,9 +219,9 @@ class Dialect(ABC):
     # The ledger.
 
     @abstractmethod
-    def hold_ledger_chain(self, connection: Connection) -> Sequence[Any]:
-        """Lock a chain until the transaction ends; its chain, length and hash. Prefers a chain that
-        no other transaction holds."""
+    def hold_ledger_chain(self, connection: Connection) -> LedgerHead:
+        """Lock a chain until the transaction ends. Prefers a chain that no other transaction
+        holds."""
 
     @abstractmethod
     def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:

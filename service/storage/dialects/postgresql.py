@@ -9,6 +9,7 @@ from functools import reduce
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.pq.abc import PGresult
 from sqlalchemy import (
     ARRAY,
     URL,
@@ -35,7 +36,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from tollwire.service.domain.case_folding import DOTTED_I, fold, needles, other_forms
-from tollwire.service.storage.cdr_rows import NewRows, RowReader
+from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
 from tollwire.service.storage.dialects import postgresql_sessions
 from tollwire.service.storage.dialects.base import (
     CDR_COLUMNS,
@@ -44,6 +45,7 @@ from tollwire.service.storage.dialects.base import (
     ExtensionTuple,
     HeldParties,
     KeyTaken,
+    LedgerHead,
     RowsPart,
     ServerFacts,
     TextColumn,
@@ -51,8 +53,15 @@ from tollwire.service.storage.dialects.base import (
 )
 from tollwire.service.storage.dialects.postgresql_connection import postgresql_engine
 from tollwire.service.storage.dialects.postgresql_copy import copy_out, copy_out_parts
+from tollwire.service.storage.dialects.postgresql_pipeline import (
+    Step,
+    int8,
+    int8_array,
+    int_of,
+    run,
+)
 from tollwire.service.storage.dialects.postgresql_wakeups import Notifications
-from tollwire.service.storage.schema.record_tables import ROW_IDS
+from tollwire.service.storage.schema.record_tables import ROW_IDS, CdrRow, LedgerEntryRow
 
 T = TypeVar("T")
 
@@ -66,23 +75,47 @@ _COPY_TYPES = {
     Boolean: "bool",
 }
 
-# Every transaction that records a call runs these.
-_HOLD_TENANTS = "SELECT id FROM tenants WHERE id = ANY(%s::bigint[]) ORDER BY id FOR KEY SHARE"
+# Every transaction that records a call runs these, most of them in postgresql_pipeline.
+_HOLD_TENANTS = b"SELECT id FROM tenants WHERE id = ANY($1::bigint[]) ORDER BY id FOR KEY SHARE"
 _HOLD_EXTENSIONS = (
-    "SELECT id, tenant_id, number, name FROM extensions WHERE id = ANY(%s::bigint[])"
-    " AND (%s::bigint[] IS NULL OR tenant_id = ANY(%s::bigint[])) ORDER BY id FOR KEY SHARE"
+    b"SELECT id, tenant_id, number, name FROM extensions WHERE id = ANY($1::bigint[])"
+    b" AND ($2::bigint[] IS NULL OR tenant_id = ANY($2::bigint[])) ORDER BY id FOR KEY SHARE"
 )
+_DECK_CLOCK = b"SELECT change_seq FROM deck_clock"
+_TAKE_CDR_IDS = f"SELECT tollwire_take_ids('{ROW_IDS['cdrs'].name}', $1::bigint)".encode()
 _TAKE_IDS = "SELECT tollwire_take_ids(%s::regclass, %s)"
-_BEFORE_CDRS = "before_cdrs"
+_SAVEPOINT = "SAVEPOINT before_cdrs"
+_TO_SAVEPOINT = f"ROLLBACK TO {_SAVEPOINT}"
 _LEDGER_HEADS = "SELECT chain, length, hash FROM ledger_heads"
 _FREE_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED"
 _ANY_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY random() LIMIT 1 FOR UPDATE"
 _ADD_LEDGER_ENTRY = (
     "WITH moved AS"
-    " (UPDATE ledger_heads SET length = %(seq)s, hash = %(hash)s WHERE chain = %(chain)s)"
+    " (UPDATE ledger_heads SET length = {seq}, hash = {hash} WHERE chain = {chain})"
     f" INSERT INTO ledger_entries ({', '.join(LEDGER_COLUMNS)})"
-    f" VALUES ({', '.join(f'%({name})s' for name in LEDGER_COLUMNS)})"
+    f" VALUES ({', '.join(f'{{{name}}}' for name in LEDGER_COLUMNS)})"
 )
+_ADD_LEDGER_ENTRY_NAMED = _ADD_LEDGER_ENTRY.format_map(
+    {name: f"%({name})s" for name in LEDGER_COLUMNS}
+)
+_ADD_LEDGER_ENTRY_NUMBERED = _ADD_LEDGER_ENTRY.format_map(
+    {
+        column.key: f"${number}::{'bytea' if isinstance(column.type, LargeBinary) else 'bigint'}"
+        for number, column in enumerate(LedgerEntryRow.__table__.columns, 1)
+    }
+).encode()
+# A COPY needs two round trips of its own, and an INSERT takes longer than a COPY from some hundred
+# rows on.
+_MOST_INSERTED_ROWS = 100
+_CDR_ARRAYS = ", ".join(
+    f"${number}::{_COPY_TYPES[type(CdrRow.__table__.c[name].type)]}[]"
+    for number, name in enumerate(("id", *ROW_FIELDS), 1)
+)
+_INSERT_CDRS = f"INSERT INTO cdrs (id, {CDR_COLUMNS}) SELECT * FROM unnest({_CDR_ARRAYS})".encode()
+# Another transaction may insert the same key, and then need the chain that this one holds. This one
+# gives up before the database looks for deadlocks, which it does after a second, and lets go of the
+# chain.
+_WAIT_BRIEFLY = b"SET LOCAL lock_timeout = '250ms'"
 
 
 class PostgreSQL(Dialect):
@@ -163,26 +196,31 @@ class PostgreSQL(Dialect):
         only_theirs: bool,
         cdr_count: int,
     ) -> HeldParties:
-        driver = _driver(connection)
-        tenants, extensions = sorted(tenant_ids), sorted(extension_ids)
-        owners = tenants if only_theirs else None
+        tenants = int8_array(sorted(tenant_ids))
+        steps: list[Step] = [(_HOLD_TENANTS, [tenants])]
+        if extension_ids:
+            owners = tenants if only_theirs else None
+            steps.append((_HOLD_EXTENSIONS, [int8_array(sorted(extension_ids)), owners]))
         # Each statement sees what was committed before it begins: the clock is read when the locks
         # are held.
-        with driver.pipeline():
-            held = driver.execute(_HOLD_TENANTS, (tenants,))
-            held_too = (
-                driver.execute(_HOLD_EXTENSIONS, (extensions, owners, owners))
-                if extensions
-                else None
-            )
-            clock = driver.execute("SELECT change_seq FROM deck_clock")
-            taken = driver.execute(_TAKE_IDS, (ROW_IDS["cdrs"].name, cdr_count))
-            driver.execute(f"SAVEPOINT {_BEFORE_CDRS}")
+        steps += [
+            (_DECK_CLOCK, []),
+            (_TAKE_CDR_IDS, [int8(cdr_count)]),
+            (_SAVEPOINT.encode(), []),
+        ]
+        is_small = cdr_count <= _MOST_INSERTED_ROWS
+        if is_small:
+            steps += [(_WAIT_BRIEFLY, []), (_FREE_LEDGER_HEAD.encode(), [])]
+        held, *others = _run(connection, steps)
+        extensions = others.pop(0) if extension_ids else None
+        clock, ids = others[:2]
+        head = others[-1] if is_small else None
         return HeldParties(
-            {tenant_id for (tenant_id,) in held},
-            [] if held_too is None else [ExtensionTuple(*row) for row in held_too],
-            _scalar(clock),
-            _scalar(taken),
+            {int_of(held.get_value(row, 0)) for row in range(held.ntuples)},
+            [] if extensions is None else _extensions(extensions),
+            int_of(clock.get_value(0, 0)),
+            int_of(ids.get_value(0, 0)),
+            None if head is None or not head.ntuples else _ledger_head(head),
         )
 
     def insert_cdrs(
@@ -191,14 +229,30 @@ class PostgreSQL(Dialect):
         """COPY is the fastest way, but one taken key refuses all rows. Few chunks have one."""
         driver = _driver(connection)
         if not is_first:
-            driver.execute(f"SAVEPOINT {_BEFORE_CDRS}")
+            driver.execute(_SAVEPOINT)
         try:
             with driver.cursor() as cursor, cursor.copy(_COPY_CDRS) as copy:
                 copy.write(rows.copy_data(first_id))
         except psycopg.errors.UniqueViolation as error:
-            driver.execute(f"ROLLBACK TO SAVEPOINT {_BEFORE_CDRS}")
+            driver.execute(_TO_SAVEPOINT)
             raise KeyTaken from error
         return len(rows)
+
+    def insert_cdrs_and_entry(
+        self, connection: Connection, rows: NewRows, first_id: int, entry: Mapping[str, Any]
+    ) -> bool:
+        values = (entry[name] for name in LEDGER_COLUMNS)
+        steps = [
+            (_INSERT_CDRS, rows.column_arrays(first_id)),
+            (_ADD_LEDGER_ENTRY_NUMBERED, [v if isinstance(v, bytes) else int8(v) for v in values]),
+        ]
+        try:
+            _run(connection, steps)
+        except (psycopg.errors.UniqueViolation, psycopg.errors.LockNotAvailable):
+            # The chain was locked after the savepoint.
+            _driver(connection).execute(_TO_SAVEPOINT)
+            return False
+        return True
 
     def violates(self, error: IntegrityError, constraint: str) -> bool:
         cause = error.orig
@@ -207,16 +261,16 @@ class PostgreSQL(Dialect):
             and cause.diag.constraint_name == constraint
         )
 
-    def hold_ledger_chain(self, connection: Connection) -> Sequence[Any]:
+    def hold_ledger_chain(self, connection: Connection) -> LedgerHead:
         driver = _driver(connection)
-        head: Sequence[Any] | None = driver.execute(_FREE_LEDGER_HEAD).fetchone()
+        head: LedgerHead | None = driver.execute(_FREE_LEDGER_HEAD).fetchone()
         if head is None:
             head = driver.execute(_ANY_LEDGER_HEAD).fetchone()
         assert head is not None, "the schema has ledger_heads filled"
         return head
 
     def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
-        _driver(connection).execute(_ADD_LEDGER_ENTRY, entry)
+        _driver(connection).execute(_ADD_LEDGER_ENTRY_NAMED, entry)
 
     def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
         return column == any_(literal(list(values), ARRAY(column.type)))
@@ -276,6 +330,29 @@ class PostgreSQL(Dialect):
 def _driver(connection: Connection) -> psycopg.Connection[Any]:
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     return driver
+
+
+def _run(connection: Connection, steps: Sequence[Step]) -> list[PGresult]:
+    return run(_driver(connection), steps)
+
+
+def _extensions(found: PGresult) -> list[ExtensionTuple]:
+    rows = [[found.get_value(row, column) for column in range(4)] for row in range(found.ntuples)]
+    return [
+        ExtensionTuple(int_of(id_), int_of(tenant_id), _text_of(number), _text_of(name))
+        for id_, tenant_id, number, name in rows
+    ]
+
+
+def _text_of(value: bytes | None) -> str:
+    assert value is not None
+    return value.decode()
+
+
+def _ledger_head(found: PGresult) -> LedgerHead:
+    last_hash = found.get_value(0, 2)
+    assert last_hash is not None
+    return int_of(found.get_value(0, 0)), int_of(found.get_value(0, 1)), last_hash
 
 
 def _scalar(cursor: psycopg.Cursor[Any]) -> int:

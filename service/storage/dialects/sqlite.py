@@ -35,6 +35,7 @@ from tollwire.service.storage.dialects.base import (
     Dialect,
     ExtensionTuple,
     HeldParties,
+    LedgerHead,
     RowsPart,
     ServerFacts,
     TextColumn,
@@ -163,11 +164,16 @@ class SQLite(Dialect):
         # SQLite assigns the ids, from first_id on, and none to a row whose key is taken.
         return _execute_many(connection, _INSERT_CDRS, rows.tuples())
 
+    def insert_cdrs_and_entry(
+        self, connection: Connection, rows: NewRows, first_id: int, entry: Mapping[str, Any]
+    ) -> bool:
+        raise NotImplementedError("SQLite has no round trips to save")
+
     def violates(self, error: IntegrityError, constraint: str) -> bool:
         # No other transaction writes meanwhile.
         return False
 
-    def hold_ledger_chain(self, connection: Connection) -> Sequence[Any]:
+    def hold_ledger_chain(self, connection: Connection) -> LedgerHead:
         driver: Any = connection.connection.driver_connection
         ((chain, length, last_hash),) = driver.execute(_LEDGER_HEAD).fetchall()
         return chain, length, last_hash
