@@ -6,7 +6,7 @@ rate is identified by its prefix and effective_from. If a deck has the same pair
 is rejected.
 
 The deck is collected in memory, in a compact form, and uses the database only when it is complete,
-so a slow sender blocks nobody. It is compared with the worker's own deck, which equals the
+so a slow sender blocks no other. It is compared with the worker's own deck, which equals the
 committed one under the lock on the tenant's deck. The worker then uses the resulting deck.
 """
 

@@ -1,7 +1,7 @@
 """Group commit: items that arrive while a group is committed form the next group.
 
 The caller's own threads do the work. A thread that finds no group under way leads at once, with
-what waits besides its own item, so a lone item waits for nobody. Threads that arrive later wait;
+what waits besides its own item, so a lone item does not wait. Threads that arrive later wait;
 the leader makes one of them the next leader when its group ends. Items that are submitted with a
 callback have no thread that waits: the caller provides one if such an item must lead. What a group
 does is the caller's: this module knows neither calls nor tables.

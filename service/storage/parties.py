@@ -37,8 +37,8 @@ def hold_parties(
 
     Until this transaction ends none of them is deleted and no tenant gets another currency: CDRs
     have no foreign keys, and a currency may change only while no CDR has it. Other changes need not
-    wait, because uploads that follow each other would block them. (On SQLite nobody else writes
-    meanwhile.)
+    wait, because uploads that follow each other would block them. (SQLite has one writer at a
+    time.)
     """
     held = dialect_of(connection).hold_parties(
         connection, tenant_ids, extension_ids, only_theirs=only_theirs, cdr_count=cdr_count

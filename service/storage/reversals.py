@@ -118,8 +118,8 @@ def add(
 
 
 def hold_unrated(connection: Connection, chosen: Chosen) -> None:
-    """Lock the chosen CDRs that are UNRATED, in the same order as RateUnrated. (On SQLite nobody
-    else writes meanwhile.)"""
+    """Lock the chosen CDRs that are UNRATED, in the same order as RateUnrated. (SQLite has one
+    writer at a time.)"""
     if dialect_of(connection).has_one_writer:
         return
     query = (

@@ -85,9 +85,9 @@ class Curl:
     @classmethod
     def program(cls) -> str | None:
         """The path of the program; None if it is not installed."""
-        places = [str(REPOSITORY / ".tools/bin"), str(Path(sys.executable).parent)]
-        for place in places:
-            if found := shutil.which(cls.name, path=place):
+        folders = [str(REPOSITORY / ".tools/bin"), str(Path(sys.executable).parent)]
+        for folder in folders:
+            if found := shutil.which(cls.name, path=folder):
                 return found
         return shutil.which(cls.name)
 

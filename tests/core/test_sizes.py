@@ -33,21 +33,21 @@ def random_digits(random_: random.Random, least: int, most: int) -> str:
 
 def test_a_large_deck() -> None:
     random_ = random.Random(LARGE)
-    places: dict[str, int] = {}
-    while len(places) < LARGE:
-        places.setdefault(random_digits(random_, 1, 9), len(places))
-    deck = deck_of_prefixes(list(places))
+    versions: dict[str, int] = {}
+    while len(versions) < LARGE:
+        versions.setdefault(random_digits(random_, 1, 9), len(versions))
+    deck = deck_of_prefixes(list(versions))
     assert len(deck) == LARGE
     numbers = [random_digits(random_, 8, 14) for _ in range(20_000)]
     columns = deck.rate_columns(*columns_of([PlainCall(number) for number in numbers]))
     for number, length, index, cost_scaled in zip(
         numbers, columns.prefix_length, columns.rate_index, columns.cost_scaled, strict=True
     ):
-        longest = next(n for n in range(len(number), -1, -1) if n == 0 or number[:n] in places)
+        longest = next(n for n in range(len(number), -1, -1) if n == 0 or number[:n] in versions)
         assert length == longest
         if longest:
-            assert cost_scaled == places[number[:longest]] % 1_000
-            assert deck.rate_at(index).version_id == places[number[:longest]]
+            assert cost_scaled == versions[number[:longest]] % 1_000
+            assert deck.rate_at(index).version_id == versions[number[:longest]]
         else:
             assert index == -1
     changed = DeckBuilder(deck)

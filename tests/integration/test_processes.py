@@ -347,13 +347,13 @@ def test_streams_are_bounded_and_end_when_the_server_stops(new_database: NewData
         assert client.rate(make_call(tenant.id)).cost == "0.0600"
         streams[0].cancel()
 
-        def has_a_place() -> bool:
+        def has_a_slot() -> bool:
             try:
                 return len(client.export_rates(tenant.id)) == 1
             except grpc.RpcError:
                 return False
 
-        eventually(has_a_place, "the slot of the cancelled stream")
+        eventually(has_a_slot, "the slot of the cancelled stream")
         assert server.terminate() == 0
         with refused(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"):
             next(streams[1])

@@ -144,7 +144,7 @@ def test_a_client_that_vanishes_silently_frees_its_slot(
         next(cdr_service_pb2_grpc.CdrServiceStub(gone).UploadCdrs(silent()))
         line.spoil("gone")
 
-        def has_a_place() -> bool:
+        def has_a_slot() -> bool:
             requests = iter([pb.UploadCdrsRequest()])
             stub = cdr_service_pb2_grpc.CdrServiceStub(other)
             try:
@@ -153,8 +153,8 @@ def test_a_client_that_vanishes_silently_frees_its_slot(
                 assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
                 return False
 
-        assert not has_a_place()
-        wait_until(has_a_place)
+        assert not has_a_slot()
+        wait_until(has_a_slot)
         silence.set()
     line.close()
     assert server.stop(0)

@@ -255,14 +255,14 @@ def _given_up(tally: Tally, stage: Stage) -> int:
         else:
             tally.problem("more streams than slots")
 
-        def has_a_place() -> bool:
+        def has_a_slot() -> bool:
             try:
                 return bool(client.upload(chunk([make_call(tenant.id)])))
             except grpc.RpcError:
                 time.sleep(0.5)
                 return False
 
-        await_(has_a_place, "a slot of the vanished clients", GIVEN_UP_SECONDS)
+        await_(has_a_slot, "a slot of the vanished clients", GIVEN_UP_SECONDS)
         return round(time.monotonic() - began)
 
 

@@ -19,7 +19,7 @@ _TABLES = ("cdrs", "cdr_pricings", "cdr_reversals")
 
 # nextval and setval together, which no other transaction may come between. The lock ends with the
 # block: an exception takes back what the block has locked, and a sequence is never taken back. So
-# nobody waits for a commit, and whatever breaks the function off frees the lock too.
+# no transaction waits for a commit, and an interrupted function frees the lock too.
 _FUNCTION = """
 CREATE FUNCTION tollwire_take_ids(ids regclass, count bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
