@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
-import grpc
 import pytest
 from click.testing import CliRunner, Result
-from grpc_health.v1 import health_pb2_grpc
 
 from tests.cli.conftest import unused_address
+from tests.rpc.running import running
 from tollwire.service.cli.main import main
-from tollwire.service.rpc.health import HealthServicer
+from tollwire.service.rpc.health import SERVICE, HealthServicer
 
 RATING = "tollwire.v1.RatingService"
 Health = Callable[..., Result]
@@ -26,16 +24,12 @@ def told() -> HealthServicer:
 
 @pytest.fixture
 def health(told: HealthServicer) -> Iterator[Health]:
-    server = grpc.server(ThreadPoolExecutor(2))
-    health_pb2_grpc.add_HealthServicer_to_server(told, server)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
+    with running(SERVICE, told) as server:
 
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(main, ["health", "--server", address, *arguments])
+        def run(*arguments: str) -> Result:
+            return CliRunner().invoke(main, ["health", "--server", server.address, *arguments])
 
-    yield run
-    server.stop(0).wait()
+        yield run
 
 
 def test_all_services_or_one(health: Health, told: HealthServicer) -> None:
