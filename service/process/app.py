@@ -1,8 +1,8 @@
 """The entry points of a server's processes: ``serve`` for ``tollwire serve``, ``work`` for a
 worker.
 
-With one worker the server runs in this process. With more, this process supervises them, and each
-runs ``work`` (service/process/worker.py, service/process/workers.py).
+With one worker on grpcio the server runs in this process. Otherwise this process supervises the
+workers, and each runs ``work`` (service/process/worker.py, service/process/workers.py).
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ def serve(settings: Settings) -> int:
     try:
         if settings.uses_tls:
             _check_certificates(settings)
-        if settings.transport == "native":
+        is_native = settings.transport == "native"
+        if is_native:
             require_package()
-        if settings.workers > 1:
+        # A native worker ends if its clients use too much memory, and is replaced.
+        if settings.workers > 1 or is_native:
             _supervise(settings)
         else:
             _serve_alone(settings)

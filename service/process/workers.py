@@ -27,6 +27,7 @@ from typing import IO, Any, Literal
 from tollwire.service.cache import worker_progress
 from tollwire.service.process.events import wait_for_event
 from tollwire.service.process.template import Launch, WorkerProcess
+from tollwire.service.rpc.transports.memory_guard import MEMORY_EXIT
 
 # A worker that ends sooner than this counts as a failed start.
 SETTLED_SECONDS = 10.0
@@ -230,7 +231,9 @@ class Supervisor:
         if self._on_serving and not dead.serves:
             raise WorkersFailed("a worker could not start")
         dead.serves = False
-        settled = time.monotonic() - dead.started_at >= SETTLED_SECONDS
+        # Its clients have used too much memory: it can start, and must soon.
+        is_full = dead.process.returncode == MEMORY_EXIT
+        settled = is_full or time.monotonic() - dead.started_at >= SETTLED_SECONDS
         quick_deaths = 0 if settled else self._quick_deaths[index] + 1
         self._quick_deaths[index] = quick_deaths
         if quick_deaths >= MAX_QUICK_DEATHS and not self._any_serves():

@@ -111,7 +111,8 @@ class Settings(BaseModel):
         " time for unary requests; streaming requests still use grpcio. It accepts connections"
         " from this machine only, and has no TLS, --max-connections or"
         " --max-connection-age-seconds. It cannot limit the memory of an unfinished request: a"
-        " worker that grows by twice --max-request-bytes-in-work closes all its connections.",
+        " worker that grows by twice --max-request-bytes-in-work closes all its connections, and"
+        " one that grows by four times as much ends and is replaced.",
     )
     access: Literal["auto", "open", "tokens"] = Field(
         "auto",

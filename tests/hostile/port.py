@@ -14,9 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import grpc
 import psutil
@@ -25,12 +24,23 @@ from tests.hostile.attacks import ATTACKS, Attack
 from tests.hostile.results import written
 from tests.hostile.targets import Target, target
 
+# The settings of the server for each transport. The native transport closes all connections of a
+# worker that grows by twice this limit.
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "grpcio": {},
+    "native": {
+        "TOLLWIRE_TRANSPORT": "native",
+        "TOLLWIRE_MAX_REQUEST_BYTES_IN_WORK": str(32 * 2**20),
+    },
+}
+
 # Two requests of the largest size that each of two workers may be reading, each twice in memory
 # while it is assembled, and the transport's own.
 MOST_BYTES = 320 * 2**20
 # The rate of RateCalls meanwhile: they must be answered, not be fast.
 _PAUSE_SECONDS = 0.02
 _CONNECTIONS = 4
+_ATTEMPTS = 100
 
 
 @dataclass
@@ -42,6 +52,8 @@ class Row:
     seconds: float = 0.0
     asked: int = 0
     failed: int = 0
+    # RateCalls whose connection the server closed, and that were sent again.
+    retried: int = 0
     slowest_seconds: float = 0.0
     growth_bytes: int = 0
     problem: str = ""
@@ -53,14 +65,15 @@ class Row:
     def said(self) -> str:
         return (
             f"{self.name:24} {self.much:7} {self.seconds:7.1f} s {self.asked:6} {self.failed:6} "
-            f"{self.slowest_seconds * 1000:8.0f} ms {self.growth_bytes / 2**20:8.0f} MiB  "
+            f"{self.retried:7} {self.slowest_seconds * 1000:8.0f} ms "
+            f"{self.growth_bytes / 2**20:8.0f} MiB  "
             f"{self.problem or 'ok'}"
         )
 
 
 TITLE = (
-    f"{'attack':24} {'much':>7} {'time':>9} {'asked':>6} {'failed':>6} {'slowest':>11} "
-    f"{'memory':>12}"
+    f"{'attack':24} {'much':>7} {'time':>9} {'asked':>6} {'failed':>6} {'retried':>7} "
+    f"{'slowest':>11} {'memory':>12}"
 )
 
 
@@ -69,10 +82,9 @@ def attacked(asked: Target, name: str, attack: Attack, much: int) -> Row:
     row = Row(name, much)
     host, _, port = asked.address.rpartition(":")
     began = time.monotonic()
-    before = sum(process.memory_info().rss for process in asked.processes())
+    before = _resident(asked)
     attacker = threading.Thread(target=_quietly, args=(attack, (host, int(port)), much))
-    peak = _Peak(asked.processes())
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, _Peak(asked) as peak:
         # Several connections, so that both workers have some. They exist before the attack: the
         # server refuses a connection beyond the limit, and serves those that it has.
         channels = [stack.enter_context(asked.channel()) for _ in range(_CONNECTIONS)]
@@ -87,7 +99,7 @@ def attacked(asked: Target, name: str, attack: Attack, much: int) -> Row:
         for channel in channels:
             _ask(asked, channel, row)
     row.seconds = round(time.monotonic() - began, 1)
-    row.growth_bytes = max(0, peak() - before)
+    row.growth_bytes = max(0, peak.bytes - before)
     if row.growth_bytes > MOST_BYTES:
         row.problem = f"more than {MOST_BYTES >> 20} MiB"
     if found := asked.problems():
@@ -105,48 +117,79 @@ def _ask(asked: Target, channel: grpc.Channel, row: Row) -> None:
     row.asked += 1
     try:
         row.failed += not asked.rates_on(channel)
-    except grpc.RpcError:
-        row.failed += 1
+    except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call)
+        if asked.may_close and error.code() is grpc.StatusCode.UNAVAILABLE:
+            row.retried += 1
+            row.failed += not _rates_again(asked, channel)
+        else:
+            row.failed += 1
     row.slowest_seconds = max(row.slowest_seconds, round(time.monotonic() - began, 3))
 
 
+def _rates_again(asked: Target, channel: grpc.Channel) -> bool:
+    for _ in range(_ATTEMPTS):
+        try:
+            return asked.rates_on(channel)
+        except grpc.RpcError as error:
+            assert isinstance(error, grpc.Call)
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                return False
+            time.sleep(_PAUSE_SECONDS)
+    return False
+
+
 class _Peak:
-    """The peak of the memory of all processes since its creation."""
+    """The most that the processes of the server hold together while the block runs."""
 
-    def __init__(self, processes: Sequence[psutil.Process]) -> None:
-        self._processes = processes
-        for process in processes:
-            # From here on the kernel records a new peak.
-            Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    def __init__(self, asked: Target) -> None:
+        self._asked = asked
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.bytes = 0
 
-    def __call__(self) -> int:
-        return sum(map(_high_water, self._processes))
+    def __enter__(self) -> _Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(_PAUSE_SECONDS):
+            self.bytes = max(self.bytes, _resident(self._asked))
 
 
-def _high_water(process: psutil.Process) -> int:
-    with contextlib.suppress(OSError):  # gone
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+def _resident(asked: Target) -> int:
+    held = 0
+    with contextlib.suppress(psutil.Error):  # the server has ended
+        for process in asked.processes():
+            with contextlib.suppress(psutil.Error):  # a worker has ended
+                held += process.memory_info().rss
+    return held
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("tests.hostile.port", description=__doc__)
     parser.add_argument("attacks", nargs="*", help=f"default: all of {', '.join(ATTACKS)}")
     parser.add_argument("--short", action="store_true", help="as small as in the test suite")
+    parser.add_argument("--transport", choices=SETTINGS, default="grpcio")
     options = parser.parse_args()
     rows = []
     print(TITLE, flush=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        target(f"sqlite:///{folder}/tollwire.db", "open", workers=2) as asked,
+        target(
+            f"sqlite:///{folder}/tollwire.db", "open", workers=2, **SETTINGS[options.transport]
+        ) as asked,
     ):
         for name in options.attacks or ATTACKS:
             attack, short, long = ATTACKS[name]
             rows.append(attacked(asked, name, attack, short if options.short else long))
             print(rows[-1].said(), flush=True)
-    written("port", {"most_bytes": MOST_BYTES, "attacks": [asdict(row) for row in rows]})
+    name = "port" if options.transport == "grpcio" else f"port-{options.transport}"
+    written(name, {"most_bytes": MOST_BYTES, "attacks": [asdict(row) for row in rows]})
     return 0 if all(row.passed for row in rows) else 1
 
 

@@ -26,6 +26,7 @@ from tests.hostile.drawing import Known
 from tests.integration.client import chunk, make_call, make_rate
 from tests.integration.serving import ServerProcess, environment
 from tollwire.service.cli.credentials import with_token
+from tollwire.service.rpc.transports.memory_guard import MEMORY_EXIT
 from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import tenant_service_pb2 as tenant_pb
@@ -49,6 +50,8 @@ class Target:
     spared: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     known: Known = field(default_factory=Known)
     workers: set[int] = field(default_factory=set)
+    # Whether the server may close connections to defend itself; clients then retry.
+    may_close: bool = False
 
     @property
     def address(self) -> str:
@@ -99,8 +102,10 @@ class Target:
         found = []
         if self.server.process.poll() is not None:
             return [f"the server has ended with {self.server.process.returncode}"]
-        if {process.pid for process in self.processes()} != self.workers:
+        workers = {process.pid for process in self.processes()}
+        if workers != self.workers and not (self.may_close and self._ended_workers()):
             found.append("workers have died")
+        self.workers = workers
         log = self.server.log()
         found += [line for line in log.splitlines() if "defect" in line or "Traceback" in line][:10]
         try:
@@ -111,12 +116,16 @@ class Target:
             found.append(f"RateCall fails with {error.code().name}: {error.details()}")
         return found
 
+    def _ended_workers(self) -> bool:
+        """Whether workers have ended themselves because of their memory."""
+        return f"ended with code {MEMORY_EXIT}" in self.server.log()
+
 
 @contextmanager
-def target(database_url: str, access: str, workers: int = 1) -> Iterator[Target]:
+def target(database_url: str, access: str, workers: int = 1, **env: str) -> Iterator[Target]:
     """A server with a scene in it; ``access`` is one of ACCESS."""
-    with ServerProcess(database_url, workers=workers, TOLLWIRE_ACCESS=access) as server:
-        made = Target(server)
+    with ServerProcess(database_url, workers=workers, TOLLWIRE_ACCESS=access, **env) as server:
+        made = Target(server, may_close="native" in env.values())
         if access == "tokens":
             made.tokens.append(_first_token(database_url))
         with made.channel() as channel:

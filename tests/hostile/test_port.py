@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.attacks import ATTACKS
-from tests.hostile.port import attacked
+from tests.hostile.attacks import ATTACKS, compressed_bombs
+from tests.hostile.port import SETTINGS, attacked
 from tests.hostile.targets import Target, target
+from tests.rpc.transports import TRANSPORTS, needs_native
 
 # Servers take long to start if others are tested at the same time.
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def asked(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Target]:
     path = tmp_path_factory.mktemp("port") / "tollwire.db"
-    with target(f"sqlite:///{path}", "open", workers=2) as running:
+    with target(f"sqlite:///{path}", "open", workers=2, **SETTINGS[request.param]) as running:
         yield running
 
 
@@ -28,6 +31,18 @@ def test_calls_are_rated_while_the_port_is_attacked(asked: Target, name: str) ->
     row = attacked(asked, name, attack, much)
     assert row.problem == ""
     assert row.failed == 0 < row.asked
+
+
+@needs_native
+def test_a_native_worker_that_unpacks_too_much_is_replaced(tmp_path: Path) -> None:
+    """Its process ends before it holds what a client sends."""
+    settings = SETTINGS["native"]
+    with target(f"sqlite:///{tmp_path / 'tollwire.db'}", "open", **settings) as one:
+        row = attacked(one, "bombs", compressed_bombs, 600)
+        log = one.server.log()
+    assert (row.problem, row.failed) == ("", 0)
+    assert "closing all connections" in log
+    assert row.growth_bytes < 300 * 2**20
 
 
 def test_a_server_that_dies_is_detected(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.pools import RpcKind
 from tollwire.service.rpc.server import RpcServer
 from tollwire.service.rpc.streams import Streams
-from tollwire.service.rpc.transports import native
+from tollwire.service.rpc.transports import memory_guard, native
 from tollwire.service.rpc.transports.native_front import open_front
 from tollwire.service.settings.config import Settings
 from tollwire.service.settings.parsing import Listen
@@ -245,14 +245,14 @@ def test_memory_that_grows_too_much_closes_all_connections(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     resident = [100 * 2**20]
-    monkeypatch.setattr(native, "resident_bytes", lambda: resident[0])
+    monkeypatch.setattr(memory_guard, "resident_bytes", lambda: resident[0])
     with serving(max_growth_bytes=50 * 2**20) as served:
         address = served.address
         served.servicer.go.clear()
         held = served.start(GET_RATE, b"x")
         wait_until(lambda: len(served.servicer.requests) == 1)
         resident[0] = 149 * 2**20
-        time.sleep(3 * native.GUARD_SECONDS)
+        time.sleep(3 * memory_guard.GUARD_SECONDS)
         assert not held.done()
         resident[0] = 151 * 2**20
         assert held.code() is grpc.StatusCode.UNAVAILABLE
@@ -263,8 +263,31 @@ def test_memory_that_grows_too_much_closes_all_connections(
         assert served.address == address
         wait_until(lambda: served.capacity.pools[RpcKind.ORDINARY].taken == 0)
     assert [line.getMessage() for line in caplog.records] == [
-        "all connections were closed: the process had grown to 151 MiB, now 151 MiB"
+        "this process has grown to 151 MiB: closing all connections"
     ]
+
+
+def test_memory_that_grows_while_connections_are_closed_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    resident = [100]
+    closing, ended = threading.Event(), threading.Event()
+
+    def reopen() -> None:
+        closing.set()
+        assert ended.wait(DEADLINE_SECONDS)
+
+    monkeypatch.setattr(memory_guard, "resident_bytes", lambda: resident[0] << 20)
+    guard = memory_guard.MemoryGuard(reopen, 50 << 20, ended.set)
+    guard.start()
+    resident[0] = 151
+    assert closing.wait(DEADLINE_SECONDS)
+    resident[0] = 199
+    assert not ended.wait(5 * memory_guard.CLOSING_SECONDS)
+    resident[0] = 201
+    assert ended.wait(DEADLINE_SECONDS)
+    guard.close()
+    assert [line.levelname for line in caplog.records] == ["WARNING", "CRITICAL"]
 
 
 def test_calls_that_are_not_answered_in_time_end_with_the_server(served: Served) -> None:

@@ -5,35 +5,29 @@ requests that wait, all at once. RPCs of a method with a Batch run together in t
 one group of a commit; the others run in the pools, as on grpcio. Streaming RPCs and reflection go
 through the front to grpcio on a Unix socket of this process.
 
-The front has no limit for the bytes of requests that it has not passed on yet. ``MemoryGuard``
-closes all connections when the process grows too much, and opens the port again.
+The front has no limit for the bytes of requests that it has not passed on yet: memory_guard.py
+bounds them.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-from tollwire.service.domain.background_thread import BackgroundThread
 from tollwire.service.domain.thread_context import set_authorization
 from tollwire.service.rpc.batches import AdmittedRpc, admitted
 from tollwire.service.rpc.call import Metadata
 from tollwire.service.rpc.endpoints import Endpoint, success_trailers
 from tollwire.service.rpc.pipeline import RpcContext
 from tollwire.service.rpc.status import Failure, StatusCode
+from tollwire.service.rpc.transports.memory_guard import MemoryGuard
 from tollwire.service.rpc.transports.native_front import LEFT, Details, Event, Front
 from tollwire.service.settings.parsing import Listen
 
 # The requests that are taken at one time. Those above the slots of their pool are refused.
 MAX_EVENTS = 4096
-# How often the memory of the process is compared with its limit. A client can send some 100 MiB in
-# this time.
-GUARD_SECONDS = 0.1
 _POLL_SECONDS = 0.01
 
 _AUTHORIZATION = "authorization"
@@ -206,53 +200,3 @@ def _too_large(size: int, most: int) -> tuple[int, str]:
         StatusCode.RESOURCE_EXHAUSTED.value,
         f"SERVER: Received message larger than max ({size} vs. {most})",
     )
-
-
-class MemoryGuard:
-    """Calls ``reopen`` when the process has grown by more than ``max_growth_bytes`` since the start
-    or the last ``reopen``. Closing the connections frees what their unfinished requests hold."""
-
-    def __init__(self, reopen: Callable[[], None], max_growth_bytes: int) -> None:
-        self._reopen = reopen
-        self._max_growth_bytes = max_growth_bytes
-        self._thread = BackgroundThread(
-            "native-memory", self._watch, close_seconds=10 * GUARD_SECONDS
-        )
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        self._thread.close()
-
-    def _watch(self, stop: threading.Event) -> None:
-        limit = resident_bytes() + self._max_growth_bytes
-        while not stop.wait(GUARD_SECONDS):
-            found = resident_bytes()
-            if found <= limit:
-                continue
-            try:
-                self._reopen()
-            except Exception:
-                _LOG.critical("the port cannot be opened again", exc_info=True)
-            _return_free_memory()
-            after = resident_bytes()
-            limit = after + self._max_growth_bytes
-            _LOG.warning(
-                "all connections were closed: the process had grown to %d MiB, now %d MiB",
-                found >> 20,
-                after >> 20,
-            )
-
-
-def resident_bytes() -> int:
-    """The memory that this process holds."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-def _return_free_memory() -> None:
-    """Return what malloc has kept to the system."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc
-        trim(0)
