@@ -54,8 +54,8 @@ class World:
     reversals: Reversals
 
     @classmethod
-    def over(cls, database: Database) -> World:
-        decks = Decks(database)
+    def over(cls, database: Database, decks: Decks | None = None) -> World:
+        decks = decks or Decks(database)
         decks.load()
         return cls(
             database=database,

@@ -6,9 +6,14 @@ from .batch cimport outcome_t
 from ..pricing.number cimport MAX_DIGITS
 from ..index.tables cimport tables_t
 
+cdef class Mapping:
+    cdef void* data                  # owned; NULL: nothing is mapped
+    cdef size_t size                 # bytes
+
 cdef class Deck:
     cdef tables_t* tables            # owned; never NULL; constant after the build
     cdef readonly int64_t revision   # as given to the builder
+    cdef Mapping mapping             # what the tables refer to; None: they own their arrays
     cdef object __weakref__
 
     cdef str _prefix(self, uint32_t row)

@@ -86,6 +86,7 @@ cdef struct tables_t:
     uint32_t slot_capacity       # allocated slots, in each column
     uint32_t window_capacity     # allocated windows
     rounding_t rounding          # the tenant's rule for costs
+    bint is_mapped               # the arrays are in a mapping (deck/image.pyx), not allocated
 
 cdef tables_t* tables_new() except NULL
 cdef void tables_free(tables_t* tables) noexcept nogil

@@ -34,6 +34,9 @@ cdef tables_t* tables_new() except NULL:
 cdef void tables_free(tables_t* tables) noexcept nogil:
     if tables == NULL:
         return
+    if tables.is_mapped:
+        release(tables)
+        return
     release(tables.nodes)
     release(tables.jumps)
     release(tables.rate_ids)

@@ -11,13 +11,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ratingcore
 from ratingcore.base.memory import trim_heap
 from ratingcore.wire.rate_rows import RateRows
+from tollwire.service.cache.deck_images import ALL_DECKS, Answer, DeckImages
+from tollwire.service.cache.deck_sharing import MIN_SHARED_BYTES, DeckSharing
 from tollwire.service.cache.worker_progress import Progress
 from tollwire.service.domain import scopes
 from tollwire.service.domain.errors import FailedPrecondition, NotFound, Reason, Unavailable
@@ -34,6 +36,14 @@ _LOG = logging.getLogger("tollwire.decks")
 # How long a change waits at most for the other workers of the server to rate with it.
 WAIT_SECONDS = 2.0
 IMPORT_WAIT_SECONDS = 30.0
+
+# How long a worker waits for the decks that another worker builds, before it reads the rates.
+LOAD_WAIT_SECONDS = 60.0
+BUILD_WAIT_SECONDS = 5.0
+# From this number of rates on it is faster to map a deck than to read its changes.
+LARGE_CHANGE = 10_000
+# With more outdated decks than this it is faster to read all decks.
+MAX_OUTDATED = 100
 
 _TRIES_OUTSIDE = 3
 # From when a commit shows to others until its own thread has heard of it.
@@ -78,10 +88,16 @@ class Decks:
     ``load`` before the first use; ``follow`` to keep up with other workers; ``close`` at the end.
     """
 
-    def __init__(self, database: Database, progress: Progress | None = None) -> None:
-        """``progress``: of the workers of this server; None where there is one."""
+    def __init__(
+        self,
+        database: Database,
+        progress: Progress | None = None,
+        images: DeckImages | None = None,
+    ) -> None:
+        """``progress`` and ``images``: of the workers of this server; None where there is one."""
         self._database = database
         self._progress = progress
+        self._images = images
         self._decks: dict[int, TenantDeck] = {}
         # By tenant and revision.
         self._pending: dict[tuple[int, int], tuple[PendingDeck, TenantDeck]] = {}
@@ -99,23 +115,73 @@ class Decks:
             known_seq=lambda: self._known_seq,
             refresh=self.refresh,
         )
+        self._sharing: DeckSharing | None = None
+        if images is not None:
+            self._sharing = DeckSharing(
+                images, self._present, self._adopt, known_seq=lambda: self._known_seq
+            )
 
     def load(self) -> None:
-        """Read everything that is committed, in one go. One deck is built at a time, so that no
-        more memory is held than the decks take and one of them in the making."""
-        with self._database.snapshot(work=Work.LONG) as connection, self._building:
-            states = decks.changed_since(connection, 0)
-            present = {state.tenant_id: state for state in states if state.tenant}
-            for tenant_id, builder in decks.present_rates(connection, RateRows()):
-                self._take(present.pop(tenant_id), builder)
-            for state in present.values():
-                self._take(state, ratingcore.DeckBuilder())
-            self._known_seq = states[-1].change_seq if states else 0
+        """Take all decks that another worker of this server has published, and read what was
+        committed since; or read everything that is committed, in one go, and publish it. One deck
+        is built at a time, so that no more memory is held than the decks take and one of them in
+        the making."""
+        published: dict[int, ratingcore.Deck] | Answer = Answer.ALONE
+        if self._images is not None:
+            published = self._images.take(ALL_DECKS, 0, LOAD_WAIT_SECONDS)
+        try:
+            with self._database.snapshot(work=Work.LONG) as connection, self._building:
+                states = decks.changed_since(connection, 0)
+                is_read = isinstance(published, Answer) or not self._load_published(
+                    connection, states, published
+                )
+                if is_read:
+                    self._load_all(connection, states)
+                self._known_seq = states[-1].change_seq if states else 0
+        except BaseException:
+            if self._images is not None and published is Answer.BUILD:
+                self._images.give_up(ALL_DECKS)
+            raise
+        if self._images is not None and is_read:
+            made = [(one.tenant.id, one.deck) for one in self._decks.values()]
+            self._adopt(self._images.publish(ALL_DECKS, self._known_seq, self._known_seq, made))
+            del made
         trim_heap()
         if self._progress is not None:
             # From now on the others wait for this worker; what they changed before is read here.
             self._progress.report(self._known_seq)
             self.refresh()
+
+    def _load_published(
+        self,
+        connection: Connection,
+        states: Sequence[DeckState],
+        published: Mapping[int, ratingcore.Deck],
+    ) -> bool:
+        """Use published decks, none of which is newer than its state, and read the changes since.
+        False, without an effect, if that would take longer than to read everything."""
+        present = [state for state in states if state.tenant is not None]
+        outdated = 0
+        for state in present:
+            deck = published.get(state.tenant_id)
+            outdated += deck is None or deck.revision != state.revision
+        if outdated > MAX_OUTDATED:
+            return False
+        for state in present:
+            assert state.tenant is not None
+            deck = published.get(state.tenant_id)
+            if deck is not None and deck.revision <= state.revision:
+                self._decks[state.tenant_id] = TenantDeck(state.tenant, deck, deck.revision)
+            if deck is None or deck.revision != state.revision:
+                self._apply(connection, state)
+        return True
+
+    def _load_all(self, connection: Connection, states: Sequence[DeckState]) -> None:
+        present = {state.tenant_id: state for state in states if state.tenant}
+        for tenant_id, builder in decks.present_rates(connection, RateRows()):
+            self._take(present.pop(tenant_id), builder)
+        for state in present.values():
+            self._take(state, ratingcore.DeckBuilder())
 
     def refresh(self) -> None:
         """Catch up with everything that is committed."""
@@ -202,23 +268,50 @@ class Decks:
         the new deck over before the commit, which must be within the block. After the block the
         deck is in use, and no thread reads the change from the database."""
         pending = PendingDeck()
-        keys = []
+        keys: list[tuple[int, int]] = []
+        shared: list[TenantDeck] = []
 
         def hand_over(made: TenantDeck) -> None:
             keys.append((made.tenant.id, made.revision))
             self._pending[keys[-1]] = (pending, made)
+            if self._images is not None and made.deck.nbytes >= MIN_SHARED_BYTES:
+                # The other workers wait for the image, and do not read the rates.
+                self._images.take(made.tenant.id, made.revision)
+                shared.append(made)
 
         try:
             yield hand_over
         except BaseException:
             pending.settle(is_committed=False)
+            for made in shared:
+                assert self._images is not None
+                self._images.give_up(made.tenant.id)
             raise
         else:
             pending.settle(is_committed=True)
+            for made in shared:
+                self._publish(made)
             self.refresh_after_commit(IMPORT_WAIT_SECONDS)
         finally:
             for key in keys:
                 self._pending.pop(key, None)
+
+    def _publish(self, made: TenantDeck) -> None:
+        """Publish a committed deck, and use its image if it is used already."""
+        assert self._images is not None
+        tenant_id = made.tenant.id
+        mapped = self._images.publish(
+            tenant_id, made.revision, self._known_seq, [(tenant_id, made.deck)]
+        )
+        self._adopt(mapped)
+        key = (tenant_id, made.revision)
+        if key in self._pending and tenant_id in mapped:
+            pending, _ = self._pending[key]
+            self._pending[key] = (pending, replace(made, deck=mapped[tenant_id]))
+
+    def _present(self, tenant_id: int) -> ratingcore.Deck | None:
+        found = self._decks.get(tenant_id)
+        return None if found is None else found.deck
 
     def deck(self, tenant_id: int, asked_at: float | None = None) -> TenantDeck:
         """The tenant's present deck. NotFound TENANT_NOT_FOUND, after a look into the database.
@@ -282,10 +375,16 @@ class Decks:
     def follow(self) -> None:
         """Start to watch for the changes of other workers, in a thread of its own."""
         self._follower.start()
+        if self._sharing is not None:
+            self._sharing.start()
 
     def close(self) -> None:
         """Stop to follow. A database that does not answer delays it by seconds at most."""
         self._follower.close()
+        if self._sharing is not None:
+            self._sharing.close()
+        if self._images is not None:
+            self._images.close()
 
     def _apply(self, connection: Connection, state: DeckState) -> None:
         if state.tenant is None:
@@ -297,14 +396,50 @@ class Decks:
             return
         known = self._decks.get(state.tenant_id)
         since = known.revision if known else 0
+        changes = decks.changes_between(connection, state.tenant_id, since, state.revision)
+        found: dict[int, ratingcore.Deck] | Answer = Answer.ALONE
+        if self._images is not None and len(changes) >= LARGE_CHANGE:
+            found = self._images.take(state.tenant_id, state.revision, BUILD_WAIT_SECONDS)
+        if not isinstance(found, Answer):
+            deck = found[state.tenant_id]
+            self._decks[state.tenant_id] = TenantDeck(state.tenant, deck, state.revision)
+            return
+        try:
+            self._build(connection, state, changes, known)
+        except BaseException:
+            if self._images is not None and found is Answer.BUILD:
+                self._images.give_up(state.tenant_id)
+            raise
+        made = self._decks[state.tenant_id]
+        if self._images is not None and found is Answer.BUILD:
+            mapped = self._images.publish(
+                state.tenant_id, state.revision, self._known_seq, [(state.tenant_id, made.deck)]
+            )
+            deck = mapped.get(state.tenant_id, made.deck)
+            self._decks[state.tenant_id] = replace(made, deck=deck)
+        elif self._sharing is not None:
+            self._sharing.note(state.tenant_id, made.deck)
+
+    def _build(
+        self,
+        connection: Connection,
+        state: DeckState,
+        changes: decks.RateChanges,
+        known: TenantDeck | None,
+    ) -> None:
         builder = ratingcore.DeckBuilder(known.deck if known else None)
-        for version_id, prefix in decks.rates_gone(
-            connection, state.tenant_id, since, state.revision
-        ):
+        for version_id, prefix in decks.rates_gone(connection, changes):
             builder.remove(version_id, prefix)
-        rows = RateRows(builder)
-        decks.rates_come(connection, state.tenant_id, since, state.revision, rows)
+        decks.rates_come(connection, changes, RateRows(builder))
         self._take(state, builder)
+
+    def _adopt(self, mapped: Mapping[int, ratingcore.Deck]) -> None:
+        """Use these decks in place of equal ones."""
+        with self._building:
+            for tenant_id, deck in mapped.items():
+                present = self._decks.get(tenant_id)
+                if present is not None and present.revision == deck.revision:
+                    self._decks[tenant_id] = replace(present, deck=deck)
 
     def _take(self, state: DeckState, builder: ratingcore.DeckBuilder) -> None:
         """Rate with what was built from now on. The tenant of ``state`` is there."""

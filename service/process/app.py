@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tollwire.service.cache.worker_progress import of_this_worker, shared
+from tollwire.service.cache import deck_images, worker_progress
 from tollwire.service.domain.errors import CannotListen
 from tollwire.service.observability import logs
 from tollwire.service.observability.metrics.serving import serve_metrics, single_worker
@@ -101,7 +101,8 @@ def _supervise(settings: Settings) -> None:
     with (
         closing(template),
         Reservation(settings.listen) as reservation,
-        shared(settings.workers) as memory,
+        worker_progress.shared(settings.workers) as memory,
+        closing(deck_images.Exchange()) as images,
     ):
         listen = reservation.listen
         # Once here, not in all workers at the same time.
@@ -127,6 +128,7 @@ def _supervise(settings: Settings) -> None:
             on_stopping=lambda: supervision.stopping("stopping"),
             beat=supervision.beat,
             memory=memory,
+            images=images,
         )
         with ExitStack() as stack:
             if settings.metrics_listen is not None:
@@ -196,7 +198,14 @@ def work() -> int:
         print(json.dumps(loaded), flush=True)
 
     try:
-        run_server(settings, stop, report, share_port=True, progress=of_this_worker())
+        run_server(
+            settings,
+            stop,
+            report,
+            share_port=True,
+            progress=worker_progress.of_this_worker(),
+            images=deck_images.of_this_worker(),
+        )
     except Stopped:
         return 0
     except EXPECTED_ERRORS as error:

@@ -17,6 +17,7 @@ from tollwire.service.accounts.audit import AuditLog
 from tollwire.service.accounts.credentials import Credentials
 from tollwire.service.accounts.tenants import Tenants
 from tollwire.service.accounts.tokens import Tokens
+from tollwire.service.cache.deck_images import DeckImages
 from tollwire.service.cache.decks import Decks
 from tollwire.service.cache.worker_progress import Progress
 from tollwire.service.process.database_wait import DatabaseWait, ignore_report
@@ -70,10 +71,11 @@ def build_application(
     is_stopped: Callable[[], bool] = _never,
     report_wait: Callable[[str], None] = ignore_report,
     progress: Progress | None = None,
+    images: DeckImages | None = None,
 ) -> Iterator[Application]:
     """Build all subjects, load the decks and follow their changes; close all at the end of the
     block. Waits for a database that does not answer yet; Stopped if ``is_stopped`` becomes true
-    during the wait. ``progress``: the progress of this server's workers."""
+    during the wait. ``progress`` and ``images``: what this server's workers share."""
     database = open_database(settings)
     retention_days = settings.failure_retention_days
     try:
@@ -82,7 +84,7 @@ def build_application(
         if is_pooled:
             _LOG.info("%s", _POOLED if settings.session_database is None else _POOLED_IN_PART)
         wait.run(partial(migrate.prepare, database))
-        decks = Decks(database, progress)
+        decks = Decks(database, progress, images)
         load_seconds = wait.run(partial(_seconds, decks.load))
         credentials = Credentials(database)
         wait.run(credentials.load)

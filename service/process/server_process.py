@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tollwire.service.cache.deck_images import DeckImages
 from tollwire.service.cache.worker_progress import Progress
 from tollwire.service.observability.metrics.backlog import Backlog
 from tollwire.service.observability.metrics.database_size import DatabaseSize, last_backup_seconds
@@ -51,6 +52,7 @@ def run_server(
     share_port: bool,
     supervision: Supervision | None = None,
     progress: Progress | None = None,
+    images: DeckImages | None = None,
 ) -> None:
     """Serve until ``stop`` has an event. ``announce`` is called when the server serves.
     ``supervision`` sends reports to systemd; None in a worker, whose parent sends them."""
@@ -63,6 +65,7 @@ def run_server(
             lambda: not stop.empty(),
             supervision.waiting if supervision else ignore_report,
             progress,
+            images,
         ) as application,
         ExitStack() as stack,
     ):

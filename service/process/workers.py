@@ -20,11 +20,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO, Any, Literal
 
-from tollwire.service.cache import worker_progress
+from tollwire.service.cache import deck_images, worker_progress
 from tollwire.service.process.events import wait_for_event
 from tollwire.service.process.template import Launch, WorkerProcess
 from tollwire.service.rpc.transports.memory_guard import MEMORY_EXIT
@@ -153,13 +154,16 @@ class Supervisor:
         beat: Callable[[], None] = _nothing,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
         memory: IO[bytes] | None = None,
+        images: deck_images.Exchange | None = None,
     ) -> None:
         """``launch`` starts a worker. ``stop_seconds``: the time that workers have to end after
         SIGTERM. ``on_serving`` is called once, when all workers serve, with the report of one of
         them; ``on_stopping`` before the workers are stopped; ``beat`` regularly in between.
         ``memory``: the shared memory of the workers' progress (service/cache/worker_progress.py).
+        ``images``: the decks that the workers share (service/cache/deck_images.py).
         """
         self._memory = memory
+        self._images = images
         self._progress = None if memory is None else worker_progress.Progress(memory.fileno())
         self._launch = launch
         self._settings = json.dumps(settings)
@@ -208,8 +212,14 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         self._starts[index] += 1
-        shared = {} if self._memory is None else {worker_progress.VARIABLE: self._memory.fileno()}
-        process = self._launch(index, shared)
+        with ExitStack() as passed_on:
+            shared: dict[str, int] = {}
+            if self._memory is not None:
+                shared[worker_progress.VARIABLE] = self._memory.fileno()
+            if self._images is not None:
+                theirs = passed_on.enter_context(self._images.connect())
+                shared[deck_images.VARIABLE] = theirs.fileno()
+            process = self._launch(index, shared)
         self._workers[index] = _Worker(index, process, self._settings, self._events)
 
     def _handle(self, event: _Event) -> None:

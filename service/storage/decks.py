@@ -140,29 +140,46 @@ def changed_since(connection: Connection, known_seq: int) -> list[DeckState]:
     ]
 
 
-def rates_gone(
-    connection: Connection, tenant_id: int, since: int, until: int
-) -> list[tuple[int, str]]:
-    """version_id and prefix of the rates that existed at revision ``since`` and do not exist at
-    ``until``."""
-    values = (tenant_id, since, since, until)
-    found = dialect_of(connection).driver_rows(connection, _GONE, values)
-    return [(version_id, prefix) for version_id, prefix in found]
+@dataclass(frozen=True, slots=True)
+class RateChanges:
+    """The rates that a deck has got after revision ``since`` (0: all), until ``until``. Of each
+    change the first and the last version."""
+
+    tenant_id: int
+    since: int
+    until: int
+    versions: Sequence[tuple[int, int]]
+
+    def __len__(self) -> int:
+        """The number of versions, of which some may not exist any more."""
+        return sum(last - first + 1 for first, last in self.versions)
 
 
-def rates_come(
-    connection: Connection, tenant_id: int, since: int, until: int, reader: RateReader[Any]
-) -> None:
-    """Read the rates that exist at revision ``until`` and did not exist at ``since`` (0: all)."""
+def changes_between(connection: Connection, tenant_id: int, since: int, until: int) -> RateChanges:
+    """What to read for a deck that is known at revision ``since``."""
     changes = select(RateChangeRow.first_version_id, RateChangeRow.last_version_id).where(
         RateChangeRow.tenant_id == tenant_id,
         RateChangeRow.revision > since,
         RateChangeRow.revision <= until,
     )
-    # Two queries: PostgreSQL may join badly while it has no statistics of the tables.
     found = [(first, last) for first, last in connection.execute(changes)]
+    return RateChanges(tenant_id, since, until, found)
+
+
+def rates_gone(connection: Connection, changes: RateChanges) -> list[tuple[int, str]]:
+    """version_id and prefix of the rates that existed before the changes and do not exist after
+    them."""
+    values = (changes.tenant_id, changes.since, changes.since, changes.until)
+    found = dialect_of(connection).driver_rows(connection, _GONE, values)
+    return [(version_id, prefix) for version_id, prefix in found]
+
+
+def rates_come(connection: Connection, changes: RateChanges, reader: RateReader[Any]) -> None:
+    """Read the rates of the changes that still exist at the end of them. A query of its own:
+    PostgreSQL may join badly while it has no statistics of the tables."""
+    found = changes.versions
     for start in range(0, len(found), _PART_CHANGES):
-        _read_changes(connection, found[start : start + _PART_CHANGES], until, reader)
+        _read_changes(connection, found[start : start + _PART_CHANGES], changes.until, reader)
 
 
 def _read_changes(
