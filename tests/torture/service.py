@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.integration.client import Client
 from tests.integration.serving import ServerProcess
@@ -25,6 +26,8 @@ LONGEST_SECONDS = 900
 # Below the ports that systems give to clients: a free port of the server must not be taken by the
 # client that waits for it.
 _PORTS = range(20_000, 32_000)
+# The name of a worker process.
+_WORKER = "tollwire-worker"
 
 
 class Service:
@@ -81,7 +84,11 @@ class Service:
         return self.workers() if self._workers > 1 else [self._server.process.pid]
 
     def workers(self) -> list[int]:
-        return [pid for pid, parent in _parents() if parent == self._server.process.pid]
+        """The workers, which a child of the parent has forked."""
+        found = list(_processes())
+        parent = self._server.process.pid
+        children = {one.pid for one in found if one.parent == parent}
+        return [one.pid for one in found if one.name == _WORKER and one.parent in children]
 
     def peak_bytes(self) -> int:
         """The peak memory of any process at any time (VmHWM)."""
@@ -146,18 +153,24 @@ def _free_port() -> int:
             return port
 
 
-def _parents() -> Iterator[tuple[int, int]]:
-    """(pid, parent's pid) of all processes."""
+class _Process(NamedTuple):
+    pid: int
+    parent: int
+    name: str
+
+
+def _processes() -> Iterator[_Process]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                after_name = (folder / "stat").read_text().rpartition(")")[2].split()
-                if after_name[0] != "Z":
-                    yield int(folder.name), int(after_name[1])
+                named, _, rest = (folder / "stat").read_text().rpartition(")")
+                state, parent, *_ = rest.split()
+                if state != "Z":
+                    yield _Process(int(folder.name), int(parent), named.partition("(")[2])
 
 
 def alive(pid: int) -> bool:
-    return any(pid == one for one, _ in _parents())
+    return any(pid == one.pid for one in _processes())
 
 
 def _peak_bytes(pid: int) -> int:
