@@ -38,6 +38,7 @@ SUBJECTS = (
     "stream",
     "unary",
     "single_calls",
+    "transports",
     "access",
     "contention",
     "imports",

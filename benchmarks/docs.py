@@ -26,6 +26,7 @@ TITLES = {
     "instructions": "Instructions",
     "stream": "StreamRateCalls",
     "unary": "RateCall",
+    "transports": "The native transport",
     "access": "Knowing the caller",
     "contention": "RateCall under uploads",
     "imports": "ImportRates",

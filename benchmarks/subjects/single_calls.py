@@ -115,7 +115,7 @@ def _alone(
     bench: Workbench, kind: str, measured: Callable[[str, int], tuple[Measured, float]]
 ) -> Iterator[Row]:
     """One call at a time, against the driver's commit of one row."""
-    work = _work(bench, bench.size(2_000, 100))
+    work = upload_work_of(bench, bench.size(2_000, 100))
     columns, rows = upload_work.columns(kind), work.rows_for(kind)
     with bench.databases.bare_table(
         kind, table_of(CdrRow), columns, indexes=True, ascending="id"
@@ -149,7 +149,7 @@ def _alone(
 
 def _small_chunks(bench: Workbench, kind: str) -> Iterator[Row]:
     """UploadCdrs with 64 calls a chunk, each sent after the response to the one before."""
-    work = _work(bench, bench.size(200, 10) * CHUNK_CALLS)
+    work = upload_work_of(bench, bench.size(200, 10) * CHUNK_CALLS)
     columns, rows = upload_work.columns(kind), work.rows_for(kind)
     chunks = len(work) // CHUNK_CALLS
 
@@ -192,7 +192,7 @@ def _small_chunks(bench: Workbench, kind: str) -> Iterator[Row]:
     )
 
 
-def _work(bench: Workbench, count: int) -> upload_work.UploadWork:
+def upload_work_of(bench: Workbench, count: int) -> upload_work.UploadWork:
     real = workload.real_calls(bench.prefixes, count, seed=13)
     tenant = Tenant(TENANT_ID, 2, range(1, len(bench.prefixes) + 1))
     return upload_work.prepare(bench, real, workload.random_ids(count, 13), tenant, CHUNK_CALLS)

@@ -160,7 +160,6 @@ class Endpoint:
     def message(self, call: StreamCall) -> bytes:
         """The one message of an RPC that has not sent it yet. Cancels the RPC if that takes too
         long. InvalidInput if there is none."""
-        self.request_bytes.check()
         self._message_deadlines.start(call, self.kind)
         try:
             request = call.receive()
@@ -225,6 +224,7 @@ class Endpoint:
         call.end(failure, success_trailers(rpc))
 
     def _one(self, stream: Stream, rpc: RpcContext, call: StreamCall) -> Any:
+        self.request_bytes.check()
         return self._decode(self.message(call))
 
     def _each(
@@ -244,6 +244,7 @@ class Endpoint:
         failure: Failure | None = None
         try:
             with self.pipeline.admit(rpc):
+                self.request_bytes.check()
                 request = self._decode(self.message(call))
                 stream = streams.open(call)
                 stream.watch()

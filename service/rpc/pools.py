@@ -59,6 +59,9 @@ class RpcKind(Enum):
     HEALTH = "health checks"
     REFLECTION = "reflection streams"
 
+    # Each RPC is looked up by its kind several times. The method of Enum runs Python code.
+    __hash__ = object.__hash__
+
 
 _KINDS = {
     "RatingService/RateCall": RpcKind.RATING,

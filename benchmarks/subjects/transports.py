@@ -1,0 +1,156 @@
+"""The native transport: RateCall beside grpcio; CreateCdr beside an upload's small chunks."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import psutil
+
+from benchmarks import databases, h2load, load, rate_calls, serving
+from benchmarks.harness import (
+    Row,
+    agreed,
+    at_least,
+    at_most,
+    compared,
+    digest,
+    in_turns,
+    over_baseline,
+)
+from benchmarks.rate_calls import CREATE_CDR, Measured, Requests
+from benchmarks.subjects.single_calls import CHUNK_CALLS, upload_work_of
+from benchmarks.subjects.unary import answers, sample
+from benchmarks.workbench import Workbench
+from tollwire.v1.rating_service_pb2 import RateCallRequest
+
+IN_FLIGHT = 16
+CREATE_IN_FLIGHT = 64
+
+
+def run(bench: Workbench) -> Iterator[Row]:
+    if find_spec("pygrpc_native") is None:
+        yield Row("RateCall, native", "calls/s", skipped="pygrpc-native is not installed")
+        return
+    yield from _rate_calls(bench)
+    for kind in databases.KINDS:
+        yield from _create_cdrs(bench, kind)
+
+
+def _rate_calls(bench: Workbench) -> Iterator[Row]:
+    calls, expected = sample(bench, 100)
+    requests = Requests(bench.folder, calls)
+    seconds = bench.size(3, 1)
+    with bench.loaded("sqlite", transport="native") as native, bench.loaded("sqlite") as grpcio:
+        servers = {"native": native, "grpcio": grpcio}
+        for server in servers.values():
+            with load.channel(server.address) as channel:
+                same = agreed("RateCall", expected, answers(channel, calls))
+        milliseconds: dict[str, list[float]] = {name: [] for name in servers}
+
+        def per_second(name: str) -> float:
+            server = servers[name]
+            before = _processor_seconds(server)
+            if h2load.is_installed():
+                found = h2load.measure(
+                    server.address,
+                    "RatingService/RateCall",
+                    RateCallRequest(call=calls[0]),
+                    bench.folder,
+                    seconds,
+                    in_flight=IN_FLIGHT,
+                )
+                rate, count = found.per_second, found.calls
+            else:
+                sent = rate_calls.measure(server.address, requests, seconds, in_flight=IN_FLIGHT)
+                rate, count = sent.per_second, len(sent.latencies_ms)
+            milliseconds[name].append((_processor_seconds(server) - before) * 1000 / count)
+            return rate
+
+        contestants = {name: lambda name=name: per_second(name) for name in servers}
+        in_turns(contestants, 1)  # warming up
+        for taken in milliseconds.values():
+            taken.clear()
+        rates = in_turns(contestants, bench.size(7, 1))
+    client = "h2load, the same call each time" if h2load.is_installed() else rate_calls.client()
+    note = f"one worker, one connection; sent by {client}"
+    yield compared(
+        f"RateCall, native, {IN_FLIGHT} in flight",
+        "calls/s",
+        rates["native"],
+        "on grpcio",
+        rates["grpcio"],
+        over_baseline,
+        "times",
+        budget=at_least(5),
+        digest=same,
+        note=note,
+    )
+    yield compared(
+        f"processor time of a RateCall, native, {IN_FLIGHT} in flight",
+        "ms",
+        milliseconds["native"],
+        "on grpcio",
+        milliseconds["grpcio"],
+        over_baseline,
+        "of it",
+        budget=at_most(0.2),
+        note=note,
+    )
+
+
+def _create_cdrs(bench: Workbench, kind: str) -> Iterator[Row]:
+    """Each measurement on a database of its own: identity checks slow down as it grows."""
+    calls, _ = sample(bench, bench.size(2_000, 100))
+    requests = Requests(bench.folder, calls, CREATE_CDR)
+    work = upload_work_of(bench, bench.size(400, 10) * CHUNK_CALLS)
+    seconds = bench.size(3.0, 0.3)
+    measured: list[tuple[Measured, float]] = []
+
+    def create() -> float:
+        with bench.loaded(kind, transport="native") as server:
+            rate_calls.measure(server.address, requests, seconds / 3, in_flight=IN_FLIGHT)
+            before = _processor_seconds(server)
+            found = rate_calls.measure(
+                server.address, requests, seconds, in_flight=CREATE_IN_FLIGHT
+            )
+            used = _processor_seconds(server) - before
+            measured.append((found, used * 1000 / len(found.latencies_ms)))
+        return found.per_second
+
+    def upload() -> float:
+        with bench.loaded(kind) as server:
+            done = load.run(
+                "upload",
+                address=server.address,
+                messages=str(work.messages),
+                chunk_calls=CHUNK_CALLS,
+                window=1,
+            )
+        if done["created"] != len(work):
+            raise AssertionError(f"not all calls were recorded: {done}")
+        return len(work) / float(done["seconds"])
+
+    taken = in_turns({"create": create, "upload": upload}, bench.size(3, 1))
+    p50, p99 = (
+        statistics.median(one.percentile_ms(percent) for one, _ in measured) for percent in (50, 99)
+    )
+    milliseconds = statistics.median(used for _, used in measured)
+    yield compared(
+        f"CreateCdr, native, {CREATE_IN_FLIGHT} in flight, {kind}",
+        "calls/s",
+        taken["create"],
+        f"UploadCdrs, {CHUNK_CALLS} calls a chunk in lockstep",
+        taken["upload"],
+        over_baseline,
+        "of it",
+        budget=at_least(0.8),
+        digest=digest(len(work)),
+        note=f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {milliseconds:.3f} ms of processor time a call;"
+        f" one worker, one connection; sent by {rate_calls.client()}",
+    )
+
+
+def _processor_seconds(server: serving.Server) -> float:
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in server.processes())
