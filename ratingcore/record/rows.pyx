@@ -180,11 +180,11 @@ def column_arrays(const uint8_t[::1] data not None, uint32_t count):
     cdef const uint8_t* at = &data[0]
     cdef const uint8_t* field
     cdef uint64_t size
-    cdef uint32_t row, column
+    cdef uint32_t _row_index, column
     cdef list columns = []
     memset(sizes, 0, sizeof(sizes))
     field = at + HEADER_SIZE
-    for row in range(count):
+    for _row_index in range(count):
         field += 2
         for column in range(FIELD_COUNT):
             size = _field_size(field)
@@ -196,7 +196,7 @@ def column_arrays(const uint8_t[::1] data not None, uint32_t count):
         columns.append(made)
         ends[column] = _array_header(<uint8_t*> PyBytes_AS_STRING(made), column, count)
     field = at + HEADER_SIZE
-    for row in range(count):
+    for _row_index in range(count):
         field += 2
         for column in range(FIELD_COUNT):
             size = _field_size(field)
