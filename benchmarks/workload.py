@@ -19,8 +19,10 @@ from tollwire.v1.types_pb2 import (
     DIRECTION_OUTBOUND,
     DISPOSITION_ANSWERED,
     IMPORT_MODE_REPLACE,
+    RATED_CALL_VIEW_UNSPECIFIED,
     Call,
     Rate,
+    RatedCallView,
 )
 
 STARTED_AT_S = 1_772_445_600  # 2026-03-02 10:00 UTC
@@ -150,8 +152,13 @@ def wire_calls(calls: RealCalls, tenant_id: int, call_ids: Sequence[str]) -> lis
     ]
 
 
-def stream_messages(calls: Sequence[Call], size: int) -> list[bytes]:
-    return [StreamRateCallsRequest(calls=part).SerializeToString() for part in batches(calls, size)]
+def stream_messages(
+    calls: Sequence[Call], size: int, view: RatedCallView.ValueType = RATED_CALL_VIEW_UNSPECIFIED
+) -> list[bytes]:
+    return [
+        StreamRateCallsRequest(calls=part, view=view).SerializeToString()
+        for part in batches(calls, size)
+    ]
 
 
 def upload_messages(calls: Sequence[Call], size: int) -> list[bytes]:

@@ -5,18 +5,22 @@ A request is processed in blocks of calls, and each stage processes the whole bl
 stages.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from ..deck.batch cimport BLOCK, call_t, outcome_t
 from .call_parse cimport text_t
 from .tenant_map cimport tenant_t
 from ..index.tables cimport rate_terms_t
 
+cdef struct options_t:          # of a request, besides its calls
+    int64_t min_rate_revision   # 0: none
+    int32_t view                # a number of tollwire.v1.RatedCallView, or any other
+
 cdef struct source_t:           # the part of a request that is not read yet
     const uint8_t* at
     const uint8_t* end
     int64_t now_ns              # the start of calls without one
-    int64_t min_rate_revision   # the last one that was read; 0: none
+    options_t options           # the last ones that were read
 
 cdef struct job_t:              # data of a call that rating does not use
     text_t source               # the call's own bytes

@@ -11,6 +11,7 @@ from ..base.native cimport likely, unlikely
 cdef enum:
     TAG_CALLS = 1 << 3 | 2               # StreamRateCallsRequest.calls, BatchRateCallsRequest.calls
     TAG_MIN_RATE_REVISION = 2 << 3 | 0   # of both
+    TAG_VIEW = 3 << 3 | 0           # of both
     TAG_TENANT_ID = 1 << 3 | 0
     TAG_EXTENSION_ID = 2 << 3 | 0
     TAG_CALLER_NUMBER = 3 << 3 | 2

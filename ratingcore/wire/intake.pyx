@@ -1,20 +1,22 @@
 # cython: cdivision=True
 """Reads a request's calls, a block at a time: from bytes to the input of rating.
 
-A request is a message whose field 1 is repeated tollwire.v1.Call and whose field 2 is
-min_rate_revision (StreamRateCallsRequest, BatchRateCallsRequest). The reader accepts and refuses
-the same bytes as protobuf. A call that breaks a rule is not refused here, but referred to the
-service.
+A request is a message whose field 1 is repeated tollwire.v1.Call, and whose fields 2 and 3 are its
+options, min_rate_revision and view (StreamRateCallsRequest, BatchRateCallsRequest). The reader
+accepts and refuses the same bytes as protobuf. A call that breaks a rule is not refused here, but
+referred to the service.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from ..deck.batch cimport BLOCK, call_t
-from .bulk cimport block_t, job_t, source_t
+from .bulk cimport block_t, job_t, options_t, source_t
 from .call_parse cimport (
     MAX_DEPTH,
     TAG_CALLS,
     TAG_MIN_RATE_REVISION,
+    TAG_VIEW,
     parse_call,
     read_bytes,
     read_uint32,
@@ -70,14 +72,20 @@ cdef inline bint _read_call(
     return _read_general(end, now_ns, call, job)
 
 
-cdef const uint8_t* _other_field(source_t* source, const uint8_t* at, uint32_t tag) noexcept nogil:
+cdef const uint8_t* _other_field(
+    const uint8_t* at, const uint8_t* end, uint32_t tag, options_t* options
+) noexcept nogil:
     """The end of a field, other than a call, whose tag was just read. NULL: malformed."""
     cdef uint64_t value = 0
     if tag == TAG_MIN_RATE_REVISION:
-        at = read_varint(at, source.end, &value)
-        source.min_rate_revision = <int64_t> value
+        at = read_varint(at, end, &value)
+        options.min_rate_revision = <int64_t> value
         return at
-    return skip_field(at, source.end, tag, MAX_DEPTH) if tag >> 3 else NULL
+    if tag == TAG_VIEW:
+        at = read_varint(at, end, &value)
+        options.view = <int32_t> value
+        return at
+    return skip_field(at, end, tag, MAX_DEPTH) if tag >> 3 else NULL
 
 
 cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
@@ -92,7 +100,7 @@ cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
         if unlikely(at == NULL):
             return False
         if unlikely(tag != TAG_CALLS):
-            at = _other_field(source, at, tag)
+            at = _other_field(at, source.end, tag, &source.options)
             if at == NULL:
                 return False
             continue
@@ -109,8 +117,8 @@ cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
     return True
 
 
-cdef bint may_end_with_revision(const uint8_t* start, const uint8_t* end) noexcept nogil:
-    """Whether the last bytes look like min_rate_revision. They may be the end of another field."""
+cdef bint may_end_with_options(const uint8_t* start, const uint8_t* end) noexcept nogil:
+    """Whether the last bytes look like an option. They may be the end of another field."""
     cdef const uint8_t* last = end - 1
     if end == start or last[0] >= 0x80:
         return False
@@ -119,24 +127,20 @@ cdef bint may_end_with_revision(const uint8_t* start, const uint8_t* end) noexce
             return False
         last -= 1
         if last[0] < 0x80:
-            return last[0] == TAG_MIN_RATE_REVISION
+            return last[0] == TAG_MIN_RATE_REVISION or last[0] == TAG_VIEW
 
 
-cdef bint read_revision(
-    const uint8_t* at, const uint8_t* end, int64_t* revision
+cdef bint read_options(
+    const uint8_t* at, const uint8_t* end, options_t* options
 ) noexcept nogil:
-    """Find min_rate_revision among the outermost fields; 0: absent. False: malformed."""
-    cdef uint64_t value = 0
+    """Find the options among the outermost fields; 0: absent. False: malformed."""
     cdef uint32_t tag
+    memset(options, 0, sizeof(options_t))
     while at < end:
         at = read_uint32(at, end, &tag)
-        if at == NULL or tag >> 3 == 0:
-            return False
-        if tag == TAG_MIN_RATE_REVISION:
-            at = read_varint(at, end, &value)
-        else:
-            at = skip_field(at, end, tag, MAX_DEPTH)
         if at == NULL:
             return False
-    revision[0] = <int64_t> value
+        at = _other_field(at, end, tag, options)
+        if at == NULL:
+            return False
     return True

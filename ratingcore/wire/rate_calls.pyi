@@ -3,12 +3,15 @@ from collections.abc import Callable
 from ..deck.deck import Deck
 from .tally import Tally
 
+VIEW_BASIC: int
+
 class MalformedRequest(ValueError): ...
 class TooManyCalls(ValueError): ...
 
-class OtherRevision(ValueError):
-    demanded: int
-    def __init__(self, demanded: int) -> None: ...
+class OtherOptions(ValueError):
+    min_rate_revision: int
+    view: int
+    def __init__(self, min_rate_revision: int, view: int) -> None: ...
 
 def rate_request(
     request_bytes: bytes,
@@ -17,6 +20,7 @@ def rate_request(
     now_ns: int,
     max_calls: int,
     min_rate_revision: int = 0,
+    view: int = 0,
     tally: Tally | None = None,
 ) -> bytes: ...
 def rate_lone_call(
@@ -31,4 +35,4 @@ def rate_lone_calls(
     now_ns: int,
     tally: Tally | None = None,
 ) -> list[bytes | None]: ...
-def likely_min_rate_revision(request_bytes: bytes) -> int: ...
+def likely_options(request_bytes: bytes) -> tuple[int, int]: ...

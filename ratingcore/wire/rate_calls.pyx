@@ -15,15 +15,15 @@ intake.pyx reads the calls, rated_call_writer.pyx writes the response; this modu
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .rated_call_writer cimport look_ahead, measure_block, write_block
 from ..deck.batch cimport BLOCK, UNRATED, call_t, outcome_t, rate_block
-from .bulk cimport block_t, job_t, source_t
+from .bulk cimport block_t, job_t, options_t, source_t
 from .call_parse cimport TAG_CALLS, read_bytes, read_uint32, text_t
 from ..deck.deck cimport Deck
-from .intake cimport may_end_with_revision, read_block, read_revision
+from .intake cimport may_end_with_options, read_block, read_options
 from ..base.memory cimport bytes_data, resize_bytes
 from ..base.native cimport likely, unlikely
 from .tenant_map cimport tenant_map_add, tenant_map_free, tenant_map_find, tenant_map_t, tenant_t
@@ -36,6 +36,10 @@ cdef struct scratch_t:                 # the buffers of one request
     outcome_t outcomes[BLOCK]       # of those
 
 
+# tollwire.v1.RatedCallView.RATED_CALL_VIEW_BASIC
+VIEW_BASIC = 2
+
+
 cdef class _Request:
     """The state of one request: its source, its tenants, and the response so far."""
 
@@ -45,6 +49,7 @@ cdef class _Request:
     cdef list answers               # of refer, for the current block
     cdef source_t source
     cdef uint32_t max_calls
+    cdef bint is_basic
     cdef uint32_t call_count
     cdef int64_t counts[KINDS]      # of the outcomes so far
     cdef tenant_map_t tenant_map
@@ -192,7 +197,9 @@ cdef int _write_answers(
         with gil:
             _make_room(request, needed)
     start = bytes_data(request.response)
-    request.size = write_block(block, request.source.end, start + request.size) - start
+    request.size = (
+        write_block(block, request.source.end, request.is_basic, start + request.size) - start
+    )
     return 0
 
 
@@ -263,12 +270,13 @@ class TooManyCalls(ValueError):
     """The request has more calls than are allowed."""
 
 
-class OtherRevision(ValueError):
-    """The request demands another rate revision than it was rated with: ``demanded``."""
+class OtherOptions(ValueError):
+    """The request has other options than it was rated with: these."""
 
-    def __init__(self, int64_t demanded):
-        super().__init__(f"the request demands rate revision {demanded}")
-        self.demanded = demanded
+    def __init__(self, int64_t min_rate_revision, int32_t view):
+        super().__init__(f"the request has min_rate_revision {min_rate_revision}, view {view}")
+        self.min_rate_revision = min_rate_revision
+        self.view = view
 
 
 def rate_request(
@@ -278,6 +286,7 @@ def rate_request(
     int64_t now_ns,
     uint32_t max_calls,
     int64_t min_rate_revision=0,
+    int32_t view=0,
     Tally tally=None,
 ):
     """The response's bytes for a request's bytes.
@@ -285,22 +294,26 @@ def rate_request(
     ``find_deck(tenant_id)`` returns the Deck of a tenant, or None. It is called once for each
     tenant of the request, so that all calls of a tenant are rated at one revision. ``refer(call)``
     returns the RatedCall's bytes for a Call's bytes. ``now_ns`` is the start of calls without one.
-    ``min_rate_revision`` is the revision for which ``find_deck`` and ``refer`` were prepared.
-    ``tally`` counts the calls that were not referred, if the request succeeds.
+    ``min_rate_revision`` and ``view`` are the options for which ``find_deck`` and ``refer`` were
+    prepared; ``view`` VIEW_BASIC writes the fields of that view only. ``tally`` counts the calls
+    that were not referred, if the request succeeds.
 
     MalformedRequest if protobuf refuses the request; TooManyCalls above ``max_calls``;
-    OtherRevision if the request demands another revision than ``min_rate_revision``.
+    OtherOptions if the request has others.
     """
     cdef _Request request = _request(request_bytes, find_deck, refer, now_ns, max_calls)
+    cdef const options_t* options
     cdef int outcome
+    request.is_basic = view == VIEW_BASIC
     with nogil:
         outcome = _rate_all(request)
     if outcome == MALFORMED:
         raise MalformedRequest("the request is not a valid protobuf message of its type")
     if outcome == TOO_MANY:
         raise TooManyCalls(f"at most {max_calls} calls in one request")
-    if request.source.min_rate_revision != min_rate_revision:
-        raise OtherRevision(request.source.min_rate_revision)
+    options = &request.source.options
+    if options.min_rate_revision != min_rate_revision or options.view != view:
+        raise OtherOptions(options.min_rate_revision, options.view)
     if tally is not None:
         tally.take(request.counts)
     return _take_response(request)
@@ -368,20 +381,21 @@ cdef object _rate_lone_call(
     return _take_response(request)
 
 
-def likely_min_rate_revision(bytes request_bytes not None):
-    """The min_rate_revision of a request that has it last, where protobuf's own libraries write it.
-    For any other request that value or 0. Reads no call, and returns at once if the last bytes are
-    another field.
+def likely_options(bytes request_bytes not None):
+    """The min_rate_revision and the view of a request that has them last, where protobuf's own
+    libraries write them. For any other request these values or 0. Reads no call, and returns at
+    once if the last bytes are another field.
 
     MalformedRequest if the outermost fields of the request are found to be malformed.
     """
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(request_bytes)
     cdef const uint8_t* end = start + PyBytes_GET_SIZE(request_bytes)
-    cdef int64_t revision = 0
+    cdef options_t options
     cdef bint readable = True
-    if may_end_with_revision(start, end):
+    memset(&options, 0, sizeof(options))
+    if may_end_with_options(start, end):
         with nogil:
-            readable = read_revision(start, end, &revision)
+            readable = read_options(start, end, &options)
     if not readable:
         raise MalformedRequest("the request is not a valid protobuf message of its type")
-    return revision
+    return options.min_rate_revision, options.view

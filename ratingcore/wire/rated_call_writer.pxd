@@ -7,5 +7,5 @@ from .bulk cimport block_t
 cdef bint look_ahead(block_t* block) noexcept nogil
 cdef uint64_t measure_block(block_t* block) noexcept nogil
 cdef uint8_t* write_block(
-    const block_t* block, const uint8_t* request_end, uint8_t* at
+    const block_t* block, const uint8_t* request_end, bint is_basic, uint8_t* at
 ) noexcept nogil

@@ -196,6 +196,23 @@ cdef inline uint8_t* _rated_call(
     return write_varint(at + 1, job.tenant.revision)
 
 
+cdef inline uint8_t* _basic_rated_call(
+    uint8_t* at, const job_t* job, const outcome_t* outcome
+) noexcept nogil:
+    """Write the fields of RATED_CALL_VIEW_BASIC in their order: fewer than 128 bytes."""
+    at[0] = TAG_STATUS
+    at[1] = outcome.status
+    at += 2
+    if likely(outcome.status != UNRATED):
+        at[0] = TAG_BILL_SECONDS
+        at = _short_varint(at + 1, outcome.bill_seconds)
+        at = _cost(at, outcome.cost_scaled, job.tenant.tables.rounding.cost_decimals)
+    if job.rate_terms != NULL:
+        at[0] = TAG_RATE_ID
+        at = write_varint(at + 1, row_rate_id(job.tenant.tables, outcome.row))
+    return at
+
+
 cdef bint look_ahead(block_t* block) noexcept nogil:
     """Prefetch the data of the rates that matched, and refer the calls whose cost exceeds its
     limit. Returns whether no call of the block is referred."""
@@ -244,9 +261,10 @@ cdef uint64_t measure_block(block_t* block) noexcept nogil:
 
 
 cdef uint8_t* write_block(
-    const block_t* block, const uint8_t* request_end, uint8_t* at
+    const block_t* block, const uint8_t* request_end, bint is_basic, uint8_t* at
 ) noexcept nogil:
-    """Write the answers to all calls of the block. Returns their end."""
+    """Write the answers to all calls of the block. Returns their end. ``is_basic``: the fields of
+    RATED_CALL_VIEW_BASIC only."""
     cdef const job_t* job
     cdef uint8_t* start
     cdef uint32_t i, size, length_bytes
@@ -258,6 +276,10 @@ cdef uint8_t* write_block(
             at = write_varint(start + 1, job.answer.size)
             memcpy(at, job.answer.data, job.answer.size)
             at += job.answer.size
+            continue
+        if is_basic:
+            at = _basic_rated_call(start + 2, job, &block.outcomes[i])
+            start[1] = <uint8_t> (at - start - 2)
             continue
         # Nearly all are shorter than 128 bytes: their length takes one byte.
         at = _rated_call(start + 2, job, &block.calls[i], &block.outcomes[i], request_end)

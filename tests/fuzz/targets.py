@@ -6,6 +6,7 @@ A target depends on a module of the core and on the messages; not on the source 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from google.protobuf import descriptor_pb2
@@ -32,9 +33,9 @@ def rate(data: bytes) -> int | None:
     """Compares every RatedCall of the bulk path with the path of message objects."""
     request = parsed(pb.StreamRateCallsRequest, data)
     too_many = False
-    answer, demanded = None, 0
+    answer, options = None, (0, 0)
     try:
-        answer, demanded = _rated(data)
+        answer, options = _rated(data)
     except rate_calls.MalformedRequest:
         pass
     except rate_calls.TooManyCalls:
@@ -46,8 +47,8 @@ def rate(data: bytes) -> int | None:
         return None
     if not accepted_alike(answer, request) or answer is None:
         return None
-    if demanded != request.min_rate_revision:
-        raise Difference(f"revision {demanded} is not {request.min_rate_revision}")
+    if options != (expected_options := (request.min_rate_revision, request.view)):
+        raise Difference(f"{options} are not {expected_options}")
     if answer != (expected := by_messages(data)):
         raise Difference(
             f"{pb.StreamRateCallsResponse.FromString(answer)} is not\n"
@@ -56,15 +57,15 @@ def rate(data: bytes) -> int | None:
     return len(request.calls)
 
 
-def _rated(data: bytes) -> tuple[bytes, int]:
-    """The response, and the demanded revision."""
+def _rated(data: bytes) -> tuple[bytes, tuple[int, int]]:
+    """The response, and the options of the request."""
     try:
-        return rate_calls.rate_request(data, _find_deck, _refer, NOW_NS, MAX_CALLS), 0
-    except rate_calls.OtherRevision as other:
-        revision = other.demanded
-        return rate_calls.rate_request(
-            data, _find_deck, _refer, NOW_NS, MAX_CALLS, revision
-        ), revision
+        return rate_calls.rate_request(data, _find_deck, _refer, NOW_NS, MAX_CALLS), (0, 0)
+    except rate_calls.OtherOptions as other:
+        options = other.min_rate_revision, other.view
+    refer = partial(_refer, view=options[1])
+    answer = rate_calls.rate_request(data, _find_deck, refer, NOW_NS, MAX_CALLS, *options)
+    return answer, options
 
 
 def _find_deck(tenant_id: int) -> Deck | None:
@@ -74,9 +75,10 @@ def _find_deck(tenant_id: int) -> Deck | None:
         return None
 
 
-def _refer(call: bytes) -> bytes:
+def _refer(call: bytes, view: int = 0) -> bytes:
     """The response of the path of message objects to one call, without its frame."""
-    framed = by_messages(varint(_CALLS_TAG) + varint(len(call)) + call)
+    options = pb.StreamRateCallsRequest(view=view).SerializeToString()  # type: ignore[arg-type]
+    framed = by_messages(varint(_CALLS_TAG) + varint(len(call)) + call + options)
     rated = pb.StreamRateCallsResponse.FromString(framed).rated
     if len(rated) != 1:
         raise Difference(f"{call!r} was passed to the library as one call")
@@ -141,18 +143,19 @@ def fields_of(call: types_pb2.Call) -> tuple[object, ...]:
     )
 
 
-def revision(data: bytes) -> int | None:
-    """The revision that is found at the end, without reading the calls: so the library reads a
+def options(data: bytes) -> int | None:
+    """The options that are found at the end, without reading the calls: so the library reads a
     message whose calls are plain bytes."""
     request = parsed(_OUTERMOST, data)
     try:
-        found = rate_calls.likely_min_rate_revision(data)
+        found = rate_calls.likely_options(data)
     except rate_calls.MalformedRequest:
         found = None
     if request is None:
         return None
-    if found not in (0, request.min_rate_revision):
-        raise Difference(f"{found} is not {request.min_rate_revision}")
+    expected = request.min_rate_revision, request.view
+    if found not in ((0, 0), expected):
+        raise Difference(f"{found} is not {expected}")
     return 1
 
 
@@ -163,6 +166,9 @@ def _outermost() -> type[Message]:
     for field in whole.field:
         if field.type == field.TYPE_MESSAGE:
             field.type = field.TYPE_BYTES
+            field.ClearField("type_name")
+        elif field.type == field.TYPE_ENUM:
+            field.type = field.TYPE_INT32
             field.ClearField("type_name")
     return message_class(whole)
 
@@ -221,6 +227,6 @@ TARGETS = {
         Target("upload", "read_upload, against message objects", _CHUNKS, upload_chunks.compared),
         Target("deck", "ImportRates's reader, against single rates", decks.GRAMMAR, decks.check),
         Target("columns", "rate_columns, against Deck.rate", columns.GRAMMAR, columns.check),
-        Target("revision", "likely_min_rate_revision, against the library", _CALLS, revision),
+        Target("options", "likely_options, against the library", _CALLS, options),
     )
 }

@@ -102,16 +102,16 @@ record.check(target, b"fatal")
 
 
 def test_the_command_counts_its_inputs() -> None:
-    command = [sys.executable, "-m", "tests.fuzz", "revision", "--inputs", "50", "--seed", "7"]
+    command = [sys.executable, "-m", "tests.fuzz", "options", "--inputs", "50", "--seed", "7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "seed 7, random search" in done.stdout
-    assert "revision (likely_min_rate_revision, against the library): 50 inputs: " in done.stdout
+    assert "options (likely_options, against the library): 50 inputs: " in done.stdout
 
 
 def test_a_saved_input_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, cut = tmp_path / "good", tmp_path / "cut"
     good.write_bytes(b"\x10\x05")
     cut.write_bytes(b"\x10")
-    assert replay(TARGETS["revision"], [good, cut]) == 0
+    assert replay(TARGETS["options"], [good, cut]) == 0
     assert capsys.readouterr().out == f"{good}: 1 items compared\n{cut}: refused by both\n"

@@ -12,6 +12,7 @@ from tollwire.service.domain.model import Rounding, Tenant
 from tollwire.service.rating.calls import Calls
 from tollwire.service.rpc.conversion import calls as conversion
 from tollwire.v1 import rating_service_pb2 as pb
+from tollwire.v1 import types_pb2
 
 NOW_NS = 1_763_000_000 * 10**9
 
@@ -70,9 +71,16 @@ CALLS = Calls(DECKS)
 def by_messages(request: bytes) -> bytes:
     """The response's bytes for a StreamRateCallsRequest's, through message objects."""
     response = pb.StreamRateCallsResponse()
-    batch = conversion.read_calls(
-        pb.StreamRateCallsRequest.FromString(request).calls, now_ns=NOW_NS
-    )
-    for rated in CALLS.rate_batch(batch):
-        conversion.write_rated(rated, response.rated.add())
+    message = pb.StreamRateCallsRequest.FromString(request)
+    for result in CALLS.rate_batch(conversion.read_calls(message.calls, now_ns=NOW_NS)):
+        rated = types_pb2.RatedCall()
+        conversion.write_rated(result, rated)
+        if message.view == types_pb2.RATED_CALL_VIEW_BASIC:
+            basic = types_pb2.RatedCall(status=rated.status, rate_id=rated.rate_id)
+            if rated.HasField("cost"):
+                basic.bill_seconds, basic.cost = rated.bill_seconds, rated.cost
+            if rated.HasField("error"):
+                basic.error.CopyFrom(rated.error)
+            rated = basic
+        response.rated.append(rated)
     return response.SerializeToString()

@@ -74,9 +74,11 @@ def frozen_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(BATCHES)
-def test_the_bulk_path_equals_message_objects(batch: list[types_pb2.Call]) -> None:
-    request = pb.StreamRateCallsRequest(calls=batch).SerializeToString()
+@given(BATCHES, st.sampled_from(types_pb2.RatedCallView.values()))
+def test_the_bulk_path_equals_message_objects(
+    batch: list[types_pb2.Call], view: types_pb2.RatedCallView
+) -> None:
+    request = pb.StreamRateCallsRequest(calls=batch, view=view).SerializeToString()
     tally = Tally()
     with pytest.MonkeyPatch.context() as monkeypatch:
         frozen_time(monkeypatch)
@@ -84,7 +86,10 @@ def test_the_bulk_path_equals_message_objects(batch: list[types_pb2.Call]) -> No
     answered = pb.StreamRateCallsResponse.FromString(response)
     assert answered == pb.StreamRateCallsResponse.FromString(by_messages(request))
     assert response == by_messages(request)
-    good = [one for one in answered.rated if not one.HasField("error")]
+    whole = pb.StreamRateCallsResponse.FromString(
+        by_messages(pb.StreamRateCallsRequest(calls=batch).SerializeToString())
+    )
+    good = [one for one in whole.rated if not one.HasField("error")]
     assert tally.counts() == Counter((one.status, one.unrated_reason) for one in good)
     assert tally.unrated() == sum(one.status == types_pb2.RATING_STATUS_UNRATED for one in good)
     assert tally.calls() == len(good)
@@ -161,20 +166,40 @@ def test_a_demanded_revision_is_used_or_refused() -> None:
     assert [one.field for one in negative.value.violations] == ["min_rate_revision"]
 
 
-def stretches(revision: int) -> list[bytes]:
-    """Encodings of min_rate_revision: the shortest one, and longer ones."""
-    plain = pb.BatchRateCallsRequest(min_rate_revision=revision).SerializeToString()
+def test_a_view_that_does_not_exist_is_refused() -> None:
+    for view in (3, -1, 2**31 - 1):
+        request = pb.StreamRateCallsRequest(view=view).SerializeToString()
+        with pytest.raises(InvalidInput) as refused:
+            BULK.rate(request, Tally())
+        (violation,) = refused.value.violations
+        assert (violation.field, violation.description) == (
+            "view",
+            f"must be RATED_CALL_VIEW_FULL or RATED_CALL_VIEW_BASIC, got {view}",
+        )
+
+
+def stretches(plain: bytes) -> list[bytes]:
+    """Encodings of an option: the shortest one, and longer ones."""
     longer = plain[:-1] + bytes([plain[-1] | 0x80, 0])
-    return [plain, b"\x90\x00" + plain[1:], longer if len(longer) <= 11 else plain]
+    wide_tag = bytes([plain[0] | 0x80, 0]) + plain[1:]
+    return [plain, wide_tag, longer if len(longer) <= 11 else plain]
 
 
-@given(st.lists(st.sampled_from([1, 200, 300, 301, 2**40, -1]), max_size=3), st.data())
-def test_a_revision_may_stand_anywhere_and_the_last_one_counts(
-    revisions: list[int], data: st.DataObject
+@given(
+    st.lists(st.sampled_from([1, 200, 300, 301, 2**40, -1]), max_size=3),
+    st.lists(st.sampled_from(types_pb2.RatedCallView.values()), max_size=3),
+    st.data(),
+)
+def test_options_may_stand_anywhere_and_the_last_ones_count(
+    revisions: list[int], views: list[types_pb2.RatedCallView], data: st.DataObject
 ) -> None:
     call = types_pb2.Call(tenant_id=1, direction=1, disposition=1, duration_seconds=1)
     out_of_order = types_pb2.Call(tenant_id=1, call_id="\x10\x05")
-    parts = [data.draw(st.sampled_from(stretches(revision))) for revision in revisions]
+    options = [pb.BatchRateCallsRequest(min_rate_revision=revision) for revision in revisions]
+    options += [pb.BatchRateCallsRequest(view=view) for view in views if view]
+    parts = [
+        data.draw(st.sampled_from(stretches(option.SerializeToString()))) for option in options
+    ]
     parts += data.draw(
         st.lists(
             st.sampled_from([call, out_of_order]).map(
@@ -185,7 +210,7 @@ def test_a_revision_may_stand_anywhere_and_the_last_one_counts(
     request = b"".join(data.draw(st.permutations(parts)))
     message = pb.BatchRateCallsRequest.FromString(request)
     least = message.min_rate_revision
-    assert rate_calls.likely_min_rate_revision(message.SerializeToString()) == least
+    assert rate_calls.likely_options(message.SerializeToString()) == (least, message.view)
     if least < 0:
         with pytest.raises(InvalidInput):
             BULK.rate(request, Tally())
@@ -197,12 +222,13 @@ def test_a_revision_may_stand_anywhere_and_the_last_one_counts(
 
 
 @given(st.binary(max_size=40))
-def test_a_likely_revision_is_the_revision_or_none(request_bytes: bytes) -> None:
+def test_likely_options_are_the_options_or_none(request_bytes: bytes) -> None:
     try:
-        expected = pb.BatchRateCallsRequest.FromString(request_bytes).min_rate_revision
+        request = pb.BatchRateCallsRequest.FromString(request_bytes)
     except DecodeError:
         return
-    assert rate_calls.likely_min_rate_revision(request_bytes) in (0, expected)
+    options = request.min_rate_revision, request.view
+    assert rate_calls.likely_options(request_bytes) in ((0, 0), options)
 
 
 def test_an_error_of_the_decks_is_passed_on() -> None:
@@ -216,6 +242,7 @@ def test_an_error_of_the_decks_is_passed_on() -> None:
 
 
 def test_the_field_numbers_are_those_of_the_descriptor() -> None:
+    assert types_pb2.RATED_CALL_VIEW_BASIC == rate_calls.VIEW_BASIC
     bytes_types = {11, 9}  # TYPE_MESSAGE, TYPE_STRING
     tags = {
         field.name: field.number << 3 | (2 if field.type in bytes_types else 0)
