@@ -24,6 +24,9 @@ cdef int additions_put(
     uint32_t destination_size,
     uint32_t* number,
 ) except -1 nogil
+cdef int additions_copy(
+    additions_t* target, const additions_t* source, uint32_t source_number, uint32_t* number
+) except -1 nogil
 cdef bint is_same_terms(
     const additions_t* additions, uint32_t number, const tables_t* tables, uint32_t row
 ) noexcept nogil

@@ -86,6 +86,28 @@ cdef int additions_put(
     return pool_intern(&additions.rate_terms, &rate_terms, sizeof(rate_terms_t), number)
 
 
+cdef int additions_copy(
+    additions_t* target, const additions_t* source, uint32_t source_number, uint32_t* number
+) except -1 nogil:
+    """Add the rate terms ``source_number`` of other additions. Sets ``number`` to theirs here."""
+    cdef rate_terms_t rate_terms = (<const rate_terms_t*> source.rate_terms.data)[source_number]
+    cdef terms_t terms = (<const terms_t*> source.terms.data)[rate_terms.terms]
+    cdef uint32_t interval_bytes, size
+    cdef const uint8_t* intervals = pool_item(&source.intervals, terms.intervals, &interval_bytes)
+    cdef const uint8_t* destination = pool_item(
+        &source.destinations, rate_terms.destination, &size
+    )
+    return additions_put(
+        target,
+        &terms,
+        <const interval_t*> intervals,
+        interval_bytes // <uint32_t> sizeof(interval_t),
+        destination,
+        size,
+        number,
+    )
+
+
 cdef bint _is_same_item(
     const pool_t* pool, uint32_t number, const pool_t* other_pool, uint32_t other_number
 ) noexcept nogil:

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from typing import Any, Self, final
 
+from ..deck.builder import DeckBuilder
 from ..deck.deck import Deck
 from ..pricing.values import InEffect, RateInfo
 
@@ -29,4 +30,5 @@ class IncomingDeck:
     @property
     def in_effect(self) -> InEffect: ...
     def number(self, first_version_id: int) -> None: ...
+    def put_into(self, builder: DeckBuilder) -> None: ...
     def rows(self, start: int, stop: int) -> list[RateInfo]: ...

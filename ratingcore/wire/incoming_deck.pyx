@@ -7,13 +7,15 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython cimport final
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
 
+from libc.string cimport memset
+
 from .call_parse cimport text_t
-from ..index.changes cimport change_t, change_digit, set_key
+from ..index.changes cimport PUT, change_t, change_digit, set_key
+from ..deck.builder cimport DeckBuilder
 from ..deck.deck cimport Deck
 from .rate_intake cimport (
     by_key,
     effect_t,
-    incoming_t,
     instant_t,
     intake_add,
     intake_compare,
@@ -21,7 +23,6 @@ from .rate_intake cimport (
     intake_init,
     intake_nbytes,
     intake_sort,
-    intake_t,
     intake_take,
 )
 from ..base.memory cimport allocate, release
@@ -39,7 +40,7 @@ from ..pricing.terms cimport (
 from ..pricing.number cimport MAX_DIGITS
 from ..base.pool cimport pool_item, pool_t
 from .rate_parse cimport next_rate, parse_rate, wire_head_t, wire_rate_t
-from ..index.rate_terms cimport additions_put
+from ..index.rate_terms cimport additions_copy, additions_put, additions_t
 from ..index.tables cimport rate_terms_t, row_count, row_version_id
 
 from ..pricing.values import InEffect, RateTerms
@@ -59,7 +60,7 @@ cdef object _nanoseconds(int64_t seconds, uint32_t nanoseconds, int64_t open_end
     return None if seconds == open_end else (<object> seconds) * 1_000_000_000 + nanoseconds
 
 
-cdef str _prefix(const incoming_t* rate):
+cdef str incoming_prefix(const incoming_t* rate):
     cdef uint8_t digits[MAX_DIGITS]
     cdef change_t key
     cdef int i
@@ -74,16 +75,10 @@ cdef class IncomingDeck:
     """The rates of an import of one tenant, reduced to the changes.
 
     First ``read`` or ``put`` each rate once; then ``sort``; then ``compare`` with the present deck,
-    which keeps the changes only; then ``rows``. Only one thread may use it at a time: the methods
-    release the GIL, and every other use of it meanwhile raises RuntimeError.
+    which keeps the changes only; then ``number``, ``put_into`` and a ``RateRowWriter``. Only one
+    thread may use it at a time: the methods release the GIL, and every other use of it meanwhile
+    raises RuntimeError.
     """
-
-    cdef intake_t intake
-    cdef int64_t tenant_id
-    cdef readonly uint32_t seen      # rates so far, taken or not
-    cdef readonly list closed        # RateInfo, see ``compare``
-    cdef readonly object in_effect   # InEffect, see ``compare``
-    cdef bint busy
 
     def __cinit__(self, tenant_id, effective_from=None):
         """``effective_from``: for rates without one, as (seconds, nanoseconds)."""
@@ -266,8 +261,19 @@ cdef class IncomingDeck:
                 self.intake.rates[i].rate_id = version_id + i
         self.busy = False
 
+    def put_into(self, DeckBuilder builder not None):
+        """Add the rates to a builder. Releases the GIL."""
+        self._hold()
+        try:
+            builder._require_idle()
+            with nogil:
+                self._put_all(builder)
+        finally:
+            self.busy = False
+
     def rows(self, start, stop):
-        """The rates from ``start`` until before ``stop`` in their order, each as a ``RateInfo``."""
+        """For tests: the rates from ``start`` until before ``stop`` in their order, each as a
+        ``RateInfo``."""
         cdef int64_t at = whole(start, "start")
         cdef int64_t end = min(whole(stop, "stop"), self.intake.count)
         cdef const incoming_t* rate
@@ -296,7 +302,7 @@ cdef class IncomingDeck:
                 rate_info(
                     rate.version_id,
                     rate.rate_id,
-                    _prefix(rate),
+                    incoming_prefix(rate),
                     destination,
                     terms,
                     interval_values(
@@ -310,8 +316,9 @@ cdef class IncomingDeck:
         return found
 
     cdef int64_t _read(
-        self, const uint8_t* data, size_t at, size_t size, left_t* left, uint32_t* left_count
+        self, const uint8_t* data, size_t at, size_t size, void* places, uint32_t* left_count
     ) except -1 nogil:
+        cdef left_t* left = <left_t*> places
         cdef const uint8_t* end = data + size
         cdef const uint8_t* next_at
         cdef wire_head_t head
@@ -337,6 +344,30 @@ cdef class IncomingDeck:
                 left_count[0] += 1
             self.seen += 1
         return <int64_t> at
+
+    cdef int _put_all(self, DeckBuilder builder) except -1 nogil:
+        cdef const additions_t* source = &self.intake.additions
+        cdef uint32_t* numbers = <uint32_t*> allocate(source.rate_terms.count, 4)
+        cdef const incoming_t* rate
+        cdef change_t change
+        cdef uint32_t i
+        try:
+            for i in range(source.rate_terms.count):
+                additions_copy(&builder.additions, source, i, &numbers[i])
+            for i in range(self.intake.count):
+                rate = &self.intake.rates[i]
+                memset(&change, 0, sizeof(change_t))
+                change.kind = PUT
+                change.key_high, change.key_low = rate.key_high, rate.key_low
+                change.length = rate.length
+                change.version_id, change.rate_id = rate.version_id, rate.rate_id
+                change.from_s, change.from_ns = rate.from_s, rate.from_ns
+                change.to_s, change.to_ns = rate.to_s, rate.to_ns
+                change.rate_terms = numbers[rate.rate_terms]
+                builder._add(&change)
+        finally:
+            release(numbers)
+        return 0
 
     cdef int _require_idle(self) except -1:
         if self.busy:

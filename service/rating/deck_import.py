@@ -13,14 +13,16 @@ committed one under the lock on the tenant's deck. The worker then uses the resu
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from heapq import merge, nsmallest
-from itertools import chain, islice
+from itertools import islice
 from operator import attrgetter
 
 from ratingcore import DeckBuilder, IncomingDeck, RateInfo
 from ratingcore.pricing.values import InEffect
+from ratingcore.wire.rate_row_writer import RateRowWriter
 from tollwire.service.accounts import audit
 from tollwire.service.accounts.tenants import tenant_exists
 from tollwire.service.cache.decks import Decks, TenantDeck, built, tenant_not_found
@@ -30,13 +32,12 @@ from tollwire.service.domain.thread_context import Work
 from tollwire.service.rating.rate_checks import check_terms, normalized
 from tollwire.service.storage import deck_import, decks
 from tollwire.service.storage.engine import Connection, Database
-from tollwire.service.storage.rates import RateArguments
+from tollwire.service.storage.rates import note_change
 
 MAX_ERRORS = 1000
 MAX_DECK_RATES = 5_000_000
 # The memory of all incoming decks in one worker. The largest possible deck uses about half of it.
 MAX_INTAKE_BYTES = 1024**3
-_PART_RATES = 10_000
 _NS = 10**9
 # The terms of a rate that have the same name and type in the core.
 _SAME_IN_CORE = tuple(
@@ -284,44 +285,34 @@ class DeckImports:
         retired = changes.retired()
         for version_id, prefix in retired:
             builder.remove(version_id, prefix)
-        gone = [version_id for version_id, _ in retired]
-        keep_age = changes.updated or changes.closed
-        known_since_ns = deck_import.created_at_ns(connection, gone) if keep_age else {}
-        deck_import.retire(connection, gone, revision)
-        rates = chain(
-            chain.from_iterable(_parts(deck, builder)),
-            _closed(changes, first_version_id + len(deck), builder),
-        )
-        deck_import.add(
-            connection,
-            tenant_id,
-            revision,
-            range(first_version_id, first_version_id + count),
-            rates,
-            known_since_ns,
-            self._clock_ns(),
-        )
-        return built(builder, base.tenant, revision)
+        deck.put_into(builder)
+        closed = _closed(changes, first_version_id + len(deck))
+        builder.put_many(closed)
+        # The core builds while the database writes.
+        with ThreadPoolExecutor(1, "deck import") as pool:
+            making = pool.submit(built, builder, base.tenant, revision)
+            gone = [version_id for version_id, _ in retired]
+            keep_age = changes.updated or changes.closed
+            created_at_ns = deck_import.created_at_ns(connection, gone) if keep_age else {}
+            deck_import.retire(connection, gone, revision)
+            now_ns = self._clock_ns()
+            if count:
+                last_version_id = first_version_id + count - 1
+                note_change(connection, tenant_id, revision, first_version_id, last_version_id)
+            if len(deck):
+                rows = RateRowWriter(deck, revision, created_at_ns, now_ns)
+                deck_import.add_packed(connection, rows)
+            if closed:
+                deck_import.add(connection, tenant_id, revision, closed, created_at_ns, now_ns)
+            return making.result()
 
 
-def _parts(deck: IncomingDeck, builder: DeckBuilder) -> Iterator[Iterable[RateArguments]]:
-    """Yield the rates to write, and add them to the builder."""
-    for start in range(0, len(deck), _PART_RATES):
-        part = deck.rows(start, start + _PART_RATES)
-        builder.put_many(part)
-        yield part
-
-
-def _closed(
-    changes: _Changes, first_version_id: int, builder: DeckBuilder
-) -> Iterator[RateArguments]:
-    """Yield the next versions of the rates that end, and add them to the builder."""
-    rows = [
+def _closed(changes: _Changes, first_version_id: int) -> list[RateInfo]:
+    """The next versions of the rates that end."""
+    return [
         rate._replace(version_id=version_id, effective_to_ns=changes.closed_at_ns)
         for version_id, rate in enumerate(changes.closed, first_version_id)
     ]
-    builder.put_many(rows)
-    yield from rows
 
 
 def _pair(time_ns: int | None) -> tuple[int, int] | None:

@@ -12,15 +12,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from tollwire.service.storage import ids
+from tollwire.service.storage.dialects.base import PackedRows
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.engine import Database
-from tollwire.service.storage.rates import TERMS, RateArguments, from_arguments, note_change
+from tollwire.service.storage.rates import TERMS, RateArguments, from_arguments
 from tollwire.service.storage.schema.tenant_tables import RateVersionRow
 
 _PART_IDS = 10_000
 _TABLE = RateVersionRow.__table__
-# In the order of ``_rows``. retired_revision is left out: it is NULL.
-_COLUMNS = (
+# A new rate. retired_revision is left out: it is NULL.
+COLUMNS = (
     *TERMS,
     _TABLE.c.tenant_id,
     _TABLE.c.created_revision,
@@ -57,22 +58,23 @@ def retire(connection: Connection, version_ids: Sequence[int], revision: int) ->
         connection.execute(retired.where(_is_one_of(connection, part)))
 
 
+def add_packed(connection: Connection, rows: PackedRows) -> None:
+    """Write rates, each with the values of COLUMNS."""
+    dialect_of(connection).insert_packed(connection, RateVersionRow.__tablename__, COLUMNS, rows)
+
+
 def add(
     connection: Connection,
     tenant_id: int,
     revision: int,
-    version_ids: range,
     rates: Iterable[RateArguments],
     known_since_ns: Mapping[int, int],
     now_ns: int,
 ) -> None:
-    """Write rates with these version ids, which are present from ``revision`` of the tenant's deck
-    on. ``known_since_ns``: when the rates that are not new were created, by their ids."""
-    if not version_ids:
-        return
-    note_change(connection, tenant_id, revision, version_ids[0], version_ids[-1])
+    """Write rates, which are present from ``revision`` of the tenant's deck on.
+    ``known_since_ns``: when the rates that are not new were created, by their ids."""
     rows = _rows(tenant_id, revision, rates, known_since_ns, now_ns)
-    dialect_of(connection).bulk_insert(connection, RateVersionRow.__tablename__, _COLUMNS, rows)
+    dialect_of(connection).bulk_insert(connection, RateVersionRow.__tablename__, COLUMNS, rows)
 
 
 def _rows(
@@ -82,7 +84,7 @@ def _rows(
     known_since_ns: Mapping[int, int],
     now_ns: int,
 ) -> Iterator[tuple[Any, ...]]:
-    """The values of _COLUMNS."""
+    """The values of COLUMNS."""
     for rate in rates:
         created_at_ns = known_since_ns.get(rate[_RATE_ID], now_ns)
         yield (*from_arguments(rate), tenant_id, revision, created_at_ns, now_ns)

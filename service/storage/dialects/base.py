@@ -97,6 +97,15 @@ class Wakeups(Protocol):
         """Release what it holds, but for the connection."""
 
 
+class PackedRows(Protocol):
+    """Rows to insert, in one of two forms."""
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]: ...
+
+    def copy_part(self) -> bytes:
+        """The next part of PostgreSQL's binary COPY data; empty after the last one."""
+
+
 class Dialect(ABC):
     """One database. Has no state; all threads share it."""
 
@@ -176,6 +185,16 @@ class Dialect(ABC):
         rows: Iterable[Sequence[Any]],
     ) -> None:
         """Insert rows with values for these columns. Takes one row at a time from ``rows``."""
+
+    @abstractmethod
+    def insert_packed(
+        self,
+        connection: Connection,
+        table: str,
+        columns: Sequence[KeyedColumnElement[Any]],
+        rows: PackedRows,
+    ) -> None:
+        """The same for rows that the core makes."""
 
     @abstractmethod
     def hold_parties(

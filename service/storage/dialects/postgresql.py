@@ -46,6 +46,7 @@ from tollwire.service.storage.dialects.base import (
     HeldParties,
     KeyTaken,
     LedgerHead,
+    PackedRows,
     RowsPart,
     ServerFacts,
     TextColumn,
@@ -180,12 +181,21 @@ class PostgreSQL(Dialect):
         columns: Sequence[KeyedColumnElement[Any]],
         rows: Iterable[Sequence[Any]],
     ) -> None:
-        names = ", ".join(column.key for column in columns)
-        statement = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
-        with _driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
+        with _driver(connection).cursor() as cursor, cursor.copy(_copy_in(table, columns)) as copy:
             copy.set_types([_COPY_TYPES[type(column.type)] for column in columns])
             for row in rows:
                 copy.write_row(row)
+
+    def insert_packed(
+        self,
+        connection: Connection,
+        table: str,
+        columns: Sequence[KeyedColumnElement[Any]],
+        rows: PackedRows,
+    ) -> None:
+        with _driver(connection).cursor() as cursor, cursor.copy(_copy_in(table, columns)) as copy:
+            while part := rows.copy_part():
+                copy.write(part)
 
     def hold_parties(
         self,
@@ -353,6 +363,11 @@ def _ledger_head(found: PGresult) -> LedgerHead:
     last_hash = found.get_value(0, 2)
     assert last_hash is not None
     return int_of(found.get_value(0, 0)), int_of(found.get_value(0, 1)), last_hash
+
+
+def _copy_in(table: str, columns: Sequence[KeyedColumnElement[Any]]) -> str:
+    names = ", ".join(column.key for column in columns)
+    return f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
 
 
 def _scalar(cursor: psycopg.Cursor[Any]) -> int:

@@ -36,6 +36,7 @@ from tollwire.service.storage.dialects.base import (
     ExtensionTuple,
     HeldParties,
     LedgerHead,
+    PackedRows,
     RowsPart,
     ServerFacts,
     TextColumn,
@@ -128,6 +129,15 @@ class SQLite(Dialect):
         names = ", ".join(column.key for column in columns)
         places = ", ".join("?" * len(columns))
         _execute_many(connection, f"INSERT INTO {table} ({names}) VALUES ({places})", rows)
+
+    def insert_packed(
+        self,
+        connection: Connection,
+        table: str,
+        columns: Sequence[KeyedColumnElement[Any]],
+        rows: PackedRows,
+    ) -> None:
+        self.bulk_insert(connection, table, columns, rows)
 
     def hold_parties(
         self,
