@@ -36,7 +36,10 @@ class AdmittedRpc:
     """A unary RPC that is admitted. It must be ended by ``finish``, or passed on by ``run_alone``;
     both may be called in any thread."""
 
-    __slots__ = ("_authorization", "_endpoint", "_held", "_respond", "request", "rpc")
+    __slots__ = (
+        *("_authorization", "_endpoint", "_held", "_is_passed_on", "_respond"),
+        *("request", "rpc"),
+    )
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class AdmittedRpc:
         self._authorization = authorization
         self._respond = respond
         self._held = 0
+        self._is_passed_on = False
 
     def enter(self) -> bool:
         """Admit the RPC, which has a slot. If it is refused, finish it and return False."""
@@ -67,6 +71,7 @@ class AdmittedRpc:
 
     def finish(self, outcome: bytes | Exception) -> None:
         """End the RPC with its response or with an error."""
+        self._is_passed_on = True
         endpoint, rpc = self._endpoint, self.rpc
         endpoint.request_bytes.release(self._held)
         endpoint.pipeline.leave(rpc)
@@ -77,7 +82,13 @@ class AdmittedRpc:
 
     def run_alone(self) -> None:
         """Run the RPC in a thread of its pool."""
+        self._is_passed_on = True
         self.run_in_pool(self._run)
+
+    def fail_with_batch(self, error: Exception) -> None:
+        """End the RPC because its Batch has failed, unless it is passed on already."""
+        if not self._is_passed_on:
+            self.finish(error)
 
     def run_in_pool(self, work: Callable[[], None]) -> None:
         """Run ``work`` in a thread of the RPC's pool, which has one for each admitted RPC."""

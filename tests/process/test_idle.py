@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.integration.serving import ServerProcess
+from tests.rpc.transports import TRANSPORTS
 
 _SECONDS = 3.0
 _SLEPT = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)$", re.MULTILINE)
@@ -19,13 +21,16 @@ _WAKE_UPS_A_SECOND = 40
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_an_idle_server_sleeps(database_url: str) -> None:
-    with ServerProcess(database_url, workers=1) as server:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_an_idle_server_sleeps(database_url: str, transport: str) -> None:
+    with ServerProcess(database_url, workers=1, TOLLWIRE_TRANSPORT=transport) as server:
         time.sleep(1.0)  # the end of its start
-        before = _wake_ups(server.process.pid)
+        first = psutil.Process(server.process.pid)
+        pids = [first.pid, *(process.pid for process in first.children(recursive=True))]
+        before = sum(map(_wake_ups, pids))
         began = time.monotonic()
         time.sleep(_SECONDS)
-        wake_ups = _wake_ups(server.process.pid) - before
+        wake_ups = sum(map(_wake_ups, pids)) - before
         assert 0 < wake_ups / (time.monotonic() - began) < _WAKE_UPS_A_SECOND
 
 

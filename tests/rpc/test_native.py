@@ -67,6 +67,9 @@ class Servicer:
     def rate_batch(self, batch: Sequence[AdmittedRpc]) -> None:
         assert self.go.wait(DEADLINE_SECONDS)
         self.batches.append([one.request for one in batch])
+        if any(one.request == b"broken" for one in batch):
+            batch[0].finish(b"before")
+            raise RuntimeError("the batch fails")
         for one in batch:
             if one.request.startswith(b"alone") or one.request == b"defect":
                 one.run_alone()
@@ -150,6 +153,24 @@ def test_requests_that_wait_run_together(served: Served) -> None:
     wait_until(lambda: len(served.ended) == 5)
     assert sorted(rpc.code.name for rpc in served.ended) == ["INTERNAL", *["OK"] * 4]
     wait_until(lambda: served.capacity.pools[RpcKind.RATING].taken == 0)
+
+
+def test_a_batch_that_fails_ends_each_of_its_requests(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = hold(served)
+    calls = [served.start(RATE_CALL, b"broken") for _ in range(4)]
+    time.sleep(0.2)
+    served.servicer.go.set()
+    assert first.result() == b"together first"
+    outcomes = sorted(call.code().name for call in calls)
+    # They may have arrived in more than one batch.
+    assert set(outcomes) == {"INTERNAL", "OK"}
+    assert outcomes.count("OK") == len(served.servicer.batches) - 1
+    assert served.send(RATE_CALL, b"again") == b"together again"
+    wait_until(lambda: served.capacity.pools[RpcKind.RATING].taken == 0)
+    assert len(served.ended) == 6
+    assert {line.levelname for line in caplog.records} == {"ERROR"}
 
 
 def test_requests_above_the_slots_are_refused_at_once(served: Served) -> None:

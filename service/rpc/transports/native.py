@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tollwire.service.domain.thread_context import set_authorization
+from tollwire.service.rpc import error_map
 from tollwire.service.rpc.batches import AdmittedRpc, admitted
 from tollwire.service.rpc.call import Metadata
 from tollwire.service.rpc.endpoints import Endpoint, success_trailers
@@ -59,19 +60,23 @@ class NativeCall:
 
     def respond(self, rpc: RpcContext, outcome: bytes | Failure) -> None:
         """Send the outcome to the client, unless it has left."""
+        if isinstance(outcome, Failure):
+            self.fail(outcome)
+            return
         self._open.calls.pop(self._id, None)
-        front = self._open.front
-        if isinstance(outcome, bytes):
-            trailers = success_trailers(rpc)
-            if trailers:
-                front.respond(self._id, outcome, None, trailers)
-            else:
-                front.respond(self._id, outcome)
+        trailers = success_trailers(rpc)
+        if trailers:
+            self._open.front.respond(self._id, outcome, None, trailers)
         else:
-            metadata: tuple[tuple[str, str | bytes], ...] = outcome.trailers
-            if outcome.details:
-                metadata = ((_DETAILS_KEY, outcome.details), *metadata)
-            front.fail(self._id, outcome.code.value, outcome.message, metadata)
+            self._open.front.respond(self._id, outcome)
+
+    def fail(self, failure: Failure) -> None:
+        """Send a status to the client, unless it has left."""
+        self._open.calls.pop(self._id, None)
+        metadata: tuple[tuple[str, str | bytes], ...] = failure.trailers
+        if failure.details:
+            metadata = ((_DETAILS_KEY, failure.details), *metadata)
+        self._open.front.fail(self._id, failure.code.value, failure.message, metadata)
 
     def leave(self) -> None:
         """The client has left, or the deadline has passed."""
@@ -172,18 +177,35 @@ class NativeTransport:
                 continue
             call = opened.calls[call_id] = NativeCall(call_id, details, opened)
             endpoint = self._endpoints[method]
-            rpc = endpoint.begin(call)
-            authorization = _authorization(call.metadata) if self._distinguishes_callers else ""
-            if endpoint.batch is None:
-                set_authorization(authorization)
-                endpoint.pool.submit(_run_alone, endpoint, rpc, request, call)
+            try:
+                one = self._start(endpoint, call, request)
+            except Exception:
+                _LOG.exception("%s: defect", endpoint.name)
+                call.fail(Failure(StatusCode.INTERNAL, error_map.DEFECT_MESSAGE))
                 continue
-            one = admitted(endpoint, rpc, request, authorization, call.respond)
             if one is not None:
                 batches.setdefault(endpoint, []).append(one)
         for endpoint, batch in batches.items():
-            assert endpoint.batch is not None
-            endpoint.batch(batch)
+            _run_together(endpoint, batch)
+
+    def _start(self, endpoint: Endpoint, call: NativeCall, request: bytes) -> AdmittedRpc | None:
+        """Start an RPC; or return it, if it runs together with others."""
+        rpc = endpoint.begin(call)
+        authorization = _authorization(call.metadata) if self._distinguishes_callers else ""
+        if endpoint.batch is not None:
+            return admitted(endpoint, rpc, request, authorization, call.respond)
+        set_authorization(authorization)
+        endpoint.pool.submit(_run_alone, endpoint, rpc, request, call)
+        return None
+
+
+def _run_together(endpoint: Endpoint, batch: Sequence[AdmittedRpc]) -> None:
+    assert endpoint.batch is not None
+    try:
+        endpoint.batch(batch)
+    except Exception as error:
+        for one in batch:
+            one.fail_with_batch(error)
 
 
 def _run_alone(endpoint: Endpoint, rpc: RpcContext, request: bytes, call: NativeCall) -> None:
