@@ -12,7 +12,7 @@ from .memory cimport allocate, release, reserve, trim
 
 cdef uint32_t LIMIT = 0x7FFFFFFF  # bytes of data, and items
 
-# Differs between processes, as the hash of a str does, so that an attacker cannot prepare collisions.
+# Differs between processes, like the hash of a str, so that an attacker cannot prepare collisions.
 cdef uint64_t SEED = <uint64_t> (hash("ratingcore") & 0xFFFFFFFFFFFFFFFF)
 
 
