@@ -34,6 +34,13 @@ class Server:
         """The processes that serve: the workers if there are several, else the only process."""
         return [worker.pid for worker in worker_processes(self.pid)] or [self.pid]
 
+    def memory_bytes(self) -> int:
+        """The memory of all its processes; what several of them share counts once."""
+        own = psutil.Process(self.pid)
+        return sum(
+            int(process.memory_full_info().pss) for process in (own, *own.children(recursive=True))
+        )
+
     def peak_memory_bytes(self) -> int:
         """The peak memory of its largest process."""
         return max(peak_memory_bytes(pid) for pid in self.processes())

@@ -47,7 +47,7 @@ def run(bench: Workbench) -> Iterator[Row]:
             taken["bare"],
             over_baseline,
             "times the baseline",
-            budget=at_most(4),
+            budget=at_most(2),
             digest=agreed("the exported deck", expected, *digests),
             note=f"{len(rows):,} rates, until a RateCall answers with the new revision; a fresh"
             " database each time",

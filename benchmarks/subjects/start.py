@@ -1,5 +1,5 @@
 """A start: the time from the command until the server serves with all decks in memory, and the peak
-memory by then."""
+memory by then; and what further workers add."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import psutil
 from sqlalchemy import Table
 
 from benchmarks import databases, serving
 from benchmarks.databases import table_of
-from benchmarks.harness import Row, Spread, agreed, digest, in_turns, over_baseline
+from benchmarks.harness import (
+    Row,
+    Spread,
+    agreed,
+    at_most,
+    compared,
+    digest,
+    in_turns,
+    over_baseline,
+)
 from benchmarks.real_deck import DeckRow
 from benchmarks.subjects.imports import rate_rows
 from benchmarks.subjects.memory import RATES_A_TENANT, TENANTS, small_deck
@@ -26,6 +36,8 @@ from tollwire.service.storage.schema.tenant_tables import (
 from tollwire.service.storage.schema.tenant_tables import DeckRow as DeckStateRow
 
 MIB = 2**20
+WORKERS = 4
+PATIENCE_SECONDS = 60
 
 
 def run(bench: Workbench) -> Iterator[Row]:
@@ -59,6 +71,74 @@ def run(bench: Workbench) -> Iterator[Row]:
             if name == "nothing in it":
                 continue
             yield _row(kind, name, taken, peaks, _counted(counts[name], made))
+        yield from _workers(bench, kind, templates)
+
+
+def _workers(bench: Workbench, kind: str, templates: dict[str, str]) -> Iterator[Row]:
+    """What further workers take: the time until one serves, and memory."""
+    empty, full = "nothing in it", "the real deck twice"
+    serving_s: dict[str, list[float]] = {empty: [], full: []}
+    memory: dict[int, list[float]] = {1: [], WORKERS: []}
+
+    def started(name: str, workers: int) -> float:
+        with (
+            bench.databases.fresh(kind, templates[name]) as url,
+            serving.tollwire(url, workers=workers) as server,
+        ):
+            if name == full:
+                memory[workers].append(server.memory_bytes() / MIB)
+            if workers > 1:
+                serving_s[name].append(_restart_s(server))
+        return 0.0
+
+    in_turns(
+        {
+            "empty": lambda: started(empty, WORKERS),
+            "alone": lambda: started(full, 1),
+            "several": lambda: started(full, WORKERS),
+        },
+        bench.size(3, 1),
+    )
+    yield compared(
+        f"a worker that is replaced, with {full}, {kind}",
+        "s",
+        serving_s[full],
+        "with an empty database",
+        serving_s[empty],
+        over_baseline,
+        "times that",
+        budget=at_most(1.2),
+        note=f"one of {WORKERS} workers, from the start of its process until it listens",
+    )
+    yield compared(
+        f"memory of {WORKERS} workers with {full}, {kind}",
+        "MiB",
+        memory[WORKERS],
+        "one worker",
+        memory[1],
+        over_baseline,
+        "times that",
+        budget=at_most(1.3),
+        note="the sum of the proportional set sizes of all processes of the server",
+    )
+
+
+def _restart_s(server: serving.Server) -> float:
+    """Kill a worker. How long the one that replaces it takes until it serves."""
+    before = serving.worker_processes(server.pid)
+    before[0].kill()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    new = None
+    began = 0.0
+    while time.monotonic() < deadline:
+        if new is None:
+            found = set(serving.worker_processes(server.pid)) - set(before)
+            began = time.perf_counter()
+            new = next(iter(found), None)
+        elif any(one.status == psutil.CONN_LISTEN for one in new.net_connections("tcp")):
+            return time.perf_counter() - began
+        time.sleep(0.001)
+    raise AssertionError("a worker that was killed is not replaced")
 
 
 def _row(
