@@ -7,6 +7,7 @@ temporary folder; if it cannot start, its tests fail. TOLLWIRE_TEST_POSTGRES=0 l
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from tollwire.service.observability.logs import Lines
 from tollwire.service.storage.engine import Database
 
 share_compiled_statements()
+# Servers that do not state it have one worker, whatever machine runs the tests: they start sooner,
+# and the tests read the memory and the state of one process.
+os.environ.setdefault("TOLLWIRE_WORKERS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,13 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
+from tollwire.service.settings.cores import available_cores
 from tollwire.service.settings.loopback import is_loopback
 from tollwire.service.settings.parsing import (
     DEFAULT_LISTEN,
@@ -57,8 +59,22 @@ def _metrics_listen(value: Any) -> Any:
     return parse_listen(str(value), "--metrics-listen")
 
 
+# The value of a number that the server chooses.
+AUTO = "auto"
+MAX_WORKERS = 256  # far more than a machine has cores
+
+
 def _nothing_for_empty(value: Any) -> Any:
     return None if value == "" else value
+
+
+def _number_of_workers(value: Any, given: ValidationInfo) -> Any:
+    if value != AUTO:
+        return value
+    # On SQLite the workers take turns to write: docs/architecture/decisions/processes-not-threads.
+    if str(given.data.get("database", "")).startswith("sqlite"):
+        return 1
+    return min(available_cores(), MAX_WORKERS)
 
 
 def _upper(value: Any) -> Any:
@@ -98,12 +114,15 @@ class Settings(BaseModel):
         " (LISTEN) and migrations. Use it if --database is the URL of a connection pooler such as"
         " PgBouncer in transaction mode. Without it, workers behind a pooler poll for changes.",
     )
-    workers: int = Field(
-        1,
+    workers: Annotated[int, BeforeValidator(_number_of_workers)] = Field(
+        AUTO,
         ge=1,
-        le=256,  # far more than a machine has cores
-        description="The number of processes that share the port. A process uses little more than"
-        " one core, and has all rates in memory.",
+        le=MAX_WORKERS,
+        validate_default=True,
+        description="The number of processes that share the port and one copy of all rates. A"
+        " process uses little more than one core. auto: with PostgreSQL one for each core that the"
+        " server may use (affinity, and the processor limit of its container); with SQLite one,"
+        " because several workers take turns to write.",
     )
     transport: Literal["grpcio", "native"] = Field(
         "grpcio",
@@ -363,14 +382,20 @@ def _kind(field: FieldInfo, choices: tuple[str, ...]) -> str:
         return f"one of {', '.join(choices)}"
     if field.annotation is bool:
         return "true or false"
+    if field.default == AUTO:
+        return f"{AUTO}, or {_number(field)}"
     if field.annotation in (int, float):
-        noun = "a whole number" if field.annotation is int else "a number"
-        low, above = _bound(field, "ge"), _bound(field, "gt")
-        start = f"above {above:,} and up" if low is None else f"from {low:,}"
-        return f"{noun} {start} to {_bound(field, 'le'):,}"
+        return _number(field)
     if field.annotation in (Listen, Listen | None):
         return "HOST:PORT"
     return "a path" if field.annotation == (Path | None) else "a text"
+
+
+def _number(field: FieldInfo) -> str:
+    noun = "a whole number" if field.annotation is int else "a number"
+    low, above = _bound(field, "ge"), _bound(field, "gt")
+    start = f"above {above:,} and up" if low is None else f"from {low:,}"
+    return f"{noun} {start} to {_bound(field, 'le'):,}"
 
 
 def _bound(field: FieldInfo, name: str) -> Any:

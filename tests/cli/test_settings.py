@@ -71,10 +71,12 @@ def test_a_wrong_value_is_one_line_that_names_the_option() -> None:
         result = CliRunner().invoke(command, ["--workers", "0"])
         assert result.exit_code == 2
         assert result.output.splitlines()[-1] == (
-            "Error: --workers: must be a whole number from 1 to 256, got '0'"
+            "Error: --workers: must be auto, or a whole number from 1 to 256, got '0'"
         )
     result = CliRunner().invoke(main, ["serve", "--workers", "0"])
-    assert result.output.startswith("tollwire: --workers: must be a whole number from 1 to 256")
+    assert result.output.startswith(
+        "tollwire: --workers: must be auto, or a whole number from 1 to 256"
+    )
 
 
 def test_a_command_may_have_some_of_the_options(monkeypatch: pytest.MonkeyPatch) -> None:

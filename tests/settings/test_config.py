@@ -125,7 +125,7 @@ def test_each_field_is_refused_somewhere_above() -> None:
 
 def test_a_refusal_has_the_allowed_values_and_the_given_one() -> None:
     for value, words in (
-        ({"workers": "x"}, "--workers: must be a whole number from 1 to 256, got 'x'"),
+        ({"workers": "x"}, "--workers: must be auto, or a whole number from 1 to 256, got 'x'"),
         ({"tenant_share": 2}, "--tenant-share: must be a number above 0 and up to 1, got 2"),
         ({"insecure": "x"}, "--insecure: must be true or false, got 'x'"),
         ({"access": "all"}, "--access: must be one of auto, open, tokens, got 'all'"),
