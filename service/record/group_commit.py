@@ -145,9 +145,12 @@ class GroupCommit(Generic[Item, Result]):
         self,
         submissions: Sequence[Submission[Item, Result]],
         start: Callable[[Callable[[], None]], object],
+        *,
+        may_wait: bool = False,
     ) -> None:
-        """Add items that arrive together. Returns at once. ``start`` must run a function in another
-        thread, which one of the items may need to lead a group.
+        """Add items that arrive together. ``start`` must run a function in another thread, which
+        one of the items may need to lead a group. Returns at once; with ``may_wait`` this thread
+        leads if no group is under way.
 
         An item whose client has left, or that has waited too long, fails when the next group
         begins."""
@@ -160,17 +163,19 @@ class GroupCommit(Generic[Item, Result]):
             if leads:
                 self._idle -= 1
             self._waiting.extend(members[1:] if leads else members)
-        if leads:
+        if leads and may_wait:
+            self._lead_submitted(members[0])
+        elif leads:
             members[0].notify()
 
     def _lead_in_thread(
         self, start: Callable[[Callable[[], None]], object], member: _Submitted[Item, Result]
     ) -> None:
-        def lead() -> None:
-            self._lead(member)
-            member.notify()
+        start(partial(self._lead_submitted, member))
 
-        start(lead)
+    def _lead_submitted(self, member: _Submitted[Item, Result]) -> None:
+        self._lead(member)
+        member.notify()
 
     def _wait(self, member: _Member[Item, Result]) -> None:
         """Until the member is settled, or leads."""

@@ -38,31 +38,36 @@ class AdmittedRpc:
 
     __slots__ = (
         *("_authorization", "_endpoint", "_held", "_is_passed_on", "_respond"),
-        *("request", "rpc"),
+        *("may_wait", "request", "rpc"),
     )
 
     def __init__(
         self,
         endpoint: UnaryEndpoint,
         rpc: RpcContext,
-        request: bytes,
         authorization: str | bytes,
         respond: Respond,
+        *,
+        may_wait: bool = False,
     ) -> None:
+        """``may_wait``: the thread that runs the Batch may wait for the database."""
         self.rpc = rpc
-        self.request = request
+        self.request = b""
+        self.may_wait = may_wait
         self._endpoint = endpoint
         self._authorization = authorization
         self._respond = respond
         self._held = 0
         self._is_passed_on = False
 
-    def enter(self) -> bool:
-        """Admit the RPC, which has a slot. If it is refused, finish it and return False."""
+    def enter(self, receive: Callable[[], bytes]) -> bool:
+        """Admit the RPC, which has a slot, then take its request. If it is refused, finish it and
+        return False."""
         request_bytes = self._endpoint.request_bytes
         try:
             self._endpoint.pipeline.enter(self.rpc)
             request_bytes.check()
+            self.request = receive()
             self._held = request_bytes.acquire(self.request)
         except Exception as error:
             self.finish(error)
@@ -104,7 +109,7 @@ class AdmittedRpc:
             self.finish(response)
 
 
-# Runs RPCs of one method that were received together. Must not wait.
+# Runs RPCs of one method that were received together. Must not wait, unless they may.
 Batch: TypeAlias = Callable[[Sequence[AdmittedRpc]], None]
 
 
@@ -121,5 +126,5 @@ def admitted(
         with without_slot(slot):
             respond(rpc, endpoint.answer(rpc, lambda: request))
         return None
-    one = AdmittedRpc(endpoint, rpc, request, authorization, respond)
-    return one if one.enter() else None
+    one = AdmittedRpc(endpoint, rpc, authorization, respond)
+    return one if one.enter(lambda: request) else None

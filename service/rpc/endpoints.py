@@ -64,12 +64,13 @@ def on_bytes(behavior: Callable[..., Any]) -> Any:
     return behavior
 
 
-def in_batches(name: str) -> Callable[[Callable[..., Any]], Any]:
+def in_batches(name: str, *, ends_later: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Mark a unary method whose RPCs the servicer's method ``name``, a Batch, runs together if they
-    are received together."""
+    are received together. ``ends_later``: the Batch returns before its RPCs end."""
 
     def mark(behavior: Callable[..., Any]) -> Any:
         behavior.batch = name  # type: ignore[attr-defined]
+        behavior.ends_later = ends_later  # type: ignore[attr-defined]
         return behavior
 
     return mark
@@ -124,6 +125,7 @@ class Endpoint:
         self.batch: Batch | None = None
         if batch := getattr(behavior, "batch", ""):
             self.batch = getattr(servicer, batch)
+        self.ends_later: bool = getattr(behavior, "ends_later", False)
         if not self.is_unary:
             self.run_stream = self._stream_handler(method, streams)
         expect(self.name)

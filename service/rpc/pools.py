@@ -102,6 +102,7 @@ class Pool(ThreadPoolExecutor):
         self.last_arrival_at = -math.inf
         self._lock = threading.Lock()
         self._taken = 0
+        self._running = _Running()
 
     @property
     def taken(self) -> int:
@@ -154,11 +155,27 @@ class Pool(ThreadPoolExecutor):
             return Slot.SHARE_TAKEN
         return Slot.GRANTED
 
+    def keep_slot(self) -> str | bytes:
+        """The RPC of this thread keeps its slot when its function returns. Returns the argument
+        for ``release``, which must be called later."""
+        self._running.keeps_slot = True
+        return self._running.caller
+
     def _run(self, caller: str | bytes, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        running = self._running
+        running.caller, running.keeps_slot = caller, False
         try:
             return fn(*args, **kwargs)
         finally:
-            self.release(caller)
+            if not running.keeps_slot:
+                self.release(caller)
+
+
+class _Running(threading.local):
+    """The RPC that a thread of a pool runs."""
+
+    caller: str | bytes = ""
+    keeps_slot = False
 
 
 class Pools:

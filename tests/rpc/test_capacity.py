@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 from tests.process.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, Refusal, Running, connected, read_refusal, running
 from tollwire.service.domain.request import Caller, Role, Scope
-from tollwire.service.domain.thread_context import Slot, current_slot
+from tollwire.service.domain.thread_context import Slot, current_slot, set_authorization
 from tollwire.service.rpc import pools
 from tollwire.service.rpc.capacity import Capacity, RequestBytes
 from tollwire.service.rpc.endpoints import endpoints
@@ -253,6 +253,21 @@ def test_a_share_is_enforced_before_the_queue() -> None:
     assert seen[-1] == ("a4", Slot.GRANTED)
     pool.shutdown()
     assert (pool.taken, pool._taken_by) == (0, {})
+
+
+def test_an_rpc_may_keep_its_slot_after_its_function() -> None:
+    pool = Pool("test", 1, 4)
+    try:
+        set_authorization("Bearer kept")
+        caller = pool.submit(pool.keep_slot).result(10)
+        assert (caller, pool.taken) == ("Bearer kept", 1)
+        # The thread's next RPC releases its own.
+        assert pool.submit(lambda: 7).result(10) == 7
+        pool.release(caller)
+    finally:
+        set_authorization("")
+        pool.shutdown()
+    assert pool.taken == 0
 
 
 def test_the_tokens_of_one_tenant_share(crowd: Crowd) -> None:

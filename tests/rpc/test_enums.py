@@ -31,7 +31,10 @@ def test_members_are_equal(kind: type[IntEnum], name: str, prefix: str) -> None:
 
 
 def test_no_enum_is_left_out() -> None:
-    assert set(types_pb2.DESCRIPTOR.enum_types_by_name) == {name for _, name, _ in PAIRS}
+    # What a client wants to see of a result is no part of the model.
+    assert set(types_pb2.DESCRIPTOR.enum_types_by_name) - {"RatedCallView"} == {
+        name for _, name, _ in PAIRS
+    }
     kinds = {
         kind
         for module in (model, record_model)

@@ -129,9 +129,31 @@ def test_another_thread_may_send_the_responses_and_end_the_rpc() -> None:
     )
 
 
+def test_another_thread_may_end_an_rpc_with_its_response() -> None:
+    @grpcio_internals.sends_responses
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext, send: Any) -> None:
+        def work() -> None:
+            context.set_trailing_metadata((("key", "value"),))
+            grpcio_internals.end_with_response(context, request + b" answered")
+
+        request = next(requests)
+        threading.Thread(target=work).start()
+
+    with served(grpc.stream_stream_rpc_method_handler(handle)) as channel:
+        try:
+            response, call = channel.unary_unary(METHOD).with_call(b"1", timeout=DEADLINE_SECONDS)
+            received = response, tuple(call.trailing_metadata())
+        except grpc.RpcError as error:
+            received = error, ()
+    assert received == (b"1 answered", (("key", "value"),)), (
+        "grpcio no longer lets another thread end an RPC with its response: CreateCdr would not"
+        " answer"
+    )
+
+
 def test_no_other_module_uses_these_parts() -> None:
     private = re.compile(
-        r"experimental_|dynamic_ssl|add_registered_method|_replace\(trailing|grpc\._"
+        r"experimental_|dynamic_ssl|add_registered_method|_replace\(trailing|grpc\._|_rpc_event"
     )
     users = {
         path.name

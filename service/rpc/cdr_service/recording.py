@@ -36,7 +36,7 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
         self._chunk_limiter = chunk_limiter
 
     @on_bytes
-    @in_batches("create_batch")
+    @in_batches("create_batch", ends_later=True)
     def CreateCdr(self, request: bytes, context: Context) -> bytes:
         records = read_single_call(request)
         if records is None:
@@ -52,7 +52,7 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
                 one.run_alone()
             else:
                 submissions.append(Submission(records, one.rpc.request, partial(_finish, one)))
-        self._cdrs.submit(submissions, batch[0].run_in_pool)
+        self._cdrs.submit(submissions, batch[0].run_in_pool, may_wait=batch[0].may_wait)
 
     @on_bytes
     def UploadCdrs(self, request_iterator: Iterator[bytes], context: Context) -> Iterator[bytes]:

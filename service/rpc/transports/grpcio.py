@@ -18,9 +18,11 @@ from typing import Any
 
 import grpc
 
-from tollwire.service.domain.thread_context import set_authorization
+from tollwire.service.domain.thread_context import Slot, current_slot, set_authorization
+from tollwire.service.rpc.batches import AdmittedRpc
 from tollwire.service.rpc.call import ClientGone, Metadata, Trailers
 from tollwire.service.rpc.endpoints import Endpoint, success_trailers
+from tollwire.service.rpc.pipeline import RpcContext
 from tollwire.service.rpc.status import Failure, StatusCode
 from tollwire.service.rpc.transports import grpcio_internals
 
@@ -36,7 +38,12 @@ def add_endpoints(server: grpc.Server, endpoints: Iterable[Endpoint]) -> None:
     """Register the endpoints with the server."""
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for endpoint in endpoints:
-        handler = _unary(endpoint) if endpoint.is_unary else _streaming(endpoint)
+        if not endpoint.is_unary:
+            handler = _streaming(endpoint)
+        elif endpoint.ends_later:
+            handler = _ending_later(endpoint)
+        else:
+            handler = _unary(endpoint)
         handlers.setdefault(endpoint.service_name, {})[endpoint.method_name] = handler
     for service_name, of_service in handlers.items():
         grpcio_internals.register(server, service_name, of_service)
@@ -107,6 +114,16 @@ class GrpcioCall:
             self._context.set_trailing_metadata(trailers)
         self._send(None)
 
+    def respond(self, rpc: RpcContext, outcome: bytes | Failure) -> None:
+        """End a unary RPC. Any thread may call it."""
+        if isinstance(outcome, Failure):
+            self.end(outcome)
+            return
+        trailers = success_trailers(rpc)
+        if trailers:
+            self._context.set_trailing_metadata(trailers)
+        grpcio_internals.end_with_response(self._context, outcome)
+
     def on_end(self, callback: Callable[[], None]) -> bool:
         return self._context.add_callback(callback)
 
@@ -139,6 +156,30 @@ def _unary(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
 
     grpcio_internals.run_in_pool(handle, endpoint.pool)
     return grpc.stream_unary_rpc_method_handler(handle)
+
+
+def _ending_later(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
+    """For RPCs that wait for other RPCs without a thread. On the wire a unary RPC is a stream of
+    one message."""
+    batch = endpoint.batch
+    assert batch is not None
+
+    @grpcio_internals.sends_responses
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
+        call = GrpcioCall(context, requests, send)
+        rpc = endpoint.begin(call)
+        if current_slot() is not Slot.GRANTED:
+            call.respond(rpc, endpoint.answer(rpc, lambda: endpoint.message(call)))
+            return
+        one = AdmittedRpc(endpoint, rpc, endpoint.pool.keep_slot(), call.respond, may_wait=True)
+        if one.enter(lambda: endpoint.message(call)):
+            try:
+                batch([one])
+            except Exception as error:
+                one.fail_with_batch(error)
+
+    grpcio_internals.run_in_pool(handle, endpoint.pool)
+    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def _streaming(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import grpc
+
+# A private module, which has no type hints.
+_end: Callable[[Any, Any, bytes], None] = import_module("grpc._server")._status
 
 Behavior = TypeVar("Behavior", bound=Callable[..., Any])
 
@@ -29,6 +33,13 @@ def sends_responses(behavior: Behavior) -> Behavior:
     the RPC. Any thread may call it. Without this mark a handler returns an iterator."""
     behavior.experimental_non_blocking = True  # type: ignore[attr-defined]
     return behavior
+
+
+def end_with_response(context: grpc.ServicerContext, response: bytes) -> None:
+    """End an RPC whose handler has the mark of ``sends_responses`` with its only response, in one
+    operation and without a wait. Any thread may call it."""
+    private = cast(Any, context)
+    _end(private._rpc_event, private._state, response)
 
 
 def register(
