@@ -27,7 +27,7 @@ from tollwire.service.domain.thread_context import handling
 from tollwire.service.record.group_commit import Submission
 from tollwire.service.record.recording import content_of
 from tollwire.service.record.single_calls import RecordedCall
-from tollwire.service.storage import ledger
+from tollwire.service.storage import cdrs, ledger
 from tollwire.service.storage.engine import Database
 
 SECONDS = 30
@@ -305,6 +305,38 @@ def test_a_locked_tenant_does_not_fail_the_others(database: Database, payer: int
     assert isinstance(good, Cdr)
     assert isinstance(waits, Unavailable)
     assert "nothing was changed" in waits.message
+
+
+def test_a_database_that_goes_away_in_the_middle_of_a_group(
+    world: World, payer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if world.database.is_sqlite:
+        pytest.skip("SQLite is in the process")
+    insert_new = cdrs.insert_new
+    sizes = []
+
+    def cut_off(connection: Connection, new: Any, *rest: Any) -> Any:
+        sizes.append(len(new))
+        if len(new) == 3:
+            driver: Any = connection.connection.driver_connection
+            with world.database.read() as other:
+                other.exec_driver_sql(
+                    f"SELECT pg_terminate_backend({driver.info.backend_pid}, 10000)"
+                )
+        return insert_new(connection, new, *rest)
+
+    monkeypatch.setattr(cdrs, "insert_new", cut_off)
+    actions = [create(world, call(payer, call_id=f"g{number}")) for number in range(3)]
+    failures = as_one_group(world, *actions)
+    # No part of the group is tried again: the database is away for all of it.
+    assert sizes == [1, 3]
+    for failure in failures:
+        assert isinstance(failure, Unavailable)
+        assert failure.reason == Reason.DATABASE_UNAVAILABLE
+        assert "nothing was changed" in failure.message
+    assert [row.call_id for row in world.rows()] == ["leader"]
+    monkeypatch.undo()
+    assert [action().call.call_id for action in actions] == ["g0", "g1", "g2"]
 
 
 def test_submitted_calls_get_the_answers_of_single_ones(world: World, payer: int) -> None:
