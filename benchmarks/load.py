@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import grpc
 
+from benchmarks import frames_client
 from benchmarks.machine import REPOSITORY
 from benchmarks.serving import environment
 from benchmarks.workload import chunk_header
@@ -190,6 +191,19 @@ def unary(
     return {"per_second": len(latencies) / took, "latencies_ms": latencies}
 
 
+def unary_frames(
+    address: str, method: str, messages: str, in_flight: int, seconds: float
+) -> dict[str, Any]:
+    """As ``unary`` over one connection, by a client that takes far less processor time."""
+    payloads = read_messages(messages)
+    tag = ROUND_TAG if ROUND_TAG in payloads[0] else b""
+    gc.disable()
+    per_second, latencies = frames_client.send(
+        address, f"/tollwire.v1.{method}", payloads, tag, in_flight, seconds
+    )
+    return {"per_second": per_second, "latencies_ms": latencies}
+
+
 @contextmanager
 def _channels(address: str, count: int) -> Iterator[list[grpc.Channel]]:
     if count == 0:
@@ -260,6 +274,7 @@ def main() -> None:
     functions: dict[str, Callable[..., Any]] = {
         "stream": stream,
         "unary": unary,
+        "unary_frames": unary_frames,
         "upload": upload,
         "uploads": uploads,
     }
