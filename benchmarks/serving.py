@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -114,5 +115,10 @@ def peak_memory_bytes(pid: int) -> int:
 
 def worker_processes(pid: int) -> list[psutil.Process]:
     """The workers of a server that has several, by their name."""
-    found = psutil.Process(pid).children(recursive=True)
-    return [process for process in found if process.name() == WORKER_NAME]
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        # One that was listed may have ended.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == WORKER_NAME:
+                found.append(process)
+    return found
