@@ -146,7 +146,8 @@ class Decks:
             made = [(one.tenant.id, one.deck) for one in self._decks.values()]
             self._adopt(self._images.publish(ALL_DECKS, self._known_seq, self._known_seq, made))
             del made
-        trim_heap()
+        if is_read:
+            trim_heap()
         if self._progress is not None:
             # From now on the others wait for this worker; what they changed before is read here.
             self._progress.report(self._known_seq)

@@ -100,6 +100,10 @@ class Template:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
+        # What exists now is never freed. The garbage collector of either process would write to it,
+        # and so copy it.
+        gc.collect()
+        gc.freeze()
         self.pid = os.fork()
         if self.pid == 0:
             self._socket.close()
@@ -248,9 +252,6 @@ def _serve(supervisor: socket.socket, work: Callable[[], int]) -> NoReturn:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    # What exists now is never freed. The collector would write to it, and so copy it.
-    gc.collect()
-    gc.freeze()
     watch = select.poll()
     watch.register(supervisor, select.POLLIN)
     watch.register(ended, select.POLLIN)

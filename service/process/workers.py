@@ -248,7 +248,10 @@ class Supervisor:
         self._quick_deaths[index] = quick_deaths
         if quick_deaths >= MAX_QUICK_DEATHS and not self._any_serves():
             raise WorkersFailed("the workers end as soon as they are started")
-        delay_seconds = min(self._first_backoff_seconds * 2**quick_deaths, MAX_BACKOFF_SECONDS)
+        delay_seconds = 0.0
+        if quick_deaths:
+            backoff_seconds = self._first_backoff_seconds * 2 ** (quick_deaths - 1)
+            delay_seconds = min(backoff_seconds, MAX_BACKOFF_SECONDS)
         _LOG.error(
             "worker %d (pid %d) ended with code %d; a new one starts in %.1f s",
             index,
