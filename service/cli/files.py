@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ def export(write: Callable[[TextIO], int], output: Path | None) -> None:
     """Call ``write`` with the file ``output``, or with stdout if it is None.
 
     The file gets its name when it is complete: a failed export leaves no file or the previous one.
+    It has telephone numbers: only its owner can read it, also in place of a file that others could.
     Devices and pipes are written directly. ``write`` returns the number of records. Failure if the
     file cannot be written.
     """
@@ -54,17 +56,24 @@ def _write_file(write: Callable[[TextIO], int], path: Path) -> int:
             return write(out)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # For this user alone, and never a file that exists.
+    out = tempfile.NamedTemporaryFile(  # noqa: SIM115  closed below
+        "w",
+        encoding="utf-8",
+        errors=_ERRORS,
+        newline="",
+        dir=path.parent,
+        prefix=f".{path.name}.",
+        suffix=".partial",
+        delete=False,
+    )
     try:
-        with (
-            partial.open("w", encoding="utf-8", errors=_ERRORS, newline="") as out,
-            _Progress(out) as counted,
-        ):
+        with out, _Progress(cast(TextIO, out)) as counted:
             count = write(cast(TextIO, counted))
-        partial.replace(path)
+        Path(out.name).replace(path)
     finally:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            Path(out.name).unlink(missing_ok=True)
     return count
 
 

@@ -55,6 +55,7 @@ class UploadState:
     def write(self, upload_id: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = self.path.with_suffix(f".{os.getpid()}")
+        partial.touch(mode=0o600)
         partial.write_text(json.dumps({**self.about, "upload_id": upload_id}), "utf-8")
         partial.replace(self.path)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 
 from tollwire.service.domain.errors import TollwireError
 from tollwire.service.settings.config import Settings
@@ -95,6 +97,7 @@ def _check_database(settings: Settings, cause_of: Callable[[Exception], str]) ->
         if not file.exists():
             yield _ok("database", f"{file} does not exist yet; tollwire serve creates it")
             return
+        yield from _check_file_mode(file)
     try:
         database = Database(
             settings.database,
@@ -144,6 +147,17 @@ def _check_disk(free_bytes: int, folder: str) -> Finding:
     if free_bytes < FREE_BYTES_WARNING:
         return _warning("disk", text, "free space: uploads fail if the disk is full")
     return _ok("disk", text)
+
+
+def _check_file_mode(file: Path) -> Iterator[Finding]:
+    found = examination.readable_by_everyone(file)
+    if found:
+        names = " and ".join(one.name for one in found)
+        yield _warning(
+            "file mode",
+            f"every user of this machine can read telephone numbers in {names}",
+            f"run: chmod o= {' '.join(shlex.quote(str(one)) for one in found)}",
+        )
 
 
 def _check_answers(answers: examination.Answers, settings: Settings) -> Iterator[Finding]:

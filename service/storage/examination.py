@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from tollwire.service.storage import tokens
+from tollwire.service.storage.dialects.sqlite_connection import local_file
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.refusals import parsed as parsed_url
 from tollwire.service.storage.schema import migrate
@@ -33,9 +35,7 @@ class Answers:
 def sqlite_file(url: str) -> Path | None:
     """The file of an SQLite database; None for another database."""
     parsed = parsed_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return None
-    return Path((parsed.database or "").removeprefix("file:"))
+    return local_file(parsed) if parsed.get_backend_name() == "sqlite" else None
 
 
 def free_bytes(file: Path) -> int:
@@ -49,6 +49,12 @@ def file_sizes(file: Path) -> dict[str, int]:
         part: path.stat().st_size if path.exists() else 0
         for part, path in (("main", file), ("wal", log))
     }
+
+
+def readable_by_everyone(file: Path) -> list[Path]:
+    """The files of an SQLite database that every user of the machine may read."""
+    parts = [file, *(file.with_name(f"{file.name}-{end}") for end in ("wal", "shm"))]
+    return [one for one in parts if one.exists() and one.stat().st_mode & stat.S_IROTH]
 
 
 def postgresql_bytes(connection: Connection) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import stat
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -225,6 +227,24 @@ def test_a_failed_export_leaves_the_file_as_it_was(tollwire: Tollwire, tmp_path:
     assert result.exit_code == 3
     assert target.read_text() == "before"
     assert list(tmp_path.glob("*.partial")) == []
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_only_the_owner_can_read_an_export(
+    tollwire: Tollwire, fake: FakeServer, tmp_path: Path, is_new: bool
+) -> None:
+    path = deck(tmp_path, '44,"UK, mobile",0.02,6')
+    assert tollwire("rates", "import", path, "--tenant", "1").exit_code == 0
+    target = tmp_path / "exported.csv"
+    if not is_new:
+        target.touch(0o644)
+    before = os.umask(0o022)
+    try:
+        result = tollwire("rates", "export", "--tenant", "1", "-o", str(target))
+    finally:
+        os.umask(before)
+    assert result.exit_code == 0, result.output
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
 def test_a_dry_run_lists_the_price_changes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,6 +157,8 @@ def test_a_failed_run_is_resumed_by_the_same_command(
     assert first.exit_code == 3
     assert "upload 1" in first.stderr
     assert stored_ids(fake) == ALL_IDS[:12]
+    (note,) = own_state.rglob("*.json")
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
     second = tollwire(*arguments)
     assert second.exit_code == 0, second.output
     assert "resuming upload 1, which has 12 committed calls" in second.stderr

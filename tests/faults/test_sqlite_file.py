@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,36 @@ def test_a_file_that_cannot_be_written(database: Database, path: Path) -> None:
     fails(lambda: add(read_only, 2), FailedPrecondition, "cannot be written")
     assert rows(read_only) == [1]
     read_only.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}", "sqlite:///file:{}?uri=true"])
+def test_only_the_owner_can_read_a_new_file_and_its_log(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "new file.db"
+    before = os.umask(0)
+    try:
+        with (
+            contextlib.closing(Database(url.format(file))) as new,
+            new.write() as connection,
+        ):
+            connection.execute(text("CREATE TABLE kept (id INTEGER PRIMARY KEY)"))
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {f"new file.db{end}": 0o600 for end in ("", "-wal", "-shm")}
+
+
+def test_a_file_that_exists_keeps_its_mode(database: Database, path: Path) -> None:
+    """Its owner may want others to read it."""
+    database.close()
+    path.chmod(0o640)
+    add(database, 2)
+    assert {stat.S_IMODE(one.stat().st_mode) for one in path.parent.iterdir()} == {0o640}
+
+
+def test_a_file_that_must_exist_is_not_created(tmp_path: Path) -> None:
+    with contextlib.closing(Database(f"sqlite:///file:{tmp_path}/no.db?mode=rw&uri=true")) as none:
+        fails(lambda: rows(none), Unavailable, "cannot be opened")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_missing_for_a_while(database: Database, path: Path) -> None:

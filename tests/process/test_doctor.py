@@ -107,6 +107,17 @@ def test_no_file_is_created(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_a_file_that_every_user_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "old release.db"
+    file.touch(0o600)
+    settings = Settings(database=f"sqlite:///{file}")
+    assert "file mode" not in examined(settings)
+    file.chmod(0o644)
+    one = examined(settings)["file mode"]
+    assert one.verdict is Verdict.WARNING
+    assert one.advice == f"run: chmod o= '{file}'"
+
+
 def test_a_missing_folder(tmp_path: Path) -> None:
     one = examined(Settings(database=f"sqlite:///{tmp_path}/none/new.db"))["database"]
     assert one.verdict is Verdict.PROBLEM

@@ -8,14 +8,20 @@ another one has written in between, whatever the timeout.
 SQLite does not detect that its file was moved or replaced: it writes on to a file without a name,
 and the data is lost when the last process closes it. So each transaction checks that the path still
 leads to the file that the server started with.
+
+The files hold personal data. A new database can be read by its owner alone; SQLite gives the log
+and its index the mode of the database.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -26,22 +32,41 @@ from tollwire.service.domain.thread_context import current_work
 from tollwire.service.storage.dialects.base import FIRST_ROW
 from tollwire.service.storage.limits import limits, over, stop_if_over
 
+# The mode of files with personal data.
+_OWNER_ONLY = 0o600
 # The name of ``holds`` in SQL.
 HOLDS_FUNCTION = "tollwire_holds"
-# A URI may name something other than a local file; it is not checked.
 _URI = "file:"
+# Parameters of a URI with which it may name something other than a local file.
+_OTHER_PLACES = {"vfs", "immutable"}
 # The pause between attempts to begin while another process writes. It takes a twentieth of a core.
 _RETRY_SECONDS = 0.001
 # Steps of SQLite's virtual machine, some milliseconds: a check needs Python's global lock.
 _STEPS_BETWEEN_CHECKS = 100_000
 
 
+def local_file(url: URL) -> Path:
+    """The file of a database."""
+    path = url.database or ""
+    is_uri = path.startswith(_URI) and "uri" in url.query
+    return Path(unquote(urlsplit(path).path) if is_uri else path)
+
+
 class DatabaseFile:
     """The file that the path led to at the first check."""
 
-    def __init__(self, path: str) -> None:
-        self._path = None if path.startswith(_URI) else Path(path)
+    def __init__(self, url: URL) -> None:
+        self._path = None if _OTHER_PLACES & set(url.query) else local_file(url)
+        self._may_create = url.query.get("mode", "rwc") == "rwc"
         self._identity: tuple[int, int] | None = None
+
+    def create(self) -> None:
+        """Create an empty database for this user alone, before the first connection, if the file
+        does not exist. SQLite would let every user read it."""
+        if self._path is None or self._identity is not None or not self._may_create:
+            return
+        with contextlib.suppress(OSError):  # it exists, or SQLite reports what is wrong
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
 
     def check(self) -> None:
         """Unavailable if the file does not exist, FailedPrecondition if it is another one."""
@@ -78,10 +103,11 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         # data.
         hide_parameters=True,
     )
-    file = DatabaseFile(url.database or "")
+    file = DatabaseFile(url)
 
     @event.listens_for(engine, "do_connect")
     def _before_connect(*_: Any) -> None:
+        file.create()
         file.check()  # SQLite would create an empty one
 
     @event.listens_for(engine, "connect")
