@@ -15,11 +15,10 @@ The protocol that keeps all workers on the committed rates:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Select, func, or_, select, update
+from sqlalchemy import Connection, Select, select, update
 
 from tollwire.service.domain.model import Tenant
 from tollwire.service.storage.changes import Clock
@@ -39,6 +38,7 @@ from tollwire.service.storage.tenants import tenant_from_row
 _PART_CHANGES = 10
 # A rate as the core reads it.
 ROW = (*TERMS, RateVersionRow.__table__.c.tenant_id)
+_SELECT = f"SELECT {', '.join(column.key for column in ROW)} FROM {RateVersionRow.__tablename__}"
 T_co = TypeVar("T_co", covariant=True)
 # A change of a rate takes effect with its commit, in every worker.
 CLOCK = Clock("deck_clock", "tollwire_decks")
@@ -190,11 +190,10 @@ def _read_changes(
 ) -> None:
     """Read the rates of some changes, each given by its first and last version, that exist at
     revision ``until``."""
-    query = select(*ROW).where(
-        or_(*(RateVersionRow.version_id.between(first, last) for first, last in changes)),
-        # coalesce, so that no index is used: it would be read as a whole.
-        func.coalesce(RateVersionRow.retired_revision, until + 1) > until,
-    )
+    within = " OR ".join(f"version_id BETWEEN {first} AND {last}" for first, last in changes)
+    # coalesce, so that no index is used: it would be read as a whole. As text, because SQLAlchemy
+    # would take longer to write the query than the database to run it.
+    query = f"{_SELECT} WHERE ({within}) AND coalesce(retired_revision, {until + 1}) > {until}"
     _read(connection, query, reader)
 
 
@@ -213,11 +212,11 @@ def rates_of_prefixes(
     )
     # Two queries, because each has an index of its own.
     for condition in (IS_PRESENT, RateVersionRow.retired_revision > revision):
-        _read(connection, select(*ROW).where(*common, condition), reader)
+        _read(connection, _literal(connection, select(*ROW).where(*common, condition)), reader)
 
 
-def _read(connection: Connection, query: Select[Any], reader: RateReader[Any]) -> None:
-    with _parts(connection, query) as parts:
+def _read(connection: Connection, query: str, reader: RateReader[Any]) -> None:
+    with dialect_of(connection).parts(connection, query) as parts:
         for part in parts:
             reader.read(part)
 
@@ -226,16 +225,14 @@ def present_rates(connection: Connection, reader: RateReader[T_co]) -> Iterator[
     """Read the present rates of all tenants. Yields the id and what the reader has made of each
     tenant that has rates."""
     query = select(*ROW).where(IS_PRESENT).order_by(RateVersionRow.tenant_id, RateVersionRow.prefix)
-    with _parts(connection, query) as parts:
+    with dialect_of(connection).parts(connection, _literal(connection, query)) as parts:
         for part in parts:
             yield from reader.read(part)
     yield from reader.end()
     dialect_of(connection).release_memory(connection)
 
 
-def _parts(
-    connection: Connection, query: Select[Any]
-) -> AbstractContextManager[Iterator[RowsPart]]:
-    """The rows of a query in the form that the core reads."""
+def _literal(connection: Connection, query: Select[Any]) -> str:
+    """The text of a query with its values in it."""
     literal = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-    return dialect_of(connection).parts(connection, str(literal))
+    return str(literal)
