@@ -57,7 +57,7 @@ def _write_file(write: Callable[[TextIO], int], path: Path) -> int:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     # For this user alone, and never a file that exists.
-    out = tempfile.NamedTemporaryFile(  # noqa: SIM115  closed below
+    partial = tempfile.NamedTemporaryFile(  # noqa: SIM115  closed below
         "w",
         encoding="utf-8",
         errors=_ERRORS,
@@ -68,12 +68,12 @@ def _write_file(write: Callable[[TextIO], int], path: Path) -> int:
         delete=False,
     )
     try:
-        with out, _Progress(cast(TextIO, out)) as counted:
+        with partial, _Progress(cast(TextIO, partial)) as counted:
             count = write(cast(TextIO, counted))
-        Path(out.name).replace(path)
+        Path(partial.name).replace(path)
     finally:
         with contextlib.suppress(OSError):
-            Path(out.name).unlink(missing_ok=True)
+            Path(partial.name).unlink(missing_ok=True)
     return count
 
 

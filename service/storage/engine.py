@@ -134,6 +134,7 @@ class Database:
                 state.is_known = False
                 with regardless():
                     transaction.commit()
+                    self.dialect.confirm(connection)
 
     @contextmanager
     def keep(self) -> Iterator[Connection]:

@@ -194,6 +194,99 @@ def test_a_file_that_was_replaced(database: Database, path: Path) -> None:
         assert own.execute("SELECT count(*) FROM kept").fetchone() == (1,)
 
 
+LOGS = ("-wal", "-shm")
+
+
+@pytest.mark.parametrize("end", LOGS)
+def test_a_log_that_is_deleted(database: Database, path: Path, end: str) -> None:
+    path.with_name(path.name + end).unlink()
+    fails(lambda: add(database, 2), Unavailable, f"db{end} of the", "gone", "nothing was changed")
+    fails(lambda: rows(database), Unavailable, "gone")
+    fails(database_with_more_connections(database), Unavailable, "gone")
+    assert not path.with_name(path.name + end).exists(), "a new one was created in its place"
+    database.close()  # as at SIGTERM
+    with contextlib.closing(Database(f"sqlite:///{path}")) as again:
+        assert rows(again) == [1], "the last connection wrote the log into the database"
+        add(again, 2)
+
+
+def database_with_more_connections(database: Database) -> Callable[[], object]:
+    def use() -> None:
+        with database.engine.connect(), database.engine.connect():
+            pass
+
+    return use
+
+
+@pytest.mark.parametrize("end", LOGS)
+def test_a_log_that_is_away_for_a_while(database: Database, path: Path, end: str) -> None:
+    log, away = path.with_name(path.name + end), path.with_name("away")
+    log.rename(away)
+    fails(lambda: add(database, 2), Unavailable, "gone")
+    away.rename(log)
+    add(database, 2)
+    assert rows(database) == [1, 2]
+
+
+@pytest.mark.parametrize("end", LOGS)
+def test_a_log_that_was_replaced(database: Database, path: Path, end: str) -> None:
+    log = path.with_name(path.name + end)
+    shutil.copy(log, path.with_name("other"))
+    path.with_name("other").replace(log)
+    fails(lambda: add(database, 2), FailedPrecondition, "not the one", "nothing was changed")
+    fails(lambda: rows(database), FailedPrecondition, "not the one")
+
+
+@pytest.mark.parametrize("end", ["", *LOGS])
+def test_a_file_that_goes_during_a_transaction(database: Database, path: Path, end: str) -> None:
+    def add_and_lose() -> None:
+        with database.write() as connection:
+            connection.execute(text("INSERT INTO kept VALUES (2, '')"))
+            path.with_name(path.name + end).unlink()
+
+    fails(add_and_lose, Unavailable, "gone", "not known")
+
+
+def test_another_process_does_not_begin_a_log_in_place_of_a_deleted_one(
+    database: Database, path: Path
+) -> None:
+    """As a worker that replaces a killed one. It would append to the middle of an empty log."""
+    path.with_name(f"{path.name}-wal").unlink()
+    with contextlib.closing(Database(f"sqlite:///{path}")) as other:
+        fails(lambda: rows(other), FailedPrecondition, "db-wal of the database is gone")
+    assert not path.with_name(f"{path.name}-wal").exists()
+
+
+def test_the_last_connection_may_delete_the_log(database: Database, path: Path) -> None:
+    for row in (2, 3):
+        database.close()
+        assert not path.with_name(f"{path.name}-wal").exists()
+        add(database, row)
+    assert rows(database) == [1, 2, 3]
+
+
+def test_connections_that_come_and_go(path: Path, database: Database) -> None:
+    """The pool closes the connections that it does not keep, and other processes theirs."""
+    wrong: list[Exception] = []
+
+    def use(start: int) -> None:
+        try:
+            for row in range(start, start + 20):
+                with contextlib.closing(Database(f"sqlite:///{path}", pool_size=1)) as own:
+                    add(own, row)
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=use, args=(100 * number,)) for number in range(1, 4)]
+    database.close()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(rows(database)) == 61
+
+
 def test_a_damaged_file(database: Database, path: Path) -> None:
     database.close()  # which also leaves all content in the one file
     with path.open("r+b") as file:

@@ -134,6 +134,10 @@ class Dialect(ABC):
         database. Call it before the first statement."""
 
     @abstractmethod
+    def confirm(self, connection: Connection) -> None:
+        """Raises if what was committed last on the connection will not survive its processes."""
+
+    @abstractmethod
     def check_sessions(
         self, engine: Engine, url: URL, session_engine: Engine | None, session_url: URL | None
     ) -> bool:

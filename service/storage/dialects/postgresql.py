@@ -134,6 +134,9 @@ class PostgreSQL(Dialect):
     def hold_snapshot(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
+    def confirm(self, connection: Connection) -> None:
+        """The server answers for it."""
+
     def check_sessions(
         self, engine: Engine, url: URL, session_engine: Engine | None, session_url: URL | None
     ) -> bool:

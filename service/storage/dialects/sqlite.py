@@ -42,7 +42,8 @@ from tollwire.service.storage.dialects.base import (
     TextColumn,
     Wakeups,
 )
-from tollwire.service.storage.dialects.sqlite_connection import HOLDS_FUNCTION, sqlite_engine
+from tollwire.service.storage.dialects.sqlite_connection import FILES, HOLDS_FUNCTION, sqlite_engine
+from tollwire.service.storage.failures import UNKNOWN_OUTCOME
 from tollwire.service.storage.schema.all_tables import METADATA
 
 T = TypeVar("T")
@@ -84,6 +85,9 @@ class SQLite(Dialect):
 
     def hold_snapshot(self, connection: Connection) -> None:
         """Every transaction has one."""
+
+    def confirm(self, connection: Connection) -> None:
+        connection.info[FILES].check(UNKNOWN_OUTCOME)
 
     def check_sessions(
         self, engine: Engine, url: URL, session_engine: Engine | None, session_url: URL | None
