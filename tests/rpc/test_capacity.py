@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -240,30 +241,73 @@ def test_a_share_is_enforced_before_the_queue() -> None:
         hand_over: Any = CallerReader().intercept_service
         return hand_over(lambda _: pool.submit(work, name), details)
 
-    taken = [submit(name, "Bearer a") for name in ("a1", "a2")]
+    for name in ("a1", "a2"):
+        submit(name, "Bearer a")
     submit("a3", "Bearer a")
     assert seen[-1] == ("a3", Slot.SHARE_TAKEN)
-    taken += [submit("b1", "Bearer b"), submit("nobody", "")]
+    submit("b1", "Bearer b")
+    submit("nobody", "")
     submit("c1", "Bearer c")
     assert seen[-1] == ("c1", Slot.ALL_TAKEN)
     go.set()
-    for future in taken:
-        future.result(DEADLINE_SECONDS)
-    assert submit("a4", "Bearer a").result(DEADLINE_SECONDS) is None
-    assert seen[-1] == ("a4", Slot.GRANTED)
+    wait_until(lambda: pool.taken == 0)
+    submit("a4", "Bearer a")
     pool.shutdown()
+    assert seen[-1] == ("a4", Slot.GRANTED)
     assert (pool.taken, pool._taken_by) == (0, {})
+
+
+def test_a_pool_starts_threads_as_it_needs_them_and_runs_everything() -> None:
+    pool = Pool("test", 4, 1_000)
+    names, ended = [], []
+
+    def work() -> None:
+        names.append(threading.current_thread().name)
+        time.sleep(0.0005)
+
+    for _ in range(3):
+        pool.submit(work).add_done_callback(ended.append)
+        wait_until(lambda: pool.taken == 0)
+        time.sleep(0.01)  # the thread is idle
+    assert set(names) == {"test_0"}
+    for _ in range(500):
+        pool.submit(work).add_done_callback(ended.append)
+    pool.shutdown()
+    assert len(names) == len(ended) == 503
+    assert set(names) == {f"test_{number}" for number in range(4)}
+    assert pool.taken == 0
+    with pytest.raises(RuntimeError, match="shut down"):
+        pool.submit(work)
+
+
+def test_work_that_fails_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    pool = Pool("test", 1, 4)
+    done = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("here")
+
+    pool.submit(fail).add_done_callback(lambda _: done.set())
+    assert done.wait(DEADLINE_SECONDS)
+    seen: list[int] = []
+    pool.submit(seen.append, 1)
+    pool.shutdown()
+    assert (seen, pool.taken) == ([1], 0)
+    assert [line.message for line in caplog.records] == ["a handler has failed"]
 
 
 def test_an_rpc_may_keep_its_slot_after_its_function() -> None:
     pool = Pool("test", 1, 4)
     try:
         set_authorization("Bearer kept")
-        caller = pool.submit(pool.keep_slot).result(10)
-        assert (caller, pool.taken) == ("Bearer kept", 1)
+        callers: list[str | bytes] = []
+        pool.submit(lambda: callers.append(pool.keep_slot()))
+        wait_until(lambda: len(callers) == 1)
+        assert (callers, pool.taken) == (["Bearer kept"], 1)
         # The thread's next RPC releases its own.
-        assert pool.submit(lambda: 7).result(10) == 7
-        pool.release(caller)
+        pool.submit(lambda: callers.append("next"))
+        wait_until(lambda: len(callers) == 2 and pool.taken == 1)
+        pool.release(callers[0])
     finally:
         set_authorization("")
         pool.shutdown()
