@@ -147,7 +147,7 @@ def compared(
     ``indexed`` is the name of the baseline with indexes, and its table.
     """
     for contestant, (baseline, table), budget in (
-        ("indexed", indexed, 0.7),
+        ("indexed", indexed, 0.75),
         ("bare", ("ascending key alone", "a bare table"), 0.3),
     ):
         yield Row(

@@ -58,7 +58,9 @@ def _on(bench: Workbench, kind: str, server: serving.Server) -> Iterator[Row]:
         f"{PER_SECOND} a second by {rate_calls.client()}; the uploads brought"
         f" {Spread.of(uploaded).median:,.0f} calls a second meanwhile"
     )
-    for percent, budget in ((50, None), (99, at_most(5))):
+    # SQLite's writer and the calls share one process; the contract's limit is 5 on both.
+    most = {"postgresql": 3, "sqlite": 5}[kind]
+    for percent, budget in ((50, None), (99, at_most(most))):
         yield compared(
             f"RateCall p{percent} under {UPLOADS} uploads, {kind}",
             "ms",
