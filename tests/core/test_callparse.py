@@ -95,4 +95,4 @@ def test_the_field_numbers_are_those_of_the_descriptor() -> None:
         rating_service_pb2.BatchRateCallsRequest,
     ):
         numbers = {field.name: field.number for field in request.DESCRIPTOR.fields}
-        assert numbers == {"calls": 1, "min_rate_revision": 2}
+        assert numbers == {"calls": 1, "min_rate_revision": 2, "view": 3}
