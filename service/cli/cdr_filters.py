@@ -10,6 +10,7 @@ import click
 from tollwire.service.cli.values import (
     DIRECTION,
     DISPOSITION,
+    GIVEN_TEXT,
     ID,
     RATING_STATUS,
     TIME,
@@ -37,7 +38,10 @@ _FILTERS: Sequence[Callable[[Any], Any]] = (
         "--extension", "extension_id", type=ID, help="Only CDRs of the extension with this id."
     ),
     click.option(
-        "--extension-number", metavar="NUMBER", help="Only CDRs of extensions with this number."
+        "--extension-number",
+        type=GIVEN_TEXT,
+        metavar="NUMBER",
+        help="Only CDRs of extensions with this number.",
     ),
     click.option(
         "--direction", type=EnumParameter(DIRECTION), help="Only calls with this direction."
@@ -63,7 +67,12 @@ _FILTERS: Sequence[Callable[[Any], Any]] = (
     until_option,
 )
 _LIST_FILTERS: Sequence[Callable[[Any], Any]] = (
-    click.option("--call-id", metavar="TEXT", help="Only the call with exactly this call_id."),
+    click.option(
+        "--call-id",
+        type=GIVEN_TEXT,
+        metavar="TEXT",
+        help="Only the call with exactly this call_id.",
+    ),
     click.option(
         "--search", help="Only calls with this text in a number, the direction or the disposition."
     ),

@@ -9,7 +9,7 @@ import click
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.failures import Failure
 from tollwire.service.cli.output import json_text, note, print_fields, print_json, print_table
-from tollwire.service.cli.values import enum_name, write_time
+from tollwire.service.cli.values import GIVEN_TEXT, enum_name, write_time
 from tollwire.v1.cdr_service_pb2 import (
     GetLedgerRootRequest,
     LedgerDifference,
@@ -45,16 +45,21 @@ def show_root(client: Client) -> None:
 
 @ledger.command("verify")
 @click.option(
-    "--root", default="", metavar="ROOT", help='A root that "tollwire ledger root" printed before.'
+    "--root",
+    type=GIVEN_TEXT,
+    metavar="ROOT",
+    help='A root that "tollwire ledger root" printed before.',
 )
 @connected
-def verify_ledger(client: Client, root: str) -> None:
+def verify_ledger(client: Client, root: str | None) -> None:
     """Check that all records are unchanged since they were entered in the ledger.
 
     --root also checks that the ledger continues the ledger with that root. Exits with 1 if there
     are differences.
     """
-    answers = client.cdrs.VerifyLedger(VerifyLedgerRequest(root=root), timeout=client.long_timeout)
+    answers = client.cdrs.VerifyLedger(
+        VerifyLedgerRequest(root=root or ""), timeout=client.long_timeout
+    )
     different = 0
     last = VerifyLedgerResponse()
     for last in answers:

@@ -15,7 +15,7 @@ from tollwire.service.cli.listing import Listing, limit_option, print_listing, t
 from tollwire.service.cli.output import note, print_fields, print_json
 from tollwire.service.cli.tables import exact, grouped, number, text, time
 from tollwire.service.cli.tenants import changes, given, rate_revision_of
-from tollwire.service.cli.values import ID, INT32, TimeParameter, write_time
+from tollwire.service.cli.values import GIVEN_TEXT, ID, INT32, TimeParameter, write_time
 from tollwire.v1.rating_service_pb2 import (
     CreateRateRequest,
     DeleteRateRequest,
@@ -181,28 +181,30 @@ def show_rate(client: Client, rate_id: int) -> None:
 @click.option("--billing-increment", type=INT32, help="The billing increment in seconds.")
 @_rate_options
 @click.option("--no-intervals", is_flag=True, help="Remove all intervals.")
-@click.option("--etag", default="", help="Fail if the rate has another etag now.")
+@click.option("--etag", type=GIVEN_TEXT, help="Fail if the rate has another etag now.")
 @connected
-def update_rate(client: Client, rate_id: int, etag: str, no_intervals: bool, **values: Any) -> None:
+def update_rate(
+    client: Client, rate_id: int, etag: str | None, no_intervals: bool, **values: Any
+) -> None:
     """Update a rate. Recorded costs do not change."""
     # A repeatable option that was not given is empty, not None.
     values["intervals"] = values["intervals"] or (() if no_intervals else None)
     chosen, mask = changes(values)
     rate = _rate(chosen)
-    rate.id, rate.etag = rate_id, etag
+    rate.id, rate.etag = rate_id, etag or ""
     request = UpdateRateRequest(rate=rate, update_mask=mask)
     _show_rate(client, client.rating.UpdateRate(request, timeout=client.timeout))
 
 
 @rates.command("delete")
 @click.argument("rate_id", metavar="ID", type=ID)
-@click.option("--etag", default="", help="Fail if the rate has another etag now.")
+@click.option("--etag", type=GIVEN_TEXT, help="Fail if the rate has another etag now.")
 @yes_option
 @connected
-def delete_rate(client: Client, rate_id: int, etag: str, yes: bool) -> None:
+def delete_rate(client: Client, rate_id: int, etag: str | None, yes: bool) -> None:
     """Delete a rate. Recorded costs do not change, and CDRs still show the rate."""
     confirm(f"Delete rate {rate_id}?", yes=yes)
-    request = DeleteRateRequest(id=rate_id, etag=etag)
+    request = DeleteRateRequest(id=rate_id, etag=etag or "")
     _, call = client.rating.DeleteRate.with_call(request, timeout=client.timeout)
     revision = rate_revision_of(call)
     if client.as_json:

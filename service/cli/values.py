@@ -174,6 +174,19 @@ class TimeParameter(click.ParamType[Timestamp]):
             self.fail(str(error), param, ctx)
 
 
+class GivenText(click.ParamType[str]):
+    """An option that takes a text that is not empty: an empty one, as from an unset variable of a
+    script, would silently turn off what the option demands."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.strip():
+            self.fail("must not be empty; leave the option out instead", param, ctx)
+        return text
+
+
 class IntegerParameter(click.ParamType[int]):
     """An option that takes a whole number of the wire's types, or an id, which is above 0."""
 
@@ -192,6 +205,7 @@ class IntegerParameter(click.ParamType[int]):
         return number
 
 
+GIVEN_TEXT = GivenText()
 TIME = TimeParameter()
 ID = IntegerParameter("id", 64, lowest=1)
 INT32 = IntegerParameter("integer", 32)

@@ -199,13 +199,14 @@ class UnratedOutcome:
 
 
 class LedgerDifferenceKind(IntEnum):
-    """What differs: the entries of a chain, the rows of an entry, rows without an entry, or the
-    given root."""
+    """What differs: the entries of a chain, the rows of an entry, rows without an entry, the
+    given root, or the triggers that refuse changes."""
 
     CHAIN = 1
     ROWS = 2
     NOT_ENTERED = 3
     ROOT = 4
+    TRIGGER = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from tollwire.service.settings.pem_files import BadCertificate, server_files
 from tollwire.service.storage import examination
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.refusals import DatabaseRefused
+from tollwire.service.storage.schema import triggers
 from tollwire.service.storage.schema.migrate import SchemaError
 
 WAIT_SECONDS = 5.0
@@ -173,6 +174,14 @@ def _check_answers(answers: examination.Answers, settings: Settings) -> Iterator
     else:
         yield _ok(
             "migrations", f"the database has schema {answers.schema}, which this release needs"
+        )
+    if answers.missing_triggers:
+        yield _problem(
+            "triggers",
+            "the database does not refuse all changes of the record: these triggers are missing or"
+            f" disabled: {triggers.described(answers.missing_triggers)}",
+            "find out who removed them, check the record (tollwire ledger verify --root ROOT), and"
+            " run: tollwire migrate",
         )
     if answers.clock_ahead_seconds is not None:
         yield _check_clock(answers.clock_ahead_seconds)

@@ -2,7 +2,8 @@
 
 A root has the length of each chain and a digest of the hashes of the last entries. Reading a root
 stores nothing. The verification walks each chain from its first entry, recomputes every hash, and
-compares the rows of the three tables with the entries (ledger_rows.py). Without a root it finds
+compares the rows of the three tables with the entries (ledger_rows.py). It also reports missing
+triggers. Without a root it finds
 every change that has no entry of its own. If somebody rewrites a whole chain, the chain is
 consistent, and only an earlier root shows the change.
 """
@@ -29,6 +30,7 @@ from tollwire.service.record.ledger_rows import KINDS, RowCheck
 from tollwire.service.storage import ledger
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.ledger import HASH_SIZE, NO_HASH, ChainHead, Entry, EntryKind
+from tollwire.service.storage.schema import triggers
 
 # A verification reports its progress at this interval, or earlier at this number of differences.
 PROGRESS_SECONDS = 1.0
@@ -131,6 +133,7 @@ class _Check:
 
     def parts(self) -> Iterator[None]:
         """Check the parts, one for each step of the iterator."""
+        self._check_triggers()
         heads = self._heads()
         given_ends = []
         for head in heads:
@@ -144,6 +147,18 @@ class _Check:
             for _ in rows.parts():
                 self.rows_checked = before + rows.rows_checked
                 yield
+
+    def _check_triggers(self) -> None:
+        with self.database.read() as connection:
+            missing = triggers.missing(connection)
+        for name, table in missing:
+            self.report(
+                LedgerDifference(
+                    LedgerDifferenceKind.TRIGGER,
+                    f"the trigger {name} of {table}, which refuses changes, is missing or disabled;"
+                    " find out who removed it, and run: tollwire migrate",
+                )
+            )
 
     def _heads(self) -> list[ChainHead]:
         """The ends of the chains. Reports entries after an end, and chains without an end."""

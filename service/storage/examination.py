@@ -13,7 +13,7 @@ from tollwire.service.storage import tokens
 from tollwire.service.storage.dialects.sqlite_connection import local_file
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.refusals import parsed as parsed_url
-from tollwire.service.storage.schema import migrate
+from tollwire.service.storage.schema import migrate, triggers
 
 # One for each thread that works on requests, and some more: see Database.
 CONNECTIONS_A_WORKER = 32
@@ -30,6 +30,7 @@ class Answers:
     clock_ahead_seconds: float | None = None
     max_connections: int | None = None
     unsafe_settings: tuple[str, ...] = ()
+    missing_triggers: tuple[tuple[str, str], ...] = ()
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -68,6 +69,7 @@ def ask(database: Database) -> Answers:
     schema, needed = migrate.state(database)
     with database.read() as connection:
         facts = database.dialect.describe(connection)
+        missing = triggers.missing(connection) if schema == needed else []
     return Answers(
         facts.version,
         schema,
@@ -75,6 +77,7 @@ def ask(database: Database) -> Answers:
         facts.clock_ahead_seconds,
         facts.max_connections,
         facts.unsafe_settings,
+        tuple(missing),
     )
 
 

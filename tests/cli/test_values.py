@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cli.conftest import unused_address
 from tollwire.service.cli import values
+from tollwire.service.cli.main import main
 
 
 @pytest.mark.parametrize(
@@ -117,3 +120,20 @@ def test_names_of_enums() -> None:
     assert values.enum_name(values.RATING_STATUS, 2) == "NOT_BILLABLE"
     assert values.enum_name(values.RATING_STATUS, 0) == ""
     assert values.enum_name(values.RATING_STATUS, 77) == "77"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ledger", "verify", "--root"),
+        ("rates", "delete", "7", "--yes", "--etag"),
+        ("rates", "update", "7", "--destination", "UK", "--etag"),
+        ("cdrs", "reverse", "--reason", "wrong", "--yes", "--tenant", "1", "--extension-number"),
+        ("cdrs", "export", "--call-id"),
+    ],
+)
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_text_does_not_turn_a_check_off(command: tuple[str, ...], empty: str) -> None:
+    result = CliRunner().invoke(main, [*command, empty, "--server", unused_address()])
+    assert result.exit_code == 2, result.output
+    assert f"{command[-1]}: must not be empty" in result.stderr.replace("'", "")

@@ -155,5 +155,5 @@ ENUMS = {
     " UNRATED_REASON",
     "Role": "RATER INGEST READER OPERATOR ADMIN",
     "LedgerEntryKind": "RECORDED PRICED REVERSED",
-    "LedgerDifferenceKind": "CHAIN ROWS NOT_ENTERED ROOT",
+    "LedgerDifferenceKind": "CHAIN ROWS NOT_ENTERED ROOT TRIGGER",
 }

@@ -84,6 +84,16 @@ def test_an_old_schema(database: Database, settings: Settings) -> None:
     assert "0000" in one.text
 
 
+def test_missing_triggers(database: Database, settings: Settings) -> None:
+    assert "triggers" not in examined(settings)
+    on_table = "" if database.is_sqlite else " ON ledger_entries"
+    with database.write() as connection:
+        connection.exec_driver_sql(f"DROP TRIGGER tollwire_ledger_entries_update{on_table}")
+    one = examined(settings)["triggers"]
+    assert one.verdict is Verdict.PROBLEM
+    assert "tollwire_ledger_entries_update of ledger_entries" in one.text
+
+
 def test_a_schema_to_be_migrated() -> None:
     (one,) = doctor._check_answers(Answers("SQLite 3", "0001", "0002"), Settings())
     assert one.verdict is Verdict.PROBLEM

@@ -31,7 +31,7 @@ from tollwire.service.storage.ledger import EntryKind
 from tollwire.service.storage.reversals import IdRange
 from tollwire.service.storage.schema import triggers
 
-CHAIN, ROWS, NOT_ENTERED, ROOT = LedgerDifferenceKind
+CHAIN, ROWS, NOT_ENTERED, ROOT, TRIGGER = LedgerDifferenceKind
 
 
 @dataclass
@@ -105,6 +105,20 @@ def test_an_empty_ledger(database: Database) -> None:
     for noted in ("", root.root):
         (told,) = ledger.verify(noted)
         assert (told.entries_checked, told.rows_checked, told.differences) == (0, 0, ())
+
+
+def test_missing_triggers_are_reported(audit: Audit) -> None:
+    off = (
+        "DROP TRIGGER tollwire_cdrs_update"
+        if audit.world.database.is_sqlite
+        else "ALTER TABLE cdrs DISABLE TRIGGER tollwire_cdrs_update"
+    )
+    with audit.world.database.write() as connection:
+        connection.exec_driver_sql(off)
+    (found,) = audit.differences(audit.ledger.root().root)
+    assert found.kind is TRIGGER
+    assert "tollwire_cdrs_update of cdrs" in found.message
+    assert "tollwire migrate" in found.message
 
 
 def test_an_unchanged_ledger_verifies(audit: Audit) -> None:

@@ -187,6 +187,48 @@ def test_all_triggers_exist(database: Database) -> None:
     assert names == sorted((f"tollwire_{table}_{event}", table) for table, event in expected)
 
 
+def _switched_off(database: Database) -> list[tuple[str, str]]:
+    """Remove or disable some triggers, as a tool that changes the record does."""
+    _run(
+        database,
+        *(
+            ["DROP TRIGGER tollwire_cdrs_delete", "DROP TRIGGER tollwire_cdrs_insert"]
+            if database.is_sqlite
+            else [
+                "DROP TRIGGER tollwire_cdrs_delete ON cdrs",
+                "ALTER TABLE cdrs DISABLE TRIGGER tollwire_cdrs_insert",
+            ]
+        ),
+    )
+    return [("tollwire_cdrs_delete", "cdrs"), ("tollwire_cdrs_insert", "cdrs")]
+
+
+def test_a_start_logs_missing_triggers_and_a_migration_restores_them(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(database)
+    assert not caplog.records
+    off = _switched_off(database)
+    with database.read() as connection:
+        assert triggers.missing(connection) == off
+    prepare(database)
+    (line,) = caplog.messages
+    assert "tollwire_cdrs_delete of cdrs, tollwire_cdrs_insert of cdrs" in line
+    assert upgrade(database) == (HEAD, HEAD)
+    with database.read() as connection:
+        assert triggers.missing(connection) == []
+
+
+def test_triggers_that_do_not_fire_for_the_role(empty: Database) -> None:
+    if empty.is_sqlite:
+        pytest.skip("SQLite has no such setting")
+    prepare(empty)
+    with empty.write() as connection:
+        assert triggers.missing(connection) == []
+        connection.exec_driver_sql("SET LOCAL session_replication_role = 'replica'")
+        assert triggers.missing(connection) == triggers.installed(connection)
+
+
 def test_an_empty_database_becomes_ready(empty: Database) -> None:
     prepare(empty)
     with empty.read() as connection:

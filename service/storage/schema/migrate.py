@@ -7,6 +7,7 @@ only one writer.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ from sqlalchemy import Connection, inspect
 
 from tollwire.service.domain.thread_context import Work
 from tollwire.service.storage.engine import Database
+from tollwire.service.storage.schema import triggers
 
 if TYPE_CHECKING:
     from tollwire.service.storage.schema.revisions import Revisions
 
+_LOG = logging.getLogger("tollwire.database")
 _FOLDER = Path(__file__).with_name("migrations")
 # A number that no other program uses in the same database: "TOLL" in ASCII.
 _ADVISORY_LOCK = 0x544F4C4C
@@ -29,10 +32,18 @@ class SchemaError(Exception):
 
 def prepare(database: Database, folder: Path = _FOLDER) -> None:
     """Create the schema in an empty database. SchemaError if the schema is older or newer than that
-    of this release, or of another program."""
+    of this release, or of another program. Missing triggers are logged, and ``upgrade`` restores
+    them: an operator must learn that they were removed."""
     with database.write(work=Work.LONG) as connection:
         _lock(connection)
         if _stamp(connection) == newest(folder):
+            if missing := triggers.missing(connection):
+                _LOG.error(
+                    "the database does not refuse all changes of the record: these triggers are"
+                    " missing or disabled: %s; find out who removed them, and run: tollwire"
+                    " migrate",
+                    triggers.described(missing),
+                )
             return
         revisions = _revisions(folder)
         found = _present(connection, revisions, folder)
@@ -46,14 +57,18 @@ def prepare(database: Database, folder: Path = _FOLDER) -> None:
 
 
 def upgrade(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str]:
-    """Apply the missing revisions; returns the revisions before (None: empty) and after.
-    SchemaError if the schema is newer, or of another program."""
+    """Apply the missing revisions, and restore missing triggers; returns the revisions before
+    (None: empty) and after. SchemaError if the schema is newer, or of another program."""
     revisions = _revisions(folder)
     with database.write(work=Work.MIGRATION) as connection:
         _lock(connection)
         found = _present(connection, revisions, folder)
         if found != newest(folder):
             revisions.apply(connection)
+        elif missing := triggers.missing(connection):
+            _LOG.warning("restored these triggers: %s", triggers.described(missing))
+            triggers.drop(connection)
+            triggers.install(connection)
     return found, newest(folder)
 
 

@@ -28,7 +28,8 @@ reaches Python as IntegrityError.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -277,6 +278,31 @@ def installed(connection: Connection) -> list[tuple[str, str]]:
         )
     rows = connection.exec_driver_sql(query)
     return sorted((name, table) for name, table in rows if name.startswith(_NAME))
+
+
+def missing(connection: Connection) -> list[tuple[str, str]]:
+    """The names and tables of the triggers of ``install`` that do not exist, or that do not fire in
+    this session."""
+    sqlite = connection.dialect.name == "sqlite"
+    statements = _for_sqlite() if sqlite else _for_postgresql()
+    expected = {
+        (found[1], found[2])
+        for statement in statements
+        if (found := re.match(r"CREATE TRIGGER (\w+) .*? ON (\w+)", statement))
+    }
+    if sqlite:
+        return sorted(expected - set(installed(connection)))
+    firing = connection.exec_driver_sql(
+        "SELECT tgname, relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid"
+        " WHERE relnamespace = current_schema()::regnamespace AND tgenabled IN ('A',"
+        " CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)"
+    )
+    return sorted(expected - {(name, table) for name, table in firing})
+
+
+def described(triggers: Sequence[tuple[str, str]]) -> str:
+    """For messages."""
+    return ", ".join(f"{name} of {table}" for name, table in triggers)
 
 
 def _for_sqlite() -> Iterator[str]:
