@@ -180,7 +180,7 @@ fuzz-quick: setup ## the same for seconds, at random, with the present build of 
 fuzz-rpc: setup ## send unusual requests to every RPC of real servers (FUZZ_RPC_ARGS="60 --seed 1")
 	$(PY) -m tests.hostile.fuzzing $(FUZZ_RPC_ARGS)
 
-hostile-port: setup ## malformed traffic and ten thousand connections on the port, while calls are rated
+hostile-port: setup ## malformed traffic and ten thousand connections on the port, while calls are rated (HOSTILE_PORT_ARGS="--transport native")
 	$(PY) -m tests.hostile.port $(HOSTILE_PORT_ARGS)
 
 soak: setup ## ten minutes of mixed work: do memory, descriptors or threads grow? (SOAK_ARGS=3600)
