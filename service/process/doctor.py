@@ -183,6 +183,14 @@ def _check_answers(answers: examination.Answers, settings: Settings) -> Iterator
             "find out who removed them, check the record (tollwire ledger verify --root ROOT), and"
             " run: tollwire migrate",
         )
+    if answers.defect:
+        what, corrected_in = answers.defect
+        yield _warning(
+            "database version",
+            f"{answers.version} has a known defect: {what}",
+            f"use {corrected_in}, unless your distribution has corrected this version;"
+            " docs/operations.md says how",
+        )
     if answers.clock_ahead_seconds is not None:
         yield _check_clock(answers.clock_ahead_seconds)
     if answers.unsafe_settings:

@@ -31,6 +31,7 @@ class Answers:
     max_connections: int | None = None
     unsafe_settings: tuple[str, ...] = ()
     missing_triggers: tuple[tuple[str, str], ...] = ()
+    defect: tuple[str, str] | None = None
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -78,6 +79,7 @@ def ask(database: Database) -> Answers:
         facts.max_connections,
         facts.unsafe_settings,
         tuple(missing),
+        facts.defect,
     )
 
 

@@ -6,8 +6,10 @@ import resource
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from tests.rpc.authority import Authority
 from tollwire.service.accounts.credentials import Credentials
@@ -22,7 +24,7 @@ from tollwire.service.settings.parsing import Listen
 from tollwire.service.storage import examination
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.examination import Answers
-from tollwire.service.storage.schema.migrate import newest
+from tollwire.service.storage.schema.migrate import newest, prepare
 
 
 def free(listen: Listen) -> str:
@@ -82,6 +84,35 @@ def test_an_old_schema(database: Database, settings: Settings) -> None:
     one = examined(settings)["migrations"]
     assert one.verdict is Verdict.PROBLEM
     assert "0000" in one.text
+
+
+@pytest.mark.parametrize(
+    "version, is_defective",
+    [
+        *[("3.40.1", True), ("3.51.2", True), ("3.51.3", False), ("3.53.0", False)],
+        *[("3.50.6", True), ("3.50.7", False), ("3.51.0", True)],
+        *[("3.44.5", True), ("3.44.6", False), ("3.45.0", True), ("4.0.0", False)],
+    ],
+)
+def test_the_version_of_sqlite(tmp_path: Path, version: str, is_defective: bool) -> None:
+    url = f"sqlite:///{tmp_path}/x.db"
+    database = Database(url)
+
+    @event.listens_for(Engine, "connect")
+    def _other_version(driver: Any, _record: Any) -> None:
+        driver.create_function("sqlite_version", 0, lambda: version)
+
+    try:
+        prepare(database)
+        found = examined(Settings(database=url))
+    finally:
+        event.remove(Engine, "connect", _other_version)
+        database.close()
+    assert found["database"].text == f"SQLite {version} answers"
+    assert ("database version" in found) is is_defective
+    if is_defective:
+        assert found["database version"].verdict is Verdict.WARNING
+        assert "3.51.3" in found["database version"].advice
 
 
 def test_missing_triggers(database: Database, settings: Settings) -> None:

@@ -72,12 +72,14 @@ class HeldParties(NamedTuple):
 
 class ServerFacts(NamedTuple):
     """A description of a database. ``clock_ahead_seconds``: by how much its clock is ahead of the
-    clock of this machine; None if it has no clock of its own."""
+    clock of this machine; None if it has no clock of its own. ``defect``: a known defect of this
+    version, and the versions without it."""
 
     version: str
     clock_ahead_seconds: float | None = None
     max_connections: int | None = None
     unsafe_settings: tuple[str, ...] = ()
+    defect: tuple[str, str] | None = None
 
 
 class Wakeups(Protocol):

@@ -73,6 +73,23 @@ _MOVE_LEDGER_HEAD = "UPDATE ledger_heads SET length = :seq, hash = :hash WHERE c
 _PART_ROWS = 500
 
 
+_WAL_RESET = (
+    "in rare cases it damages a database in WAL mode that several connections use, as those of a"
+    " server do",
+    "3.51.3 or later, 3.50.7 or 3.44.6",
+)
+
+
+def _has_wal_reset_defect(version: tuple[int, ...]) -> bool:
+    """The WAL-reset bug (sqlite.org/wal.html) is in all versions up to 3.51.2 but those to which
+    the correction was ported."""
+    return (
+        version < (3, 51, 3)
+        and not (3, 50, 7) <= version < (3, 51)
+        and not (3, 44, 6) <= version < (3, 45)
+    )
+
+
 class SQLite(Dialect):
     name = "sqlite"
     has_one_writer = True
@@ -96,7 +113,10 @@ class SQLite(Dialect):
 
     def describe(self, connection: Connection) -> ServerFacts:
         (version,) = connection.exec_driver_sql("SELECT sqlite_version()").one()
-        return ServerFacts(f"SQLite {version}")
+        number = tuple(map(int, version.split(".")))
+        return ServerFacts(
+            f"SQLite {version}", defect=_WAL_RESET if _has_wal_reset_defect(number) else None
+        )
 
     def notify(self, connection: Connection, channel: str) -> None:
         """``wakeups`` tells of every write."""
