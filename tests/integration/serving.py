@@ -19,6 +19,8 @@ from types import TracebackType
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
+# The transport of servers whose test does not choose one.
+TRANSPORT = os.environ.get("TOLLWIRE_TEST_TRANSPORT", "grpcio")
 STOP_SECONDS = 30
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 
@@ -38,7 +40,7 @@ class ServerProcess:
             ],
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment() | env,
+            env=environment() | {"TOLLWIRE_TRANSPORT": TRANSPORT} | env,
             text=True,
             start_new_session=True,
         )
