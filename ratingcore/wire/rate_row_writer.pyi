@@ -2,6 +2,9 @@ from typing import Any, Self, final
 
 from .incoming_deck import IncomingDeck
 
+OPEN_FROM_S: int
+OPEN_TO_S: int
+RATE_ROW_FIELDS: tuple[tuple[str, int], ...]
 HISTORY_FIELDS: tuple[str, ...]
 
 @final
