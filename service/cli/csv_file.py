@@ -21,6 +21,10 @@ _Row = tuple[int, bytes, list[str] | str]
 _FIELD = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^",]*+)'
 _WELL_QUOTED = re.compile(f"{_FIELD}(?:,{_FIELD})*+")
 _NUL = "contains a NUL byte (0x00), which is not allowed"
+# The beginning of what spreadsheets run as a formula (some take the full-width forms too), with the
+# apostrophes that ``CsvWriter`` adds.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?[0-9 ().,/-]*")
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -68,8 +72,11 @@ class CsvFile:
         width = len(self.columns)
         for row in self._rows:
             fields = row[2]
-            if len(fields) == width or isinstance(fields, str):
+            if isinstance(fields, str):
                 yield row
+            elif len(fields) == width:
+                number, line, _ = row
+                yield (number, line, [*map(_unguarded, fields)]) if b"'" in line else row
             else:
                 wrong = f"has {len(fields)} fields, but the header has {width}"
                 yield row[0], row[1], wrong
@@ -186,9 +193,20 @@ def _wrong_text(content: bytes) -> str:
         return _not_utf8(error)
 
 
+def _guarded(field: str) -> str:
+    """A spreadsheet takes a field that begins with an apostrophe as text, and would run others as
+    formulas. Numbers, also of telephones, stay as they are."""
+    return f"'{field}" if _FORMULA.match(field) and not _NUMBER.fullmatch(field) else field
+
+
+def _unguarded(field: str) -> str:
+    """The inverse of ``_guarded``."""
+    return field[1:] if field.startswith("'") and _guarded(field[1:]) == field else field
+
+
 class CsvWriter:
     """Writes rows that ``CsvFile`` reads back unchanged. Reading rows with a line break in a field
-    needs ``multiline``."""
+    needs ``multiline``. A field that a spreadsheet would run as a formula gets an apostrophe."""
 
     def __init__(self, out: TextIO) -> None:
         self._plain = csv.writer(out, lineterminator="\n")
@@ -198,6 +216,7 @@ class CsvWriter:
         self._broken_rows = 0
 
     def write(self, row: Sequence[str]) -> None:
+        row = [_guarded(field) for field in row]
         broken = any("\n" in field or "\r" in field for field in row)
         self._broken_rows += broken
         (self._quoting if broken else self._plain).writerow(row)

@@ -126,6 +126,9 @@ class Lines(logging.Formatter):
 
 
 class ConsoleLines(Lines):
+    """One line, and indented ones for an exception: nothing that a client sends begins a line or
+    reaches a terminal as a control character."""
+
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         line = f"{at},{int(record.msecs):03} {record.levelname} {record.name}: "
@@ -134,7 +137,7 @@ class ConsoleLines(Lines):
             if name != "method":  # the message has it
                 line += f" {name}={value}"
         trouble = self.trouble(record)
-        return f"{line}\n{trouble}" if trouble else line
+        return "\n  ".join(map(_visible, [line, *trouble.split("\n")] if trouble else [line]))
 
 
 class JsonLines(Lines):
@@ -151,7 +154,17 @@ class JsonLines(Lines):
         trouble = self.trouble(record)
         if trouble:
             line["exception"] = trouble
-        return json.dumps(line, ensure_ascii=False)
+        text = json.dumps(line, ensure_ascii=False)
+        return text if text.isprintable() else json.dumps(line).replace("\x7f", "\\u007f")
+
+
+def _visible(text: str) -> str:
+    """The text with control characters and separators of lines as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def _died(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -104,6 +104,8 @@ _WORDS = tuple(
         ),
     )
 )
+# SQLite's errors about the parameters of a URI.
+_SQLITE_WORDS = re.compile(r"no such (?:vfs|access mode|cache mode)\b")
 # Errors of statements, by class or code of SQLSTATE.
 _STATES = (
     (
@@ -125,6 +127,13 @@ class DatabaseRefused(Exception):
 
 def parsed(url: str, option: str = OPTION) -> URL:
     """The parsed URL. DatabaseRefused if a part is wrong."""
+    # After the first colon, one @ ends the password. Of a password with another one, SQLAlchemy
+    # takes the rest as the host, and messages would show it.
+    if url.startswith("postgresql") and url.partition("://")[2].partition(":")[2].count("@") > 1:
+        raise DatabaseRefused(
+            f"{option}: the URL is wrong: it has more than one @, and is not repeated here; write @"
+            " in the password or in a parameter as %40"
+        )
     try:
         found = make_url(url)
         backend = found.get_backend_name()
@@ -136,6 +145,12 @@ def parsed(url: str, option: str = OPTION) -> URL:
             raise DatabaseRefused(
                 f"{option}: the URL is wrong: SQLite has no parameter {unknown[0]!r}; remove it"
             )
+        try:
+            found.get_dialect()().create_connect_args(found)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise DatabaseRefused(
+                f"{option}: the URL is wrong: {_first_line(error)}; correct the parameter"
+            ) from None
     elif backend == "postgresql":
         try:
             make_conninfo(**{name: str(value) for name, value in found.query.items()})
@@ -203,6 +218,8 @@ def refusals_named(url: URL, option: str = OPTION) -> Iterator[None]:
 
 
 def _sqlite_refusal(error: sqlite3.Error, url: URL, option: str) -> DatabaseRefused | None:
+    if _SQLITE_WORDS.match(str(error)):
+        return DatabaseRefused(f"{option}: the URL is wrong: {error}; correct the parameter")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code != sqlite3.SQLITE_CANTOPEN:
         return None

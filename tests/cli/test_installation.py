@@ -58,6 +58,43 @@ def test_secrets_are_masked(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
 
 
+@pytest.mark.parametrize(
+    "rest", ["@h/n", "/cret@h/n", "cr/et@h/n", "?cret@h/n", ":cret@h:5/n", "#cret@127.0.0.1:1/n"]
+)
+@pytest.mark.parametrize("option", ["--database", "--session-database"])
+def test_no_part_of_a_password_with_an_at_sign_is_shown(option: str, rest: str) -> None:
+    arguments = [option, f"postgresql+psycopg://user:pa@cret{rest}"]
+    if option != "--database":
+        arguments += ["--database", "postgresql+psycopg://127.0.0.1:1/n"]
+    wait = ("--database-start-wait-seconds", "1")  # a URL that is not refused would be tried
+    done = ran("serve", "--listen", "127.0.0.1:0", *wait, *arguments)
+    assert done.exit_code == 1
+    assert "cret" not in done.output
+    assert "%40" in done.output
+
+
+@pytest.mark.parametrize(
+    "rest, words",
+    [
+        ("?bogus=1", "no parameter 'bogus'"),
+        ("?timeout=x", "could not convert"),
+        ("?cached_statements=x", "invalid literal"),
+        ("?vfs=bogus&uri=true", "no such vfs: bogus"),
+        ("?mode=bogus&uri=true", "no such access mode: bogus"),
+    ],
+)
+@pytest.mark.parametrize("command", ["migrate", "doctor"])
+def test_a_wrong_parameter_of_the_url_is_named(
+    tmp_path: Path, command: str, rest: str, words: str
+) -> None:
+    path = tmp_path / "x.db"
+    path.touch()
+    done = ran(command, "--database", f"sqlite:///file:{path}{rest}")
+    assert done.exit_code == 1
+    assert words in done.output
+    assert "Traceback" not in done.output
+
+
 def test_config_shows_no_password() -> None:
     done = ran("config", "--database", "postgresql://user:secret@host/name")
     assert done.exit_code == 0

@@ -18,6 +18,7 @@ from tollwire.service.domain.request import Request
 from tollwire.service.domain.thread_context import handling
 from tollwire.service.observability import logs
 from tollwire.service.observability.logs import (
+    FIELDS,
     MAX_LINES_A_SECOND,
     ConsoleLines,
     JsonLines,
@@ -70,6 +71,26 @@ def test_an_exception_shows_no_number(make: Callable[[Any], Lines]) -> None:
     assert "ValueError" in written and MASKED in written and "Stack: " in written
     assert NUMBER not in written
     assert NUMBER in make(str).format(line)
+
+
+FORGED = "x\n2026-11-29 10:00:00,000 ERROR tollwire: forged\r\x1b[2K\x9b\u2028\x7f\ud800y"
+
+
+@pytest.mark.parametrize("make", [ConsoleLines, JsonLines])
+def test_no_text_begins_a_line_or_controls_a_terminal(make: Callable[[Any], Lines]) -> None:
+    for line in (
+        record("tenant %s", FORGED),
+        record(FORGED),
+        record("x", exc_info=failure(FORGED)),
+        record("x", stack_info=FORGED),
+    ):
+        setattr(line, FIELDS, {"name": FORGED})
+        first, *others = make(str).format(line).split("\n")
+        assert "forged" in "".join([first, *others])
+        assert first.isprintable()
+        assert all(other.startswith("  ") and other.isprintable() for other in others)
+        if make is JsonLines:
+            assert json.loads(first)["name"] == FORGED
 
 
 def test_a_line_has_its_request() -> None:
