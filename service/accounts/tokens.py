@@ -38,6 +38,9 @@ from tollwire.service.domain.thread_context import current_request
 from tollwire.service.storage import ids, tenants, tokens
 from tollwire.service.storage.engine import Connection, Database
 
+# The most that an id takes in a repeated field.
+_ID_BYTES = 9
+
 
 def check_token(token: Token, now_ns: int) -> list[FieldViolation]:
     """The violations of a token to create, with field paths from the token."""
@@ -134,7 +137,7 @@ class Tokens:
             stored = tokens.after(connection, after_id, include_revoked=include_revoked)
             covered = (token for token in stored if scope.covers_all_of(token.scope))
             found = list(islice(covered, size + 1))
-        return paging.cut(found, size, wanted, paging.by_id)
+        return paging.cut(found, size, wanted, paging.by_id, _most_bytes)
 
     def revoke(self, token_id: int) -> Token:
         """Revoke a token. Returns it; a token that was revoked before is returned unchanged."""
@@ -228,3 +231,10 @@ def _identity_taken(holder: Token) -> AlreadyExists:
         f"token {holder.id} has this certificate identity; revoke it first",
         metadata={"token_id": str(holder.id)},
     )
+
+
+def _most_bytes(token: Token) -> int:
+    """The maximum size of a token in a response."""
+    texts = (token.name, token.certificate_identity, token.created_by)
+    ids = token.scope.tenant_ids or ()
+    return 100 + _ID_BYTES * len(ids) + sum(4 * len(text) for text in texts)

@@ -26,6 +26,8 @@ from tollwire.service.storage.engine import Connection, Database
 
 MAX_SEARCH_CHARS = 256
 _EXPORT_RATES = 1000
+# The most that an interval takes in a response.
+_INTERVAL_BYTES = 40
 
 
 class Rates:
@@ -81,7 +83,7 @@ class Rates:
         with self._database.read(work=Work.LONG) as connection:
             require_tenant(connection, tenant_id)
             found = rates.page(connection, tenant_id, search, after, size + 1, scopes.within())
-        return paging.cut(found, size, wanted, rates.position)
+        return paging.cut(found, size, wanted, rates.position, _most_bytes)
 
     def update(self, rate: Rate, fields: frozenset[str], etag: str) -> Rate:
         """Set ``fields`` to the values in ``rate``. Its tenant_id must be 0 or the owner's. An
@@ -220,3 +222,8 @@ def _rate_not_found(rate_id: int) -> NotFound:
     return NotFound(
         Reason.RATE_NOT_FOUND, f"there is no rate {rate_id}", metadata={"rate_id": str(rate_id)}
     )
+
+
+def _most_bytes(rate: Rate) -> int:
+    """The maximum size of a rate in a response."""
+    return 300 + _INTERVAL_BYTES * len(rate.intervals) + 4 * len(rate.destination)

@@ -10,7 +10,8 @@ import pytest
 
 from tests.world import NOON_NS, World, at_once
 from tollwire.service.accounts.credentials import Credentials
-from tollwire.service.accounts.tokens import AdminExists, Tokens
+from tollwire.service.accounts.tokens import AdminExists, Tokens, _most_bytes
+from tollwire.service.domain import paging
 from tollwire.service.domain.errors import (
     AlreadyExists,
     Forbidden,
@@ -20,9 +21,10 @@ from tollwire.service.domain.errors import (
     TollwireError,
     Unauthenticated,
 )
-from tollwire.service.domain.model import MAX_TOKEN_TENANTS, Token
+from tollwire.service.domain.model import MAX_ID, MAX_TOKEN_TENANTS, Token
 from tollwire.service.domain.request import EVERY_TENANT, LOCAL, Caller, Request, Role, Scope
 from tollwire.service.domain.thread_context import handling
+from tollwire.service.rpc.conversion import tokens as conversion
 from tollwire.service.storage.engine import Database
 
 HOUR_NS = 3600 * 10**9
@@ -168,6 +170,31 @@ def test_pages_go_on_where_the_last_one_ended(tokens: Tokens) -> None:
         assert (page.items, page.next_page_token) == ([made[0], made[2]], page.next_page_token)
         assert page.next_page_token
         assert tokens.list(2, page.next_page_token, include_revoked=False).items == [made[4]]
+
+
+def test_a_page_of_large_tokens_ends_early(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response of 1,000 tokens for 1,000 tenants each would pass gRPC's limit of 4 MiB."""
+    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", 3000)
+    made = [tokens.create(token(name=f"{n}{'é' * 199}"))[0] for n in range(5)]
+    page = tokens.list(1000, "", include_revoked=False)
+    assert 1 <= len(page.items) < 4
+    found = list(page.items)
+    while page.next_page_token:
+        page = tokens.list(1000, page.next_page_token, include_revoked=False)
+        found += page.items
+    assert found == made
+
+
+def test_the_size_of_a_token_is_not_underestimated() -> None:
+    ids = range(MAX_ID - MAX_TOKEN_TENANTS, MAX_ID)
+    large = token(
+        name="é" * 200, scope=scope(*ids), certificate_identity="é" * 255, created_by="é" * 255
+    )
+    large = replace(
+        large, id=MAX_ID, created_at_ns=NOON_NS + 1, expires_at_ns=NOON_NS, revoked_at_ns=NOON_NS
+    )
+    sent = conversion.token(large).ByteSize()
+    assert sent <= _most_bytes(large) < 1.3 * sent
 
 
 def test_an_administrator_sees_and_revokes_only_tokens_in_scope(

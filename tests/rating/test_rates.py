@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.world import World, at_once, call
+from tollwire.service.domain import paging
 from tollwire.service.domain.errors import (
     Aborted,
     AlreadyExists,
@@ -216,6 +217,16 @@ class TestList:
         world.rate(1, "35")
         rest = world.rates.list(1, "", 2, page.next_page_token)
         assert [rate.prefix for rate in rest.items] == ["3", "35"]
+
+    def test_a_page_of_large_rates_ends_early(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(paging, "MAX_PAGE_BYTES", 3000)
+        for prefix in ("1", "2", "3", "4"):
+            world.rate(1, prefix, destination="é" * 200)
+        page = world.rates.list(1, "", 1000, "")
+        assert 1 <= len(page.items) < 4
+        assert page.next_page_token
 
     def test_search(self, world: World) -> None:
         for prefix, destination in (
