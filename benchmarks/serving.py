@@ -38,13 +38,19 @@ class Server:
     def memory_bytes(self) -> int:
         """The memory of all its processes; what several of them share counts once."""
         own = psutil.Process(self.pid)
-        return sum(
-            int(process.memory_full_info().pss) for process in (own, *own.children(recursive=True))
-        )
+        return sum(map(_proportional_bytes, (own, *own.children(recursive=True))))
 
     def peak_memory_bytes(self) -> int:
         """The peak memory of its largest process."""
         return max(peak_memory_bytes(pid) for pid in self.processes())
+
+
+def _proportional_bytes(process: psutil.Process) -> int:
+    """Its memory; of what it shares with others, its part. 0 for one that ends meanwhile."""
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return 0
 
 
 def environment() -> dict[str, str]:
