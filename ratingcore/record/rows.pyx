@@ -13,6 +13,14 @@ from libc.string cimport memcpy, memset
 from ..deck.batch cimport UNRATED
 from ..wire.call_parse cimport text_t
 from ..wire.call_rules cimport NO_TIME
+from ..base.copy_format cimport (
+    COPY_HEADER_SIZE,
+    NULL_SIZE,
+    big_endian4,
+    put_header,
+    put_integer,
+    put_size,
+)
 from ..base.memory cimport release, reserve
 from .records cimport Records, record_t, text_of
 
@@ -44,43 +52,23 @@ cdef enum:
     FIELD_COUNT = 21                         # the id and ROW_FIELDS
     FIXED_SIZE = 2 + FIELD_COUNT * (4 + 8)   # of a row without its texts, at most
     MAX_COPY = 0x7FFFFFFF                    # bytes
-    HEADER_SIZE = 19
     TRAILER_SIZE = 2
     ARRAY_HEADER_SIZE = 20
-    NULL_SIZE = 0xFFFFFFFF
-
-# Signature, no flags, no extension.
-cdef const char* HEADER = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
-
-
-cdef inline uint8_t* _integer(uint8_t* at, uint64_t value, uint32_t size) noexcept nogil:
-    """Write the size, then an integer of 2, 4 or 8 bytes, the highest byte first."""
-    cdef uint32_t i
-    at[0] = at[1] = at[2] = 0
-    at[3] = <uint8_t> size
-    for i in range(size):
-        at[4 + i] = <uint8_t> (value >> (8 * (size - 1 - i)))
-    return at + 4 + size
-
 
 cdef inline uint8_t* _null(uint8_t* at) noexcept nogil:
-    at[0] = at[1] = at[2] = at[3] = 0xFF
-    return at + 4
+    return put_size(at, NULL_SIZE)
 
 
 cdef inline uint8_t* _optional(uint8_t* at, uint64_t value, uint32_t size) noexcept nogil:
     """Write an integer; 0 becomes NULL."""
-    return _integer(at, value, size) if value else _null(at)
+    return put_integer(at, value, size) if value else _null(at)
 
 
 cdef inline uint8_t* _text(uint8_t* at, const text_t* text) noexcept nogil:
-    at[0] = <uint8_t> (text.size >> 24)
-    at[1] = <uint8_t> (text.size >> 16)
-    at[2] = <uint8_t> (text.size >> 8)
-    at[3] = <uint8_t> text.size
+    at = put_size(at, text.size)
     if text.size:
-        memcpy(at + 4, text.data, text.size)
-    return at + 4 + text.size
+        memcpy(at, text.data, text.size)
+    return at + text.size
 
 
 cdef uint8_t* _row(
@@ -88,40 +76,40 @@ cdef uint8_t* _row(
 ) noexcept nogil:
     at[0] = 0
     at[1] = FIELD_COUNT
-    at = _integer(at + 2, <uint64_t> row_id, 8)
-    at = _integer(at, <uint64_t> record.tenant_id, 8)
+    at = put_integer(at + 2, <uint64_t> row_id, 8)
+    at = put_integer(at, <uint64_t> record.tenant_id, 8)
     at = _text(at, &record.call_id)
     at = _optional(at, <uint64_t> record.extension_id, 8)
     at = _text(at, &record.caller_number)
     at = _text(at, &record.destination_number)
-    at = _integer(at, record.direction, 2)
-    at = _integer(at, record.disposition, 2)
-    at = _integer(at, <uint64_t> record.duration_seconds, 4)
-    at = _integer(at, <uint64_t> record.started_at_ns, 8)
+    at = put_integer(at, record.direction, 2)
+    at = put_integer(at, record.disposition, 2)
+    at = put_integer(at, <uint64_t> record.duration_seconds, 4)
+    at = put_integer(at, <uint64_t> record.started_at_ns, 8)
     if record.ended_at_ns == NO_TIME:
         at = _null(at)
     else:
-        at = _integer(at, <uint64_t> record.ended_at_ns, 8)
-    at = _integer(at, record.status, 2)
+        at = put_integer(at, <uint64_t> record.ended_at_ns, 8)
+    at = put_integer(at, record.status, 2)
     at = _optional(at, record.unrated_reason, 2)
     if record.status == UNRATED:
         at = _null(_null(_null(at)))
     else:
-        at = _integer(at, <uint64_t> record.bill_seconds, 8)
-        at = _integer(at, record.cost_units, 8)
-        at = _integer(at, record.cost_fraction_e8, 4)
+        at = put_integer(at, <uint64_t> record.bill_seconds, 8)
+        at = put_integer(at, record.cost_units, 8)
+        at = put_integer(at, record.cost_fraction_e8, 4)
     at = _optional(at, <uint64_t> record.version_id, 8)
-    at = _integer(at, <uint64_t> record.rate_revision, 8)
+    at = put_integer(at, <uint64_t> record.rate_revision, 8)
     at = _optional(at, <uint64_t> upload_id, 8)
-    at = _integer(at, <uint64_t> created_at_ns, 8)
-    return _integer(at, <uint64_t> record.generation, 2)
+    at = put_integer(at, <uint64_t> created_at_ns, 8)
+    return put_integer(at, <uint64_t> record.generation, 2)
 
 
 cdef uint64_t _room(
     const record_t* records, const uint32_t* order, Py_ssize_t count
 ) noexcept nogil:
     """The most bytes that a COPY of these calls needs."""
-    cdef uint64_t size = HEADER_SIZE + TRAILER_SIZE
+    cdef uint64_t size = COPY_HEADER_SIZE + TRAILER_SIZE
     cdef const record_t* record
     cdef Py_ssize_t i
     for i in range(count):
@@ -156,8 +144,7 @@ def copy_data(
                 1,
                 MAX_COPY,
             )
-            memcpy(data, HEADER, HEADER_SIZE)
-            at = data + HEADER_SIZE
+            at = put_header(data)
             for i in range(count):
                 at = _row(
                     at,
@@ -183,7 +170,7 @@ def column_arrays(const uint8_t[::1] data not None, uint32_t count):
     cdef uint32_t _row_index, column
     cdef list columns = []
     memset(sizes, 0, sizeof(sizes))
-    field = at + HEADER_SIZE
+    field = at + COPY_HEADER_SIZE
     for _row_index in range(count):
         field += 2
         for column in range(FIELD_COUNT):
@@ -195,7 +182,7 @@ def column_arrays(const uint8_t[::1] data not None, uint32_t count):
         made = PyBytes_FromStringAndSize(NULL, ARRAY_HEADER_SIZE + sizes[column])
         columns.append(made)
         ends[column] = _array_header(<uint8_t*> PyBytes_AS_STRING(made), column, count)
-    field = at + HEADER_SIZE
+    field = at + COPY_HEADER_SIZE
     for _row_index in range(count):
         field += 2
         for column in range(FIELD_COUNT):
@@ -209,9 +196,7 @@ def column_arrays(const uint8_t[::1] data not None, uint32_t count):
 cdef inline uint64_t _field_size(const uint8_t* field) noexcept nogil:
     """The bytes of a field of COPY with its size before it. An element of an array has the same
     form."""
-    cdef uint32_t size = (
-        <uint32_t> field[0] << 24 | <uint32_t> field[1] << 16 | <uint32_t> field[2] << 8 | field[3]
-    )
+    cdef uint32_t size = big_endian4(field)
     return 4 if size == NULL_SIZE else 4 + <uint64_t> size
 
 
@@ -220,11 +205,10 @@ cdef uint8_t* _array_header(uint8_t* at, uint32_t column, uint32_t count) noexce
     cdef uint32_t size = 8 if column == 0 else <uint32_t> ROW_FIELDS[column - 1][1]
     cdef uint32_t type_id = {8: 20, 4: 23, 2: 21, 0: 25}[size]
     cdef uint32_t[5] numbers = [1, 1, type_id, count, 1]
-    cdef uint32_t i, k
+    cdef uint32_t i
     for i in range(5):
-        for k in range(4):
-            at[4 * i + k] = <uint8_t> (numbers[i] >> (8 * (3 - k)))
-    return at + ARRAY_HEADER_SIZE
+        at = put_size(at, numbers[i])
+    return at
 
 
 cdef class RowTuples:

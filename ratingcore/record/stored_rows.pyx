@@ -20,6 +20,7 @@ from libc.string cimport memcmp, memcpy, memset
 from ..deck.batch cimport RATED, UNRATED
 from ..wire.call_parse cimport is_utf8, text_t
 from ..wire.call_rules cimport LAST_DIRECTION, LAST_DISPOSITION, NO_TIME, holds_nul
+from ..base.copy_format cimport COPY_HEADER_SIZE, NULL_SIZE, big_endian, big_endian4
 from ..base.memory cimport release, reserve
 from ..pricing.money cimport E8, MAX_COST_UNITS
 from ..pricing.terms cimport MAX_SECONDS
@@ -39,7 +40,6 @@ cdef enum:
     FITS = -1                    # instead of a field
     DAMAGED = -2                 # instead of a field: the bytes are not a row
     SIGNATURE_SIZE = 11
-    HEADER_SIZE = 19             # with the flags and the size of the extension
     LAST_REASON = 3
     ARENA_SIZE = 1 << 20         # bytes of texts that one object holds
     # Fields in which NULL, and no other value, means none.
@@ -214,19 +214,6 @@ cdef void _set_record(record_t* record, const values_t* values) noexcept nogil:
 # PostgreSQL's binary COPY data.
 
 
-cdef inline uint32_t _big_endian4(const uint8_t* at) noexcept nogil:
-    return <uint32_t> at[0] << 24 | <uint32_t> at[1] << 16 | <uint32_t> at[2] << 8 | at[3]
-
-
-cdef inline int64_t _big_endian(const uint8_t* at, uint32_t size) noexcept nogil:
-    """Read a signed integer of 2, 4 or 8 bytes, the highest byte first."""
-    if size == 8:
-        return <int64_t> (<uint64_t> _big_endian4(at) << 32 | _big_endian4(at + 4))
-    if size == 4:
-        return <int32_t> _big_endian4(at)
-    return <int16_t> (<uint32_t> at[0] << 8 | at[1])
-
-
 cdef const uint8_t* _read_fields(
     const uint8_t* at, const uint8_t* end, values_t* values
 ) noexcept nogil:
@@ -237,9 +224,9 @@ cdef const uint8_t* _read_fields(
     for field in range(FIELD_COUNT):
         if unlikely(end - at < 4):
             return NULL
-        size = _big_endian4(at)
+        size = big_endian4(at)
         at += 4
-        if size == ~<uint32_t> 0:
+        if size == NULL_SIZE:
             values.nulls |= <uint32_t> 1 << field
             values.integers[field] = 0
             continue
@@ -251,7 +238,7 @@ cdef const uint8_t* _read_fields(
         elif unlikely(size != widths[field]):
             return NULL
         else:
-            values.integers[field] = _big_endian(at, size)
+            values.integers[field] = big_endian(at, size)
         at += size
     return at
 
@@ -259,12 +246,12 @@ cdef const uint8_t* _read_fields(
 cdef const uint8_t* _first_row(const uint8_t* at, const uint8_t* end) noexcept nogil:
     """The end of the header. NULL: it is not one."""
     cdef uint32_t size
-    if end - at < HEADER_SIZE or memcmp(at, SIGNATURE, SIGNATURE_SIZE) != 0:
+    if end - at < COPY_HEADER_SIZE or memcmp(at, SIGNATURE, SIGNATURE_SIZE) != 0:
         return NULL
-    if _big_endian4(at + SIGNATURE_SIZE) >> 16:
+    if big_endian4(at + SIGNATURE_SIZE) >> 16:
         return NULL  # a flag that changes the format
-    size = _big_endian4(at + SIGNATURE_SIZE + 4)
-    at += HEADER_SIZE
+    size = big_endian4(at + SIGNATURE_SIZE + 4)
+    at += COPY_HEADER_SIZE
     return at + size if size <= <size_t> (end - at) else NULL
 
 

@@ -12,6 +12,13 @@ from cython cimport final
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ..base.copy_format cimport (
+    COPY_HEADER_SIZE,
+    NULL_SIZE,
+    put_header,
+    put_integer,
+    put_size,
+)
 from ..base.memory cimport release, reserve
 from ..base.pool cimport pool_item
 from ..index.changes cimport change_digit, change_t
@@ -33,7 +40,6 @@ cdef enum:
     # Of a row without its destination and intervals, at most.
     FIXED_SIZE = 2 + FIELD_COUNT * (4 + 8) + MAX_DIGITS
     INTERVAL_SIZE = 3 + 3 * 20   # of the text of an interval, at most
-    HEADER_SIZE = 19
     PART_SIZE = 1 << 20          # bytes of a part of COPY data, about
     MAX_PART = 0x7FFFFFFF
 
@@ -42,28 +48,6 @@ assert len(RATE_ROW_FIELDS) + len(HISTORY_FIELDS) == FIELD_COUNT
 
 cdef int64_t open_from_s = OPEN_FROM_S
 cdef int64_t open_to_s = OPEN_TO_S
-
-# Signature, no flags, no extension.
-cdef const char* HEADER = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
-
-
-cdef inline uint8_t* _integer(uint8_t* at, uint64_t value, uint32_t size) noexcept nogil:
-    """Write the size, then an integer of 1, 4 or 8 bytes, the highest byte first."""
-    cdef uint32_t i
-    at[0] = at[1] = at[2] = 0
-    at[3] = <uint8_t> size
-    for i in range(size):
-        at[4 + i] = <uint8_t> (value >> (8 * (size - 1 - i)))
-    return at + 4 + size
-
-
-cdef inline uint8_t* _size(uint8_t* at, uint32_t size) noexcept nogil:
-    at[0] = <uint8_t> (size >> 24)
-    at[1] = <uint8_t> (size >> 16)
-    at[2] = <uint8_t> (size >> 8)
-    at[3] = <uint8_t> size
-    return at + 4
-
 
 cdef uint8_t* _number(uint8_t* at, uint64_t value) noexcept nogil:
     """Write a number as decimal digits."""
@@ -153,8 +137,8 @@ cdef class RateRowWriter:
         try:
             reserve(<void**> &data, &capacity, PART_SIZE, 1, MAX_PART)
             if self.next_index == 0:
-                memcpy(data, HEADER, HEADER_SIZE)
-                size = HEADER_SIZE
+                put_header(data)
+                size = COPY_HEADER_SIZE
             if self.created_at_ns:
                 while self.next_index < self.deck.intake.count and size < PART_SIZE:
                     created = self.created_at_ns.get(
@@ -309,31 +293,31 @@ cdef class RateRowWriter:
         cdef bint from_open = rate.from_s == INT64_MIN
         cdef bint to_open = rate.to_s == INT64_MAX
         at[0], at[1] = 0, FIELD_COUNT
-        at = _integer(at + 2, <uint64_t> rate.version_id, 8)
-        at = _integer(at, <uint64_t> rate.rate_id, 8)
-        at = _size(at, rate.length)
+        at = put_integer(at + 2, <uint64_t> rate.version_id, 8)
+        at = put_integer(at, <uint64_t> rate.rate_id, 8)
+        at = put_size(at, rate.length)
         at += _prefix_digits(rate, at)
-        at = _size(at, destination_size)
+        at = put_size(at, destination_size)
         memcpy(at, destination, destination_size)
-        at = _integer(at + destination_size, terms.price_e8, 8)
-        at = _integer(at, terms.increment & ~<uint32_t> BLOCKED_BIT, 4)
-        at = _integer(at, terms.connect_fee_e8, 8)
-        at = _integer(at, terms.minimum_seconds, 4)
+        at = put_integer(at + destination_size, terms.price_e8, 8)
+        at = put_integer(at, terms.increment & ~<uint32_t> BLOCKED_BIT, 4)
+        at = put_integer(at, terms.connect_fee_e8, 8)
+        at = put_integer(at, terms.minimum_seconds, 4)
         if interval_count:
             text = _intervals(at + 4, intervals, interval_count)
-            _size(at, <uint32_t> (text - at - 4))
+            put_size(at, <uint32_t> (text - at - 4))
             at = text
         else:
-            at = _size(at, ~<uint32_t> 0)
-        at = _integer(at, <uint64_t> (open_from_s if from_open else rate.from_s), 8)
-        at = _integer(at, 0 if from_open else rate.from_ns, 4)
-        at = _integer(at, <uint64_t> (open_to_s if to_open else rate.to_s), 8)
-        at = _integer(at, 0 if to_open else rate.to_ns, 4)
-        at = _integer(at, 1 if terms.increment & BLOCKED_BIT else 0, 1)
-        at = _integer(at, <uint64_t> self.deck.tenant_id, 8)
-        at = _integer(at, <uint64_t> self.revision, 8)
-        at = _integer(at, <uint64_t> created, 8)
-        return _integer(at, <uint64_t> self.now_ns, 8)
+            at = put_size(at, NULL_SIZE)
+        at = put_integer(at, <uint64_t> (open_from_s if from_open else rate.from_s), 8)
+        at = put_integer(at, 0 if from_open else rate.from_ns, 4)
+        at = put_integer(at, <uint64_t> (open_to_s if to_open else rate.to_s), 8)
+        at = put_integer(at, 0 if to_open else rate.to_ns, 4)
+        at = put_integer(at, 1 if terms.increment & BLOCKED_BIT else 0, 1)
+        at = put_integer(at, <uint64_t> self.deck.tenant_id, 8)
+        at = put_integer(at, <uint64_t> self.revision, 8)
+        at = put_integer(at, <uint64_t> created, 8)
+        return put_integer(at, <uint64_t> self.now_ns, 8)
 
 
 cdef inline void _set(tuple row, Py_ssize_t at, object value):

@@ -9,9 +9,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_CheckExact
 from cython cimport final
-from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memset
 
+from ..base.copy_format cimport COPY_HEADER_SIZE, NULL_SIZE, big_endian, big_endian4
 from ..base.native cimport unlikely
 from ..deck.builder cimport DeckBuilder
 from ..index.changes cimport PUT, change_t, set_key
@@ -74,7 +75,6 @@ cdef enum:                       # the fields in their order
 
 cdef enum:
     SIGNATURE_SIZE = 11
-    HEADER_SIZE = 19             # with the flags and the size of the extension
     MAX_DESTINATION_BYTES = 0xFFFF
     MAX_NUMBER_DIGITS = 18       # of an integer of an interval
     # Outcomes of adding a row, besides 0.
@@ -94,17 +94,6 @@ cdef struct row_t:                   # one row as it is stored, not checked
     bint has_intervals               # else they are NULL
 
 
-cdef inline uint32_t _big_endian4(const uint8_t* at) noexcept nogil:
-    return <uint32_t> at[0] << 24 | <uint32_t> at[1] << 16 | <uint32_t> at[2] << 8 | at[3]
-
-
-cdef inline int64_t _big_endian(const uint8_t* at, uint32_t size) noexcept nogil:
-    """Read a signed integer of 4 or 8 bytes, or a byte."""
-    if size == 8:
-        return <int64_t> (<uint64_t> _big_endian4(at) << 32 | _big_endian4(at + 4))
-    return <int32_t> _big_endian4(at) if size == 4 else at[0]
-
-
 cdef const uint8_t* _read_fields(const uint8_t* at, const uint8_t* end, row_t* row) noexcept nogil:
     """Read the fields of a row. Returns its end; NULL: damaged."""
     cdef uint32_t size
@@ -113,9 +102,9 @@ cdef const uint8_t* _read_fields(const uint8_t* at, const uint8_t* end, row_t* r
     for field in range(FIELD_COUNT):
         if unlikely(end - at < 4):
             return NULL
-        size = _big_endian4(at)
+        size = big_endian4(at)
         at += 4
-        if size == ~<uint32_t> 0 and field == INTERVALS:
+        if size == NULL_SIZE and field == INTERVALS:
             row.has_intervals = False
             continue
         if unlikely(size > <size_t> (end - at)):
@@ -126,7 +115,7 @@ cdef const uint8_t* _read_fields(const uint8_t* at, const uint8_t* end, row_t* r
         elif unlikely(size != widths[field]):
             return NULL
         else:
-            row.integers[field] = _big_endian(at, size)
+            row.integers[field] = big_endian(at, size)
         at += size
     return at
 
@@ -355,11 +344,11 @@ cdef class RateRows:
         cdef row_t row
         cdef int failed = 0
         if not self.has_begun:
-            if end - at < HEADER_SIZE or memcmp(at, SIGNATURE, SIGNATURE_SIZE) != 0 or any(
-                data[SIGNATURE_SIZE:HEADER_SIZE]
+            if end - at < COPY_HEADER_SIZE or memcmp(at, SIGNATURE, SIGNATURE_SIZE) != 0 or any(
+                data[SIGNATURE_SIZE:COPY_HEADER_SIZE]
             ):
                 raise ValueError("damaged COPY data: no header")
-            at += HEADER_SIZE
+            at += COPY_HEADER_SIZE
             self.has_begun = True
         with nogil:
             while at < end and not failed:
