@@ -240,7 +240,7 @@ def test_the_unit_waits_for_the_server_to_say_that_it_serves() -> None:
     # The main thread also answers between two steps of its stop.
     assert int(unit["WatchdogSec"]) > int(unit["TimeoutStopSec"])
     assert unit["Restart"] == "on-failure"
-    # A start that waited for its database in vain does not count towards the limit of starts.
+    # A start that fails because the database does not answer does not count towards the limit.
     wait_seconds = float(OPTIONS["database_start_wait_seconds"].default)
     assert int(unit["StartLimitBurst"]) * wait_seconds > int(unit["StartLimitIntervalSec"])
 

@@ -173,8 +173,8 @@ class Recorder:
 
 
 def enter(connection: Connection, recording: Recording) -> None:
-    """Add the recorded rows to the ledger, if they are not there yet. It is the last step before
-    the commit, because other transactions may wait for it."""
+    """Add the entry of the recorded rows to the ledger, unless it was inserted with the rows. Call
+    it last before the commit: it locks a chain, and other transactions may wait for that lock."""
     if recording.created and not recording.is_entered:
         ledger.append(
             connection,
