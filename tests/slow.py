@@ -30,6 +30,7 @@ SLOW = {
         "tests/process/test_systemd.py",
         "tests/rpc/test_connections.py",
         "tests/cli/test_interrupts.py",
+        "tests/cli/test_tokens.py::test_a_server_on_loopback_is_open_until_the_first_token",
     ),
     "malformed and hostile input, at random": (
         "tests/hostile",

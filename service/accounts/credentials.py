@@ -77,6 +77,7 @@ class Credentials:
         # Replaces a token that does not exist: no text has this digest.
         self._nobody = secrets.token_bytes(_SECRET_BYTES)
         self._known_seq = 0
+        self._any_was_created = False
         self._reading = threading.Lock()
         self._follower = ChangeFollower(
             database,
@@ -89,6 +90,11 @@ class Credentials:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    @property
+    def any_was_created(self) -> bool:
+        """Whether the database has ever had a token, also one that is revoked or has expired."""
+        return self._any_was_created
 
     def load(self) -> None:
         """Load all committed changes."""
@@ -145,6 +151,7 @@ class Credentials:
         return known.expires_at_ns is None or self._clock_ns() < known.expires_at_ns
 
     def _apply(self, token: Token, secret_sha256: bytes) -> None:
+        self._any_was_created = True
         if token.revoked_at_ns is not None:
             gone = self._by_id.pop(token.id, None)
             if gone is not None and self._by_identity.get(gone.certificate_identity) is gone:

@@ -44,10 +44,12 @@ def report_failure(error: Exception) -> int:
 def serving_line(settings: Settings, listen: Listen, loaded: Mapping[str, Any]) -> str:
     database = settings.database.partition(":")[0].partition("+")[0]
     tls = "mutual TLS, " if settings.tls_client_ca_file else "TLS, " if settings.uses_tls else ""
+    access = "open: requests need no token, " if loaded["is_open"] else ""
     return (
-        f"tollwire: serving on {listen} ({tls}{database}, {_count(settings.workers, 'worker')},"
-        f" {_count(loaded['tenants'], 'tenant')} and {_count(loaded['rates'], 'rate')} loaded in"
-        f" {loaded['seconds']:.1f} s, pid {os.getpid()})"
+        f"tollwire: serving on {listen} ({access}{tls}{database},"
+        f" {_count(settings.workers, 'worker')}, {_count(loaded['tenants'], 'tenant')} and"
+        f" {_count(loaded['rates'], 'rate')} loaded in {loaded['seconds']:.1f} s,"
+        f" pid {os.getpid()})"
     )
 
 

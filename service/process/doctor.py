@@ -224,7 +224,7 @@ def _check_connections(allowed: int, workers: int) -> Finding:
 
 
 def _check_access(settings: Settings, database: Database) -> Finding:
-    if settings.is_open:
+    if settings.access == "open" or (settings.may_be_open and not examination.had_tokens(database)):
         return _ok(
             "access", "every client that can reach the server may call every RPC, without a token"
         )

@@ -73,7 +73,8 @@ def run_server(
             return
         access = AccessControl(
             application.credentials,
-            is_open=settings.is_open,
+            is_open=settings.may_be_open,
+            until_tokens=settings.access == "auto",
             takes_certificates=settings.tls_client_ca_file is not None,
         )
         tuning.raise_file_limit(settings.max_connections + OTHER_FILES)
@@ -82,7 +83,7 @@ def run_server(
             max_streams=settings.max_streams,
             max_request_bytes=settings.max_request_bytes_in_work,
             # Without tokens, callers cannot be distinguished.
-            share=1.0 if settings.is_open else settings.tenant_share,
+            share=1.0 if settings.access == "open" else settings.tenant_share,
             chunks=chunks_at_once(settings.workers),
         )
         server = RpcServer(
@@ -108,7 +109,12 @@ def run_server(
         probe.start()
         stack.callback(probe.close)
         tenants, rates = application.decks.size()
-        loaded = {"tenants": tenants, "rates": rates, "seconds": application.load_seconds}
+        loaded = {
+            "tenants": tenants,
+            "rates": rates,
+            "seconds": application.load_seconds,
+            "is_open": access.is_open(),
+        }
         announce(listen, loaded, _sources(settings, application, server, tls))
         if supervision is None:
             reason = wait_for_event(stop)

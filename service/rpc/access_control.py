@@ -2,13 +2,16 @@
 
 A caller sends a token ("authorization: Bearer tw_…"), or has a client certificate that a token
 names; a token takes precedence over the certificate. On an open server a caller without both is
-LOCAL, which may call every RPC. Health needs no token.
+LOCAL, which may call every RPC. A server that is open only without tokens is closed by the first
+token, for good: if it opened again when the last token expires or is revoked, nobody would notice.
+Health needs no token.
 
 service/accounts/credentials.py finds the caller of a token; permissions.py has the RPCs of a role.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from tollwire.service.accounts.credentials import Credentials, token_invalid
@@ -26,18 +29,34 @@ _OPEN_METHODS = frozenset(
 # Longer than any token. A longer header is not read.
 _MAX_HEADER_CHARS = 200
 
+_LOG = logging.getLogger("tollwire.rpc")
+
 
 class AccessControl:
     """Identifies the callers of one server. Thread-safe."""
 
     def __init__(
-        self, credentials: Credentials, *, is_open: bool, takes_certificates: bool = False
+        self,
+        credentials: Credentials,
+        *,
+        is_open: bool,
+        until_tokens: bool = False,
+        takes_certificates: bool = False,
     ) -> None:
-        """``is_open``: a caller without a token may do everything. ``takes_certificates``: clients
-        can have a certificate, which the transport has verified."""
+        """``is_open``: a caller without a token may do everything; with ``until_tokens`` only until
+        the first token is created. ``takes_certificates``: clients can have a certificate, which
+        the transport has verified."""
         self._credentials = credentials
         self._is_open = is_open
+        self._until_tokens = until_tokens
         self._takes_certificates = takes_certificates
+
+    def is_open(self) -> bool:
+        """Whether a caller without a token may do everything at this moment."""
+        if self._is_open and self._until_tokens and self._credentials.any_was_created:
+            self._is_open = False
+            _LOG.warning("the database has a token: requests without one are refused from now on")
+        return self._is_open
 
     def __call__(self, rpc: RpcContext) -> Caller:
         """The caller. Unauthenticated TOKEN_REQUIRED or TOKEN_INVALID; Forbidden."""
@@ -62,7 +81,7 @@ class AccessControl:
             caller = self._credentials.of_certificate(call.identities())
             if caller is not None:
                 return caller
-        if self._is_open:
+        if self.is_open():
             return LOCAL
         raise Unauthenticated(
             Reason.TOKEN_REQUIRED,

@@ -136,8 +136,9 @@ class Settings(BaseModel):
     access: Literal["auto", "open", "tokens"] = Field(
         "auto",
         description="Access control: tokens requires a token with every request; open allows"
-        " everything without a token. auto is open on a loopback address without TLS, and tokens"
-        " everywhere else.",
+        " everything without a token. auto is open on a loopback address without TLS until the"
+        " first token is created, and tokens everywhere else. Set tokens if anything forwards"
+        " other machines' connections to this address: a proxy, a tunnel, a sidecar.",
     )
     insecure: bool = Field(
         False,
@@ -338,8 +339,9 @@ class Settings(BaseModel):
         return self.tls_cert_file is not None
 
     @property
-    def is_open(self) -> bool:
-        """Whether callers without a token may call every RPC."""
+    def may_be_open(self) -> bool:
+        """Whether callers without a token may call every RPC; with the access auto, only until the
+        first token is created."""
         if self.access == "auto":
             return is_loopback(self.listen.host) and not self.uses_tls
         return self.access == "open"

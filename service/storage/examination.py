@@ -83,6 +83,12 @@ def ask(database: Database) -> Answers:
     )
 
 
+def had_tokens(database: Database) -> bool:
+    """Whether a token exists, usable or not."""
+    with database.read() as connection:
+        return any(True for _ in tokens.after(connection, 0, include_revoked=True))
+
+
 def has_tokens(database: Database, now_ns: int) -> bool:
     """Whether a usable token exists."""
     with database.read() as connection:

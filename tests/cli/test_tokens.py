@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from tests.cli.conftest import Tollwire
 from tests.cli.fake import FakeServer
+from tests.integration.serving import ServerProcess
 from tests.process.processes import Process
 from tests.rpc.running import DEADLINE_SECONDS, connected
 from tollwire.service.cli.main import main
@@ -74,6 +75,39 @@ def test_a_token_goes_with_each_request(
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 4  # the fake server knows no tokens
     assert fake.tokens.headers == ["Bearer tw_1_secret"]
+
+
+def test_a_server_on_loopback_is_open_until_the_first_token(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'tollwire.db'}"
+    with ServerProcess(url, workers=2, TOLLWIRE_ACCESS="auto") as server:
+        assert "(open: requests need no token, sqlite" in server.first_line
+        made = run("tenants", "list", "--server", server.address)
+        assert made.exit_code == 0
+        text = done(
+            "tokens",
+            "add",
+            "first",
+            "--role",
+            "admin",
+            "--every-tenant",
+            "--server",
+            server.address,
+        )
+        (token,) = TEXT.findall(text)
+        # Both workers, within a second.
+        wait_until(
+            lambda: all(
+                run("tenants", "list", "--server", server.address).exit_code for _ in range(8)
+            )
+        )
+        assert "TOKEN_REQUIRED" in run("tenants", "list", "--server", server.address).output
+        done("tenants", "list", "--server", server.address, token=token)
+    with ServerProcess(url, TOLLWIRE_ACCESS="auto") as server:
+        assert "(sqlite" in server.first_line
+        assert run("tenants", "list", "--server", server.address).exit_code
+    with ServerProcess(url, TOLLWIRE_ACCESS="open") as server:
+        assert "(open: requests need no token, sqlite" in server.first_line
+        done("tenants", "list", "--server", server.address)
 
 
 # --- the whole way ---------------------------------------------------------------------------

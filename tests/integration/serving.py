@@ -21,6 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
 # The transport of servers whose test does not choose one.
 TRANSPORT = os.environ.get("TOLLWIRE_TEST_TRANSPORT", "grpcio")
+# The access of servers whose test does not choose one. Tests create tokens and send none.
+ACCESS = "open"
 STOP_SECONDS = 30
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 
@@ -40,7 +42,7 @@ class ServerProcess:
             ],
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment() | {"TOLLWIRE_TRANSPORT": TRANSPORT} | env,
+            env=environment() | {"TOLLWIRE_TRANSPORT": TRANSPORT, "TOLLWIRE_ACCESS": ACCESS} | env,
             text=True,
             start_new_session=True,
         )

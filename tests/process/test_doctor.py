@@ -141,6 +141,19 @@ def test_tokens_that_are_demanded(database: Database, settings: Settings) -> Non
     assert examined(settings)["access"].verdict is Verdict.OK
 
 
+def test_a_server_that_is_open_until_the_first_token(
+    database: Database, settings: Settings
+) -> None:
+    assert "without a token" in examined(settings)["access"].text
+    tokens = Tokens(database, Credentials(database))
+    made, _ = tokens.create(Token("root", Role.ADMIN, EVERY_TENANT))
+    assert examined(settings)["access"].text == "requests need a token, and tokens exist"
+    tokens.revoke(made.id)
+    assert examined(settings)["access"].verdict is Verdict.WARNING
+    settings = settings.model_copy(update={"access": "open"})
+    assert "without a token" in examined(settings)["access"].text
+
+
 def test_no_file_is_created(tmp_path: Path) -> None:
     file = tmp_path / "new.db"
     found = examined(Settings(database=f"sqlite:///{file}"))

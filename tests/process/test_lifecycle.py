@@ -38,8 +38,8 @@ names = ("listen", "database", "workers", "grace_seconds", "log_level", "transpo
 sys.exit(serve(Settings(**dict(zip(names, sys.argv[1:])))))
 """
 LINE = re.compile(
-    r"tollwire: serving on (127\.0\.0\.1:\d+) \(sqlite, (\d+) workers?, (\d+) tenants? and"
-    r" (\d+) rates? loaded in \d+\.\d s, pid (\d+)\)"
+    r"tollwire: serving on (127\.0\.0\.1:\d+) \(open: requests need no token, sqlite,"
+    r" (\d+) workers?, (\d+) tenants? and (\d+) rates? loaded in \d+\.\d s, pid (\d+)\)"
 )
 
 
@@ -136,7 +136,7 @@ def test_it_prints_its_address_and_stops_on_sigterm(database: Path) -> None:
         lines = [line for line in server.errors.rest() if " tollwire.rpc: " not in line]
         assert len(lines) == 1 and "SIGTERM: stopping" in lines[0], lines
     with Server(database) as server:
-        assert "(sqlite, 1 worker, 1 tenant and 1 rate loaded in " in server.line
+        assert ", sqlite, 1 worker, 1 tenant and 1 rate loaded in " in server.line
         server.process.send_signal(signal.SIGINT)
         assert server.wait() == 0
 
@@ -281,7 +281,7 @@ def serving(address: str, pids: set[int]) -> int:
 
 def test_workers_share_a_port_and_a_killed_one_is_replaced(database: Path) -> None:
     with Server(database, workers=2, log_level="WARNING") as server:
-        assert "(sqlite, 2 workers, 0 tenants and 0 rates loaded in " in server.line
+        assert ", sqlite, 2 workers, 0 tenants and 0 rates loaded in " in server.line
         assert f"pid {server.pid})" in server.line
         with connected(server.address) as channel:
             tenant_id = create_tenant(channel)

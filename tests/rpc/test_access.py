@@ -94,6 +94,40 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterato
             assert server.stop(0)
 
 
+@pytest.mark.parametrize("ending", ["revoked", "expired"])
+def test_the_first_token_closes_an_open_server_for_good(
+    tmp_path: Path, transport: str, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with build_application(
+        Settings(database=f"sqlite:///{tmp_path / 'tollwire.db'}")
+    ) as everything:
+        access = AccessControl(everything.credentials, is_open=True, until_tokens=True)
+        server = RpcServer(
+            everything.subjects,
+            capacity=Capacity(max_streams=4),
+            pipeline=RpcPipeline(access, access.check_again),
+            is_native=transport == "native",
+        )
+        address = str(server.bind(Listen("127.0.0.1", 0)))
+        server.start()
+        with connected(address) as channel:
+            for name in ("CdrService/GetCdr", "AccessService/CreateToken"):
+                assert answer(channel, name) == LET_IN
+            tokens = everything.subjects.tokens
+            if ending == "expired":
+                expired_text(tokens)
+            else:
+                made, text = tokens.create(Token("first", Role.READER, EVERY_TENANT))
+                assert answer(channel, "CdrService/GetCdr", f"Bearer {text}") == LET_IN
+                tokens.revoke(made.id)
+            for name in PERMISSIONS:
+                if PERMISSIONS[name].needs is not Needs.NOTHING:
+                    assert answer(channel, name) == TOKEN_REQUIRED
+        assert server.stop(0)
+    told = [line for line in caplog.messages if "has a token" in line]
+    assert len(told) == 1
+
+
 def wrong_texts(tokens: Tokens) -> dict[str, str]:
     _, text = tokens.create(Token("wrong", Role.ADMIN, EVERY_TENANT))
     revoked, revoked_text = tokens.create(Token("revoked", Role.ADMIN, EVERY_TENANT))
