@@ -7,12 +7,13 @@ it. A change of rates builds another deck (builder.pyx) and replaces one referen
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cython cimport final, freelist
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .batch cimport NOT_BILLABLE, RATED, outcome_t, rate_digits
 from .columns cimport match_columns, rate_columns
 from ..index.invariants cimport check_tables
+from ..index.match cimport begun_from, row_in_effect
 from ..base.memory cimport allocate, release
 from ..pricing.terms cimport (
     BLOCKED_BIT,
@@ -213,13 +214,19 @@ cdef class Deck:
             raise IndexError(f"no rate has the index {index}")
         return self._info(<uint32_t> row)
 
-    def candidates(self, str digits not None):
-        """All rates, in effect or not, whose prefix these normalised digits begin with, as
-        RateInfo: the longest prefix first, those of one prefix by effective_from, latest first."""
+    def candidates(self, str digits not None, at_ns, uint32_t most):
+        """The rates, in effect or not, whose prefix these normalised digits begin with: a list of
+        RateInfo, the longest prefix first, those of one prefix by effective_from, latest first.
+        Of a prefix with more than ``most`` rates, it has those that begin next before and after
+        ``at_ns``, and the one in effect then. Also returns how many rates are left out."""
         cdef const tables_t* tables = self.tables
         cdef uint32_t slots[MAX_DIGITS + 1]
         cdef uint32_t lengths[MAX_DIGITS + 1]
-        cdef uint32_t first, i
+        cdef uint32_t first, count, i, begin, end
+        cdef int64_t seconds = whole(at_ns, "at_ns") // 1_000_000_000
+        cdef uint32_t nanoseconds = at_ns % 1_000_000_000
+        cdef int32_t in_effect
+        cdef uint64_t omitted = 0
         cdef int at
         cdef bytes text = digits.encode()
         cdef list found = []
@@ -228,11 +235,21 @@ cdef class Deck:
         for at in range(slots_on_path(tables, text, len(text), slots, lengths) - 1, -1, -1):
             if is_group(tables, slots[at]):
                 first = first_window(tables, slots[at])
-                for i in range(first, first + tables.windows[first].left):
+                count = tables.windows[first].left
+                begin = begun_from(&tables.windows[first], count, seconds, nanoseconds)
+                begin = max(<int64_t> 0, min(<int64_t> begin - most // 2, <int64_t> count - most))
+                end = min(<uint64_t> count, <uint64_t> begin + most)
+                for i in range(first + begin, first + end):
                     found.append(self._info(tables.slot_count + i))
+                omitted += count - (end - begin)
+                in_effect = row_in_effect(tables, slots[at], seconds, nanoseconds)
+                # No rate that begins after at_ns is in effect, so it belongs at the end.
+                if in_effect != NO_ROW and in_effect >= tables.slot_count + first + end:
+                    found.append(self._info(in_effect))
+                    omitted -= 1
             else:
                 found.append(self._info(slots[at]))
-        return found
+        return found, omitted
 
     def explain(
         self,

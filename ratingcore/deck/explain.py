@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ROUNDINGS = {1: "HALF_UP", 2: "HALF_EVEN", 3: "UP", 4: "DOWN"}
 SCHEMES = ("sip:", "sips:", "tel:")
 SEPARATORS = " -.()/"
+# Of one prefix, of which a tenant may have thousands of rates.
+MAX_CONSIDERED_OF_PREFIX = 20
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -43,7 +45,7 @@ def explain(
     steps = list(_normalisation(deck, number, digits))
     if not digits:
         return Explanation("", (), tuple(steps))
-    candidates = deck.candidates(digits)
+    candidates, omitted = deck.candidates(digits, started_at_ns, MAX_CONSIDERED_OF_PREFIX)
     steps.append(_prefixes(digits, candidates))
     winner = next((rate for rate in candidates if _in_effect(rate, started_at_ns)), None)
     considered = tuple(_considered(rate, winner, started_at_ns) for rate in candidates)
@@ -57,7 +59,7 @@ def explain(
             steps.append(Step("blocked", f"rate {winner.rate_id} is blocked", "UNRATED, BLOCKED"))
         else:
             steps.extend(_arithmetic(winner, duration_seconds, deck))
-    return Explanation(digits, considered, tuple(steps))
+    return Explanation(digits, considered, tuple(steps), omitted)
 
 
 def _normalisation(deck: Deck, number: str, digits: str) -> Iterator[Step]:

@@ -42,7 +42,7 @@ class InvalidImage(ValueError):
 
 
 cdef enum:
-    FORMAT = 1                   # raised with each change of the format or of a layout in it
+    FORMAT = 2                   # raised with each change of the format or of a layout in it
     ALIGNMENT = 64
     MAX_PARTS = 14
     MAGIC_SIZE = 8

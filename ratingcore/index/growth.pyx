@@ -5,7 +5,7 @@ from libc.string cimport memcpy
 
 from ..base.memory cimport allocate, reserve
 from ..base.native cimport unlikely
-from .tables cimport GROUP_BIT, MAX_ROWS, id_tops_t, node_t, tables_t, window_t
+from .tables cimport GROUP_BIT, MAX_ROWS, block_size, id_tops_t, node_t, tables_t, window_t
 
 
 cdef int reserve_slots(tables_t* made, uint64_t needed) except -1 nogil:
@@ -62,6 +62,26 @@ cdef int add_slot(
     return 0
 
 
+cdef bint _ends_later(const window_t* window, const window_t* other) noexcept nogil:
+    return window.to_s > other.to_s or (window.to_s == other.to_s and window.to_ns > other.to_ns)
+
+
+cdef void _find_last_ends(window_t* group, uint32_t count) noexcept nogil:
+    """Set ``last_end`` of all windows: that of a block from the smaller blocks that make it up."""
+    cdef window_t* window
+    cdef const window_t* part
+    cdef uint32_t number, size
+    for number in range(count, 0, -1):
+        window = &group[number - 1]
+        window.last_end = 0
+        size = 1
+        while size < block_size(number) and number + size <= count:
+            part = window + size
+            if _ends_later(part + part.last_end, window + window.last_end):
+                window.last_end = size + part.last_end
+            size *= 2
+
+
 cdef int add_group(tables_t* made, const window_t* rates, uint32_t count) except -1 nogil:
     """Add a slot for a prefix with windows. ``rates`` are sorted, the latest start first."""
     cdef uint32_t first = made.window_count
@@ -71,6 +91,7 @@ cdef int add_group(tables_t* made, const window_t* rates, uint32_t count) except
     for i in range(count):
         made.windows[first + i].slot = made.slot_count
         made.windows[first + i].left = count - i
+    _find_last_ends(&made.windows[first], count)
     add_slot(made, 0, 0, GROUP_BIT | first)
     made.window_count += count
     made.group_count += 1

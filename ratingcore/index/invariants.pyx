@@ -11,6 +11,7 @@ from .tables cimport (
     LENGTH_BITS,
     NO_SLOT,
     TEN_DIGITS,
+    block_size,
     first_window,
     has_child,
     has_slot,
@@ -45,7 +46,9 @@ cdef int _check_group(const tables_t* tables, uint32_t slot, reached_t* reached)
     cdef const window_t* window
     cdef const window_t* before = NULL
     cdef uint32_t first = first_window(tables, slot)
-    cdef uint32_t i
+    cdef const window_t* other
+    cdef const window_t* ends
+    cdef uint32_t i, j, last
     _require(row_rate_id(tables, slot) == 0, "a group has no rate of its own")
     _require(row_version_id(tables, slot) == 0, "nor a version of its own")
     _require(first == reached.windows and first < tables.window_count, "windows are in order")
@@ -62,6 +65,13 @@ cdef int _check_group(const tables_t* tables, uint32_t slot, reached_t* reached)
             before == NULL or (window.from_s, window.from_ns) < (before.from_s, before.from_ns),
             "the latest begin comes first",
         )
+        last = i
+        for j in range(i, min(i + block_size(i + 1), tables.windows[first].left)):
+            other = &tables.windows[first + j]
+            ends = &tables.windows[first + last]
+            if (other.to_s, other.to_ns) > (ends.to_s, ends.to_ns):
+                last = j
+        _require(window.last_end == last - i, "a window leads to the last end of its block")
         before = window
     reached.windows += tables.windows[first].left
     reached.groups += 1

@@ -19,12 +19,19 @@ from .tables cimport (
     jump_t,
     node_t,
     tables_t,
+    window_t,
 )
 
 cdef struct match_t:
     int32_t row              # the rate, or NO_ROW
     uint32_t length          # digits of its prefix
 
+cdef uint32_t begun_from(
+    const window_t* group, uint32_t count, int64_t at_s, uint32_t at_ns
+) noexcept nogil
+cdef int32_t row_in_effect(
+    const tables_t* tables, uint32_t slot, int64_t at_s, uint32_t at_ns
+) noexcept nogil
 cdef match_t match_in_effect(
     const tables_t* tables, const uint8_t* digits, uint32_t slot, uint32_t length, int64_t at_ns
 ) noexcept nogil

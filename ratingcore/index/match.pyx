@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from ..pricing.number cimport MAX_DIGITS
 from .tables cimport (
     NO_ROW,
+    block_size,
     first_window,
     is_group,
     slots_on_path,
@@ -14,22 +15,51 @@ from .tables cimport (
 )
 
 
-cdef bint _in_effect(const window_t* window, int64_t at_s, uint32_t at_ns) noexcept nogil:
-    """Whether from <= at < to. An open end is a second that no call has."""
-    if at_s < window.from_s or (at_s == window.from_s and at_ns < window.from_ns):
-        return False
-    return at_s < window.to_s or (at_s == window.to_s and at_ns < window.to_ns)
+cdef inline bint _has_begun(const window_t* window, int64_t at_s, uint32_t at_ns) noexcept nogil:
+    """An open end, here and below, is a second that no call has."""
+    return window.from_s < at_s or (window.from_s == at_s and window.from_ns <= at_ns)
 
 
-cdef int32_t _row_in_effect(
+cdef inline bint _has_ended(const window_t* window, int64_t at_s, uint32_t at_ns) noexcept nogil:
+    return window.to_s < at_s or (window.to_s == at_s and window.to_ns <= at_ns)
+
+
+cdef uint32_t begun_from(
+    const window_t* group, uint32_t count, int64_t at_s, uint32_t at_ns
+) noexcept nogil:
+    """The first window of a group that has begun; those behind it have begun too. ``count``: none
+    has."""
+    cdef uint32_t low = 0
+    cdef uint32_t high = count
+    cdef uint32_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if _has_begun(&group[middle], at_s, at_ns):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+cdef int32_t row_in_effect(
     const tables_t* tables, uint32_t slot, int64_t at_s, uint32_t at_ns
 ) noexcept nogil:
-    """The first rate of a group that is in effect. The latest start comes first."""
+    """The rate of a group that is in effect: of those that have begun the first, which is the one
+    with the latest start, that has not ended. Blocks of which all have ended are skipped, so the
+    search takes O(log(windows)^2) steps, however the windows overlap."""
     cdef uint32_t first = first_window(tables, slot)
-    cdef uint32_t i
-    for i in range(first, first + tables.windows[first].left):
-        if _in_effect(&tables.windows[i], at_s, at_ns):
-            return <int32_t> (tables.slot_count + i)
+    cdef const window_t* group = &tables.windows[first]
+    cdef uint32_t count = group.left
+    cdef uint32_t number = begun_from(group, count, at_s, at_ns) + 1
+    cdef const window_t* window
+    while number <= count:
+        window = &group[number - 1]
+        if not _has_ended(window, at_s, at_ns):
+            return <int32_t> (tables.slot_count + first + number - 1)
+        if _has_ended(window + window.last_end, at_s, at_ns):
+            number += block_size(number)
+        else:
+            number += 1
     return NO_ROW
 
 
@@ -50,14 +80,14 @@ cdef match_t match_in_effect(
         rest += 1_000_000_000
         at_s -= 1
     match.length = length
-    match.row = _row_in_effect(tables, slot, at_s, <uint32_t> rest)
+    match.row = row_in_effect(tables, slot, at_s, <uint32_t> rest)
     if match.row != NO_ROW:
         return match
     for i in range(slots_on_path(tables, digits, length, slots, lengths) - 2, -1, -1):
         match.length = lengths[i]
         match.row = <int32_t> slots[i]
         if is_group(tables, slots[i]):
-            match.row = _row_in_effect(tables, slots[i], at_s, <uint32_t> rest)
+            match.row = row_in_effect(tables, slots[i], at_s, <uint32_t> rest)
         if match.row != NO_ROW:
             return match
     match.length = 0

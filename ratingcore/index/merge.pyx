@@ -181,7 +181,7 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
             rate.rate_id = row_rate_id(base, base_slot)
             rate.version_id = row_version_id(base, base_slot)
             rate.rate_terms = base.rate_terms_of[base_slot]
-            rate.slot, rate.left = 0, 0
+            rate.slot, rate.left, rate.last_end = 0, 0, 0
             group_add(&m.group, &rate)
     for i in range(first, last):
         change = &m.changes[i]
@@ -190,7 +190,7 @@ cdef int _gather(merge_t* m, uint32_t base_slot, uint32_t first, uint32_t last) 
             rate.to_s, rate.to_ns = change.to_s, change.to_ns
             rate.rate_id, rate.version_id = change.rate_id, change.version_id
             rate.rate_terms = m.rate_terms_map[change.rate_terms]
-            rate.slot, rate.left = 0, 1
+            rate.slot, rate.left, rate.last_end = 0, 1, 0
             group_add(&m.group, &rate)
     return 0
 

@@ -62,6 +62,11 @@ cdef struct window_t:            # 56 bytes; a rate with a period, or of a prefi
     uint32_t rate_terms          # item of rate_terms
     uint32_t slot                # the slot of its group
     uint32_t left                # rates of the group from this one on: the last has 1
+    uint32_t last_end            # how far after this one the window of its block is that ends last
+
+# A *block* is what lets a search skip windows that have ended. The windows of a group, numbered from
+# 1, are in blocks as in a Fenwick tree: that of window n is the windows from n to n + lowbit(n) - 1,
+# as far as they exist. ``last_end`` is the distance to the block's window with the latest end.
 
 cdef struct tables_t:
     node_t top                   # above the root: "digit" 0 is the empty prefix and the root
@@ -126,6 +131,12 @@ cdef inline bint is_group(const tables_t* tables, uint32_t slot) noexcept nogil:
 cdef inline uint32_t first_window(const tables_t* tables, uint32_t slot) noexcept nogil:
     """The first window of a slot that is a group."""
     return tables.rate_terms_of[slot] & ~<uint32_t> GROUP_BIT
+
+
+cdef inline uint32_t block_size(uint32_t number) noexcept nogil:
+    """The size of the block of a window, if all its windows exist. ``number``: of the group's
+    windows, from 1."""
+    return number & (~number + 1)
 
 
 cdef inline uint32_t row_count(const tables_t* tables) noexcept nogil:

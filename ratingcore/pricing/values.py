@@ -103,11 +103,13 @@ class Step(NamedTuple):
 class Explanation(NamedTuple):
     """How one call was rated, with all details that are needed to repeat it by hand.
 
-    ``considered``: all rates whose prefix the number begins with, the longest prefix first, those
-    of one prefix by effective_from, latest first. ``normalized_number`` is "" if the number is
-    invalid.
+    ``considered``: the rates whose prefix the number begins with, the longest prefix first, those
+    of one prefix by effective_from, latest first. Of a prefix with many rates it has those that
+    begin next before and after the call, and the one in effect; ``omitted`` counts the others.
+    ``normalized_number`` is "" if the number is invalid.
     """
 
     normalized_number: str
     considered: tuple[ConsideredRate, ...]
     steps: tuple[Step, ...]
+    omitted: int = 0

@@ -253,6 +253,7 @@ class Explanation:
     normalized_number: str
     considered: tuple[ConsideredRate, ...]
     steps: tuple[ExplanationStep, ...]
+    omitted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,6 +256,7 @@ def explain(deck: ratingcore.Deck, call: Call) -> Explanation:
         steps=tuple(
             ExplanationStep(step.name, step.working, step.result) for step in explained.steps
         ),
+        omitted=explained.omitted,
     )
 
 

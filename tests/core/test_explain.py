@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from operator import itemgetter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratingcore import NOT_BILLABLE, RATED, REFUSED, Deck, Explanation
-from tests.core.decks import PlainCall, PlainRate, calls, deck_of, dialling_rules, rate_lists
+from tests.core.decks import (
+    PlainCall,
+    PlainRate,
+    calls,
+    deck_of,
+    dialling_rules,
+    rate_lists,
+)
 
+ALL = 2**32 - 1
+# effective_from, effective_to
+periods = st.tuples(st.none() | st.integers(0, 9), st.none() | st.integers(1, 5)).map(
+    lambda one: (one[0], None if one[1] is None else (one[0] or 0) + one[1])
+)
 YEAR_2026_NS = 1_767_225_600 * 10**9
 
 
@@ -43,7 +56,7 @@ def test_it_agrees_with_the_rating(
             for rate in explanation.considered
         ] == [
             (rate.version_id, rate.rate_id, rate.prefix, rate.destination)
-            for rate in deck.candidates(rating.normalized_number)
+            for rate in deck.candidates(rating.normalized_number, call.at_ns, ALL)[0]
         ]
     results = steps(explanation)
     if rating.status in (RATED, NOT_BILLABLE):
@@ -64,17 +77,52 @@ def test_candidates_are_all_rates_with_a_prefix_of_the_number(
     rates: list[PlainRate], number: str
 ) -> None:
     deck = deck_of(rates)
-    candidates = deck.candidates(number)
-    assert candidates == sorted(
+    candidates = sorted(
         (rate for rate in deck if number.startswith(rate.prefix)),
         key=lambda rate: -len(rate.prefix),
     )
+    assert deck.candidates(number, 0, ALL) == (candidates, 0)
+
+
+@given(
+    st.lists(periods, max_size=12, unique_by=itemgetter(0)), st.integers(0, 10), st.integers(1, 5)
+)
+def test_candidates_of_a_prefix_with_many_rates(
+    windows: list[tuple[int | None, int | None]], at_ns: int, most: int
+) -> None:
+    """They are consecutive, begin next to the instant, and have the rate in effect."""
+    deck = deck_of([PlainRate("4", from_ns=begin, to_ns=end) for begin, end in windows])
+    rates = list(deck)
+    found, omitted = deck.candidates("44", at_ns, most)
+    in_effect = deck.rate("44", at_ns, 1, True).version_id
+    assert len(found) + omitted == len(rates)
+    near = found[:most]
+    begin = rates.index(near[0]) if near else 0
+    assert near == rates[begin : begin + most]
+    assert [rate.version_id for rate in found[most:]] in ([], [in_effect])
+    if any(rate.version_id == in_effect for rate in rates[begin + most :]):
+        assert found[most:]
+    begun = [rate for rate in rates if (rate.effective_from_ns or -1) <= at_ns]
+    later = [rate for rate in rates if rate not in begun]
+    if len(rates) > most:
+        assert not begun or begun[0] in near or most == 1
+        assert not later or later[-1] in near or most == 1
+
+
+def test_an_explanation_of_many_rates_is_bounded() -> None:
+    """The rate in effect has begun long before the others."""
+    windows = [(0, 2_000), *((at, 1_000) for at in range(1, 900))]
+    deck = deck_of([PlainRate("4", from_ns=begin, to_ns=end) for begin, end in windows])
+    explanation = explain(deck, "44", 1_003)
+    assert len(explanation.considered) == 21
+    assert explanation.omitted == 900 - 21
+    assert explanation.considered[-1].won
 
 
 @pytest.mark.parametrize("wrong", ["4x", "+4", "٤", "4" * 33, "\ud800"])
 def test_candidates_of_a_number_that_is_not_normalised(wrong: str) -> None:
     with pytest.raises(ValueError):
-        Deck().candidates(wrong)
+        Deck().candidates(wrong, 0, ALL)
 
 
 def test_why_each_rate_lost() -> None:

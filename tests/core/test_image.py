@@ -168,7 +168,7 @@ def test_every_cut_is_found() -> None:
     ("offset", "value", "message"),
     [
         (0, b"x", "has no decks"),
-        (8, struct.pack("<I", 2), "another release"),
+        (8, struct.pack("<I", 1), "another release"),
         (12, struct.pack("<I", 5), "another release"),
         (16, struct.pack("<Q", 64), "cut off"),
         (24, struct.pack("<Q", 2**40), "cut off"),

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratingcore import BLOCKED, INVALID_NUMBER, NO_RATE, NOT_BILLABLE, RATED, REFUSED, UNRATED, Deck
+from ratingcore import (
+    BLOCKED,
+    INVALID_NUMBER,
+    NO_RATE,
+    NOT_BILLABLE,
+    RATED,
+    REFUSED,
+    UNRATED,
+    Deck,
+    DeckBuilder,
+)
 from tests.core.decks import (
     PlainCall,
     PlainRate,
@@ -20,6 +32,8 @@ from tests.core.decks import (
     outcome,
     rate_lists,
 )
+
+Shape = Callable[[random.Random, int, int], tuple[int, int | None]]
 
 
 @pytest.fixture
@@ -254,3 +268,53 @@ def test_large_random_decks_as_the_oracle() -> None:
             number += "".join(random_.choices("0123456789", k=random_.randrange(1, 8)))
             call = PlainCall(number, random_.choice([4, 5]))
             assert outcome(deck, call) == expected(oracle, call)
+
+
+def _sequence(random_: random.Random, at: int, count: int) -> tuple[int, int | None]:
+    return at, at + random_.choice([1, 2, 3])
+
+
+def _nested(random_: random.Random, at: int, count: int) -> tuple[int, int | None]:
+    return at, 2 * count - at
+
+
+def _crossing(random_: random.Random, at: int, count: int) -> tuple[int, int | None]:
+    return at, at + random_.randrange(1, count)
+
+
+def _mostly_short(random_: random.Random, at: int, count: int) -> tuple[int, int | None]:
+    if random_.random() < 0.01:
+        return at, None
+    return at, at + random_.choice([1, 1, 1, 50])
+
+
+@pytest.mark.parametrize("shape", [_sequence, _nested, _crossing, _mostly_short])
+def test_thousands_of_windows_of_one_prefix_as_the_oracle(shape: Shape) -> None:
+    """Also after changes, with which the deck builds the group anew."""
+    random_ = random.Random(7)
+    count = 2_000
+    rates = [
+        PlainRate("44", from_ns=begin, to_ns=end)
+        for begin, end in (shape(random_, at, count) for at in range(count))
+    ]
+    random_.shuffle(rates)
+    rates.append(PlainRate("4"))
+    rates.append(PlainRate("5", from_ns=3))
+    deck = deck_of(rates)
+    oracle = oracle_of(rates)
+    instants = [random_.randrange(-2, 2 * count + 2) for _ in range(150)]
+    for at in instants:
+        call = PlainCall("441", at)
+        assert outcome(deck, call)[4] == oracle.match(call.number, at)
+    # The group is copied where another prefix changes, and built where one of its rates does.
+    for version_id in (None, 5, 1_234):
+        builder = DeckBuilder(deck)
+        PlainRate("5", from_ns=10 + (version_id or 0)).put(builder, count + 10 + (version_id or 0))
+        if version_id is not None:
+            builder.remove(version_id, "44")
+            rates[version_id] = replace(rates[version_id], prefix="999")
+        deck = builder.build(2, 1, "", "", "", 8)
+        deck._check()
+    oracle = oracle_of(rates)
+    for at in instants:
+        assert outcome(deck, PlainCall("441", at))[4] == oracle.match("441", at)

@@ -235,6 +235,7 @@ def explanation(found: Explanation) -> pb.Explanation:
             pb.ExplanationStep(name=step.name, working=step.working, result=step.result)
             for step in found.steps
         ],
+        omitted=found.omitted,
     )
 
 
