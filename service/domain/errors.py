@@ -134,7 +134,8 @@ class Exhausted(TollwireError):
 
 
 class TooLate(TollwireError):
-    """DEADLINE_EXCEEDED: the client's deadline has passed; uncommitted work is rolled back."""
+    """DEADLINE_EXCEEDED: the client's deadline has passed, or the request takes longer than the
+    server allows; uncommitted work is rolled back."""
 
 
 class Unwanted(TollwireError):

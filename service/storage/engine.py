@@ -96,8 +96,8 @@ class Database:
         """A transaction for reading: on SQLite one consistent snapshot."""
         stop_if_over()
         with (
-            named_failures(),
             doing(work),
+            named_failures(),
             self._begun(kept, is_writing=False) as (connection, _),
         ):
             yield connection
@@ -122,8 +122,8 @@ class Database:
         stop_if_over()
         state = CommitState()
         with (
-            named_failures(state),
             doing(work),
+            named_failures(state),
             self._writing(work),
             self._begun(kept, is_writing=True, first_query=first_query) as begun,
         ):

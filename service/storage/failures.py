@@ -15,7 +15,14 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from tollwire.service.domain.errors import FailedPrecondition, Reason, TollwireError, Unavailable
+from tollwire.service.domain.errors import (
+    FailedPrecondition,
+    Reason,
+    TollwireError,
+    TooLate,
+    Unavailable,
+)
+from tollwire.service.domain.thread_context import Work, current_request, current_work
 from tollwire.service.storage.limits import over
 
 # For a change whose commit was sent and not answered.
@@ -24,6 +31,7 @@ _NOTHING_CHANGED = "nothing was changed, try again later"
 
 _LOCKED = "the database is locked by others for too long"
 _LOST = "the database does not answer"
+_TOO_SLOW = "the database takes too long"
 _FULL = "the database's disk is full"
 
 # By primary result code. SQLITE_ERROR is left out: it means that a statement is wrong.
@@ -35,7 +43,7 @@ _SQLITE = {
     sqlite3.SQLITE_CANTOPEN: "the database's file cannot be opened",
     sqlite3.SQLITE_PROTOCOL: _LOCKED,
     sqlite3.SQLITE_NOMEM: "the database has no memory left",
-    sqlite3.SQLITE_INTERRUPT: _LOST,
+    sqlite3.SQLITE_INTERRUPT: _TOO_SLOW,
 }
 _SQLITE_UNUSABLE = {
     sqlite3.SQLITE_READONLY: "the database's file cannot be written",
@@ -47,7 +55,7 @@ _PRIMARY_CODE = 0xFF
 # The first class that matches counts.
 _POSTGRESQL = (
     (psycopg.errors.LockNotAvailable, _LOCKED),
-    (psycopg.errors.QueryCanceled, "the database takes too long"),
+    (psycopg.errors.QueryCanceled, _TOO_SLOW),
     (psycopg.errors.DiskFull, _FULL),
     # A standby that is not promoted yet.
     (psycopg.errors.ReadOnlySqlTransaction, "the database takes no changes for now"),
@@ -77,8 +85,28 @@ def named_failures(state: CommitState | None = None) -> Iterator[None]:
             raise
         if is_known and isinstance(failure, Unavailable):
             # A statement that was cancelled because its client has gone fails in the same way.
-            failure = over() or failure
+            failure = over() or _too_long(error) or failure
         raise failure from error
+
+
+def _too_long(error: Exception) -> TooLate | None:
+    """The failure of a client's work that reads much and takes longer than the server allows. A
+    retry would take as long."""
+    if current_work() is not Work.LONG or not current_request().id or not _is_ended(error):
+        return None
+    return TooLate(
+        Reason.DEADLINE_EXCEEDED,
+        "the database takes longer than the server allows for one answer; ask for less at a time,"
+        " for example for a shorter period",
+    )
+
+
+def _is_ended(error: Exception) -> bool:
+    """Whether the time limit of a statement ended it."""
+    cause = getattr(error, "orig", error)
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT
+    return isinstance(cause, psycopg.errors.QueryCanceled)
 
 
 def _failure(error: Exception, then: str) -> TollwireError | None:

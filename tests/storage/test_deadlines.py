@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,3 +262,52 @@ def test_some_work_does_not_depend_on_a_client(patient: Database) -> None:
     with handling(Client(WAIT_SECONDS).request()):
         assert seconds_left(7.0) == 7.0
         assert seconds_left(1000.0) <= WAIT_SECONDS
+
+
+def test_a_statement_ends_at_the_limit_of_its_work(database_url: str) -> None:
+    """Also without a client that waits, and so without a deadline."""
+    database = Database(database_url, pool_size=2, wait_seconds=SOON_SECONDS)
+    statement = text(LONG[database.engine.dialect.name])
+    for unit in (database.read, database.write):
+        with pytest.raises(Unavailable, match="takes too long"), unit() as connection:
+            connection.execute(statement)
+    with database.read() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    database.close()
+
+
+def test_a_clients_long_work_ends_at_its_limit(database_url: str) -> None:
+    """With the status that does not invite a retry, which would take as long."""
+    database = Database(database_url, pool_size=2, wait_seconds=SOON_SECONDS / Work.LONG.value)
+    with (
+        pytest.raises(TooLate, match="longer than the server allows"),
+        handling(Request(id="one")),
+        database.read(work=Work.LONG) as connection,
+    ):
+        connection.execute(text(LONG[database.engine.dialect.name]))
+    database.close()
+
+
+def test_the_time_between_two_answers_of_sqlite_does_not_count(tmp_path: Path) -> None:
+    """Statements that bypass SQLAlchemy are timed too, each on its own."""
+    count = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) SELECT i FROM n"
+    )
+    some, many = count.format(20_000), count.format(50_000_000)
+    database = Database(f"sqlite:///{tmp_path}/t.db", pool_size=2, wait_seconds=SOON_SECONDS)
+    with database.read() as connection:
+        driver: Any = connection.connection.driver_connection
+        for run in (
+            lambda: driver.execute(some).fetchall(),
+            lambda: driver.cursor().execute(some).fetchall(),
+            lambda: database.dialect.driver_rows(connection, some, ()),
+        ):
+            time.sleep(SOON_SECONDS)
+            assert len(run()) == 20_000
+        with database.dialect.parts(connection, some) as parts:
+            for part in parts:
+                assert part
+                time.sleep(SOON_SECONDS / 20)
+    with pytest.raises(Unavailable, match="takes too long"), database.read() as connection:
+        database.dialect.driver_rows(connection, many, ())
+    database.close()

@@ -53,8 +53,9 @@ _LOG_ADVICE = (
 _OTHER_PLACES = {"vfs", "immutable"}
 # The pause between attempts to begin while another process writes. It takes a twentieth of a core.
 _RETRY_SECONDS = 0.001
-# Steps of SQLite's virtual machine, some milliseconds: a check needs Python's global lock.
-_STEPS_BETWEEN_CHECKS = 100_000
+# Steps of SQLite's virtual machine: below a millisecond, or tens where a search folds each text.
+# A check needs Python's global lock.
+_STEPS_BETWEEN_CHECKS = 10_000
 
 
 def local_file(url: URL) -> Path:
@@ -172,6 +173,52 @@ def _identity_of(path: str) -> _Identity | None:
     return found.st_dev, found.st_ino
 
 
+class _Answer:
+    """The answer of the database that a connection waits for. SQLite has no limit for the time that
+    it takes, but calls a function while it works."""
+
+    def __init__(self, wait_seconds: float) -> None:
+        self.began_at = 0.0
+        self._wait_seconds = wait_seconds
+
+    def is_over(self) -> int:
+        """Whether to end the statement: 1 or 0. SQLite calls it within a statement, in the thread
+        that waits."""
+        seconds = limits(current_work(), self._wait_seconds).answer_seconds
+        return int(time.monotonic() - self.began_at > seconds or over() is not None)
+
+
+class _Connection(sqlite3.Connection):
+    def __init__(self, database: str, timeout: float, **options: Any) -> None:
+        self.answer = _Answer(timeout)
+        super().__init__(database, timeout, **options)
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(_Cursor if factory is None else factory)
+
+    def execute(self, *arguments: Any) -> Any:
+        return self.cursor().execute(*arguments)
+
+
+class _Cursor(sqlite3.Cursor):
+    """Notes when each statement begins."""
+
+    connection: _Connection
+
+    def execute(self, *arguments: Any) -> Any:
+        self.connection.answer.began_at = time.monotonic()
+        return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Any:
+        self.connection.answer.began_at = time.monotonic()
+        return super().executemany(*arguments)
+
+    def fetchmany(self, *arguments: Any) -> Any:
+        # What has read the part before may have taken long.
+        self.connection.answer.began_at = time.monotonic()
+        return super().fetchmany(*arguments)
+
+
 def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
     engine = create_engine(
         url,
@@ -179,7 +226,11 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         # One more for the health check.
         max_overflow=pool_size + 1,
         pool_timeout=wait_seconds,
-        connect_args={"timeout": wait_seconds, "check_same_thread": False},
+        connect_args={
+            "timeout": wait_seconds,
+            "check_same_thread": False,
+            "factory": _Connection,
+        },
         # The log must not contain the values of a failed statement: callers' numbers are personal
         # data.
         hide_parameters=True,
@@ -204,8 +255,7 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         cursor.execute("PRAGMA cache_size = -65536")
         cursor.close()
         driver.create_function(HOLDS_FUNCTION, 2, holds, deterministic=True)
-        # SQLite calls it within a statement, in the thread that waits.
-        driver.set_progress_handler(_is_over, _STEPS_BETWEEN_CHECKS)
+        driver.set_progress_handler(driver.answer.is_over, _STEPS_BETWEEN_CHECKS)
         # The first query opens the log.
         driver.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         files.opened()
@@ -229,11 +279,6 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
             (connection.info[FIRST_ROW],) = driver.execute(first_query).fetchall()
 
     return engine
-
-
-def _is_over() -> int:
-    """Whether to end the statement: 1 or 0."""
-    return int(over() is not None)
 
 
 def _begin_when_free(driver: Any, mode: str, lock_seconds: float) -> None:
