@@ -4,6 +4,6 @@ docs/architecture/README.md.
 
 import os
 
-# Before anything loads grpc, which looks once: by default it writes a line to standard error for
-# each stranger whose TLS handshake fails.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Before anything loads grpc, which looks once: its core writes lines of its own to standard error,
+# for each TLS handshake that fails and for each compressed request, which needs no token.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -26,9 +26,12 @@ _LOG = logging.getLogger("tollwire")
 
 # The fields of a line besides its text: ``extra={"fields": {...}}``.
 FIELDS = "fields"
-# The limit for one kind of line about RPCs, unless the level is DEBUG: many refused RPCs must not
-# write as many lines.
+# The limit for one kind of line that clients can cause, unless the level is DEBUG: many refused
+# RPCs must not write as many lines.
 MAX_LINES_A_SECOND = 10
+# The loggers of the service that clients can write to. All other packages' loggers count as such.
+_OWN = "tollwire"
+_CAUSED_BY_CLIENTS = frozenset({"tollwire.rpc", "tollwire.native"})
 
 
 def set_up(level: str, style: str, *, full_numbers: bool) -> None:
@@ -54,8 +57,9 @@ def set_up(level: str, style: str, *, full_numbers: bool) -> None:
 
 
 class Sampled(logging.Filter):
-    """Limits the lines of each kind about RPCs (same level, method and code) for each second. The
-    next line of the kind has the number of lines that were left out."""
+    """Limits the lines of each kind that clients can cause, for each second. A kind has the same
+    level and logger; for the service's own loggers also the same text, method and code. The next
+    line of the kind has the number of lines that were left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,11 +68,13 @@ class Sampled(logging.Filter):
         self._kinds: dict[tuple[Any, ...], list[int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name != "tollwire.rpc":
-            return True
-        args = record.args[:2] if isinstance(record.args, tuple) else ()
+        key: tuple[Any, ...] = (record.name, record.levelno)
+        if record.name.partition(".")[0] == _OWN:
+            if record.name not in _CAUSED_BY_CLIENTS:
+                return True
+            key += (record.msg, *(record.args[:2] if isinstance(record.args, tuple) else ()))
         with self._lock:
-            kind = self._kinds.setdefault((record.levelno, record.msg, *args), [0, 0, 0])
+            kind = self._kinds.setdefault(key, [0, 0, 0])
             if kind[0] != int(record.created):
                 kind[:2] = int(record.created), 0
             kind[1] += 1

@@ -84,6 +84,13 @@ LAST_HANDLERS_SECONDS = 2.0
 # thread takes some memory.
 MAX_RPCS_A_CONNECTION = 1_000
 
+# The metadata of one request: names, values and 32 bytes for each. grpc's defaults refuse some
+# above 8 KiB, and all above 16.
+MAX_METADATA_BYTES = 8 * 1024
+# Requests are not compressed: a small one could be unpacked to MAX_REQUEST_BYTES. A set of bits, of
+# which the first is "identity".
+COMPRESSION_ALGORITHMS = 1
+
 # With the native transport, a worker closes all connections when it has grown by this number of
 # times the limit of requests in work, which hold their memory several times.
 NATIVE_GROWTH = 2
@@ -91,6 +98,9 @@ NATIVE_GROWTH = 2
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
+    ("grpc.compression_enabled_algorithms_bitset", COMPRESSION_ALGORITHMS),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_RPCS_A_CONNECTION),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
@@ -238,6 +248,7 @@ class RpcServer:
                 native_front.open_front,
                 share_port=self._share_port,
                 max_rpcs_a_connection=MAX_RPCS_A_CONNECTION,
+                max_metadata_bytes=MAX_METADATA_BYTES,
                 keepalive_ms=KEEPALIVE_MS,
                 keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
             ),

@@ -109,6 +109,22 @@ def large_metadata(address: tuple[str, int], much: int) -> None:
     _send(address, opening(), *sent)
 
 
+def undecodable_metadata(address: tuple[str, int], much: int) -> None:
+    """RPCs with a hundred values that are not UTF-8 each, 200 a second, without a token."""
+    fields = request_headers(*((f"x-{number}", b"\xff") for number in range(100)))
+    with _connected(address) as line:
+        line.sendall(opening())
+        until = time.monotonic()
+        for number in range(much):
+            line.setblocking(True)
+            line.sendall(headers(2 * number + 1, fields, END_HEADERS | frames.END_STREAM))
+            until += 1 / 200
+            time.sleep(max(0.0, until - time.monotonic()))
+            line.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                line.recv(65_536)
+
+
 def reset_flood(address: tuple[str, int], much: int) -> None:
     """Requests that are cancelled as soon as they are made."""
     fields = block(request_headers())
@@ -229,6 +245,7 @@ ATTACKS: Mapping[str, tuple[Attack, int, int]] = MappingProxyType(
         "garbage frames": (garbage_frames, 30, 2_000),
         "CONTINUATION flood": (continuation_flood, 500, 10_000),
         "metadata, KiB": (large_metadata, 1024, 65_536),
+        "metadata not UTF-8, RPCs": (undecodable_metadata, 200, 10_000),
         "RST_STREAM flood": (reset_flood, 2_000, 100_000),
         "SETTINGS and PING flood": (control_flood, 5_000, 500_000),
         "wrong content types": (wrong_content_types, 5, 100),

@@ -1,8 +1,9 @@
 """``python -m tests.hostile.port``: all malformed traffic on the port, during RateCalls.
 
 A row for each kind of attack: the number of RateCalls sent and answered meanwhile, the slowest
-response, and the peak growth of the memory of all the server's processes. The exit code is 1 if a
-RateCall failed, a process died, the log has a defect, or memory grew by more than MOST_BYTES.
+response and the median one, the peak growth of the memory of all the server's processes, and the
+growth of the log. The exit code is 1 if a RateCall failed, a process died, the log has a defect, or
+grew by more than MOST_LOG_BYTES a second, or memory grew by more than MOST_BYTES.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import grpc
 import psutil
@@ -37,6 +40,8 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
 # Two requests of the largest size that each of two workers may be reading, each twice in memory
 # while it is assembled, and the transport's own.
 MOST_BYTES = 320 * 2**20
+# Ten lines a second of each of a few kinds, from each of two workers.
+MOST_LOG_BYTES = 16 * 2**10
 # The rate of RateCalls meanwhile: they must be answered, not be fast.
 _PAUSE_SECONDS = 0.02
 _CONNECTIONS = 4
@@ -55,17 +60,24 @@ class Row:
     # RateCalls whose connection the server closed, and that were sent again.
     retried: int = 0
     slowest_seconds: float = 0.0
+    median_seconds: float = 0.0
+    log_bytes: int = 0
     growth_bytes: int = 0
     problem: str = ""
+    times: list[float] = field(default_factory=list, repr=False)
 
     @property
     def passed(self) -> bool:
         return self.asked > self.failed == 0 and not self.problem
 
+    def figures(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "times"}
+
     def said(self) -> str:
         return (
             f"{self.name:24} {self.much:7} {self.seconds:7.1f} s {self.asked:6} {self.failed:6} "
-            f"{self.retried:7} {self.slowest_seconds * 1000:8.0f} ms "
+            f"{self.retried:7} {self.median_seconds * 1000:8.1f} ms "
+            f"{self.slowest_seconds * 1000:8.0f} ms {self.log_bytes:8} "
             f"{self.growth_bytes / 2**20:8.0f} MiB  "
             f"{self.problem or 'ok'}"
         )
@@ -73,7 +85,7 @@ class Row:
 
 TITLE = (
     f"{'attack':24} {'much':>7} {'time':>9} {'asked':>6} {'failed':>6} {'retried':>7} "
-    f"{'slowest':>11} {'memory':>12}"
+    f"{'median':>11} {'slowest':>11} {'log':>8} {'memory':>12}"
 )
 
 
@@ -82,7 +94,7 @@ def attacked(asked: Target, name: str, attack: Attack, much: int) -> Row:
     row = Row(name, much)
     host, _, port = asked.address.rpartition(":")
     began = time.monotonic()
-    before = _resident(asked)
+    before, logged = _resident(asked), asked.server.log_bytes()
     attacker = threading.Thread(target=_quietly, args=(attack, (host, int(port)), much))
     with contextlib.ExitStack() as stack, _Peak(asked) as peak:
         # Several connections, so that both workers have some. They exist before the attack: the
@@ -99,7 +111,11 @@ def attacked(asked: Target, name: str, attack: Attack, much: int) -> Row:
         for channel in channels:
             _ask(asked, channel, row)
     row.seconds = round(time.monotonic() - began, 1)
+    row.median_seconds = round(statistics.median(row.times), 4)
+    row.log_bytes = asked.server.log_bytes() - logged
     row.growth_bytes = max(0, peak.bytes - before)
+    if row.log_bytes > MOST_LOG_BYTES * (row.seconds + 1):
+        row.problem = f"the log grew by {row.log_bytes} bytes"
     if row.growth_bytes > MOST_BYTES:
         row.problem = f"more than {MOST_BYTES >> 20} MiB"
     if found := asked.problems():
@@ -124,7 +140,8 @@ def _ask(asked: Target, channel: grpc.Channel, row: Row) -> None:
             row.failed += not _rates_again(asked, channel)
         else:
             row.failed += 1
-    row.slowest_seconds = max(row.slowest_seconds, round(time.monotonic() - began, 3))
+    row.times.append(time.monotonic() - began)
+    row.slowest_seconds = round(max(row.times), 3)
 
 
 def _rates_again(asked: Target, channel: grpc.Channel) -> bool:
@@ -189,7 +206,7 @@ def main() -> int:
             rows.append(attacked(asked, name, attack, short if options.short else long))
             print(rows[-1].said(), flush=True)
     name = "port" if options.transport == "grpcio" else f"port-{options.transport}"
-    written(name, {"most_bytes": MOST_BYTES, "attacks": [asdict(row) for row in rows]})
+    written(name, {"most_bytes": MOST_BYTES, "attacks": [row.figures() for row in rows]})
     return 0 if all(row.passed for row in rows) else 1
 
 

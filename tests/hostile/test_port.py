@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.attacks import ATTACKS, compressed_bombs
+from tests.hostile.attacks import ATTACKS, compressed_bombs, undecodable_metadata
 from tests.hostile.port import SETTINGS, attacked
 from tests.hostile.targets import Target, target
 from tests.rpc.transports import TRANSPORTS, needs_native
@@ -31,6 +31,15 @@ def test_calls_are_rated_while_the_port_is_attacked(asked: Target, name: str) ->
     row = attacked(asked, name, attack, much)
     assert row.problem == ""
     assert row.failed == 0 < row.asked
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_metadata_is_decoded_before_the_token_is_checked(tmp_path: Path, transport: str) -> None:
+    """Nobody needs a token to send it. It costs little, and writes few lines."""
+    settings = SETTINGS[transport]
+    with target(f"sqlite:///{tmp_path / 'tollwire.db'}", "tokens", **settings) as one:
+        row = attacked(one, "metadata", undecodable_metadata, 100)
+    assert (row.problem, row.failed) == ("", 0)
 
 
 @needs_native

@@ -73,6 +73,9 @@ class ServerProcess:
         size = os.fstat(self._errors.fileno()).st_size
         return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
 
+    def log_bytes(self) -> int:
+        return os.fstat(self._errors.fileno()).st_size
+
     def terminate(self) -> int:
         """Send SIGTERM and wait; return the exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -127,6 +127,19 @@ def test_many_lines_of_one_kind_are_a_few() -> None:
     assert not hasattr(later, "fields")
 
 
+def test_other_packages_write_few_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever their text is: it may contain what a client has sent."""
+    logs.set_up("INFO", "console", full_numbers=False)
+    for number in range(1_000):
+        logging.getLogger("another.package").error("Exception %d", number)
+    # A line of the service itself that no client causes is always written.
+    for _ in range(100):
+        logging.getLogger("tollwire.workers").info("a worker serves")
+    written = capsys.readouterr().err
+    assert MAX_LINES_A_SECOND <= written.count("Exception") < 500
+    assert written.count("a worker serves") == 100
+
+
 def test_many_refusals_are_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up("INFO", "json", full_numbers=False)
     for _ in range(1_000):

@@ -21,6 +21,7 @@ from tollwire.service.rpc.pools import RpcKind
 from tollwire.service.rpc.server import (
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
+    MAX_METADATA_BYTES,
     MAX_REQUEST_BYTES,
     MAX_RPCS_A_CONNECTION,
 )
@@ -90,6 +91,7 @@ def native_transport(
             open_front,
             share_port=False,
             max_rpcs_a_connection=MAX_RPCS_A_CONNECTION,
+            max_metadata_bytes=MAX_METADATA_BYTES,
             keepalive_ms=KEEPALIVE_MS,
             keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
         ),

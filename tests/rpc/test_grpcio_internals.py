@@ -6,7 +6,9 @@ service/rpc/transports/grpcio_internals.py.
 
 from __future__ import annotations
 
+import logging
 import re
+import socket
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
@@ -16,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
+from tests.hostile import frames
 from tests.rpc.running import DEADLINE_SECONDS, connected
 from tollwire.service.rpc.transports import grpcio_internals
 
@@ -167,3 +171,42 @@ def test_grpcio_is_bounded_to_tested_releases() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     bounds = [one for one in project["dependencies"] if one.startswith("grpcio")]
     assert bounds and all("<1.86" in one for one in bounds), bounds
+
+
+def test_metadata_that_is_not_utf_8_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+    answered = threading.Event()
+
+    def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
+        seen.append(str(dict(context.invocation_metadata())["x-name"]))
+        answered.set()
+        return b""
+
+    def send(channel_address: str) -> None:
+        host, _, port = channel_address.rpartition(":")
+        with socket.create_connection((host, int(port)), DEADLINE_SECONDS) as line:
+            line.sendall(frames.opening())
+            fields = frames.request_headers(("x-name", b"\xff"), path=METHOD)
+            line.sendall(frames.headers(1, fields) + frames.data_frames(1, frames.message(b"")))
+            assert answered.wait(DEADLINE_SECONDS)
+
+    decoder = logging.getLogger(grpcio_internals._DECODER)
+    decoder.setLevel(logging.NOTSET)
+    own = ThreadPoolExecutor(4)
+    server = grpc.server(own, options=[("grpc.so_reuseport", 0)])
+    handler = grpc.unary_unary_rpc_method_handler(handle)
+    grpcio_internals.register(server, "canary.Canary", {"Call": handler})
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    send(address)
+    assert {one.name for one in caplog.records} == {decoder.name}, (
+        "grpcio logs values that are not UTF-8 to another logger, which is not silent"
+    )
+    caplog.clear()
+    answered.clear()
+    grpcio_internals.silence_decoder()
+    send(address)
+    assert seen == ["\xff"] * 2
+    assert caplog.records == []
+    server.stop(0).wait(DEADLINE_SECONDS)
+    own.shutdown()

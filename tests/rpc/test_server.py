@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.rpc.conftest import WholeServer
-from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
+from tests.rpc.running import DEADLINE_SECONDS, connected, read_refusal, refusal
 from tollwire.service.rpc import streams
 from tollwire.service.rpc.server import MAX_REQUEST_BYTES
 from tollwire.v1 import access_service_pb2 as access_pb
@@ -250,6 +250,33 @@ def test_a_message_may_be_large_but_not_too_large(whole: WholeServer) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         rating.ListRates(request)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("name", ["RatingService/RateCall", "RatingService/StreamRateCalls"])
+@pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_compressed_requests_are_not_unpacked(
+    whole: WholeServer, name: str, algorithm: grpc.Compression
+) -> None:
+    ask = whole.channel.stream_stream(f"/tollwire.v1.{name}")
+    call = ask(iter([bytes(1000)]), compression=algorithm, timeout=DEADLINE_SECONDS)
+    with pytest.raises(grpc.RpcError) as raised:
+        list(call)
+    unary_on_native = whole.transport == "native" and name.endswith("/RateCall")
+    if unary_on_native and algorithm is grpc.Compression.Gzip:
+        # The library of the native transport has no option for this.
+        assert read_refusal(raised.value).reason == "MALFORMED_REQUEST"
+    else:
+        assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_metadata_above_8_kib_is_refused(whole: WholeServer) -> None:
+    """By the same limit on both transports, which answer with statuses of their own."""
+    check = whole.channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert check(b"", metadata=[("x-much", "x" * 7_000)], timeout=DEADLINE_SECONDS)
+    with pytest.raises(grpc.RpcError) as raised:
+        check(b"", metadata=[("x-much", "x" * 8_000)], timeout=DEADLINE_SECONDS)
+    refused = {"grpcio": grpc.StatusCode.RESOURCE_EXHAUSTED, "native": grpc.StatusCode.UNKNOWN}
+    assert raised.value.code() is refused[whole.transport]
 
 
 def test_too_many_calls_in_a_message(whole: WholeServer) -> None:

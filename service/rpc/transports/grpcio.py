@@ -36,6 +36,7 @@ _CODES = {code: grpc.StatusCode[code.name] for code in StatusCode}
 
 def add_endpoints(server: grpc.Server, endpoints: Iterable[Endpoint]) -> None:
     """Register the endpoints with the server."""
+    grpcio_internals.silence_decoder()
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for endpoint in endpoints:
         if not endpoint.is_unary:

@@ -10,6 +10,7 @@ a stream of requests is called before any request is read (rpc/transports/grpcio
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -20,7 +21,16 @@ import grpc
 # A private module, which has no type hints.
 _end: Callable[[Any, Any, bytes], None] = import_module("grpc._server")._status
 
+# The logger of grpc's compiled part.
+_DECODER = "grpc._cython.cygrpc"
+
 Behavior = TypeVar("Behavior", bound=Callable[..., Any])
+
+
+def silence_decoder() -> None:
+    """Let grpc write no line for a header value that is not UTF-8. It would write a traceback for
+    each, before any check of the client. A line that is sampled costs more than a silent logger."""
+    logging.getLogger(_DECODER).setLevel(logging.CRITICAL + 1)
 
 
 def run_in_pool(behavior: Callable[..., Any], pool: ThreadPoolExecutor) -> None:

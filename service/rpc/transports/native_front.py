@@ -80,6 +80,7 @@ def open_front(
     *,
     share_port: bool,
     max_rpcs_a_connection: int,
+    max_metadata_bytes: int,
     keepalive_ms: int,
     keepalive_timeout_ms: int,
 ) -> Front:
@@ -96,6 +97,7 @@ def open_front(
             keepalive_time_ms=keepalive_ms,
             keepalive_timeout_ms=keepalive_timeout_ms,
             max_concurrent_streams=max_rpcs_a_connection,
+            max_metadata_size=max_metadata_bytes,
             reuse_port=share_port,
         )
     except OSError as error:
