@@ -7,6 +7,8 @@ assigns the ids. The module depends on no table or connection.
 
 from cpython.array cimport array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -211,54 +213,177 @@ cdef uint8_t* _array_header(uint8_t* at, uint32_t column, uint32_t count) noexce
     return at
 
 
+cdef enum:
+    TENANT_ID = 1                # positions in ROW_FIELDS, after the id
+    CALL_ID
+    EXTENSION_ID
+    CALLER_NUMBER
+    DESTINATION_NUMBER
+    DIRECTION
+    DISPOSITION
+    DURATION_SECONDS
+    STARTED_AT_NS
+    ENDED_AT_NS
+    STATUS
+    UNRATED_REASON
+    BILL_SECONDS
+    COST_UNITS
+    COST_FRACTION_E8
+    RATE_VERSION_ID
+    RATE_REVISION
+    UPLOAD_ID
+    CREATED_AT_NS
+    GENERATION
+
+# Fields that often have one value in all rows.
+SHAREABLE_FIELDS = (
+    "tenant_id",
+    "extension_id",
+    "ended_at_ns",
+    "unrated_reason",
+    "rate_revision",
+    "upload_id",
+    "created_at_ns",
+    "generation",
+)
+
+
+def shared_fields(Records records not None, array order not None):
+    """Those of SHAREABLE_FIELDS that have one value in the rows of the rated calls at these
+    positions, in their order."""
+    cdef const record_t* first
+    cdef const record_t* record
+    cdef bint tenant = True, extension = True, ended = True, reason = True
+    cdef bint revision = True, generation = True
+    cdef Py_ssize_t i
+    records.check_positions(order)
+    for i in range(1, len(order)):
+        first = &records.items[order.data.as_uints[0]]
+        record = &records.items[order.data.as_uints[i]]
+        tenant &= record.tenant_id == first.tenant_id
+        extension &= record.extension_id == first.extension_id
+        ended &= record.ended_at_ns == first.ended_at_ns
+        reason &= record.unrated_reason == first.unrated_reason
+        revision &= record.rate_revision == first.rate_revision
+        generation &= record.generation == first.generation
+    is_shared = (tenant, extension, ended, reason, revision, True, True, generation)
+    return tuple([name for name, same in zip(SHAREABLE_FIELDS, is_shared) if same])
+
+
 cdef class RowTuples:
     """An iterator of tuples of the rated calls at some positions. It makes one tuple at a time,
-    because the garbage collector has to scan thousands of tuples that exist at once."""
+    because the garbage collector has to scan thousands of tuples that exist at once.
+
+    Each tuple has the values of ``rows_each`` rows: first those of the fields ``shared``, once, and
+    then for each row those of the other fields of ROW_FIELDS. Rows that are left over are not
+    read."""
 
     cdef Records records
     cdef array order
     cdef Py_ssize_t next_index
+    cdef Py_ssize_t rows_each
     cdef object upload_id
     cdef object created_at_ns
+    cdef Py_ssize_t shared_count
+    cdef uint8_t[FIELD_COUNT] fields         # of ROW_FIELDS, those of ``shared`` first
 
-    def __init__(self, Records records not None, array order not None, upload_id, created_at_ns):
-        """``upload_id`` 0: none."""
+    def __init__(
+        self,
+        Records records not None,
+        array order not None,
+        upload_id,
+        created_at_ns,
+        Py_ssize_t rows_each=1,
+        shared=(),
+    ):
+        """``upload_id`` 0: none. ``shared`` is from ``shared_fields`` of these positions, or
+        empty."""
+        cdef uint32_t count = 0
+        if rows_each < 1:
+            raise ValueError(f"rows_each must be 1 or above, not {rows_each}")
         records.check_positions(order)
         self.records = records
         self.order = order
         self.upload_id = upload_id or None
         self.created_at_ns = created_at_ns
+        self.rows_each = rows_each
+        for is_shared in (True, False):
+            for field, (name, _size) in enumerate(ROW_FIELDS, 1):
+                if (name in shared) == is_shared:
+                    self.fields[count] = field
+                    count += 1
+            if is_shared:
+                self.shared_count = count
 
     def __iter__(self):
         return self
 
     def __next__(self):
+        cdef Py_ssize_t row_size = FIELD_COUNT - 1 - self.shared_count
+        cdef Py_ssize_t at = self.shared_count
+        cdef Py_ssize_t end = self.next_index + self.rows_each
         cdef const record_t* record
-        cdef bint priced
-        if self.next_index >= len(self.order):
+        cdef tuple made
+        cdef Py_ssize_t i
+        if end > len(self.order):
             raise StopIteration
+        made = PyTuple_New(self.shared_count + self.rows_each * row_size)
         record = &self.records.items[self.order.data.as_uints[self.next_index]]
-        self.next_index += 1
-        priced = record.status != UNRATED
-        return (
-            record.tenant_id,
-            text_of(&record.call_id),
-            record.extension_id if record.extension_id else None,
-            text_of(&record.caller_number),
-            text_of(&record.destination_number),
-            record.direction,
-            record.disposition,
-            record.duration_seconds,
-            record.started_at_ns,
-            None if record.ended_at_ns == NO_TIME else record.ended_at_ns,
-            record.status,
-            record.unrated_reason if record.unrated_reason else None,
-            record.bill_seconds if priced else None,
-            record.cost_units if priced else None,
-            record.cost_fraction_e8 if priced else None,
-            record.version_id if record.version_id else None,
-            record.rate_revision,
-            self.upload_id,
-            self.created_at_ns,
-            record.generation,
-        )
+        for i in range(self.shared_count):
+            _set_item(made, i, self._value(record, self.fields[i]))
+        while self.next_index < end:
+            record = &self.records.items[self.order.data.as_uints[self.next_index]]
+            self.next_index += 1
+            for i in range(row_size):
+                _set_item(made, at, self._value(record, self.fields[self.shared_count + i]))
+                at += 1
+        return made
+
+    cdef object _value(self, const record_t* record, uint8_t field):
+        cdef bint priced = record.status != UNRATED
+        if field == TENANT_ID:
+            return record.tenant_id
+        elif field == CALL_ID:
+            return text_of(&record.call_id)
+        elif field == EXTENSION_ID:
+            return record.extension_id if record.extension_id else None
+        elif field == CALLER_NUMBER:
+            return text_of(&record.caller_number)
+        elif field == DESTINATION_NUMBER:
+            return text_of(&record.destination_number)
+        elif field == DIRECTION:
+            return record.direction
+        elif field == DISPOSITION:
+            return record.disposition
+        elif field == DURATION_SECONDS:
+            return record.duration_seconds
+        elif field == STARTED_AT_NS:
+            return record.started_at_ns
+        elif field == ENDED_AT_NS:
+            return None if record.ended_at_ns == NO_TIME else record.ended_at_ns
+        elif field == STATUS:
+            return record.status
+        elif field == UNRATED_REASON:
+            return record.unrated_reason if record.unrated_reason else None
+        elif field == BILL_SECONDS:
+            return record.bill_seconds if priced else None
+        elif field == COST_UNITS:
+            return record.cost_units if priced else None
+        elif field == COST_FRACTION_E8:
+            return record.cost_fraction_e8 if priced else None
+        elif field == RATE_VERSION_ID:
+            return record.version_id if record.version_id else None
+        elif field == RATE_REVISION:
+            return record.rate_revision
+        elif field == UPLOAD_ID:
+            return self.upload_id
+        elif field == CREATED_AT_NS:
+            return self.created_at_ns
+        else:
+            return record.generation
+
+
+cdef inline void _set_item(tuple made, Py_ssize_t at, object value) noexcept:
+    """Set an item of a new tuple."""
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(made, at, value)

@@ -20,7 +20,7 @@ from ratingcore.record.key_order import in_key_order, split
 from ratingcore.record.record_rating import count_outcomes, rate_records
 from ratingcore.record.records import Records
 from ratingcore.record.row_digest import digest_of_new
-from ratingcore.record.rows import RowTuples, column_arrays, copy_data
+from ratingcore.record.rows import RowTuples, column_arrays, copy_data, shared_fields
 from ratingcore.record.values import Content
 from ratingcore.wire.tally import Tally
 from tollwire.service.cache.decks import Decks, TenantDeck
@@ -237,8 +237,14 @@ class CallRows:
     def keys(self) -> Iterator[Key]:
         return map(self.records.key, self.order)
 
-    def tuples(self) -> Iterable[tuple[Any, ...]]:
-        return RowTuples(self.records, self.order, self.upload_id, self.created_at_ns)
+    def shared_fields(self) -> tuple[str, ...]:
+        return shared_fields(self.records, self.order)
+
+    def tuples(
+        self, begin: int, end: int, rows_each: int, shared: Collection[str]
+    ) -> Iterable[tuple[Any, ...]]:
+        order = self.order[begin:end]
+        return RowTuples(self.records, order, self.upload_id, self.created_at_ns, rows_each, shared)
 
     def copy_data(self, first_id: int) -> bytes:
         return copy_data(self.records, self.order, first_id, self.upload_id, self.created_at_ns)

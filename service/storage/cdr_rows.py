@@ -25,12 +25,19 @@ class NewRows(Protocol):
 
     def keys(self) -> Iterator[Key]: ...
 
-    def tuples(self) -> Iterable[tuple[Any, ...]]:
-        """The values of ROW_FIELDS of each."""
+    def shared_fields(self) -> tuple[str, ...]:
+        """Fields that have the same value in all rows, in the order of ROW_FIELDS."""
+
+    def tuples(
+        self, begin: int, end: int, rows_each: int, shared: Collection[str]
+    ) -> Iterable[tuple[Any, ...]]:
+        """The rows from position ``begin`` until before ``end``, ``rows_each`` of them in each
+        tuple: first the values of the fields ``shared``, which are of ``shared_fields``, and then
+        those of the other ROW_FIELDS of each row."""
 
     def copy_data(self, first_id: int) -> bytes:
-        """The same after an id, which rises from ``first_id`` on, as PostgreSQL's binary COPY data:
-        integers as wide as their columns."""
+        """The values of ROW_FIELDS of each row after an id, which rises from ``first_id`` on, as
+        PostgreSQL's binary COPY data: integers as wide as their columns."""
 
     def column_arrays(self, first_id: int) -> Sequence[bytes]:
         """The same as PostgreSQL's binary arrays, one for each column."""

@@ -15,7 +15,14 @@ import ratingcore
 from ratingcore.record.key_order import in_key_order, split
 from ratingcore.record.record_rating import count_outcomes, rate_records
 from ratingcore.record.records import Records, records_of
-from ratingcore.record.rows import ROW_FIELDS, RowTuples, column_arrays, copy_data
+from ratingcore.record.rows import (
+    ROW_FIELDS,
+    SHAREABLE_FIELDS,
+    RowTuples,
+    column_arrays,
+    copy_data,
+    shared_fields,
+)
 from ratingcore.record.upload import read_upload
 from tests.core.allocations import each_allocation_fails
 from tests.core.contents import COST_OVERFLOW, DECKS, LISTS, content, deck, good, rated
@@ -278,6 +285,38 @@ def test_rows(contents: list[Content | None], upload_id: int, first_id: int) -> 
     assert [list(values) for values in zip(*(values for _, values in columns), strict=True)] == (
         written
     )
+
+
+@examples(100)
+@given(LISTS, st.sampled_from([0, 1, 2**63 - 1]), st.integers(1, 5))
+def test_several_rows_in_a_tuple(
+    contents: list[Content | None], upload_id: int, rows_each: int
+) -> None:
+    records, order = rated(contents)
+    new, _, _ = split(records, order)
+    single = list(RowTuples(records, new, upload_id, 77))
+    names = [name for name, _ in ROW_FIELDS]
+    columns = dict(zip(names, zip(*single, strict=True), strict=True)) if single else {}
+    shared = shared_fields(records, new)
+    assert shared == tuple(
+        name
+        for name in names
+        if name in SHAREABLE_FIELDS and (not single or len(set(columns[name])) == 1)
+    )
+    for once in ((), shared):
+        others = [at for at, name in enumerate(names) if name not in once]
+        expected = []
+        for begin in range(0, len(single) - rows_each + 1, rows_each):
+            part = single[begin : begin + rows_each]
+            values = [part[0][names.index(name)] for name in once]
+            expected.append((*values, *(row[at] for row in part for at in others)))
+        assert list(RowTuples(records, new, upload_id, 77, rows_each, once)) == expected
+
+
+def test_rows_in_a_tuple_are_one_or_more() -> None:
+    records, order = rated([])
+    with pytest.raises(ValueError, match="rows_each must be 1 or above, not 0"):
+        RowTuples(records, order, 0, 77, 0)
 
 
 # The types of PostgreSQL, by the bytes of their integers.

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from ratingcore.record.key_order import in_key_order
 from ratingcore.record.record_rating import rate_records
 from ratingcore.record.records import records_of
 from ratingcore.record.rows import ROW_FIELDS
+from ratingcore.record.values import Content
 from tollwire.service.domain.errors import Reason, Unavailable
 from tollwire.service.record.recording import CallRows
 from tollwire.service.storage import cdr_rows, cdrs, ledger
@@ -85,6 +87,43 @@ def test_existing_rows_stay_and_are_returned(database: Database) -> None:
     assert list(ids_of(database, "ace")) == [first_id, first_id + 1, first_id + 2]
     expected = [(1, name, 7 if name in "bd" else 8) for name in "abcde"]
     assert stored(database) == [*expected, (2, "b", 7)]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 63, 64, 73, 201])
+def test_each_row_is_stored_once(database: Database, count: int) -> None:
+    """SQLite inserts several rows with one statement."""
+    names = [f"{index:03}" for index in range(count)]
+    taken = names[::5]
+    with database.write() as connection:
+        insert(connection, rows(taken, seconds=8))
+    with database.write() as connection:
+        first_id, existing, _ = insert(connection, rows(names))
+    new = [name for name in names if name not in taken]
+    assert set(existing) == {(1, name) for name in taken}
+    assert list(ids_of(database, new)) == list(range(first_id, first_id + len(new)))
+    assert stored(database) == [(1, name, 8 if name in taken else 7) for name in names]
+
+
+def test_rows_that_differ_in_every_field_are_stored_as_they_are(database: Database) -> None:
+    """Fields that have one value in all rows are a single parameter on SQLite."""
+    contents = [
+        (2 - index // 64, f"{index:03}", index, "1", "2", 1, 6, index, index, index)
+        for index in range(128)
+    ]
+    one = rows(["a"])
+    records = records_of(contents)
+    order = in_key_order(records)
+    deck = ratingcore.DeckBuilder().build(9, ratingcore.HALF_UP, "", "", "")
+    rate_records(records, order, {1: deck, 2: deck})
+    new = replace(one, records=records, order=order)
+    with database.write() as connection:
+        insert(connection, new)
+    with database.read() as connection:
+        found = connection.exec_driver_sql(
+            f"SELECT {', '.join(Content._fields)} FROM cdrs ORDER BY call_id"
+        )
+        expected = [(*row[:2], row[2] or None, *row[3:]) for row in contents]
+        assert [tuple(row) for row in found] == expected
 
 
 # With the entry in the ledger, in one round trip.
