@@ -47,6 +47,7 @@ from ..pricing.values import InEffect, RateTerms
 
 cdef enum:
     MAX_LEFT = 4096                  # rates that one call of read leaves to the caller
+    MAX_READ = 65536                 # rates that one call of read reads
     MAX_INDEX = 0x7FFFFFFF           # of a rate within its deck
 
 cdef struct left_t:                  # a rate that is left to the caller
@@ -106,7 +107,7 @@ cdef class IncomingDeck:
 
         Returns (left, end). ``left``: index within the deck and bytes of each other rate, which the
         caller checks. ``end``: the ``start`` of the next call; the length of the request at its
-        end, less if many rates were left. ValueError: malformed (see ``rate_parse.read_head``).
+        end, less if it has many rates. ValueError: malformed (see ``rate_parse.read_head``).
         """
         cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(request)
         cdef size_t size = PyBytes_GET_SIZE(request)
@@ -324,7 +325,8 @@ cdef class IncomingDeck:
         cdef wire_head_t head
         cdef wire_rate_t rate
         cdef text_t message
-        while at < size and left_count[0] < MAX_LEFT:
+        cdef uint32_t begin = self.seen
+        while at < size and left_count[0] < MAX_LEFT and self.seen - begin < MAX_READ:
             next_at = next_rate(data + at, end, &head, &message)
             if next_at == NULL or (
                 message.data != NULL and parse_rate(message.data, next_at, &rate) == NULL

@@ -117,6 +117,22 @@ cdef bint read_block(source_t* source, block_t* block) noexcept nogil:
     return True
 
 
+cdef uint32_t unread_calls(const source_t* source) noexcept nogil:
+    """The number of calls that are not read yet, as far as the request is well-formed."""
+    cdef const uint8_t* at = source.at
+    cdef uint32_t count = 0
+    cdef uint32_t tag
+    while at < source.end:
+        at = read_uint32(at, source.end, &tag)
+        if at == NULL or tag >> 3 == 0:
+            break
+        count += tag == TAG_CALLS
+        at = skip_field(at, source.end, tag, MAX_DEPTH)
+        if at == NULL:
+            break
+    return count
+
+
 cdef bint may_end_with_options(const uint8_t* start, const uint8_t* end) noexcept nogil:
     """Whether the last bytes look like an option. They may be the end of another field."""
     cdef const uint8_t* last = end - 1

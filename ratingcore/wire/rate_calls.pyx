@@ -23,7 +23,7 @@ from ..deck.batch cimport BLOCK, UNRATED, call_t, outcome_t, rate_block
 from .bulk cimport block_t, job_t, options_t, source_t
 from .call_parse cimport TAG_CALLS, read_bytes, read_uint32, text_t
 from ..deck.deck cimport Deck
-from .intake cimport may_end_with_options, read_block, read_options
+from .intake cimport may_end_with_options, read_block, read_options, unread_calls
 from ..base.memory cimport bytes_data, resize_bytes
 from ..base.native cimport likely, unlikely
 from .tenant_map cimport tenant_map_add, tenant_map_free, tenant_map_find, tenant_map_t, tenant_t
@@ -215,6 +215,7 @@ cdef int _rate_all(_Request request) except -1 nogil:
     cdef block_t* block = &scratch.blocks[0]
     cdef block_t* next_block = &scratch.blocks[1]
     cdef uint64_t room
+    cdef bint counted = False
     if not read_block(&request.source, block):
         return MALFORMED
     while block.count:
@@ -224,6 +225,11 @@ cdef int _rate_all(_Request request) except -1 nogil:
         _find_tenants(request, block)
         _rate_calls(&scratch, block)
         if unlikely(not look_ahead(block)):
+            # To refer a call takes long, so the rest is counted first.
+            if not counted:
+                if unread_calls(&request.source) > request.max_calls - request.call_count:
+                    return TOO_MANY
+                counted = True
             with gil:
                 _refer_calls(request, block)
         count_block(block, request.counts)

@@ -183,16 +183,19 @@ cdef const uint8_t* next_rate(
 
 
 cdef bint _is_well_formed(
-    const uint8_t* at, const uint8_t* end, wire_head_t* head
+    const uint8_t* at, const uint8_t* end, wire_head_t* head, uint32_t* rates
 ) noexcept nogil:
+    """Also counts the rates."""
     cdef wire_rate_t rate
     cdef text_t message
     while at < end:
         at = next_rate(at, end, head, &message)
         if at == NULL:
             return False
-        if message.data != NULL and parse_rate(message.data, at, &rate) == NULL:
-            return False
+        if message.data != NULL:
+            rates[0] += 1
+            if parse_rate(message.data, at, &rate) == NULL:
+                return False
     return True
 
 
@@ -265,18 +268,19 @@ cdef bint read_terms_of(const wire_rate_t* wire, terms_t* terms) noexcept nogil:
 
 def read_head(bytes request not None):
     """The fields of one message of an import besides its rates: (tenant_id, mode, dry_run,
-    rate_count, effective_from as (seconds, nanoseconds), allow_gap). None for an optional field
-    that is unset.
+    rate_count, effective_from as (seconds, nanoseconds), allow_gap), and how many rates it has.
+    None for an optional field that is unset.
 
     Reads the whole message, and releases the GIL. ValueError: it is malformed.
     """
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(request)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(request)
     cdef wire_head_t head
+    cdef uint32_t rates = 0
     cdef bint well_formed
     memset(&head, 0, sizeof(wire_head_t))
     with nogil:
-        well_formed = _is_well_formed(at, end, &head)
+        well_formed = _is_well_formed(at, end, &head, &rates)
     if not well_formed:
         raise ValueError("malformed")
     return (
@@ -286,6 +290,7 @@ def read_head(bytes request not None):
         head.rate_count if head.has_rate_count else None,
         _stamp_value(&head.effective_from),
         bool(head.allow_gap),
+        rates,
     )
 
 

@@ -27,6 +27,10 @@ KEPT_PROBLEMS = 1_000
 _SIZE = struct.Struct("<I")
 
 
+# An import ends at this number of errors.
+_MOST_ERRORS = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One error of one line of the file."""
@@ -51,6 +55,11 @@ class Outcome:
     @property
     def rejected(self) -> int:
         return self.response.rejected + self.unreadable
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the server has checked no more rates because it had found enough errors."""
+        return len(self.response.errors) >= _MOST_ERRORS
 
 
 @dataclass(slots=True)

@@ -164,7 +164,10 @@ def _report(
         _print_report(outcome, changes, output)
     if outcome.rejected:
         rates = "rate" if outcome.rejected == 1 else "rates"
-        raise Failure(f"{outcome.rejected:,} {rates} rejected; nothing was changed", REFUSED)
+        count = f"{outcome.rejected:,} {rates} rejected"
+        if outcome.is_cut:
+            count = f"at least {count}"
+        raise Failure(f"{count}; nothing was changed", REFUSED)
     if changes is not None:
         note("dry run: nothing was changed")
 

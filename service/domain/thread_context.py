@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 
+from tollwire.service.domain.errors import Reason, TollwireError, TooLate, unwanted
 from tollwire.service.domain.request import Request
 
 
@@ -125,6 +126,27 @@ def regardless() -> Iterator[None]:
         yield
     finally:
         _THREAD.ignores_client = before
+
+
+def over() -> TollwireError | None:
+    """The failure that ends the present request; None while its client waits."""
+    if ignores_client():
+        return None
+    request = current_request()
+    remaining = request.remaining_seconds()
+    if remaining is not None and remaining <= 0:
+        return TooLate(
+            Reason.DEADLINE_EXCEEDED,
+            "the client's deadline has passed; what was not committed by then is taken back",
+        )
+    return None if request.is_wanted() else unwanted()
+
+
+def stop_if_over() -> None:
+    """TooLate or Unwanted if the client of the present request no longer waits."""
+    failure = over()
+    if failure is not None:
+        raise failure
 
 
 def current_slot() -> Slot:

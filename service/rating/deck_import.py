@@ -28,7 +28,7 @@ from tollwire.service.accounts.tenants import tenant_exists
 from tollwire.service.cache.decks import Decks, TenantDeck, built, tenant_not_found
 from tollwire.service.domain.errors import Exhausted, FailedPrecondition, Reason, invalid_field
 from tollwire.service.domain.model import ImportMode, ImportOutcome, ImportPlan, Rate, RateError
-from tollwire.service.domain.thread_context import Work
+from tollwire.service.domain.thread_context import Work, stop_if_over
 from tollwire.service.rating.rate_checks import check_terms, normalized
 from tollwire.service.storage import deck_import, decks
 from tollwire.service.storage.engine import Connection, Database
@@ -38,6 +38,8 @@ MAX_ERRORS = 1000
 MAX_DECK_RATES = 5_000_000
 # The memory of all incoming decks in one worker. The largest possible deck uses about half of it.
 MAX_INTAKE_BYTES = 1024**3
+# For how many rates the work for a client that has left may go on.
+_RATES_BETWEEN_CHECKS = 4096
 _NS = 10**9
 # The terms of a rate that have the same name and type in the core.
 _SAME_IN_CORE = tuple(
@@ -89,12 +91,25 @@ class Intake:
 
     def read(self, request: bytes) -> Iterator[tuple[int, bytes]]:
         """Read the rates of a well-formed ImportRatesRequest. Yields the index and the bytes of
-        each rate that is not plainly valid; the caller must ``put`` or ``reject`` it."""
+        each rate that is not plainly valid; the caller must ``put`` or ``reject`` it. Ends with
+        the client, some thousands of rates later at most."""
         at = 0
         while at < len(request):
+            stop_if_over()
             left, at = self.deck.read(request, at)
             self._bound()
             yield from left
+
+    def expect(self, rates: int) -> None:
+        """Call it with the number of rates of a message before they are read. InvalidInput if the
+        deck would have too many."""
+        if self.deck.seen + rates > MAX_DECK_RATES:
+            raise invalid_field("rates", f"must be at most {MAX_DECK_RATES:,} in a deck")
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the deck has as many errors as a response shows."""
+        return len(self._errors) == MAX_ERRORS
 
     def dated(self, rate: Rate) -> Rate:
         """The rate, with the start of the deck if it has no effective_from."""
@@ -124,7 +139,7 @@ class Intake:
 
     def result(self) -> tuple[int, tuple[RateError, ...]]:
         """The number of rejected rates, and the first errors. Call it after the whole deck was
-        read."""
+        read, or once it is hopeless."""
         self.deck.sort()
         count = sum(1 for _ in self.deck.repeated())
         repeated = (
@@ -153,8 +168,6 @@ class Intake:
         )
 
     def _bound(self) -> None:
-        if self.deck.seen > MAX_DECK_RATES:
-            raise invalid_field("rates", f"must be at most {MAX_DECK_RATES:,} in a deck")
         size_bytes = self.deck.nbytes
         self._memory.take(size_bytes - self._held_bytes)
         self._held_bytes = size_bytes
@@ -283,7 +296,9 @@ class DeckImports:
         deck.number(first_version_id)
         builder = DeckBuilder(base.deck)
         retired = changes.retired()
-        for version_id, prefix in retired:
+        for at, (version_id, prefix) in enumerate(retired):
+            if at % _RATES_BETWEEN_CHECKS == 0:
+                stop_if_over()
             builder.remove(version_id, prefix)
         deck.put_into(builder)
         closed = _closed(changes, first_version_id + len(deck))

@@ -19,9 +19,9 @@ from typing import Generic, TypeVar
 
 from tollwire.service.domain.errors import TollwireError, Unavailable
 from tollwire.service.domain.request import Request
-from tollwire.service.domain.thread_context import current_request, handling
+from tollwire.service.domain.thread_context import current_request, handling, over, stop_if_over
 from tollwire.service.storage.failures import unavailable
-from tollwire.service.storage.limits import LOOK_SECONDS, over, seconds_left, stop_if_over
+from tollwire.service.storage.limits import LOOK_SECONDS, seconds_left
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -21,6 +21,7 @@ from ratingcore.wire.rate_calls import (
 from ratingcore.wire.tally import Tally
 from tollwire.service.domain.errors import invalid_field
 from tollwire.service.domain.model import MAX_BATCH_CALLS
+from tollwire.service.domain.thread_context import stop_if_over
 from tollwire.service.rating.calls import Calls
 from tollwire.service.rpc.conversion import calls
 from tollwire.service.rpc.endpoints import malformed_request
@@ -75,7 +76,9 @@ class BulkRating:
     def _rate_alone(
         self, data: bytes, now_ns: int, min_revision: int, asked_at: float, tally: Tally
     ) -> types_pb2.RatedCall:
-        """Rate one call that the core has not rated, from its bytes."""
+        """Rate one call that the core has not rated, from its bytes. Takes a hundred times as long
+        as in the core, so the request ends here if its client has left."""
+        stop_if_over()
         message = types_pb2.Call.FromString(data)
         if min_revision:
             self._calls.deck(message.tenant_id, min_revision, asked_at)

@@ -22,11 +22,17 @@ from sqlalchemy import Connection as Connection
 from sqlalchemy import Transaction
 from sqlalchemy.pool import QueuePool
 
-from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
+from tollwire.service.domain.thread_context import (
+    Work,
+    current_work,
+    doing,
+    regardless,
+    stop_if_over,
+)
 from tollwire.service.storage.dialects.base import FIRST_ROW, ConnectionLost
 from tollwire.service.storage.dialects.lookup import DIALECTS
 from tollwire.service.storage.failures import CommitState, named_failures, unavailable
-from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits, stop_if_over
+from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits
 from tollwire.service.storage.refusals import (
     SESSION_OPTION,
     explained,

@@ -22,8 +22,7 @@ from tollwire.service.domain.errors import (
     TooLate,
     Unavailable,
 )
-from tollwire.service.domain.thread_context import Work, current_request, current_work
-from tollwire.service.storage.limits import over
+from tollwire.service.domain.thread_context import Work, current_request, current_work, over
 
 # For a change whose commit was sent and not answered.
 UNKNOWN_OUTCOME = "whether it was changed is not known, look before you try again"

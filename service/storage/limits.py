@@ -18,8 +18,12 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from tollwire.service.domain.errors import Reason, TollwireError, TooLate, unwanted
-from tollwire.service.domain.thread_context import Work, current_request, ignores_client
+from tollwire.service.domain.thread_context import (
+    Work,
+    current_request,
+    ignores_client,
+    stop_if_over,
+)
 from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS
 
 DEFAULT_WAIT_SECONDS = DEFAULT_DATABASE_WAIT_SECONDS
@@ -65,27 +69,6 @@ def seconds_left(seconds: float) -> float:
     """``seconds``, or less if the deadline of the present request is earlier."""
     remaining = None if ignores_client() else current_request().remaining_seconds()
     return seconds if remaining is None else min(seconds, remaining)
-
-
-def over() -> TollwireError | None:
-    """The failure that ends the present request; None while its client waits."""
-    if ignores_client():
-        return None
-    request = current_request()
-    remaining = request.remaining_seconds()
-    if remaining is not None and remaining <= 0:
-        return TooLate(
-            Reason.DEADLINE_EXCEEDED,
-            "the client's deadline has passed; what was not committed by then is taken back",
-        )
-    return None if request.is_wanted() else unwanted()
-
-
-def stop_if_over() -> None:
-    """TooLate or Unwanted if the client of the present request no longer waits."""
-    failure = over()
-    if failure is not None:
-        raise failure
 
 
 class _Acquirable(Protocol):

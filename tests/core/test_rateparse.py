@@ -39,6 +39,7 @@ def by_library(request: bytes) -> Parsed | None:
         message.rate_count if message.HasField("rate_count") else None,
         stamp(message, "effective_from"),
         message.allow_gap,
+        len(message.rates),
     )
     return head, [
         (

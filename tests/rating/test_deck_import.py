@@ -327,7 +327,9 @@ class TestBounds:
         request = ImportRatesRequest(rates=[{"prefix": "1"}] * 3).SerializeToString()
 
         def fill(intake: Intake) -> None:
+            intake.expect(2)
             list(intake.read(request))
+            intake.expect(0)
 
         with pytest.raises(InvalidInput) as raised:
             world.rates.import_deck(ImportPlan(1, MERGE), fill)

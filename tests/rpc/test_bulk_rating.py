@@ -15,7 +15,9 @@ import ratingcore
 from ratingcore.wire import rate_calls, rated_call_writer
 from ratingcore.wire.tally import Tally
 from tests.rpc.known_decks import CALLS, NOW_NS, by_messages
-from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, Reason
+from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, Reason, Unwanted
+from tollwire.service.domain.request import Request
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.rpc.bulk_rating import BulkRating
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
@@ -121,6 +123,23 @@ def test_more_than_ten_thousand_calls_are_refused_as_a_whole() -> None:
     with pytest.raises(InvalidInput) as refused:
         BULK.rate(at_most.SerializeToString(), Tally())
     assert [violation.field for violation in refused.value.violations] == ["calls"]
+
+
+def test_too_many_calls_are_counted_before_the_first_is_judged() -> None:
+    def refer(call: bytes) -> bytes:
+        raise AssertionError("a call was judged")
+
+    for others in (b"", b"\x50\x01", b"\x52\x03\x0a\x01\x00"):
+        empty = b"\x0a\x00" * 5_000 + others + b"\x0a\x00" * 5_001
+        with pytest.raises(rate_calls.TooManyCalls):
+            rate_calls.rate_request(empty, lambda tenant_id: None, refer, NOW_NS, 10_000)
+
+
+def test_the_judging_of_calls_ends_with_the_client() -> None:
+    looks = iter([True] * 3 + [False])
+    with handling(Request(is_wanted=lambda: next(looks))), pytest.raises(Unwanted):
+        BULK.rate(b"\x0a\x00" * 10_000, Tally())
+    assert list(looks) == []
 
 
 def test_a_request_sees_one_deck_of_each_tenant() -> None:

@@ -12,8 +12,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, Reason
+from tollwire.service.domain.errors import FailedPrecondition, InvalidInput, Reason, Unwanted
 from tollwire.service.domain.model import ImportMode, ImportPlan, Interval, Rate, RateError
+from tollwire.service.domain.request import Request
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.rating.deck_import import Intake, IntakeMemory
 from tollwire.service.rating.rate_checks import check_terms, normalized
 from tollwire.service.rpc.conversion.fields import Violations
@@ -264,11 +266,39 @@ def test_errors_of_a_deck_count_over_its_messages() -> None:
 
 
 def test_a_message_of_nothing_but_bad_rates() -> None:
-    """They are checked in batches, whatever their number."""
-    intake = deck(pb.ImportRatesRequest(**HEAD, rates=[types_pb2.Rate()] * 10_000))
+    """No more of them are checked than a response shows, also in later messages."""
+    message = pb.ImportRatesRequest(**HEAD, rates=[types_pb2.Rate()] * 10_000)
+    requests = iter([message.SerializeToString()] * 2)
+    intake = Intake(7, IntakeMemory(2**30))
+    IncomingRequests(requests, lambda: AssertionError("malformed"), lambda: None).fill(intake)
     rejected, errors = intake.result()
-    assert rejected == 10_000
+    assert rejected == 500
     assert isinstance(errors[-1], RateError) and errors[-1].index == 499  # two errors each
+    assert list(requests) == []
+
+
+def test_too_many_rates_are_refused_before_any_is_checked() -> None:
+    many = pb.ImportRatesRequest(rates=[types_pb2.Rate()]).SerializeToString() * 5_000_001
+    first = pb.ImportRatesRequest(**HEAD).SerializeToString()
+    intake = Intake(7, IntakeMemory(2**30))
+    deck = IncomingRequests(iter([first + many]), lambda: AssertionError(), lambda: None)
+    assert wrong_fields(lambda: deck.fill(intake)) == ["rates"]
+    assert intake.deck.seen == 0
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_the_work_for_a_deck_ends_with_its_client(is_plain: bool) -> None:
+    """Within a message too."""
+    interval = types_pb2.Interval(start_seconds=60, cost_per_minute="1", billing_increment=1)
+    one = message() if is_plain else message(intervals=[interval])
+    first = pb.ImportRatesRequest(**HEAD).SerializeToString()
+    many = pb.ImportRatesRequest(rates=[one]).SerializeToString() * 200_000
+    deck = IncomingRequests(iter([first + many]), lambda: AssertionError(), lambda: None)
+    looks = iter([True, False])
+    intake = Intake(7, IntakeMemory(2**30))
+    with handling(Request(is_wanted=lambda: next(looks))), pytest.raises(Unwanted):
+        deck.fill(intake)
+    assert intake.deck.seen == (65_536 if is_plain else 4_096)
 
 
 @pytest.mark.parametrize(

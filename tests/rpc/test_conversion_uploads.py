@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.core.protobuf import framed, varint
+from tollwire.service.domain.errors import Unwanted
 from tollwire.service.domain.record_model import (
     ChunkResult,
     ControlTotals,
@@ -13,6 +14,8 @@ from tollwire.service.domain.record_model import (
     Upload,
     UploadFailure,
 )
+from tollwire.service.domain.request import Request
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.rpc.conversion import uploads
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import types_pb2
@@ -30,6 +33,13 @@ def test_a_chunk() -> None:
         unrated=7,
         failures=[pb.UploadFailure(index=8, call_id="a", reason="CDR_CONFLICT", message="no")],
     )
+
+
+def test_the_judging_of_a_chunk_ends_with_the_client() -> None:
+    looks = iter([True] * 3 + [False])
+    with handling(Request(is_wanted=lambda: next(looks))), pytest.raises(Unwanted):
+        uploads.chunk(framed(b"", 26) * 10_000)
+    assert list(looks) == []
 
 
 def test_an_upload() -> None:

@@ -26,8 +26,8 @@ _MODES = fields.members(ImportMode)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The fields of one message besides its rates. ``mode`` is the number on the wire;
-    ``effective_from`` is (seconds, nanoseconds)."""
+    """The fields of one message besides its rates, and how many rates it has. ``mode`` is the
+    number on the wire; ``effective_from`` is (seconds, nanoseconds)."""
 
     tenant_id: int
     mode: int
@@ -35,6 +35,7 @@ class Head:
     rate_count: int | None
     effective_from: tuple[int, int] | None
     allow_gap: bool
+    rates: int
 
 
 class IncomingRequests:
@@ -75,14 +76,20 @@ class IncomingRequests:
         )
 
     def fill(self, intake: Intake) -> None:
-        """Put all rates into the intake as they arrive."""
+        """Put all rates into the intake as they arrive. Once it has all errors that a response
+        shows, the other rates are not looked at: nothing will be changed."""
         stated: int | None = None
         request: bytes | None = self._first
         head = self._head
         while request is not None:
             stated = _check_head(head, self._head, stated)
+            intake.expect(head.rates)
             for index, data in intake.read(request):
                 _put_or_reject(intake, index, data)
+                if intake.is_hopeless:
+                    for _ in self._requests:
+                        pass
+                    return
             if stated == intake.deck.seen:
                 self._has_all()
             request = next(self._requests, None)

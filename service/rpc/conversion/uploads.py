@@ -5,6 +5,7 @@ from __future__ import annotations
 from ratingcore.record.upload import read_upload
 from tollwire.service.domain.model import MAX_BATCH_CALLS
 from tollwire.service.domain.record_model import ChunkResult, ControlTotals, FailedRecord, Upload
+from tollwire.service.domain.thread_context import stop_if_over
 from tollwire.service.record import upload_warnings
 from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.rpc.conversion import calls, fields
@@ -13,10 +14,13 @@ from tollwire.v1 import cdr_service_pb2, types_pb2
 
 def chunk(request: bytes) -> tuple[int, int, UploadChunk]:
     """upload_id, offset and calls of an UploadCdrsRequest. InvalidInput if it has too many calls;
-    MalformedRequest if the bytes are not such a message."""
+    MalformedRequest if the bytes are not such a message. Ends with the client."""
     upload_id, offset, call_count, records, totals = read_upload(request, MAX_BATCH_CALLS)
     calls.check_count(call_count)
-    bad = {position: calls.bad_call(data) for position, data in records.bad()}
+    bad = {}
+    for position, data in records.bad():
+        stop_if_over()
+        bad[position] = calls.bad_call(data)
     stated = None if totals is None else ControlTotals(*totals)
     return upload_id, offset, UploadChunk(records, bad, stated)
 

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, TypeVar
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from tollwire.service.domain.thread_context import Work, current_work, doing, regardless
+from tollwire.service.domain.thread_context import Work, current_work, doing, over, regardless
 from tollwire.service.storage.dialects.base import FIRST_ROW, ConnectionLost
-from tollwire.service.storage.limits import Limits, connect_seconds, limits, over, seconds_left
+from tollwire.service.storage.limits import Limits, connect_seconds, limits, seconds_left
 
 T = TypeVar("T")
 

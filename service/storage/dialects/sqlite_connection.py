@@ -31,9 +31,9 @@ from sqlalchemy.engine import URL
 
 from tollwire.service.domain.case_folding import holds
 from tollwire.service.domain.errors import FailedPrecondition, Reason, Unavailable
-from tollwire.service.domain.thread_context import current_work
+from tollwire.service.domain.thread_context import current_work, over, stop_if_over
 from tollwire.service.storage.dialects.base import FIRST_ROW
-from tollwire.service.storage.limits import limits, over, stop_if_over
+from tollwire.service.storage.limits import limits
 
 # The mode of files with personal data.
 _OWNER_ONLY = 0o600
