@@ -123,7 +123,7 @@ format: $(STAMP) ## ruff: repair what it can
 	ruff format . $(CI_SCRIPTS)
 
 types: build ## mypy, strict except for tests; stubtest: the .pyi files of the core against the compiled modules
-	mypy --strict -p tollwire.service -p ratingcore -p benchmarks
+	mypy --strict -p tollwire.client -p tollwire.service -p ratingcore -p benchmarks
 	mypy -p tests
 	stubtest ratingcore --allowlist .ci/stubtest-allowlist
 
@@ -196,5 +196,5 @@ clean: ## remove all that the other targets created, except databases
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(VENV)
 	find ratingcore -name '*.so' -delete
 	rm -f proto/tollwire/v1/*_pb2*.py proto/tollwire/v1/*_pb2*.pyi
-	rm -f proto/tollwire/v1/descriptors.binpb
+	rm -f proto/tollwire/v1/descriptors.binpb proto/tollwire/client/rpcs.py proto/tollwire/client/async_rpcs.py
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

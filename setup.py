@@ -30,6 +30,9 @@ from setuptools.command.build_ext import build_ext
 PROTO_ROOT = Path("proto")
 # The protos with their comments, which the generated modules do not have.
 DESCRIPTORS = Path("tollwire/v1/descriptors.binpb")
+# The client's methods, generated from the descriptors.
+CLIENT = Path("tollwire/client")
+CLIENT_GENERATOR = PROTO_ROOT / "generate_client.py"
 CORE = Path("ratingcore")
 SANITIZERS = os.environ.get("TOLLWIRE_SANITIZE", "")
 DEBUG = os.environ.get("TOLLWIRE_DEBUG", "") not in ("", "0") or bool(SANITIZERS)
@@ -71,6 +74,9 @@ def compile_protos(into: Path) -> None:
     command += ["--include_source_info", f"--descriptor_set_out={described}"]
     subprocess.run([*command, *protos], check=True)
     keep_comments(described)
+    subprocess.run(
+        [sys.executable, str(CLIENT_GENERATOR), str(described), str(into / CLIENT)], check=True
+    )
 
 
 def keep_comments(described: Path) -> None:
@@ -112,6 +118,7 @@ class BuildProtos(Command):
             compile_protos(Path(scratch))
             made = {p.relative_to(scratch): p for p in Path(scratch).rglob("*_pb2*")}
             made[DESCRIPTORS] = Path(scratch) / DESCRIPTORS
+            made |= {p.relative_to(scratch): p for p in (Path(scratch) / CLIENT).iterdir()}
             for old in PROTO_ROOT.glob("tollwire/v*/*_pb2*.py*"):
                 if old.relative_to(PROTO_ROOT) not in made:
                     old.unlink()
@@ -126,7 +133,7 @@ class BuildProtos(Command):
     # The methods that setuptools requires of a build step. The modules count as sources of
     # build_py, which runs after this step and finds them.
     def get_source_files(self) -> list[str]:
-        return [str(path) for path in PROTO_ROOT.rglob("*.proto")]
+        return [str(CLIENT_GENERATOR), *map(str, PROTO_ROOT.rglob("*.proto"))]
 
     def get_outputs(self) -> list[str]:
         return []
@@ -256,6 +263,7 @@ setup(
     packages=[
         "tollwire",
         "tollwire.v1",
+        "tollwire.client",
         *find_packages(include=["ratingcore", "ratingcore.*"]),
         *(f"tollwire.{name}" for name in find_packages(include=["service", "service.*"])),
     ],

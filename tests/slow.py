@@ -31,6 +31,7 @@ SLOW = {
         "tests/rpc/test_connections.py",
         "tests/cli/test_interrupts.py",
         "tests/cli/test_tokens.py::test_a_server_on_loopback_is_open_until_the_first_token",
+        "tests/client/test_uploads.py::test_a_server_that_is_killed_and_comes_back",
     ),
     "malformed and hostile input, at random": (
         "tests/hostile",
@@ -58,6 +59,7 @@ SLOW = {
         "tests/storage/test_search.py::test_every_form_of_every_letter_is_found_by_every_other",
     ),
     "all RPCs with all roles, tokens and clients": (
+        "tests/client/test_methods.py::test_every_asynchronous_method_answers_as_the_stub",
         "tests/contract/test_permission_matrix.py",
         "tests/contract/test_calls.py",
         "tests/cli/test_end_to_end.py",

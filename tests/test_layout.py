@@ -3,13 +3,15 @@
 Every import in every module counts, also those inside functions. docs/architecture/README.md shows
 the folders and the arrows between them; the diagram must equal the imports.
 
-SQLAlchemy belongs to service/storage, gRPC and the stubs to service/rpc and service/cli.
+SQLAlchemy belongs to service/storage, gRPC and the stubs to service/rpc, service/cli and the client
+(proto/tollwire/client), which imports nothing of the service.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -35,11 +37,16 @@ FORBIDDEN = {
     *(("cli", layer) for layer in ("storage", "observability", "cache", "accounts")),
     *(("cli", layer) for layer in ("rating", "record", "reports", "rpc")),
 }
-# Other roots of the project: ratingcore, and the stubs in tollwire.v1.
+# Other roots of the project: ratingcore, the stubs in tollwire.v1, the client.
+CLIENT = "tollwire.client"
 OUTSIDE = {
     "ratingcore": {"observability", "cache", "rating", "record", "rpc"},
-    "tollwire.v1": {"rpc", "cli"},
+    "tollwire.v1": {"rpc", "cli", CLIENT},
+    "tollwire.loopback": {"settings", "cli", CLIENT},
+    CLIENT: {"cli"},
 }
+# What the client may import beside the standard library: installing it must cost little.
+CLIENT_LIBRARIES = {"grpc", "google"}
 # Modules of plain types, for folders that may import nothing else of their root.
 PLAIN_TYPES = {"storage": "ratingcore.record.values"}
 # Libraries that belong to some folders only.
@@ -48,11 +55,11 @@ BELONGS_TO = {
     "alembic": {"storage"},
     "psycopg": {"storage"},
     "sqlite3": {"storage"},
-    "grpc": {"rpc", "cli"},
+    "grpc": {"rpc", "cli", CLIENT},
     "grpc_health": {"rpc", "cli"},
     "grpc_reflection": {"rpc"},
     "grpc_status": {"rpc", "cli"},
-    "google": {"rpc", "cli"},
+    "google": {"rpc", "cli", CLIENT},
     "click": {"cli"},
     "rich": {"cli"},
     "cryptography": {"settings"},
@@ -80,7 +87,10 @@ def folder_of(module: str) -> str | None:
         return f"ratingcore.{parts[1]}" if len(parts) > 1 else "ratingcore"
     if parts[:2] == ["tollwire", "service"]:
         return parts[2] if len(parts) > 2 else ""
-    return "tollwire.v1" if parts[0] == "tollwire" else None
+    if parts[0] != "tollwire":
+        return None
+    found = ".".join(parts[:2])
+    return found if found in OUTSIDE else "tollwire.v1"
 
 
 def imports(module: str, source: str) -> Iterator[str]:
@@ -105,16 +115,20 @@ def may_import(module: str, imported: str) -> bool:
     if target is None:
         if module.startswith("ratingcore"):
             return library in CORE_LIBRARIES
+        if folder == CLIENT:
+            return library in CLIENT_LIBRARIES | sys.stdlib_module_names
         return library != "service" and folder in BELONGS_TO.get(library, {folder})
     if module.startswith("ratingcore"):
         if not imported.startswith("ratingcore"):
             return False
         return _core_rank(target) <= _core_rank(folder)
-    if target in ("", folder):
+    if target == folder or (target == "" and folder not in OUTSIDE):
         return True
     for root, folders in OUTSIDE.items():
         if target.startswith(root):
             return folder in folders or f"{imported}.".startswith(f"{PLAIN_TYPES.get(folder)}.")
+    if folder in OUTSIDE:
+        return False
     assert folder in SERVICE_LAYERS, f"{module}: the folder is not in SERVICE_LAYERS"
     lower = SERVICE_LAYERS[: SERVICE_LAYERS.index(folder)]
     return target in lower and (folder, target) not in FORBIDDEN
@@ -133,6 +147,9 @@ def modules() -> dict[str, str]:
     for path in [*ROOT.glob("service/**/*.py"), *ROOT.glob("ratingcore/**/*.py")]:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         found[name if path.is_relative_to(CORE) else f"tollwire.{name}"] = path.read_text("utf-8")
+    for path in [*ROOT.glob("proto/tollwire/client/*.py"), ROOT / "proto/tollwire/loopback.py"]:
+        name = ".".join(path.relative_to(ROOT / "proto").with_suffix("").parts)
+        found[name] = path.read_text("utf-8")
     return found
 
 
@@ -166,6 +183,12 @@ def test_every_arrow_points_down(module: str) -> None:
         (f"{SERVICE}.cli.main", f"from {SERVICE}.storage.schema import migrate"),
         (f"{SERVICE}.process.app", f"from {SERVICE}.cli.main import main"),
         (f"{SERVICE}.process.app", "import grpc"),
+        (f"{SERVICE}.rpc.server", "from tollwire.client import Client"),
+        (f"{CLIENT}.client", f"from {SERVICE}.domain import model"),
+        (f"{CLIENT}.client", "from tollwire.service import cli"),
+        (f"{CLIENT}.client", "import ratingcore"),
+        (f"{CLIENT}.client", "import grpc_status"),
+        ("tollwire.loopback", "import grpc"),
         ("ratingcore.pricing.values", f"from {SERVICE}.domain import model"),
         ("ratingcore.pricing.values", "from ..deck import explain"),
         ("ratingcore.pricing.values", "import numpy"),
@@ -200,7 +223,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     graph = {
         module: {i for i in imports(module, source) if i in names and i != module}
         for module, source in names.items()
-        if module.startswith(f"{SERVICE}.")
+        if module.startswith((f"{SERVICE}.", f"{CLIENT}."))
     }
     try:
         TopologicalSorter(graph).prepare()
@@ -209,11 +232,11 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 
 
 def arrows() -> set[tuple[str, str]]:
-    """The imports between the folders of the service, and to the other roots."""
+    """The imports between the folders of the service and of the client, and to the other roots."""
     found = set()
     for module, source in modules().items():
         folder = folder_of(module)
-        if not module.startswith(f"{SERVICE}.") or not folder:
+        if not module.startswith((f"{SERVICE}.", f"{CLIENT}.")) or not folder:
             continue
         for imported in imports(module, source):
             target = folder_of(imported)

@@ -116,6 +116,9 @@ def test_the_wheel_contains_all_it_needs(built: tuple[Path, Path]) -> None:
     for package in ("tollwire", "ratingcore"):
         assert f"{package}/py.typed" in names
     # Each module of the service; each of the core, compiled, with its type hints where it has any.
+    for path in ROOT.glob("proto/tollwire/**/*.py"):
+        assert path.relative_to(ROOT / "proto").as_posix() in names or "service" in path.parts
+    assert "tollwire/client/async_rpcs.py" in names
     service = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.py")}
     service |= {p.relative_to(ROOT).as_posix() for p in ROOT.glob("service/**/*.mako")}
     expected = {f"tollwire/{name}" for name in service}
@@ -147,7 +150,9 @@ def test_the_sdist_contains_sources_and_nothing_generated(built: tuple[Path, Pat
     listed = run("git", "ls-files", "ratingcore", "proto", cwd=ROOT).split()
     expected |= {name for name in listed if (ROOT / name).is_file()}
     assert expected <= names
-    made = re.compile(r"_pb2|\.binpb$|\.so$|\.pyc$|\.db$|^build/|^ratingcore/.*\.c$")
+    made = re.compile(
+        r"_pb2|/(async_)?rpcs\.py$|\.binpb$|\.so$|\.pyc$|\.db$|^build/|^ratingcore/.*\.c$"
+    )
     assert [name for name in names if made.search(name)] == []
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import click
 import grpc
 
+from tollwire.loopback import is_loopback_target
 from tollwire.service.cli.shared_options import SharedOption
-from tollwire.service.settings.loopback import is_loopback_target
 
 # A larger file does not contain a token.
 _MAX_FILE_BYTES = 1000

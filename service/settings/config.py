@@ -27,8 +27,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from tollwire.loopback import is_loopback
 from tollwire.service.settings.cores import available_cores
-from tollwire.service.settings.loopback import is_loopback
 from tollwire.service.settings.parsing import (
     DEFAULT_LISTEN,
     SQLITE_FILE,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tollwire.loopback import is_loopback_target
 from tollwire.service.settings.config import OPTIONS, Settings
-from tollwire.service.settings.loopback import is_loopback_target
 from tollwire.service.settings.parsing import ConfigError, Listen, parse_listen
 
 
