@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TypeVar
 
 import ratingcore
 from ratingcore.base.memory import trim_heap
@@ -28,8 +30,11 @@ from tollwire.service.domain.thread_context import Work, current_request, regard
 from tollwire.service.storage import decks
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.decks import DeckState
-from tollwire.service.storage.engine import Connection, Database, first_row
+from tollwire.service.storage.engine import Connection, Database, opened
 from tollwire.service.storage.failures import unavailable
+from tollwire.service.storage.parties import Parties
+
+Opened = TypeVar("Opened")
 
 _LOG = logging.getLogger("tollwire.decks")
 
@@ -252,16 +257,38 @@ class Decks:
         its locks must not last while the deck of a big import is built. ``catch_up`` within it then
         has little left to do.
         """
-        for _ in range(_TRIES_OUTSIDE):
-            with self._database.write(work=work, first_query=decks.CHANGE_SEQ_QUERY) as connection:
-                (change_seq,) = first_row(connection)
-                if change_seq <= self._known_seq:
-                    yield connection
+        with self._writing(work, decks.change_seq, lambda change_seq: change_seq) as (
+            connection,
+            _,
+        ):
+            yield connection
+
+    @contextmanager
+    def recording(
+        self, hold: Callable[[Connection], Parties]
+    ) -> Iterator[tuple[Connection, Parties]]:
+        """The same for a transaction that begins with ``hold_parties``, in one round trip. Returns
+        what ``hold`` has returned; the decks have at least the changes that were committed when the
+        parties were locked."""
+        with self._writing(Work.ORDINARY, hold, attrgetter("change_seq")) as (connection, parties):
+            self.catch_up(connection, parties.change_seq)
+            yield connection, parties
+
+    @contextmanager
+    def _writing(
+        self,
+        work: Work,
+        opening: Callable[[Connection], Opened],
+        change_seq: Callable[[Opened], int],
+    ) -> Iterator[tuple[Connection, Opened]]:
+        for is_last in (False,) * _TRIES_OUTSIDE + (True,):
+            with self._database.write(work=work, opening=opening) as connection:
+                found: Opened = opened(connection)
+                # The last time, the rates change without a pause. Then there is little to read.
+                if is_last or change_seq(found) <= self._known_seq:
+                    yield connection, found
                     return
             self.refresh()
-        # The rates change without a pause, but then there is little to read each time.
-        with self._database.write(work=work) as connection:
-            yield connection
 
     @contextmanager
     def handing_over(self) -> Iterator[Callable[[TenantDeck], None]]:

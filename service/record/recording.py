@@ -12,6 +12,7 @@ import time
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -88,6 +89,21 @@ def content_of(call: Call) -> Content:
     return Content(*(getattr(call, name) for name in Content._fields))
 
 
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A batch that is rated and not written: the positions of calls that may be new, in key order,
+    and of those whose key is in ``existing`` or occurs before in the batch; and the refusals so
+    far."""
+
+    records: Records
+    parties: Parties
+    tenants: Mapping[int, Tenant]
+    new: array[int]
+    old: array[int]
+    existing: dict[Key, Recorded]
+    refusals: list[Refusal]
+
+
 class Recorder:
     """Records calls within transactions of others. Thread-safe."""
 
@@ -102,10 +118,17 @@ class Recorder:
         ``scope``, which is part of the caller's scope, count as missing.
 
         ``connection`` is in a writing transaction. Nothing is durable before its commit, and
-        ``enter`` must be the last step in it.
+        ``enter`` must be the last step in it. A transaction that only records calls takes fewer
+        round trips with ``Decks.recording``, ``rate`` and ``write``.
         """
+        parties = holding(records, scope)(connection)
+        self._decks.catch_up(connection, parties.change_seq)
+        return self.write(connection, self.rate(connection, records, parties), upload_id)
+
+    def rate(self, connection: Connection, records: Records, parties: Parties) -> Rated:
+        """Rate the calls. The decks must have the changes up to those of ``parties``, which
+        ``holding`` has locked in this transaction."""
         records.set_first_generation()
-        parties = self._hold_parties(connection, records, scope)
         held = known_decks(self._decks, parties.tenant_ids)
         decks = {tenant_id: one.deck for tenant_id, one in held.items()}
         refusals = _unknown_parties(records, decks.keys(), parties.extensions)
@@ -118,9 +141,20 @@ class Recorder:
             existing = {key: one for key, one in found.items() if not one.is_reversed}
             new, old, overflowing = split(records, order, existing)
             refusals += [_overflow(records, position, decks) for position in overflowing]
+        tenants = {tenant_id: one.tenant for tenant_id, one in held.items()}
+        return Rated(records, parties, tenants, new, old, existing, refusals)
+
+    def write(
+        self, connection: Connection, rated: Rated, upload_id: int, *, commits: bool = False
+    ) -> Recording:
+        """Write the rated calls. ``commits``: the transaction has no more to write. Then this may
+        commit, if nothing has to be read after it either."""
+        records, parties, new, old = rated.records, rated.parties, rated.new, rated.old
+        existing, refusals = rated.existing, rated.refusals
         rows = CallRows(records, new, upload_id, self._clock_ns())
+        entry = _entry(rows, parties) if len(rows) else None
         inserted = cdrs.insert_new(
-            connection, rows, parties.first_cdr_id, _entry(rows, parties) if len(rows) else None
+            connection, rows, parties.first_cdr_id, entry, commits=commits and not old
         )
         first_count = len(new)
         if inserted.existing:
@@ -138,38 +172,38 @@ class Recorder:
             duplicates=len(old) - len(conflicts),
             outcomes=count_outcomes(records, rows.order),
             refusals=tuple(sorted(refusals, key=attrgetter("position"))),
-            digest=rows.digest(inserted.first_id) if len(rows) else b"",
+            digest=_digest(rows, inserted, entry),
             is_entered=inserted.is_entered,
             created_at_ns=rows.created_at_ns,
             recorded_again=len(rows) - first_count,
             derived_duplicates=records.derived(old)
             - records.derived(one.position for one in conflicts),
             order=rows.order,
-            tenants={tenant_id: one.tenant for tenant_id, one in held.items()},
+            tenants=rated.tenants,
             extensions=parties.extensions,
         )
 
-    def _hold_parties(self, connection: Connection, records: Records, scope: Scope) -> Parties:
-        """The tenants and extensions of the calls that exist.
 
-        They are locked first, and then the decks catch up, so the rates that are committed when the
-        calls are written price them.
-        """
-        parties = records.parties()
-        tenant_ids = {tenant_id for tenant_id, _ in parties}
-        scopes.concerns(tenant_ids)
-        if scope.tenant_ids is not None:
-            tenant_ids &= scope.tenant_ids
-        extension_ids = {one for tenant_id, one in parties if tenant_id in tenant_ids}
-        held = hold_parties(
-            connection,
-            tenant_ids,
-            extension_ids - {0},
-            cdr_count=len(records) - len(records.bad()),
-            only_theirs=scope.tenant_ids is not None,
-        )
-        self._decks.catch_up(connection, held.change_seq)
-        return held
+def holding(records: Records, scope: Scope) -> Callable[[Connection], Parties]:
+    """Locks those tenants and extensions of the calls that exist; tenants outside ``scope`` count
+    as missing. May be the opening of a transaction.
+
+    They are locked first, and then the decks catch up, so the rates that are committed when the
+    calls are written price them.
+    """
+    parties = records.parties()
+    tenant_ids = {tenant_id for tenant_id, _ in parties}
+    scopes.concerns(tenant_ids)
+    if scope.tenant_ids is not None:
+        tenant_ids &= scope.tenant_ids
+    extension_ids = {one for tenant_id, one in parties if tenant_id in tenant_ids}
+    return partial(
+        hold_parties,
+        tenant_ids=tenant_ids,
+        extension_ids=extension_ids - {0},
+        cdr_count=len(records) - len(records.bad()),
+        only_theirs=scope.tenant_ids is not None,
+    )
 
 
 def enter(connection: Connection, recording: Recording) -> None:
@@ -265,6 +299,15 @@ class CallRows:
         for position in self.order:
             key = self.records.key(position)
             self.records.set_generation(position, generations[key] + 1)
+
+
+def _digest(rows: CallRows, inserted: Inserted, entry: ledger.Entry | None) -> bytes:
+    if not len(rows):
+        return b""
+    if inserted.is_entered:
+        assert entry is not None
+        return entry.digest
+    return rows.digest(inserted.first_id)
 
 
 def _entry(rows: CallRows, parties: Parties) -> ledger.Entry | None:

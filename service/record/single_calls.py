@@ -8,7 +8,7 @@ its calls, it is recorded again in parts, so that no call fails for another one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -39,6 +39,7 @@ from tollwire.service.domain.request import EVERY_TENANT, Request, Scope
 from tollwire.service.domain.thread_context import current_request
 from tollwire.service.record.group_commit import GroupCommit, Submission, copies
 from tollwire.service.record.recording import (
+    Rated,
     Recorder,
     Recording,
     Refusal,
@@ -46,6 +47,7 @@ from tollwire.service.record.recording import (
     count_refused,
     enter,
     expect_records,
+    holding,
     unknown_tenant,
 )
 from tollwire.service.storage import cdr_lists
@@ -193,38 +195,49 @@ class SingleCalls:
 
     def _record(self, calls: Sequence[_SingleCall]) -> Sequence[Outcome]:
         records = joined(call.records for call in calls)
-        with self._decks.writing() as connection:
-            recording = self._recorder.record(connection, records, 0, _scope_of(calls))
-            outcomes = self._outcomes(connection, records, recording)
+        with self._decks.recording(holding(records, _scope_of(calls))) as (connection, parties):
+            rated = self._recorder.rate(connection, records, parties)
+            # Before the calls are written: that may commit.
+            rates = self._rates_of(connection, rated)
+            recording = self._recorder.write(connection, rated, 0, commits=True)
+            outcomes = self._outcomes(connection, records, recording, rates)
             enter(connection, recording)
         count_recorded(_METHOD, recording)
         conflicts = recording.conflicts
         count_refused(_METHOD, conflicts, len(recording.refusals) - conflicts)
         return outcomes
 
+    def _rates_of(self, connection: Connection, rated: Rated) -> dict[int, Rate | None]:
+        """The rates of the calls that may be new, by their positions."""
+        version_ids = {one: rated.records.outcome(one).rate_version_id for one in rated.new}
+        wanted = {one for one in version_ids.values() if one is not None}
+        rates = self._rates.find(connection, wanted)
+        return {
+            position: None if version_id is None else rates[version_id]
+            for position, version_id in version_ids.items()
+        }
+
     def _outcomes(
-        self, connection: Connection, records: Records, recording: Recording
+        self,
+        connection: Connection,
+        records: Records,
+        recording: Recording,
+        rates: Mapping[int, Rate | None],
     ) -> Sequence[Outcome]:
         outcomes: dict[int, Outcome] = {
             refusal.position: _error(refusal) for refusal in recording.refusals
         }
-        first: dict[int, tuple[int, int | None]] = {}
-        for position in recording.order:
-            if not records.generation(position):
-                extension_id = records.content(position).extension_id
-                first[position] = extension_id, records.outcome(position).rate_version_id
-        rates = self._rates.find(connection, {one for _, one in first.values() if one is not None})
         for cdr_id, position in enumerate(recording.order, recording.first_id):
-            if position in first:
-                extension_id, version_id = first[position]
+            if not records.generation(position):
+                content = records.content(position)
                 outcomes[position] = RecordedCall(
                     cdr_id=cdr_id,
                     records=records,
                     position=position,
                     created_at_ns=recording.created_at_ns,
-                    tenant=recording.tenants[records.key(position)[0]],
-                    extension=recording.extensions.get(extension_id),
-                    rate=None if version_id is None else rates[version_id],
+                    tenant=recording.tenants[content.tenant_id],
+                    extension=recording.extensions.get(content.extension_id),
+                    rate=rates[position],
                 )
         for position in range(len(records)):
             if position not in outcomes:

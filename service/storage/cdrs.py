@@ -32,12 +32,18 @@ CONTENT_COLUMNS = tuple(CdrRow.__table__.c[name] for name in Content._fields)
 
 
 def insert_new(
-    connection: Connection, new: NewRows, first_id: int, entry: Entry | None = None
+    connection: Connection,
+    new: NewRows,
+    first_id: int,
+    entry: Entry | None = None,
+    *,
+    commits: bool = False,
 ) -> Inserted:
     """Insert the rows whose key is not recorded yet; return the recorded calls of the others.
     ``first_id`` is from ``hold_parties``, and nothing was written since. ``entry``: the entry of
     all rows in the ledger, if ``hold_parties`` has locked a chain; added if all rows are inserted
-    at once.
+    at once, and with ``commits`` committed in the same round trip. Then nothing may follow in the
+    transaction.
 
     Waits for other transactions that are inserting one of the keys, so the result is final.
     """
@@ -45,7 +51,7 @@ def insert_new(
         return Inserted(0, {})
     dialect = dialect_of(connection)
     if entry is not None and dialect.insert_cdrs_and_entry(
-        connection, new, first_id, entry._asdict()
+        connection, new, first_id, entry._asdict(), commits=commits
     ):
         return Inserted(first_id, {}, is_entered=True)
     existing: dict[Key, Recorded] = {}

@@ -108,12 +108,9 @@ def advance(connection: Connection, tenant_id: int, to_revision: int) -> None:
     CLOCK.notify(connection)
 
 
-CHANGE_SEQ_QUERY = "SELECT change_seq FROM deck_clock"
-
-
 def change_seq(connection: Connection) -> int:
     """The number of the last committed change of any deck."""
-    return int(connection.exec_driver_sql(CHANGE_SEQ_QUERY).scalar_one())
+    return dialect_of(connection).deck_change_seq(connection)
 
 
 def changed_since(connection: Connection, known_seq: int) -> list[DeckState]:

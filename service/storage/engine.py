@@ -13,25 +13,25 @@ each invariant that spans rows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 # The subjects import Connection from here: they pass it from one storage function to the next.
 from sqlalchemy import Connection as Connection
 from sqlalchemy import Transaction
 from sqlalchemy.pool import QueuePool
 
-from tollwire.service.domain.thread_context import (
-    Work,
-    current_work,
-    doing,
-    regardless,
-    stop_if_over,
-)
-from tollwire.service.storage.dialects.base import FIRST_ROW, ConnectionLost
+from tollwire.service.domain.thread_context import Work, current_work, doing, stop_if_over
+from tollwire.service.storage.dialects.base import ConnectionLost
 from tollwire.service.storage.dialects.lookup import DIALECTS
-from tollwire.service.storage.failures import CommitState, named_failures, unavailable
+from tollwire.service.storage.failures import (
+    COMMIT_STATE,
+    CommitState,
+    committing,
+    named_failures,
+    unavailable,
+)
 from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits
 from tollwire.service.storage.refusals import (
     SESSION_OPTION,
@@ -40,6 +40,12 @@ from tollwire.service.storage.refusals import (
     refusals_named,
     where,
 )
+
+# The first step in a transaction, in the round trip of its BEGIN: a method of the Dialect that says
+# that it may be one. Nothing is changed before it, so it may be repeated on another connection.
+Opening: TypeAlias = Callable[[Connection], object]
+# In ``Connection.info``: what the opening of the present transaction has returned.
+_OPENED = "opened"
 
 
 class Database:
@@ -120,25 +126,26 @@ class Database:
         self,
         kept: Connection | None = None,
         work: Work = Work.ORDINARY,
-        first_query: str = "",
+        opening: Opening | None = None,
     ) -> Iterator[Connection]:
-        """A transaction for writing. Commits at the block's end, rolls back on an exception.
-        ``first_query`` runs at its beginning, without a round trip of its own; ``first_row``
-        returns its row."""
+        """A transaction for writing. Commits at the block's end unless the block has committed
+        (``committing``), rolls back on an exception. ``opened`` returns what ``opening`` has
+        returned."""
         stop_if_over()
         state = CommitState()
         with (
             doing(work),
             named_failures(state),
             self._writing(work),
-            self._begun(kept, is_writing=True, first_query=first_query) as begun,
+            self._begun(kept, is_writing=True, opening=opening) as begun,
         ):
             connection, transaction = begun
+            connection.info[COMMIT_STATE] = state
             yield connection
-            if transaction.is_active:
-                stop_if_over()
-                state.is_known = False
-                with regardless():
+            if state.is_committed:
+                transaction.commit()  # ends it in SQLAlchemy
+            elif transaction.is_active:
+                with committing(connection):
                     transaction.commit()
                     self.dialect.confirm(connection)
 
@@ -147,7 +154,7 @@ class Database:
         """One connection for several ``read`` and ``write`` in sequence, which share its temporary
         tables. Between them it is in no transaction."""
         with named_failures(), self._reserved(), ExitStack() as stack:
-            connection, transaction = self._begun_on_pooled(stack, {})
+            connection, transaction = self._begun_on_pooled(stack)
             transaction.rollback()
             yield connection
 
@@ -159,8 +166,7 @@ class Database:
             doing(Work.PING),
             ExitStack() as stack,
         ):
-            options = {"first_query": "SELECT change_seq FROM deck_clock"}
-            _, transaction = self._begun_on_pooled(stack, options)
+            _, transaction = self._begun_on_pooled(stack, opening=self.dialect.deck_change_seq)
             with transaction:
                 pass
 
@@ -179,21 +185,23 @@ class Database:
 
     @contextmanager
     def _begun(
-        self, kept: Connection | None, *, is_writing: bool, first_query: str = ""
+        self, kept: Connection | None, *, is_writing: bool, opening: Opening | None = None
     ) -> Iterator[tuple[Connection, Transaction]]:
-        options = {"is_writing": is_writing, "first_query": first_query}
         if kept is not None:
-            kept = kept.execution_options(**options)
-            with kept.begin() as of_kept:
+            assert opening is None, "only for connections of the pool"
+            kept, of_kept = _begin(kept, is_writing)
+            with of_kept:
                 yield kept, of_kept
             return
         with self._reserved(), ExitStack() as stack:
-            connection, transaction = self._begun_on_pooled(stack, options)
+            connection, transaction = self._begun_on_pooled(
+                stack, is_writing=is_writing, opening=opening
+            )
             with transaction:
                 yield connection, transaction
 
     def _begun_on_pooled(
-        self, stack: ExitStack, options: Mapping[str, Any]
+        self, stack: ExitStack, *, is_writing: bool = False, opening: Opening | None = None
     ) -> tuple[Connection, Transaction]:
         """A transaction on a connection of the pool, which goes back with the stack. A connection
         that has died in the pool is found when the transaction begins there; the pool then replaces
@@ -201,19 +209,14 @@ class Database:
         pool = self.engine.pool
         try:
             with ExitStack() as attempt:
-                begun = self._begun_on(attempt, options)
+                connection = attempt.enter_context(self.engine.connect())
+                begun = _begin(connection, is_writing, opening)
                 stack.push(attempt.pop_all())
                 return begun
         except ConnectionLost:
             if self.engine.pool is pool:
                 self.engine.dispose()
-        return self._begun_on(stack, options)
-
-    def _begun_on(
-        self, stack: ExitStack, options: Mapping[str, Any]
-    ) -> tuple[Connection, Transaction]:
-        connection = stack.enter_context(self.engine.connect()).execution_options(**options)
-        return connection, connection.begin()
+        return _begin(stack.enter_context(self.engine.connect()), is_writing, opening)
 
     def connections(self) -> tuple[int, int, int]:
         """The number of connections in use, the number of idle ones, and the maximum."""
@@ -250,7 +253,18 @@ class Database:
             self.session_engine.dispose()
 
 
-def first_row(connection: Connection) -> tuple[Any, ...]:
-    """The row of the first query of this transaction."""
-    row: tuple[Any, ...] = connection.info[FIRST_ROW]
-    return row
+def _begin(
+    connection: Connection, is_writing: bool, opening: Opening | None = None
+) -> tuple[Connection, Transaction]:
+    connection = connection.execution_options(
+        is_writing=is_writing, has_opening=opening is not None
+    )
+    transaction = connection.begin()
+    if opening is not None:
+        connection.info[_OPENED] = opening(connection)
+    return connection, transaction
+
+
+def opened(connection: Connection) -> Any:
+    """What the opening of this transaction has returned."""
+    return connection.info[_OPENED]

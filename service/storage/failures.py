@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -22,7 +23,14 @@ from tollwire.service.domain.errors import (
     TooLate,
     Unavailable,
 )
-from tollwire.service.domain.thread_context import Work, current_request, current_work, over
+from tollwire.service.domain.thread_context import (
+    Work,
+    current_request,
+    current_work,
+    over,
+    regardless,
+    stop_if_over,
+)
 
 # For a change whose commit was sent and not answered.
 UNKNOWN_OUTCOME = "whether it was changed is not known, look before you try again"
@@ -67,9 +75,28 @@ _POSTGRESQL_UNUSABLE = (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrup
 
 
 class CommitState:
-    """Whether it is known that a failed unit of work has changed nothing."""
+    """How far the commit of a unit of work has come. ``is_known``: if it fails now, it is known
+    that nothing was changed."""
 
     is_known = True
+    is_committed = False
+
+
+# In ``Connection.info``: the CommitState of the present unit of work.
+COMMIT_STATE = "commit_state"
+
+
+@contextmanager
+def committing(connection: Connection) -> Iterator[CommitState]:
+    """The block commits the unit of work on ``connection``, with or without its last statements. It
+    does not begin if the client no longer waits, and then runs to its end. If the commit fails for
+    sure, the block sets ``is_known``."""
+    state: CommitState = connection.info[COMMIT_STATE]
+    stop_if_over()
+    state.is_known = False
+    with regardless():
+        yield state
+    state.is_committed = True
 
 
 @contextmanager

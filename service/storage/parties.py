@@ -33,7 +33,8 @@ def hold_parties(
     only_theirs: bool = False,
 ) -> Parties:
     """The tenants and extensions that exist. ``only_theirs``: extensions of other tenants count as
-    missing. Also takes ids for up to ``cdr_count`` CDRs; unused ones remain a gap.
+    missing. Also takes ids for up to ``cdr_count`` CDRs; unused ones remain a gap. May be the
+    opening of a transaction (``Database.write``).
 
     Until this transaction ends none of them is deleted and no tenant gets another currency: CDRs
     have no foreign keys, and a currency may change only while no CDR has it. Other changes need not

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -23,6 +24,7 @@ from tollwire.service.storage import decks as storage
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.changes import ChangeWatch
 from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.parties import hold_parties
 
 _DEADLINE_SECONDS = 20
 
@@ -387,6 +389,12 @@ def test_a_writing_transaction_finds_the_decks_caught_up(writer: World, noting: 
         assert len(noting.built_on) == 1 and connection not in noting.built_on
     with noting.writing():
         assert len(noting.built_on) == 1
+    writer.rate(1, "45")
+    hold = partial(hold_parties, tenant_ids={1}, extension_ids=set(), cdr_count=1)
+    with noting.recording(hold) as (connection, parties):
+        assert parties.tenant_ids == {1}
+        assert len(noting.built_on) == 2 and connection not in noting.built_on
+        assert noting.deck(1).revision == writer.decks.deck(1).revision
     with suppress(KeyError), noting.writing():
         raise KeyError("what happens in the transaction ends it once")
     # And no thread waits for it.

@@ -34,6 +34,8 @@ class Proxy:
         self._pattern: re.Pattern[bytes] | None = None
         self._skip = 0
         self.cuts = 0
+        # What clients have sent at once. A round trip is one of them if it is small.
+        self.requests = 0
         self._closing = False
         self._pairs: list[_Pair] = []
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -51,6 +53,11 @@ class Proxy:
 
     def swallow(self) -> None:
         self._style = "swallow"
+
+    def swallow_open(self) -> None:
+        """``swallow`` for the connections that are open now."""
+        for pair in list(self._pairs):
+            pair.is_silent = True
 
     def cut_answer(self, pattern: bytes, skip: int = 0) -> None:
         """``skip``: the number of matching messages that pass first."""
@@ -97,7 +104,7 @@ class Proxy:
             return
         try:
             data = source.recv(_BUFFER_BYTES)
-            if self._style == "swallow":
+            if self._style == "swallow" or pair.is_silent:
                 if not data:
                     pair.condemned = source is pair.client
                     time.sleep(_SLICE_SECONDS)
@@ -105,6 +112,7 @@ class Proxy:
             if not data:
                 pair.condemned = True
                 return
+            self.requests += source is pair.client
             sink.sendall(data)
         except OSError:
             pair.condemned = True
@@ -144,6 +152,7 @@ class _Pair:
         self.client = client
         self.server = server
         self.condemned = False
+        self.is_silent = False
 
     def close(self, ready: selectors.BaseSelector) -> None:
         for end in (self.client, self.server):

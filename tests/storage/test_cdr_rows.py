@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -167,6 +167,32 @@ def test_few_rows_and_their_entry(postgresql: Database) -> None:
         stored = [row._asdict() for row in connection.execute(select(table).order_by(table.c.id))]
     for one, other in zip(stored[:2], stored[2:], strict=True):
         assert one | {"id": 0, "call_id": ""} == other | {"id": 0, "call_id": ""}
+
+
+def test_few_rows_are_committed_with_their_last_statement(postgresql: Database) -> None:
+    new = rows(["a"])
+    with suppress(KeyError), postgresql.write() as connection:
+        held = hold_parties(connection, set(), set(), cdr_count=len(new))
+        entry = entry_of(held, new)
+        cdrs.insert_new(connection, new, held.first_cdr_id, entry, commits=True)
+        with postgresql.read() as other:
+            assert ledger.entries(other, entry.chain, 1, 10, 10) == [entry]
+        raise KeyError("what comes after the commit does not take it back")
+    assert [name for _, name, _ in stored(postgresql)] == ["a"]
+
+
+def test_a_taken_key_prevents_the_commit(postgresql: Database) -> None:
+    with postgresql.write() as connection:
+        insert(connection, rows(["b"]))
+    new = rows([*"abc"])
+    with suppress(KeyError), postgresql.write() as connection:
+        held = hold_parties(connection, set(), set(), cdr_count=len(new))
+        entry = entry_of(held, new)
+        inserted = cdrs.insert_new(connection, new, held.first_cdr_id, entry, commits=True)
+        assert set(inserted.existing) == {(1, "b")}
+        assert not inserted.is_entered
+        raise KeyError
+    assert [name for _, name, _ in stored(postgresql)] == ["b"]
 
 
 def test_a_taken_key_leaves_the_entry_out(postgresql: Database) -> None:

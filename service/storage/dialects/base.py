@@ -43,10 +43,6 @@ class ConnectionLost(psycopg.OperationalError):
     """The connection was dead when a transaction was to begin on it. Nothing was changed."""
 
 
-# In ``Connection.info``: the row of the option ``first_query`` of the last transaction.
-FIRST_ROW = "first_row"
-
-
 class ExtensionTuple(NamedTuple):
     """A row of the table of extensions."""
 
@@ -126,9 +122,9 @@ class Dialect(ABC):
     @abstractmethod
     def make_engine(self, url: URL, pool_size: int, wait_seconds: float) -> Engine:
         """An engine whose waits all end (tollwire.service.storage.limits). A transaction for
-        writing has the execution option ``is_writing``. A transaction may have the option
-        ``first_query``: the engine runs this query after BEGIN, without a round trip of its own,
-        and keeps its row as FIRST_ROW. ConnectionLost if the connection is dead."""
+        writing has the execution option ``is_writing``. One with the option ``has_opening`` begins
+        with ``deck_change_seq`` or ``hold_parties``, in one round trip. If the connection is dead,
+        the beginning raises ConnectionLost."""
 
     @abstractmethod
     def hold_snapshot(self, connection: Connection) -> None:
@@ -203,6 +199,11 @@ class Dialect(ABC):
         """The same for rows that the core makes."""
 
     @abstractmethod
+    def deck_change_seq(self, connection: Connection) -> int:
+        """The number of the last committed change of any deck. May be the opening of a
+        transaction."""
+
+    @abstractmethod
     def hold_parties(
         self,
         connection: Connection,
@@ -216,7 +217,7 @@ class Dialect(ABC):
         their keys, in one round trip: tollwire.service.storage.parties. ``only_theirs``: leave out
         the extensions of other tenants. Then read the number of the last change of decks, and take
         ids for ``cdr_count`` CDRs. For few CDRs a database may also lock a chain of the ledger, if
-        one is free, for ``insert_cdrs_and_entry``."""
+        one is free, for ``insert_cdrs_and_entry``. May be the opening of a transaction."""
 
     @abstractmethod
     def insert_cdrs(
@@ -230,11 +231,19 @@ class Dialect(ABC):
 
     @abstractmethod
     def insert_cdrs_and_entry(
-        self, connection: Connection, rows: NewRows, first_id: int, entry: Mapping[str, Any]
+        self,
+        connection: Connection,
+        rows: NewRows,
+        first_id: int,
+        entry: Mapping[str, Any],
+        *,
+        commits: bool,
     ) -> bool:
         """Insert all rows, and their entry in the ledger, in one round trip. Call it only if
         ``hold_parties`` has locked a chain, first after it. False if a key is taken or another
-        transaction inserts it now: nothing is written, and the chain is not locked any more."""
+        transaction inserts it now: nothing is written, and the chain is not locked any more.
+        ``commits``: commit in the same round trip if all is written; nothing may follow in this
+        transaction then."""
 
     @abstractmethod
     def violates(self, error: IntegrityError, constraint: str) -> bool:

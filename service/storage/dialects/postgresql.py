@@ -9,6 +9,7 @@ from functools import reduce
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import (
     ARRAY,
@@ -52,16 +53,16 @@ from tollwire.service.storage.dialects.base import (
     TextColumn,
     Wakeups,
 )
-from tollwire.service.storage.dialects.postgresql_connection import postgresql_engine
+from tollwire.service.storage.dialects.postgresql_connection import postgresql_engine, run_steps
 from tollwire.service.storage.dialects.postgresql_copy import copy_out, copy_out_parts
 from tollwire.service.storage.dialects.postgresql_pipeline import (
     Step,
     int8,
     int8_array,
     int_of,
-    run,
 )
 from tollwire.service.storage.dialects.postgresql_wakeups import Notifications
+from tollwire.service.storage.failures import committing
 from tollwire.service.storage.schema.record_tables import ROW_IDS, CdrRow, LedgerEntryRow
 
 T = TypeVar("T")
@@ -85,6 +86,7 @@ _HOLD_EXTENSIONS = (
 _DECK_CLOCK = b"SELECT change_seq FROM deck_clock"
 _TAKE_CDR_IDS = f"SELECT tollwire_take_ids('{ROW_IDS['cdrs'].name}', $1::bigint)".encode()
 _TAKE_IDS = "SELECT tollwire_take_ids(%s::regclass, %s)"
+_COMMIT = b"COMMIT"
 _SAVEPOINT = "SAVEPOINT before_cdrs"
 _TO_SAVEPOINT = f"ROLLBACK TO {_SAVEPOINT}"
 _LEDGER_HEADS = "SELECT chain, length, hash FROM ledger_heads"
@@ -200,6 +202,10 @@ class PostgreSQL(Dialect):
             while part := rows.copy_part():
                 copy.write(part)
 
+    def deck_change_seq(self, connection: Connection) -> int:
+        (clock,) = run_steps(connection, [(_DECK_CLOCK, [])])
+        return int_of(clock.get_value(0, 0))
+
     def hold_parties(
         self,
         connection: Connection,
@@ -224,7 +230,7 @@ class PostgreSQL(Dialect):
         is_small = cdr_count <= _MOST_INSERTED_ROWS
         if is_small:
             steps += [(_WAIT_BRIEFLY, []), (_FREE_LEDGER_HEAD.encode(), [])]
-        held, *others = _run(connection, steps)
+        held, *others = run_steps(connection, steps)
         extensions = others.pop(0) if extension_ids else None
         clock, ids = others[:2]
         head = others[-1] if is_small else None
@@ -252,15 +258,24 @@ class PostgreSQL(Dialect):
         return len(rows)
 
     def insert_cdrs_and_entry(
-        self, connection: Connection, rows: NewRows, first_id: int, entry: Mapping[str, Any]
+        self,
+        connection: Connection,
+        rows: NewRows,
+        first_id: int,
+        entry: Mapping[str, Any],
+        *,
+        commits: bool,
     ) -> bool:
         values = (entry[name] for name in LEDGER_COLUMNS)
-        steps = [
+        steps: list[Step] = [
             (_INSERT_CDRS, rows.column_arrays(first_id)),
             (_ADD_LEDGER_ENTRY_NUMBERED, [v if isinstance(v, bytes) else int8(v) for v in values]),
         ]
         try:
-            _run(connection, steps)
+            if commits:
+                _run_and_commit(connection, steps)
+            else:
+                run_steps(connection, steps)
         except (psycopg.errors.UniqueViolation, psycopg.errors.LockNotAvailable):
             # The chain was locked after the savepoint.
             _driver(connection).execute(_TO_SAVEPOINT)
@@ -345,8 +360,18 @@ def _driver(connection: Connection) -> psycopg.Connection[Any]:
     return driver
 
 
-def _run(connection: Connection, steps: Sequence[Step]) -> list[PGresult]:
-    return run(_driver(connection), steps)
+def _run_and_commit(connection: Connection, steps: Sequence[Step]) -> None:
+    """Run the last statements of the transaction and commit in one round trip. The server does not
+    commit if one of them fails; the transaction can then go on from a savepoint."""
+    with committing(connection) as commit:
+        try:
+            run_steps(connection, [*steps, (_COMMIT, [])])
+        except psycopg.Error:
+            # In any other state the commit may have been done.
+            commit.is_known = (
+                _driver(connection).info.transaction_status == TransactionStatus.INERROR
+            )
+            raise
 
 
 def _extensions(found: PGresult) -> list[ExtensionTuple]:

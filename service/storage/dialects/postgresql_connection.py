@@ -1,7 +1,7 @@
 """The engine of PostgreSQL: connections on which every wait ends.
 
-Each BEGIN sets the limits of its transaction, in the same message, so they cost no round trip and
-also work behind a pooler. They do not help if the server cannot be reached: its machine is gone, or
+Each BEGIN sets the limits of its transaction in the same round trip, so they cost none and also
+work behind a pooler. They do not help if the server cannot be reached: its machine is gone, or
 a proxy forwards nothing. Keepalives detect the first; the second looks like a server that works.
 psycopg waits in slices of a tenth of a second in the calling thread, so this thread checks the time
 itself, gives up and closes the connection. Another thread might close a socket that is already
@@ -10,15 +10,18 @@ reused. The calling thread also detects that its client has gone, and cancels th
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, ClassVar, TypeVar
 
 import psycopg
+from psycopg.pq.abc import PGresult
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from tollwire.service.domain.thread_context import Work, current_work, doing, over, regardless
-from tollwire.service.storage.dialects.base import FIRST_ROW, ConnectionLost
+from tollwire.service.storage.dialects.base import ConnectionLost
+from tollwire.service.storage.dialects.postgresql_pipeline import NotBegun, Step, begin_and_run, run
 from tollwire.service.storage.limits import Limits, connect_seconds, limits, seconds_left
 
 T = TypeVar("T")
@@ -36,6 +39,8 @@ _KEEPALIVE = {
 _AFTER_DEADLINE_SECONDS = 0.05
 # How long the server may take to cancel a statement.
 _CANCEL_SECONDS = 2.0
+# In ``Connection.info``: the statements that begin its transaction, if they are not sent yet.
+_UNSENT_BEGIN = "unsent_begin"
 
 
 def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
@@ -53,9 +58,7 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         hide_parameters=True,
     )
     answers = {work: limits(work, wait_seconds) for work in Work}
-    begins = {
-        work: _begin_statement(limit, limit.answer_seconds) for work, limit in answers.items()
-    }
+    begins = {work: _begin_steps(limit, limit.answer_seconds) for work, limit in answers.items()}
 
     class Bounded(BoundedConnection):
         limits_of = answers
@@ -77,36 +80,40 @@ def postgresql_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         left = seconds_left(limit.answer_seconds)
         if left < limit.answer_seconds:
             # A little longer, so that the deadline has passed when the statement ends.
-            statement = _begin_statement(limit, left + _AFTER_DEADLINE_SECONDS)
+            steps = _begin_steps(limit, left + _AFTER_DEADLINE_SECONDS)
         else:
-            statement = begins[work]
-        driver: Any = connection.connection.driver_connection
-        first_query = connection.get_execution_options().get("first_query")
-        # A new connection takes less than to wait for one that has died in the pool. A pooler whose
-        # sessions are all in use lets its clients wait as long as for any statement.
-        try:
-            with doing(Work.ORDINARY if driver.is_pooled else Work.PING), regardless():
-                connection.info[FIRST_ROW] = _begin_on(driver, statement, first_query)
-        except psycopg.Error as error:
-            if driver.closed:
-                connection.invalidate(error)
-                raise ConnectionLost(str(error)) from error
-            raise
+            steps = begins[work]
+        connection.info[_UNSENT_BEGIN] = steps
+        if not connection.get_execution_options().get("has_opening"):
+            run_steps(connection, ())
 
     return engine
 
 
-def _begin_on(
-    driver: psycopg.Connection[Any], statement: str, first_query: str | None
-) -> tuple[Any, ...] | None:
-    """Begin a transaction, and return the row of its first query."""
-    if not first_query:
-        driver.execute(statement, prepare=False)
-        return None
-    cursor = driver.execute(f"{statement}; {first_query}", prepare=False)
-    while cursor.nextset():
-        pass
-    return cursor.fetchone()
+def run_steps(connection: Connection, steps: Sequence[Step]) -> list[PGresult]:
+    """``postgresql_pipeline.run`` on the driver's connection; begins the transaction of
+    ``connection`` in the same round trip if that was left to its opening."""
+    driver: Any = connection.connection.driver_connection
+    begin = connection.info.pop(_UNSENT_BEGIN, None)
+    if begin is None:
+        return run(driver, steps)
+    try:
+        return begin_and_run(driver, begin, steps, _awaiting_begin(driver))
+    except NotBegun as failure:
+        error = failure.__cause__
+        assert isinstance(error, psycopg.Error)
+        if driver.closed:
+            connection.invalidate(error)
+            raise ConnectionLost(str(error)) from error
+        raise error from None
+
+
+@contextmanager
+def _awaiting_begin(driver: BoundedConnection) -> Iterator[None]:
+    """A new connection takes less than to wait for one that has died in the pool. A pooler whose
+    sessions are all in use lets its clients wait as long as for any statement."""
+    with doing(Work.ORDINARY if driver.is_pooled else Work.PING), regardless():
+        yield
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -172,11 +179,11 @@ class BoundedConnection(psycopg.Connection[Any]):
             super().rollback()
 
 
-def _begin_statement(limit: Limits, answer_seconds: float) -> str:
+def _begin_steps(limit: Limits, answer_seconds: float) -> Sequence[Step]:
     settings = {
         "statement_timeout": answer_seconds,
         "lock_timeout": limit.lock_seconds,
         "idle_in_transaction_session_timeout": limit.idle_seconds,
     }
     local = [f"SET LOCAL {name} = {round(value * 1000)}" for name, value in settings.items()]
-    return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *local])
+    return [(one.encode(), ()) for one in ("BEGIN ISOLATION LEVEL READ COMMITTED", *local)]

@@ -8,8 +8,8 @@ come through here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeAlias
 
 import psycopg
@@ -23,6 +23,10 @@ _INT8_OID = 20
 
 # A statement whose parameters have casts, and the parameters.
 Step: TypeAlias = tuple[bytes, Sequence[bytes | None]]
+
+
+class NotBegun(Exception):
+    """A transaction did not begin, for the reason that is the cause. Nothing was run in it."""
 
 
 def int8(value: int) -> bytes:
@@ -43,32 +47,78 @@ def int_of(value: bytes | None) -> int:
 def run(driver: Any, steps: Sequence[Step]) -> list[PGresult]:
     """The results of the statements, in order. Raises the psycopg.Error of the first statement that
     fails; the later ones are not run, and the transaction has failed."""
-    results: list[PGresult] = driver.wait(_exchange(driver.pgconn, steps))
+    remote = driver.pgconn
+    with _pipeline_mode(remote):
+        _add(remote, steps)
+        remote.pipeline_sync()
+        return _checked(driver.wait(_results(remote, len(steps), is_last=True)))
+
+
+def begin_and_run(
+    driver: Any,
+    begin: Sequence[Step],
+    steps: Sequence[Step],
+    answering: AbstractContextManager[object],
+) -> list[PGresult]:
+    """``run`` in a new transaction, which the statements ``begin`` begin, in the same round trip.
+
+    The server answers them before it runs ``steps``, which may wait for locks; the wait for this
+    answer is within ``answering``. NotBegun if they fail."""
+    remote = driver.pgconn
+    with _pipeline_mode(remote):
+        _add(remote, begin)
+        remote.send_flush_request()
+        _add(remote, steps)
+        remote.pipeline_sync()
+        try:
+            with answering:
+                begun = driver.wait(_results(remote, len(begin)))
+            if any(one.status != ExecStatus.COMMAND_OK for one in begun):
+                # If the server has ended the session, this shows that the connection is closed.
+                driver.wait(_results(remote, len(steps), is_last=True))
+            _checked(begun)
+        except psycopg.Error as error:
+            raise NotBegun from error
+        return _checked(driver.wait(_results(remote, len(steps), is_last=True)))
+
+
+def _add(remote: Any, steps: Sequence[Step]) -> None:
+    for statement, parameters in steps:
+        # Not prepared: psycopg deallocates all statements of a session after a rollback, and a
+        # connection pooler has no sessions. To plan these takes a tenth of a millisecond.
+        remote.send_query_params(
+            statement,
+            parameters,
+            param_formats=[_BINARY] * len(parameters),
+            result_format=_BINARY,
+        )
+
+
+def _results(
+    remote: Any, count: int, *, is_last: bool = False
+) -> Generator[Wait, Ready | int, list[PGresult]]:
+    """The results of the next ``count`` statements. ``is_last``: the pipeline ends after them."""
+    yield from generators.send(remote)
+    results: list[PGresult] = []
+    for _ in range(count):
+        results += yield from generators.fetch_many(remote)
+    if is_last:
+        yield from generators.fetch_many(remote)
+    return results
+
+
+def _checked(results: list[PGresult]) -> list[PGresult]:
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
     return results
 
 
-def _exchange(remote: Any, steps: Sequence[Step]) -> Generator[Wait, Ready | int, list[PGresult]]:
+@contextmanager
+def _pipeline_mode(remote: Any) -> Iterator[None]:
     remote.enter_pipeline_mode()
     try:
-        for statement, parameters in steps:
-            # Not prepared: psycopg deallocates all statements of a session after a rollback, and a
-            # connection pooler has no sessions. To plan these takes a fifth of a millisecond.
-            remote.send_query_params(
-                statement,
-                parameters,
-                param_formats=[_BINARY] * len(parameters),
-                result_format=_BINARY,
-            )
-        remote.pipeline_sync()
-        yield from generators.send(remote)
-        results: list[PGresult] = []
-        for _ in steps:
-            results += yield from generators.fetch_many(remote)
-        yield from generators.fetch_many(remote)  # the end of the pipeline
-        return results
+        yield
     finally:
         # Not while results are missing, but then the connection is closed.
         with suppress(psycopg.Error):

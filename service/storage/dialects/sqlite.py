@@ -62,6 +62,7 @@ _FIND_EXTENSIONS = (
     "SELECT id, tenant_id, number, name FROM extensions"
     " WHERE id IN (SELECT value FROM json_each(?))"
 )
+_DECK_CLOCK = "SELECT change_seq FROM deck_clock"
 _CLOCK_AND_NEWEST_CDR = "SELECT change_seq, (SELECT max(id) FROM cdrs) FROM deck_clock"
 _LEDGER_HEAD = "SELECT chain, length, hash FROM ledger_heads ORDER BY chain LIMIT 1"
 _INSERT_LEDGER_ENTRY = (
@@ -165,6 +166,11 @@ class SQLite(Dialect):
     ) -> None:
         self.bulk_insert(connection, table, columns, rows)
 
+    def deck_change_seq(self, connection: Connection) -> int:
+        driver: Any = connection.connection.driver_connection
+        ((change_seq,),) = driver.execute(_DECK_CLOCK).fetchall()
+        return int(change_seq)
+
     def hold_parties(
         self,
         connection: Connection,
@@ -210,7 +216,13 @@ class SQLite(Dialect):
         return inserted
 
     def insert_cdrs_and_entry(
-        self, connection: Connection, rows: NewRows, first_id: int, entry: Mapping[str, Any]
+        self,
+        connection: Connection,
+        rows: NewRows,
+        first_id: int,
+        entry: Mapping[str, Any],
+        *,
+        commits: bool,
     ) -> bool:
         raise NotImplementedError("SQLite has no round trips to save")
 

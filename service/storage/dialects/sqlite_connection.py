@@ -32,7 +32,6 @@ from sqlalchemy.engine import URL
 from tollwire.service.domain.case_folding import holds
 from tollwire.service.domain.errors import FailedPrecondition, Reason, Unavailable
 from tollwire.service.domain.thread_context import current_work, over, stop_if_over
-from tollwire.service.storage.dialects.base import FIRST_ROW
 from tollwire.service.storage.limits import limits
 
 # The mode of files with personal data.
@@ -275,8 +274,6 @@ def sqlite_engine(url: URL, pool_size: int, wait_seconds: float) -> Engine:
         mode = "IMMEDIATE" if is_writing else "DEFERRED"
         lock_seconds = limits(current_work(), wait_seconds).lock_seconds
         _begin_when_free(driver, mode, lock_seconds)
-        if first_query := options.get("first_query"):
-            (connection.info[FIRST_ROW],) = driver.execute(first_query).fetchall()
 
     return engine
 
