@@ -36,7 +36,7 @@ from tollwire.service.storage import cdrs, ledger
 from tollwire.service.storage.cdr_rows import Key, Recorded
 from tollwire.service.storage.cdrs import Inserted
 from tollwire.service.storage.engine import Connection
-from tollwire.service.storage.ledger import EntryKind
+from tollwire.service.storage.ledger import EntryKind, LedgerHead
 from tollwire.service.storage.parties import Parties, hold_parties
 
 
@@ -104,6 +104,10 @@ class Rated:
     refusals: list[Refusal]
 
 
+def _nothing() -> None:
+    """No work to do."""
+
+
 class Recorder:
     """Records calls within transactions of others. Thread-safe."""
 
@@ -112,7 +116,12 @@ class Recorder:
         self._clock_ns = clock_ns
 
     def record(
-        self, connection: Connection, records: Records, upload_id: int, scope: Scope
+        self,
+        connection: Connection,
+        records: Records,
+        upload_id: int,
+        scope: Scope,
+        meanwhile: Callable[[], object] = _nothing,
     ) -> Recording:
         """Rate and write the calls that break no rule and are not recorded yet. Tenants outside
         ``scope``, which is part of the caller's scope, count as missing.
@@ -123,7 +132,8 @@ class Recorder:
         """
         parties = holding(records, scope)(connection)
         self._decks.catch_up(connection, parties.change_seq)
-        return self.write(connection, self.rate(connection, records, parties), upload_id)
+        rated = self.rate(connection, records, parties)
+        return self.write(connection, rated, upload_id, meanwhile=meanwhile)
 
     def rate(self, connection: Connection, records: Records, parties: Parties) -> Rated:
         """Rate the calls. The decks must have the changes up to those of ``parties``, which
@@ -145,16 +155,34 @@ class Recorder:
         return Rated(records, parties, tenants, new, old, existing, refusals)
 
     def write(
-        self, connection: Connection, rated: Rated, upload_id: int, *, commits: bool = False
+        self,
+        connection: Connection,
+        rated: Rated,
+        upload_id: int,
+        *,
+        commits: bool = False,
+        meanwhile: Callable[[], object] = _nothing,
     ) -> Recording:
         """Write the rated calls. ``commits``: the transaction has no more to write. Then this may
-        commit, if nothing has to be read after it either."""
+        commit, if nothing has to be read after it either. ``meanwhile`` may be called while the
+        database inserts the rows."""
         records, parties, new, old = rated.records, rated.parties, rated.new, rated.old
         existing, refusals = rated.existing, rated.refusals
         rows = CallRows(records, new, upload_id, self._clock_ns())
+        first_id = parties.first_cdr_id
         entry = _entry(rows, parties) if len(rows) else None
+
+        def work_meanwhile(rows: CallRows = rows) -> None:
+            rows.digest(first_id)
+            meanwhile()
+
         inserted = cdrs.insert_new(
-            connection, rows, parties.first_cdr_id, entry, commits=commits and not old
+            connection,
+            rows,
+            first_id,
+            entry,
+            commits=commits and not old,
+            meanwhile=work_meanwhile,
         )
         first_count = len(new)
         if inserted.existing:
@@ -172,7 +200,7 @@ class Recorder:
             duplicates=len(old) - len(conflicts),
             outcomes=count_outcomes(records, rows.order),
             refusals=tuple(sorted(refusals, key=attrgetter("position"))),
-            digest=_digest(rows, inserted, entry),
+            digest=rows.digest(inserted.first_id) if len(rows) else b"",
             is_entered=inserted.is_entered,
             created_at_ns=rows.created_at_ns,
             recorded_again=len(rows) - first_count,
@@ -206,9 +234,10 @@ def holding(records: Records, scope: Scope) -> Callable[[Connection], Parties]:
     )
 
 
-def enter(connection: Connection, recording: Recording) -> None:
+def enter(connection: Connection, recording: Recording, head: LedgerHead | None = None) -> None:
     """Add the entry of the recorded rows to the ledger, unless it was inserted with the rows. Call
-    it last before the commit: it locks a chain, and other transactions may wait for that lock."""
+    it last before the commit: it locks a chain, and other transactions may wait for that lock.
+    ``head``: the end of a chain that is locked already."""
     if recording.created and not recording.is_entered:
         ledger.append(
             connection,
@@ -217,6 +246,7 @@ def enter(connection: Connection, recording: Recording) -> None:
             recording.created,
             recording.digest,
             recording.created_at_ns,
+            head,
         )
 
 
@@ -264,6 +294,7 @@ class CallRows:
     order: array[int]  # positions
     upload_id: int
     created_at_ns: int
+    _digests: dict[int, bytes] = field(init=False, repr=False, default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -287,8 +318,13 @@ class CallRows:
         return column_arrays(self.copy_data(first_id), len(self))
 
     def digest(self, first_id: int) -> bytes:
-        """The digest of the rows, with ids from ``first_id`` on. Its format never changes."""
-        return digest_of_new(self.records, self.order, first_id, self.upload_id, self.created_at_ns)
+        """The digest of the rows, with ids from ``first_id`` on. Its format never changes. It is
+        computed once, so the generations must be final."""
+        if first_id not in self._digests:
+            self._digests[first_id] = digest_of_new(
+                self.records, self.order, first_id, self.upload_id, self.created_at_ns
+            )
+        return self._digests[first_id]
 
     def without(self, keys: Collection[Key]) -> CallRows:
         key = self.records.key
@@ -299,15 +335,6 @@ class CallRows:
         for position in self.order:
             key = self.records.key(position)
             self.records.set_generation(position, generations[key] + 1)
-
-
-def _digest(rows: CallRows, inserted: Inserted, entry: ledger.Entry | None) -> bytes:
-    if not len(rows):
-        return b""
-    if inserted.is_entered:
-        assert entry is not None
-        return entry.digest
-    return rows.digest(inserted.first_id)
 
 
 def _entry(rows: CallRows, parties: Parties) -> ledger.Entry | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from ratingcore.record.record_digest import DIGEST_SIZE, digest_of_bad, digests
@@ -27,6 +27,7 @@ class UploadChunk:
     records: Records
     bad: Mapping[int, BadCall]
     control_totals: ControlTotals | None = None
+    _made: list[bytes] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -47,7 +48,12 @@ class UploadChunk:
 
     def record_digests(self) -> bytes:
         """The digests of the records in order, DIGEST_SIZE bytes each, independent of the chunk.
-        They are stored, so they must not change."""
+        They are stored, so they must not change. They are computed once."""
+        if not self._made:
+            self._made.append(self._make_record_digests())
+        return self._made[0]
+
+    def _make_record_digests(self) -> bytes:
         made = digests(self.records)
         unsent = [at for at in self.bad if not self.records.source(at)]
         if not unsent:

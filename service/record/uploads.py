@@ -201,7 +201,9 @@ class Uploads:
                 "calls", f"the sum of durations must be at most {MAX_ID}; start another upload"
             )
         first_index = upload.committed_offset
-        recording = self._recorder.record(connection, chunk.records, upload.id, upload.scope)
+        recording = self._recorder.record(
+            connection, chunk.records, upload.id, upload.scope, chunk.record_digests
+        )
         now_ns = self._clock_ns()
         failures = chunk.failures(first_index, recording)
         stored = StoredChunk(
@@ -218,14 +220,17 @@ class Uploads:
             derived_call_ids=chunk.records.derived(),
             derived_duplicates=recording.derived_duplicates,
         )
-        uploads.add_chunk(connection, upload.id, stored, duration_seconds, now_ns)
         if failures:
             source = chunk.records.source
             failed = (
                 FailedRecord(one, source(one.index - first_index), now_ns) for one in failures
             )
             upload_failures.add(connection, upload.id, failed)
-        enter(connection, recording)
+        hold_chain = recording.created > 0 and not recording.is_entered
+        head = uploads.add_chunk(
+            connection, upload.id, stored, duration_seconds, now_ns, hold_chain=hold_chain
+        )
+        enter(connection, recording, head)
         return _answer(upload.id, stored, failures), recording
 
 

@@ -6,7 +6,7 @@ the same order and never deadlock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
@@ -38,12 +38,13 @@ def insert_new(
     entry: Entry | None = None,
     *,
     commits: bool = False,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Inserted:
     """Insert the rows whose key is not recorded yet; return the recorded calls of the others.
     ``first_id`` is from ``hold_parties``, and nothing was written since. ``entry``: the entry of
     all rows in the ledger, if ``hold_parties`` has locked a chain; added if all rows are inserted
     at once, and with ``commits`` committed in the same round trip. Then nothing may follow in the
-    transaction.
+    transaction. ``meanwhile``: called if the database works on the rows by itself, while it does.
 
     Waits for other transactions that are inserting one of the keys, so the result is final.
     """
@@ -57,7 +58,9 @@ def insert_new(
     existing: dict[Key, Recorded] = {}
     while len(new):
         try:
-            inserted = dialect.insert_cdrs(connection, new, first_id, is_first=True)
+            inserted = dialect.insert_cdrs(
+                connection, new, first_id, is_first=True, meanwhile=meanwhile
+            )
         except KeyTaken:
             found = find(connection, new.keys())
             if not found:

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from tollwire.service.storage.dialects.base import LedgerHead
+# The subjects import LedgerHead from here.
+from tollwire.service.storage.dialects.base import LedgerHead as LedgerHead
 from tollwire.service.storage.dialects.lookup import dialect_of
 
 HASH_SIZE = 32
@@ -72,14 +73,17 @@ def append(
     row_count: int,
     digest: bytes,
     now_ns: int,
+    head: LedgerHead | None = None,
 ) -> None:
     """Write the entry of the rows of this transaction, which have ids from ``first_id`` on.
-    ``digest`` is the SHA-256 of their canonical bytes.
+    ``digest`` is the SHA-256 of their canonical bytes. ``head``: the end of a chain that this
+    transaction has locked; None: locks one.
 
     Call it last before the commit: until then no other transaction adds to this chain.
     """
     dialect = dialect_of(connection)
-    head = dialect.hold_ledger_chain(connection)
+    if head is None:
+        head = dialect.hold_ledger_chain(connection)
     entry = entry_after(head, kind, first_id, row_count, digest, now_ns)
     dialect.add_ledger_entry(connection, entry._asdict())
 

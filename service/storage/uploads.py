@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 from tollwire.service.domain.record_model import ControlTotals, Upload
 from tollwire.service.domain.request import EVERY_TENANT, Scope
+from tollwire.service.storage.dialects.base import LedgerHead
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within
 from tollwire.service.storage.schema.record_tables import (
@@ -58,23 +59,6 @@ class StoredChunk:
 _UPLOADS = cast(Table, UploadRow.__table__)
 _FIND_UPLOAD = select(_UPLOADS).where(_UPLOADS.c.id == bindparam("of_upload"))
 _LOCK_UPLOAD = _FIND_UPLOAD.with_for_update()
-_INSERT_CHUNK = insert(cast(Table, UploadChunkRow.__table__))
-# The counts of a chunk that its upload has too.
-_SUMMED = (
-    *("created", "duplicates", "conflicts", "rejected", "unrated"),
-    *("recorded_again", "derived_call_ids", "derived_duplicates"),
-)
-_ADD_TO_UPLOAD = (
-    update(_UPLOADS)
-    .where(_UPLOADS.c.id == bindparam("of_upload"))
-    .values(
-        {
-            name: _UPLOADS.c[name] + bindparam(f"more_{name}")
-            for name in ("committed_offset", "duration_seconds", *_SUMMED)
-        }
-        | {"updated_at_ns": bindparam("now_ns")}
-    )
-)
 
 
 def create(
@@ -201,20 +185,20 @@ def add_chunk(
     chunk: StoredChunk,
     duration_seconds: int,
     now_ns: int,
-) -> None:
+    *,
+    hold_chain: bool = False,
+) -> LedgerHead | None:
     """Store a chunk that begins at the committed offset of the upload, and add it to the totals of
-    the upload. ``duration_seconds``: the sum over all its calls."""
-    connection.execute(_INSERT_CHUNK, {"upload_id": upload_id} | asdict(chunk))
-    connection.execute(
-        _ADD_TO_UPLOAD,
-        {
-            "of_upload": upload_id,
-            "now_ns": now_ns,
-            "more_committed_offset": chunk.calls,
-            "more_duration_seconds": duration_seconds,
-        }
-        | {f"more_{name}": getattr(chunk, name) for name in _SUMMED},
-    )
+    the upload. ``duration_seconds``: the sum over all its calls. With ``hold_chain`` a chain of the
+    ledger may be locked in the same round trip; returns its end if it is. Until the commit no other
+    transaction adds to this chain."""
+    values = {
+        "upload_id": upload_id,
+        **asdict(chunk),
+        "duration_seconds": duration_seconds,
+        "now_ns": now_ns,
+    }
+    return dialect_of(connection).add_upload_chunk(connection, values, hold_chain=hold_chain)
 
 
 def state_totals(connection: Connection, upload_id: int, stated: ControlTotals) -> None:

@@ -316,7 +316,7 @@ def test_a_chunk_that_fails_stores_nothing(
     class Broken(Exception):
         pass
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise Broken
 
     with monkeypatch.context() as patched:

@@ -22,7 +22,8 @@ from ratingcore.record.rows import ROW_FIELDS
 from ratingcore.record.values import Content
 from tollwire.service.domain.errors import Reason, Unavailable
 from tollwire.service.record.recording import CallRows
-from tollwire.service.storage import cdr_rows, cdrs, ledger
+from tollwire.service.storage import cdr_rows, cdrs, ledger, uploads
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.parties import Parties, hold_parties
 from tollwire.service.storage.schema.record_tables import CdrRow
@@ -124,6 +125,39 @@ def test_rows_that_differ_in_every_field_are_stored_as_they_are(database: Databa
         )
         expected = [(*row[:2], row[2] or None, *row[3:]) for row in contents]
         assert [tuple(row) for row in found] == expected
+
+
+def test_the_service_works_while_a_server_inserts(database: Database) -> None:
+    done: list[str] = []
+    new = rows([f"{index:03}" for index in range(101)])
+    with database.write() as connection:
+        first_id = hold_parties(connection, set(), set(), cdr_count=len(new)).first_cdr_id
+        cdrs.insert_new(connection, new, first_id, meanwhile=lambda: done.append("once"))
+    assert done == ([] if database.is_sqlite else ["once"])
+    assert len(stored(database)) == 101
+
+
+def test_a_chunk_is_stored_with_the_lock_of_a_chain(database: Database) -> None:
+    chunk = uploads.StoredChunk(
+        0, 9, 1, 2, 3, 4, 5, 6, record_digests=b"7", recorded_again=8, derived_call_ids=9
+    )
+    with database.write() as connection:
+        uploads.create(connection, 1, 3)
+        assert uploads.add_chunk(connection, 1, chunk, 70, 4) is None
+        chunk = replace(chunk, first_index=9, record_digests=None)
+        head = uploads.add_chunk(connection, 1, chunk, 70, 5, hold_chain=True)
+        if not database.is_sqlite:
+            assert head == (0, 0, ledger.NO_HASH)
+            with database.write() as another:
+                assert dialect_of(another).hold_ledger_chain(another) == (1, 0, ledger.NO_HASH)
+    with database.read() as connection:
+        assert uploads.chunks(connection, 1, 9, 10) == [chunk]
+        upload = uploads.get(connection, 1)
+        assert upload is not None
+    assert (upload.committed_offset, upload.duration_seconds) == (18, 140)
+    assert (upload.created, upload.duplicates, upload.conflicts, upload.rejected) == (2, 4, 6, 8)
+    assert (upload.unrated, upload.recorded_again, upload.derived_call_ids) == (10, 16, 18)
+    assert (upload.created_at_ns, upload.updated_at_ns) == (3, 5)
 
 
 # With the entry in the ledger, in one round trip.

@@ -7,7 +7,7 @@ the query modules; tables and row types only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
-from tollwire.service.storage.schema.record_tables import LedgerEntryRow
+from tollwire.service.storage.schema.record_tables import LedgerEntryRow, UploadChunkRow
 
 T = TypeVar("T")
 RowsPart = bytes | list[tuple[Any, ...]]
@@ -33,6 +33,20 @@ TextColumn = ColumnElement[str] | InstrumentedAttribute[str]
 # The columns of a new CDR without its id, and those of an entry of the ledger.
 CDR_COLUMNS = ", ".join(ROW_FIELDS)
 LEDGER_COLUMNS = tuple(LedgerEntryRow.__table__.columns.keys())
+# The columns of a chunk of an upload, and the changes of its upload, with the names of the
+# parameters in braces.
+CHUNK_COLUMNS = tuple(UploadChunkRow.__table__.columns.keys())
+_COUNTS = (
+    *("created", "duplicates", "conflicts", "rejected", "unrated"),
+    *("recorded_again", "derived_call_ids", "derived_duplicates", "duration_seconds"),
+)
+CHANGES_OF_UPLOAD = ", ".join(
+    (
+        "committed_offset = committed_offset + {calls}",
+        "updated_at_ns = {now_ns}",
+        *(f"{name} = {name} + {{{name}}}" for name in _COUNTS),
+    )
+)
 
 
 class KeyTaken(Exception):
@@ -221,13 +235,20 @@ class Dialect(ABC):
 
     @abstractmethod
     def insert_cdrs(
-        self, connection: Connection, rows: NewRows, first_id: int, *, is_first: bool
+        self,
+        connection: Connection,
+        rows: NewRows,
+        first_id: int,
+        *,
+        is_first: bool,
+        meanwhile: Callable[[], object] | None = None,
     ) -> int:
         """Insert the rows of which no key is taken, with consecutive ids from ``first_id`` on, and
         return how many these are. A database that cannot leave out single rows inserts either all,
         or none and raises KeyTaken; the transaction goes on, and by then the other CDR is
         committed. ``first_id`` is from ``hold_parties`` in this transaction. ``is_first``: this
-        transaction has written nothing since ``hold_parties``."""
+        transaction has written nothing since ``hold_parties``. ``meanwhile``: called if the
+        database works on the rows by itself, while it does."""
 
     @abstractmethod
     def insert_cdrs_and_entry(
@@ -244,6 +265,14 @@ class Dialect(ABC):
         transaction inserts it now: nothing is written, and the chain is not locked any more.
         ``commits``: commit in the same round trip if all is written; nothing may follow in this
         transaction then."""
+
+    @abstractmethod
+    def add_upload_chunk(
+        self, connection: Connection, chunk: Mapping[str, Any], *, hold_chain: bool
+    ) -> LedgerHead | None:
+        """Store a chunk, and add its counts to its upload. ``chunk``: by CHUNK_COLUMNS, and
+        duration_seconds and now_ns. With ``hold_chain`` a database with round trips also locks a
+        chain of the ledger if one is free, as ``hold_ledger_chain`` does, and returns its end."""
 
     @abstractmethod
     def violates(self, error: IntegrityError, constraint: str) -> bool:

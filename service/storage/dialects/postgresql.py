@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import reduce
 from typing import Any, TypeVar
@@ -41,6 +41,8 @@ from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
 from tollwire.service.storage.dialects import postgresql_sessions
 from tollwire.service.storage.dialects.base import (
     CDR_COLUMNS,
+    CHANGES_OF_UPLOAD,
+    CHUNK_COLUMNS,
     LEDGER_COLUMNS,
     Dialect,
     ExtensionTuple,
@@ -105,6 +107,19 @@ _ADD_LEDGER_ENTRY_NUMBERED = _ADD_LEDGER_ENTRY.format_map(
     {
         column.key: f"${number}::{'bytea' if isinstance(column.type, LargeBinary) else 'bigint'}"
         for number, column in enumerate(LedgerEntryRow.__table__.columns, 1)
+    }
+).encode()
+# The parameters of a chunk, and of its upload. One statement is planned once.
+_CHUNK_VALUES = (*CHUNK_COLUMNS, "duration_seconds", "now_ns")
+_ADD_CHUNK = (
+    f"WITH changed AS (UPDATE uploads SET {CHANGES_OF_UPLOAD} WHERE id = {{upload_id}})"
+    f" INSERT INTO upload_chunks ({', '.join(CHUNK_COLUMNS)})"
+    f" VALUES ({', '.join(f'{{{name}}}' for name in CHUNK_COLUMNS)})"
+)
+_ADD_CHUNK_NUMBERED = _ADD_CHUNK.format_map(
+    {
+        name: f"${number}::{'bytea' if name in ('digest', 'record_digests') else 'bigint'}"
+        for number, name in enumerate(_CHUNK_VALUES, 1)
     }
 ).encode()
 # A COPY needs two round trips of its own, and an INSERT takes longer than a COPY from some hundred
@@ -243,7 +258,13 @@ class PostgreSQL(Dialect):
         )
 
     def insert_cdrs(
-        self, connection: Connection, rows: NewRows, first_id: int, *, is_first: bool
+        self,
+        connection: Connection,
+        rows: NewRows,
+        first_id: int,
+        *,
+        is_first: bool,
+        meanwhile: Callable[[], object] | None = None,
     ) -> int:
         """COPY is the fastest way, but one taken key refuses all rows. Few chunks have one."""
         driver = _driver(connection)
@@ -251,7 +272,13 @@ class PostgreSQL(Dialect):
             driver.execute(_SAVEPOINT)
         try:
             with driver.cursor() as cursor, cursor.copy(_COPY_CDRS) as copy:
-                copy.write(rows.copy_data(first_id))
+                data = memoryview(rows.copy_data(first_id))
+                half = len(data) // 2
+                copy.write(data[:half])
+                if meanwhile is not None:
+                    # The server has what the socket holds: some milliseconds of work.
+                    meanwhile()
+                copy.write(data[half:])
         except psycopg.errors.UniqueViolation as error:
             driver.execute(_TO_SAVEPOINT)
             raise KeyTaken from error
@@ -266,10 +293,9 @@ class PostgreSQL(Dialect):
         *,
         commits: bool,
     ) -> bool:
-        values = (entry[name] for name in LEDGER_COLUMNS)
         steps: list[Step] = [
             (_INSERT_CDRS, rows.column_arrays(first_id)),
-            (_ADD_LEDGER_ENTRY_NUMBERED, [v if isinstance(v, bytes) else int8(v) for v in values]),
+            (_ADD_LEDGER_ENTRY_NUMBERED, _packed(entry, LEDGER_COLUMNS)),
         ]
         try:
             if commits:
@@ -281,6 +307,15 @@ class PostgreSQL(Dialect):
             _driver(connection).execute(_TO_SAVEPOINT)
             return False
         return True
+
+    def add_upload_chunk(
+        self, connection: Connection, chunk: Mapping[str, Any], *, hold_chain: bool
+    ) -> LedgerHead | None:
+        steps: list[Step] = [(_ADD_CHUNK_NUMBERED, _packed(chunk, _CHUNK_VALUES))]
+        if hold_chain:
+            steps.append((_FREE_LEDGER_HEAD.encode(), []))
+        head = run_steps(connection, steps)[-1]
+        return _ledger_head(head) if hold_chain and head.ntuples else None
 
     def violates(self, error: IntegrityError, constraint: str) -> bool:
         cause = error.orig
@@ -372,6 +407,14 @@ def _run_and_commit(connection: Connection, steps: Sequence[Step]) -> None:
                 _driver(connection).info.transaction_status == TransactionStatus.INERROR
             )
             raise
+
+
+def _packed(values: Mapping[str, Any], names: Sequence[str]) -> list[bytes | None]:
+    """Bytes, integers and NULLs as parameters."""
+    return [
+        value if value is None or isinstance(value, bytes) else int8(value)
+        for value in map(values.__getitem__, names)
+    ]
 
 
 def _extensions(found: PGresult) -> list[ExtensionTuple]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from itertools import count
@@ -33,6 +33,8 @@ from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
 from tollwire.service.storage.dialects import sqlite_wakeups
 from tollwire.service.storage.dialects.base import (
     CDR_COLUMNS,
+    CHANGES_OF_UPLOAD,
+    CHUNK_COLUMNS,
     LEDGER_COLUMNS,
     Dialect,
     ExtensionTuple,
@@ -68,6 +70,14 @@ _LEDGER_HEAD = "SELECT chain, length, hash FROM ledger_heads ORDER BY chain LIMI
 _INSERT_LEDGER_ENTRY = (
     f"INSERT INTO ledger_entries ({', '.join(LEDGER_COLUMNS)})"
     f" VALUES ({', '.join(f':{name}' for name in LEDGER_COLUMNS)})"
+)
+_INSERT_CHUNK = (
+    f"INSERT INTO upload_chunks ({', '.join(CHUNK_COLUMNS)})"
+    f" VALUES ({', '.join(f':{name}' for name in CHUNK_COLUMNS)})"
+)
+_CHANGE_UPLOAD = (
+    f"UPDATE uploads SET {CHANGES_OF_UPLOAD.replace('{', ':').replace('}', '')}"
+    " WHERE id = :upload_id"
 )
 _MOVE_LEDGER_HEAD = "UPDATE ledger_heads SET length = :seq, hash = :hash WHERE chain = :chain"
 
@@ -201,7 +211,13 @@ class SQLite(Dialect):
         )
 
     def insert_cdrs(
-        self, connection: Connection, rows: NewRows, first_id: int, *, is_first: bool
+        self,
+        connection: Connection,
+        rows: NewRows,
+        first_id: int,
+        *,
+        is_first: bool,
+        meanwhile: Callable[[], object] | None = None,
     ) -> int:
         # SQLite assigns the ids, from first_id on, and none to a row whose key is taken.
         shared = rows.shared_fields()
@@ -225,6 +241,14 @@ class SQLite(Dialect):
         commits: bool,
     ) -> bool:
         raise NotImplementedError("SQLite has no round trips to save")
+
+    def add_upload_chunk(
+        self, connection: Connection, chunk: Mapping[str, Any], *, hold_chain: bool
+    ) -> LedgerHead | None:
+        driver: Any = connection.connection.driver_connection
+        driver.execute(_INSERT_CHUNK, chunk)
+        driver.execute(_CHANGE_UPLOAD, chunk)
+        return None
 
     def violates(self, error: IntegrityError, constraint: str) -> bool:
         # No other transaction writes meanwhile.
