@@ -103,7 +103,7 @@ def _costs(bench: Workbench, everything: Application, text: str) -> Iterator[Row
     def rating(pipeline: RpcPipeline, context: Any) -> Callable[[], float]:
         def work() -> None:
             for _ in range(count):
-                rpc = RpcContext(METHOD, GrpcioCall(context, iter([])))
+                rpc = RpcContext(METHOD, GrpcioCall(context, iter([]), print))
                 with pipeline.admit(rpc):
                     answer = servicer.RateCall(data, context)
                 pipeline.ended(rpc)

@@ -3,18 +3,18 @@
 Each thread has one object with these values, so that functions do not have to pass them on::
 
     grpc's thread                 the pool's thread
-    CallerReader                  RpcPipeline.enter        Database.read, Database.write
+    CallerReader                  AdmittedRpc              Database.read, Database.write
       |  authorization              |  request               |  work, ignores_client
       v                             v                        v
-    Pool.submit                   scopes, audit, logs      storage/limits, storage/dialects
-      |  slot (refused RPCs only)
+    Pool.submit, arrivals         scopes, audit, logs      storage/limits, storage/dialects
+      |  slot (refused streams only)
       v
     RpcPipeline.enter
 
     value           set by                                     read by
-    authorization   rpc/transports/grpcio.py CallerReader      rpc/pools.py Pool
+    authorization   rpc/transports/grpcio.py CallerReader      rpc/pools.py, rpc/transports
     slot            rpc/pools.py Pool                          rpc/pipeline.py
-    request         rpc/pipeline.py, process/database_wait.py  subjects, logs, storage/limits.py
+    request         rpc/pipeline.py, batches.py, database_wait.py subjects, logs, storage/limits.py
     work            storage/engine.py, storage/changes.py      storage/limits.py, storage/dialects
     ignores_client  storage/engine.py, storage/dialects        storage/limits.py
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from tollwire.service.domain.thread_context import Slot, handling, without_slot
+from tollwire.service.domain.errors import Exhausted
+from tollwire.service.domain.thread_context import Slot, handling
 from tollwire.service.rpc.capacity import RequestBytes
 from tollwire.service.rpc.failures import failure_of
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.pools import Pool
-from tollwire.service.rpc.status import Failure
+from tollwire.service.rpc.status import Failure, Refused, StatusCode
 
 # Sends the outcome of an RPC to its client.
 Respond = Callable[[RpcContext, bytes | Failure], object]
@@ -26,10 +27,11 @@ class UnaryEndpoint(Protocol):
     pool: Pool
     pipeline: RpcPipeline
     request_bytes: RequestBytes
+    max_request_bytes: int
 
     def respond(self, rpc: RpcContext, request: bytes) -> bytes: ...
 
-    def answer(self, rpc: RpcContext, receive: Callable[[], bytes]) -> bytes | Failure: ...
+    def refusal(self, rpc: RpcContext, slot: Slot) -> Failure: ...
 
 
 class AdmittedRpc:
@@ -37,7 +39,7 @@ class AdmittedRpc:
     both may be called in any thread."""
 
     __slots__ = (
-        *("_authorization", "_endpoint", "_held", "_is_passed_on", "_respond"),
+        *("_authorization", "_endpoint", "_held", "_is_passed_on", "_reserved", "_respond"),
         *("may_wait", "request", "rpc"),
     )
 
@@ -58,26 +60,42 @@ class AdmittedRpc:
         self._authorization = authorization
         self._respond = respond
         self._held = 0
+        self._reserved = 0
         self._is_passed_on = False
 
-    def enter(self, receive: Callable[[], bytes]) -> bool:
-        """Admit the RPC, which has a slot, then take its request. If it is refused, finish it and
-        return False."""
-        request_bytes = self._endpoint.request_bytes
+    def enter(self, size: int) -> bool:
+        """Admit the RPC, which has a slot, and reserve memory for its request of up to ``size``
+        bytes. If it is refused, finish it and return False."""
+        endpoint = self._endpoint
         try:
-            self._endpoint.pipeline.enter(self.rpc)
-            request_bytes.check()
-            self.request = receive()
-            self._held = request_bytes.acquire(self.request)
+            endpoint.pipeline.enter(self.rpc)
+            try:
+                self._reserved = endpoint.request_bytes.reserve(size)
+            except Exhausted:
+                if not endpoint.pool.evict_slow(self._authorization):
+                    raise
+                self._reserved = endpoint.request_bytes.reserve(size)
         except Exception as error:
             self.finish(error)
             return False
+        return True
+
+    def take(self, request: bytes) -> bool:
+        """Take the request. If it is too large, finish the RPC and return False."""
+        endpoint = self._endpoint
+        if len(request) > endpoint.max_request_bytes:
+            self.finish(Refused(too_large(len(request), endpoint.max_request_bytes)))
+            return False
+        self._held = endpoint.request_bytes.settle(self._reserved, request)
+        self._reserved = 0
+        self.request = request
         return True
 
     def finish(self, outcome: bytes | Exception) -> None:
         """End the RPC with its response or with an error."""
         self._is_passed_on = True
         endpoint, rpc = self._endpoint, self.rpc
+        endpoint.request_bytes.cancel(self._reserved)
         endpoint.request_bytes.release(self._held)
         endpoint.pipeline.leave(rpc)
         endpoint.pool.release(self._authorization)
@@ -123,8 +141,15 @@ def admitted(
     """The RPC, admitted; None if it was refused and its client has the reason."""
     slot = endpoint.pool.acquire(authorization)
     if slot is not Slot.GRANTED:
-        with without_slot(slot):
-            respond(rpc, endpoint.answer(rpc, lambda: request))
+        respond(rpc, endpoint.refusal(rpc, slot))
         return None
     one = AdmittedRpc(endpoint, rpc, authorization, respond)
-    return one if one.enter(lambda: request) else None
+    return one if one.enter(len(request)) and one.take(request) else None
+
+
+def too_large(size: int, most: int) -> Failure:
+    """The end of an RPC whose request is too large, with grpcio's code and text."""
+    return Failure(
+        StatusCode.RESOURCE_EXHAUSTED,
+        f"SERVER: Received message larger than max ({size} vs. {most})",
+    )

@@ -41,6 +41,14 @@ class StreamCall(RpcCall, Protocol):
     def receive(self) -> bytes | None:
         """The next request; None after the last one. ClientGone if the client has left."""
 
+    def receive_later(self, arrived: Callable[[bytes | None], object]) -> bool:
+        """Call ``arrived`` with the next request, as ``receive`` returns it, or with None if the
+        client has left. No thread waits; ``arrived`` must not wait or raise. False, and no call, if
+        the client has left already."""
+
+    def put_back(self, request: bytes | None) -> None:
+        """``receive`` returns this request next."""
+
     def send(self, response: bytes) -> None:
         """Send one response. Nothing happens if the client has left."""
 

@@ -20,8 +20,9 @@ from tollwire.service.settings.config import (
     DEFAULT_MAX_STREAMS,
 )
 
-# Requests up to this size are not counted: the number of RPCs bounds them.
-SMALL_BYTES = 4096
+# Requests up to this size are not counted: the number of RPCs bounds them. Most methods take no
+# larger ones.
+SMALL_BYTES = 64 * 1024
 _POLL_SECONDS = 0.1
 
 # Chunks of uploads that a machine processes at one time: one waits for the database while the other
@@ -37,26 +38,52 @@ def chunks_at_once(workers: int) -> int:
 class RequestBytes:
     """The bytes of the requests that are being processed, up to ``most``. Thread-safe.
 
-    The size of a request is known only after it was read, so requests that are read at the same
-    moment can exceed the limit together.
+    The size of a request is known only after it was read. For a unary RPC the limit of its method
+    is reserved before. Streams wait until the bytes are below the limit, and can exceed it
+    together.
     """
 
     def __init__(self, most: int = 2**63) -> None:
         self._most = most
         self._held = 0
+        self._reserved = 0
         self._changed = threading.Condition()
 
     @property
     def held(self) -> int:
-        return self._held
+        """The bytes of requests that have arrived, and those that are reserved for others."""
+        return self._held + self._reserved
 
     def check(self) -> None:
         """Called before a request is read. Exhausted if the limit is reached."""
         if self._held >= self._most:
-            raise Exhausted(
-                Reason.TOO_MANY_BYTES,
-                "the requests in progress use all memory for requests; try again later",
-            )
+            raise _no_memory()
+
+    def reserve(self, size: int) -> int:
+        """Count ``size`` bytes before they are read. A single request may exceed the limit. Returns
+        the argument for ``settle`` or ``cancel``. Exhausted if the limit is reached. What is only
+        reserved does not keep small requests and streams out: their messages may never come."""
+        if size <= SMALL_BYTES:
+            self.check()
+            return 0
+        with self._changed:
+            held = self._held + self._reserved
+            if held and held + size > self._most:
+                raise _no_memory()
+            self._reserved += size
+        return size
+
+    def settle(self, reserved: int, request: bytes) -> int:
+        """Count the request, which has arrived, instead of what was reserved for it. Returns the
+        size for ``release``."""
+        self.cancel(reserved)
+        return self.acquire(request)
+
+    def cancel(self, reserved: int) -> None:
+        """Give back what was reserved for a request that has not arrived."""
+        if reserved:
+            with self._changed:
+                self._reserved -= reserved
 
     def wait_for_space(self, is_over: Callable[[], bool]) -> None:
         """Wait until the bytes are below the limit, or until ``is_over``."""
@@ -80,6 +107,13 @@ class RequestBytes:
             with self._changed:
                 self._held -= size
                 self._changed.notify_all()
+
+
+def _no_memory() -> Exhausted:
+    return Exhausted(
+        Reason.TOO_MANY_BYTES,
+        "the requests in progress use all memory for requests; try again later",
+    )
 
 
 class Shares:

@@ -19,20 +19,29 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from tollwire.service.domain.errors import InvalidInput, Reason, shutting_down, unwanted
-from tollwire.service.domain.thread_context import current_slot, set_current_request
-from tollwire.service.rpc.batches import Batch
+from tollwire.service.domain.thread_context import Slot
+from tollwire.service.rpc.batches import Batch, too_large
 from tollwire.service.rpc.call import ClientGone, RpcCall, StreamCall, Trailers
-from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.capacity import SMALL_BYTES, Capacity
 from tollwire.service.rpc.failures import failure_of
 from tollwire.service.rpc.permissions import permission
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline, expect
 from tollwire.service.rpc.pools import kind_of
-from tollwire.service.rpc.status import Failure, StatusCode
+from tollwire.service.rpc.status import Failure, Refused, StatusCode
 from tollwire.service.rpc.streams import Requests, Stream, StreamOver, Streams
 
 # Trailing metadata: the revision of a tenant's rates after a change. Clients send it back as
 # min_rate_revision.
 RATE_REVISION_KEY = "tollwire-rate-revision"
+
+# One message of a stream of requests.
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+# 10,000 calls of 800 bytes; 10,000 ids of calls with 4 bytes for each of 255 characters. All other
+# requests have a few fields of a few hundred characters: SMALL_BYTES.
+_MAX_BYTES = {
+    "RatingService/BatchRateCalls": 8 * 1024 * 1024,
+    "CdrService/ReverseCdrs": 16 * 1024 * 1024,
+}
 
 Decode = Callable[[bytes], Any]
 Encode = Callable[[Any], bytes]
@@ -111,9 +120,13 @@ class Endpoint:
         self.kind = kind_of(method)
         self.pool = capacity.pools[self.kind]
         self.is_unary = not method.client_streaming and not method.server_streaming
+        self.has_one_request = not method.client_streaming
+        self.max_request_bytes = _MAX_BYTES.get(self.name, SMALL_BYTES)
+        if method.client_streaming:
+            self.max_request_bytes = MAX_REQUEST_BYTES
         self.pipeline = pipeline
         self.request_bytes = capacity.request_bytes
-        self._message_deadlines = capacity.message_deadlines
+        self.message_deadlines = capacity.message_deadlines
         behavior = getattr(servicer, method.name)
         self._decode: Decode = _unchanged
         self._encode: Encode = _unchanged
@@ -133,27 +146,16 @@ class Endpoint:
     def begin(self, call: RpcCall) -> RpcContext:
         return RpcContext(self.name, call, self.kind)
 
-    def answer(self, rpc: RpcContext, receive: Callable[[], bytes]) -> bytes | Failure:
-        """Run a unary RPC to its end. Returns the response, or the status to send instead.
-        ``receive`` returns the request; it is called once the RPC is admitted."""
-        pipeline = self.pipeline
-        held = 0
+    def refusal(self, rpc: RpcContext, slot: Slot) -> Failure:
+        """The end of an RPC that has got no slot, for this reason."""
         try:
-            try:
-                pipeline.enter(rpc, current_slot())
-                set_current_request(rpc.request)
-                self.request_bytes.check()
-                request = receive()
-                held = self.request_bytes.acquire(request)
-                return self.respond(rpc, request)
-            finally:
-                set_current_request(None)
-                pipeline.leave(rpc)
+            self.pipeline.enter(rpc, slot)
         except Exception as error:
             return failure_of(rpc, error)
         finally:
-            self.request_bytes.release(held)
-            pipeline.ended(rpc)
+            self.pipeline.leave(rpc)
+            self.pipeline.ended(rpc)
+        raise AssertionError("an RPC without a slot was admitted")
 
     def respond(self, rpc: RpcContext, request: bytes) -> bytes:
         """The response to the request of a unary RPC that is admitted, in its thread."""
@@ -162,24 +164,26 @@ class Endpoint:
     def message(self, call: StreamCall) -> bytes:
         """The one message of an RPC that has not sent it yet. Cancels the RPC if that takes too
         long. InvalidInput if there is none."""
-        self._message_deadlines.start(call, self.kind)
+        self.message_deadlines.start(call, self.kind)
         try:
             request = call.receive()
         except ClientGone as error:
             raise unwanted() from error
         finally:
-            self._message_deadlines.stop(call)
+            self.message_deadlines.stop(call)
         if request is None:
             raise malformed_request() if call.is_wanted() else unwanted()
+        if len(request) > self.max_request_bytes:
+            raise Refused(too_large(len(request), self.max_request_bytes))
         return request
 
     def _send(self, stream: Stream, call: StreamCall, response: Any) -> None:
         """Send to a client that only receives. Cancels its RPC if that takes too long."""
-        self._message_deadlines.start(call, self.kind)
+        self.message_deadlines.start(call, self.kind)
         try:
             stream.send(self._encode(response))
         finally:
-            self._message_deadlines.stop(call)
+            self.message_deadlines.stop(call)
 
     def _stream_handler(self, method: MethodDescriptor, streams: Streams) -> StreamHandler:
         if getattr(self._behavior, "sends_responses", False):

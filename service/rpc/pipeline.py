@@ -168,9 +168,13 @@ class RpcPipeline:
         self._limits = tuple(limits)
         self._observers = tuple(observers)
 
+    def identify(self, rpc: RpcContext) -> None:
+        """Find the caller. Raises if the caller may not call this method."""
+        rpc.request.caller = self._identify(rpc)
+
     def enter(self, rpc: RpcContext, slot: Slot = Slot.GRANTED) -> None:
         """Admit the RPC. Raises if it is refused; ``leave`` must be called in either case."""
-        rpc.request.caller = self._identify(rpc)
+        self.identify(rpc)
         if slot is not Slot.GRANTED:
             raise _no_slot(slot, rpc.kind)
         for limit in self._limits:

@@ -8,8 +8,10 @@ and is marked as an RPC without a slot; the pipeline refuses it before anything 
 Each kind has its own pool, so that slow RPCs cannot take the threads of fast ones. One table in
 this module assigns the methods to the kinds.
 
-An RPC occupies its thread from its start. ``MessageDeadlines`` cancels it if its message does not
-arrive in time.
+An RPC with one message has a slot while its message is awaited, but no thread: arrivals.py. When
+all slots are taken, a new RPC gets the slot of the one that has waited longest, so clients that
+send no message keep nobody out. ``MessageDeadlines`` cancels an RPC whose message does not arrive
+in time.
 """
 
 from __future__ import annotations
@@ -38,8 +40,10 @@ RATING_THREADS = 16
 BATCH_THREADS = 8
 # Their duration grows with the size of the tables, and they hold a database connection.
 LONG_SHARE = 8
-# Probes call a few times a minute.
-HEALTH_THREADS = 32
+# Probes call a few times a minute. Everybody may call: the slots are many, because a client that
+# sends no message keeps one until others need it.
+HEALTH_THREADS = 8
+HEALTH_SLOTS = 1_000
 REFLECTION_THREADS = 8
 
 # The time limit for the arrival of a message: 32 MiB at 10 Mbit/s.
@@ -47,6 +51,8 @@ ARRIVAL_SECONDS = 30.0
 # Health needs no token, and its message has only a few bytes.
 HEALTH_ARRIVAL_SECONDS = 2.0
 _SWEEP_SECONDS = 0.5
+# A message that takes longer gives its memory up if another RPC needs it.
+PATIENCE_SECONDS = 1.0
 # A client that is still active sends an RPC within this time.
 QUIET_SECONDS = 0.1
 
@@ -94,6 +100,17 @@ def kind_of(method: MethodDescriptor) -> RpcKind:
     return _KINDS.get(f"{service}/{method.name}", RpcKind.ORDINARY)
 
 
+class Awaited:
+    """An RPC whose message is awaited. ``evict`` ends it, and releases its slot."""
+
+    __slots__ = ("caller", "evict", "started_at")
+
+    def __init__(self, caller: str | bytes, evict: Callable[[], object]) -> None:
+        self.caller = caller
+        self.evict = evict
+        self.started_at = time.monotonic()
+
+
 class Pool(ThreadPoolExecutor):
     """At most ``slots`` RPCs at one time, of which ``threads`` run. One caller with an
     authorization header has at most ``share`` of the slots.
@@ -114,12 +131,13 @@ class Pool(ThreadPoolExecutor):
         self.slots = slots
         self._slots_of_one = max(1, int(slots * share))
         self._taken_by: Counter[str | bytes] = Counter()
+        # By caller, the oldest first.
+        self._awaited: dict[str | bytes, dict[Awaited, None]] = {}
         self.is_closed = False
         # When the last RPC arrived, by time.monotonic().
         self.last_arrival_at = -math.inf
         self._lock = threading.Lock()
         self._taken = 0
-        self._running = _Running()
 
     @property
     def taken(self) -> int:
@@ -127,9 +145,18 @@ class Pool(ThreadPoolExecutor):
         return self._taken
 
     def acquire(self, caller: str | bytes) -> Slot:
-        """Take a slot, if one is free for the caller with this authorization header. ``release``
-        must be called once for each slot that was granted."""
+        """Take a slot, if one is free for the caller with this authorization header, or is taken by
+        an RPC whose message is awaited. ``release`` must be called once for each slot that was
+        granted."""
         self.last_arrival_at = time.monotonic()
+        slot = self._acquire(caller)
+        if slot is Slot.ALL_TAKEN and self.evict_awaited():
+            return self._acquire(caller)
+        if slot is Slot.SHARE_TAKEN and self.evict_awaited(caller):
+            return self._acquire(caller)
+        return slot
+
+    def _acquire(self, caller: str | bytes) -> Slot:
         with self._lock:
             slot = self._slot_for(caller)
             if slot is Slot.GRANTED:
@@ -137,6 +164,57 @@ class Pool(ThreadPoolExecutor):
                 if caller:
                     self._taken_by[caller] += 1
         return slot
+
+    def await_message(self, awaited: Awaited) -> None:
+        """The RPC has a slot, and waits for its message."""
+        with self._lock:
+            self._awaited.setdefault(awaited.caller, {})[awaited] = None
+
+    def end_wait(self, awaited: Awaited) -> bool:
+        """The wait is over. False if the RPC was evicted before: then it has ended."""
+        with self._lock:
+            return self._remove(awaited)
+
+    def evict_awaited(self, caller: str | bytes | None = None) -> bool:
+        """End the RPC that has waited longest for its message, of ``caller``, or of the caller with
+        the most such RPCs. False if there is none."""
+        return self._evict(self._most_awaited() if caller is None else caller)
+
+    def evict_slow(self, newcomer: str | bytes) -> bool:
+        """As ``evict_awaited``, for memory that a new RPC of ``newcomer`` needs. False also if no
+        other caller has more such RPCs than this one, and all have waited for less than
+        PATIENCE_SECONDS: messages that arrive steadily are not interrupted for the next one."""
+        most = self._most_awaited()
+        with self._lock:
+            of_most = self._awaited.get(most, {})
+            oldest = next(iter(of_most), None)
+            if oldest is None:
+                return False
+            is_fair = len(of_most) > len(self._awaited.get(newcomer, ())) + 1
+            is_slow = oldest.started_at < time.monotonic() - PATIENCE_SECONDS
+        return (is_fair or is_slow) and self._evict(most)
+
+    def _most_awaited(self) -> str | bytes:
+        with self._lock:
+            return max(self._awaited, key=lambda one: len(self._awaited[one]), default="")
+
+    def _evict(self, caller: str | bytes) -> bool:
+        with self._lock:
+            awaited = next(iter(self._awaited.get(caller, ())), None)
+            if awaited is None:
+                return False
+            self._remove(awaited)
+        awaited.evict()
+        return True
+
+    def _remove(self, awaited: Awaited) -> bool:
+        of_caller = self._awaited.get(awaited.caller)
+        if of_caller is None or awaited not in of_caller:
+            return False
+        del of_caller[awaited]
+        if not of_caller:
+            del self._awaited[awaited.caller]
+        return True
 
     def release(self, caller: str | bytes) -> None:
         """Free a slot of this caller."""
@@ -210,22 +288,13 @@ class Pool(ThreadPoolExecutor):
             return Slot.SHARE_TAKEN
         return Slot.GRANTED
 
-    def keep_slot(self) -> str | bytes:
-        """The RPC of this thread keeps its slot when its function returns. Returns the argument
-        for ``release``, which must be called later."""
-        self._running.keeps_slot = True
-        return self._running.caller
-
     def _run(
         self, done: _Done, caller: str | bytes, fn: Callable[..., Any], args: Any, kwargs: Any
     ) -> None:
-        running = self._running
-        running.caller, running.keeps_slot = caller, False
         try:
             fn(*args, **kwargs)
         finally:
-            if not running.keeps_slot:
-                self.release(caller)
+            self.release(caller)
             done.set()
 
 
@@ -256,13 +325,6 @@ class _Done:
             callback(self)
 
 
-class _Running(threading.local):
-    """The RPC that a thread of a pool runs."""
-
-    caller: str | bytes = ""
-    keeps_slot = False
-
-
 class Pools:
     """The pools of one server, by kind. Call ``close`` after the last RPC."""
 
@@ -279,7 +341,7 @@ class Pools:
             RpcKind.ORDINARY: Pool("rpc", max_rpcs, max_rpcs, share),
             RpcKind.LONG: Pool("long", long, long, share),
             RpcKind.STREAM: Pool("stream", streams, streams),
-            RpcKind.HEALTH: Pool("health", HEALTH_THREADS, HEALTH_THREADS),
+            RpcKind.HEALTH: Pool("health", HEALTH_THREADS, HEALTH_SLOTS),
             RpcKind.REFLECTION: Pool("reflection", REFLECTION_THREADS, REFLECTION_THREADS),
         }
 

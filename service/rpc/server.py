@@ -36,7 +36,7 @@ from tollwire.service.rpc import health
 from tollwire.service.rpc.access_service import AccessServicer
 from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.cdr_service import CdrServicer
-from tollwire.service.rpc.endpoints import Endpoint, endpoints
+from tollwire.service.rpc.endpoints import MAX_REQUEST_BYTES, Endpoint, endpoints
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.pools import RpcKind
 from tollwire.service.rpc.rating_service import RatingServicer
@@ -62,7 +62,6 @@ REFLECTION_STREAMS = 4
 # A watch occupies no thread, only memory.
 HEALTH_WATCHES = 10_000
 
-MAX_REQUEST_BYTES = 32 * 1024 * 1024
 # The bytes that grpc buffers beyond the request that a stream reads. By default grpc increases this
 # with the bandwidth, to several requests for each stream that waits for the database.
 LOOKAHEAD_BYTES = 1024 * 1024
@@ -253,7 +252,6 @@ class RpcServer:
                 keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
             ),
             fallback_path=path,
-            max_request_bytes=MAX_REQUEST_BYTES,
             max_growth_bytes=NATIVE_GROWTH * self._capacity.max_request_bytes,
             distinguishes_callers=self._capacity.share < 1,
         )

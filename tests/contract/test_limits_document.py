@@ -16,7 +16,7 @@ from tollwire.service.domain import model, paging
 from tollwire.service.rating import deck_import, rates
 from tollwire.service.rating.rate_checks import check_rate
 from tollwire.service.record import cdrs
-from tollwire.service.rpc import capacity, pools, server
+from tollwire.service.rpc import capacity, endpoints, pools, server
 from tollwire.service.settings.config import OPTIONS
 from tollwire.v1 import (
     access_service_pb2,
@@ -59,7 +59,19 @@ LIMITS: list[tuple[str, str, Sequence[float]]] = [
     ),
     ("tenants of a token", "{}, or all", [model.MAX_TOKEN_TENANTS]),
     ("calls in one message", "{}", [model.MAX_BATCH_CALLS]),
-    ("bytes in one request message", "{} MiB", [server.MAX_REQUEST_BYTES / MIB]),
+    (
+        "bytes in one request message",
+        "{} KiB; {} MiB for `BatchRateCalls`, {} MiB for `ReverseCdrs`, {} MiB for each message of"
+        " a stream of requests",
+        [
+            capacity.SMALL_BYTES / 1024,
+            endpoints._MAX_BYTES["RatingService/BatchRateCalls"] / MIB,
+            endpoints._MAX_BYTES["CdrService/ReverseCdrs"] / MIB,
+            endpoints.MAX_REQUEST_BYTES / MIB,
+        ],
+    ),
+    ("metadata of a request", "{} KiB", [server.MAX_METADATA_BYTES / 1024]),
+    ("health checks at a time", "{} for each worker", [pools.HEALTH_SLOTS]),
     ("`page_size`", "{}", [paging.MAX_PAGE_SIZE]),
     ("errors listed by `ImportRates`", "the first {}", [deck_import.MAX_ERRORS]),
     ("rates of a deck in `ImportRates`", "{}", [deck_import.MAX_DECK_RATES]),

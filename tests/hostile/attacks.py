@@ -125,6 +125,26 @@ def undecodable_metadata(address: tuple[str, int], much: int) -> None:
                 line.recv(65_536)
 
 
+def no_message(address: tuple[str, int], much: int) -> None:
+    """This number of RPCs of each of some methods, on four connections, without their messages."""
+    paths = (
+        frames.RATE_CALL,
+        "/tollwire.v1.RatingService/BatchRateCalls",
+        "/tollwire.v1.RatingService/ExportRates",
+        "/tollwire.v1.CdrService/CreateCdr",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+    )
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(_connected(address)) for _ in range(4)]
+        for line in lines:
+            line.sendall(opening())
+        for number in range(len(paths) * much):
+            fields = request_headers(path=paths[number % len(paths)])
+            lines[number % 4].sendall(headers(2 * (number // 4) + 1, fields))
+        time.sleep(2)
+
+
 def reset_flood(address: tuple[str, int], much: int) -> None:
     """Requests that are cancelled as soon as they are made."""
     fields = block(request_headers())
@@ -246,6 +266,7 @@ ATTACKS: Mapping[str, tuple[Attack, int, int]] = MappingProxyType(
         "CONTINUATION flood": (continuation_flood, 500, 10_000),
         "metadata, KiB": (large_metadata, 1024, 65_536),
         "metadata not UTF-8, RPCs": (undecodable_metadata, 200, 10_000),
+        "RPCs without message": (no_message, 100, 600),
         "RST_STREAM flood": (reset_flood, 2_000, 100_000),
         "SETTINGS and PING flood": (control_flood, 5_000, 500_000),
         "wrong content types": (wrong_content_types, 5, 100),

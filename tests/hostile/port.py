@@ -1,9 +1,10 @@
 """``python -m tests.hostile.port``: all malformed traffic on the port, during RateCalls.
 
-A row for each kind of attack: the number of RateCalls sent and answered meanwhile, the slowest
-response and the median one, the peak growth of the memory of all the server's processes, and the
-growth of the log. The exit code is 1 if a RateCall failed, a process died, the log has a defect, or
-grew by more than MOST_LOG_BYTES a second, or memory grew by more than MOST_BYTES.
+A row for each kind of attack: the number of RateCalls, each with a health check, that were sent and
+answered meanwhile, the median and the slowest time of both, the growth of the log, and the peak
+growth of the memory of all the server's processes. The exit code is 1 if a RateCall failed, a
+process died, the log has a defect, or grew by more than MOST_LOG_BYTES a second, or memory grew by
+more than MOST_BYTES.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def _ask(asked: Target, channel: grpc.Channel, row: Row) -> None:
     began = time.monotonic()
     row.asked += 1
     try:
-        row.failed += not asked.rates_on(channel)
+        row.failed += not (asked.rates_on(channel) and asked.serves_on(channel))
     except grpc.RpcError as error:
         assert isinstance(error, grpc.Call)
         if asked.may_close and error.code() is grpc.StatusCode.UNAVAILABLE:

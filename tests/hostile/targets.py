@@ -20,6 +20,8 @@ import grpc
 import psutil
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.hostile.asking import CHANNEL_OPTIONS, NEVER, PATIENCE_SECONDS, Input
 from tests.hostile.drawing import Known
@@ -96,6 +98,12 @@ class Target:
             rating_pb.RateCallRequest(call=call), timeout=PATIENCE_SECONDS
         )
         return bool(answer.rated.cost == "0.0600")
+
+    def serves_on(self, channel: grpc.Channel) -> bool:
+        """Whether a probe finds the server healthy, on an open connection."""
+        request = health_pb2.HealthCheckRequest()
+        answer = HealthStub(channel).Check(request, timeout=PATIENCE_SECONDS)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def problems(self) -> list[str]:
         """The defects of the server after the run."""

@@ -22,7 +22,6 @@ from tollwire.service.rpc.server import (
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
     MAX_METADATA_BYTES,
-    MAX_REQUEST_BYTES,
     MAX_RPCS_A_CONNECTION,
 )
 from tollwire.service.rpc.streams import Streams
@@ -97,7 +96,6 @@ def native_transport(
         ),
         fallback_path=fallback_path,
         **{
-            "max_request_bytes": MAX_REQUEST_BYTES,
             "max_growth_bytes": 2**40,
             "distinguishes_callers": capacity.share < 1,
         }

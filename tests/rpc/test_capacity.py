@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,19 +12,21 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.hostile import frames
 from tests.process.processes import wait_until
 from tests.rpc.running import DEADLINE_SECONDS, Refusal, Running, connected, read_refusal, running
+from tollwire.service.domain.errors import Exhausted
 from tollwire.service.domain.request import Caller, Role, Scope
-from tollwire.service.domain.thread_context import Slot, current_slot, set_authorization
+from tollwire.service.domain.thread_context import Slot, current_slot
 from tollwire.service.rpc import pools
-from tollwire.service.rpc.capacity import Capacity, RequestBytes
+from tollwire.service.rpc.capacity import SMALL_BYTES, Capacity, RequestBytes
 from tollwire.service.rpc.endpoints import endpoints
 from tollwire.service.rpc.health import SERVICE as HEALTH
 from tollwire.service.rpc.health import HealthServicer
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
-from tollwire.service.rpc.pools import MessageDeadlines, Pool, RpcKind, kind_of
+from tollwire.service.rpc.pools import Awaited, MessageDeadlines, Pool, RpcKind, kind_of
 from tollwire.service.rpc.server import _SERVICES
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.transports.grpcio import CallerReader, add_endpoints
@@ -47,6 +50,9 @@ class Servicer:
 
     def RateCall(self, request: Any, context: Any) -> pb.RateCallResponse:
         return pb.RateCallResponse(rated=types_pb2.RatedCall(cost="0.0040"))
+
+    def ExportRates(self, request: Any, context: Any) -> Iterator[pb.ExportRatesResponse]:
+        yield pb.ExportRatesResponse()
 
     def StreamRateCalls(
         self, requests: Iterator[pb.StreamRateCallsRequest], context: Any
@@ -84,11 +90,12 @@ class Crowd:
         """This number of calls of a unary method, all in progress."""
         before = len(self.servicer.in_work)
         ask = getattr(self.stub, method)
-        calls = [
-            ask.future(request, metadata=[("caller", caller)], timeout=2 * DEADLINE_SECONDS)
-            for _ in range(count)
-        ]
-        wait_until(lambda: len(self.servicer.in_work) == before + count)
+        calls: list[Any] = []
+        for _ in range(count):  # one by one: the memory of each is reserved while it is read
+            calls.append(
+                ask.future(request, metadata=[("caller", caller)], timeout=2 * DEADLINE_SECONDS)
+            )
+            wait_until(lambda: len(self.servicer.in_work) == before + len(calls))
         return calls
 
     def refused(self, method: str, request: Any, caller: str = "") -> Refusal:
@@ -296,22 +303,142 @@ def test_work_that_fails_ends_no_thread(caplog: pytest.LogCaptureFixture) -> Non
     assert [line.message for line in caplog.records] == ["a handler has failed"]
 
 
-def test_an_rpc_may_keep_its_slot_after_its_function() -> None:
-    pool = Pool("test", 1, 4)
+def test_an_awaited_message_keeps_no_slot_from_others() -> None:
+    """The RPC that has waited longest gives its slot up: one of the caller with the most of them,
+    or of the caller that has its whole share."""
+    pool = Pool("test", 1, 4, share=0.5)
+    evicted: list[str] = []
+
+    def enter(name: str) -> Awaited:
+        caller = name[0]
+
+        def evict() -> None:
+            evicted.append(name)
+            pool.release(caller)
+
+        assert pool.acquire(caller) is Slot.GRANTED
+        awaited = Awaited(caller, evict)
+        pool.await_message(awaited)
+        return awaited
+
     try:
-        set_authorization("Bearer kept")
-        callers: list[str | bytes] = []
-        pool.submit(lambda: callers.append(pool.keep_slot()))
-        wait_until(lambda: len(callers) == 1)
-        assert (callers, pool.taken) == (["Bearer kept"], 1)
-        # The thread's next RPC releases its own.
-        pool.submit(lambda: callers.append("next"))
-        wait_until(lambda: len(callers) == 2 and pool.taken == 1)
-        pool.release(callers[0])
+        waits = {name: enter(name) for name in ("b1", "a1", "a2", "a3")}
+        assert evicted == ["a1"]  # a's whole share was taken
+        enter("c1")
+        enter("d1")
+        assert evicted == ["a1", "a2"]  # all slots were taken, and a has the most
+        assert not pool.end_wait(waits["a2"])
+        assert pool.end_wait(waits["a3"])
+        assert not pool.evict_awaited("a")  # its message is there
+        pool.release("a")
+        assert pool.taken == 3
     finally:
-        set_authorization("")
         pool.shutdown()
-    assert pool.taken == 0
+
+
+def test_memory_for_a_message_is_taken_from_slow_and_greedy_callers_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = Pool("test", 1, 9)
+    evicted: list[str] = []
+
+    def enter(name: str) -> None:
+        assert pool.acquire(name[0]) is Slot.GRANTED
+
+        def evict() -> None:
+            evicted.append(name)
+            pool.release(name[0])
+
+        pool.await_message(Awaited(name[0], evict))
+
+    try:
+        assert not pool.evict_slow("a")  # nobody waits
+        for name in ("a1", "a2", "b1"):
+            enter(name)
+        assert not pool.evict_slow("b")
+        assert not pool.evict_slow("a")
+        assert pool.evict_slow("c")
+        assert evicted == ["a1"]
+        assert not pool.evict_slow("c")
+        monkeypatch.setattr(pools, "PATIENCE_SECONDS", 0.0)
+        assert pool.evict_slow("a")
+        assert evicted == ["a1", "a2"]
+    finally:
+        pool.shutdown()
+
+
+METHODS = {
+    "a rating": "/tollwire.v1.RatingService/RateCall",
+    "a batch": "/tollwire.v1.RatingService/BatchRateCalls",
+    "a request": "/tollwire.v1.RatingService/GetRate",
+    "an export": "/tollwire.v1.RatingService/ExportRates",
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_requests_without_a_message_block_nobody(transport: str, method: str) -> None:
+    """More of them than there are slots and threads, from a client that sends headers only."""
+    servicer, capacity = Servicer(), Capacity(RPCS, STREAMS)
+    servicer.go.set()
+    with running(RATING, servicer, capacity=capacity, transport=transport) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), DEADLINE_SECONDS) as line:
+            line.sendall(frames.opening())
+            fields = frames.request_headers(path=method)
+            for number in range(10 * RPCS):
+                line.sendall(frames.headers(2 * number + 1, fields))
+            if transport == "grpcio":
+                slots = {pool.slots for pool in capacity.pools._pools.values()}
+                wait_until(
+                    lambda: any(
+                        pool.taken in slots for pool in capacity.pools._pools.values() if pool.taken
+                    )
+                )
+            for _ in range(3):
+                ask = server.channel.unary_stream(method)
+                assert len(list(ask(b"", timeout=DEADLINE_SECONDS))) <= 1
+                assert server.channel.unary_unary(METHODS["a rating"])(
+                    b"", timeout=DEADLINE_SECONDS
+                )
+        wait_until(lambda: not any(pool.taken for pool in capacity.pools._pools.values()))
+
+
+def test_health_checks_without_a_message_block_no_probe(transport: str) -> None:
+    with running(HEALTH, HealthServicer([]), transport=transport) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), DEADLINE_SECONDS) as line:
+            line.sendall(frames.opening())
+            for number in range(2 * pools.HEALTH_SLOTS):
+                method = ("Check", "Watch")[number % 2]
+                fields = frames.request_headers(path=f"/grpc.health.v1.Health/{method}")
+                line.sendall(frames.headers(2 * number + 1, fields))
+            stub = health_pb2_grpc.HealthStub(server.channel)
+            request = health_pb2.HealthCheckRequest()
+            assert stub.Check(request, timeout=DEADLINE_SECONDS).status
+            assert next(stub.Watch(request, timeout=DEADLINE_SECONDS)).status
+
+
+def test_memory_is_reserved_before_a_request_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request of this method may be large. One that is slow gives way to the next."""
+    most = 8 * 2**20
+    monkeypatch.setattr(pools, "PATIENCE_SECONDS", 0.0)
+    capacity = Capacity(RPCS, STREAMS, most)
+    with running(RATING, Servicer(), capacity=capacity) as server:
+        never = threading.Event()
+
+        def silent() -> Iterator[bytes]:
+            never.wait(DEADLINE_SECONDS)
+            yield b""
+
+        ask = server.channel.stream_unary(METHODS["a batch"])
+        one = ask.future(silent(), timeout=2 * DEADLINE_SECONDS)
+        wait_until(lambda: capacity.request_bytes.held == most)
+        other = ask.future(silent(), timeout=2 * DEADLINE_SECONDS)
+        assert one.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        wait_until(lambda: capacity.request_bytes.held == most)
+        other.cancel()
+        wait_until(lambda: capacity.request_bytes.held == 0)
+        never.set()
 
 
 def test_the_tokens_of_one_tenant_share(crowd: Crowd) -> None:
@@ -358,11 +485,32 @@ def test_a_stream_that_waits_for_memory_ends_with_its_client(crowd: Crowd) -> No
 
 def test_small_requests_are_not_counted() -> None:
     request_bytes = RequestBytes(10)
-    assert request_bytes.acquire(b"x" * 4096) == 0
+    assert request_bytes.acquire(b"x" * SMALL_BYTES) == 0
     request_bytes.check()
-    assert request_bytes.acquire(b"x" * 4097) == 4097
-    request_bytes.release(4097)
+    assert request_bytes.acquire(b"x" * (SMALL_BYTES + 1)) == SMALL_BYTES + 1
+    request_bytes.release(SMALL_BYTES + 1)
     request_bytes.check()
+
+
+def test_what_was_reserved_is_exchanged_for_the_size() -> None:
+    request_bytes = RequestBytes(5 * SMALL_BYTES)
+    held = request_bytes.reserve(3 * SMALL_BYTES)
+    with pytest.raises(Exhausted):
+        request_bytes.reserve(3 * SMALL_BYTES)
+    held = request_bytes.settle(held, b"x" * 2 * SMALL_BYTES)
+    assert request_bytes.held == held == 2 * SMALL_BYTES
+    other = request_bytes.reserve(3 * SMALL_BYTES)
+    # A small one that comes now, and a stream, do not wait for a message that may never come.
+    assert request_bytes.reserve(1) == 0
+    request_bytes.wait_for_space(lambda: pytest.fail("waits"))
+    assert request_bytes.settle(other, b"x" * other) == other
+    with pytest.raises(Exhausted):
+        request_bytes.reserve(1)
+    request_bytes.release(other)
+    request_bytes.release(held)
+    assert request_bytes.held == 0
+    # A request alone may exceed the limit.
+    assert request_bytes.reserve(9 * SMALL_BYTES) == 9 * SMALL_BYTES
 
 
 def test_a_client_that_does_not_send_the_message_is_refused() -> None:

@@ -173,6 +173,38 @@ def test_grpcio_is_bounded_to_tested_releases() -> None:
     assert bounds and all("<1.86" in one for one in bounds), bounds
 
 
+def test_a_message_is_awaited_without_a_thread() -> None:
+    threads: list[int] = []
+    started, release = threading.Event(), threading.Event()
+
+    @grpcio_internals.sends_responses
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext, send: Any) -> None:
+        def arrived(message: bytes | None) -> None:
+            threads.append(threading.get_ident())
+            grpcio_internals.end_with_response(context, b"none" if message is None else message)
+
+        threads.append(threading.get_ident())
+        assert grpcio_internals.read_message(context, arrived)
+        started.set()
+
+    def late(messages: list[bytes]) -> Iterator[bytes]:
+        assert release.wait(DEADLINE_SECONDS)
+        yield from messages
+
+    grpcio_internals.run_in_grpc_thread(handle)
+    with served(grpc.stream_stream_rpc_method_handler(handle)) as channel:
+        ask = channel.stream_unary(METHOD)
+        call = ask.future(late([b"late"]), timeout=2 * DEADLINE_SECONDS)
+        is_started = started.wait(DEADLINE_SECONDS)
+        release.set()
+        responses = [call.result(), ask(late([]), timeout=DEADLINE_SECONDS)]
+    assert (is_started, responses) == (True, [b"late", b"none"]), (
+        "grpcio no longer gives a message to a function: an RPC would need a thread while its"
+        " message is awaited"
+    )
+    assert len(set(threads)) == 1, "grpcio handles the events of RPCs in several threads"
+
+
 def test_metadata_that_is_not_utf_8_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
     answered = threading.Event()

@@ -27,7 +27,7 @@ from tollwire.service.domain.thread_context import current_request
 from tollwire.service.process.composition import Application, build_application
 from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.batches import AdmittedRpc
-from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.capacity import SMALL_BYTES, Capacity
 from tollwire.service.rpc.endpoints import Endpoint, endpoints, in_batches, on_bytes
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.pools import RpcKind
@@ -224,13 +224,13 @@ def test_a_client_that_leaves_is_noticed(served: Served, leave: str) -> None:
     assert served.send(RATE_CALL, b"y") == b"together y"
 
 
-def test_a_large_message_is_refused_by_its_size() -> None:
-    with serving(max_request_bytes=100_000) as served:
-        assert served.send(GET_RATE, b"x" * 100_000)[:4] == b"got "
-        for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
-            call = served.start(GET_RATE, b"x" * 100_001, compression=compression)
-            assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert call.details() == "SERVER: Received message larger than max (100001 vs. 100000)"
+def test_a_large_message_is_refused_by_its_size(served: Served) -> None:
+    most = SMALL_BYTES
+    assert served.send(GET_RATE, b"x" * most)[:4] == b"got "
+    for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+        call = served.start(GET_RATE, b"x" * (most + 1), compression=compression)
+        assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert call.details() == f"SERVER: Received message larger than max ({most + 1} vs. {most})"
 
 
 def test_one_connection_may_hold_only_so_many_requests(served: Served) -> None:
@@ -252,11 +252,11 @@ def test_the_port_must_be_free(served: Served) -> None:
                 open_front,
                 share_port=False,
                 max_rpcs_a_connection=1,
+                max_metadata_bytes=8192,
                 keepalive_ms=1000,
                 keepalive_timeout_ms=1000,
             ),
             fallback_path="",
-            max_request_bytes=1,
             max_growth_bytes=1,
             distinguishes_callers=False,
         )

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.rpc.conftest import WholeServer
 from tests.rpc.running import DEADLINE_SECONDS, connected, read_refusal, refusal
 from tollwire.service.rpc import streams
-from tollwire.service.rpc.server import MAX_REQUEST_BYTES
+from tollwire.service.rpc.capacity import SMALL_BYTES
 from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import cdr_service_pb2_grpc as cdr_grpc
@@ -242,14 +242,37 @@ def test_an_id_is_required(
     assert found.fields == [field]
 
 
-def test_a_message_may_be_large_but_not_too_large(whole: WholeServer) -> None:
-    rating = rating_grpc.RatingServiceStub(whole.channel)
-    request = rating_pb.ListRatesRequest(page_token="x" * (MAX_REQUEST_BYTES - 100))
-    assert refusal(lambda: rating.ListRates(request)).fields == ["page_token"]
-    request.page_token += "x" * 101
-    with pytest.raises(grpc.RpcError) as refused:
-        rating.ListRates(request)
-    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+LARGE = {
+    "RatingService/BatchRateCalls": 8 * 2**20,
+    "CdrService/ReverseCdrs": 16 * 2**20,
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RatingService/RateCall",
+        "RatingService/BatchRateCalls",
+        "RatingService/ListRates",
+        "RatingService/ExportRates",
+        "CdrService/CreateCdr",
+        "CdrService/ReverseCdrs",
+        "TenantService/GetTenant",
+    ],
+)
+def test_a_message_may_have_the_size_of_its_method_and_no_more(
+    whole: WholeServer, name: str
+) -> None:
+    most = LARGE.get(name, SMALL_BYTES)
+    ask = whole.channel.unary_stream(f"/tollwire.v1.{name}")
+
+    def send(size: int) -> grpc.StatusCode:
+        with pytest.raises(grpc.RpcError) as refused:
+            list(ask(b"\xff" * size, timeout=DEADLINE_SECONDS))
+        return refused.value.code()
+
+    assert send(most) is grpc.StatusCode.INVALID_ARGUMENT
+    assert send(most + 1) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("name", ["RatingService/RateCall", "RatingService/StreamRateCalls"])

@@ -4,9 +4,9 @@ grpcio would answer a message that cannot be decoded with INTERNAL, and an excep
 So handlers are registered on bytes, and the endpoints decode and map the errors. Each handler is
 wrapped once, at registration: a grpc.ServerInterceptor would run again for each RPC.
 
-All handlers are registered with streams of requests, which look the same on the wire: grpcio then
-calls them at once, while it would read the message of a unary RPC first. So an RPC that is not
-admitted is refused before anything is read.
+All handlers are registered with streams of requests and responses, which look the same on the wire:
+grpcio then calls them at once, while it would read the message of a unary RPC first, in a thread.
+Those of methods with one request run in grpc's own thread and do not wait: arrivals.py.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import grpc
 
-from tollwire.service.domain.thread_context import Slot, current_slot, set_authorization
-from tollwire.service.rpc.batches import AdmittedRpc
+from tollwire.service.domain.thread_context import current_authorization, set_authorization
+from tollwire.service.rpc.arrivals import start_stream, start_unary
 from tollwire.service.rpc.call import ClientGone, Metadata, Trailers
 from tollwire.service.rpc.endpoints import Endpoint, success_trailers
 from tollwire.service.rpc.pipeline import RpcContext
@@ -39,12 +39,7 @@ def add_endpoints(server: grpc.Server, endpoints: Iterable[Endpoint]) -> None:
     grpcio_internals.silence_decoder()
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for endpoint in endpoints:
-        if not endpoint.is_unary:
-            handler = _streaming(endpoint)
-        elif endpoint.ends_later:
-            handler = _ending_later(endpoint)
-        else:
-            handler = _unary(endpoint)
+        handler = _one_request(endpoint) if endpoint.has_one_request else _streaming(endpoint)
         handlers.setdefault(endpoint.service_name, {})[endpoint.method_name] = handler
     for service_name, of_service in handlers.items():
         grpcio_internals.register(server, service_name, of_service)
@@ -65,12 +60,13 @@ class CallerReader(grpc.ServerInterceptor):
 class GrpcioCall:
     """A StreamCall on grpcio's context."""
 
-    __slots__ = ("_context", "_requests", "_send", "_until", "is_wanted", "metadata")
+    __slots__ = ("_context", "_put_back", "_requests", "_send", "_until", "is_wanted", "metadata")
 
     def __init__(
-        self, context: grpc.ServicerContext, requests: Iterator[bytes], send: Send | None = None
+        self, context: grpc.ServicerContext, requests: Iterator[bytes], send: Send
     ) -> None:
         self._context = context
+        self._put_back: list[bytes | None] = []
         self._requests = requests
         self._send = send
         # grpcio compares the deadline with the time of day: all deadlines would pass if the clock
@@ -94,18 +90,24 @@ class GrpcioCall:
             for name in shown.get("x509_common_name", ()):
                 yield name.decode("utf-8", "replace")
 
+    def receive_later(self, arrived: Callable[[bytes | None], object]) -> bool:
+        return grpcio_internals.read_message(self._context, arrived)
+
+    def put_back(self, request: bytes | None) -> None:
+        self._put_back.append(request)
+
     def receive(self) -> bytes | None:
+        if self._put_back:
+            return self._put_back.pop()
         try:
             return next(self._requests, None)
         except grpc.RpcError as error:
             raise ClientGone from error
 
     def send(self, response: bytes) -> None:
-        assert self._send is not None
         self._send(response)
 
     def end(self, failure: Failure | None, trailers: Trailers = ()) -> None:
-        assert self._send is not None
         if failure is not None:
             status = _status(failure)
             self._context.set_code(status.code)
@@ -143,43 +145,16 @@ def _status(failure: Failure) -> _Status:
     return _Status(_CODES[failure.code], failure.message, trailers)
 
 
-def _unary(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
-    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        call = GrpcioCall(context, requests)
-        rpc = endpoint.begin(call)
-        outcome = endpoint.answer(rpc, lambda: endpoint.message(call))
-        if isinstance(outcome, Failure):
-            context.abort_with_status(_status(outcome))
-        trailers = success_trailers(rpc)
-        if trailers:
-            context.set_trailing_metadata(trailers)
-        return outcome
-
-    grpcio_internals.run_in_pool(handle, endpoint.pool)
-    return grpc.stream_unary_rpc_method_handler(handle)
-
-
-def _ending_later(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
-    """For RPCs that wait for other RPCs without a thread. On the wire a unary RPC is a stream of
-    one message."""
-    batch = endpoint.batch
-    assert batch is not None
-
+def _one_request(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
     @grpcio_internals.sends_responses
     def handle(requests: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
         call = GrpcioCall(context, requests, send)
-        rpc = endpoint.begin(call)
-        if current_slot() is not Slot.GRANTED:
-            call.respond(rpc, endpoint.answer(rpc, lambda: endpoint.message(call)))
-            return
-        one = AdmittedRpc(endpoint, rpc, endpoint.pool.keep_slot(), call.respond, may_wait=True)
-        if one.enter(lambda: endpoint.message(call)):
-            try:
-                batch([one])
-            except Exception as error:
-                one.fail_with_batch(error)
+        if endpoint.is_unary:
+            start_unary(endpoint, call, current_authorization(), call.respond)
+        else:
+            start_stream(endpoint, call, current_authorization())
 
-    grpcio_internals.run_in_pool(handle, endpoint.pool)
+    grpcio_internals.run_in_grpc_thread(handle)
     return grpc.stream_stream_rpc_method_handler(handle)
 
 

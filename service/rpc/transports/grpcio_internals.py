@@ -18,8 +18,9 @@ from typing import Any, TypeVar, cast
 
 import grpc
 
-# A private module, which has no type hints.
-_end: Callable[[Any, Any, bytes], None] = import_module("grpc._server")._status
+# Private modules, which have no type hints.
+_server: Any = import_module("grpc._server")
+_cygrpc: Any = import_module("grpc._cython.cygrpc")
 
 # The logger of grpc's compiled part.
 _DECODER = "grpc._cython.cygrpc"
@@ -38,6 +39,29 @@ def run_in_pool(behavior: Callable[..., Any], pool: ThreadPoolExecutor) -> None:
     behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
 
 
+class _Now:
+    """A future that is done."""
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        callback(self)
+
+
+class _GrpcThread(ThreadPoolExecutor):
+    """Runs everything at once in the thread of grpc that submits it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        fn(*args, **kwargs)
+        return _Now()
+
+
+_GRPC_THREAD = _GrpcThread(1)
+
+
+def run_in_grpc_thread(behavior: Callable[..., Any]) -> None:
+    """grpc calls this handler in its own thread, so the handler must not wait."""
+    run_in_pool(behavior, _GRPC_THREAD)
+
+
 def sends_responses(behavior: Behavior) -> Behavior:
     """grpc calls the handler with a third argument, which sends one response, and with None ends
     the RPC. Any thread may call it. Without this mark a handler returns an iterator."""
@@ -49,7 +73,32 @@ def end_with_response(context: grpc.ServicerContext, response: bytes) -> None:
     """End an RPC whose handler has the mark of ``sends_responses`` with its only response, in one
     operation and without a wait. Any thread may call it."""
     private = cast(Any, context)
-    _end(private._rpc_event, private._state, response)
+    _server._status(private._rpc_event, private._state, response)
+
+
+def read_message(context: grpc.ServicerContext, arrived: Callable[[bytes | None], object]) -> bool:
+    """Call ``arrived`` with the next message of the RPC once it is there; None if the client has
+    sent its last one or has left. No thread waits: grpc's own thread calls it, so it must not wait
+    and must not raise. False, and no call, if the RPC has ended already."""
+    private = cast(Any, context)
+    state, call = private._state, private._rpc_event.call
+    token = _server._RECEIVE_MESSAGE_TOKEN
+
+    def receive(event: Any) -> Any:
+        message = event.batch_operations[0].message()
+        with state.condition:
+            if message is None and state.client is _server._OPEN:
+                state.client = _server._CLOSED
+            ended = _server._possibly_finish_call(state, token)
+        arrived(message)
+        return ended
+
+    with state.condition:
+        if not _server._is_rpc_state_active(state):
+            return False
+        call.start_server_batch((_cygrpc.ReceiveMessageOperation(0),), receive)
+        state.due.add(token)
+    return True
 
 
 def register(

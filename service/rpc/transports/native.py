@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from tollwire.service.domain.thread_context import set_authorization
 from tollwire.service.rpc import error_map
 from tollwire.service.rpc.batches import AdmittedRpc, admitted
 from tollwire.service.rpc.call import Metadata
@@ -108,7 +107,6 @@ class NativeTransport:
         open_front: Callable[[Listen, Sequence[str]], Front],
         *,
         fallback_path: str,
-        max_request_bytes: int,
         max_growth_bytes: int,
         distinguishes_callers: bool,
     ) -> None:
@@ -119,7 +117,6 @@ class NativeTransport:
         self._paths = [f"/{one.service_name}/{one.method_name}" for one in endpoints]
         self._open_front = open_front
         self._fallback_path = fallback_path
-        self._max_request_bytes = max_request_bytes
         self._distinguishes_callers = distinguishes_callers
         self._lock = threading.Lock()
         self._is_stopped = False
@@ -172,9 +169,6 @@ class NativeTransport:
                     left.leave()
                 continue
             assert request is not None and details is not None
-            if len(request) > self._max_request_bytes:
-                opened.front.fail(call_id, *_too_large(len(request), self._max_request_bytes))
-                continue
             call = opened.calls[call_id] = NativeCall(call_id, details, opened)
             endpoint = self._endpoints[method]
             try:
@@ -192,10 +186,10 @@ class NativeTransport:
         """Start an RPC; or return it, if it runs together with others."""
         rpc = endpoint.begin(call)
         authorization = _authorization(call.metadata) if self._distinguishes_callers else ""
-        if endpoint.batch is not None:
-            return admitted(endpoint, rpc, request, authorization, call.respond)
-        set_authorization(authorization)
-        endpoint.pool.submit(_run_alone, endpoint, rpc, request, call)
+        one = admitted(endpoint, rpc, request, authorization, call.respond)
+        if one is None or endpoint.batch is not None:
+            return one
+        one.run_alone()
         return None
 
 
@@ -208,17 +202,5 @@ def _run_together(endpoint: Endpoint, batch: Sequence[AdmittedRpc]) -> None:
             one.fail_with_batch(error)
 
 
-def _run_alone(endpoint: Endpoint, rpc: RpcContext, request: bytes, call: NativeCall) -> None:
-    call.respond(rpc, endpoint.answer(rpc, lambda: request))
-
-
 def _authorization(metadata: Metadata) -> str | bytes:
     return next((value for key, value in metadata if key == _AUTHORIZATION), "")
-
-
-def _too_large(size: int, most: int) -> tuple[int, str]:
-    """As grpcio says it."""
-    return (
-        StatusCode.RESOURCE_EXHAUSTED.value,
-        f"SERVER: Received message larger than max ({size} vs. {most})",
-    )
