@@ -28,10 +28,8 @@ from rich.table import Table
 
 from benchmarks.real_deck import SEED, DeckRow, real_deck, real_numbers
 from benchmarks.workload import import_messages
-from tollwire.service.cli.connection import Client
-from tollwire.service.cli.upload import Chunk, Upload, chunked
-from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest, UploadCdrsResponse, UsageRow
-from tollwire.v1.tenant_service_pb2 import CreateExtensionRequest, CreateTenantRequest
+from tollwire.client import Client
+from tollwire.v1.cdr_service_pb2 import UsageRow
 from tollwire.v1.types_pb2 import (
     DIRECTION_INBOUND,
     DIRECTION_INTERNAL,
@@ -155,16 +153,14 @@ def peak_memory_bytes(pid: int) -> int:
 def make_customers(client: Client) -> list[Customer]:
     customers = []
     for wanted, share, extensions in CUSTOMERS:
-        tenant = client.tenants.CreateTenant(CreateTenantRequest(tenant=wanted))
+        tenant = client.create_tenant(tenant=wanted)
         customers.append(
             Customer(
                 tenant,
                 share,
                 [
-                    client.tenants.CreateExtension(
-                        CreateExtensionRequest(
-                            extension=Extension(tenant_id=tenant.id, number=str(1000 + n))
-                        )
+                    client.create_extension(
+                        extension=Extension(tenant_id=tenant.id, number=str(1000 + n))
                     )
                     for n in range(extensions)
                 ],
@@ -174,7 +170,7 @@ def make_customers(client: Client) -> list[Customer]:
 
 
 def import_deck(client: Client, tenant_id: int, deck: list[DeckRow]) -> None:
-    answer = client.rating.ImportRates(import_messages(deck, tenant_id))
+    answer = client.import_rates(import_messages(deck, tenant_id))
     if answer.created != len(deck):
         raise SystemExit(f"the server refused the deck: {answer}")
 
@@ -215,30 +211,8 @@ def calls(customers: list[Customer], prefixes: list[str], count: int) -> Iterato
         )
 
 
-def upload(client: Client, chunks: Iterable[Chunk]) -> UploadCdrsResponse:
-    """Upload the chunks; return the counts of all of them."""
-    totals = UploadCdrsResponse()
-
-    def settled(chunk: Chunk, response: UploadCdrsResponse) -> None:
-        totals.committed_offset = response.committed_offset
-        totals.created += response.created
-        totals.duplicates += response.duplicates
-        totals.conflicts += response.conflicts
-        totals.rejected += response.rejected
-        totals.unrated += response.unrated
-
-    def interrupted(reason: str, delay: float) -> None:
-        raise SystemExit(f"the upload failed: {reason}")
-
-    sending = Upload(client, 0, settled, interrupted)
-    sending.begin()
-    sending.send(chunks)
-    return totals
-
-
 def usage(client: Client, *dimensions: UsageDimension.ValueType) -> list[UsageRow]:
-    request = SummarizeUsageRequest(group_by=dimensions, time_zone="Europe/Berlin")
-    return list(client.cdrs.SummarizeUsage(request).rows)
+    return list(client.summarize_usage(group_by=dimensions, time_zone="Europe/Berlin").rows)
 
 
 def usage_table(names: tuple[str, ...], rows: Iterable[UsageRow]) -> Table:
@@ -267,7 +241,7 @@ def main() -> None:
             if "DEMO_RATES" in os.environ:
                 deck = deck[:: max(1, len(deck) // int(os.environ["DEMO_RATES"]))]
         started = time.perf_counter()
-        with server(folder) as (address, pid), Client(address) as client:
+        with server(folder) as (address, pid), Client(address, environment={}) as client:
             steps.done.append(("start the server", time.perf_counter() - started, 0, ""))
             with steps.step("make two tenants with their extensions"):
                 customers = make_customers(client)
@@ -280,9 +254,10 @@ def main() -> None:
             # numbers.
             with steps.step(f"make {count:,} calls"):
                 made = calls(customers, [row.prefix for row in deck], count)
-                chunks = list(chunked(enumerate(islice(made, count)), CHUNK_CALLS))
+                finished = list(islice(made, count))
             with steps.step(f"upload, rate and store {count:,} calls", count, "calls"):
-                totals = upload(client, chunks)
+                sending = client.upload(finished, chunk_calls=CHUNK_CALLS, retries=0)
+                totals = sending.result().totals
             with steps.step("add them up by day"):
                 by_day = usage(client, USAGE_DIMENSION_DAY)
             with steps.step("add them up by destination"):

@@ -18,9 +18,8 @@ from benchmarks.demo import import_deck
 from benchmarks.filling import FilledDatabase
 from benchmarks.real_deck import DeckRow, real_deck
 from ratingcore import Deck
-from tollwire.service.cli.connection import Client
+from tollwire.client import Client
 from tollwire.v1 import types_pb2
-from tollwire.v1.tenant_service_pb2 import CreateTenantRequest
 
 TENANT_ID = 1
 # A quick run takes every n-th prefix of the real deck.
@@ -102,7 +101,7 @@ class Workbench:
         return self._filled[kind]
 
     def _add_tenant(self, url: str) -> None:
-        with serving.tollwire(url) as server, Client(server.address) as client:
+        with serving.tollwire(url) as server, Client(server.address, environment={}) as client:
             import_deck(client, make_tenant(client), self.rows)
 
     def close(self) -> None:
@@ -111,10 +110,7 @@ class Workbench:
 
 
 def make_tenant(client: Client) -> int:
-    made = client.tenants.CreateTenant(
-        CreateTenantRequest(tenant=types_pb2.Tenant(name="Bench")), timeout=30, wait_for_ready=True
-    )
-    return made.id
+    return client.create_tenant(tenant=types_pb2.Tenant(name="Bench"), timeout=30).id
 
 
 @contextmanager

@@ -42,7 +42,7 @@ CLIENT = "tollwire.client"
 OUTSIDE = {
     "ratingcore": {"observability", "cache", "rating", "record", "rpc"},
     "tollwire.v1": {"rpc", "cli", CLIENT},
-    "tollwire.loopback": {"settings", "cli", CLIENT},
+    "tollwire.loopback": {"settings", CLIENT},
     CLIENT: {"cli"},
 }
 # What the client may import beside the standard library: installing it must cost little.
@@ -58,7 +58,7 @@ BELONGS_TO = {
     "grpc": {"rpc", "cli", CLIENT},
     "grpc_health": {"rpc", "cli"},
     "grpc_reflection": {"rpc"},
-    "grpc_status": {"rpc", "cli"},
+    "grpc_status": {"rpc"},
     "google": {"rpc", "cli", CLIENT},
     "click": {"cli"},
     "rich": {"cli"},

@@ -12,7 +12,7 @@ from benchmarks.databases import table_of
 from benchmarks.harness import Row, agreed, at_most, compared, digest, in_turns, over_baseline
 from benchmarks.real_deck import DeckRow
 from benchmarks.workbench import TENANT_ID, Workbench, make_tenant
-from tollwire.service.cli.connection import Client
+from tollwire.client import Client
 from tollwire.service.storage.schema.tenant_tables import OPEN_FROM_S, OPEN_TO_S, RateVersionRow
 from tollwire.v1.rating_service_pb2 import (
     ExportRatesRequest,
@@ -59,7 +59,7 @@ def _import_s(bench: Workbench, kind: str, messages: list[bytes], digests: list[
     with (
         bench.databases.fresh(kind) as url,
         serving.tollwire(url) as server,
-        Client(server.address) as client,
+        Client(server.address, environment={}) as client,
         load.channel(server.address) as channel,
     ):
         make_tenant(client)

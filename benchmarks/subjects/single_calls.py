@@ -27,9 +27,8 @@ from benchmarks.harness import (
 from benchmarks.rate_calls import CREATE_CDR, RATE_CALL, Measured, Requests
 from benchmarks.subjects.unary import sample
 from benchmarks.workbench import TENANT_ID, Workbench
-from tollwire.service.cli.connection import Client
+from tollwire.client import Client
 from tollwire.service.storage.schema.record_tables import CdrRow
-from tollwire.v1.cdr_service_pb2 import ExportCdrsRequest
 
 # The least share of RateCall's calls a second, by the number of calls in flight.
 BUDGETS: dict[int, Budget | None] = {1: None, 16: at_least(0.5), 64: at_least(0.7)}
@@ -104,9 +103,8 @@ def _single_calls(bench: Workbench, kind: str, server: serving.Server) -> Iterat
                 note=note,
             )
     yield from _alone(bench, kind, measured)
-    with Client(server.address) as client:
-        export = client.cdrs.ExportCdrs(ExportCdrsRequest(tenant_id=TENANT_ID))
-        stored = sum(len(part.cdrs) for part in export)
+    with Client(server.address, environment={}) as client:
+        stored = sum(1 for _ in client.export_cdrs(tenant_id=TENANT_ID))
     if stored != recorded:
         raise AssertionError(f"{recorded} calls were answered, {stored} are stored")
 

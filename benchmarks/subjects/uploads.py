@@ -11,9 +11,8 @@ from benchmarks.filling import Tenant
 from benchmarks.harness import Row, agreed, digest, in_turns
 from benchmarks.upload_work import IDS, UploadWork
 from benchmarks.workbench import TENANT_ID, Workbench
-from tollwire.service.cli.connection import Client
+from tollwire.client import Client
 from tollwire.service.storage.schema.record_tables import CdrRow
-from tollwire.v1.cdr_service_pb2 import SummarizeUsageRequest
 
 _SUM = "SELECT sum(cost_units * 10000 + cost_fraction_e8 / 10000) FROM cdrs"
 
@@ -60,8 +59,8 @@ def _upload(bench: Workbench, kind: str, work: UploadWork, costs: list[str]) -> 
 
 
 def _total_e4(server: serving.Server) -> str:
-    with Client(server.address) as client:
-        (row,) = client.cdrs.SummarizeUsage(SummarizeUsageRequest(tenant_id=TENANT_ID)).rows
+    with Client(server.address, environment={}) as client:
+        (row,) = client.summarize_usage(tenant_id=TENANT_ID).rows
     return str(int(row.cost.replace(".", "")))
 
 

@@ -16,11 +16,11 @@ from benchmarks import databases, filling, serving
 from benchmarks.filling import COLUMNS
 from benchmarks.harness import Row, Spread, agreed, at_least, digest, in_turns, over_baseline, timed
 from benchmarks.workbench import Workbench
-from tollwire.service.cli.connection import Client
+from tollwire.client import Client
 from tollwire.service.record.verification import PART_IDS
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema import triggers
-from tollwire.v1.cdr_service_pb2 import VerifyCdrsRequest, VerifyCdrsResponse
+from tollwire.v1.cdr_service_pb2 import VerifyCdrsResponse
 
 # Creating the tables takes minutes.
 LONGEST_SECONDS = 1800
@@ -37,7 +37,11 @@ def measured(kind: str, url: str) -> Row:
     rows, middle_id = _count_and_middle(url)
     found: list[VerifyCdrsResponse] = []
     read: list[int] = []
-    with changed(url, middle_id), serving.tollwire(url) as server, Client(server.address) as client:
+    with (
+        changed(url, middle_id),
+        serving.tollwire(url) as server,
+        Client(server.address, environment={}) as client,
+    ):
         seconds = in_turns(
             {
                 "verified": timed(lambda: found.append(verified(client, middle_id)), 10**9),
@@ -67,7 +71,7 @@ def verified(client: Client, wrong_id: int) -> VerifyCdrsResponse:
     """The last response, after one named difference: that of the CDR with this id."""
     differences: list[tuple[int, str]] = []
     last = VerifyCdrsResponse()
-    for last in client.cdrs.VerifyCdrs(VerifyCdrsRequest()):
+    for last in client.verify_cdrs():
         differences += [(one.cdr_id, one.field) for one in last.differences[: 3 - len(differences)]]
     agreed("what differs", str([(wrong_id, "cost")]), str(differences))
     assert last.done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -12,7 +13,6 @@ from tollwire.service.cli.listing import Listing, limit_option, print_listing, t
 from tollwire.service.cli.tables import exact, number, text, time
 from tollwire.service.cli.tenants import given
 from tollwire.service.cli.values import ID, TIME, write_time
-from tollwire.v1.access_service_pb2 import ListAuditEntriesRequest
 
 COLUMNS = (
     number("id", lambda e: str(e.id)),
@@ -49,9 +49,5 @@ def audit() -> None:
 def list_entries(client: Client, limit: int, **filters: Any) -> None:
     """List administrative changes, the newest first: caller, action, before and after."""
 
-    def fetch(size: int, token: str) -> tuple[Any, str]:
-        request = ListAuditEntriesRequest(**given(filters), page_size=size, page_token=token)
-        answer = client.access.ListAuditEntries(request, timeout=client.timeout)
-        return answer.entries, answer.next_page_token
-
-    print_listing(client, Listing(fetch, limit), COLUMNS, "no administrative changes")
+    found = partial(client.list_audit_entries, **given(filters))
+    print_listing(client, Listing(found, limit), COLUMNS, "no administrative changes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -36,7 +37,6 @@ from tollwire.v1.cdr_service_pb2 import (
     ExplainCdrRequest,
     ExportCdrsRequest,
     GetCdrRequest,
-    ListCdrsRequest,
     RateUnratedRequest,
 )
 from tollwire.v1.types_pb2 import Call, Cdr
@@ -95,7 +95,7 @@ def cdrs() -> None:
 def add_cdr(client: Client, **values: Any) -> None:
     """Rate one call and record it."""
     request = CreateCdrRequest(call=Call(**given(values)))
-    _show_cdr(client, client.cdrs.CreateCdr(request, timeout=client.timeout))
+    _show_cdr(client, client.create_cdr(request))
 
 
 @cdrs.command("show")
@@ -117,10 +117,10 @@ def show_cdr(
     if call_id is not None and tenant_id is None:
         raise click.UsageError("--call-id needs --tenant: call_ids are unique only within a tenant")
     if cdr_id is not None and tenant_id is None and not explain:
-        _show_cdr(client, client.cdrs.GetCdr(GetCdrRequest(id=cdr_id), timeout=client.timeout))
+        _show_cdr(client, client.get_cdr(GetCdrRequest(id=cdr_id)))
         return
     request = ExplainCdrRequest(id=cdr_id or 0, tenant_id=tenant_id or 0, call_id=call_id or "")
-    found = client.cdrs.ExplainCdr(request, timeout=client.timeout)
+    found = client.explain_cdr(request)
     if client.as_json:
         print_json(found if explain else found.cdr)
         return
@@ -166,12 +166,8 @@ LIST_COLUMNS = (
 def list_cdrs(client: Client, limit: int, **filters: Any) -> None:
     """List CDRs, the newest call first."""
 
-    def fetch(size: int, token: str) -> tuple[Any, str]:
-        request = ListCdrsRequest(**given(filters), page_size=size, page_token=token)
-        answer = client.cdrs.ListCdrs(request, timeout=client.timeout)
-        return answer.cdrs, answer.next_page_token
-
-    print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no CDRs")
+    found = partial(client.list_cdrs, **given(filters))
+    print_listing(client, Listing(found, limit), LIST_COLUMNS, "no CDRs")
 
 
 @cdrs.command("export")
@@ -188,10 +184,7 @@ def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
 
     "cdrs upload" can read the file; the calls keep their call_ids.
     """
-    answers = client.cdrs.ExportCdrs(
-        ExportCdrsRequest(**given(filters)), timeout=client.long_timeout
-    )
-    found = (cdr for answer in answers for cdr in answer.cdrs)
+    found = client.export_cdrs(ExportCdrsRequest(**given(filters)))
 
     def write(out: TextIO) -> int:
         if client.as_json:
@@ -216,7 +209,7 @@ def export_cdrs(client: Client, output: Path | None, **filters: Any) -> None:
 def rate_unrated(client: Client, **filters: Any) -> None:
     """Rate the UNRATED CDRs again, with the current rates."""
     request = RateUnratedRequest(**given(filters))
-    answer = client.cdrs.RateUnrated(request, timeout=client.long_timeout)
+    answer = client.rate_unrated(request)
     if client.as_json:
         print_json(answer)
         return

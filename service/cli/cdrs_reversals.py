@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from tollwire.service.cli.tables import exact, grouped, number, text, time
 from tollwire.service.cli.tenants import given
 from tollwire.service.cli.values import ID, TIME, write_time
 from tollwire.v1.cdr_service_pb2 import (
-    ListReversalsRequest,
     ReverseCdrRequest,
     ReverseCdrsRequest,
     ReverseCdrsResponse,
@@ -150,7 +150,7 @@ def _send(
     for request in requests:
         request.dry_run = dry_run
         last = ReverseCdrsResponse()
-        for last in client.cdrs.ReverseCdrs(request, timeout=client.long_timeout):
+        for last in client.reverse_cdrs(request):
             if not last.done and not dry_run and sys.stderr.isatty():
                 note(f"{total.reversed + last.reversed:,} CDRs reversed so far")
         total.cdrs += last.cdrs
@@ -197,7 +197,7 @@ def read_ids(path: Path) -> list[int]:
 
 
 def _reverse_one(client: Client, request: ReverseCdrRequest) -> None:
-    answer = client.cdrs.ReverseCdr(request, timeout=client.timeout)
+    answer = client.reverse_cdr(request)
     if client.as_json:
         print_json(answer)
         return
@@ -241,7 +241,7 @@ def reverse_upload(
     request = ReverseUploadRequest(
         upload_id=upload_id, reason=reason, requested_by=requested_by or default_requester()
     )
-    answer = client.cdrs.ReverseUpload(request, timeout=client.long_timeout)
+    answer = client.reverse_upload(request)
     if client.as_json:
         print_json(answer)
         return
@@ -287,12 +287,8 @@ LIST_COLUMNS = (
 def list_reversals(client: Client, limit: int, **filters: Any) -> None:
     """List reversals, the newest first."""
 
-    def fetch(size: int, token: str) -> tuple[Any, str]:
-        request = ListReversalsRequest(**given(filters), page_size=size, page_token=token)
-        answer = client.cdrs.ListReversals(request, timeout=client.timeout)
-        return answer.reversals, answer.next_page_token
-
-    print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no reversals")
+    found = partial(client.list_reversals, **given(filters))
+    print_listing(client, Listing(found, limit), LIST_COLUMNS, "no reversals")
 
 
 def _cost(reversal: Reversal) -> str:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import click
-import grpc
 
+from tollwire.client import UnavailableError
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.failures import USAGE, Failure, one_line
 from tollwire.service.cli.output import json_text, note
@@ -66,15 +66,15 @@ def tail_cdrs(
     answered = lost = False
     while True:
         try:
-            for response in client.cdrs.WatchCdrs(request, timeout=client.long_timeout):
+            for response in client.watch_cdrs(request):
                 answered, lost = True, False
                 _print(client, response)
                 request.cursor, request.from_now = response.cursor, False
                 if cursor_file is not None:
                     _write(cursor_file, response.cursor)
             return
-        except grpc.RpcError as error:
-            if no_follow or not answered or error.code() is not grpc.StatusCode.UNAVAILABLE:
+        except UnavailableError:
+            if no_follow or not answered:
                 raise
         if not lost:
             note(f"the connection to {client.server} is lost; trying again")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 import click
-import grpc
 from rich.progress import Progress, TaskID
 
+from tollwire.client import NotFoundError, TollwireError, Upload
+from tollwire.client.uploads import DEFAULT_CHUNK_CALLS, DEFAULT_RETRIES, DEFAULT_WINDOW
 from tollwire.service.cli.call_files import CSV, JSON_LINES, CallFile, format_of
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.control_totals import TotalsCounter
@@ -21,7 +23,6 @@ from tollwire.service.cli.failures import (
     USAGE,
     Failure,
     failure_of,
-    reason_of,
 )
 from tollwire.service.cli.files import multiline_option
 from tollwire.service.cli.interrupts import Interrupts
@@ -31,19 +32,11 @@ from tollwire.service.cli.output import (
     byte_progress,
     note,
 )
-from tollwire.service.cli.upload import (
-    DEFAULT_CHUNK_CALLS,
-    DEFAULT_RETRIES,
-    DEFAULT_WINDOW,
-    Chunk,
-    Upload,
-    chunked,
-)
 from tollwire.service.cli.upload_report import Report, show_report
 from tollwire.service.cli.upload_state import UploadState
 from tollwire.service.cli.values import ID
 from tollwire.v1.cdr_service_pb2 import (
-    UploadCdrsResponse,
+    GetUploadResponse,
 )
 from tollwire.v1.types_pb2 import Call, UnreadableRecord
 
@@ -142,49 +135,68 @@ def upload_cdrs(
             note(f"ignored columns, which only CDRs have: {', '.join(records.ignored)}")
         bar = _ProgressBar(progress, stream, None if file == "-" else Path(file).stat().st_size)
 
-        def settled(chunk: Chunk, response: UploadCdrsResponse) -> None:
-            report.settled(chunk, response)
-            bar.show(response.committed_offset)
-            interrupts.check()
-
-        def broken(message: str, delay_seconds: float) -> None:
+        def broken(error: TollwireError, delay_seconds: float) -> None:
+            message = failure_of(error, client.server).message
             note(f"{message}; trying again in {delay_seconds:g} s")
             interrupts.check()
 
-        upload = Upload(client, upload_id or 0, settled, broken, window, retries)
-        settled_before = _begin(upload, state, no_resume)
         counter = TotalsCounter()
         calls = counter.count(_calls(records, Occurrences() if occurrence else None))
-        with _with_resume_advice(client, upload, state):
+        lines: deque[int] = deque()  # of the calls that are not settled yet
+        resumed = _resumed(client, upload_id, state, no_resume)
+        settled_before = resumed.committed_offset
+        upload = client.upload(
+            _without_lines(calls, lines),
+            upload_id=resumed.upload_id,
+            offset=settled_before,
+            chunk_calls=chunk,
+            window=window,
+            retries=retries,
+            control_totals=counter.totals,
+            on_interrupted=broken,
+        )
+        if not resumed.upload_id:
+            upload.begin()
+            if state is not None:
+                state.write(upload.id)
+        with _with_resume_advice(client, upload, state), upload:
             _skip_settled(calls, settled_before, upload, report)
-            upload.send(chunked(calls, chunk, settled_before), counter.totals)
-            totals = upload.final_state()
+            for settled in upload:
+                report.settled(settled, [lines.popleft() for _ in settled.calls])
+                bar.show(settled.response.committed_offset)
+                interrupts.check()
+            totals = upload.state()
     if state is not None:
         state.remove()
     counted = (records.line_count, counter.totals().calls)
     show_report(client, totals, report, counted, occurrence)
 
 
-def _begin(upload: Upload, state: UploadState | None, no_resume: bool) -> int:
-    """Start the upload, or find its committed offset. Returns the number of committed calls."""
-    given_id = upload.id
-    if not given_id and state is not None and not no_resume:
-        upload.id = state.upload_id()
-    if upload.id:
-        try:
-            settled = upload.state().committed_offset
-        except grpc.RpcError as error:
-            # A stored id that the server does not have belongs to another database.
-            if given_id or reason_of(error) != "UPLOAD_NOT_FOUND":
-                raise
-            upload.id = 0
-        else:
-            note(f"resuming upload {upload.id}, which has {settled:,} committed calls")
-            return settled
-    upload.begin()
-    if state is not None:
-        state.write(upload.id)
-    return 0
+def _resumed(
+    client: Client, given_id: int | None, state: UploadState | None, no_resume: bool
+) -> GetUploadResponse:
+    """The upload to continue, with its committed offset; without an id for a new one."""
+    upload_id = given_id or 0
+    if not upload_id and state is not None and not no_resume:
+        upload_id = state.upload_id()
+    if not upload_id:
+        return GetUploadResponse()
+    try:
+        found = client.get_upload(upload_id=upload_id)
+    except NotFoundError:
+        # A stored id that the server does not have belongs to another database.
+        if given_id:
+            raise
+        return GetUploadResponse()
+    note(f"resuming upload {upload_id}, which has {found.committed_offset:,} committed calls")
+    return found
+
+
+def _without_lines(calls: Iterable[tuple[int, Call]], lines: deque[int]) -> Iterator[Call]:
+    """The calls; their lines are added to ``lines``."""
+    for line, call in calls:
+        lines.append(line)
+        yield call
 
 
 def _calls(records: CallFile, occurrences: Occurrences | None) -> Iterator[tuple[int, Call]]:
@@ -244,7 +256,7 @@ def _with_resume_advice(
     )
     try:
         yield
-    except grpc.RpcError as error:
+    except TollwireError as error:
         failure = failure_of(error, client.server)
         message = f"{failure.message}; {how} (upload {upload.id})"
         raise Failure(message, failure.exit_code) from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -27,8 +27,6 @@ from tollwire.v1.cdr_service_pb2 import (
     FailedRecord,
     GetUploadRequest,
     GetUploadResponse,
-    ListUploadFailuresRequest,
-    ListUploadsRequest,
 )
 
 UPLOAD_COLUMNS = (
@@ -53,12 +51,7 @@ UPLOAD_COLUMNS = (
 def list_uploads(client: Client, limit: int) -> None:
     """List uploads, the newest first."""
 
-    def fetch(size: int, token: str) -> tuple[Any, str]:
-        request = ListUploadsRequest(page_size=size, page_token=token)
-        answer = client.cdrs.ListUploads(request, timeout=client.timeout)
-        return answer.uploads, answer.next_page_token
-
-    print_listing(client, Listing(fetch, limit), UPLOAD_COLUMNS, "no uploads")
+    print_listing(client, Listing(client.list_uploads, limit), UPLOAD_COLUMNS, "no uploads")
 
 
 @click.command("upload-status")
@@ -67,7 +60,7 @@ def list_uploads(client: Client, limit: int) -> None:
 def upload_status(client: Client, upload_id: int) -> None:
     """Show the progress and the totals of an upload."""
     request = GetUploadRequest(upload_id=upload_id)
-    answer = client.cdrs.GetUpload(request, timeout=client.timeout)
+    answer = client.get_upload(request)
     if client.as_json:
         print_json(answer)
         return
@@ -138,20 +131,15 @@ def list_failures(
     """
     wanted = reason.upper().replace("-", "_")
 
-    def fetch(size: int, token: str, only: str = wanted) -> tuple[Any, str]:
-        request = ListUploadFailuresRequest(
-            upload_id=upload_id, reason=only, page_size=size, page_token=token
-        )
-        answer = client.cdrs.ListUploadFailures(request, timeout=client.timeout)
-        return [_writable(one) for one in answer.failures], answer.next_page_token
-
+    found = partial(client.list_upload_failures, upload_id=upload_id)
     if output is not None:
         unreadable: list[FailedRecord] = []
         if wanted in ("", UNREADABLE):
-            unreadable = list(Listing(partial(fetch, only=UNREADABLE), 1))
-        _write_failures(lambda: iter(Listing(fetch, 0)), unreadable, output)
+            unreadable = list(islice(found(reason=UNREADABLE, page_size=1), 1))
+        _write_failures(lambda: map(_writable, found(reason=wanted)), unreadable, output)
         return
-    print_listing(client, Listing(fetch, limit), FAILURE_COLUMNS, "no failed records")
+    listing = Listing(partial(found, reason=wanted), limit, _writable)
+    print_listing(client, listing, FAILURE_COLUMNS, "no failed records")
 
 
 def _write_failures(

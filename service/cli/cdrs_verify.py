@@ -49,7 +49,7 @@ def verify_cdrs(client: Client, **filters: Any) -> None:
     differences: list[CdrDifference] = []
     last = VerifyCdrsResponse()
     request = VerifyCdrsRequest(**given(filters))
-    for answer in client.cdrs.VerifyCdrs(request, timeout=client.long_timeout):
+    for answer in client.verify_cdrs(request):
         last = answer
         if client.as_json:
             for difference in answer.differences:

@@ -1,4 +1,4 @@
-"""The connection of a client command: the options that all of them share, and the stubs.
+"""The connection of a client command: the options that all of them share, and the client.
 
 A command marked ``connected`` gets a ``Client`` as its first argument. A failed RPC inside it ends
 the command with one line (failures.py).
@@ -8,88 +8,67 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib.resources import files
-from types import TracebackType
 from typing import Any
 
 import click
 import grpc
+from google.protobuf.message import Message
+from grpc_health.v1.health_pb2 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from tollwire.service.cli.credentials import take_token, token_options, with_token
-from tollwire.service.cli.failures import INTERRUPTED, Failure, failure_of
+from tollwire import client as library
+from tollwire.client.connection import DEFAULT_SERVER, DEFAULT_TIMEOUT_SECONDS
+from tollwire.client.errors import error_of
+from tollwire.service.cli.credentials import token_options
+from tollwire.service.cli.failures import DEFECT, INTERRUPTED, Failure, failure_of
 from tollwire.service.cli.shared_options import (
     SharedOption,
     options_before_the_command,
     take_earlier_options,
 )
-from tollwire.service.cli.transport import PLAIN_TEXT, Transport, take_transport, transport_options
-from tollwire.v1.access_service_pb2_grpc import AccessServiceStub
-from tollwire.v1.cdr_service_pb2_grpc import CdrServiceStub
-from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
-from tollwire.v1.tenant_service_pb2_grpc import TenantServiceStub
+from tollwire.service.cli.transport import check_files, transport_options
 
-DEFAULT_SERVER = "127.0.0.1:50051"
-DEFAULT_TIMEOUT_SECONDS = 60.0
-# Messages of an export or of an upload's failures can be larger than gRPC's default of 4 MiB.
-MAX_RECEIVED_BYTES = 64 * 1024 * 1024
-
-# The retry policy: the service config that is published with the protos.
-SERVICE_CONFIG = files("tollwire.v1").joinpath("service_config.json").read_text(encoding="utf-8")
-
-CHANNEL_OPTIONS = [
-    ("grpc.service_config", SERVICE_CONFIG),
-    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
-    # Do not use a web proxy: the address is that of the server itself.
-    ("grpc.enable_http_proxy", 0),
-    # By default gRPC waits up to two minutes before it reconnects to a restarted server.
-    ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.min_reconnect_backoff_ms", 250),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
+_CONNECTION = (
+    *("server", "tls", "ca_file", "cert_file", "key_file", "server_name"),
+    *("token", "token_file", "insecure"),
+)
 
 
-class Client:
-    """The stubs on one channel. ``timeout`` bounds short RPCs; ``long_timeout`` those whose length
-    depends on the data, and is None (no limit) unless the user set one. ``token`` is sent with each
-    RPC; "": no token."""
+class Client(library.Client):
+    """The client of a command. ``as_json``: the command prints JSON. Its options have read the
+    environment already."""
 
-    def __init__(
-        self,
-        server: str,
-        timeout: float | None = None,
-        as_json: bool = False,
-        token: str = "",
-        transport: Transport = PLAIN_TEXT,
-    ) -> None:
+    def __init__(self, server: str, *, as_json: bool = False, **connection: Any) -> None:
+        super().__init__(server, environment={}, **connection)
         self.server = server
-        self.timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
-        self.long_timeout = timeout
         self.as_json = as_json
-        self._channel = transport.channel(server, CHANNEL_OPTIONS)
-        channel = with_token(self._channel, token)
-        self.tenants = TenantServiceStub(channel)
-        self.rating = RatingServiceStub(channel)
-        self.cdrs = CdrServiceStub(channel)
-        self.access = AccessServiceStub(channel)
-        # Health needs no token. The other channel avoids servers that are NOT_SERVING; this one
-        # must reach them to check their health.
-        self._health_channel = transport.channel(
-            server, [*CHANNEL_OPTIONS, ("grpc.inhibit_health_checking", 1)]
-        )
-        self.health = HealthStub(self._health_channel)
 
-    def __enter__(self) -> Client:
-        return self
+    def check_health(self, request: HealthCheckRequest) -> HealthCheckResponse:
+        """The health of one service."""
+        answer: HealthCheckResponse = self._asked("Check", request)
+        return answer
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._channel.close()
-        self._health_channel.close()
+    def list_health(self) -> HealthListResponse:
+        """The health of all services."""
+        answer: HealthListResponse = self._asked("List", HealthListRequest())
+        return answer
+
+    def _asked(self, method: str, request: Message) -> Any:
+        """The response of a method of the health service, which needs no token. The client's own
+        channel avoids servers that are NOT_SERVING; this one must reach them."""
+        option = ("grpc.inhibit_health_checking", 1)
+        with self.connection.channel(option) as channel:
+            try:
+                return getattr(HealthStub(channel), method)(
+                    request, timeout=self.connection.timeout
+                )
+            except grpc.RpcError as error:
+                raise error_of(error) from None
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,20 +80,32 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_client(*args: Any, **kwargs: Any) -> None:
         take_earlier_options(click.get_current_context(), kwargs)
-        server: str = kwargs.pop("server")
         timeout: float | None = kwargs.pop("timeout")
-        as_json: bool = kwargs.pop("as_json")
-        transport = take_transport(kwargs)
-        token = take_token(kwargs, server, encrypted=transport.is_encrypted)
+        connection = {name: kwargs.pop(name) for name in _CONNECTION}
+        connection["as_json"] = kwargs.pop("as_json")
+        connection["timeout"] = library.DEFAULT if timeout is None else timeout
+        connection["long_timeout"] = timeout
+        check_files(connection)
         try:
-            with Client(server, timeout, as_json, token, transport) as client:
+            client = Client(**connection)
+        except library.ConfigurationError as error:
+            raise click.UsageError(error.worded(_option)) from None
+        try:
+            with client:
                 command(client, *args, **kwargs)
-        except grpc.RpcError as error:
-            raise failure_of(error, server) from None
+        except library.TollwireError as error:
+            raise failure_of(error, client.server) from None
+        except library.UploadError as error:
+            raise Failure(str(error), DEFECT) from None
         except KeyboardInterrupt:
             raise Failure("interrupted", INTERRUPTED) from None
 
     return with_client
+
+
+def _option(parameter: str) -> str:
+    """The option for a parameter of the client."""
+    return f"--{parameter.replace('_', '-')}"
 
 
 def _server_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -95,15 +95,14 @@ COLUMNS = {
 OPTIONAL = tuple(name for name in COLUMNS if name not in REQUIRED)
 
 
-def write_deck(parts: Iterable[Iterable[Rate]], out: TextIO) -> int:
-    """Write a deck that arrives in parts. Returns the number of rates."""
+def write_deck(rates: Iterable[Rate], out: TextIO) -> int:
+    """Write a deck. Returns the number of rates."""
     writer = CsvWriter(out)
     writer.write(tuple(COLUMNS))
     count = 0
-    for part in parts:
-        for rate in part:
-            writer.write(_row(rate))
-            count += 1
+    for rate in rates:
+        writer.write(_row(rate))
+        count += 1
     writer.note_line_breaks()
     return count
 

@@ -18,7 +18,6 @@ from rich.progress import Progress
 
 from tollwire.service.cli.connection import Client
 from tollwire.service.cli.deck_csv import DeckFile
-from tollwire.service.cli.streaming import RequestQueue
 from tollwire.v1.rating_service_pb2 import ImportError as DeckError
 from tollwire.v1.rating_service_pb2 import ImportRatesRequest, ImportRatesResponse
 
@@ -125,18 +124,7 @@ def send_deck(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Ou
         complete, head = head, ImportRatesRequest()
         head.CopyFrom(complete)
         head.dry_run = head.allow_gap = True
-    queue: RequestQueue[ImportRatesRequest] = RequestQueue(2)
-    call = client.rating.ImportRates.future(iter(queue), timeout=client.long_timeout)
-    try:
-        for request in deck.requests(head):
-            if not queue.send(request, call):
-                break
-    except BaseException:
-        call.cancel()
-        raise
-    finally:
-        queue.close(call)
-    response = call.result()
+    response = client.import_rates(deck.requests(head))
     problems = deck.problems + [_problem(deck, error) for error in response.errors]
     problems.sort(key=lambda problem: problem.line)
     return Outcome(response, problems, deck.unreadable)

@@ -6,17 +6,13 @@ The exit codes are part of the command line's interface; README.md lists them.
 from __future__ import annotations
 
 import json
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import click
 import grpc
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
+from tollwire.client import TollwireError
 from tollwire.service.cli.shared_options import SharedOption
-
-Detail = TypeVar("Detail", bound=Message)
 
 REFUSED = 1  # the server refused the request, or some of its records
 USAGE = 2  # the command line or the file is invalid; the same code as click's
@@ -86,13 +82,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
-def failure_of(error: grpc.RpcError, server: str) -> Failure:
+def failure_of(error: TollwireError, server: str) -> Failure:
     """The failure for a failed RPC: code, reason, message, invalid fields."""
-    code = error.code()
-    reason, violations = _details(error)
-    message = error.details() or ""
+    code, reason, message = error.code, error.reason, error.message
     fields = []
-    for field, description in violations:
+    for field, description in error.fields:
         option = option_of(field)
         fields.append({"field": field, "option": option, "message": description})
         if option:
@@ -146,42 +140,3 @@ def _explained(message: str) -> str:
         if words in message.partition(_NOT_CONNECTED)[2]:
             return f"{advice}: {message}"
     return message
-
-
-def reason_of(error: grpc.RpcError) -> str:
-    """The reason in the error's ErrorInfo, or ""."""
-    return _details(error)[0]
-
-
-def detail_of(error: grpc.RpcError, kind: type[Detail]) -> Detail | None:
-    """The error's detail of this message type, or None."""
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:
-        return None
-    for detail in status.details if status is not None else ():
-        message = kind()
-        if detail.Is(message.DESCRIPTOR):
-            detail.Unpack(message)
-            return message
-    return None
-
-
-def _details(error: grpc.RpcError) -> tuple[str, list[tuple[str, str]]]:
-    """The ErrorInfo's reason, and the fields and descriptions of the BadRequest's violations."""
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:  # the status contradicts its details: do not use them
-        status = None
-    reason = ""
-    violations: list[tuple[str, str]] = []
-    for detail in status.details if status is not None else ():
-        info = error_details_pb2.ErrorInfo()
-        bad = error_details_pb2.BadRequest()
-        if detail.Is(info.DESCRIPTOR):
-            detail.Unpack(info)
-            reason = info.reason
-        elif detail.Is(bad.DESCRIPTOR):
-            detail.Unpack(bad)
-            violations = [(v.field, v.description) for v in bad.field_violations]
-    return reason, violations

@@ -10,7 +10,6 @@ import click
 from grpc_health.v1.health_pb2 import (
     HealthCheckRequest,
     HealthCheckResponse,
-    HealthListRequest,
     HealthListResponse,
 )
 
@@ -30,11 +29,11 @@ def health(client: Client, service: str) -> None:
     Exits with 3 if it does not.
     """
     if service:
-        answer = client.health.Check(HealthCheckRequest(service=service), timeout=client.timeout)
+        answer = client.check_health(HealthCheckRequest(service=service))
         statuses = {service: answer}
         document: HealthCheckResponse | HealthListResponse = answer
     else:
-        document = client.health.List(HealthListRequest(), timeout=client.timeout)
+        document = client.list_health()
         statuses = dict(document.statuses)
     if client.as_json:
         print_json(document)

@@ -30,7 +30,7 @@ def ledger() -> None:
 @connected
 def show_root(client: Client) -> None:
     """Show the current root of the ledger: one line to store for a later check."""
-    answer = client.cdrs.GetLedgerRoot(GetLedgerRootRequest(), timeout=client.timeout)
+    answer = client.get_ledger_root(GetLedgerRootRequest())
     if client.as_json:
         print_json(answer)
     else:
@@ -57,9 +57,7 @@ def verify_ledger(client: Client, root: str | None) -> None:
     --root also checks that the ledger continues the ledger with that root. Exits with 1 if there
     are differences.
     """
-    answers = client.cdrs.VerifyLedger(
-        VerifyLedgerRequest(root=root or ""), timeout=client.long_timeout
-    )
+    answers = client.verify_ledger(VerifyLedgerRequest(root=root or ""))
     different = 0
     last = VerifyLedgerResponse()
     for last in answers:

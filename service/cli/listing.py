@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from tollwire.client import Pages
+from tollwire.client.calls import PAGE_SIZE
 from tollwire.service.cli.connection import Client
 from tollwire.service.cli.output import note, print_json_lines
 from tollwire.service.cli.tables import Column, Table, terminal_width
 
 DEFAULT_LIMIT = 50
-_LARGEST_PAGE = 1000
 _COLUMNS, _WIDE = "tollwire.columns", "tollwire.wide"
 
 
@@ -76,30 +77,32 @@ def table_options(
 
 
 class Listing:
-    """The items of a paged list, up to ``limit`` (0: all). After iteration ``more`` says whether
-    the server has others."""
+    """The items of a list of the client, up to ``limit`` (0: all). ``list_``: one of the client's
+    methods, with all arguments but page_size. ``prepare`` is called with each item, and returns
+    the one to show. After iteration ``more`` says whether the server has others."""
 
     def __init__(
         self,
-        fetch: Callable[[int, str], tuple[Sequence[Any], str]],
+        list_: Callable[..., Pages[Any, Any]],
         limit: int,
+        prepare: Callable[[Any], Any] | None = None,
     ) -> None:
-        self._fetch = fetch
+        self._list = list_
         self._limit = limit
+        self._prepare = prepare
         self.more = False
 
     def pages(self) -> Iterator[Sequence[Any]]:
         """The items of each response, as they arrive."""
-        left, token = self._limit, ""
-        while True:
-            size = min(left, _LARGEST_PAGE) if self._limit else _LARGEST_PAGE
-            items, token = self._fetch(size, token)
-            yield items
-            left -= len(items)
-            if not token:
-                return
+        left = self._limit
+        found = self._list(page_size=min(left or PAGE_SIZE, PAGE_SIZE))
+        for page in found.pages():
+            items, token = found.take(page)
+            shown = items[:left] if self._limit else items
+            yield shown if self._prepare is None else [*map(self._prepare, shown)]
+            left -= len(shown)
             if self._limit and left <= 0:
-                self.more = True
+                self.more = bool(token) or len(shown) < len(items)
                 return
 
     def __iter__(self) -> Iterator[Any]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tollwire.client import CallInfo
 from tollwire.service.cli.confirm import confirm, yes_option
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
 from tollwire.service.cli.output import note, print_fields, print_json
 from tollwire.service.cli.tables import exact, grouped, number, text, time
-from tollwire.service.cli.tenants import changes, given, rate_revision_of
+from tollwire.service.cli.tenants import changes, given
 from tollwire.service.cli.values import GIVEN_TEXT, ID, INT32, TimeParameter, write_time
 from tollwire.v1.rating_service_pb2 import (
     CreateRateRequest,
     DeleteRateRequest,
     GetRateRequest,
-    ListRatesRequest,
     UpdateRateRequest,
 )
 from tollwire.v1.types_pb2 import Interval, Rate
@@ -123,7 +124,7 @@ def _rate(values: dict[str, Any]) -> Rate:
 def add_rate(client: Client, **values: Any) -> None:
     """Add a rate."""
     request = CreateRateRequest(rate=_rate(given(values)))
-    _show_rate(client, client.rating.CreateRate(request, timeout=client.timeout))
+    _show_rate(client, client.create_rate(request))
 
 
 LIST_COLUMNS = (
@@ -155,14 +156,8 @@ LIST_COLUMNS = (
 def list_rates(client: Client, tenant_id: int | None, search: str, limit: int) -> None:
     """List rates by tenant, prefix and start."""
 
-    def fetch(size: int, token: str) -> tuple[Any, str]:
-        request = ListRatesRequest(
-            tenant_id=tenant_id or 0, search=search, page_size=size, page_token=token
-        )
-        answer = client.rating.ListRates(request, timeout=client.timeout)
-        return answer.rates, answer.next_page_token
-
-    print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no rates")
+    found = partial(client.list_rates, tenant_id=tenant_id or 0, search=search)
+    print_listing(client, Listing(found, limit), LIST_COLUMNS, "no rates")
 
 
 @rates.command("show")
@@ -171,7 +166,7 @@ def list_rates(client: Client, tenant_id: int | None, search: str, limit: int) -
 def show_rate(client: Client, rate_id: int) -> None:
     """Show one rate."""
     request = GetRateRequest(id=rate_id)
-    _show_rate(client, client.rating.GetRate(request, timeout=client.timeout))
+    _show_rate(client, client.get_rate(request))
 
 
 @rates.command("update")
@@ -193,7 +188,7 @@ def update_rate(
     rate = _rate(chosen)
     rate.id, rate.etag = rate_id, etag or ""
     request = UpdateRateRequest(rate=rate, update_mask=mask)
-    _show_rate(client, client.rating.UpdateRate(request, timeout=client.timeout))
+    _show_rate(client, client.update_rate(request))
 
 
 @rates.command("delete")
@@ -205,8 +200,9 @@ def delete_rate(client: Client, rate_id: int, etag: str | None, yes: bool) -> No
     """Delete a rate. Recorded costs do not change, and CDRs still show the rate."""
     confirm(f"Delete rate {rate_id}?", yes=yes)
     request = DeleteRateRequest(id=rate_id, etag=etag or "")
-    _, call = client.rating.DeleteRate.with_call(request, timeout=client.timeout)
-    revision = rate_revision_of(call)
+    info = CallInfo()
+    client.delete_rate(request, info=info)
+    revision = str(info.rate_revision or "")
     if client.as_json:
         click.echo(json.dumps({"id": str(rate_id), "rate_revision": revision}, indent=2))
     note(f"rate {rate_id} deleted; the tenant's rate revision is {revision}")

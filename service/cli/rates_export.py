@@ -12,7 +12,6 @@ from tollwire.service.cli.deck_csv import write_deck
 from tollwire.service.cli.files import export
 from tollwire.service.cli.output import print_json_lines
 from tollwire.service.cli.values import ID
-from tollwire.v1.rating_service_pb2 import ExportRatesRequest
 
 
 @click.command("export")
@@ -26,14 +25,11 @@ from tollwire.v1.rating_service_pb2 import ExportRatesRequest
 @connected
 def export_rates(client: Client, tenant_id: int, output: Path | None) -> None:
     """Export a tenant's rate deck as CSV, which "rates import" can read."""
-    answers = client.rating.ExportRates(
-        ExportRatesRequest(tenant_id=tenant_id), timeout=client.long_timeout
-    )
-    parts = (answer.rates for answer in answers)
+    rates = client.export_rates(tenant_id=tenant_id)
 
     def write(out: TextIO) -> int:
         if client.as_json:
-            return print_json_lines((rate for part in parts for rate in part), out)
-        return write_deck(parts, out)
+            return print_json_lines(rates, out)
+        return write_deck(rates, out)
 
     export(write, output)

@@ -35,7 +35,6 @@ from tollwire.service.cli.output import (
 from tollwire.service.cli.tables import Table, terminal_width
 from tollwire.service.cli.values import ID, IMPORT_MODE, TIME, EnumParameter, write_time
 from tollwire.v1.rating_service_pb2 import (
-    ExportRatesRequest,
     ImportRatesRequest,
 )
 from tollwire.v1.types_pb2 import IMPORT_MODE_MERGE, IMPORT_MODE_REPLACE, ImportMode
@@ -131,12 +130,9 @@ def import_rates(
 
 def _changes(client: Client, deck: SpooledDeck, head: ImportRatesRequest) -> Iterator[Change]:
     """The changes of prices that the deck makes."""
-    answers = client.rating.ExportRates(
-        ExportRatesRequest(tenant_id=head.tenant_id), timeout=client.long_timeout
-    )
     start = head.effective_from
     return deck_changes(
-        (rate for answer in answers for rate in answer.rates),
+        client.export_rates(tenant_id=head.tenant_id),
         (rate for request in deck.requests(head) for rate in request.rates),
         divmod(time.time_ns(), 10**9),
         (start.seconds, start.nanos) if head.HasField("effective_from") else None,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import click
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tollwire.client import TollwireError
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.explanation import show_explanation
-from tollwire.service.cli.failures import detail_of
 from tollwire.service.cli.output import print_fields, print_json
 from tollwire.service.cli.values import (
     DIRECTION,
@@ -71,9 +70,9 @@ def rate(
     )
     request = RateCallRequest(call=call, explain=explain)
     try:
-        answer = client.rating.RateCall(request, timeout=client.timeout)
-    except grpc.RpcError as error:
-        found = detail_of(error, Explanation)
+        answer = client.rate_call(request)
+    except TollwireError as error:
+        found = error.detail(Explanation)
         if found is not None and client.as_json:
             print_json(RateCallResponse(explanation=found))
         elif found is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
-import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from tollwire.client import CallInfo
 from tollwire.service.cli.confirm import confirm, yes_option
 from tollwire.service.cli.connection import Client, connected
 from tollwire.service.cli.listing import Listing, limit_option, print_listing, table_options
@@ -28,8 +29,6 @@ from tollwire.v1.tenant_service_pb2 import (
     DeleteTenantRequest,
     GetExtensionRequest,
     GetTenantRequest,
-    ListExtensionsRequest,
-    ListTenantsRequest,
     UpdateExtensionRequest,
     UpdateTenantRequest,
 )
@@ -47,11 +46,6 @@ def changes(values: dict[str, Any]) -> tuple[dict[str, Any], FieldMask]:
     if not chosen:
         raise click.UsageError("nothing to change: give at least one option")
     return chosen, FieldMask(paths=sorted(chosen))
-
-
-def rate_revision_of(call: grpc.Call) -> str:
-    """The tenant's rate revision after the change that this RPC has made."""
-    return str(dict(call.trailing_metadata() or ()).get("tollwire-rate-revision", ""))
 
 
 # --- tenants ---------------------------------------------------------------------------------
@@ -110,7 +104,7 @@ def _check_name(ctx: click.Context, param: click.Parameter, value: str | None) -
 def add_tenant(client: Client, **values: Any) -> None:
     """Add a tenant."""
     request = CreateTenantRequest(tenant=Tenant(**given(values)))
-    _show_tenant(client, client.tenants.CreateTenant(request, timeout=client.timeout))
+    _show_tenant(client, client.create_tenant(request))
 
 
 TENANT_COLUMNS = (
@@ -133,12 +127,7 @@ TENANT_COLUMNS = (
 def list_tenants(client: Client, limit: int) -> None:
     """List tenants by id."""
 
-    def fetch(size: int, token: str) -> tuple[Any, str]:
-        request = ListTenantsRequest(page_size=size, page_token=token)
-        answer = client.tenants.ListTenants(request, timeout=client.timeout)
-        return answer.tenants, answer.next_page_token
-
-    print_listing(client, Listing(fetch, limit), TENANT_COLUMNS, "no tenants")
+    print_listing(client, Listing(client.list_tenants, limit), TENANT_COLUMNS, "no tenants")
 
 
 @tenants.command("show")
@@ -147,7 +136,7 @@ def list_tenants(client: Client, limit: int) -> None:
 def show_tenant(client: Client, tenant_id: int) -> None:
     """Show one tenant."""
     request = GetTenantRequest(id=tenant_id)
-    _show_tenant(client, client.tenants.GetTenant(request, timeout=client.timeout))
+    _show_tenant(client, client.get_tenant(request))
 
 
 @tenants.command("update")
@@ -159,8 +148,9 @@ def update_tenant(client: Client, tenant_id: int, **values: Any) -> None:
     """Update a tenant. Recorded costs do not change."""
     chosen, mask = changes(values)
     request = UpdateTenantRequest(tenant=Tenant(id=tenant_id, **chosen), update_mask=mask)
-    tenant, call = client.tenants.UpdateTenant.with_call(request, timeout=client.timeout)
-    _show_tenant(client, tenant, rate_revision_of(call))
+    info = CallInfo()
+    tenant = client.update_tenant(request, info=info)
+    _show_tenant(client, tenant, str(info.rate_revision or ""))
 
 
 @tenants.command("delete")
@@ -170,7 +160,7 @@ def update_tenant(client: Client, tenant_id: int, **values: Any) -> None:
 def delete_tenant(client: Client, tenant_id: int, yes: bool) -> None:
     """Delete a tenant with its rates and extensions. A tenant that has CDRs is not deleted."""
     confirm(f"Delete tenant {tenant_id} with all its rates and extensions?", yes=yes)
-    client.tenants.DeleteTenant(DeleteTenantRequest(id=tenant_id), timeout=client.timeout)
+    client.delete_tenant(DeleteTenantRequest(id=tenant_id))
     note(f"tenant {tenant_id} deleted")
 
 
@@ -213,7 +203,7 @@ def extensions() -> None:
 def add_extension(client: Client, **values: Any) -> None:
     """Add an extension."""
     request = CreateExtensionRequest(extension=Extension(**given(values)))
-    _show_extension(client, client.tenants.CreateExtension(request, timeout=client.timeout))
+    _show_extension(client, client.create_extension(request))
 
 
 EXTENSION_COLUMNS = (
@@ -232,12 +222,8 @@ EXTENSION_COLUMNS = (
 def list_extensions(client: Client, tenant_id: int | None, limit: int) -> None:
     """List extensions by id."""
 
-    def fetch(size: int, token: str) -> tuple[Any, str]:
-        request = ListExtensionsRequest(tenant_id=tenant_id or 0, page_size=size, page_token=token)
-        answer = client.tenants.ListExtensions(request, timeout=client.timeout)
-        return answer.extensions, answer.next_page_token
-
-    print_listing(client, Listing(fetch, limit), EXTENSION_COLUMNS, "no extensions")
+    found = partial(client.list_extensions, tenant_id=tenant_id or 0)
+    print_listing(client, Listing(found, limit), EXTENSION_COLUMNS, "no extensions")
 
 
 @extensions.command("show")
@@ -246,7 +232,7 @@ def list_extensions(client: Client, tenant_id: int | None, limit: int) -> None:
 def show_extension(client: Client, extension_id: int) -> None:
     """Show one extension."""
     request = GetExtensionRequest(id=extension_id)
-    _show_extension(client, client.tenants.GetExtension(request, timeout=client.timeout))
+    _show_extension(client, client.get_extension(request))
 
 
 @extensions.command("update")
@@ -260,7 +246,7 @@ def update_extension(client: Client, extension_id: int, **values: Any) -> None:
     request = UpdateExtensionRequest(
         extension=Extension(id=extension_id, **chosen), update_mask=mask
     )
-    _show_extension(client, client.tenants.UpdateExtension(request, timeout=client.timeout))
+    _show_extension(client, client.update_extension(request))
 
 
 @extensions.command("delete")
@@ -271,7 +257,7 @@ def delete_extension(client: Client, extension_id: int, yes: bool) -> None:
     """Delete an extension. An extension that has CDRs is not deleted."""
     confirm(f"Delete extension {extension_id}?", yes=yes)
     request = DeleteExtensionRequest(id=extension_id)
-    client.tenants.DeleteExtension(request, timeout=client.timeout)
+    client.delete_extension(request)
     note(f"extension {extension_id} deleted")
 
 

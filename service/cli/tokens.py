@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,7 +60,7 @@ def tokens() -> None:
 def create_token(client: Client, expires_at: Timestamp | None, **values: Any) -> None:
     """Create a token for NAME, its holder. The text of the token is shown only once."""
     token = pb.Token(**values, expires_at=expires_at)
-    answer = client.access.CreateToken(pb.CreateTokenRequest(token=token), timeout=client.timeout)
+    answer = client.create_token(pb.CreateTokenRequest(token=token))
     if client.as_json:
         print_json(answer)
         return
@@ -87,14 +88,8 @@ LIST_COLUMNS = (
 def list_tokens(client: Client, include_revoked: bool, limit: int) -> None:
     """List tokens by id, without their texts."""
 
-    def fetch(size: int, page_token: str) -> tuple[Any, str]:
-        request = pb.ListTokensRequest(
-            page_size=size, page_token=page_token, include_revoked=include_revoked
-        )
-        answer = client.access.ListTokens(request, timeout=client.timeout)
-        return answer.tokens, answer.next_page_token
-
-    print_listing(client, Listing(fetch, limit), LIST_COLUMNS, "no tokens")
+    found = partial(client.list_tokens, include_revoked=include_revoked)
+    print_listing(client, Listing(found, limit), LIST_COLUMNS, "no tokens")
 
 
 @tokens.command("show")
@@ -102,7 +97,7 @@ def list_tokens(client: Client, include_revoked: bool, limit: int) -> None:
 @connected
 def get_token(client: Client, token_id: int) -> None:
     """Show one token, without its text."""
-    _print(client, client.access.GetToken(pb.GetTokenRequest(id=token_id), timeout=client.timeout))
+    _print(client, client.get_token(pb.GetTokenRequest(id=token_id)))
 
 
 @tokens.command("revoke")
@@ -113,7 +108,7 @@ def revoke_token(client: Client, token_id: int, yes: bool) -> None:
     """Revoke a token permanently. All servers refuse it within a second."""
     confirm(f"Revoke token {token_id} permanently?", yes=yes)
     request = pb.RevokeTokenRequest(id=token_id)
-    _print(client, client.access.RevokeToken(request, timeout=client.timeout))
+    _print(client, client.revoke_token(request))
 
 
 @with_settings("first", ["database"])

@@ -1,15 +1,12 @@
-"""The transport of a client command: plain text, or TLS, with a client certificate if the server
-requires one."""
+"""The options of a client command for TLS, and a check of the files that says what is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-import grpc
 
 from tollwire.service.cli.shared_options import SharedOption
 from tollwire.service.settings.pem_files import BadCertificate, PemFile, TlsFiles
@@ -17,31 +14,8 @@ from tollwire.service.settings.pem_files import BadCertificate, PemFile, TlsFile
 _PATH = click.Path(path_type=Path)
 
 
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """``credentials`` None: plain text. ``server_name``: the name that the server's certificate
-    must contain; "": the host of the address."""
-
-    credentials: grpc.ChannelCredentials | None = None
-    server_name: str = ""
-
-    @property
-    def is_encrypted(self) -> bool:
-        return self.credentials is not None
-
-    def channel(self, server: str, options: Sequence[tuple[str, Any]]) -> grpc.Channel:
-        if self.credentials is None:
-            return grpc.insecure_channel(server, options)
-        if self.server_name:
-            options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
-        return grpc.secure_channel(server, self.credentials, options)
-
-
-PLAIN_TEXT = Transport()
-
-
 def transport_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --tls and its options to a command; ``take_transport`` reads them."""
+    """Add --tls and its options to a command."""
     for option in (
         click.option(
             "--server-name",
@@ -89,36 +63,19 @@ def transport_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def take_transport(options: dict[str, Any]) -> Transport:
-    """Remove the options of ``transport_options`` from ``options``. UsageError if the files cannot
-    be used."""
-    tls: bool = options.pop("tls")
-    named: dict[str, Path | None] = {
-        f"--{name}-file": options.pop(f"{name}_file") for name in ("ca", "cert", "key")
-    }
-    server_name: str = options.pop("server_name") or ""
-    ca, cert, key = (
-        None if path is None else PemFile(option, path) for option, path in named.items()
+def check_files(options: dict[str, Any]) -> None:
+    """UsageError, with the reason, if the files of TLS in ``options`` cannot be used."""
+    cert, key, ca = (
+        None if path is None else PemFile(f"--{name}-file", path)
+        for name, path in ((name, options[f"{name}_file"]) for name in ("cert", "key", "ca"))
     )
-    if (cert is None) != (key is None):
-        raise click.UsageError("--cert-file and --key-file must be given together")
-    if not (tls or ca or cert or server_name):
-        return PLAIN_TEXT
-    return Transport(_credentials(TlsFiles(cert, key, ca)), server_name)
-
-
-def _credentials(files: TlsFiles) -> grpc.ChannelCredentials:
-    if files == TlsFiles():
-        return grpc.ssl_channel_credentials()
+    files = TlsFiles(cert, key, ca)
+    if files == TlsFiles() or (cert is None) != (key is None):
+        return  # the client refuses one of the pair
     # Imported here: commands in plain text start without the certificate library.
     from tollwire.service.settings import certificates
 
     try:
-        material = certificates.load(files)
+        certificates.load(files)
     except BadCertificate as error:
         raise click.UsageError(str(error)) from None
-    if material.pair is None:
-        return grpc.ssl_channel_credentials(material.authorities)
-    return grpc.ssl_channel_credentials(
-        material.authorities, material.pair.key, material.pair.chain
-    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import click
 
+from tollwire.client import UploadedChunk
 from tollwire.service.cli.connection import Client
 from tollwire.service.cli.failed_records import UNREADABLE
 from tollwire.service.cli.failures import REFUSED, Failure
@@ -20,11 +22,9 @@ from tollwire.service.cli.output import (
     printable,
 )
 from tollwire.service.cli.tables import grouped
-from tollwire.service.cli.upload import Chunk
 from tollwire.v1.cdr_service_pb2 import (
     FailedRecord,
     GetUploadResponse,
-    UploadCdrsResponse,
     UploadFailure,
 )
 
@@ -48,11 +48,13 @@ class Report:
         """The number of records that could not be read from the file."""
         return self.reasons[UNREADABLE]
 
-    def settled(self, chunk: Chunk, response: UploadCdrsResponse) -> None:
+    def settled(self, chunk: UploadedChunk, lines: Sequence[int]) -> None:
+        """Count a chunk. ``lines``: the lines of its calls in the file."""
+        response = chunk.response
         self.already_settled += response.already_settled
         self.duplicates_of_reversed += response.duplicates_of_reversed
         for failure in response.failures:
-            self.failed(chunk.lines[failure.index - chunk.offset], failure)
+            self.failed(lines[failure.index - chunk.offset], failure)
 
     def failed(self, line: int, failure: UploadFailure | FailedRecord) -> None:
         self._add(

@@ -147,7 +147,7 @@ def usage(
         group_by=group_by,
         time_zone=time_zone,
     )
-    answer = client.cdrs.SummarizeUsage(request, timeout=client.long_timeout)
+    answer = client.summarize_usage(request)
     found = list(answer.rows)
     if sort != "keys":
         found.sort(key=lambda row: _amount(row.corrected, sort), reverse=True)

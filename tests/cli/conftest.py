@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.cli.fake import FakeServer
-from tollwire.service.cli import upload as upload_module
+from tollwire.client import uploads
 from tollwire.service.cli.main import main
 
 Tollwire = Callable[..., Result]
@@ -45,7 +45,7 @@ def heeded_interrupts() -> Iterator[None]:
 @pytest.fixture
 def tollwire(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Tollwire:
     """Run the command in this process, against the fake server."""
-    monkeypatch.setattr(upload_module, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(uploads, "FIRST_DELAY_SECONDS", 0.01)
 
     def run(*arguments: str, server: str = fake.address, **settings: object) -> Result:
         environment = {"TOLLWIRE_SERVER": server}

@@ -188,5 +188,5 @@ def test_an_export_is_read_back(
             rate.effective_to.seconds = end
         deck.append(rate)
     out = io.StringIO()
-    assert write_deck([deck], out) == len(deck)
+    assert write_deck(deck, out) == len(deck)
     assert [rate for _, rate in read(out.getvalue(), multiline=True)] == deck

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 import grpc
@@ -12,6 +11,7 @@ from google.rpc import code_pb2
 
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
+from tollwire.client import UnavailableError
 from tollwire.service.cli.failures import failure_of
 from tollwire.service.cli.main import main
 
@@ -75,22 +75,6 @@ def test_a_refusal_is_one_line(
     )
 
 
-class NotConnected(grpc.RpcError):
-    """The error of grpc without a server, or without one that is trusted."""
-
-    def __init__(self, cause: str) -> None:
-        self.words = f"connections to all backends failing; last error: UNKNOWN: ipv4:1: {cause}"
-
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.UNAVAILABLE
-
-    def details(self) -> str:
-        return self.words
-
-    def trailing_metadata(self) -> Any:
-        return None
-
-
 @pytest.mark.parametrize(
     ("cause", "advice"),
     [
@@ -111,11 +95,12 @@ class NotConnected(grpc.RpcError):
     ],
 )
 def test_a_handshake_that_failed_is_explained(cause: str, advice: str) -> None:
-    error = NotConnected(cause)
+    words = f"connections to all backends failing; last error: UNKNOWN: ipv4:1: {cause}"
+    error = UnavailableError(grpc.StatusCode.UNAVAILABLE, words)
     failure = failure_of(error, "a.example:1")
     assert failure.exit_code == 3
     assert failure.message.startswith(f"UNAVAILABLE: no answer from a.example:1: {advice}")
-    assert failure.message.endswith(error.words)
+    assert failure.message.endswith(words)
 
 
 def test_a_method_that_the_server_does_not_have(tollwire: Tollwire) -> None:

@@ -24,11 +24,13 @@ from rich.cells import cell_len
 
 from tests.cli.terminal import Seen, on_terminal
 from tests.integration.serving import serving
+from tollwire.client import Pages
 from tollwire.service.cli import audit, cdrs, cdrs_reversals, cdrs_uploads, rates, tenants, tokens
 from tollwire.service.cli.listing import Listing, print_rows
 from tollwire.service.cli.main import main
 from tollwire.service.cli.tables import Column, ColumnType, Table, exact, grouped, number, text
 from tollwire.v1 import access_service_pb2, cdr_service_pb2, types_pb2
+from tollwire.v1.tenant_service_pb2 import ListTenantsRequest, ListTenantsResponse
 
 WIDTHS = (80, 120, 200)
 TENANT = "8123456789012"
@@ -286,9 +288,16 @@ def test_thousands_separators(value: int | str, shown: str) -> None:
 def test_a_long_list_is_printed_page_by_page() -> None:
     fetched: list[int] = []
 
-    def fetch(size: int, token: str) -> tuple[list[tuple[str, str, str]], str]:
+    def fetch(request: ListTenantsRequest) -> ListTenantsResponse:
+        size = request.page_size
         fetched.append(size)
-        return [(str(size), "Anna", "x")] * size, str(len(fetched)) if len(fetched) < 3 else ""
+        return ListTenantsResponse(next_page_token=str(len(fetched)) if len(fetched) < 3 else "")
+
+    def take(page: ListTenantsResponse) -> tuple[list[tuple[str, str, str]], str]:
+        return [("1000", "Anna", "x")] * 1000, page.next_page_token
+
+    def found(page_size: int) -> Pages[tuple[str, str, str], ListTenantsResponse]:
+        return Pages(fetch, ListTenantsRequest(page_size=page_size), take)
 
     printed: list[int] = []
 
@@ -299,7 +308,7 @@ def test_a_long_list_is_printed_page_by_page() -> None:
 
     out = Out()
     with click.Context(click.Command("x")), contextlib.redirect_stdout(out):
-        print_rows(Listing(fetch, 0).pages(), COLUMNS, "nothing")
+        print_rows(Listing(found, 0).pages(), COLUMNS, "nothing")
     assert fetched == [1000, 1000, 1000]
     assert {1, 2, 3} <= set(printed)
     assert len(out.getvalue().splitlines()) == 3001

@@ -6,7 +6,6 @@ from __future__ import annotations
 import gzip
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,7 @@ from google.rpc import code_pb2
 
 from tests.cli.conftest import Tollwire, unused_address
 from tests.cli.fake import FakeServer
-from tollwire.service.cli.connection import Client
-from tollwire.service.cli.upload import MAX_CHUNK_BYTES, Chunk, Upload, chunked
-from tollwire.v1.cdr_service_pb2 import ControlTotals, GetUploadResponse, UploadCdrsResponse
+from tollwire.v1.cdr_service_pb2 import ControlTotals, GetUploadResponse
 from tollwire.v1.types_pb2 import Call
 
 HEADER = "tenant_id,direction,disposition,started_at,destination_number,call_id,duration_seconds"
@@ -355,43 +352,3 @@ def test_an_empty_file_is_an_empty_upload(tollwire: Tollwire, tmp_path: Path) ->
     result = tollwire("cdrs", "upload", str(path))
     assert result.exit_code == 0, result.output
     assert "created     0" in result.stdout
-
-
-def test_chunks() -> None:
-    calls = [(line, Call(call_id=str(line))) for line in range(2, 12)]
-    chunks = list(chunked(iter(calls), 4))
-    assert [(c.offset, c.end, c.lines) for c in chunks] == [
-        (0, 4, [2, 3, 4, 5]),
-        (4, 8, [6, 7, 8, 9]),
-        (8, 10, [10, 11]),
-    ]
-    assert [(c.offset, c.lines) for c in chunked(iter(calls[:3]), 4, 7)] == [(7, [2, 3, 4])]
-    assert list(chunked(iter([]), 4, 10)) == []
-
-
-def test_chunks_of_large_calls_stay_below_the_largest_message() -> None:
-    large = Call(caller_number="x" * (MAX_CHUNK_BYTES // 3))
-    sizes = [len(c.calls) for c in chunked(((1, large) for _ in range(8)), 10_000)]
-    assert sizes == [3, 3, 2]
-
-
-def test_the_window_limits_what_is_read(fake: FakeServer) -> None:
-    """A file is read no faster than the server settles it."""
-    settled = read = furthest = 0
-
-    def calls() -> Iterator[tuple[int, Call]]:
-        nonlocal read, furthest
-        for read in range(1, 401):
-            furthest = max(furthest, read - settled)
-            yield read, Call(destination_number="1")
-
-    def took(chunk: Chunk, _: UploadCdrsResponse) -> None:
-        nonlocal settled
-        settled = chunk.end
-
-    with Client(fake.address) as client:
-        upload = Upload(client, 0, took, lambda *_: None, window=3)
-        upload.begin()
-        upload.send(chunked(calls(), 10))
-    assert settled == 400
-    assert furthest == 30

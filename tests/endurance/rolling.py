@@ -22,7 +22,7 @@ import psutil
 from tests.integration.client import NOON_SECONDS, make_call
 from tests.integration.serving import ServerProcess
 from tests.process.processes import wait_until
-from tollwire.service.cli.connection import CHANNEL_OPTIONS
+from tollwire.client.connection import CHANNEL_OPTIONS
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import tenant_service_pb2 as tenant_pb

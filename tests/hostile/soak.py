@@ -24,10 +24,10 @@ from typing import Any
 import grpc
 
 from tests.hostile.asking import CHANNEL_OPTIONS, PATIENCE_SECONDS
+from tests.hostile.bearer import with_token
 from tests.hostile.results import written
 from tests.hostile.targets import SPARED_PREFIX, SPARED_TENANT_ID, Target, target
 from tests.integration.client import NOON_NS, chunk, make_call, make_rate
-from tollwire.service.cli.credentials import with_token
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb
 from tollwire.v1 import types_pb2 as types

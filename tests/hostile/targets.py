@@ -24,10 +24,10 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.hostile.asking import CHANNEL_OPTIONS, NEVER, PATIENCE_SECONDS, Input
+from tests.hostile.bearer import with_token
 from tests.hostile.drawing import Known
 from tests.integration.client import chunk, make_call, make_rate
 from tests.integration.serving import ServerProcess, environment
-from tollwire.service.cli.credentials import with_token
 from tollwire.service.rpc.transports.memory_guard import MEMORY_EXIT
 from tollwire.v1 import access_service_pb2 as access_pb
 from tollwire.v1 import rating_service_pb2 as rating_pb

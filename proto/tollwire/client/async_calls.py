@@ -102,21 +102,22 @@ class AsyncStream(Generic[T]):
 
 class AsyncPages(Generic[T, Response]):
     """The items of all pages of a list. Iterating requests a page when the one before is used up;
-    each iteration begins with the first page again."""
+    each iteration begins with the first page again. ``take`` returns the items of a page and its
+    next_page_token."""
 
     def __init__(
         self,
         fetch: Callable[[Request], Awaitable[Response]],
         request: Request,
-        take: Callable[[Response], tuple[Iterable[T], str]],
+        take: Callable[[Response], tuple[Sequence[T], str]],
     ) -> None:
         self._fetch: Callable[[Any], Awaitable[Response]] = fetch
         self._request = request
-        self._take = take
+        self.take = take
 
     async def __aiter__(self) -> AsyncIterator[T]:
         async for page in self.pages():
-            for item in self._take(page)[0]:
+            for item in self.take(page)[0]:
                 yield item
 
     async def pages(self) -> AsyncIterator[Response]:
@@ -125,7 +126,7 @@ class AsyncPages(Generic[T, Response]):
         while True:
             page = await self._fetch(request)
             yield page
-            request.page_token = self._take(page)[1]
+            request.page_token = self.take(page)[1]
             if not request.page_token:
                 return
 
@@ -222,7 +223,7 @@ class AsyncCalls(Connected):
         request: Request,
         timeout: float | Default | None,
         metadata: Metadata,
-        take: Callable[[Response], tuple[Iterable[T], str]],
+        take: Callable[[Response], tuple[Sequence[T], str]],
     ) -> AsyncPages[T, Response]:
         async def fetch(page: Request) -> Response:
             return await self._unary(method, page, timeout, metadata)

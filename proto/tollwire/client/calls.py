@@ -86,21 +86,22 @@ class Stream(Generic[T]):
 
 class Pages(Generic[T, Response]):
     """The items of all pages of a list. Iterating requests a page when the one before is used up;
-    each iteration begins with the first page again."""
+    each iteration begins with the first page again. ``take`` returns the items of a page and its
+    next_page_token."""
 
     def __init__(
         self,
         fetch: Callable[[Request], Response],
         request: Request,
-        take: Callable[[Response], tuple[Iterable[T], str]],
+        take: Callable[[Response], tuple[Sequence[T], str]],
     ) -> None:
         self._fetch: Callable[[Any], Response] = fetch
         self._request = request
-        self._take = take
+        self.take = take
 
     def __iter__(self) -> Iterator[T]:
         for page in self.pages():
-            yield from self._take(page)[0]
+            yield from self.take(page)[0]
 
     def pages(self) -> Iterator[Response]:
         """The responses themselves, with their next_page_token."""
@@ -108,7 +109,7 @@ class Pages(Generic[T, Response]):
         while True:
             page = self._fetch(request)
             yield page
-            request.page_token = self._take(page)[1]
+            request.page_token = self.take(page)[1]
             if not request.page_token:
                 return
 
@@ -200,7 +201,7 @@ class Calls(Connected):
         request: Request,
         timeout: float | Default | None,
         metadata: Metadata,
-        take: Callable[[Response], tuple[Iterable[T], str]],
+        take: Callable[[Response], tuple[Sequence[T], str]],
     ) -> Pages[T, Response]:
         def fetch(page: Request) -> Response:
             return self._unary(method, page, timeout, metadata)

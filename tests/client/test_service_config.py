@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tollwire.service.cli.connection import CHANNEL_OPTIONS, SERVICE_CONFIG
+from tollwire.client.connection import CHANNEL_OPTIONS, SERVICE_CONFIG
 from tollwire.v1 import (
     access_service_pb2,
     cdr_service_pb2,
