@@ -40,7 +40,7 @@ FORBIDDEN = {
 # Other roots of the project: ratingcore, the stubs in tollwire.v1, the client.
 CLIENT = "tollwire.client"
 OUTSIDE = {
-    "ratingcore": {"observability", "cache", "rating", "record", "rpc"},
+    "ratingcore": {"observability", "cache", "process", "rating", "record", "rpc"},
     "tollwire.v1": {"rpc", "cli", CLIENT},
     "tollwire.loopback": {"settings", CLIENT},
     CLIENT: {"cli"},

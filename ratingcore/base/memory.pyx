@@ -25,8 +25,59 @@ cdef extern from *:
     #else
     static inline void rc_trim_heap(void) {}
     #endif
+
+    #ifdef __linux__
+    #include <sys/mman.h>
+    #include <unistd.h>
+    static inline int rc_drop_pages(size_t first, size_t end)
+    {
+        return madvise((void *)first, end - first, MADV_DONTNEED);
+    }
+    #else
+    static inline int rc_drop_pages(size_t first, size_t end) { return 0; }
+    #endif
+
+    #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+    #if __GLIBC_PREREQ(2, 33)
+    #define RC_HAS_MALLINFO2
+    #endif
+    #endif
+
+    #ifdef RC_HAS_MALLINFO2
+    /* Blocks from 64 KiB on could get a mapping of their own. */
+    #define RC_LARGEST_BLOCK 65520
+    #define RC_CACHED_BYTES (1 << 20)
+    /* Up to this size the free blocks have lists by their size. */
+    #define RC_LARGEST_EXACT 1032
+    #define RC_SIZE_STEP 16
+    static size_t rc_use_up_heap(void)
+    {
+        size_t used = 0, size = RC_LARGEST_BLOCK;
+        malloc_trim(0);
+        struct mallinfo2 info = mallinfo2();
+        /* A limit, should an allocator count otherwise. Some more blocks are in a cache of the
+           thread, which does not count them as free. */
+        size_t limit = info.fordblks - info.keepcost + RC_CACHED_BYTES;
+        /* Above this address the heap has never been used. */
+        char *end = (char *)sbrk(0) - info.keepcost;
+        while (size > RC_SIZE_STEP && used < limit) {
+            char *block = malloc(size);
+            if (block != NULL && block < end) {
+                used += malloc_usable_size(block) + sizeof(size_t);
+                continue;
+            }
+            free(block);
+            size = size > RC_LARGEST_EXACT ? size / 2 : size - RC_SIZE_STEP;
+        }
+        return used;
+    }
+    #else
+    static inline size_t rc_use_up_heap(void) { return 0; }
+    #endif
     """
     void rc_trim_heap() nogil
+    int rc_drop_pages(size_t first, size_t end) nogil
+    size_t rc_use_up_heap() nogil
 
 cdef int64_t blocks = 0   # allocated and not released, by all threads
 
@@ -123,6 +174,20 @@ def trim_heap():
     needed while it was built. Releases the GIL."""
     with nogil:
         rc_trim_heap()
+
+
+def use_up_heap():
+    """Allocate what is free between the blocks of the C library's heap, and never free it. Returns
+    the number of bytes, 0 where the C library does not tell what is free. New blocks then get pages
+    of their own. Call it in a process with one thread."""
+    return rc_use_up_heap()
+
+
+def drop_pages(size_t first, size_t end):
+    """Let the system take back the memory from address ``first`` to ``end``, without a copy: only
+    for unchanged pages of a file, which the next access reads again. OSError."""
+    if rc_drop_pages(first, end) != 0:
+        raise OSError("these pages cannot be given back")
 
 
 def fail_allocation(after=None):

@@ -21,7 +21,12 @@ from tollwire.service.domain.errors import CannotListen
 from tollwire.service.observability import logs
 from tollwire.service.observability.metrics.serving import serve_metrics, single_worker
 from tollwire.service.observability.metrics.snapshot import Sources, take_snapshot
-from tollwire.service.process.composition import open_database, wait_for_database
+from tollwire.service.process.composition import (
+    open_database,
+    prepare_database,
+    rehearse_start,
+    wait_for_database,
+)
 from tollwire.service.process.console import EXPECTED_ERRORS, report_failure, serving_line
 from tollwire.service.process.database_wait import Stopped
 from tollwire.service.process.events import stop_on_signals
@@ -39,10 +44,10 @@ from tollwire.service.rpc.transports.native_front import require_package
 from tollwire.service.settings.config import Settings
 from tollwire.service.settings.parsing import Listen
 from tollwire.service.settings.pem_files import server_files
-from tollwire.service.storage.schema import migrate
 
 if TYPE_CHECKING:
     from tollwire.service.observability.metrics.exposition import WorkerReport
+    from tollwire.service.storage.engine import Database
 
 # The time that a worker has after the grace period to close its database.
 STOP_MARGIN_SECONDS = 10.0
@@ -94,34 +99,35 @@ def _announce(line: str, supervision: Supervision) -> None:
 
 
 def _supervise(settings: Settings) -> None:
-    # Before anything that a worker must not inherit.
-    template = Template(work, launch_with(sys.executable, "-m", "tollwire.service.process.worker"))
     stop = stop_on_signals()
     supervision = Supervision()
-    with (
-        closing(template),
-        Reservation(settings.listen) as reservation,
-        worker_progress.shared(settings.workers) as memory,
-        closing(deck_images.Exchange()) as images,
-    ):
+    with ExitStack() as stack:
+        reservation = stack.enter_context(Reservation(settings.listen))
         listen = reservation.listen
+        settings = settings.model_copy(update={"listen": listen})
         # Once here, not in all workers at the same time.
-        database = open_database(settings)
-        try:
+        with closing(open_database(settings)) as database:
             wait = wait_for_database(
                 database, settings, lambda: not stop.empty(), supervision.waiting
             )
-            wait.run(database.check_sessions)
-            wait.run(partial(migrate.prepare, database))
-        finally:
-            database.close()
+            prepare_database(database, wait)
+            wait.run(partial(rehearse_start, database))
+        # Forked only now: the workers share what this process needed so far.
+        template = Template(
+            partial(_work_on, settings, database),
+            launch_with(sys.executable, "-m", "tollwire.service.process.worker"),
+            leave=reservation.close,
+        )
+        stack.enter_context(closing(template))
+        memory = stack.enter_context(worker_progress.shared(settings.workers))
+        images = stack.enter_context(closing(deck_images.Exchange()))
 
         def announce(report: Mapping[str, Any]) -> None:
             _announce(serving_line(settings, listen, report), supervision)
 
         supervisor = Supervisor(
             template.launch,
-            settings.model_copy(update={"listen": listen}).model_dump(mode="json"),
+            settings.model_dump(mode="json"),
             settings.workers,
             stop_seconds=settings.grace_seconds + STOP_MARGIN_SECONDS,
             on_serving=announce,
@@ -130,11 +136,10 @@ def _supervise(settings: Settings) -> None:
             memory=memory,
             images=images,
         )
-        with ExitStack() as stack:
-            if settings.metrics_listen is not None:
-                collect = partial(_collect_reports, supervisor)
-                stack.enter_context(_metrics(settings.metrics_listen, collect, supervised=True))
-            supervisor.run(lambda: not stop.empty())
+        if settings.metrics_listen is not None:
+            collect = partial(_collect_reports, supervisor)
+            stack.enter_context(_metrics(settings.metrics_listen, collect, supervised=True))
+        supervisor.run(lambda: not stop.empty())
 
 
 @contextmanager
@@ -171,14 +176,21 @@ def _check_certificates(settings: Settings) -> None:
 
 
 def work() -> int:
-    """Run a worker: reads settings from standard input, writes reports to standard output. The
-    worker stops when the input ends, because then the parent has ended. Returns the exit code."""
+    """Run a worker that was started as a new program: reads settings from standard input, writes
+    reports to standard output. The worker stops when the input ends, because then the parent has
+    ended. Returns the exit code."""
+    settings = Settings(**json.loads(_first_line()))
+    logs.set_up(settings.log_level, settings.log_format, full_numbers=settings.log_full_numbers)
+    return _work_on(settings)
+
+
+def _work_on(settings: Settings, prepared: Database | None = None) -> int:
+    """The same with settings. A worker that was forked inherits them, the log, and ``prepared``,
+    the database without a connection."""
     set_process_name(WORKER_NAME)
     stop = stop_on_signals()
-    with open(0, "rb", buffering=0, closefd=False) as parent:
-        given = json.loads(parent.readline())
-    settings = Settings(**given)
-    logs.set_up(settings.log_level, settings.log_format, full_numbers=settings.log_full_numbers)
+    if prepared is not None:
+        _first_line()
 
     sources_when_serving: list[Sources] = []
 
@@ -205,9 +217,16 @@ def work() -> int:
             share_port=True,
             progress=worker_progress.of_this_worker(),
             images=deck_images.of_this_worker(),
+            prepared=prepared,
         )
     except Stopped:
         return 0
     except EXPECTED_ERRORS as error:
         return report_failure(error)
     return 0
+
+
+def _first_line() -> bytes:
+    """The settings from the supervisor, which writes them to every worker."""
+    with open(0, "rb", buffering=0, closefd=False) as parent:
+        return parent.readline()

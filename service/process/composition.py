@@ -20,6 +20,7 @@ from tollwire.service.accounts.tokens import Tokens
 from tollwire.service.cache.deck_images import DeckImages
 from tollwire.service.cache.decks import Decks
 from tollwire.service.cache.worker_progress import Progress
+from tollwire.service.domain.thread_context import Work
 from tollwire.service.process.database_wait import DatabaseWait, ignore_report
 from tollwire.service.rating.calls import Calls
 from tollwire.service.rating.rates import Rates
@@ -35,6 +36,7 @@ from tollwire.service.reports.usage import Usage
 from tollwire.service.rpc.error_map import cause_of
 from tollwire.service.rpc.server import Subjects
 from tollwire.service.settings.config import Settings
+from tollwire.service.storage.decks import change_seq, changed_since
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema import migrate
 
@@ -72,18 +74,22 @@ def build_application(
     report_wait: Callable[[str], None] = ignore_report,
     progress: Progress | None = None,
     images: DeckImages | None = None,
+    prepared: Database | None = None,
 ) -> Iterator[Application]:
     """Build all subjects, load the decks and follow their changes; close all at the end of the
     block. Waits for a database that does not answer yet; Stopped if ``is_stopped`` becomes true
-    during the wait. ``progress`` and ``images``: what this server's workers share."""
-    database = open_database(settings)
+    during the wait. ``progress`` and ``images``: what this server's workers share. ``prepared``:
+    the database, without a connection, if this process inherits it from one that has prepared
+    it."""
+    database = prepared or open_database(settings)
     retention_days = settings.failure_retention_days
     try:
         wait = wait_for_database(database, settings, is_stopped, report_wait)
-        is_pooled = wait.run(database.check_sessions)
-        if is_pooled:
-            _LOG.info("%s", _POOLED if settings.session_database is None else _POOLED_IN_PART)
-        wait.run(partial(migrate.prepare, database))
+        if prepared is None:
+            prepare_database(database, wait)
+        else:
+            # It may have been upgraded since then.
+            wait.run(partial(migrate.check, database))
         decks = Decks(database, progress, images)
         load_seconds = wait.run(partial(_seconds, decks.load))
         credentials = Credentials(database)
@@ -143,6 +149,22 @@ def wait_for_database(
         cause_of=cause_of,
         report=report,
     )
+
+
+def prepare_database(database: Database, wait: DatabaseWait) -> None:
+    """Check that the database can be used, and create the schema in an empty one."""
+    if wait.run(database.check_sessions):
+        _LOG.info("%s", _POOLED if database.session_engine is None else _POOLED_IN_PART)
+    wait.run(partial(migrate.prepare, database))
+
+
+def rehearse_start(database: Database) -> None:
+    """Run what a start runs on a prepared database, without its effects. The workers that this
+    process forks then share what that creates: compiled statements, and code that Python has
+    specialised."""
+    Credentials(database).load()
+    with database.snapshot(work=Work.LONG) as connection:
+        changed_since(connection, change_seq(connection))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -37,6 +37,7 @@ from tollwire.service.settings.pem_files import server_files
 
 if TYPE_CHECKING:
     from tollwire.service.rpc.tls import ServerTls
+    from tollwire.service.storage.engine import Database
 
 # The open files of a worker besides its clients' connections: database, logs, libraries.
 OTHER_FILES = 256
@@ -53,9 +54,11 @@ def run_server(
     supervision: Supervision | None = None,
     progress: Progress | None = None,
     images: DeckImages | None = None,
+    prepared: Database | None = None,
 ) -> None:
     """Serve until ``stop`` has an event. ``announce`` is called when the server serves.
-    ``supervision`` sends reports to systemd; None in a worker, whose parent sends them."""
+    ``supervision`` sends reports to systemd; None in a worker, whose parent sends them.
+    ``progress``, ``images``, ``prepared``: see ``build_application``."""
     tuning.reduce_pauses()
     with (
         _observers(settings) as observers,
@@ -66,6 +69,7 @@ def run_server(
             supervision.waiting if supervision else ignore_report,
             progress,
             images,
+            prepared,
         ) as application,
         ExitStack() as stack,
     ):

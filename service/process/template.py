@@ -1,8 +1,8 @@
-"""A process that forks the workers: it has loaded all modules and has done nothing else.
+"""A process that forks the workers: it has loaded all modules and does nothing else.
 
 A forked worker serves within a tenth of a second, and shares the memory of the modules with all
-others. grpc and the database drivers do not survive a fork once they are in use; in the template
-they never are. It has one thread, so no lock is held when it forks.
+others. grpc does not survive a fork once it is in use, and neither does an open connection to a
+database: the template has neither. It has one thread, so no lock is held when it forks.
 
 The supervisor and the template communicate over a socket, a message of JSON each. A request
 has the environment of the worker and the descriptors for it; the reply has its process id and a
@@ -13,7 +13,6 @@ template ends with the socket: its supervisor has ended.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -24,8 +23,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
+
+from tollwire.service.process import fork_memory
 
 # The names of the processes, as ps and top show them.
 WORKER_NAME = "tollwire-worker"
@@ -62,6 +62,10 @@ class WorkerProcess(Protocol):
 Launch = Callable[[int, Mapping[str, int]], WorkerProcess]
 
 
+def _nothing() -> None:
+    pass
+
+
 def launch_with(*command: str) -> Launch:
     """Start each worker as a new program."""
 
@@ -80,17 +84,20 @@ def launch_with(*command: str) -> Launch:
 
 def set_process_name(name: str) -> None:
     """At most 15 characters. Not essential, so it never fails."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text(name, encoding="ascii")
+    # Not pathlib: each function that a worker calls is memory that it does not share.
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb", 0) as file:  # noqa: PTH123
+        file.write(name.encode("ascii"))
 
 
 class Template:
-    """The supervisor's side. Create it before the process starts a thread or opens a connection;
-    ``close`` at the end. For one thread."""
+    """The supervisor's side. Create it while the process has one thread, has no connection to a
+    database, and has not used grpc; ``close`` at the end. For one thread."""
 
-    def __init__(self, work: Callable[[], int], otherwise: Launch) -> None:
+    def __init__(
+        self, work: Callable[[], int], otherwise: Launch, leave: Callable[[], None] = _nothing
+    ) -> None:
         """``work`` is the main function of a worker. ``otherwise`` starts workers if the template
-        cannot."""
+        cannot. ``leave`` closes in the template what it must not inherit."""
         self._otherwise = otherwise
         self._replies: list[tuple[int, int]] = []
         self._codes: dict[int, int] = {}
@@ -100,13 +107,11 @@ class Template:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
-        # What exists now is never freed. The garbage collector of either process would write to it,
-        # and so copy it.
-        gc.collect()
-        gc.freeze()
+        fork_memory.prepare()
         self.pid = os.fork()
         if self.pid == 0:
             self._socket.close()
+            leave()
             _serve(theirs, work)
         theirs.close()
         self._reader = threading.Thread(target=self._read, name="template", daemon=True)
@@ -235,7 +240,7 @@ class _Forked:
             with self._lock:
                 if self.returncode is None:
                     code = self._template.exit_code(self.pid, _REPLY_SECONDS)
-                    # Without the template nobody knows it.
+                    # Only the template receives the exit code. If it has ended, the code is lost.
                     self.returncode = -signal.SIGKILL if code is None else code
         return self.returncode
 

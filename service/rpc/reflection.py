@@ -7,6 +7,7 @@ finds services by name but not methods, which grpcurl looks up to describe a met
 
 from __future__ import annotations
 
+import functools
 from importlib.resources import files
 from typing import Any
 
@@ -23,14 +24,12 @@ class Symbols:
 
     def __init__(self) -> None:
         self._pool = descriptor_pool.Default()
-        described = descriptor_pb2.FileDescriptorSet.FromString(_COMMENTS.read_bytes())
-        self._described = {file.name: file for file in described.file}
 
     def FindFileByName(self, name: str) -> DescribedFile:
-        return DescribedFile(self._pool.FindFileByName(name), self._described)
+        return DescribedFile(self._pool.FindFileByName(name), _described())
 
     def FindFileContainingSymbol(self, symbol: str) -> DescribedFile:
-        return DescribedFile(self._file_of(symbol), self._described)
+        return DescribedFile(self._file_of(symbol), _described())
 
     def _file_of(self, symbol: str) -> FileDescriptor:
         try:
@@ -44,6 +43,14 @@ class Symbols:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
+
+
+@functools.cache
+def _described() -> dict[str, descriptor_pb2.FileDescriptorProto]:
+    """The descriptors with comments, by file. Read at their first use: most servers never need
+    them."""
+    described = descriptor_pb2.FileDescriptorSet.FromString(_COMMENTS.read_bytes())
+    return {file.name: file for file in described.file}
 
 
 class DescribedFile:

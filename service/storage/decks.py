@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection, Select, select, update
 
@@ -29,9 +29,7 @@ from tollwire.service.storage.schema.tenant_tables import (
     IS_PRESENT,
     DeckClockRow,
     DeckRow,
-    RateChangeRow,
     RateVersionRow,
-    TenantRow,
 )
 from tollwire.service.storage.tenants import tenant_from_row
 
@@ -43,6 +41,16 @@ T_co = TypeVar("T_co", covariant=True)
 # A change of a rate takes effect with its commit, in every worker.
 CLOCK = Clock("deck_clock", "tollwire_decks")
 
+_CHANGED = (
+    "SELECT decks.tenant_id, decks.revision, decks.change_seq, name, currency, rounding,"
+    " country_code, national_prefix, international_prefix, created_at_ns, cost_decimals"
+    " FROM decks LEFT JOIN tenants ON tenants.id = decks.tenant_id"
+    " WHERE decks.change_seq > ? ORDER BY decks.change_seq"
+)
+_VERSIONS = (
+    "SELECT first_version_id, last_version_id FROM rate_changes"
+    " WHERE tenant_id = ? AND revision > ? AND revision <= ?"
+)
 _GONE = (
     "SELECT version_id, prefix FROM rate_versions WHERE tenant_id = ? AND created_revision <= ?"
     " AND retired_revision > ? AND retired_revision <= ?"
@@ -57,6 +65,22 @@ class RateReader(Protocol[T_co]):
 
     def end(self) -> Iterable[tuple[int, T_co]]:
         """The same for the last tenant."""
+
+
+class _StateRow(NamedTuple):
+    """A row of ``_CHANGED``; from ``name`` on, None without a tenant."""
+
+    tenant_id: int
+    revision: int
+    change_seq: int
+    name: str | None
+    currency: str
+    rounding: int
+    country_code: str
+    national_prefix: str
+    international_prefix: str
+    created_at_ns: int
+    cost_decimals: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +139,7 @@ def change_seq(connection: Connection) -> int:
 
 def changed_since(connection: Connection, known_seq: int) -> list[DeckState]:
     """The decks that changed after ``known_seq``, in the order of their last changes."""
-    query = (
-        select(
-            DeckRow.tenant_id,
-            DeckRow.revision,
-            DeckRow.change_seq,
-            *(column for column in TenantRow.__table__.columns if column.name != "id"),
-        )
-        .outerjoin(TenantRow, TenantRow.id == DeckRow.tenant_id)
-        .where(DeckRow.change_seq > known_seq)
-        .order_by(DeckRow.change_seq)
-    )
+    found = dialect_of(connection).driver_rows(connection, _CHANGED, (known_seq,))
     return [
         DeckState(
             row.tenant_id,
@@ -133,7 +147,7 @@ def changed_since(connection: Connection, known_seq: int) -> list[DeckState]:
             row.change_seq,
             None if row.name is None else tenant_from_row(row),
         )
-        for row in connection.execute(query)
+        for row in map(_StateRow._make, found)
     ]
 
 
@@ -154,13 +168,9 @@ class RateChanges:
 
 def changes_between(connection: Connection, tenant_id: int, since: int, until: int) -> RateChanges:
     """What to read for a deck that is known at revision ``since``."""
-    changes = select(RateChangeRow.first_version_id, RateChangeRow.last_version_id).where(
-        RateChangeRow.tenant_id == tenant_id,
-        RateChangeRow.revision > since,
-        RateChangeRow.revision <= until,
-    )
-    found = [(first, last) for first, last in connection.execute(changes)]
-    return RateChanges(tenant_id, since, until, found)
+    values = (tenant_id, since, until)
+    found = dialect_of(connection).driver_rows(connection, _VERSIONS, values)
+    return RateChanges(tenant_id, since, until, [(first, last) for first, last in found])
 
 
 def rates_gone(connection: Connection, changes: RateChanges) -> list[tuple[int, str]]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
 from tollwire.service.domain.model import Token
 from tollwire.service.domain.request import Role, Scope
 from tollwire.service.storage.changes import Clock
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.schema.access_tables import IS_NOT_REVOKED, TokenClockRow, TokenRow
 
 # A revocation must take effect within a second in all workers, even if a notification is lost.
@@ -27,6 +28,25 @@ _SHOWN = tuple(
     if column.name not in ("secret_sha256", "change_seq")
 )
 _PART_ROWS = 1000
+_CHANGE_SEQ = "SELECT change_seq FROM token_clock"
+
+
+class _ChangedRow(NamedTuple):
+    id: int
+    name: str
+    role: str
+    tenant_ids: str | None
+    certificate_identity: str | None
+    created_at_ns: int
+    created_by: str
+    expires_at_ns: int | None
+    revoked_at_ns: int | None
+    secret_sha256: bytes
+
+
+_CHANGED = (
+    f"SELECT {', '.join(_ChangedRow._fields)} FROM tokens WHERE change_seq > ? ORDER BY change_seq"
+)
 
 
 def begin_change(connection: Connection) -> int:
@@ -43,7 +63,8 @@ def begin_change(connection: Connection) -> int:
 
 def change_seq(connection: Connection) -> int:
     """The number of the last committed change of any token."""
-    return connection.execute(select(TokenClockRow.change_seq)).scalar_one()
+    ((found,),) = dialect_of(connection).driver_rows(connection, _CHANGE_SEQ, ())
+    return int(found)
 
 
 def add(connection: Connection, token: Token, secret_sha256: bytes, seq: int) -> None:
@@ -102,13 +123,9 @@ def after(connection: Connection, after_id: int, *, include_revoked: bool) -> It
 def changed_since(connection: Connection, known_seq: int) -> Iterator[tuple[Token, bytes]]:
     """The tokens that changed after ``known_seq``, each with the digest of its secret, in the order
     of their last changes."""
-    query = (
-        select(*_SHOWN, TokenRow.secret_sha256)
-        .where(TokenRow.change_seq > known_seq)
-        .order_by(TokenRow.change_seq)
-    )
-    for row in connection.execute(query).all():
-        yield _token(row), bytes(row.secret_sha256)
+    for row in dialect_of(connection).driver_rows(connection, _CHANGED, (known_seq,)):
+        changed = _ChangedRow(*row)
+        yield _token(changed), bytes(changed.secret_sha256)
 
 
 def _token(row: Any) -> Token:

@@ -51,7 +51,8 @@ def work() -> int:
 
 def supervise() -> int:
     command = (sys.executable, "-m", "tests.process.forked_worker", "worker")
-    template = Template(work, launch_with(*command))
+    reserved = tempfile.TemporaryFile()  # noqa: SIM115  open until the process ends
+    template = Template(work, launch_with(*command), leave=reserved.close)
     workers: list[WorkerProcess] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryFile() as file, closing(template):

@@ -265,6 +265,15 @@ def test_an_older_schema_needs_the_migration(database: Database, next_release: P
     assert "more" not in _tables(database)
 
 
+def test_a_worker_that_starts_after_an_upgrade_is_refused(
+    database: Database, next_release: Path
+) -> None:
+    migrate.check(database)
+    upgrade(database, next_release)
+    with pytest.raises(SchemaError, match=rf"has schema {NEXT}, .* needs {HEAD}"):
+        migrate.check(database)
+
+
 def test_upgrade_brings_an_older_schema_to_the_head(database: Database, next_release: Path) -> None:
     with database.read() as connection:
         before = triggers.installed(connection)

@@ -33,7 +33,7 @@ class DatabaseSize:
 
     def __init__(self, database: Database, url: str) -> None:
         self._database = database
-        self._file = examination.sqlite_file(url)
+        self._url = url
         self._background = BackgroundQuery(
             self._query, "the database's size", _LOG, REFRESH_SECONDS
         )
@@ -43,9 +43,9 @@ class DatabaseSize:
         return self._background.latest()
 
     def _query(self) -> Size:
-        if self._file is not None:
-            sizes = examination.file_sizes(self._file)
-            return Size(sizes, examination.free_bytes(self._file))
+        file = examination.sqlite_file(self._url)
+        if file is not None:
+            return Size(examination.file_sizes(file), examination.free_bytes(file))
         with self._database.read(work=Work.LOOK) as connection:
             return Size({"main": examination.postgresql_bytes(connection)})
 

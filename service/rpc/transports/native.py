@@ -91,7 +91,7 @@ class _Open:
         self.is_closed = False
 
     def close(self) -> None:
-        """Close all connections. The handlers of their RPCs find out that nobody waits."""
+        """Close all connections. The handlers of their RPCs stop because their clients are gone."""
         self.is_closed = True
         self.front.close()
         self.calls.clear()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect
 
 from tollwire.service.domain.thread_context import Work
+from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema import triggers
 
@@ -24,6 +25,7 @@ _LOG = logging.getLogger("tollwire.database")
 _FOLDER = Path(__file__).with_name("migrations")
 # A number that no other program uses in the same database: "TOLL" in ASCII.
 _ADVISORY_LOCK = 0x544F4C4C
+_STAMP_QUERY = "SELECT version_num FROM alembic_version"
 
 
 class SchemaError(Exception):
@@ -54,6 +56,17 @@ def prepare(database: Database, folder: Path = _FOLDER) -> None:
                 f"the database has schema {found}, this release needs {newest(folder)};"
                 " make a backup, stop all servers and run: tollwire migrate"
             )
+
+
+def check(database: Database, folder: Path = _FOLDER) -> None:
+    """SchemaError if the schema of a database that was prepared is not that of this release."""
+    with database.read() as connection:
+        ((found,),) = dialect_of(connection).driver_rows(connection, _STAMP_QUERY, ())
+    if found != newest(folder):
+        raise SchemaError(
+            f"the database has schema {found}, this release needs {newest(folder)};"
+            " it was changed while this server runs: start this server again"
+        )
 
 
 def upgrade(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str]:
@@ -90,7 +103,7 @@ def _stamp(connection: Connection) -> str | None:
     """The revision that Alembic has stored in the database."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return connection.exec_driver_sql(_STAMP_QUERY).scalar()
 
 
 def _present(connection: Connection, revisions: Revisions, folder: Path) -> str | None:
