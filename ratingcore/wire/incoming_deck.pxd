@@ -1,6 +1,6 @@
 """The rates of an import, for the module that writes their rows."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ..deck.builder cimport DeckBuilder
 from .rate_intake cimport incoming_t, intake_t
@@ -11,6 +11,8 @@ cdef class IncomingDeck:
     cdef readonly uint32_t seen      # rates so far, taken or not
     cdef readonly list closed        # RateInfo, see ``compare``
     cdef readonly object in_effect   # InEffect, see ``compare``
+    cdef readonly uint32_t most_rates_of_prefix    # after ``compare``
+    cdef readonly uint64_t most_growth_bytes       # after ``compare``
     cdef bint busy
 
     cdef int64_t _read(

@@ -16,6 +16,7 @@ from ..deck.deck cimport Deck
 from .rate_intake cimport (
     by_key,
     effect_t,
+    growth_t,
     instant_t,
     intake_add,
     intake_compare,
@@ -202,7 +203,9 @@ cdef class IncomingDeck:
 
         With ``closing``, an instant as (seconds, nanoseconds), the latter are removed only if they
         begin at it or later. Those that end after it are in ``closed`` instead, unchanged. With
-        ``replace``, ``in_effect`` compares the rates in effect ``at`` an instant."""
+        ``replace``, ``in_effect`` compares the rates in effect ``at`` an instant. In both modes
+        ``most_rates_of_prefix`` is the most rates that one prefix of this deck has afterwards, and
+        ``most_growth_bytes`` an upper bound of the memory by which the tenant's deck grows."""
         cdef uint32_t gone_count = 0
         cdef uint32_t updated = 0
         cdef uint32_t i
@@ -212,6 +215,7 @@ cdef class IncomingDeck:
         cdef instant_t now, end
         cdef instant_t* closing_at = NULL
         cdef effect_t effect
+        cdef growth_t growth
         now.s, now.ns = at
         if closing is not None:
             end.s, end.ns = closing
@@ -233,7 +237,10 @@ cdef class IncomingDeck:
                     gone + count,
                     &closed_count,
                     &effect,
+                    &growth,
                 )
+            self.most_rates_of_prefix = growth.most_rates
+            self.most_growth_bytes = growth.most_bytes
             self.closed = [base._info(gone[count + i]) for i in range(closed_count)]
             self.in_effect = InEffect(
                 effect.before,

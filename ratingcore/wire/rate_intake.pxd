@@ -30,6 +30,10 @@ cdef struct effect_t:            # which prefixes have a rate in effect at one i
     int64_t begins_s             # the start of the first rate after that instant
     uint32_t begins_ns           # begins_s is INT64_MAX without such a rate
 
+cdef struct growth_t:            # the deck after the import
+    uint32_t most_rates          # of one prefix, of those with a rate of the import
+    uint64_t most_bytes          # by which the deck grows at most
+
 cdef struct intake_t:
     incoming_t* rates            # [count]
     additions_t additions        # the terms of the rates
@@ -58,4 +62,5 @@ cdef int intake_compare(
     uint32_t* closed,
     uint32_t* closed_count,
     effect_t* effect,
+    growth_t* growth,
 ) except -1 nogil

@@ -24,12 +24,16 @@ from ..index.rate_terms cimport (
     is_same_terms,
 )
 from ..index.tables cimport (
+    JUMP_BYTES_A_SLOT,
     MAX_ROWS,
+    id_tops_t,
+    node_t,
     row_count,
     row_rate_id,
     row_version_id,
     rows_in_order,
     slot_prefix,
+    window_t,
 )
 
 cdef extern from *:
@@ -236,6 +240,66 @@ cdef void _count(
             effect.begins_s, effect.begins_ns = rate.from_s, rate.from_ns
 
 
+cdef enum:
+    # The columns of a slot; then what one change may add to every slot of the deck: the upper halves
+    # of ids, and a direct table over one more digit.
+    SLOT_BYTES = 12
+    LATER_SLOT_BYTES = sizeof(id_tops_t) + JUMP_BYTES_A_SLOT
+
+
+cdef struct prefix_rates_t:      # the rates of the current prefix after the import
+    uint64_t key_high
+    uint64_t key_low
+    uint32_t count
+    uint32_t length              # digits of the prefix
+    bint is_changed              # a rate of the import is among them
+
+
+cdef uint32_t _shared_digits(const incoming_t* rate, const prefix_rates_t* before) noexcept nogil:
+    """How many digits the prefix shares with the one before it."""
+    cdef uint32_t most = min(<uint32_t> rate.length, before.length)
+    cdef uint64_t differing = rate.key_high ^ before.key_high
+    cdef uint32_t shared = 0
+    if differing == 0 and most > 16:
+        differing = rate.key_low ^ before.key_low
+        shared = 16
+    while shared < most and differing >> 60 == 0:
+        differing <<= 4
+        shared += 1
+    return shared
+
+
+cdef void _note_rate(
+    const incoming_t* rate, bint is_new, bint is_incoming, prefix_rates_t* prefix, growth_t* growth
+) noexcept nogil:
+    """Note a rate that exists after the import, in the order of the deck."""
+    cdef bint is_first = (
+        prefix.count == 0
+        or prefix.key_high != rate.key_high
+        or prefix.key_low != rate.key_low
+    )
+    if is_new:
+        growth.most_bytes += SLOT_BYTES + LATER_SLOT_BYTES
+        # One node a digit that no prefix before has, and the root.
+        growth.most_bytes += sizeof(node_t) * (rate.length + 1 - _shared_digits(rate, prefix))
+        # A prefix with a period, or with two rates, has windows. Another rate of it may become one.
+        if not is_first or rate.from_s != INT64_MIN or rate.to_s != INT64_MAX:
+            growth.most_bytes += 2 * sizeof(window_t)
+    if is_first:
+        prefix.key_high, prefix.key_low = rate.key_high, rate.key_low
+        prefix.length = rate.length
+        prefix.count = 0
+        prefix.is_changed = False
+    prefix.count += 1
+    prefix.is_changed |= is_incoming
+    if prefix.is_changed and prefix.count > growth.most_rates:
+        growth.most_rates = prefix.count
+
+
+cdef bint _is_prefix(const incoming_t* rate, const prefix_rates_t* prefix) noexcept nogil:
+    return prefix.count > 0 and rate.key_high == prefix.key_high and rate.key_low == prefix.key_low
+
+
 cdef int intake_compare(
     intake_t* intake,
     const tables_t* base,
@@ -248,6 +312,7 @@ cdef int intake_compare(
     uint32_t* closed,
     uint32_t* closed_count,
     effect_t* effect,
+    growth_t* growth,
 ) except -1 nogil:
     """Keep the sorted rates that are new or differ from the base's. The latter get the ids of the
     base.
@@ -256,10 +321,11 @@ cdef int intake_compare(
     and, with ``replace``, those whose key no rate has. With ``closing`` (NULL: none) the latter are
     removed only if they begin at that instant or later; those that end after it are written to
     ``closed``, which also has room for all rows; those that end before it remain. ``effect`` is set
-    with ``replace``.
+    with ``replace``. ``growth`` is exact for most_rates, and an upper bound for most_bytes.
     """
     cdef incoming_t present
     cdef prefix_t prefix
+    cdef prefix_rates_t rates_of_prefix
     cdef bint stays
     cdef uint32_t count = row_count(base)
     cdef uint32_t* rows = <uint32_t*> allocate(count, 4)
@@ -269,12 +335,17 @@ cdef int intake_compare(
     cdef int order
     gone_count[0] = updated_count[0] = closed_count[0] = 0
     memset(&prefix, 0, sizeof(prefix_t))
+    memset(&rates_of_prefix, 0, sizeof(prefix_rates_t))
     memset(effect, 0, sizeof(effect_t))
+    memset(growth, 0, sizeof(growth_t))
     effect.begins_s = INT64_MAX
     rows_in_order(base, rows)
     if count:
         _load(base, rows[0], &present)
-    while i < intake.count or (replace and at < count):
+    # Without ``replace``, the rates after the last prefix of the import do not matter.
+    while i < intake.count or (
+        at < count and (replace or _is_prefix(&present, &rates_of_prefix))
+    ):
         if i == intake.count:
             order = 1
         else:
@@ -284,8 +355,13 @@ cdef int intake_compare(
                 _count(&present, False, at_instant, &prefix, effect)
             if order <= 0:
                 _count(&intake.rates[i], True, at_instant, &prefix, effect)
+        if order <= 0:
+            _note_rate(&intake.rates[i], order < 0, True, &rates_of_prefix, growth)
+        elif not replace:
+            _note_rate(&present, False, False, &rates_of_prefix, growth)
         if order == 0 and not _is_same(intake, &intake.rates[i], base, rows[at], &present):
             updated_count[0] += 1
+            growth.most_bytes += sizeof(window_t)   # it may get a period
             intake.rates[i].version_id = present.version_id
             intake.rates[i].rate_id = present.rate_id
             intake.rates[kept] = intake.rates[i]
@@ -306,13 +382,17 @@ cdef int intake_compare(
                 if _is_before(closing.s, closing.ns, present.to_s, present.to_ns):
                     closed[closed_count[0]] = rows[at]
                     closed_count[0] += 1
+                    growth.most_bytes += sizeof(window_t)
                     present.to_s, present.to_ns = closing.s, closing.ns
                 _count(&present, True, at_instant, &prefix, effect)
+                _note_rate(&present, False, False, &rates_of_prefix, growth)
         i += order <= 0
         at += order >= 0
         if order >= 0 and at < count:
             _load(base, rows[at], &present)
     _end_prefix(&prefix, effect)
     intake.count = kept
+    growth.most_bytes += LATER_SLOT_BYTES * <uint64_t> base.slot_count
+    growth.most_bytes += additions_nbytes(&intake.additions)
     release(rows)
     return 0

@@ -24,15 +24,23 @@ from tollwire.service.cache.deck_images import ALL_DECKS, Answer, DeckImages
 from tollwire.service.cache.deck_sharing import MIN_SHARED_BYTES, DeckSharing
 from tollwire.service.cache.worker_progress import Progress
 from tollwire.service.domain import scopes
-from tollwire.service.domain.errors import FailedPrecondition, NotFound, Reason, Unavailable
-from tollwire.service.domain.model import Tenant
+from tollwire.service.domain.errors import (
+    FailedPrecondition,
+    NotFound,
+    OverLimit,
+    Reason,
+    Unavailable,
+)
+from tollwire.service.domain.model import MAX_PREFIX_RATES, Tenant
 from tollwire.service.domain.thread_context import Work, current_request, regardless
+from tollwire.service.settings.config import DEFAULT_MAX_DECK_BYTES, DEFAULT_MAX_TENANT_RATES
 from tollwire.service.storage import decks
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.decks import DeckState
 from tollwire.service.storage.engine import Connection, Database, opened
 from tollwire.service.storage.failures import unavailable
 from tollwire.service.storage.parties import Parties
+from tollwire.service.storage.refusals import DatabaseRefused
 
 Opened = TypeVar("Opened")
 
@@ -64,6 +72,14 @@ class TenantDeck:
     tenant: Tenant
     deck: ratingcore.Deck
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeckLimits:
+    """``tenant_rates``: the rates of one tenant; ``deck_bytes``: the memory of all decks."""
+
+    tenant_rates: int = DEFAULT_MAX_TENANT_RATES
+    deck_bytes: int = DEFAULT_MAX_DECK_BYTES
 
 
 class PendingDeck:
@@ -98,8 +114,10 @@ class Decks:
         database: Database,
         progress: Progress | None = None,
         images: DeckImages | None = None,
+        limits: DeckLimits | None = None,
     ) -> None:
         """``progress`` and ``images``: of the workers of this server; None where there is one."""
+        self._limits = limits or DeckLimits()
         self._database = database
         self._progress = progress
         self._images = images
@@ -184,8 +202,15 @@ class Decks:
 
     def _load_all(self, connection: Connection, states: Sequence[DeckState]) -> None:
         present = {state.tenant_id: state for state in states if state.tenant}
+        taken_bytes = 0
         for tenant_id, builder in decks.present_rates(connection, RateRows()):
             self._take(present.pop(tenant_id), builder)
+            taken_bytes += self._decks[tenant_id].deck.nbytes
+            if taken_bytes > self._limits.deck_bytes:
+                raise DatabaseRefused(
+                    "--max-deck-bytes: the rates of all tenants take more than"
+                    f" {self._limits.deck_bytes:,} bytes of memory; raise the limit"
+                )
         for state in present.values():
             self._take(state, ratingcore.DeckBuilder())
 
@@ -392,6 +417,39 @@ class Decks:
         decks = list(self._decks.values())
         return len(decks), sum(len(tenant.deck) for tenant in decks)
 
+    def check_growth(
+        self, tenant_id: int, prefix_rates: int, tenant_rates: int, more_bytes: int
+    ) -> None:
+        """Check a change of a tenant's rates before memory is taken for it. ``prefix_rates``: the
+        most rates of one prefix, and ``tenant_rates`` all rates, after the change; ``more_bytes``:
+        an upper bound of the growth of the deck. OverLimit TOO_MANY_RATES."""
+        limits = self._limits
+        if prefix_rates > MAX_PREFIX_RATES:
+            raise _over_limit(
+                "rates_of_prefix",
+                MAX_PREFIX_RATES,
+                f"a prefix would have {prefix_rates:,} rates; at most {MAX_PREFIX_RATES:,} are"
+                " allowed, so delete some that have ended",
+            )
+        if tenant_rates > limits.tenant_rates:
+            raise _over_limit(
+                "rates_of_tenant",
+                limits.tenant_rates,
+                f"tenant {tenant_id} would have {tenant_rates:,} rates; at most"
+                f" {limits.tenant_rates:,} are allowed (--max-tenant-rates)",
+            )
+        if more_bytes > 0 and self.nbytes() + more_bytes > limits.deck_bytes:
+            raise _over_limit(
+                "deck_bytes",
+                limits.deck_bytes,
+                f"the rates of all tenants would take more than {limits.deck_bytes:,} bytes of"
+                " memory (--max-deck-bytes)",
+            )
+
+    def nbytes(self) -> int:
+        """The memory of all decks, in bytes."""
+        return sum(tenant.deck.nbytes for tenant in list(self._decks.values()))
+
     def change_number(self) -> int:
         """The number of the last change of any deck that is in these."""
         return self._known_seq
@@ -486,6 +544,14 @@ def built(builder: ratingcore.DeckBuilder, tenant: Tenant, revision: int) -> Ten
         tenant.cost_decimals,
     )
     return TenantDeck(tenant, deck, revision)
+
+
+def _over_limit(limit: str, most: int, message: str) -> OverLimit:
+    return OverLimit(
+        Reason.TOO_MANY_RATES,
+        f"{message}; nothing was changed",
+        metadata={"limit": limit, "most": str(most)},
+    )
 
 
 def tenant_not_found(tenant_id: int) -> NotFound:

@@ -41,6 +41,9 @@ _EXIT_CODES = {
     grpc.StatusCode.DATA_LOSS: DEFECT,
 }
 
+# Reasons for which a retry fails too, although their code may pass.
+_FINAL_REASONS = {"TOO_MANY_RATES"}
+
 # Texts of grpc for failed connections, and their meaning for the user.
 _NOT_CONNECTED = "; last error: "
 _TLS_ADVICE = {
@@ -99,7 +102,7 @@ def failure_of(error: TollwireError, server: str) -> Failure:
     head = f"{code.name} ({reason})" if reason else code.name
     return Failure(
         "; ".join([f"{head}: {message}", *(text for text in texts if text not in message)]),
-        _EXIT_CODES.get(code, REFUSED),
+        REFUSED if reason in _FINAL_REASONS else _EXIT_CODES.get(code, REFUSED),
         {"code": code.name, "reason": reason, "message": message, "fields": fields},
     )
 

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     IMPORT_INCOMPLETE = "IMPORT_INCOMPLETE"
     UPLOAD_REVERSED = "UPLOAD_REVERSED"
     IMPORT_GAP = "IMPORT_GAP"
+    TOO_MANY_RATES = "TOO_MANY_RATES"
     DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
     DATABASE_UNUSABLE = "DATABASE_UNUSABLE"
     TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
@@ -131,6 +132,11 @@ class Unavailable(TollwireError):
 
 class Exhausted(TollwireError):
     """RESOURCE_EXHAUSTED: a limit of the server is reached; the same request may succeed later."""
+
+
+class OverLimit(Exhausted):
+    """RESOURCE_EXHAUSTED: with this change the rates would pass a limit of the server; the same
+    request fails again until some rates are deleted or an operator raises the limit."""
 
 
 class TooLate(TollwireError):

@@ -18,7 +18,7 @@ from tollwire.service.accounts.credentials import Credentials
 from tollwire.service.accounts.tenants import Tenants
 from tollwire.service.accounts.tokens import Tokens
 from tollwire.service.cache.deck_images import DeckImages
-from tollwire.service.cache.decks import Decks
+from tollwire.service.cache.decks import DeckLimits, Decks
 from tollwire.service.cache.worker_progress import Progress
 from tollwire.service.domain.thread_context import Work
 from tollwire.service.process.database_wait import DatabaseWait, ignore_report
@@ -90,7 +90,8 @@ def build_application(
         else:
             # It may have been upgraded since then.
             wait.run(partial(migrate.check, database))
-        decks = Decks(database, progress, images)
+        limits = DeckLimits(settings.max_tenant_rates, settings.max_deck_bytes)
+        decks = Decks(database, progress, images, limits)
         load_seconds = wait.run(partial(_seconds, decks.load))
         credentials = Credentials(database)
         wait.run(credentials.load)

@@ -249,7 +249,8 @@ class DeckImports:
         return changes, made.revision
 
     def _compare(self, plan: ImportPlan, base: TenantDeck, deck: IncomingDeck) -> _Changes:
-        """The changes. FailedPrecondition IMPORT_GAP if the deck begins too late."""
+        """The changes. FailedPrecondition IMPORT_GAP if the deck begins too late; OverLimit
+        TOO_MANY_RATES."""
         is_empty = not len(deck)
         start_ns = plan.effective_from_ns
         now_ns = self._clock_ns()
@@ -263,7 +264,17 @@ class DeckImports:
         )
         if plan.mode == ImportMode.REPLACE and not is_empty and not plan.allow_gap:
             _refuse_gap(plan.tenant_id, deck.in_effect, at_ns)
-        return _Changes(len(deck) - updated, updated, gone, deck.closed, start_ns)
+        changes = _Changes(len(deck) - updated, updated, gone, deck.closed, start_ns)
+        if len(deck) or deck.closed:
+            # A deck that has passed a limit, which was higher before, can still be updated.
+            grows = changes.created > 0
+            self._decks.check_growth(
+                plan.tenant_id,
+                deck.most_rates_of_prefix if grows else 0,
+                len(base.deck) + changes.created - changes.deleted if grows else 0,
+                deck.most_growth_bytes,
+            )
+        return changes
 
     def _enter(
         self, connection: Connection, mode: ImportMode, changes: _Changes, made: TenantDeck

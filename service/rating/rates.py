@@ -26,6 +26,10 @@ from tollwire.service.storage.engine import Connection, Database
 
 MAX_SEARCH_CHARS = 256
 _EXPORT_RATES = 1000
+# The most memory that a rate takes in a deck: 33 nodes of 12 bytes, its columns, its destination
+# and intervals; and what it may add for every other rate.
+_MOST_RATE_BYTES = 3072
+_BYTES_OF_OTHER_RATES = 12
 # The most that an interval takes in a response.
 _INTERVAL_BYTES = 40
 
@@ -43,13 +47,14 @@ class Rates:
 
     def create(self, rate: Rate) -> Rate:
         """Create a rate; the database chooses the id. AlreadyExists RATE_EXISTS if the tenant has a
-        rate with this prefix and effective_from."""
+        rate with this prefix and effective_from; OverLimit TOO_MANY_RATES."""
         refuse(check_rate(rate), "rate.")
         now_ns = self._clock_ns()
         rate = replace(normalized(rate), created_at_ns=now_ns, updated_at_ns=now_ns)
         with self._database.write() as connection:
             revision = _lock_deck(connection, rate.tenant_id) + 1
             _refuse_taken(connection, rate)
+            self._check_growth(connection, rate, created=1)
             rate_id = ids.take(connection, "rate_versions")
             rate = replace(rate, id=rate_id, version_id=rate_id, rate_revision=revision)
             rates.add(connection, rate, revision)
@@ -90,7 +95,8 @@ class Rates:
         update without changes keeps the etag.
 
         Aborted ETAG_MISMATCH if ``etag`` is not empty and not the current one; AlreadyExists
-        RATE_EXISTS if another rate has the new prefix and effective_from.
+        RATE_EXISTS if another rate has the new prefix and effective_from; OverLimit TOO_MANY_RATES
+        if it has a new prefix.
         """
         refuse(check_id("id", rate.id), "rate.")
         with self._database.write() as connection:
@@ -108,6 +114,8 @@ class Rates:
                 return stored
             if rates.position(changed) != rates.position(stored):
                 _refuse_taken(connection, changed)
+            if changed.prefix != stored.prefix:
+                self._check_growth(connection, changed, created=0)
             changed = replace(
                 changed,
                 version_id=ids.take(connection, "rate_versions"),
@@ -163,6 +171,18 @@ class Rates:
             if len(part) < _EXPORT_RATES:
                 return
             after = rates.position(part[-1])
+
+    def _check_growth(self, connection: Connection, rate: Rate, created: int) -> None:
+        """Check the limits before a tenant gets a rate with another prefix. ``created``: how many
+        rates the tenant then has more."""
+        present = self._decks.in_memory(rate.tenant_id)
+        tenant_rates = len(present.deck) if present else 0
+        self._decks.check_growth(
+            rate.tenant_id,
+            rates.count_of_prefix(connection, rate.tenant_id, rate.prefix) + 1,
+            tenant_rates + created,
+            _MOST_RATE_BYTES + _BYTES_OF_OTHER_RATES * tenant_rates,
+        )
 
     def _lock_rate(self, connection: Connection, rate_id: int, etag: str) -> tuple[int, Rate]:
         """Lock the deck of a rate. Returns its revision and the current state of the rate."""

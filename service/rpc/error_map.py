@@ -57,6 +57,7 @@ ERROR_TABLE: Mapping[type[TollwireError], ErrorRow] = MappingProxyType(
         errors.Unauthenticated: ErrorRow(StatusCode.UNAUTHENTICATED, logging.DEBUG),
         errors.Forbidden: ErrorRow(StatusCode.PERMISSION_DENIED, logging.DEBUG),
         errors.Unavailable: ErrorRow(StatusCode.UNAVAILABLE, logging.WARNING, 1),
+        errors.OverLimit: ErrorRow(StatusCode.RESOURCE_EXHAUSTED, logging.WARNING),
         errors.Exhausted: ErrorRow(StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1),
         errors.TooLate: ErrorRow(StatusCode.DEADLINE_EXCEEDED, logging.DEBUG),
         errors.Unwanted: ErrorRow(StatusCode.CANCELLED, logging.DEBUG),

@@ -43,6 +43,8 @@ from tollwire.service.settings.parsing import (
 DEFAULT_DATABASE = "sqlite:///tollwire.db"
 DEFAULT_MAX_CONNECTIONS = 1_000
 DEFAULT_MAX_STREAMS = 32
+DEFAULT_MAX_TENANT_RATES = 5_000_000
+DEFAULT_MAX_DECK_BYTES = 2 * 1024**3
 # Far more than a worker runs at one time; it finishes this number in a tenth of a second.
 DEFAULT_MAX_RPCS = 256
 DEFAULT_MAX_REQUEST_BYTES_IN_WORK = 256 * 1024 * 1024
@@ -184,6 +186,21 @@ class Settings(BaseModel):
         le=1 << 40,
         description="The total bytes of request messages that a worker processes at one time. It"
         " limits the memory of all requests together.",
+    )
+    max_tenant_rates: int = Field(
+        DEFAULT_MAX_TENANT_RATES,
+        ge=1,
+        le=100_000_000,
+        description="The number of rates that a tenant may have. Changes that would pass it are"
+        " refused; rates that exist stay.",
+    )
+    max_deck_bytes: int = Field(
+        DEFAULT_MAX_DECK_BYTES,
+        ge=1024 * 1024,
+        le=1 << 40,
+        description="The memory of the rates of all tenants, which the workers share. Changes that"
+        " could pass it are refused, and a server whose rates take more does not start. While a"
+        " deck changes, the old and the new one are in memory.",
     )
     tenant_share: float = Field(
         0.5,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, tuple_, update
 
 from tollwire.service.domain.model import Interval, Rate
 from tollwire.service.storage.dialects.lookup import dialect_of
@@ -127,6 +127,14 @@ def at_position(connection: Connection, where: Position) -> Rate | None:
     """The tenant's present rate with that prefix and effective_from."""
     keys = [column == value for column, value in zip(_POSITION, where, strict=True)]
     return _one(connection, *keys, IS_PRESENT)
+
+
+def count_of_prefix(connection: Connection, tenant_id: int, prefix: str) -> int:
+    """How many present rates of the tenant have exactly this prefix."""
+    query = select(func.count()).where(
+        RateVersionRow.tenant_id == tenant_id, RateVersionRow.prefix == prefix, IS_PRESENT
+    )
+    return connection.execute(query).scalar_one()
 
 
 def add(connection: Connection, rate: Rate, revision: int) -> None:

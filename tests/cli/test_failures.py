@@ -48,6 +48,16 @@ RATE = ("rate", "4420", "--tenant", "1", "--seconds", "7")
             "UNAVAILABLE (DATABASE_UNAVAILABLE): the database is unavailable",
         ),
         (
+            (code_pb2.RESOURCE_EXHAUSTED, "TOO_MANY_RPCS", "try again", {}),
+            3,
+            "RESOURCE_EXHAUSTED (TOO_MANY_RPCS): try again",
+        ),
+        (
+            (code_pb2.RESOURCE_EXHAUSTED, "TOO_MANY_RATES", "no more", {}),
+            1,
+            "RESOURCE_EXHAUSTED (TOO_MANY_RATES): no more",
+        ),
+        (
             (code_pb2.INTERNAL, "INTERNAL", "a defect", {}),
             4,
             "INTERNAL (INTERNAL): a defect",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -103,6 +104,61 @@ def test_a_deck_against_another(replace: bool) -> None:
             (rate.prefix, None if rate.effective_from_ns is None else rate.effective_from_ns // _NS)
             for rate in next_builder.build(2)
         } == expected.keys()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("closing", [None, (7, 0)])
+def test_what_a_deck_needs_is_known_before_it_is_built(
+    replace: bool, closing: tuple[int, int] | None
+) -> None:
+    pick = random.Random(8)
+    for round_ in range(30):
+        present, deck = (
+            some_deck(pick, pick.choice((0, 5, 400))),
+            some_deck(pick, pick.choice((1, 400))),
+        )
+        builder = DeckBuilder()
+        # Ids above 32 bits take more memory in every slot of the deck.
+        first_id = 2**32 if round_ % 2 else 1000
+        for version_id, ((prefix, _), terms) in enumerate(present.items(), 1):
+            builder.put(version_id, version_id, prefix, *terms)
+        base = builder.build(1)
+        incoming = IncomingDeck(1)
+        put_all(incoming, deck)
+        incoming.sort()
+        _, gone = incoming.compare(base, replace=replace, closing=closing)
+        incoming.number(first_id)
+        builder = DeckBuilder(base)
+        for version_id, prefix in gone:
+            builder.remove(version_id, prefix)
+        closed = list(incoming.closed)
+        for rate in closed:
+            builder.remove(rate.version_id, rate.prefix)
+        incoming.put_into(builder)
+        for version_id, rate in enumerate(closed, first_id + 10_000):
+            builder.put_many([rate._replace(version_id=version_id, effective_to_ns=7 * _NS)])
+        made = builder.build(2)
+        counts = Counter(rate.prefix for rate in made)
+        assert incoming.most_rates_of_prefix == max(counts[prefix] for prefix, _ in deck)
+        assert made.nbytes - base.nbytes <= incoming.most_growth_bytes
+        assert incoming.most_growth_bytes < 20 * len(base) + 600 * len(deck) + 10_000
+
+
+def test_the_growth_by_long_prefixes_is_not_exaggerated() -> None:
+    """Random ones of 32 digits take the most memory: a node for nearly each digit."""
+    pick = random.Random(9)
+    incoming = IncomingDeck(1)
+    for index in range(5_000):
+        prefix = "".join(pick.choices("0123456789", k=32))
+        incoming.put(index, prefix, "", 1, 1, 0, 0, ())
+    incoming.sort()
+    incoming.compare(Deck(), replace=True)
+    builder = DeckBuilder()
+    incoming.number(1)
+    incoming.put_into(builder)
+    made = builder.build(1).nbytes
+    assert 330 < made / 5_000 < 400
+    assert made <= incoming.most_growth_bytes < 1.1 * made + 50_000
 
 
 def test_rates_are_in_the_order_of_a_deck() -> None:

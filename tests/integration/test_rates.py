@@ -23,6 +23,7 @@ from tollwire.v1 import types_pb2 as types
 
 ALREADY_EXISTS = grpc.StatusCode.ALREADY_EXISTS
 ABORTED = grpc.StatusCode.ABORTED
+RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 MAX_ID = 2**63 - 1
 FIRST_NS = -62_135_596_800 * SECOND_NS
 LAST_NS = 253_402_300_800 * SECOND_NS - 1
@@ -385,3 +386,31 @@ def test_an_update_and_a_deletion_hold_for_the_next_call(
     third = client.rate(call)
     assert third.cost == "0.1000"
     assert third.rate_revision > second.rate_revision
+
+
+def test_as_many_rates_of_one_prefix_as_are_allowed(client: Client, tenant: types.Tenant) -> None:
+    """Nested periods, so that the one in effect is far from the one that begins next."""
+    most = 10_000
+    deck = [
+        make_rate(
+            "44",
+            effective_from=timestamp(NOON_NS - (most - at) * SECOND_NS),
+            effective_to=timestamp(NOON_NS + (most - at) * SECOND_NS),
+        )
+        for at in range(most)
+    ]
+    assert client.import_rates(tenant.id, deck, messages=2).created == most
+    for at in (0, most // 2, most - 1):
+        call = make_call(tenant.id, "4420", started_at=timestamp(NOON_NS + at * SECOND_NS))
+        answer = client.rating.RateCall(rating_pb.RateCallRequest(call=call, explain=True))
+        explained = answer.explanation
+        [won] = [one for one in explained.considered if one.won]
+        assert won.effective_to == timestamp(NOON_NS + (at + 1) * SECOND_NS)
+        assert len(explained.considered) <= 21
+        assert explained.omitted + len(explained.considered) == most
+        assert client.batch([call])[0].rate_id == answer.rated.rate_id == won.rate_id
+    with refused(RESOURCE_EXHAUSTED, "TOO_MANY_RATES"):
+        client.new_rate(tenant.id, "44")
+    with refused(RESOURCE_EXHAUSTED, "TOO_MANY_RATES"):
+        client.import_rates(tenant.id, [make_rate("44"), make_rate("45")])
+    assert client.new_rate(tenant.id, "45").id

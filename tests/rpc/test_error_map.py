@@ -36,6 +36,7 @@ ROWS: list[tuple[type[TollwireError], grpc.StatusCode, int, float | None]] = [
     (errors.Unauthenticated, grpc.StatusCode.UNAUTHENTICATED, logging.DEBUG, None),
     (errors.Forbidden, grpc.StatusCode.PERMISSION_DENIED, logging.DEBUG, None),
     (errors.Unavailable, grpc.StatusCode.UNAVAILABLE, logging.WARNING, 1.0),
+    (errors.OverLimit, grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, None),
     (errors.Exhausted, grpc.StatusCode.RESOURCE_EXHAUSTED, logging.WARNING, 1.0),
     (errors.TooLate, grpc.StatusCode.DEADLINE_EXCEEDED, logging.DEBUG, None),
     (errors.Unwanted, grpc.StatusCode.CANCELLED, logging.DEBUG, None),

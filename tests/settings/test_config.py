@@ -90,6 +90,8 @@ def test_a_second_url_goes_with_postgresql_alone() -> None:
 OUT_OF_RANGE: list[tuple[str, object]] = [
     *[("workers", 0), ("workers", 257), ("max_connections", 0), ("max_connections", 1_000_001)],
     *[("max_rpcs", 0), ("max_rpcs", 100_001), ("max_streams", 0), ("max_streams", 4097)],
+    *[("max_tenant_rates", 0), ("max_tenant_rates", 100_000_001)],
+    *[("max_deck_bytes", (1 << 20) - 1), ("max_deck_bytes", (1 << 40) + 1)],
     *[("max_request_bytes_in_work", (32 << 20) - 1), ("max_request_bytes_in_work", (1 << 40) + 1)],
     *[("tenant_share", 0), ("tenant_share", 1.1), ("max_connection_age_seconds", -1)],
     *[("max_connection_age_seconds", 31_536_001), ("grace_seconds", -1), ("grace_seconds", 3601)],
