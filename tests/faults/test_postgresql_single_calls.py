@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,27 @@ def test_a_call_takes_two_round_trips(world: World, proxy: Proxy) -> None:
     before = proxy.requests
     world.cdrs.create(call(1, call_id="second"))
     assert proxy.requests - before == 2
+
+
+def _prepared(world: World) -> list[str]:
+    """The statements that the session of the pool's only connection has prepared."""
+    query = "SELECT name FROM pg_prepared_statements WHERE name LIKE 'tollwire%%'"
+    with world.database.read() as connection:
+        return list(connection.exec_driver_sql(query).scalars())
+
+
+def test_statements_are_prepared_again_after_the_driver_has_dropped_them(world: World) -> None:
+    before = _prepared(world)
+    assert before
+    world.cdrs.create(call(1, call_id="second"))
+    assert sorted(_prepared(world)) == sorted(before)
+    with suppress(KeyError), world.database.write() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("SELECT 1", prepare=True)
+        raise KeyError("the transaction rolls back")
+    assert _prepared(world) == []
+    world.cdrs.create(call(1, call_id="third"))
+    assert sorted(_prepared(world)) == sorted(before)
 
 
 def test_dead_connections_of_the_pool_are_replaced(

@@ -62,6 +62,7 @@ from tollwire.service.storage.dialects.postgresql_pipeline import (
     int8,
     int8_array,
     int_of,
+    prepared,
 )
 from tollwire.service.storage.dialects.postgresql_wakeups import Notifications
 from tollwire.service.storage.failures import committing
@@ -80,19 +81,22 @@ _COPY_TYPES = {
 }
 
 # Every transaction that records a call runs these, most of them in postgresql_pipeline.
-_HOLD_TENANTS = b"SELECT id FROM tenants WHERE id = ANY($1::bigint[]) ORDER BY id FOR KEY SHARE"
-_HOLD_EXTENSIONS = (
+_HOLD_TENANTS = prepared(
+    b"SELECT id FROM tenants WHERE id = ANY($1::bigint[]) ORDER BY id FOR KEY SHARE"
+)
+_HOLD_EXTENSIONS = prepared(
     b"SELECT id, tenant_id, number, name FROM extensions WHERE id = ANY($1::bigint[])"
     b" AND ($2::bigint[] IS NULL OR tenant_id = ANY($2::bigint[])) ORDER BY id FOR KEY SHARE"
 )
-_DECK_CLOCK = b"SELECT change_seq FROM deck_clock"
-_TAKE_CDR_IDS = f"SELECT tollwire_take_ids('{ROW_IDS['cdrs'].name}', $1::bigint)".encode()
+_DECK_CLOCK = prepared(b"SELECT change_seq FROM deck_clock")
+_TAKE_CDR_IDS = prepared(f"SELECT tollwire_take_ids('{ROW_IDS['cdrs'].name}', $1::bigint)".encode())
 _TAKE_IDS = "SELECT tollwire_take_ids(%s::regclass, %s)"
 _COMMIT = b"COMMIT"
 _SAVEPOINT = "SAVEPOINT before_cdrs"
 _TO_SAVEPOINT = f"ROLLBACK TO {_SAVEPOINT}"
 _LEDGER_HEADS = "SELECT chain, length, hash FROM ledger_heads"
 _FREE_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED"
+_FREE_LEDGER_HEAD_STEP = prepared(_FREE_LEDGER_HEAD.encode())
 _ANY_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY random() LIMIT 1 FOR UPDATE"
 _ADD_LEDGER_ENTRY = (
     "WITH moved AS"
@@ -103,12 +107,11 @@ _ADD_LEDGER_ENTRY = (
 _ADD_LEDGER_ENTRY_NAMED = _ADD_LEDGER_ENTRY.format_map(
     {name: f"%({name})s" for name in LEDGER_COLUMNS}
 )
-_ADD_LEDGER_ENTRY_NUMBERED = _ADD_LEDGER_ENTRY.format_map(
-    {
-        column.key: f"${number}::{'bytea' if isinstance(column.type, LargeBinary) else 'bigint'}"
-        for number, column in enumerate(LedgerEntryRow.__table__.columns, 1)
-    }
-).encode()
+_LEDGER_NUMBERED = {
+    column.key: f"${number}::{'bytea' if isinstance(column.type, LargeBinary) else 'bigint'}"
+    for number, column in enumerate(LedgerEntryRow.__table__.columns, 1)
+}
+_ADD_LEDGER_ENTRY_NUMBERED = prepared(_ADD_LEDGER_ENTRY.format_map(_LEDGER_NUMBERED).encode())
 # The parameters of a chunk, and of its upload. One statement is planned once.
 _CHUNK_VALUES = (*CHUNK_COLUMNS, "duration_seconds", "now_ns")
 _ADD_CHUNK = (
@@ -116,12 +119,11 @@ _ADD_CHUNK = (
     f" INSERT INTO upload_chunks ({', '.join(CHUNK_COLUMNS)})"
     f" VALUES ({', '.join(f'{{{name}}}' for name in CHUNK_COLUMNS)})"
 )
-_ADD_CHUNK_NUMBERED = _ADD_CHUNK.format_map(
-    {
-        name: f"${number}::{'bytea' if name in ('digest', 'record_digests') else 'bigint'}"
-        for number, name in enumerate(_CHUNK_VALUES, 1)
-    }
-).encode()
+_CHUNK_NUMBERED = {
+    name: f"${number}::{'bytea' if name in ('digest', 'record_digests') else 'bigint'}"
+    for number, name in enumerate(_CHUNK_VALUES, 1)
+}
+_ADD_CHUNK_NUMBERED = prepared(_ADD_CHUNK.format_map(_CHUNK_NUMBERED).encode())
 # A COPY needs two round trips of its own, and an INSERT takes longer than a COPY from some hundred
 # rows on.
 _MOST_INSERTED_ROWS = 100
@@ -129,7 +131,9 @@ _CDR_ARRAYS = ", ".join(
     f"${number}::{_COPY_TYPES[type(CdrRow.__table__.c[name].type)]}[]"
     for number, name in enumerate(("id", *ROW_FIELDS), 1)
 )
-_INSERT_CDRS = f"INSERT INTO cdrs (id, {CDR_COLUMNS}) SELECT * FROM unnest({_CDR_ARRAYS})".encode()
+_INSERT_CDRS = prepared(
+    f"INSERT INTO cdrs (id, {CDR_COLUMNS}) SELECT * FROM unnest({_CDR_ARRAYS})".encode()
+)
 # Another transaction may insert the same key, and then need the chain that this one holds. This one
 # gives up before the database looks for deadlocks, which it does after a second, and lets go of the
 # chain.
@@ -244,7 +248,7 @@ class PostgreSQL(Dialect):
         ]
         is_small = cdr_count <= _MOST_INSERTED_ROWS
         if is_small:
-            steps += [(_WAIT_BRIEFLY, []), (_FREE_LEDGER_HEAD.encode(), [])]
+            steps += [(_WAIT_BRIEFLY, []), (_FREE_LEDGER_HEAD_STEP, [])]
         held, *others = run_steps(connection, steps)
         extensions = others.pop(0) if extension_ids else None
         clock, ids = others[:2]

@@ -124,6 +124,11 @@ class BoundedConnection(psycopg.Connection[Any]):
     # statements, LISTEN and settings of a session end with their transaction.
     is_pooled = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The names of the statements that postgresql_pipeline has prepared in this session.
+        self.prepared: set[bytes] = set()
+
     def look_for_a_pooler(self) -> None:
         """Call it once, before any other method. A pooler invents the process id that it gives to
         its client, so this id differs from that of the process that answers."""
@@ -167,6 +172,13 @@ class BoundedConnection(psycopg.Connection[Any]):
         except psycopg.Error:
             self.close()
             raise
+
+    def _deallocate(self, name: bytes | None) -> Generator[Any, Any, None]:
+        """psycopg calls this to deallocate a statement that it has prepared; after a rollback, all
+        statements of the session (None)."""
+        if name is None:
+            self.prepared.clear()
+        return super()._deallocate(name)
 
     # Commit and rollback are not cancelled: their outcome would not be known.
 

@@ -23,6 +23,16 @@ _INT8_OID = 20
 
 # A statement whose parameters have casts, and the parameters.
 Step: TypeAlias = tuple[bytes, Sequence[bytes | None]]
+# The names of the statements that each session prepares once.
+_NAMES: dict[bytes, bytes] = {}
+
+
+def prepared(statement: bytes) -> bytes:
+    """``statement``, which each session is to prepare at its first use: to parse and plan the
+    statements of a recorded call takes as long as to run them. Behind a connection pooler, which
+    has no sessions, it is parsed each time."""
+    _NAMES[statement] = b"tollwire_%d" % len(_NAMES)
+    return statement
 
 
 class NotBegun(Exception):
@@ -49,9 +59,9 @@ def run(driver: Any, steps: Sequence[Step]) -> list[PGresult]:
     fails; the later ones are not run, and the transaction has failed."""
     remote = driver.pgconn
     with _pipeline_mode(remote):
-        _add(remote, steps)
+        coming = _add(driver, steps)
         remote.pipeline_sync()
-        return _checked(driver.wait(_results(remote, len(steps), is_last=True)))
+        return _checked(driver.wait(_results(driver, coming, is_last=True)))
 
 
 def begin_and_run(
@@ -66,42 +76,57 @@ def begin_and_run(
     answer is within ``answering``. NotBegun if they fail."""
     remote = driver.pgconn
     with _pipeline_mode(remote):
-        _add(remote, begin)
+        of_begin = _add(driver, begin)
         remote.send_flush_request()
-        _add(remote, steps)
+        coming = _add(driver, steps)
         remote.pipeline_sync()
         try:
             with answering:
-                begun = driver.wait(_results(remote, len(begin)))
+                begun = driver.wait(_results(driver, of_begin))
             if any(one.status != ExecStatus.COMMAND_OK for one in begun):
                 # If the server has ended the session, this shows that the connection is closed.
-                driver.wait(_results(remote, len(steps), is_last=True))
+                driver.wait(_results(driver, coming, is_last=True))
             _checked(begun)
         except psycopg.Error as error:
             raise NotBegun from error
-        return _checked(driver.wait(_results(remote, len(steps), is_last=True)))
+        return _checked(driver.wait(_results(driver, coming, is_last=True)))
 
 
-def _add(remote: Any, steps: Sequence[Step]) -> None:
+def _add(driver: Any, steps: Sequence[Step]) -> list[bytes]:
+    """For each result to come: the name of the statement that is prepared; empty for a step's."""
+    remote = driver.pgconn
+    coming: list[bytes] = []
     for statement, parameters in steps:
-        # Not prepared: psycopg deallocates all statements of a session after a rollback, and a
-        # connection pooler has no sessions. To plan these takes a tenth of a millisecond.
-        remote.send_query_params(
-            statement,
-            parameters,
-            param_formats=[_BINARY] * len(parameters),
-            result_format=_BINARY,
-        )
+        name = b"" if driver.is_pooled else _NAMES.get(statement, b"")
+        formats = [_BINARY] * len(parameters)
+        if not name:
+            remote.send_query_params(
+                statement, parameters, param_formats=formats, result_format=_BINARY
+            )
+        else:
+            if name not in driver.prepared:
+                remote.send_prepare(name, statement)
+                coming.append(name)
+            remote.send_query_prepared(
+                name, parameters, param_formats=formats, result_format=_BINARY
+            )
+        coming.append(b"")
+    return coming
 
 
 def _results(
-    remote: Any, count: int, *, is_last: bool = False
+    driver: Any, coming: Sequence[bytes], *, is_last: bool = False
 ) -> Generator[Wait, Ready | int, list[PGresult]]:
-    """The results of the next ``count`` statements. ``is_last``: the pipeline ends after them."""
+    """The results of the next steps. ``is_last``: the pipeline ends after them."""
+    remote = driver.pgconn
     yield from generators.send(remote)
     results: list[PGresult] = []
-    for _ in range(count):
-        results += yield from generators.fetch_many(remote)
+    for name in coming:
+        found = yield from generators.fetch_many(remote)
+        if name and found[0].status == ExecStatus.COMMAND_OK:
+            driver.prepared.add(name)
+        else:
+            results += found
     if is_last:
         yield from generators.fetch_many(remote)
     return results
