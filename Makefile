@@ -108,8 +108,9 @@ torture: setup ## kill everything during uploads, then count the records: over a
 rolling: setup ## restart two servers alternately under load: no call may be lost (ENDURANCE_ARGS)
 	$(PY) -m tests.endurance rolling $(ENDURANCE_ARGS)
 
-overload: setup ## ten times the capacity of a server, for a minute (ENDURANCE_ARGS="--seconds 300")
+overload: setup ## ten times the capacity of a server for a minute, and clients that hold streams (ENDURANCE_ARGS="--seconds 300")
 	$(PY) -m tests.endurance overload $(ENDURANCE_ARGS)
+	$(PY) -m tests.endurance holding $(ENDURANCE_ARGS)
 
 check: lint types proto audit secrets test test-slow ## all that CI runs
 

@@ -89,6 +89,7 @@ def run_server(
             # Without tokens, callers cannot be distinguished.
             share=1.0 if settings.access == "open" else settings.tenant_share,
             chunks=chunks_at_once(settings.workers),
+            stream_wait_seconds=settings.stream_wait_seconds,
         )
         server = RpcServer(
             application.subjects,

@@ -61,6 +61,10 @@ class StreamCall(RpcCall, Protocol):
     def cancel(self) -> None:
         """End the RPC with CANCELLED."""
 
+    def break_off(self, failure: Failure) -> None:
+        """End the RPC at once with the code and the message of ``failure``. Responses that the
+        client has not read are dropped, also one that is being sent. Any thread may call it."""
+
 
 class ClientGone(Exception):
     """The client has left before it sent what it announced."""

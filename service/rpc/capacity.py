@@ -13,16 +13,20 @@ from collections.abc import Callable, Hashable, Mapping
 from tollwire.service.domain.errors import Exhausted, Reason
 from tollwire.service.domain.request import Caller
 from tollwire.service.rpc.pipeline import RpcContext, share_taken
-from tollwire.service.rpc.pools import MessageDeadlines, Pools, RpcKind
+from tollwire.service.rpc.pools import STREAM_KINDS, MessageDeadlines, Pools, RpcKind
 from tollwire.service.settings.config import (
     DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
     DEFAULT_MAX_RPCS,
     DEFAULT_MAX_STREAMS,
+    DEFAULT_STREAM_WAIT_SECONDS,
 )
 
 # Requests up to this size are not counted: the number of RPCs bounds them. Most methods take no
 # larger ones.
 SMALL_BYTES = 64 * 1024
+# grpcurl uses reflection before each of its calls: an operator must succeed when all other slots
+# are taken.
+REFLECTION_STREAMS = 4
 _POLL_SECONDS = 0.1
 
 # Chunks of uploads that a machine processes at one time: one waits for the database while the other
@@ -117,18 +121,27 @@ def _no_memory() -> Exhausted:
 
 
 class Shares:
-    """Limits each caller with a token to a share of the slots of each kind. Thread-safe.
+    """Limits each customer to a share of the slots of each kind. Thread-safe.
 
-    Tokens of the same single tenant count together. Callers without a token are not limited: they
-    cannot be distinguished.
+    All tokens of the same tenants are one customer. A token for all tenants is one of its own: it
+    belongs to a service of the operator. Callers without a token are not limited: they cannot be
+    distinguished.
+
+    A customer may take one more slot while it has fewer than ``share / (1 - share)`` times the free
+    ones; with the share 0.5, fewer than are free. Alone it gets its share of all slots; beside
+    others less, so that slots stay free for those that come later. A customer without any slot gets
+    one while any is free.
     """
 
     def __init__(self, share: float, slots: Mapping[RpcKind, int]) -> None:
         """``share`` is above 0 and at most 1 (no limit)."""
+        self._slots = dict(slots)
         self._most = {kind: max(1, int(share * number)) for kind, number in slots.items()}
         self._limits = share < 1
+        self._ratio = share / (1 - share) if share < 1 else 0.0
         self._lock = threading.Lock()
         self._taken: Counter[tuple[RpcKind, Hashable]] = Counter()
+        self._taken_by_all: Counter[RpcKind] = Counter()
 
     def acquire(self, rpc: RpcContext) -> None:
         caller = rpc.request.caller
@@ -137,8 +150,11 @@ class Shares:
             return
         key = (rpc.kind, _owner(caller))
         with self._lock:
-            if self._taken[key] < most:
+            taken = self._taken[key]
+            free = self._slots[rpc.kind] - self._taken_by_all[rpc.kind]
+            if not taken or (taken < most and taken < self._ratio * free):
                 self._taken[key] += 1
+                self._taken_by_all[rpc.kind] += 1
                 return
         raise share_taken(rpc.kind)
 
@@ -149,15 +165,14 @@ class Shares:
         key = (rpc.kind, _owner(caller))
         with self._lock:
             self._taken[key] -= 1
+            self._taken_by_all[rpc.kind] -= 1
             if not self._taken[key]:
                 del self._taken[key]
 
 
 def _owner(caller: Caller) -> Hashable:
     tenant_ids = caller.scope.tenant_ids
-    if tenant_ids is not None and len(tenant_ids) == 1:
-        return tenant_ids
-    return caller.token_id
+    return caller.token_id if tenant_ids is None else tenant_ids
 
 
 class Capacity:
@@ -170,10 +185,12 @@ class Capacity:
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
         share: float = 1.0,
         chunks: int = CHUNKS_AT_ONCE,
+        stream_wait_seconds: float = DEFAULT_STREAM_WAIT_SECONDS,
     ) -> None:
         """``share``: the part of all slots that one caller with a token can use. ``chunks``: the
         number of chunks of uploads that are processed at one time; each is in memory several
-        times."""
+        times. ``stream_wait_seconds``: the longest wait of a stream for its client."""
+        self.stream_wait_seconds = stream_wait_seconds
         self.share = share
         self.max_streams = max_streams
         self.max_request_bytes = max_request_bytes
@@ -186,7 +203,8 @@ class Capacity:
         """The limit of each caller's share of the slots."""
         kinds = (RpcKind.RATING, RpcKind.BATCH, RpcKind.ORDINARY, RpcKind.LONG)
         slots = {kind: self.pools[kind].slots for kind in kinds}
-        return Shares(self.share, slots | {RpcKind.STREAM: self.max_streams})
+        slots |= dict.fromkeys(STREAM_KINDS, self.max_streams)
+        return Shares(self.share, slots | {RpcKind.REFLECTION: REFLECTION_STREAMS})
 
     def close(self) -> None:
         self.message_deadlines.close()

@@ -208,18 +208,21 @@ class Endpoint:
         pipeline = self.pipeline
         rpc = self.begin(call)
         failure: Failure | None = None
+        stream: Stream | None = None
         try:
-            with pipeline.admit(rpc), streams.opened(call) as stream:
+            with pipeline.admit(rpc), streams.opened(call, self.kind) as stream:
                 for response in self._behavior(read(stream, rpc, call), call):
                     pipeline.check_again(rpc)
                     if response is not None:
-                        call.send(self._encode(response))
+                        stream.respond(self._encode(response))
                     if stream.over:
                         raise StreamOver
                     if response is None and streams.stopping:
                         raise shutting_down()
         except StreamOver:
             rpc.code = StatusCode.CANCELLED
+            if stream is not None and stream.fault is not None:
+                failure_of(rpc, stream.fault)  # the client has it already
             return
         except Exception as error:
             failure = failure_of(rpc, error)
@@ -252,7 +255,7 @@ class Endpoint:
             with self.pipeline.admit(rpc):
                 self.request_bytes.check()
                 request = self._decode(self.message(call))
-                stream = streams.open(call)
+                stream = streams.open(call, self.kind)
                 stream.watch()
                 if not call.on_end(lambda: streams.close(stream)):
                     streams.close(stream)

@@ -19,7 +19,7 @@ from tollwire.service.domain.request import LOCAL, Caller, Request
 from tollwire.service.domain.thread_context import Slot, current_slot, set_current_request
 from tollwire.service.observability import instruments, request_ids
 from tollwire.service.rpc.call import RpcCall
-from tollwire.service.rpc.pools import RpcKind
+from tollwire.service.rpc.pools import STREAM_KINDS, RpcKind
 from tollwire.service.rpc.status import StatusCode
 
 _LOG = logging.getLogger("tollwire.rpc")
@@ -210,7 +210,7 @@ def _no_slot(slot: Slot, kind: RpcKind) -> TollwireError:
     if slot is Slot.SHARE_TAKEN:
         return share_taken(kind)
     return Exhausted(
-        Reason.TOO_MANY_STREAMS if kind is RpcKind.STREAM else Reason.TOO_MANY_RPCS,
+        Reason.TOO_MANY_STREAMS if kind in STREAM_KINDS else Reason.TOO_MANY_RPCS,
         f"the server is at its limit of {kind.value}; try again later",
     )
 

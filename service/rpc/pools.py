@@ -67,7 +67,9 @@ class RpcKind(Enum):
     BATCH = "batches to rate"
     ORDINARY = "requests"
     LONG = "requests that may read whole tables"
-    STREAM = "streams"
+    RATING_STREAM = "streams of calls to rate"
+    INGEST_STREAM = "uploads and imports"
+    READING_STREAM = "exports and other streams of responses"
     HEALTH = "health checks"
     REFLECTION = "reflection streams"
 
@@ -77,6 +79,7 @@ class RpcKind(Enum):
 
 _KINDS = {
     "RatingService/RateCall": RpcKind.RATING,
+    "RatingService/StreamRateCalls": RpcKind.RATING_STREAM,
     "RatingService/BatchRateCalls": RpcKind.BATCH,
     "RatingService/ListRates": RpcKind.LONG,
     "CdrService/ExplainCdr": RpcKind.LONG,
@@ -86,6 +89,8 @@ _KINDS = {
     "CdrService/ReverseUpload": RpcKind.LONG,
     "CdrService/SummarizeUsage": RpcKind.LONG,
 }
+# Unread exports must not block uploads, nor calls to rate either.
+STREAM_KINDS = (RpcKind.RATING_STREAM, RpcKind.INGEST_STREAM, RpcKind.READING_STREAM)
 _SERVICE_KINDS = {"Health": RpcKind.HEALTH, "ServerReflection": RpcKind.REFLECTION}
 
 _ALWAYS = frozenset({RpcKind.HEALTH})
@@ -95,9 +100,12 @@ def kind_of(method: MethodDescriptor) -> RpcKind:
     service = method.containing_service.name
     if service in _SERVICE_KINDS:
         return _SERVICE_KINDS[service]
-    if method.client_streaming or method.server_streaming:
-        return RpcKind.STREAM
-    return _KINDS.get(f"{service}/{method.name}", RpcKind.ORDINARY)
+    kind = _KINDS.get(f"{service}/{method.name}")
+    if kind is not None:
+        return kind
+    if method.client_streaming:
+        return RpcKind.INGEST_STREAM
+    return RpcKind.READING_STREAM if method.server_streaming else RpcKind.ORDINARY
 
 
 class Awaited:
@@ -340,7 +348,9 @@ class Pools:
             # These RPCs mostly wait for the database.
             RpcKind.ORDINARY: Pool("rpc", max_rpcs, max_rpcs, share),
             RpcKind.LONG: Pool("long", long, long, share),
-            RpcKind.STREAM: Pool("stream", streams, streams),
+            RpcKind.RATING_STREAM: Pool("rating-stream", streams, streams),
+            RpcKind.INGEST_STREAM: Pool("ingest-stream", streams, streams),
+            RpcKind.READING_STREAM: Pool("reading-stream", streams, streams),
             RpcKind.HEALTH: Pool("health", HEALTH_THREADS, HEALTH_SLOTS),
             RpcKind.REFLECTION: Pool("reflection", REFLECTION_THREADS, REFLECTION_THREADS),
         }

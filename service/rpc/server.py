@@ -34,7 +34,7 @@ from tollwire.service.record.verification import Verification
 from tollwire.service.reports.usage import Usage
 from tollwire.service.rpc import health
 from tollwire.service.rpc.access_service import AccessServicer
-from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.capacity import REFLECTION_STREAMS, Capacity
 from tollwire.service.rpc.cdr_service import CdrServicer
 from tollwire.service.rpc.endpoints import MAX_REQUEST_BYTES, Endpoint, endpoints
 from tollwire.service.rpc.pipeline import RpcPipeline
@@ -56,9 +56,8 @@ from tollwire.v1 import (
 if TYPE_CHECKING:
     from tollwire.service.rpc.transports.native import NativeTransport
 
-# grpcurl uses reflection before each of its calls: an operator must succeed when all other slots
-# are taken.
-REFLECTION_STREAMS = 4
+# A client of reflection sends one request after the other.
+REFLECTION_WAIT_SECONDS = 10.0
 # A watch occupies no thread, only memory.
 HEALTH_WATCHES = 10_000
 
@@ -163,8 +162,12 @@ class RpcServer:
         self._is_native = is_native
         self._native: NativeTransport | None = None
         self._folder: TemporaryDirectory[str] | None = None
-        self._streams = Streams(capacity.max_streams, capacity.request_bytes)
-        self._reflections = Streams(REFLECTION_STREAMS, capacity.request_bytes)
+        self._streams = Streams(
+            capacity.max_streams, capacity.request_bytes, capacity.stream_wait_seconds
+        )
+        self._reflections = Streams(
+            REFLECTION_STREAMS, capacity.request_bytes, REFLECTION_WAIT_SECONDS
+        )
         self._watches = Streams(HEALTH_WATCHES, capacity.request_bytes)
         self._server = grpc.server(
             capacity.pools[RpcKind.ORDINARY],

@@ -49,6 +49,7 @@ DEFAULT_MAX_DECK_BYTES = 2 * 1024**3
 DEFAULT_MAX_RPCS = 256
 DEFAULT_MAX_REQUEST_BYTES_IN_WORK = 256 * 1024 * 1024
 DEFAULT_DATABASE_WAIT_SECONDS = 10.0
+DEFAULT_STREAM_WAIT_SECONDS = 300.0
 
 
 def _listen(value: Any) -> Any:
@@ -178,7 +179,16 @@ class Settings(BaseModel):
         ge=1,
         le=4096,  # far more threads than a process should have
         description="The number of simultaneous streaming requests of a worker. Each occupies a"
-        " thread until it ends.",
+        " thread until it ends. The limit applies to StreamRateCalls, to uploads and imports, and"
+        " to exports and other streams of responses separately.",
+    )
+    stream_wait_seconds: float = Field(
+        DEFAULT_STREAM_WAIT_SECONDS,
+        ge=1,
+        le=86_400,
+        description="The time that a stream waits for its client: for the next request (then it"
+        " ends with UNAVAILABLE, STREAM_IDLE), or until a response is read (then it ends with"
+        " RESOURCE_EXHAUSTED, RESPONSE_NOT_READ). A stream that waits keeps its slot.",
     )
     max_request_bytes_in_work: int = Field(
         DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
@@ -206,9 +216,10 @@ class Settings(BaseModel):
         0.5,
         gt=0,
         le=1,
-        description="The part of --max-rpcs and --max-streams that one tenant or one token may"
-        " use; 1: all. Below 1, one caller cannot block the others. Without tokens, callers are"
-        " not distinguished, and the limit does not apply.",
+        description="The part of --max-rpcs and --max-streams that one customer may use while no"
+        " other uses any; beside others it gets less, so that slots stay free for further ones. All"
+        " tokens for the same tenants are one customer; a token for all tenants is one of its own."
+        " 1: all. Without tokens, callers are not distinguished, and the limit does not apply.",
     )
     max_connection_age_seconds: float = Field(
         0.0,

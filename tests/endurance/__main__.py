@@ -1,4 +1,5 @@
-"""``python -m tests.endurance rolling|overload``: the long forms ("make rolling", "make overload").
+"""``python -m tests.endurance rolling|overload|holding``: the long forms ("make rolling"; "make
+overload" runs the last two).
 
 Prints the counts and writes them to build/endurance as JSON. The exit code is 1 if a call was lost,
 if an RPC failed that must not, or if memory grew.
@@ -19,6 +20,7 @@ from typing import Any
 
 from benchmarks.databases import KINDS
 from benchmarks.postgres_server import PostgresServer
+from tests.endurance.holding import holding
 from tests.endurance.overload import overload
 from tests.endurance.rolling import roll
 from tests.endurance.tokens import first_token
@@ -35,7 +37,15 @@ def _overload(url: str, seconds: float) -> Any:
     return overload(url, seconds=seconds, first_token=first_token(url))
 
 
-SUBJECTS: dict[str, Callable[[str, float], Any]] = {"rolling": _rolling, "overload": _overload}
+def _holding(url: str, seconds: float) -> Any:
+    return holding(url, first_token=first_token(url))
+
+
+SUBJECTS: dict[str, Callable[[str, float], Any]] = {
+    "rolling": _rolling,
+    "overload": _overload,
+    "holding": _holding,
+}
 
 
 def main() -> int:

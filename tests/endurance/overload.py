@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,13 +136,13 @@ class Caller:
         self.channel = grpc.insecure_channel(
             address, options=[("grpc.use_local_subchannel_pool", 1)]
         )
-        self._metadata = [("authorization", f"Bearer {token}")]
+        self.metadata = [("authorization", f"Bearer {token}")]
         self._rating = RatingServiceStub(self.channel)
         self._cdrs = CdrServiceStub(self.channel)
         self._numbers = iter(range(10**9))
 
     def _ask(self, method: Callable[..., Any], request: Any) -> Any:
-        return method(request, metadata=self._metadata, timeout=DEADLINE_SECONDS)
+        return method(request, metadata=self.metadata, timeout=DEADLINE_SECONDS)
 
     def rate(self, call: types_pb2.Call) -> str:
         answer = self._ask(self._rating.RateCall, rating_pb.RateCallRequest(call=call))
@@ -186,7 +186,7 @@ def overload(database_url: str, *, seconds: float, first_token: str) -> Figures:
     with server, ExitStack() as stack:
         admin = stack.enter_context(grpc.insecure_channel(server.address))
         tenant_id = _tenant(admin, first_token)
-        tokens = [_token(admin, first_token, name) for name in ("crowd", "within")]
+        tokens = [make_token(admin, first_token, name) for name in ("crowd", "within")]
         crowd_caller, caller = (Caller(server.address, token) for token in tokens)
         stack.callback(crowd_caller.channel.close)
         stack.callback(caller.channel.close)
@@ -276,10 +276,20 @@ def _tenant(channel: grpc.Channel, token: str) -> int:
     return int(tenant.id)
 
 
-def _token(channel: grpc.Channel, token: str, name: str) -> str:
+def make_token(
+    channel: grpc.Channel,
+    token: str,
+    name: str,
+    *,
+    role: int = access_pb.ROLE_OPERATOR,
+    tenant_ids: Sequence[int] = (),
+) -> str:
+    """Without ``tenant_ids`` for every tenant."""
     made = AccessServiceStub(channel).CreateToken(
         access_pb.CreateTokenRequest(
-            token=access_pb.Token(name=name, role=access_pb.ROLE_OPERATOR, every_tenant=True)
+            token=access_pb.Token(
+                name=name, role=role, every_tenant=not tenant_ids, tenant_ids=tenant_ids
+            )
         ),
         metadata=[("authorization", f"Bearer {token}")],
         timeout=DEADLINE_SECONDS,

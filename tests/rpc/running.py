@@ -55,7 +55,7 @@ def running(
     """A server with one service, wrapped as in production, and a client's channel to it."""
     capacity = capacity or Capacity(max_rpcs=max_streams + 4, max_streams=max_streams)
     server = grpc.server(capacity.pools[RpcKind.ORDINARY], options=[("grpc.so_reuseport", 0)])
-    streams = Streams(max_streams, capacity.request_bytes)
+    streams = Streams(max_streams, capacity.request_bytes, capacity.stream_wait_seconds)
     methods = endpoints(service, servicer, streams, pipeline or RpcPipeline(), capacity)
     add_endpoints(server, methods)
     with ExitStack() as stack:

@@ -21,12 +21,19 @@ from tollwire.service.domain.errors import Exhausted
 from tollwire.service.domain.request import Caller, Role, Scope
 from tollwire.service.domain.thread_context import Slot, current_slot
 from tollwire.service.rpc import pools
-from tollwire.service.rpc.capacity import SMALL_BYTES, Capacity, RequestBytes
+from tollwire.service.rpc.capacity import SMALL_BYTES, Capacity, RequestBytes, Shares
 from tollwire.service.rpc.endpoints import endpoints
 from tollwire.service.rpc.health import SERVICE as HEALTH
 from tollwire.service.rpc.health import HealthServicer
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
-from tollwire.service.rpc.pools import Awaited, MessageDeadlines, Pool, RpcKind, kind_of
+from tollwire.service.rpc.pools import (
+    STREAM_KINDS,
+    Awaited,
+    MessageDeadlines,
+    Pool,
+    RpcKind,
+    kind_of,
+)
 from tollwire.service.rpc.server import _SERVICES
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.transports.grpcio import CallerReader, add_endpoints
@@ -224,8 +231,10 @@ def test_one_caller_has_a_share_and_another_gets_slots(crowd: Crowd) -> None:
     calls = crowd.fill("GetRate", request, RPCS // 2, caller="a")
     assert crowd.refused("GetRate", request, caller="a").reason == "SHARE_TAKEN"
     assert crowd.rate(caller="a") == "0.0040"
-    calls += crowd.fill("GetRate", request, RPCS // 2 - 1, caller="b")
-    calls += crowd.fill("GetRate", request, 1, caller="b")
+    calls += crowd.fill("GetRate", request, RPCS // 4, caller="b")
+    # Slots stay free for a third.
+    assert crowd.refused("GetRate", request, caller="b").reason == "SHARE_TAKEN"
+    calls += crowd.fill("GetRate", request, 1, caller="seven")
     crowd.finish(calls)
     # All slots are released, also those of refused callers.
     crowd.servicer.go.clear()
@@ -450,6 +459,57 @@ def test_the_tokens_of_one_tenant_share(crowd: Crowd) -> None:
     crowd.finish(calls)
 
 
+def rpc_of(token_id: int, tenant_ids: tuple[int, ...] | None) -> RpcContext:
+    call: Any = SimpleNamespace(metadata=[], remaining_seconds=None, is_wanted=None)
+    rpc = RpcContext("CdrService/UploadCdrs", call, RpcKind.INGEST_STREAM)
+    scope = Scope(None if tenant_ids is None else frozenset(tenant_ids))
+    rpc.request.caller = Caller("any", Role.INGEST, scope, token_id)
+    return rpc
+
+
+def taken(shares: Shares, rpc: RpcContext) -> int:
+    """The number of slots that the caller gets."""
+    for count in range(1000):
+        try:
+            shares.acquire(rpc)
+        except Exhausted:
+            return count
+    raise AssertionError("no limit")
+
+
+def test_customers_leave_slots_to_others() -> None:
+    shares = Shares(0.5, {RpcKind.INGEST_STREAM: 32})
+    first = rpc_of(1, (1, 2))
+    assert taken(shares, first) == 16
+    # Another token of the same tenants is the same customer.
+    assert taken(shares, rpc_of(2, (1, 2))) == 0
+    # Tokens for all tenants are services of the operator, each on its own.
+    assert [taken(shares, rpc_of(token_id, None)) for token_id in (3, 4, 5)] == [8, 4, 2]
+    assert taken(shares, rpc_of(6, (7,))) == 1
+    for _ in range(16):
+        shares.release(first)
+    assert taken(shares, rpc_of(7, (8,))) == 9
+    assert taken(Shares(0.9, {RpcKind.INGEST_STREAM: 32}), first) == 28
+
+
+def test_unread_exports_do_not_block_uploads(crowd: Crowd) -> None:
+    crowd.servicer.go.set()
+    request = pb.StreamRateCallsRequest()
+    held = crowd.stub.StreamRateCalls(silent_after(request), metadata=[("caller", "a")])
+    assert next(held) == pb.StreamRateCallsResponse()
+    assert crowd.stub.ImportRates(iter([pb.ImportRatesRequest()]), metadata=[("caller", "a")])
+    again = crowd.stub.StreamRateCalls(iter([request]), metadata=[("caller", "a")])
+    with pytest.raises(grpc.RpcError) as raised:
+        next(again)
+    assert read_refusal(raised.value).reason == "SHARE_TAKEN"
+    held.cancel()
+
+
+def silent_after(request: pb.StreamRateCallsRequest) -> Iterator[pb.StreamRateCallsRequest]:
+    yield request
+    threading.Event().wait(2 * DEADLINE_SECONDS)
+
+
 def test_a_caller_without_a_token_is_not_counted(crowd: Crowd) -> None:
     calls = crowd.fill("GetRate", pb.GetRateRequest(id=1), RPCS)
     assert crowd.refused("GetRate", pb.GetRateRequest(id=1)).reason == "TOO_MANY_RPCS"
@@ -567,7 +627,10 @@ def test_the_table_of_kinds_names_existing_methods() -> None:
         for name, method in methods.items()
         if method.client_streaming or method.server_streaming
     }
-    assert not streaming & set(pools._KINDS)
-    assert {kind_of(methods[name]) for name in streaming} == {RpcKind.STREAM}
+    assert {kind_of(methods[name]) for name in streaming} == set(STREAM_KINDS)
+    kinds = {name.partition("/")[2]: kind_of(methods[name]) for name in streaming}
+    assert kinds["StreamRateCalls"] is RpcKind.RATING_STREAM
+    assert kinds["UploadCdrs"] is kinds["ImportRates"] is RpcKind.INGEST_STREAM
+    assert kinds["ExportCdrs"] is kinds["WatchCdrs"] is RpcKind.READING_STREAM
     upload = cdr_pb.DESCRIPTOR.services_by_name["CdrService"].methods_by_name["CreateCdr"]
     assert kind_of(upload) is RpcKind.ORDINARY

@@ -242,3 +242,26 @@ def test_metadata_that_is_not_utf_8_is_not_logged(caplog: pytest.LogCaptureFixtu
     assert caplog.records == []
     server.stop(0).wait(DEADLINE_SECONDS)
     own.shutdown()
+
+
+def test_an_rpc_can_be_broken_off_before_responses_that_are_not_read() -> None:
+    waits = threading.Event()
+
+    @grpcio_internals.sends_responses
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext, send: Any) -> None:
+        def break_off() -> None:
+            waits.wait(DEADLINE_SECONDS)
+            grpcio_internals.break_off(context, grpc.StatusCode.ABORTED.value[0], "not read")
+
+        threading.Thread(target=break_off).start()
+        while context.is_active():
+            send(bytes(1_000_000))
+
+    with served(grpc.stream_stream_rpc_method_handler(handle)) as channel:
+        responses = channel.stream_stream("/canary.Canary/Call")(iter([]), timeout=DEADLINE_SECONDS)
+        next(responses)
+        waits.set()
+        with pytest.raises(grpc.RpcError) as raised:
+            list(responses)
+    assert isinstance(raised.value, grpc.Call)
+    assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.ABORTED, "not read")

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from tests.rpc.running import DEADLINE_SECONDS, Running, connected, refusal, running
+from tollwire.service.rpc.capacity import Capacity
 from tollwire.service.rpc.streams import StreamOver
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import rating_service_pb2_grpc, types_pb2
@@ -130,13 +131,12 @@ def get_rate(channel: grpc.Channel) -> int:
 def test_a_stream_too_many_is_refused_at_once_and_unary_calls_go_on(server: Running) -> None:
     talks = [Talk(server.channel) for _ in range(MAX_STREAMS)]
     assert [talk.ask() for talk in talks] == [1] * MAX_STREAMS
-    for method in ("StreamRateCalls", "ImportRates"):
-        found = refusal(lambda method=method: Talk(server.channel, method).call)
-        assert (found.code, found.reason) == (
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            "TOO_MANY_STREAMS",
-        )
-        assert found.retry_seconds == 1.0
+    found = refusal(lambda: list(Talk(server.channel).call))
+    assert (found.code, found.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+    assert found.retry_seconds == 1.0
+    # Each kind has slots of its own.
+    stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
+    assert stub.ImportRates(iter([]), timeout=DEADLINE_SECONDS) == pb.ImportRatesResponse()
     assert [get_rate(server.channel) for _ in range(20)] == [7] * 20
     assert [talk.ask() for talk in talks] == [1] * MAX_STREAMS
     for talk in talks:
@@ -308,3 +308,84 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+# --- streams that wait for their clients --------------------------------------------------------
+
+
+class Flood(Servicer):
+    """An export of more than a client and the transport buffer."""
+
+    def ExportRates(
+        self, request: pb.ExportRatesRequest, context: Any
+    ) -> Iterator[pb.ExportRatesResponse]:
+        try:
+            for number in range(400):
+                rate = types_pb2.Rate(id=number, destination="x" * 200_000)
+                yield pb.ExportRatesResponse(rates=[rate])
+        finally:
+            self.seen.put("left")
+
+
+@pytest.fixture
+def impatient(transport: str) -> Iterator[tuple[Running, Flood]]:
+    """A server whose streams wait for half a second, and its servicer."""
+    servicer = Flood()
+    capacity = Capacity(MAX_STREAMS + 4, MAX_STREAMS, stream_wait_seconds=0.5)
+    with running(
+        SERVICE, servicer, max_streams=MAX_STREAMS, capacity=capacity, transport=transport
+    ) as server:
+        yield server, servicer
+
+
+@pytest.mark.parametrize("sends_one", [True, False])
+def test_a_stream_without_requests_ends(impatient: tuple[Running, Flood], sends_one: bool) -> None:
+    server, servicer = impatient
+    talk = Talk(server.channel)
+    if sends_one:
+        assert talk.ask() == 1
+    expect_idle(lambda: list(talk.call))
+    while servicer.hear() != "left":
+        pass
+    wait_until(lambda: len(server.streams) == 0)
+
+
+def test_an_import_without_requests_ends(impatient: tuple[Running, Flood]) -> None:
+    server, servicer = impatient
+    expect_idle(lambda: Talk(server.channel, "ImportRates"))
+    assert [servicer.hear(), servicer.hear()] == ["open", "broken off"]
+    wait_until(lambda: len(server.streams) == 0)
+
+
+def expect_idle(ask: Callable[[], object]) -> None:
+    found = refusal(ask)
+    assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "STREAM_IDLE")
+    assert found.retry_seconds == 1.0
+
+
+def test_a_stream_that_is_used_does_not_end(impatient: tuple[Running, Flood]) -> None:
+    server, _ = impatient
+    talk = Talk(server.channel)
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        assert talk.ask() == 1
+        time.sleep(0.05)
+    talk.finish()
+    assert list(talk.call) == []
+
+
+def test_a_stream_whose_responses_are_not_read_ends(impatient: tuple[Running, Flood]) -> None:
+    server, servicer = impatient
+    stub = rating_service_pb2_grpc.RatingServiceStub(server.channel)
+    responses = stub.ExportRates(pb.ExportRatesRequest(), timeout=60)
+    assert next(responses).rates[0].id == 0
+    assert servicer.hear() == "left"
+    wait_until(lambda: len(server.streams) == 0)
+    with pytest.raises(grpc.RpcError) as raised:
+        list(responses)
+    assert isinstance(raised.value, grpc.Call)
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "RESPONSE_NOT_READ" in (raised.value.details() or "")
+    # A client that reads gets all.
+    responses = stub.ExportRates(pb.ExportRatesRequest(), timeout=60)
+    assert sum(1 for _ in responses) == 400

@@ -97,6 +97,7 @@ OUT_OF_RANGE: list[tuple[str, object]] = [
     *[("max_connection_age_seconds", 31_536_001), ("grace_seconds", -1), ("grace_seconds", 3601)],
     *[("grace_seconds", float("nan")), ("grace_seconds", float("inf"))],
     *[("failure_retention_days", -1), ("failure_retention_days", 36_501)],
+    *[("stream_wait_seconds", 0.9), ("stream_wait_seconds", 86_401)],
     *[("database_wait_seconds", 0.4), ("database_wait_seconds", 201)],
     *[("database_start_wait_seconds", -1), ("database_start_wait_seconds", 31_536_001)],
 ]

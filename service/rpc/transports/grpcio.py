@@ -133,6 +133,9 @@ class GrpcioCall:
     def cancel(self) -> None:
         self._context.cancel()
 
+    def break_off(self, failure: Failure) -> None:
+        grpcio_internals.break_off(self._context, failure.code.value, failure.message)
+
 
 class _Status(namedtuple("_Status", ("code", "details", "trailing_metadata")), grpc.Status):
     pass

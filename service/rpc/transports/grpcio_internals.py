@@ -101,6 +101,12 @@ def read_message(context: grpc.ServicerContext, arrived: Callable[[bytes | None]
     return True
 
 
+def break_off(context: grpc.ServicerContext, code: int, message: str) -> None:
+    """End an RPC with this status at once, before responses that its client has not read. Any
+    thread may call it. Nothing happens if the RPC has ended."""
+    cast(Any, context)._rpc_event.call.cancel(code, message.encode())
+
+
 def register(
     server: grpc.Server, service_name: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
 ) -> None:
