@@ -464,6 +464,10 @@ class Decks:
         if self._sharing is not None:
             self._sharing.start()
 
+    def on_failed_look(self, call: Callable[[], None]) -> None:
+        """Call ``call``, from the thread that follows, when the database did not answer it."""
+        self._follower.on_failed_look = call
+
     def close(self) -> None:
         """Stop to follow. A database that does not answer delays it by seconds at most."""
         self._follower.close()

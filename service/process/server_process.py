@@ -113,6 +113,7 @@ def run_server(
         probe = DatabaseProbe(application.database, server.database_answers)
         probe.start()
         stack.callback(probe.close)
+        application.decks.on_failed_look(probe.check)
         tenants, rates = application.decks.size()
         loaded = {
             "tenants": tenants,

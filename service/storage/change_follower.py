@@ -21,6 +21,10 @@ _RETRY_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
 
 
+def _nothing() -> None:
+    pass
+
+
 class ChangeFollower:
     """A thread that calls ``refresh`` whenever ``clock`` has moved past ``known_seq``. ``what``
     names the changes in the log: "changes of rates"."""
@@ -43,6 +47,8 @@ class ChangeFollower:
         self._thread = BackgroundThread(clock.table, self._follow, close_seconds=_CLOSE_SECONDS)
         # The thread waits for the first one, which is readable when the other one is closed.
         self._ends: tuple[socket.socket, socket.socket] | None = None
+        # Called after each look that has failed.
+        self.on_failed_look: Callable[[], None] = _nothing
         # The last time at which no change was missing.
         self._knew_all_at = time.monotonic()
 
@@ -89,6 +95,7 @@ class ChangeFollower:
                 if watch is not None:
                     watch.close()
                     watch = None
+                self.on_failed_look()
                 stop.wait(_RETRY_SECONDS)
         if watch is not None:
             watch.close()

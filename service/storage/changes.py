@@ -32,6 +32,8 @@ _LOG = logging.getLogger("tollwire.database")
 
 # The longest sleep of a worker that is told of commits.
 IDLE_SECONDS = 1.0
+# The longest pause between two looks while commits follow each other.
+SETTLE_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,10 @@ class ChangeWatch:
         # The connection that is told of commits, and what tells; None if nothing does.
         self._told: tuple[Connection, Any] | None = None
         self._wakeups: Wakeups | None = None
-        # Until when a commit that was told of may not show yet.
+        # Until when a commit that was told of may not show yet, and the pause between looks until
+        # then.
         self._settles_at = -math.inf
+        self._settle_poll_seconds = self._poll_seconds
         try:
             self._be_told(database, clock)
         except BaseException:
@@ -95,21 +99,32 @@ class ChangeWatch:
         if self._wakeups is not None and self._wakeups.drain():
             self._settles_at = now + self._wakeups.settle_seconds
             if not settles:
+                self._settle_poll_seconds = self._poll_seconds
                 return
-        if self._wakeups is None or settles:
-            # Also between many commits: what tells of each would keep this thread awake.
+        if self._wakeups is None:
             _wait_for([closing], self._poll_seconds)
+        elif settles:
+            # Also between many commits: what tells of each would keep this thread awake. Most are
+            # of this worker, and change nothing that it follows.
+            _wait_for([closing], self._settle_poll_seconds)
+            self._settle_poll_seconds = max(
+                self._poll_seconds, min(2 * self._settle_poll_seconds, SETTLE_POLL_SECONDS)
+            )
         else:
             _wait_for([closing, self._wakeups], IDLE_SECONDS)
 
     def has_moved(self, known_seq: int) -> bool:
         """Whether a change above ``known_seq`` is committed."""
+        # The files of an SQLite database still exist.
+        self._dialect.confirm(self._connection)
         commits = self._dialect.commits_of_others(self._driver)
         if commits is not None and commits == self._commits:
             return False
         found = self._change_seq()
         # Stored only now: if the query fails, the next look repeats it.
         self._commits = commits
+        if found > known_seq:
+            self._settle_poll_seconds = self._poll_seconds
         return found > known_seq
 
     def close(self) -> None:
@@ -121,8 +136,9 @@ class ChangeWatch:
             driver.close()
 
     def _change_seq(self) -> int:
-        # A connection that does not answer must not stop this worker from following.
-        with doing(Work.LOOK):
+        # A connection that does not answer must not stop this worker from following. A failed look
+        # also tells that the database is unavailable, so it must fail soon.
+        with doing(Work.PING):
             ((found,),) = self._driver.execute(self._query).fetchall()
         return int(found)
 

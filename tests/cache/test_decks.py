@@ -23,6 +23,7 @@ from tollwire.service.storage import changes
 from tollwire.service.storage import decks as storage
 from tollwire.service.storage.change_follower import ChangeFollower
 from tollwire.service.storage.changes import ChangeWatch
+from tollwire.service.storage.dialects import sqlite_wakeups
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.parties import hold_parties
 
@@ -324,6 +325,29 @@ def test_the_database_notifies_of_a_change(
     writer.rate(1, "44")
     assert is_seen.wait(_DEADLINE_SECONDS)
     assert not watch.has_moved(_clock(writer))
+    watch.close()
+    for end in (closing, other_end):
+        end.close()
+    told.close()
+
+
+def test_looks_get_rarer_while_commits_follow_each_other(
+    writer: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not writer.database.is_sqlite:
+        return  # PostgreSQL notifies of changes only
+    monkeypatch.setattr(sqlite_wakeups.LogWrites, "settle_seconds", 1000.0)
+    pauses: list[float] = []
+    monkeypatch.setattr(changes, "_wait_for", lambda _, seconds: pauses.append(seconds))
+    told = Database(database_url)
+    watch = ChangeWatch(told, storage.CLOCK)
+    closing, other_end = socket.socketpair()
+    writer.rate(1, "44")
+    for number in range(6):
+        assert watch.has_moved(_clock(writer)) is False
+        watch.wait(closing)
+        writer.rate(1, f"45{number}")
+    assert pauses == [0.005, 0.01, 0.02, 0.02, 0.02]
     watch.close()
     for end in (closing, other_end):
         end.close()
