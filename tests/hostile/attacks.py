@@ -34,10 +34,15 @@ from tests.hostile.frames import (
     opening,
     request_headers,
 )
+from tests.hostile.targets import SPARED_TENANT_ID
+from tollwire.v1.rating_service_pb2 import ImportRatesRequest
+from tollwire.v1.types_pb2 import IMPORT_MODE_MERGE
 
 # (host, port) and the amount
 Attack = Callable[[tuple[str, int], int], None]
 _PATIENCE_SECONDS = 20
+# A tenant of targets.py.
+_TENANT_ID = SPARED_TENANT_ID
 _CLIENT_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(32) + bytes(150)
 
 
@@ -232,6 +237,30 @@ def _say_at_once(
                 call.result()
 
 
+def empty_records(address: tuple[str, int], much: int) -> None:
+    """Messages of this number of empty rates, and of empty calls: each takes the server many times
+    as long as its two bytes. Some of the clients leave before the answer."""
+    head = ImportRatesRequest(tenant_id=_TENANT_ID, mode=IMPORT_MODE_MERGE).SerializeToString()
+    rates = head + b"\x22\x00" * much
+    uploads = [b"\x1a\x00" * 10_000, b"\x1a\x00" * much]
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    for seconds in (0.05, _PATIENCE_SECONDS):
+        with grpc.insecure_channel(f"{address[0]}:{address[1]}", options) as channel:
+            imports = channel.stream_unary(frames.IMPORT_RATES)
+            batches = channel.unary_unary(frames.BATCH_RATE_CALLS)
+            upload = channel.stream_stream(frames.UPLOAD_CDRS)
+            asked = [
+                imports.future(iter([rates, rates]), timeout=seconds),
+                batches.future(b"\x0a\x00" * 10_000, timeout=seconds),
+                batches.future(b"\x0a\x00" * much, timeout=seconds),
+            ]
+            with contextlib.suppress(grpc.RpcError):
+                list(upload(iter(uploads), timeout=seconds))
+            for call in asked:
+                with contextlib.suppress(grpc.RpcError):
+                    call.result()
+
+
 def slow_headers(address: tuple[str, int], much: int) -> None:
     """This number of connections that send a byte now and then."""
     _hold(address, much, opening()[:30] + headers(1, request_headers()), seconds=3)
@@ -273,6 +302,7 @@ ATTACKS: Mapping[str, tuple[Attack, int, int]] = MappingProxyType(
         "wrong requests": (wrong_requests, 15, 600),
         "a message, MiB": (large_message, 40, 1_000),
         "compressed bombs, MiB": (compressed_bombs, 40, 1_000),
+        "empty records": (empty_records, 100_000, 5_000_000),
         "slow headers": (slow_headers, 100, 1_000),
         "connections": (idle_connections, 300, 10_000),
     }

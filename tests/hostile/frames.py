@@ -11,6 +11,9 @@ WINDOW_UPDATE, CONTINUATION = 8, 9
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 
 RATE_CALL = "/tollwire.v1.RatingService/RateCall"
+BATCH_RATE_CALLS = "/tollwire.v1.RatingService/BatchRateCalls"
+IMPORT_RATES = "/tollwire.v1.RatingService/ImportRates"
+UPLOAD_CDRS = "/tollwire.v1.CdrService/UploadCdrs"
 Header = tuple[str, bytes]
 
 
