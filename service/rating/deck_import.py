@@ -141,7 +141,7 @@ class Intake:
         """The number of rejected rates, and the first errors. Call it after the whole deck was
         read, or once it is hopeless."""
         self.deck.sort()
-        count = sum(1 for _ in self.deck.repeated())
+        count = sum(1 for _ in self._repeated())
         repeated = (
             RateError(
                 index,
@@ -150,10 +150,17 @@ class Intake:
                 " remove one of them",
                 first_index,
             )
-            for index, first_index in nsmallest(MAX_ERRORS, self.deck.repeated())
+            for index, first_index in nsmallest(MAX_ERRORS, self._repeated())
         )
         errors = merge(self._errors, repeated, key=attrgetter("index"))
         return self._bad + count, tuple(islice(errors, MAX_ERRORS))
+
+    def _repeated(self) -> Iterator[tuple[int, int]]:
+        """``repeated`` of the deck, of which there may be millions. Ends with the client."""
+        for at, found in enumerate(self.deck.repeated()):
+            if at % _RATES_BETWEEN_CHECKS == 0:
+                stop_if_over()
+            yield found
 
     def _put(self, index: int, rate: Rate) -> None:
         self.deck.put(

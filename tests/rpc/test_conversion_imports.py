@@ -286,6 +286,14 @@ def test_too_many_rates_are_refused_before_any_is_checked() -> None:
     assert intake.deck.seen == 0
 
 
+def test_the_search_for_repeated_rates_ends_with_the_client() -> None:
+    intake = deck(pb.ImportRatesRequest(**HEAD, rates=[message()] * 10_000))
+    looks = iter([True, True, False])
+    with handling(Request(is_wanted=lambda: next(looks))), pytest.raises(Unwanted):
+        intake.result()
+    assert list(looks) == []
+
+
 @pytest.mark.parametrize("is_plain", [True, False])
 def test_the_work_for_a_deck_ends_with_its_client(is_plain: bool) -> None:
     """Within a message too."""
