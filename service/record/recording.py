@@ -56,7 +56,8 @@ class Recording:
     """What became of a batch. created + duplicates + refusals are its calls; ``outcomes`` is what
     those of created came to; the refusals come by rising position. The CDRs have the ids from
     ``first_id`` on, and this ``digest``; 0 and empty where none was created. ``is_entered``: the
-    ledger has their entry. ``recorded_again`` of those created follow a reversed CDR of the same
+    ledger has their entry. ``has_chunk``: the chunk of the upload is stored too. ``recorded_again``
+    of those created follow a reversed CDR of the same
     call_id; ``derived_duplicates`` of the duplicates have a derived call_id. ``order`` has the
     positions of those created, by rising id; ``tenants`` has the tenants of all calls, as the calls
     were rated, and ``extensions`` has their extensions."""
@@ -69,6 +70,7 @@ class Recording:
     digest: bytes
     created_at_ns: int
     is_entered: bool = False
+    has_chunk: bool = False
     recorded_again: int = 0
     derived_duplicates: int = 0
     order: array[int] = field(default_factory=lambda: array("I"))
@@ -115,29 +117,16 @@ class Recorder:
         self._decks = decks
         self._clock_ns = clock_ns
 
-    def record(
-        self,
-        connection: Connection,
-        records: Records,
-        upload_id: int,
-        scope: Scope,
-        meanwhile: Callable[[], object] = _nothing,
-    ) -> Recording:
-        """Rate and write the calls that break no rule and are not recorded yet. Tenants outside
-        ``scope``, which is part of the caller's scope, count as missing.
-
-        ``connection`` is in a writing transaction. Nothing is durable before its commit, and
-        ``enter`` must be the last step in it. A transaction that only records calls takes fewer
-        round trips with ``Decks.recording``, ``rate`` and ``write``.
-        """
+    def hold(self, connection: Connection, records: Records, scope: Scope) -> Parties:
+        """``holding`` in a transaction that has begun with something else. The decks have the
+        changes that were committed by then."""
         parties = holding(records, scope)(connection)
         self._decks.catch_up(connection, parties.change_seq)
-        rated = self.rate(connection, records, parties)
-        return self.write(connection, rated, upload_id, meanwhile=meanwhile)
+        return parties
 
     def rate(self, connection: Connection, records: Records, parties: Parties) -> Rated:
-        """Rate the calls. The decks must have the changes up to those of ``parties``, which
-        ``holding`` has locked in this transaction."""
+        """Rate the calls that break no rule. The decks must have the changes up to those of
+        ``parties``, which ``holding`` has locked in this transaction."""
         records.set_first_generation()
         held = known_decks(self._decks, parties.tenant_ids)
         decks = {tenant_id: one.deck for tenant_id, one in held.items()}
@@ -160,17 +149,39 @@ class Recorder:
         rated: Rated,
         upload_id: int,
         *,
+        chunk: Callable[[Recording], Mapping[str, Any]] | None = None,
         commits: bool = False,
         meanwhile: Callable[[], object] = _nothing,
     ) -> Recording:
-        """Write the rated calls. ``commits``: the transaction has no more to write. Then this may
-        commit, if nothing has to be read after it either. ``meanwhile`` may be called while the
-        database inserts the rows."""
+        """Write the rated calls that are not recorded yet. ``enter`` must be the last step of the
+        transaction.
+
+        ``chunk`` returns the chunk of an upload (``uploads.chunk_values``) for a recording; if
+        nothing but the rows, their entry and the chunk is to be written, all may be written
+        together. ``commits``: the transaction has no more to write. Then this may commit, if
+        nothing has to be read or written after it. ``meanwhile`` may be called while the database
+        inserts the rows."""
         records, parties, new, old = rated.records, rated.parties, rated.new, rated.old
         existing, refusals = rated.existing, rated.refusals
         rows = CallRows(records, new, upload_id, self._clock_ns())
         first_id = parties.first_cdr_id
         entry = _entry(rows, parties) if len(rows) else None
+        expected: Recording | None = None
+        if entry is not None and chunk is not None and not old and not refusals:
+            expected = Recording(
+                first_id=first_id,
+                created=len(rows),
+                duplicates=0,
+                outcomes=count_outcomes(records, new),
+                refusals=(),
+                digest=entry.digest,
+                created_at_ns=rows.created_at_ns,
+                is_entered=True,
+                has_chunk=True,
+                order=new,
+                tenants=rated.tenants,
+                extensions=parties.extensions,
+            )
 
         def work_meanwhile(rows: CallRows = rows) -> None:
             rows.digest(first_id)
@@ -181,9 +192,12 @@ class Recorder:
             rows,
             first_id,
             entry,
-            commits=commits and not old,
+            chunk=None if expected is None or chunk is None else chunk(expected),
+            commits=commits and not old and (chunk is None or expected is not None),
             meanwhile=work_meanwhile,
         )
+        if inserted.is_entered and expected is not None:
+            return expected
         first_count = len(new)
         if inserted.existing:
             rows = rows.without(inserted.existing.keys())
@@ -212,9 +226,10 @@ class Recorder:
         )
 
 
-def holding(records: Records, scope: Scope) -> Callable[[Connection], Parties]:
+def holding(records: Records, scope: Scope, upload_id: int = 0) -> Callable[[Connection], Parties]:
     """Locks those tenants and extensions of the calls that exist; tenants outside ``scope`` count
-    as missing. May be the opening of a transaction.
+    as missing. Locks the upload before them, if ``upload_id`` is not 0. May be the opening of a
+    transaction.
 
     They are locked first, and then the decks catch up, so the rates that are committed when the
     calls are written price them.
@@ -231,6 +246,7 @@ def holding(records: Records, scope: Scope) -> Callable[[Connection], Parties]:
         extension_ids=extension_ids - {0},
         cdr_count=len(records) - len(records.bad()),
         only_theirs=scope.tenant_ids is not None,
+        upload_id=upload_id,
     )
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from operator import attrgetter
+from typing import Any
 
 from tollwire.service.cache.decks import Decks
 from tollwire.service.domain import paging, scopes
@@ -36,11 +37,13 @@ from tollwire.service.record.recording import (
     count_refused,
     enter,
     expect_records,
+    holding,
 )
 from tollwire.service.record.settled_records import Settled
 from tollwire.service.record.upload_chunks import UploadChunk
 from tollwire.service.storage import ids, upload_failures, uploads
 from tollwire.service.storage.engine import Connection, Database
+from tollwire.service.storage.parties import Parties
 from tollwire.service.storage.uploads import StoredChunk
 
 _METHOD = "CdrService/UploadCdrs"
@@ -123,10 +126,17 @@ class Uploads:
         return Page(failed, page.next_page_token)
 
     def commit(
-        self, upload_id: int, offset: int, chunk: UploadChunk, new: NewUpload | None = None
+        self,
+        upload_id: int,
+        offset: int,
+        chunk: UploadChunk,
+        new: NewUpload | None = None,
+        *,
+        was_visible: bool = False,
     ) -> ChunkResult:
         """Settle one chunk durably. ``upload_id`` 0 with ``offset`` 0 starts an upload; pass
-        ``new`` if the call may be repeated after a failure.
+        ``new`` if the call may be repeated after a failure. ``was_visible``: a chunk of this upload
+        was settled for the same caller before.
 
         ``offset`` is the index of the first call within the upload. If exactly the same chunk is
         sent again, the response is the same. If the records are sent in other chunks, settled calls
@@ -136,12 +146,34 @@ class Uploads:
         _check_chunk(upload_id, offset, chunk)
         if upload_id == 0 and offset > 0:
             raise _gap(upload_id, offset, expected=0)
+        began = time.perf_counter()
+        # A caller never waits for the lock of an upload that it may not see.
+        if upload_id and chunk.control_totals is None and (was_visible or scopes.within() is None):
+            result, recording = self._commit_next(upload_id, offset, chunk)
+        else:
+            result, recording = self._commit_any(upload_id, offset, chunk, new or NewUpload())
+        if recording is not None:
+            CHUNK_SECONDS.observe(time.perf_counter() - began)
+            count_recorded(_METHOD, recording)
+            count_refused(_METHOD, result.conflicts, result.rejected)
+        return result
+
+    def _commit_next(
+        self, upload_id: int, offset: int, chunk: UploadChunk
+    ) -> tuple[ChunkResult, Recording | None]:
+        """``commit`` of a chunk that only continues its upload, in fewer round trips."""
+        hold = holding(chunk.records, scopes.scope(), upload_id)
+        with self._decks.recording(hold) as (connection, parties):
+            upload = _if_visible(parties.upload, upload_id)
+            return self._commit(connection, upload, offset, chunk, parties)
+
+    def _commit_any(
+        self, upload_id: int, offset: int, chunk: UploadChunk, new: NewUpload
+    ) -> tuple[ChunkResult, Recording | None]:
         starts = upload_id == 0
         if starts:
-            new = new or NewUpload()
             tried = new.id > 0
             upload_id = new.id = new.id or self._new_id()
-        began = time.perf_counter()
         with self._decks.writing() as connection:
             if starts and not (tried and uploads.get(connection, upload_id)):
                 uploads.create(connection, upload_id, self._clock_ns(), scopes.scope())
@@ -151,17 +183,13 @@ class Uploads:
             result, recording = self._commit(connection, upload, offset, chunk)
             if chunk.control_totals is not None:
                 upload = visible_upload(connection, upload_id, lock=True)
-        if recording is not None:
-            CHUNK_SECONDS.observe(time.perf_counter() - began)
-            count_recorded(_METHOD, recording)
-            count_refused(_METHOD, result.conflicts, result.rejected)
-        if chunk.control_totals is None:
-            return result
-        return replace(
-            result,
-            settled_totals=upload.settled_totals,
-            control_totals_match=upload.control_totals_match,
-        )
+        if chunk.control_totals is not None:
+            result = replace(
+                result,
+                settled_totals=upload.settled_totals,
+                control_totals_match=upload.control_totals_match,
+            )
+        return result, recording
 
     def _new_id(self) -> int:
         # In a separate transaction: the counter stays locked until the commit, and uploads that
@@ -170,10 +198,16 @@ class Uploads:
             return ids.take(connection, "uploads")
 
     def _commit(
-        self, connection: Connection, upload: Upload, offset: int, chunk: UploadChunk
+        self,
+        connection: Connection,
+        upload: Upload,
+        offset: int,
+        chunk: UploadChunk,
+        parties: Parties | None = None,
     ) -> tuple[ChunkResult, Recording | None]:
-        """Settle the new records of the chunk; ``upload`` is locked. Also returns the recording, if
-        there were new records."""
+        """Settle the new records of the chunk; ``upload`` is locked. ``parties``: those of the
+        chunk, if they are locked too and nothing more is to be written. Also returns the recording,
+        if there were new records."""
         committed = upload.committed_offset
         if offset > committed:
             raise _gap(upload.id, offset, expected=committed)
@@ -188,11 +222,24 @@ class Uploads:
             return _answered_again(nothing, again), None
         if upload.reversed_at_ns is not None:
             raise _reversed(upload.id)
-        result, recording = self._settle(connection, upload, chunk.part(old, len(chunk)))
+        if old or parties is None:
+            chunk = chunk.part(old, len(chunk))
+            parties = self._recorder.hold(connection, chunk.records, upload.scope)
+            may_commit = False
+        else:
+            parties = parties.within(upload.scope)
+            may_commit = True
+        result, recording = self._settle(connection, upload, chunk, parties, may_commit=may_commit)
         return _answered_again(result, again), recording
 
     def _settle(
-        self, connection: Connection, upload: Upload, chunk: UploadChunk
+        self,
+        connection: Connection,
+        upload: Upload,
+        chunk: UploadChunk,
+        parties: Parties,
+        *,
+        may_commit: bool,
     ) -> tuple[ChunkResult, Recording]:
         """Settle a chunk that begins at the upload's committed offset."""
         duration_seconds = chunk.duration_seconds()
@@ -201,37 +248,52 @@ class Uploads:
                 "calls", f"the sum of durations must be at most {MAX_ID}; start another upload"
             )
         first_index = upload.committed_offset
-        recording = self._recorder.record(
-            connection, chunk.records, upload.id, upload.scope, chunk.record_digests
-        )
         now_ns = self._clock_ns()
-        failures = chunk.failures(first_index, recording)
-        stored = StoredChunk(
-            first_index=first_index,
-            calls=len(chunk),
-            record_digests=chunk.record_digests(),
-            created=recording.created,
-            duplicates=recording.duplicates,
-            conflicts=recording.conflicts,
-            rejected=len(failures) - recording.conflicts,
-            unrated=recording.unrated,
-            first_cdr_id=recording.first_id,
-            recorded_again=recording.recorded_again,
-            derived_call_ids=chunk.records.derived(),
-            derived_duplicates=recording.derived_duplicates,
+
+        def values(recording: Recording) -> dict[str, Any]:
+            stored = _stored(first_index, chunk, recording)
+            return uploads.chunk_values(upload.id, stored, duration_seconds, now_ns)
+
+        rated = self._recorder.rate(connection, chunk.records, parties)
+        recording = self._recorder.write(
+            connection,
+            rated,
+            upload.id,
+            chunk=values,
+            commits=may_commit and not chunk.bad,
+            meanwhile=chunk.record_digests,
         )
+        failures = chunk.failures(first_index, recording)
         if failures:
             source = chunk.records.source
             failed = (
                 FailedRecord(one, source(one.index - first_index), now_ns) for one in failures
             )
             upload_failures.add(connection, upload.id, failed)
-        hold_chain = recording.created > 0 and not recording.is_entered
-        head = uploads.add_chunk(
-            connection, upload.id, stored, duration_seconds, now_ns, hold_chain=hold_chain
-        )
+        head = None
+        if not recording.has_chunk:
+            hold_chain = recording.created > 0 and not recording.is_entered
+            head = uploads.add_chunk(connection, values(recording), hold_chain=hold_chain)
         enter(connection, recording, head)
-        return _answer(upload.id, stored, failures), recording
+        return _answer(upload.id, _stored(first_index, chunk, recording), failures), recording
+
+
+def _stored(first_index: int, chunk: UploadChunk, recording: Recording) -> StoredChunk:
+    """What is stored of a chunk."""
+    return StoredChunk(
+        first_index=first_index,
+        calls=len(chunk),
+        record_digests=chunk.record_digests(),
+        created=recording.created,
+        duplicates=recording.duplicates,
+        conflicts=recording.conflicts,
+        rejected=len(chunk.bad) + len(recording.refusals) - recording.conflicts,
+        unrated=recording.unrated,
+        first_cdr_id=recording.first_id,
+        recorded_again=recording.recorded_again,
+        derived_call_ids=chunk.records.derived(),
+        derived_duplicates=recording.derived_duplicates,
+    )
 
 
 def _check_chunk(upload_id: int, offset: int, chunk: UploadChunk) -> None:
@@ -304,7 +366,10 @@ def visible_upload(connection: Connection, upload_id: int, *, lock: bool = False
     NotFound UPLOAD_NOT_FOUND, also if the caller may not see all tenants that may be in it."""
     if lock and scopes.within() is not None:
         visible_upload(connection, upload_id)  # do not wait for the lock of an invisible upload
-    upload = uploads.get(connection, upload_id, hold=lock)
+    return _if_visible(uploads.get(connection, upload_id, hold=lock), upload_id)
+
+
+def _if_visible(upload: Upload | None, upload_id: int) -> Upload:
     if upload is None or not is_visible(upload):
         raise _unknown_upload(upload_id)
     return upload

@@ -37,14 +37,16 @@ def insert_new(
     first_id: int,
     entry: Entry | None = None,
     *,
+    chunk: Mapping[str, Any] | None = None,
     commits: bool = False,
     meanwhile: Callable[[], object] | None = None,
 ) -> Inserted:
     """Insert the rows whose key is not recorded yet; return the recorded calls of the others.
     ``first_id`` is from ``hold_parties``, and nothing was written since. ``entry``: the entry of
     all rows in the ledger, if ``hold_parties`` has locked a chain; added if all rows are inserted
-    at once, and with ``commits`` committed in the same round trip. Then nothing may follow in the
-    transaction. ``meanwhile``: called if the database works on the rows by itself, while it does.
+    at once, with the ``chunk`` of an upload (``uploads.chunk_values``) if they are one, and with
+    ``commits`` committed in the same round trip. Then nothing may follow in the transaction.
+    ``meanwhile``: called if the database works on the rows by itself, while it does.
 
     Waits for other transactions that are inserting one of the keys, so the result is final.
     """
@@ -52,7 +54,7 @@ def insert_new(
         return Inserted(0, {})
     dialect = dialect_of(connection)
     if entry is not None and dialect.insert_cdrs_and_entry(
-        connection, new, first_id, entry._asdict(), commits=commits
+        connection, new, first_id, entry._asdict(), chunk=chunk, commits=commits
     ):
         return Inserted(first_id, {}, is_entered=True)
     existing: dict[Key, Recorded] = {}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     Table,
     bindparam,
     func,
@@ -21,7 +20,7 @@ from sqlalchemy import (
 
 from tollwire.service.domain.record_model import ControlTotals, Upload
 from tollwire.service.domain.request import EVERY_TENANT, Scope
-from tollwire.service.storage.dialects.base import LedgerHead
+from tollwire.service.storage.dialects.base import UPLOAD_COLUMNS, LedgerHead
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within
 from tollwire.service.storage.schema.record_tables import (
@@ -92,7 +91,7 @@ def get(connection: Connection, upload_id: int, *, hold: bool = False) -> Upload
     row = connection.execute(query, {"of_upload": upload_id}).one_or_none()
     if row is None:
         return None
-    return _upload(row, 0 if hold else _reversed_of(connection, [upload_id]).get(upload_id, 0))
+    return of_row(row, 0 if hold else _reversed_of(connection, [upload_id]).get(upload_id, 0))
 
 
 def page(
@@ -106,7 +105,7 @@ def page(
     query = query.where(*_is_visible(connection, within))
     rows = connection.execute(query).all()
     reversed_of = _reversed_of(connection, [row.id for row in rows])
-    return [_upload(row, reversed_of.get(row.id, 0)) for row in rows]
+    return [of_row(row, reversed_of.get(row.id, 0)) for row in rows]
 
 
 def _reversed_of(connection: Connection, upload_ids: Collection[int]) -> dict[int, int]:
@@ -135,8 +134,9 @@ def _scope_text(tenant_ids: Collection[int]) -> str:
     return json.dumps(sorted(tenant_ids), separators=(",", ":"))
 
 
-def _upload(row: Row[Any], reversed_cdrs: int) -> Upload:
-    values = dict(row._mapping)
+def of_row(row: Sequence[Any], reversed_cdrs: int = 0) -> Upload:
+    """``row``: by the columns of the table."""
+    values = dict(zip(UPLOAD_COLUMNS, row, strict=True))
     scope = values.pop("scope_tenant_ids")
     if scope is not None:
         values["scope"] = Scope(frozenset(json.loads(scope)))
@@ -179,25 +179,25 @@ def chunks(
     ]
 
 
-def add_chunk(
-    connection: Connection,
-    upload_id: int,
-    chunk: StoredChunk,
-    duration_seconds: int,
-    now_ns: int,
-    *,
-    hold_chain: bool = False,
-) -> LedgerHead | None:
-    """Store a chunk that begins at the committed offset of the upload, and add it to the totals of
-    the upload. ``duration_seconds``: the sum over all its calls. With ``hold_chain`` a chain of the
-    ledger may be locked in the same round trip; returns its end if it is. Until the commit no other
-    transaction adds to this chain."""
-    values = {
+def chunk_values(
+    upload_id: int, chunk: StoredChunk, duration_seconds: int, now_ns: int
+) -> dict[str, Any]:
+    """What is stored for a chunk that begins at the committed offset of the upload, and added to
+    the totals of the upload. ``duration_seconds``: the sum over all its calls."""
+    return {
         "upload_id": upload_id,
         **asdict(chunk),
         "duration_seconds": duration_seconds,
         "now_ns": now_ns,
     }
+
+
+def add_chunk(
+    connection: Connection, values: Mapping[str, Any], *, hold_chain: bool = False
+) -> LedgerHead | None:
+    """Store a chunk, given by ``chunk_values``. With ``hold_chain`` a chain of the ledger may be
+    locked in the same round trip; returns its end if it is. Until the commit no other transaction
+    adds to this chain."""
     return dialect_of(connection).add_upload_chunk(connection, values, hold_chain=hold_chain)
 
 

@@ -1,4 +1,4 @@
-"""CreateCdr's transactions on PostgreSQL: their round trips, and connections that end in them."""
+"""Transactions of few calls on PostgreSQL: their round trips, and connections that end in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.postgres_server import PostgresServer
 from tests.faults.proxy import Proxy
-from tests.world import World, call
+from tests.world import World, call, calls
 from tollwire.service.domain.errors import Reason, Unavailable
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.failures import UNKNOWN_OUTCOME
@@ -61,6 +61,28 @@ def test_statements_are_prepared_again_after_the_driver_has_dropped_them(world: 
     assert _prepared(world) == []
     world.cdrs.create(call(1, call_id="third"))
     assert sorted(_prepared(world)) == sorted(before)
+
+
+def test_a_small_chunk_takes_two_round_trips(world: World, proxy: Proxy) -> None:
+    upload_id = world.commit(0, 0, calls(1, 0, 2)).upload_id
+    before = proxy.requests
+    assert world.commit(upload_id, 2, calls(1, 2, 8)).created == 8
+    assert proxy.requests - before == 2
+    upload = world.uploads.get(upload_id)
+    assert (upload.committed_offset, upload.created) == (10, 10)
+    assert len(world.rows()) == 11
+
+
+def test_a_chunk_whose_commit_has_no_answer_is_there_once(world: World, proxy: Proxy) -> None:
+    upload_id = world.commit(0, 0, calls(1, 0, 2)).upload_id
+    proxy.cut_answer(rb"COMMIT\0")
+    with pytest.raises(Unavailable) as caught:
+        world.commit(upload_id, 2, calls(1, 2, 3))
+    assert UNKNOWN_OUTCOME in caught.value.message
+    assert proxy.cuts == 1
+    assert world.commit(upload_id, 2, calls(1, 2, 3)).created == 3
+    assert world.commit(upload_id, 5, calls(1, 5, 1)).committed_offset == 6
+    assert len(world.rows()) == 7
 
 
 def test_dead_connections_of_the_pool_are_replaced(

@@ -132,9 +132,9 @@ def record(world: World, stack: ExitStack, tenant_id: int, call_id: str) -> int:
     """Record a call in a transaction that stays open until the stack is closed."""
     recorder = Recorder(world.decks)
     connection = stack.enter_context(world.decks.writing())
-    recording = recorder.record(
-        connection, records_of([content_of(call(tenant_id, call_id=call_id))]), 0, EVERY_TENANT
-    )
+    records = records_of([content_of(call(tenant_id, call_id=call_id))])
+    parties = recorder.hold(connection, records, EVERY_TENANT)
+    recording = recorder.write(connection, recorder.rate(connection, records, parties), 0)
     enter(connection, recording)
     return recording.first_id
 

@@ -30,7 +30,8 @@ from tollwire.service.domain.errors import (
 )
 from tollwire.service.domain.model import BadCall, Call, CdrFilter, Extension, RatingStatus, Tenant
 from tollwire.service.domain.record_model import ChunkResult, Upload
-from tollwire.service.domain.request import EVERY_TENANT
+from tollwire.service.domain.request import EVERY_TENANT, Caller, Request, Role, Scope
+from tollwire.service.domain.thread_context import handling
 from tollwire.service.record.recording import Recorder
 
 BAD = BadCall("direction", "is required", call_id="bad")
@@ -320,7 +321,7 @@ def test_a_chunk_that_fails_stores_nothing(
         raise Broken
 
     with monkeypatch.context() as patched:
-        patched.setattr("tollwire.service.storage.uploads.add_chunk", broken)
+        patched.setattr("tollwire.service.storage.uploads.chunk_values", broken)
         with pytest.raises(Broken):
             world.commit(upload_id, 5, calls(payer, 5, 5))
     assert len(world.rows()) == 5
@@ -427,13 +428,54 @@ def test_one_upload_by_several_clients_at_once(world: World, other: World, payer
     assert len(world.rows()) == 400
 
 
+def test_a_chunk_that_continues_an_upload_keeps_to_its_scope(world: World, payer: int) -> None:
+    """Also if its caller may see more tenants than the caller who has started it."""
+    other = world.tenant()
+    extension_id = world.extension(other)
+    scoped = Caller("one", Role.INGEST, Scope(frozenset({payer})), token_id=7)
+    with handling(Request(caller=scoped)):
+        upload_id = world.commit(0, 0, calls(payer, 0, 3)).upload_id
+    sent = [
+        *calls(payer, 3, 2),
+        call(other, call_id="outside"),
+        call(payer, call_id="not theirs", extension_id=extension_id),
+    ]
+    answer = world.commit(upload_id, 3, sent)
+    assert counts(answer) == (2, 0, 0, 2, 0)
+    assert [(one.index, one.reason) for one in answer.failures] == [
+        (5, Reason.TENANT_NOT_FOUND),
+        (6, Reason.EXTENSION_NOT_FOUND),
+    ]
+    assert world.commit(upload_id, 3, sent) == answer
+    failed = world.uploads.list_failures(upload_id, "", 0, "").items
+    assert [one.failure for one in failed] == list(answer.failures)
+
+
+def test_a_small_chunk_that_continues_an_upload(world: World, payer: int) -> None:
+    """With calls of every outcome, it is answered and stored like any other."""
+    upload_id = world.commit(0, 0, calls(payer, 0, 3)).upload_id
+    sent: list[Call | BadCall] = [*calls(payer, 2, 3), BAD, *calls(payer, 1, 1, seconds=9)]
+    answer = world.commit(upload_id, 3, sent)
+    assert counts(answer) == (2, 1, 1, 1, 0)
+    bad = world.commit(upload_id, 8, [*calls(payer, 5, 2), BAD])
+    assert (counts(bad), [one.index for one in bad.failures]) == ((2, 0, 0, 1, 0), [10])
+    unrated = replace(call(payer, call_id="far"), destination_number="999")
+    assert counts(world.commit(upload_id, 11, [unrated])) == (1, 0, 0, 0, 1)
+    upload = world.uploads.get(upload_id)
+    assert (upload.committed_offset, counts(upload)) == (12, (8, 1, 1, 2, 1))
+    assert len(world.rows()) == 8
+    # What is settled already, and more.
+    rest = world.commit(upload_id, 8, [*calls(payer, 5, 2), BAD, unrated, *calls(payer, 7, 1)])
+    assert (rest.already_settled, counts(rest)) == (4, (1, 0, 0, 0, 0))
+
+
 @contextmanager
 def uncommitted(world: World, sent: Sequence[Call]) -> Iterator[None]:
     """Within the block, these calls are written but not yet committed."""
     with world.database.write() as connection:
-        recording = Recorder(world.decks).record(
-            connection, chunk_of(sent).records, 0, EVERY_TENANT
-        )
+        recorder, records = Recorder(world.decks), chunk_of(sent).records
+        parties = recorder.hold(connection, records, EVERY_TENANT)
+        recording = recorder.write(connection, recorder.rate(connection, records, parties), 0)
         assert recording.created == len(sent)
         yield
 

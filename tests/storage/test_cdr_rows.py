@@ -143,9 +143,10 @@ def test_a_chunk_is_stored_with_the_lock_of_a_chain(database: Database) -> None:
     )
     with database.write() as connection:
         uploads.create(connection, 1, 3)
-        assert uploads.add_chunk(connection, 1, chunk, 70, 4) is None
+        assert uploads.add_chunk(connection, uploads.chunk_values(1, chunk, 70, 4)) is None
         chunk = replace(chunk, first_index=9, record_digests=None)
-        head = uploads.add_chunk(connection, 1, chunk, 70, 5, hold_chain=True)
+        values = uploads.chunk_values(1, chunk, 70, 5)
+        head = uploads.add_chunk(connection, values, hold_chain=True)
         if not database.is_sqlite:
             assert head == (0, 0, ledger.NO_HASH)
             with database.write() as another:

@@ -73,7 +73,13 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
             named_id, offset, chunk = uploads.chunk(request)
         except MalformedRequest as error:
             raise malformed_request() from error
-        return self._uploads.commit(named_id or upload_id, offset, chunk, new)
+        return self._uploads.commit(
+            named_id or upload_id,
+            offset,
+            chunk,
+            new,
+            was_visible=upload_id != 0 and named_id in (0, upload_id),
+        )
 
     def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
         upload_id = fields.required_id(request.upload_id, "upload_id")

@@ -24,7 +24,11 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from tollwire.service.storage.cdr_rows import ROW_FIELDS, NewRows, RowReader
-from tollwire.service.storage.schema.record_tables import LedgerEntryRow, UploadChunkRow
+from tollwire.service.storage.schema.record_tables import (
+    LedgerEntryRow,
+    UploadChunkRow,
+    UploadRow,
+)
 
 T = TypeVar("T")
 RowsPart = bytes | list[tuple[Any, ...]]
@@ -33,6 +37,7 @@ TextColumn = ColumnElement[str] | InstrumentedAttribute[str]
 # The columns of a new CDR without its id, and those of an entry of the ledger.
 CDR_COLUMNS = ", ".join(ROW_FIELDS)
 LEDGER_COLUMNS = tuple(LedgerEntryRow.__table__.columns.keys())
+UPLOAD_COLUMNS = tuple(UploadRow.__table__.columns.keys())
 # The columns of a chunk of an upload, and the changes of its upload, with the names of the
 # parameters in braces.
 CHUNK_COLUMNS = tuple(UploadChunkRow.__table__.columns.keys())
@@ -78,6 +83,7 @@ class HeldParties(NamedTuple):
     change_seq: int
     first_cdr_id: int
     ledger_head: LedgerHead | None = None
+    upload: tuple[Any, ...] | None = None  # by UPLOAD_COLUMNS
 
 
 class ServerFacts(NamedTuple):
@@ -226,10 +232,12 @@ class Dialect(ABC):
         *,
         only_theirs: bool,
         cdr_count: int,
+        upload_id: int,
     ) -> HeldParties:
         """Lock those of the tenants and extensions that exist, against deletion and changes of
-        their keys, in one round trip: tollwire.service.storage.parties. ``only_theirs``: leave out
-        the extensions of other tenants. Then read the number of the last change of decks, and take
+        their keys, in one round trip: tollwire.service.storage.parties. Before them lock this
+        upload, if ``upload_id`` is not 0 and it exists. ``only_theirs``: leave out the extensions
+        of other tenants. Then read the number of the last change of decks, and take
         ids for ``cdr_count`` CDRs. For few CDRs a database may also lock a chain of the ledger, if
         one is free, for ``insert_cdrs_and_entry``. May be the opening of a transaction."""
 
@@ -258,9 +266,11 @@ class Dialect(ABC):
         first_id: int,
         entry: Mapping[str, Any],
         *,
+        chunk: Mapping[str, Any] | None,
         commits: bool,
     ) -> bool:
-        """Insert all rows, and their entry in the ledger, in one round trip. Call it only if
+        """Insert all rows, their entry in the ledger, and the chunk of an upload, given as for
+        ``add_upload_chunk``, if they are one; in one round trip. Call it only if
         ``hold_parties`` has locked a chain, first after it. False if a key is taken or another
         transaction inserts it now: nothing is written, and the chain is not locked any more.
         ``commits``: commit in the same round trip if all is written; nothing may follow in this

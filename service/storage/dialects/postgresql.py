@@ -44,6 +44,7 @@ from tollwire.service.storage.dialects.base import (
     CHANGES_OF_UPLOAD,
     CHUNK_COLUMNS,
     LEDGER_COLUMNS,
+    UPLOAD_COLUMNS,
     Dialect,
     ExtensionTuple,
     HeldParties,
@@ -87,6 +88,9 @@ _HOLD_TENANTS = prepared(
 _HOLD_EXTENSIONS = prepared(
     b"SELECT id, tenant_id, number, name FROM extensions WHERE id = ANY($1::bigint[])"
     b" AND ($2::bigint[] IS NULL OR tenant_id = ANY($2::bigint[])) ORDER BY id FOR KEY SHARE"
+)
+_HOLD_UPLOAD = prepared(
+    f"SELECT {', '.join(UPLOAD_COLUMNS)} FROM uploads WHERE id = $1::bigint FOR UPDATE".encode()
 )
 _DECK_CLOCK = prepared(b"SELECT change_seq FROM deck_clock")
 _TAKE_CDR_IDS = prepared(f"SELECT tollwire_take_ids('{ROW_IDS['cdrs'].name}', $1::bigint)".encode())
@@ -233,9 +237,11 @@ class PostgreSQL(Dialect):
         *,
         only_theirs: bool,
         cdr_count: int,
+        upload_id: int,
     ) -> HeldParties:
         tenants = int8_array(sorted(tenant_ids))
-        steps: list[Step] = [(_HOLD_TENANTS, [tenants])]
+        steps: list[Step] = [(_HOLD_UPLOAD, [int8(upload_id)])] if upload_id else []
+        steps.append((_HOLD_TENANTS, [tenants]))
         if extension_ids:
             owners = tenants if only_theirs else None
             steps.append((_HOLD_EXTENSIONS, [int8_array(sorted(extension_ids)), owners]))
@@ -249,7 +255,9 @@ class PostgreSQL(Dialect):
         is_small = cdr_count <= _MOST_INSERTED_ROWS
         if is_small:
             steps += [(_WAIT_BRIEFLY, []), (_FREE_LEDGER_HEAD_STEP, [])]
-        held, *others = run_steps(connection, steps)
+        results = run_steps(connection, steps)
+        upload = results.pop(0) if upload_id else None
+        held, *others = results
         extensions = others.pop(0) if extension_ids else None
         clock, ids = others[:2]
         head = others[-1] if is_small else None
@@ -259,6 +267,7 @@ class PostgreSQL(Dialect):
             int_of(clock.get_value(0, 0)),
             int_of(ids.get_value(0, 0)),
             None if head is None or not head.ntuples else _ledger_head(head),
+            None if upload is None or not upload.ntuples else _upload(upload),
         )
 
     def insert_cdrs(
@@ -295,12 +304,15 @@ class PostgreSQL(Dialect):
         first_id: int,
         entry: Mapping[str, Any],
         *,
+        chunk: Mapping[str, Any] | None,
         commits: bool,
     ) -> bool:
         steps: list[Step] = [
             (_INSERT_CDRS, rows.column_arrays(first_id)),
             (_ADD_LEDGER_ENTRY_NUMBERED, _packed(entry, LEDGER_COLUMNS)),
         ]
+        if chunk is not None:
+            steps.append((_ADD_CHUNK_NUMBERED, _packed(chunk, _CHUNK_VALUES)))
         try:
             if commits:
                 _run_and_commit(connection, steps)
@@ -317,7 +329,7 @@ class PostgreSQL(Dialect):
     ) -> LedgerHead | None:
         steps: list[Step] = [(_ADD_CHUNK_NUMBERED, _packed(chunk, _CHUNK_VALUES))]
         if hold_chain:
-            steps.append((_FREE_LEDGER_HEAD.encode(), []))
+            steps.append((_FREE_LEDGER_HEAD_STEP, []))
         head = run_steps(connection, steps)[-1]
         return _ledger_head(head) if hold_chain and head.ntuples else None
 
@@ -419,6 +431,15 @@ def _packed(values: Mapping[str, Any], names: Sequence[str]) -> list[bytes | Non
         value if value is None or isinstance(value, bytes) else int8(value)
         for value in map(values.__getitem__, names)
     ]
+
+
+def _upload(found: PGresult) -> tuple[Any, ...]:
+    """The row by UPLOAD_COLUMNS: integers, one text, and NULLs."""
+    values = {name: found.get_value(0, at) for at, name in enumerate(UPLOAD_COLUMNS)}
+    return tuple(
+        None if value is None else value.decode() if name == "scope_tenant_ids" else int_of(value)
+        for name, value in values.items()
+    )
 
 
 def _extensions(found: PGresult) -> list[ExtensionTuple]:

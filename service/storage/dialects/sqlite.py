@@ -36,6 +36,7 @@ from tollwire.service.storage.dialects.base import (
     CHANGES_OF_UPLOAD,
     CHUNK_COLUMNS,
     LEDGER_COLUMNS,
+    UPLOAD_COLUMNS,
     Dialect,
     ExtensionTuple,
     HeldParties,
@@ -75,6 +76,7 @@ _INSERT_CHUNK = (
     f"INSERT INTO upload_chunks ({', '.join(CHUNK_COLUMNS)})"
     f" VALUES ({', '.join(f':{name}' for name in CHUNK_COLUMNS)})"
 )
+_FIND_UPLOAD = f"SELECT {', '.join(UPLOAD_COLUMNS)} FROM uploads WHERE id = ?"
 _CHANGE_UPLOAD = (
     f"UPDATE uploads SET {CHANGES_OF_UPLOAD.replace('{', ':').replace('}', '')}"
     " WHERE id = :upload_id"
@@ -189,6 +191,7 @@ class SQLite(Dialect):
         *,
         only_theirs: bool,
         cdr_count: int,
+        upload_id: int,
     ) -> HeldParties:
         # No other transaction writes meanwhile.
         driver: Any = connection.connection.driver_connection
@@ -199,6 +202,7 @@ class SQLite(Dialect):
             wanted = json.dumps(list(extension_ids))
             extensions = driver.execute(_FIND_EXTENSIONS, (wanted,)).fetchall()
         ((change_seq, newest_id),) = driver.execute(_CLOCK_AND_NEWEST_CDR).fetchall()
+        uploads = driver.execute(_FIND_UPLOAD, (upload_id,)).fetchall() if upload_id else []
         return HeldParties(
             {tenant_id for (tenant_id,) in found},
             [
@@ -208,6 +212,7 @@ class SQLite(Dialect):
             ],
             int(change_seq),
             int(newest_id or 0) + 1,
+            upload=uploads[0] if uploads else None,
         )
 
     def insert_cdrs(
@@ -238,6 +243,7 @@ class SQLite(Dialect):
         first_id: int,
         entry: Mapping[str, Any],
         *,
+        chunk: Mapping[str, Any] | None,
         commits: bool,
     ) -> bool:
         raise NotImplementedError("SQLite has no round trips to save")
