@@ -90,11 +90,9 @@ class Cdrs:
         self,
         submissions: Sequence[Submission[Records, RecordedCall | Cdr]],
         start: Callable[[Callable[[], None]], object],
-        *,
-        may_wait: bool = False,
     ) -> None:
         """The same for calls that arrive together, as SingleCalls.submit."""
-        self._single_calls.submit(submissions, start, may_wait=may_wait)
+        self._single_calls.submit(submissions, start)
 
     def get(self, cdr_id: int) -> Cdr:
         refuse(check_id("id", cdr_id))

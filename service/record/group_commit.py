@@ -145,12 +145,9 @@ class GroupCommit(Generic[Item, Result]):
         self,
         submissions: Sequence[Submission[Item, Result]],
         start: Callable[[Callable[[], None]], object],
-        *,
-        may_wait: bool = False,
     ) -> None:
         """Add items that arrive together. ``start`` must run a function in another thread, which
-        one of the items may need to lead a group. Returns at once; with ``may_wait`` this thread
-        leads if no group is under way.
+        one of the items may need to lead a group. Returns at once.
 
         An item whose client has left, or that has waited too long, fails when the next group
         begins."""
@@ -163,9 +160,7 @@ class GroupCommit(Generic[Item, Result]):
             if leads:
                 self._idle -= 1
             self._waiting.extend(members[1:] if leads else members)
-        if leads and may_wait:
-            self._lead_submitted(members[0])
-        elif leads:
+        if leads:
             members[0].notify()
 
     def _lead_in_thread(

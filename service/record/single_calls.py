@@ -151,11 +151,9 @@ class SingleCalls:
         self,
         submissions: Sequence[Submission[Records, RecordedCall | Cdr]],
         start: Callable[[Callable[[], None]], object],
-        *,
-        may_wait: bool = False,
     ) -> None:
         """The same for calls that arrive together, each with its request and its callback.
-        ``start`` and ``may_wait`` as for GroupCommit.submit."""
+        ``start`` as for GroupCommit.submit."""
         calls: list[Submission[_SingleCall, RecordedCall | Cdr]] = []
         for one in submissions:
             try:
@@ -164,7 +162,7 @@ class SingleCalls:
                 one.done(error)
             else:
                 calls.append(Submission(call, one.request, one.done))
-        self._groups.submit(calls, start, may_wait=may_wait)
+        self._groups.submit(calls, start)
 
     def _call(self, records: Records, request: Request) -> _SingleCall:
         """NotFound if the caller may not see the call's tenant."""

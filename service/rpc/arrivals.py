@@ -33,7 +33,7 @@ def start_unary(
     if slot is not Slot.GRANTED:
         respond(rpc, endpoint.refusal(rpc, slot))
         return
-    one = AdmittedRpc(endpoint, rpc, caller, respond, may_wait=True)
+    one = AdmittedRpc(endpoint, rpc, caller, respond)
     if one.enter(endpoint.max_request_bytes):
         _await(endpoint, call, caller, partial(_run, endpoint, call, one), one.finish)
 
@@ -43,7 +43,8 @@ def _run(endpoint: Endpoint, call: StreamCall, one: AdmittedRpc, request: bytes 
         one.finish(malformed_request() if call.is_wanted() else unwanted())
     elif one.take(request):
         if endpoint.ends_later:
-            one.run_in_pool(partial(_run_batch, endpoint, one))
+            # Not in a thread of the pool: most of these RPCs need none.
+            _run_batch(endpoint, one)
         else:
             one.run_alone()
 

@@ -40,7 +40,7 @@ class AdmittedRpc:
 
     __slots__ = (
         *("_authorization", "_endpoint", "_held", "_is_passed_on", "_reserved", "_respond"),
-        *("may_wait", "request", "rpc"),
+        *("request", "rpc"),
     )
 
     def __init__(
@@ -49,13 +49,9 @@ class AdmittedRpc:
         rpc: RpcContext,
         authorization: str | bytes,
         respond: Respond,
-        *,
-        may_wait: bool = False,
     ) -> None:
-        """``may_wait``: the thread that runs the Batch may wait for the database."""
         self.rpc = rpc
         self.request = b""
-        self.may_wait = may_wait
         self._endpoint = endpoint
         self._authorization = authorization
         self._respond = respond
@@ -127,7 +123,8 @@ class AdmittedRpc:
             self.finish(response)
 
 
-# Runs RPCs of one method that were received together. Must not wait, unless they may.
+# Runs RPCs of one method that were received together. Runs in a thread of the transport, so it must
+# not wait.
 Batch: TypeAlias = Callable[[Sequence[AdmittedRpc]], None]
 
 

@@ -52,7 +52,7 @@ class CdrRecording(cdr_service_pb2_grpc.CdrServiceServicer):
                 one.run_alone()
             else:
                 submissions.append(Submission(records, one.rpc.request, partial(_finish, one)))
-        self._cdrs.submit(submissions, batch[0].run_in_pool, may_wait=batch[0].may_wait)
+        self._cdrs.submit(submissions, batch[0].run_in_pool)
 
     @on_bytes
     def UploadCdrs(self, request_iterator: Iterator[bytes], context: Context) -> Iterator[bytes]:
