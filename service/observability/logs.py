@@ -31,7 +31,7 @@ FIELDS = "fields"
 MAX_LINES_A_SECOND = 10
 # The loggers of the service that clients can write to. All other packages' loggers count as such.
 _OWN = "tollwire"
-_CAUSED_BY_CLIENTS = frozenset({"tollwire.rpc", "tollwire.native"})
+_CAUSED_BY_CLIENTS = frozenset({"tollwire.rpc", "tollwire.native", "tollwire.memory"})
 
 
 def set_up(level: str, style: str, *, full_numbers: bool) -> None:

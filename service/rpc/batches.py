@@ -80,6 +80,7 @@ class AdmittedRpc:
         """Take the request. If it is too large, finish the RPC and return False."""
         endpoint = self._endpoint
         if len(request) > endpoint.max_request_bytes:
+            endpoint.request_bytes.refuse(request)
             self.finish(Refused(too_large(len(request), endpoint.max_request_bytes)))
             return False
         self._held = endpoint.request_bytes.settle(self._reserved, request)

@@ -51,6 +51,8 @@ class RequestBytes:
         self._most = most
         self._held = 0
         self._reserved = 0
+        # The bytes of all large requests that have arrived, also of those that were refused.
+        self.passed = 0
         self._changed = threading.Condition()
 
     @property
@@ -104,7 +106,13 @@ class RequestBytes:
             return 0
         with self._changed:
             self._held += size
+            self.passed += size
         return size
+
+    def refuse(self, request: bytes) -> None:
+        """Note a request that is too large for its method."""
+        with self._changed:
+            self.passed += len(request)
 
     def release(self, size: int) -> None:
         if size:

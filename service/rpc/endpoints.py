@@ -174,6 +174,7 @@ class Endpoint:
         if request is None:
             raise malformed_request() if call.is_wanted() else unwanted()
         if len(request) > self.max_request_bytes:
+            self.request_bytes.refuse(request)
             raise Refused(too_large(len(request), self.max_request_bytes))
         return request
 

@@ -53,6 +53,8 @@ HEALTH_ARRIVAL_SECONDS = 2.0
 _SWEEP_SECONDS = 0.5
 # A message that takes longer gives its memory up if another RPC needs it.
 PATIENCE_SECONDS = 1.0
+# A message that takes longer to arrive may be a large one. A small one is sent with its RPC.
+LARGE_SECONDS = 0.1
 # A client that is still active sends an RPC within this time.
 QUIET_SECONDS = 0.1
 
@@ -201,6 +203,22 @@ class Pool(ThreadPoolExecutor):
             is_fair = len(of_most) > len(self._awaited.get(newcomer, ())) + 1
             is_slow = oldest.started_at < time.monotonic() - PATIENCE_SECONDS
         return (is_fair or is_slow) and self._evict(most)
+
+    def evict_older(self, started_at: float) -> int:
+        """End all RPCs that wait for their message since before ``started_at``. Returns their
+        number."""
+        with self._lock:
+            older = [
+                awaited
+                for of_caller in self._awaited.values()
+                for awaited in of_caller
+                if awaited.started_at <= started_at
+            ]
+            for awaited in older:
+                self._remove(awaited)
+        for awaited in older:
+            awaited.evict()
+        return len(older)
 
     def _most_awaited(self) -> str | bytes:
         with self._lock:
@@ -357,6 +375,11 @@ class Pools:
 
     def __getitem__(self, kind: RpcKind) -> Pool:
         return self._pools[kind]
+
+    def give_up_messages(self) -> int:
+        """End all RPCs whose message is awaited for LARGE_SECONDS. Returns their number."""
+        until = time.monotonic() - LARGE_SECONDS
+        return sum(pool.evict_older(until) for pool in self._pools.values())
 
     def await_quiet(self, seconds: float) -> None:
         """Wait until no RPC but health checks arrives for QUIET_SECONDS; at most ``seconds``."""

@@ -44,6 +44,7 @@ from tollwire.service.rpc.reflection import Symbols
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.tenant_service import TenantServicer
 from tollwire.service.rpc.transports.grpcio import CallerReader, add_endpoints
+from tollwire.service.rpc.transports.memory_guard import MemoryGuard
 from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS
 from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import (
@@ -89,9 +90,10 @@ MAX_METADATA_BYTES = 8 * 1024
 # which the first is "identity".
 COMPRESSION_ALGORITHMS = 1
 
-# With the native transport, a worker closes all connections when it has grown by this number of
-# times the limit of requests in work, which hold their memory several times.
-NATIVE_GROWTH = 2
+# The growth of a worker, as a multiple of the limit of requests in work, which hold their memory
+# several times: above it the RPCs end whose messages are being read, or with the native transport
+# all connections.
+MAX_GROWTH = 2
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -174,6 +176,13 @@ class RpcServer:
             interceptors=[CallerReader()] if capacity.share < 1 else [],
             options=(*OPTIONS, *connections, ("grpc.so_reuseport", int(share_port))),
         )
+        self._guard = MemoryGuard(
+            capacity.pools.give_up_messages,
+            MAX_GROWTH * capacity.max_request_bytes,
+            end=None,
+            what="ending the requests whose messages have not arrived",
+            passed_bytes=lambda: capacity.request_bytes.passed,
+        )
         names = [service.full_name for service in _SERVICES.values()]
         self._health = health.HealthServicer(names, set(names) - {_SERVICES["rating"].full_name})
         self._endpoints = tuple(
@@ -255,7 +264,8 @@ class RpcServer:
                 keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
             ),
             fallback_path=path,
-            max_growth_bytes=NATIVE_GROWTH * self._capacity.max_request_bytes,
+            max_growth_bytes=MAX_GROWTH * self._capacity.max_request_bytes,
+            request_bytes=self._capacity.request_bytes,
             distinguishes_callers=self._capacity.share < 1,
         )
         return self._native.listen
@@ -265,6 +275,8 @@ class RpcServer:
         self._server.start()
         if self._native is not None:
             self._native.start()
+        else:
+            self._guard.start()
         self._health.serve()
 
     def serving(self) -> dict[str, bool]:
@@ -298,6 +310,8 @@ class RpcServer:
         self._watches.stop()
         if self._native is not None:
             self._native.stop(grace_seconds)
+        else:
+            self._guard.close()
         stopped.wait()
         if self._folder is not None:
             self._folder.cleanup()

@@ -194,8 +194,9 @@ class Settings(BaseModel):
         DEFAULT_MAX_REQUEST_BYTES_IN_WORK,
         ge=32 * 1024 * 1024,  # one message of the largest size
         le=1 << 40,
-        description="The total bytes of request messages that a worker processes at one time. It"
-        " limits the memory of all requests together.",
+        description="The total bytes of request messages that a worker processes at one time. A"
+        " worker holds them several times: when it has grown by twice this limit, it ends requests"
+        " whose messages have not arrived. A message of a stream counts once it has arrived.",
     )
     max_tenant_rates: int = Field(
         DEFAULT_MAX_TENANT_RATES,

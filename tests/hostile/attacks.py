@@ -7,6 +7,7 @@ connection. It does not state what the server should do: its caller does.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import random
 import socket
 import struct
@@ -26,6 +27,7 @@ from tests.hostile.frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    Windows,
     block,
     data_frames,
     frame,
@@ -43,6 +45,7 @@ Attack = Callable[[tuple[str, int], int], None]
 _PATIENCE_SECONDS = 20
 # A tenant of targets.py.
 _TENANT_ID = SPARED_TENANT_ID
+_GET_CDR = "/tollwire.v1.CdrService/GetCdr"
 _CLIENT_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(32) + bytes(150)
 
 
@@ -220,6 +223,52 @@ def compressed_bombs(address: tuple[str, int], much: int) -> None:
     _say_at_once(address, bytes(much * 2**20), grpc.Compression.Gzip, times=4)
 
 
+def many_bombs(address: tuple[str, int], much: int) -> None:
+    """This number of messages at once, each on a connection of its own: 31 KiB that are 31 MiB when
+    decompressed, for a method with small requests."""
+    unpacked = message(gzip.compress(bytes(31 * 2**20)), compressed=True)
+    fields = request_headers(("grpc-encoding", b"gzip"), path=_GET_CDR)
+    said = opening() + headers(1, fields) + data_frames(1, unpacked)
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(_connected(address)) for _ in range(much)]
+        for line in lines:
+            with contextlib.suppress(OSError):
+                line.sendall(said)
+        time.sleep(3)
+
+
+def many_large_messages(address: tuple[str, int], much: int) -> None:
+    """This number of messages of 31 MiB at once, each on a connection of its own, for a method with
+    small requests; none is complete."""
+    senders = [
+        threading.Thread(target=_send_unfinished, args=(address, 31 * 2**20)) for _ in range(much)
+    ]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+
+
+def _send_unfinished(address: tuple[str, int], size: int) -> None:
+    """One message without its last byte, as fast as the server's windows allow, and hold it."""
+    head = message(b"", length=size)
+    until = time.monotonic() + 5
+    with _connected(address) as line:
+        line.sendall(opening() + headers(1, request_headers(path=_GET_CDR)))
+        line.sendall(frame(frames.DATA, 0, 1, head))
+        windows = Windows(len(head))
+        left = size - 1
+        line.settimeout(0.2)
+        while time.monotonic() < until and not windows.is_over:
+            while left and (part := min(16_384, left, windows.room)) > 0:
+                line.sendall(frame(frames.DATA, 0, 1, bytes(part)))
+                windows.use(part)
+                left -= part
+            with contextlib.suppress(TimeoutError):
+                if not windows.read(line.recv(65_536)):
+                    return
+
+
 def _say_at_once(
     address: tuple[str, int], data: bytes, compression: grpc.Compression, times: int
 ) -> None:
@@ -303,6 +352,8 @@ ATTACKS: Mapping[str, tuple[Attack, int, int]] = MappingProxyType(
         "a message, MiB": (large_message, 40, 1_000),
         "compressed bombs, MiB": (compressed_bombs, 40, 1_000),
         "empty records": (empty_records, 100_000, 5_000_000),
+        "compressed messages": (many_bombs, 32, 128),
+        "messages of 31 MiB": (many_large_messages, 8, 64),
         "slow headers": (slow_headers, 100, 1_000),
         "connections": (idle_connections, 300, 10_000),
     }

@@ -75,3 +75,43 @@ def data_frames(stream: int, data: bytes, *, end: bool = True) -> bytes:
         frame(DATA, END_STREAM if end and number == last else 0, stream, part)
         for number, part in enumerate(parts)
     )
+
+
+class Windows:
+    """What a client may send on its connection and on its stream 1, by the frames of the server."""
+
+    def __init__(self, sent: int) -> None:
+        """``sent``: the bytes of data that are sent already."""
+        # The server's settings do not count, because this client does not acknowledge them.
+        self._connection = self._stream = 65_535 - sent
+        self._unread = b""
+        # The stream or the connection has ended.
+        self.is_over = False
+
+    @property
+    def room(self) -> int:
+        return min(self._connection, self._stream)
+
+    def use(self, size: int) -> None:
+        self._connection -= size
+        self._stream -= size
+
+    def read(self, received: bytes) -> bool:
+        """Take what the server has sent; False at its end."""
+        self._unread += received
+        while len(self._unread) >= 9:
+            size = int.from_bytes(self._unread[:3])
+            if len(self._unread) < 9 + size:
+                break
+            kind, flags, stream = struct.unpack(">BBI", self._unread[3:9])
+            self._take(kind, flags, stream, self._unread[9 : 9 + size])
+            self._unread = self._unread[9 + size :]
+        return bool(received)
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == WINDOW_UPDATE:
+            more = int.from_bytes(payload)
+            self._connection += more if not stream else 0
+            self._stream += more if stream else 0
+        elif kind in (GOAWAY, RST_STREAM) or (kind in (DATA, HEADERS) and flags & END_STREAM):
+            self.is_over = True

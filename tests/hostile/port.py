@@ -28,14 +28,12 @@ from tests.hostile.attacks import ATTACKS, Attack
 from tests.hostile.results import written
 from tests.hostile.targets import Target, target
 
-# The settings of the server for each transport. The native transport closes all connections of a
-# worker that grows by twice this limit.
+# The settings of the server for each transport. A worker that grows by twice this limit ends the
+# RPCs whose messages are being read, or on the native transport closes all connections.
+_LITTLE = {"TOLLWIRE_MAX_REQUEST_BYTES_IN_WORK": str(32 * 2**20)}
 SETTINGS: Mapping[str, Mapping[str, str]] = {
-    "grpcio": {},
-    "native": {
-        "TOLLWIRE_TRANSPORT": "native",
-        "TOLLWIRE_MAX_REQUEST_BYTES_IN_WORK": str(32 * 2**20),
-    },
+    "grpcio": _LITTLE,
+    "native": _LITTLE | {"TOLLWIRE_TRANSPORT": "native"},
 }
 
 # Two requests of the largest size that each of two workers may be reading, each twice in memory

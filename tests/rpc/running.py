@@ -97,6 +97,7 @@ def native_transport(
         fallback_path=fallback_path,
         **{
             "max_growth_bytes": 2**40,
+            "request_bytes": capacity.request_bytes,
             "distinguishes_callers": capacity.share < 1,
         }
         | options,

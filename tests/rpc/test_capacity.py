@@ -36,7 +36,9 @@ from tollwire.service.rpc.pools import (
 )
 from tollwire.service.rpc.server import _SERVICES
 from tollwire.service.rpc.streams import Streams
+from tollwire.service.rpc.transports import memory_guard
 from tollwire.service.rpc.transports.grpcio import CallerReader, add_endpoints
+from tollwire.service.rpc.transports.memory_guard import MemoryGuard
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as pb
 from tollwire.v1 import types_pb2
@@ -343,6 +345,61 @@ def test_an_awaited_message_keeps_no_slot_from_others() -> None:
         assert pool.taken == 3
     finally:
         pool.shutdown()
+
+
+def test_memory_that_grows_ends_what_is_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message of 32 MiB is read before its size can be judged."""
+    resident = [100 << 20]
+    monkeypatch.setattr(memory_guard, "resident_bytes", lambda: resident[0])
+    capacity = Capacity(RPCS, STREAMS)
+    ended = threading.Event()
+
+    def give_up() -> int:
+        given_up = capacity.pools.give_up_messages()
+        resident[0] = 100 << 20
+        ended.set()
+        return given_up
+
+    guard = MemoryGuard(give_up, 50 << 20, end=None)
+    with running(RATING, Servicer(), capacity=capacity) as server:
+
+        def silent() -> Iterator[bytes]:
+            ended.wait(DEADLINE_SECONDS)
+            yield b""
+
+        calls = [
+            server.channel.stream_unary(method).future(silent(), timeout=2 * DEADLINE_SECONDS)
+            for method in (METHODS["a rating"], METHODS["a batch"])
+        ]
+        wait_until(
+            lambda: all(capacity.pools[one].taken for one in (RpcKind.RATING, RpcKind.BATCH))
+        )
+        guard.start()
+        time.sleep(3 * memory_guard.GUARD_SECONDS)
+        assert not any(call.done() for call in calls)
+        resident[0] = 201 << 20
+        assert [call.code() for call in calls] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+        wait_until(lambda: capacity.request_bytes.held == 0)
+    guard.close()
+
+
+def test_memory_is_returned_after_large_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned: list[int] = []
+    monkeypatch.setattr(memory_guard, "TRIM_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(memory_guard, "_return_free_memory", lambda: returned.append(1))
+    request_bytes = RequestBytes()
+    guard = MemoryGuard(int, 1 << 40, passed_bytes=lambda: request_bytes.passed)
+    guard.start()
+    try:
+        request_bytes.release(request_bytes.acquire(b"x" * (memory_guard.TRIM_BYTES - 1)))
+        time.sleep(5 * memory_guard.GUARD_SECONDS)
+        assert returned == []
+        request_bytes.refuse(b"x")
+        wait_until(lambda: returned == [1])
+        time.sleep(5 * memory_guard.GUARD_SECONDS)
+        assert returned == [1]
+    finally:
+        guard.close()
 
 
 def test_memory_for_a_message_is_taken_from_slow_and_greedy_callers_only(

@@ -27,7 +27,7 @@ from tollwire.service.domain.thread_context import current_request
 from tollwire.service.process.composition import Application, build_application
 from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.batches import AdmittedRpc
-from tollwire.service.rpc.capacity import SMALL_BYTES, Capacity
+from tollwire.service.rpc.capacity import SMALL_BYTES, Capacity, RequestBytes
 from tollwire.service.rpc.endpoints import Endpoint, endpoints, in_batches, on_bytes
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.pools import RpcKind
@@ -258,6 +258,7 @@ def test_the_port_must_be_free(served: Served) -> None:
             ),
             fallback_path="",
             max_growth_bytes=1,
+            request_bytes=RequestBytes(),
             distinguishes_callers=False,
         )
 
@@ -294,9 +295,10 @@ def test_memory_that_grows_while_connections_are_closed_ends_the_process(
     resident = [100]
     closing, ended = threading.Event(), threading.Event()
 
-    def reopen() -> None:
+    def reopen() -> int:
         closing.set()
         assert ended.wait(DEADLINE_SECONDS)
+        return 0
 
     monkeypatch.setattr(memory_guard, "resident_bytes", lambda: resident[0] << 20)
     guard = memory_guard.MemoryGuard(reopen, 50 << 20, ended.set)

@@ -1,10 +1,14 @@
-"""Bounds the memory of a worker whose transport does not bound the requests that it reads.
+"""Bounds the memory of requests that a transport reads before anything else can judge them.
 
-A client can send a message without an end, or a small one that is unpacked to gigabytes. The guard
-compares the memory that the process holds with what it held at its start. Above the limit it closes
-all connections, which frees the unfinished requests. The transport cannot stop to unpack a message,
-so the process may grow while it closes: above twice the limit the process ends. Its parent starts
-another worker (service/process/workers.py).
+The guard compares the memory that the process holds with the least that it has held. Above the
+limit it gives up the requests that are being read: on grpcio it ends RPCs whose messages have not
+arrived, which may have up to 32 MiB each, also for methods with smaller limits. On the native
+transport a message can be without an end, or be unpacked to gigabytes: the guard closes all
+connections. The transport cannot stop to unpack a message, so the process may grow while it closes:
+above twice the limit the process ends. Its parent starts another worker
+(service/process/workers.py).
+
+The guard also returns memory to the system once large requests have passed: malloc would keep it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import logging
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable
 
 from tollwire.service.domain.background_thread import BackgroundThread
@@ -26,7 +31,11 @@ CLOSING_SECONDS = 0.02
 MEMORY_EXIT = 71
 _PAGE_BYTES = resource.getpagesize()
 
-_LOG = logging.getLogger("tollwire.native")
+# The large requests after which memory is returned, and the time without any of them before.
+TRIM_BYTES = 8 * 2**20
+TRIM_QUIET_SECONDS = 0.5
+
+_LOG = logging.getLogger("tollwire.memory")
 
 
 def end_process() -> None:
@@ -36,21 +45,28 @@ def end_process() -> None:
 
 
 class MemoryGuard:
-    """Calls ``reopen``, which closes all connections, when the process has grown by more than
-    ``max_growth_bytes`` since the start or the last ``reopen``; and ``end`` when it grows by twice
-    as much."""
+    """Calls ``give_up``, which drops requests that are being read, when the process holds more than
+    ``max_growth_bytes`` above the least that it has held, until that returns 0: nothing is dropped,
+    or nothing is left, so the growth counts from then on. Calls ``end``, if given, when the process
+    grows by twice as much meanwhile. ``passed_bytes`` returns the bytes of all
+    large requests that have arrived so far."""
 
     def __init__(
         self,
-        reopen: Callable[[], None],
+        give_up: Callable[[], int],
         max_growth_bytes: int,
-        end: Callable[[], None] = end_process,
+        end: Callable[[], None] | None = end_process,
+        *,
+        what: str = "closing all connections",
+        passed_bytes: Callable[[], int] = int,
     ) -> None:
-        self._reopen = reopen
+        self._give_up = give_up
         self._max_growth_bytes = max_growth_bytes
         self._end = end
+        self._what = what
+        self._passed_bytes = passed_bytes
         self._thread = BackgroundThread(
-            "native-memory", self._watch, close_seconds=10 * GUARD_SECONDS
+            "memory-guard", self._watch, close_seconds=10 * GUARD_SECONDS
         )
 
     def start(self) -> None:
@@ -61,17 +77,32 @@ class MemoryGuard:
 
     def _watch(self, stop: threading.Event) -> None:
         limit = resident_bytes() + self._max_growth_bytes
+        trimmed = passed = 0
+        passed_at = 0.0
         while not stop.wait(GUARD_SECONDS):
             found = resident_bytes()
-            if found <= limit:
+            # Memory that requests have held for a time is not there to stay.
+            limit = min(limit, found + self._max_growth_bytes)
+            if found > limit:
+                _LOG.warning("this process has grown to %d MiB: %s", found >> 20, self._what)
+                if self._end is None:
+                    is_over = not self._give_up()
+                else:
+                    is_over = True
+                    self._watch_give_up(limit + self._max_growth_bytes, self._end)
+                _return_free_memory()
+                if is_over:
+                    limit = resident_bytes() + self._max_growth_bytes
                 continue
-            _LOG.warning("this process has grown to %d MiB: closing all connections", found >> 20)
-            self._close_connections(limit + self._max_growth_bytes)
-            _return_free_memory()
-            limit = resident_bytes() + self._max_growth_bytes
+            now = time.monotonic()
+            if passed != (passed := self._passed_bytes()):
+                passed_at = now
+            elif passed - trimmed >= TRIM_BYTES and now - passed_at >= TRIM_QUIET_SECONDS:
+                trimmed = passed
+                _return_free_memory()
 
-    def _close_connections(self, limit: int) -> None:
-        closing = threading.Thread(target=self._reopen, name="native-reopen", daemon=True)
+    def _watch_give_up(self, limit: int, end: Callable[[], None]) -> None:
+        closing = threading.Thread(target=self._give_up, name="memory-give-up", daemon=True)
         closing.start()
         while closing.is_alive():
             closing.join(CLOSING_SECONDS)
@@ -81,7 +112,7 @@ class MemoryGuard:
                     "this process has grown to %d MiB while it closes its connections: ending it",
                     found >> 20,
                 )
-                self._end()
+                end()
                 return
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from tollwire.service.rpc import error_map
 from tollwire.service.rpc.batches import AdmittedRpc, admitted
 from tollwire.service.rpc.call import Metadata
+from tollwire.service.rpc.capacity import RequestBytes
 from tollwire.service.rpc.endpoints import Endpoint, success_trailers
 from tollwire.service.rpc.pipeline import RpcContext
 from tollwire.service.rpc.status import Failure, StatusCode
@@ -108,11 +109,13 @@ class NativeTransport:
         *,
         fallback_path: str,
         max_growth_bytes: int,
+        request_bytes: RequestBytes,
         distinguishes_callers: bool,
     ) -> None:
         """``endpoints``: the unary methods. ``open_front`` binds the port for their paths; port 0
         picks a free one. Other methods go to ``fallback_path``. ``max_growth_bytes``: see
-        MemoryGuard. ``distinguishes_callers``: one caller may not use all slots."""
+        MemoryGuard. ``request_bytes`` counts the large requests. ``distinguishes_callers``: one
+        caller may not use all slots."""
         self._endpoints = tuple(endpoints)
         self._paths = [f"/{one.service_name}/{one.method_name}" for one in endpoints]
         self._open_front = open_front
@@ -122,7 +125,9 @@ class NativeTransport:
         self._is_stopped = False
         self._current = _Open(open_front(listen, self._paths))
         self.listen = Listen(listen.host, self._current.front.bound_port)
-        self._guard = MemoryGuard(self._reopen, max_growth_bytes)
+        self._guard = MemoryGuard(
+            self._reopen, max_growth_bytes, passed_bytes=lambda: request_bytes.passed
+        )
 
     def start(self) -> None:
         self._run(self._current)
@@ -144,14 +149,15 @@ class NativeTransport:
         name = "native-requests"
         threading.Thread(target=self._receive, args=(opened,), name=name, daemon=True).start()
 
-    def _reopen(self) -> None:
-        """Close all connections, and accept new ones."""
+    def _reopen(self) -> int:
+        """Close all connections, and accept new ones. Returns 0: nothing is left."""
         with self._lock:
             if self._is_stopped:
-                return
+                return 0
             self._current.close()
             self._current = _Open(self._open_front(self.listen, self._paths))
             self._run(self._current)
+        return 0
 
     def _receive(self, opened: _Open) -> None:
         while (events := opened.front.recv_batch_details(MAX_EVENTS)) is not None:
