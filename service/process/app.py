@@ -111,7 +111,7 @@ def _supervise(settings: Settings) -> None:
                 database, settings, lambda: not stop.empty(), supervision.waiting
             )
             prepare_database(database, wait)
-            wait.run(partial(rehearse_start, database))
+            rehearse_start(database)
         # Forked only now: the workers share what this process needed so far.
         template = Template(
             partial(_work_on, settings, database),

@@ -23,7 +23,7 @@ from tollwire.service.cache.worker_progress import Progress
 from tollwire.service.domain.thread_context import Work
 from tollwire.service.process.database_wait import DatabaseWait, ignore_report
 from tollwire.service.rating.calls import Calls
-from tollwire.service.rating.rates import Rates
+from tollwire.service.rating.rates import Rates, rehearse_change
 from tollwire.service.record.cdrs import Cdrs
 from tollwire.service.record.explanations import Explanations
 from tollwire.service.record.feed import Feed
@@ -63,6 +63,10 @@ class Application:
     load_seconds: float
 
 
+class _Rehearsed(Exception):
+    """Rolls back a rehearsal."""
+
+
 def _never() -> bool:
     return False
 
@@ -87,6 +91,7 @@ def build_application(
         wait = wait_for_database(database, settings, is_stopped, report_wait)
         if prepared is None:
             prepare_database(database, wait)
+            rehearse_start(database)
         else:
             # It may have been upgraded since then.
             wait.run(partial(migrate.check, database))
@@ -160,12 +165,21 @@ def prepare_database(database: Database, wait: DatabaseWait) -> None:
 
 
 def rehearse_start(database: Database) -> None:
-    """Run what a start runs on a prepared database, without its effects. The workers that this
-    process forks then share what that creates: compiled statements, and code that Python has
-    specialised."""
-    Credentials(database).load()
-    with database.snapshot(work=Work.LONG) as connection:
-        changed_since(connection, change_seq(connection))
+    """Run on a prepared database what a start and a change of a rate run, without their effects.
+    The workers that this process forks then share what that creates: compiled statements, and code
+    that Python has specialised. Does nothing if the database refuses it."""
+    try:
+        Credentials(database).load()
+        with database.snapshot(work=Work.LONG) as connection:
+            changed_since(connection, change_seq(connection))
+        with database.write() as connection:
+            rehearse_change(connection)
+            raise _Rehearsed
+    except _Rehearsed:
+        pass
+    except Exception as error:
+        # Such as a database that can only be read: each worker finds out for itself.
+        _LOG.info("the start is not rehearsed: %s", database.explained(error))
 
 
 def _seconds(work: Callable[[], object]) -> float:
