@@ -183,6 +183,7 @@ fuzz-rpc: setup ## send unusual requests to every RPC of real servers (FUZZ_RPC_
 
 hostile-port: setup ## malformed traffic and ten thousand connections on the port, while calls are rated (HOSTILE_PORT_ARGS="--transport native")
 	$(PY) -m tests.hostile.port $(HOSTILE_PORT_ARGS)
+	$(PY) -m tests.hostile.strangers $(HOSTILE_PORT_ARGS)
 
 soak: setup ## ten minutes of mixed work: do memory, descriptors or threads grow? (SOAK_ARGS=3600)
 	$(PY) -m tests.hostile.soak $(SOAK_ARGS)

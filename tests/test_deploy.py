@@ -30,6 +30,7 @@ from tests.integration.serving import ServerProcess
 from tests.rpc.authority import Authority
 from tollwire.service.cli.main import main
 from tollwire.service.process.app import STOP_MARGIN_SECONDS
+from tollwire.service.rpc.connection_guard import accepted_connections
 from tollwire.service.settings.config import OPTIONS, Settings
 from tollwire.service.settings.sources import load
 
@@ -228,7 +229,7 @@ def test_the_unit_runs_and_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> 
     # work.
     assert (unit["KillMode"], unit["KillSignal"]) == ("mixed", "SIGTERM")
     assert int(unit["TimeoutStopSec"]) > settings.grace_seconds + STOP_MARGIN_SECONDS
-    files = settings.max_connections
+    files = accepted_connections(settings.max_connections)
     assert int(unit["LimitNOFILE"]) > files
     assert settings.tls_cert_file is not None
 
@@ -381,8 +382,7 @@ def test_kustomize_puts_them_together(folder: Path) -> None:
     names = settings["data"].keys() | {one["name"] for one in server["env"]}
     assert names == environment_of(folder).keys()
     probes = [server[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
-    assert all(("grpc" in probe) is (folder == MESH) for probe in probes)
-    assert all(("exec" in probe) is (folder == BASE) for probe in probes)
+    assert all("grpc" in probe for probe in probes)
     volumes = {one["name"] for one in deployment["spec"]["template"]["spec"]["volumes"]}
     assert {mount["name"] for mount in server["volumeMounts"]} == volumes
 
@@ -408,7 +408,12 @@ def test_pods_serve_with_settings_that_work(folder: Path, monkeypatch: pytest.Mo
     pod = of_kind("Deployment")["spec"]["template"]["spec"]
     ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
     assert settings.metrics_listen is not None
-    assert ports == {"grpc": settings.listen.port, "metrics": settings.metrics_listen.port}
+    assert settings.health_listen is not None
+    assert ports == {
+        "grpc": settings.listen.port,
+        "metrics": settings.metrics_listen.port,
+        "health": settings.health_listen.port,
+    }
     assert container()["args"] == ["serve"]
     assert is_command(container()["args"])
     pause_seconds = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -433,21 +438,17 @@ def test_probes_use_services_of_the_server() -> None:
     }
     asked = {}
     for kind in ("startup", "readiness", "liveness"):
-        program, *arguments = container()[f"{kind}Probe"]["exec"]["command"]
-        assert program == "tollwire"
-        assert is_command(arguments)
-        assert container()[f"{kind}Probe"]["timeoutSeconds"] > float(arguments[-1])
-        in_mesh = container(MESH)[f"{kind}Probe"]["grpc"]
-        assert in_mesh["port"] == container()["ports"][0]["containerPort"]
-        asked[kind] = in_mesh.get("service", "")
-        assert arguments[1:-2] == ([asked[kind]] if asked[kind] else [])
+        probe = container()[f"{kind}Probe"]["grpc"]
+        (health,) = [port for port in container()["ports"] if port["name"] == "health"]
+        assert probe["port"] == health["containerPort"]
+        asked[kind] = probe.get("service", "")
     # A server without a database continues to rate: it is neither removed from the service nor
     # killed.
     assert asked == {"startup": "", "readiness": "tollwire.v1.RatingService", "liveness": ""}
     assert asked["readiness"] in services
 
 
-def test_the_probe_of_a_pod_works_with_tls(tmp_path: Path) -> None:
+def test_a_command_in_a_pod_works_with_tls(tmp_path: Path) -> None:
     authority = Authority()
     issued = authority.issue("tollwire.tollwire.svc")
     for name, contents in (
@@ -460,12 +461,12 @@ def test_the_probe_of_a_pod_works_with_tls(tmp_path: Path) -> None:
         name: value.replace("/etc/tollwire/tls", str(tmp_path))
         for name, value in environment_of(BASE).items()
         # Set by the test: where it serves, and its database.
-        if name not in ("TOLLWIRE_LISTEN", "TOLLWIRE_METRICS_LISTEN", "TOLLWIRE_DATABASE")
+        if not name.endswith("_LISTEN") and name != "TOLLWIRE_DATABASE"
     }
     environment["TOLLWIRE_SERVER"] = ""
     with ServerProcess(f"sqlite:///{tmp_path / 'tollwire.db'}", **environment) as server:
         environment["TOLLWIRE_SERVER"] = server.address
-        _, *arguments = container()["readinessProbe"]["exec"]["command"]
+        arguments = ["health", "tollwire.v1.RatingService", "--timeout", "4"]
         assert CliRunner().invoke(main, arguments, env=environment).exit_code == 0
         # The certificate is verified.
         del environment["TOLLWIRE_SERVER_NAME"]
@@ -506,7 +507,7 @@ def test_selectors_match_the_servers_pods() -> None:
     names = {port["name"] for port in container()["ports"]}
     assert {port["targetPort"] for port in service["ports"]} <= names
     rules = of_kind("NetworkPolicy")["spec"]["ingress"]
-    assert {port["port"] for rule in rules for port in rule["ports"]} == names
+    assert {port["port"] for rule in rules for port in rule["ports"]} == names - {"health"}
     annotations = of_kind("Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] in {
         str(p["containerPort"]) for p in container()["ports"]

@@ -83,6 +83,8 @@ def _serve_alone(settings: Settings) -> None:
     stop = stop_on_signals()
     supervision = Supervision()
     probe(settings.listen)
+    if settings.health_listen is not None:
+        probe(settings.health_listen)
     with ExitStack() as stack:
 
         def announce(listen: Listen, loaded: Mapping[str, Any], sources: Sources) -> None:
@@ -105,6 +107,9 @@ def _supervise(settings: Settings) -> None:
         reservation = stack.enter_context(Reservation(settings.listen))
         listen = reservation.listen
         settings = settings.model_copy(update={"listen": listen})
+        if settings.health_listen is not None:
+            health = stack.enter_context(Reservation(settings.health_listen))
+            settings = settings.model_copy(update={"health_listen": health.listen})
         # Once here, not in all workers at the same time.
         with closing(open_database(settings)) as database:
             wait = wait_for_database(

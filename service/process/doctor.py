@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tollwire.service.domain.errors import TollwireError
+from tollwire.service.rpc.connection_guard import accepted_connections
 from tollwire.service.settings.config import Settings
 from tollwire.service.settings.parsing import Listen
 from tollwire.service.settings.pem_files import BadCertificate, server_files
@@ -267,7 +268,8 @@ def _check_certificates(settings: Settings) -> Iterator[Finding]:
 def _check_open_files(settings: Settings) -> Iterator[Finding]:
     # A server raises its soft limit up to the hard limit (tuning.py).
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.max_connections + examination.CONNECTIONS_A_WORKER + OTHER_FILES
+    connections = accepted_connections(settings.max_connections)
+    needed = connections + examination.CONNECTIONS_A_WORKER + OTHER_FILES
     text = f"a process can open {_limit(allowed)} files; a worker needs up to {needed:,}"
     if allowed == resource.RLIM_INFINITY or allowed >= needed:
         yield _ok("open files", text)

@@ -28,6 +28,7 @@ from tollwire.service.process.systemd import Supervision
 from tollwire.service.rpc import traces
 from tollwire.service.rpc.access_control import AccessControl
 from tollwire.service.rpc.capacity import Capacity, chunks_at_once
+from tollwire.service.rpc.connection_guard import ConnectionGuard, accepted_connections
 from tollwire.service.rpc.connections import connection_options
 from tollwire.service.rpc.pipeline import Observer, RpcPipeline, count_end, log_end
 from tollwire.service.rpc.server import RpcServer
@@ -75,13 +76,22 @@ def run_server(
     ):
         if not stop.empty():
             return
+        is_native = settings.transport == "native"
+        # The front of the native transport hides the connections of streaming RPCs.
+        guard = ConnectionGuard(
+            settings.max_connections,
+            settings.max_connections_per_address,
+            ends_unused=not is_native,
+        )
         access = AccessControl(
             application.credentials,
             is_open=settings.may_be_open,
             until_tokens=settings.access == "auto",
             takes_certificates=settings.tls_client_ca_file is not None,
+            identified=guard.identified,
         )
-        tuning.raise_file_limit(settings.max_connections + OTHER_FILES)
+        most_connections = accepted_connections(settings.max_connections)
+        tuning.raise_file_limit(most_connections + OTHER_FILES)
         capacity = Capacity(
             max_rpcs=settings.max_rpcs,
             max_streams=settings.max_streams,
@@ -100,16 +110,19 @@ def run_server(
                 limits=[capacity.shares()],
                 observers=observers,
             ),
-            connections=connection_options(
-                settings.max_connections, settings.max_connection_age_seconds
-            ),
+            connections=connection_options(most_connections, settings.max_connection_age_seconds),
             share_port=share_port,
             database_wait_seconds=settings.database_wait_seconds,
-            is_native=settings.transport == "native",
+            is_native=is_native,
         )
         tuning.freeze_loaded_objects()
         listen = server.bind(settings.listen, tls.credentials if tls else None)
+        if settings.health_listen is not None:
+            where = server.bind_health(settings.health_listen)
+            _LOG.info("health checks are also answered on %s", where)
         server.start()
+        guard.start(listen.port, lambda: not access.is_open())
+        stack.callback(guard.close)
         probe = DatabaseProbe(application.database, server.database_answers)
         probe.start()
         stack.callback(probe.close)

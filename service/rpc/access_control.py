@@ -12,7 +12,7 @@ service/accounts/credentials.py finds the caller of a token; permissions.py has 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tollwire.service.accounts.credentials import Credentials, token_invalid
 from tollwire.service.domain.errors import Reason, Unauthenticated
@@ -42,10 +42,13 @@ class AccessControl:
         is_open: bool,
         until_tokens: bool = False,
         takes_certificates: bool = False,
+        identified: Callable[[str], None] | None = None,
     ) -> None:
         """``is_open``: a caller without a token may do everything; with ``until_tokens`` only until
         the first token is created. ``takes_certificates``: clients can have a certificate, which
-        the transport has verified."""
+        the transport has verified. ``identified`` is called with the peer of each identified
+        caller."""
+        self._identified = identified
         self._credentials = credentials
         self._is_open = is_open
         self._until_tokens = until_tokens
@@ -63,6 +66,8 @@ class AccessControl:
         if rpc.method in _OPEN_METHODS:
             return NOBODY
         caller = self._caller(rpc.call)
+        if self._identified is not None:
+            self._identified(rpc.call.peer())
         check(caller, rpc.method)
         return caller
 

@@ -30,6 +30,9 @@ class RpcCall(Protocol):
     def is_wanted(self) -> bool:
         """Whether the client still waits."""
 
+    def peer(self) -> str:
+        """The client's address and port, as gRPC names them."""
+
     def identities(self) -> Iterable[str]:
         """The names in the client's certificate, which the transport has verified, in order of
         precedence; none without a certificate."""

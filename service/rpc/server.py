@@ -36,6 +36,7 @@ from tollwire.service.rpc import health
 from tollwire.service.rpc.access_service import AccessServicer
 from tollwire.service.rpc.capacity import REFLECTION_STREAMS, Capacity
 from tollwire.service.rpc.cdr_service import CdrServicer
+from tollwire.service.rpc.connections import connection_options
 from tollwire.service.rpc.endpoints import MAX_REQUEST_BYTES, Endpoint, endpoints
 from tollwire.service.rpc.pipeline import RpcPipeline
 from tollwire.service.rpc.pools import RpcKind
@@ -59,6 +60,10 @@ if TYPE_CHECKING:
 
 # A client of reflection sends one request after the other.
 REFLECTION_WAIT_SECONDS = 10.0
+# The limits of the health server. Probes connect again for each check.
+HEALTH_RPCS = 8
+HEALTH_CONNECTIONS = 256
+HEALTH_CONNECTION_AGE_SECONDS = 60.0
 # A watch occupies no thread, only memory.
 HEALTH_WATCHES = 10_000
 
@@ -189,6 +194,11 @@ class RpcServer:
             self._make_endpoints(subjects, names, pipeline, database_wait_seconds)
         )
         add_endpoints(self._server, self._endpoints)
+        self._pipeline = pipeline
+        # Of the health server, which shares none with other clients.
+        self._health_capacity: Capacity | None = None
+        self._health_server: grpc.Server | None = None
+        self._health_watches = Streams(HEALTH_WATCHES)
 
     def _make_endpoints(
         self,
@@ -244,6 +254,27 @@ class RpcServer:
                 why += ", or grpc cannot use a certificate in the chain (GRPC_VERBOSITY=DEBUG)"
             raise CannotListen(f"cannot listen on {listen}: {why}") from error
 
+    def bind_health(self, listen: Listen) -> Listen:
+        """Bind a second port, in plain text, that answers health checks only. It has threads,
+        slots and connections of its own, so clients of the other port cannot keep probes out."""
+        self._health_capacity = capacity = Capacity(HEALTH_RPCS, max_streams=1)
+        self._health_server = server = grpc.server(
+            capacity.pools[RpcKind.ORDINARY],
+            options=(
+                *OPTIONS,
+                *connection_options(HEALTH_CONNECTIONS, HEALTH_CONNECTION_AGE_SECONDS),
+                ("grpc.so_reuseport", int(self._share_port)),
+            ),
+        )
+        methods = endpoints(
+            health.SERVICE, self._health, self._health_watches, self._pipeline, capacity
+        )
+        add_endpoints(server, methods)
+        try:
+            return Listen(listen.host, server.add_insecure_port(str(listen)))
+        except RuntimeError as error:
+            raise CannotListen(f"--health-listen: cannot listen on {listen}: in use") from error
+
     def _bind_native(self, listen: Listen) -> Listen:
         # Imported only if it is used.
         from tollwire.service.rpc.transports import native, native_front
@@ -278,6 +309,8 @@ class RpcServer:
         else:
             self._guard.start()
         self._health.serve()
+        if self._health_server is not None:
+            self._health_server.start()
 
     def serving(self) -> dict[str, bool]:
         """Whether each service is SERVING, by its name; "server" is the server as a whole."""
@@ -313,6 +346,10 @@ class RpcServer:
         else:
             self._guard.close()
         stopped.wait()
+        self._health_watches.stop()
+        if self._health_server is not None and self._health_capacity is not None:
+            self._health_server.stop(0).wait()
+            self._health_capacity.close()
         if self._folder is not None:
             self._folder.cleanup()
         closing = threading.Thread(target=self._capacity.close, daemon=True)

@@ -80,6 +80,18 @@ def _number_of_workers(value: Any, given: ValidationInfo) -> Any:
     return min(available_cores(), MAX_WORKERS)
 
 
+def _health_listen(value: Any) -> Any:
+    if value in ("", None) or isinstance(value, Listen):
+        return value or None
+    return parse_listen(str(value), "--health-listen")
+
+
+def _half_of_connections(value: Any, given: ValidationInfo) -> Any:
+    if value != AUTO:
+        return value
+    return max(1, given.data.get("max_connections", DEFAULT_MAX_CONNECTIONS) // 2)
+
+
 def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
@@ -131,7 +143,7 @@ class Settings(BaseModel):
         "grpcio",
         description="The server's HTTP/2. native needs tollwire[native] and takes less processor"
         " time for unary requests; streaming requests still use grpcio. It accepts connections"
-        " from this machine only, and has no TLS, --max-connections or"
+        " from this machine only, and has no TLS and no"
         " --max-connection-age-seconds. It cannot limit the memory of an unfinished request: a"
         " worker that grows by twice --max-request-bytes-in-work closes all its connections, and"
         " one that grows by four times as much ends and is replaced.",
@@ -165,6 +177,22 @@ class Settings(BaseModel):
         le=1_000_000,
         description="The number of simultaneous connections of a worker. Each needs a file"
         " descriptor; the server raises its limit as far as the system allows.",
+    )
+    max_connections_per_address: Annotated[int, BeforeValidator(_half_of_connections)] = Field(
+        AUTO,
+        ge=1,
+        le=1_000_000,
+        validate_default=True,
+        description="The number of simultaneous connections of a worker from one address (of IPv6,"
+        " from one network of 64 bits). Connections without an RPC of an identified caller are"
+        " closed first. Raise it if a proxy or a load balancer connects for all clients. auto: half"
+        " of --max-connections.",
+    )
+    health_listen: Annotated[Listen | None, BeforeValidator(_health_listen), _AsText] = Field(
+        None,
+        description="A second address, HOST:PORT, that answers health checks (grpc.health.v1) only,"
+        " in plain text and without tokens, with threads and connections of its own: clients of"
+        " --listen cannot keep its probes out. None: health is answered on --listen only.",
     )
     max_rpcs: int = Field(
         DEFAULT_MAX_RPCS,
@@ -318,7 +346,6 @@ class Settings(BaseModel):
             ("--tls-cert-file", self.tls_cert_file is not None),
             ("--tls-key-file", self.tls_key_file is not None),
             ("--tls-client-ca-file", self.tls_client_ca_file is not None),
-            ("--max-connections", self.max_connections != DEFAULT_MAX_CONNECTIONS),
             ("--max-connection-age-seconds", self.max_connection_age_seconds != 0),
         ):
             if is_set:

@@ -97,6 +97,7 @@ OUT_OF_RANGE: list[tuple[str, object]] = [
     *[("max_connection_age_seconds", 31_536_001), ("grace_seconds", -1), ("grace_seconds", 3601)],
     *[("grace_seconds", float("nan")), ("grace_seconds", float("inf"))],
     *[("failure_retention_days", -1), ("failure_retention_days", 36_501)],
+    *[("max_connections_per_address", 0), ("max_connections_per_address", 1_000_001)],
     *[("stream_wait_seconds", 0.9), ("stream_wait_seconds", 86_401)],
     *[("database_wait_seconds", 0.4), ("database_wait_seconds", 201)],
     *[("database_start_wait_seconds", -1), ("database_start_wait_seconds", 31_536_001)],
@@ -110,6 +111,7 @@ OF_ANOTHER_TYPE: list[tuple[str, object]] = [
     *[("session_database", 5), ("session_database", "sqlite:///x.db")],
     *[("tls_cert_file", 5), ("tls_key_file", []), ("tls_client_ca_file", {})],
     ("backup_record_file", 5),
+    ("health_listen", "9000"),
     *[("listen", 50051), ("metrics_listen", "9000"), ("metrics_listen", "a:65536")],
 ]
 
@@ -173,7 +175,6 @@ def test_all_files_of_tls_together() -> None:
         ({"tls_cert_file": "c", "tls_key_file": "k"}, "native does not support --tls-cert-file;"),
         ({"tls_key_file": "k"}, "native does not support --tls-key-file;"),
         ({"tls_client_ca_file": "a"}, "native does not support --tls-client-ca-file;"),
-        ({"max_connections": 5}, "native does not support --max-connections;"),
         ({"max_connection_age_seconds": 5}, "does not support --max-connection-age-seconds;"),
     ],
 )

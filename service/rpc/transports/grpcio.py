@@ -78,6 +78,9 @@ class GrpcioCall:
     def remaining_seconds(self) -> float:
         return max(0.0, self._until - time.monotonic())
 
+    def peer(self) -> str:
+        return self._context.peer()
+
     def identities(self) -> Iterator[str]:
         """URIs, DNS names; without both, the common name."""
         shown = grpcio_internals.certificate_identities(self._context)

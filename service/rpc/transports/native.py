@@ -40,12 +40,12 @@ _LOG = logging.getLogger("tollwire.native")
 class NativeCall:
     """A unary RPC of a front, as an RpcCall."""
 
-    __slots__ = ("_id", "_is_gone", "_open", "_until", "metadata")
+    __slots__ = ("_id", "_is_gone", "_open", "_peer", "_until", "metadata")
 
     def __init__(self, call_id: int, details: Details, opened: _Open) -> None:
         self._id = call_id
         self._open = opened
-        self.metadata, _, seconds = details
+        self.metadata, self._peer, seconds = details
         self._until = None if seconds is None else time.monotonic() + seconds
         self._is_gone = False
 
@@ -54,6 +54,9 @@ class NativeCall:
 
     def is_wanted(self) -> bool:
         return not (self._is_gone or self._open.is_closed)
+
+    def peer(self) -> str:
+        return self._peer
 
     def identities(self) -> Iterator[str]:
         return iter(())
