@@ -64,9 +64,10 @@ cdef struct window_t:            # 56 bytes; a rate with a period, or of a prefi
     uint32_t left                # rates of the group from this one on: the last has 1
     uint32_t last_end            # how far after this one the window of its block is that ends last
 
-# A *block* is what lets a search skip windows that have ended. The windows of a group, numbered from
-# 1, are in blocks as in a Fenwick tree: that of window n is the windows from n to n + lowbit(n) - 1,
-# as far as they exist. ``last_end`` is the distance to the block's window with the latest end.
+# A *block* is what lets a search skip windows that have ended. The windows of a group, numbered
+# from 1, are in blocks as in a Fenwick tree: that of window n is the windows from n to
+# n + lowbit(n) - 1, as far as they exist. ``last_end`` is the distance to the block's window with
+# the latest end.
 
 cdef struct tables_t:
     node_t top                   # above the root: "digit" 0 is the empty prefix and the root

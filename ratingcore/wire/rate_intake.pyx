@@ -241,8 +241,8 @@ cdef void _count(
 
 
 cdef enum:
-    # The columns of a slot; then what one change may add to every slot of the deck: the upper halves
-    # of ids, and a direct table over one more digit.
+    # The columns of a slot; then what one change may add to every slot of the deck: the upper
+    # halves of ids, and a direct table over one more digit.
     SLOT_BYTES = 12
     LATER_SLOT_BYTES = sizeof(id_tops_t) + JUMP_BYTES_A_SLOT
 
