@@ -16,9 +16,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.rpc.running import DEADLINE_SECONDS, connected, refusal
 from tollwire.service.domain.record_model import ChunkResult
-from tollwire.service.rpc.capacity import Capacity
+from tollwire.service.rpc.capacity import REFLECTION_STREAMS, Capacity
 from tollwire.service.rpc.pipeline import RpcPipeline
-from tollwire.service.rpc.server import REFLECTION_STREAMS, RpcServer, Subjects
+from tollwire.service.rpc.server import RpcServer, Subjects
 from tollwire.service.settings.parsing import Listen
 from tollwire.v1 import cdr_service_pb2 as pb
 from tollwire.v1 import cdr_service_pb2_grpc
