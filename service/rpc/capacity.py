@@ -23,7 +23,7 @@ from tollwire.service.settings.config import (
 
 # Requests up to this size are not counted: the number of RPCs bounds them. Most methods take no
 # larger ones.
-SMALL_BYTES = 64 * 1024
+SMALL_BYTES = 256 * 1024
 # grpcurl uses reflection before each of its calls: an operator must succeed when all other slots
 # are taken.
 REFLECTION_STREAMS = 4

@@ -36,9 +36,14 @@ RATE_REVISION_KEY = "tollwire-rate-revision"
 
 # One message of a stream of requests.
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
-# 10,000 calls of 800 bytes; 10,000 ids of calls with 4 bytes for each of 255 characters. All other
-# requests have a few fields of a few hundred characters: SMALL_BYTES.
+# The name of a service, without a token; 10,000 calls of 800 bytes; 10,000 ids of calls with 4
+# bytes for each of 255 characters. All other requests have a few fields of a few hundred
+# characters. Their limit, SMALL_BYTES, is far above, so that the error of a text that is too long
+# names its field.
 _MAX_BYTES = {
+    "Health/Check": 4096,
+    "Health/List": 4096,
+    "Health/Watch": 4096,
     "RatingService/BatchRateCalls": 8 * 1024 * 1024,
     "CdrService/ReverseCdrs": 16 * 1024 * 1024,
 }

@@ -47,7 +47,7 @@ from tollwire.v1.rating_service_pb2_grpc import RatingServiceStub
 RATING = pb.DESCRIPTOR.services_by_name["RatingService"]
 RPCS = 8
 STREAMS = 2
-BYTES = 100_000
+BYTES = 300_000
 
 
 class Servicer:
