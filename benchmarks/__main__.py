@@ -39,6 +39,7 @@ SUBJECTS = (
     "unary",
     "single_calls",
     "transports",
+    "coalescing",
     "access",
     "contention",
     "imports",

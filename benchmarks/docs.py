@@ -27,6 +27,7 @@ TITLES = {
     "stream": "StreamRateCalls",
     "unary": "RateCall",
     "transports": "The native transport",
+    "coalescing": "Calls that share RPCs",
     "access": "Knowing the caller",
     "contention": "RateCall under uploads",
     "imports": "ImportRates",

@@ -32,6 +32,8 @@ SLOW = {
         "tests/cli/test_interrupts.py",
         "tests/cli/test_tokens.py::test_a_server_on_loopback_is_open_until_the_first_token",
         "tests/client/test_uploads.py::test_a_server_that_is_killed_and_comes_back",
+        "tests/client/test_coalescing.py::test_calls_are_recorded_once_while_the_server_is_killed",
+        "tests/client/test_coalescing.py::test_without_a_server_every_caller_gets_the_error",
     ),
     "malformed and hostile input, at random": (
         "tests/hostile",

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tollwire.client.aio_status import keep_status
 from tollwire.client.async_calls import each
+from tollwire.client.async_coalescing import AsyncCoalescer
 from tollwire.client.async_rpcs import AsyncRpcs
 from tollwire.client.async_uploads import AsyncUpload, until_none
 from tollwire.client.client import RATED_AT_ONCE, RATING_WINDOW
+from tollwire.client.coalescing import LARGE_CALL_BYTES
 from tollwire.client.deck_messages import DeckMessages
-from tollwire.client.errors import TollwireError, error_of
+from tollwire.client.errors import TollwireError, UnavailableError, error_of
 from tollwire.client.parameters import DEFAULT, CallInfo, Default, Metadata, message
+from tollwire.client.recording import OPTIONS, Position
 from tollwire.client.uploads import (
     DEFAULT_CHUNK_CALLS,
     DEFAULT_RETRIES,
@@ -38,6 +41,57 @@ class AsyncClient(AsyncRpcs):
     Create and use it in one event loop. Tasks may share it; an iterator that it returns belongs to
     one task at a time. Cancelling a task cancels its RPC.
     """
+
+    def _open(self) -> None:
+        super()._open()
+        self._rating = AsyncCoalescer(self._rate_group)
+        self._recording = AsyncCoalescer(self._record_group)
+        self._position = Position()
+
+    async def close(self) -> None:
+        self._rating.close()
+        self._recording.close()
+        await super().close()
+
+    async def rate(self, call: Call) -> RatedCall:
+        """Client.rate, in one RPC with the calls that other tasks pass at the same time."""
+        if call.ByteSize() <= LARGE_CALL_BYTES:
+            rated = await self._rating(call)
+            if not rated.HasField("error"):
+                return rated
+        return (await self.rate_call(call=call)).rated  # raises the error with all its details
+
+    async def record(self, call: Call) -> None:
+        """Client.record, in one transaction with the calls that other tasks pass at the same
+        time."""
+        if call.ByteSize() > LARGE_CALL_BYTES or not await self._recording(call):
+            await self.create_cdr(call=call)  # raises the error with all its details
+
+    async def _rate_group(self, calls: list[Call]) -> Sequence[RatedCall]:
+        return (await self.batch_rate_calls(calls=calls)).rated
+
+    async def _record_group(self, calls: list[Call]) -> list[bool]:
+        """Whether each call is recorded."""
+        if len(calls) == 1:
+            try:
+                await self.create_cdr(call=calls[0])
+                return [True]
+            except UnavailableError:
+                pass  # an upload tries longer
+        at = self._position
+        while True:
+            first = at.offset
+            recorded = [True] * len(calls)
+            upload = AsyncUpload(self, calls, at.upload_id, first, OPTIONS)
+            try:
+                async for chunk in upload:
+                    at.advance(upload.id, chunk)
+                    for failure in chunk.response.failures:
+                        recorded[failure.index - first] = False
+                return recorded
+            except TollwireError as error:
+                if not at.continues_after(error):
+                    raise
 
     async def import_rates(
         self,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tollwire.client.coalescing import LARGE_CALL_BYTES, Coalescer
 from tollwire.client.deck_messages import DeckMessages
-from tollwire.client.errors import TollwireError, error_of
+from tollwire.client.errors import TollwireError, UnavailableError, error_of
 from tollwire.client.parameters import DEFAULT, CallInfo, Default, Metadata, message
+from tollwire.client.recording import OPTIONS, Position
 from tollwire.client.request_queue import RequestQueue
 from tollwire.client.rpcs import Rpcs
 from tollwire.client.uploads import (
@@ -42,6 +44,56 @@ class Client(Rpcs):
     survive a fork: create it in the child process. One client has one connection for each address
     of the server, and RPCs share it.
     """
+
+    def _open(self) -> None:
+        super()._open()
+        self._rating = Coalescer(self._rate_group)
+        self._recording = Coalescer(self._record_group)
+        self._position = Position()
+
+    def rate(self, call: Call) -> RatedCall:
+        """Prices one call, like RateCall, in one RPC with the calls that other threads pass at the
+        same time. A call without a rate is UNRATED, with its reason; TollwireError if the call
+        cannot be rated at all. The deadline is the client's ``timeout``."""
+        if call.ByteSize() <= LARGE_CALL_BYTES:
+            rated = self._rating(call)
+            if not rated.HasField("error"):
+                return rated
+        return self.rate_call(call=call).rated  # raises the error with all its details
+
+    def record(self, call: Call) -> None:
+        """Rates and records one call, like CreateCdr, in one transaction with the calls that other
+        threads pass at the same time. Returns when the call is durable; a call that was recorded
+        before is not recorded again. TollwireError if it is refused. It waits up to about half a
+        minute, besides the deadline, for a server that is restarting."""
+        if call.ByteSize() > LARGE_CALL_BYTES or not self._recording(call):
+            self.create_cdr(call=call)  # raises the error with all its details
+
+    def _rate_group(self, calls: list[Call]) -> Sequence[RatedCall]:
+        return self.batch_rate_calls(calls=calls).rated
+
+    def _record_group(self, calls: list[Call]) -> list[bool]:
+        """Whether each call is recorded."""
+        if len(calls) == 1:
+            try:
+                self.create_cdr(call=calls[0])
+                return [True]
+            except UnavailableError:
+                pass  # an upload tries longer
+        at = self._position
+        while True:
+            first = at.offset
+            recorded = [True] * len(calls)
+            upload = Upload(self, calls, at.upload_id, first, OPTIONS)
+            try:
+                for chunk in upload:
+                    at.advance(upload.id, chunk)
+                    for failure in chunk.response.failures:
+                        recorded[failure.index - first] = False
+                return recorded
+            except TollwireError as error:
+                if not at.continues_after(error):
+                    raise
 
     def import_rates(
         self,
