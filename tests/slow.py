@@ -107,11 +107,14 @@ NOT_QUICK = {
     ),
     "thousands of calls or rates, or decades of days; other tests try fewer": (
         "tests/core/test_columns.py::test_decks_of_all_sizes_as_single_calls",
+        "tests/core/test_explain.py::test_candidates_of_a_prefix_with_many_rates",
         "tests/core/test_matching.py::test_large_random_decks_as_the_oracle",
+        "tests/core/test_matching.py::test_thousands_of_windows_of_one_prefix_as_the_oracle",
         "tests/core/test_money.py::test_every_increment_at_its_edges",
         "tests/rating/test_deck_import.py::test_a_broken_import_changes_nothing",
         "tests/rating/test_deck_import.py"
         "::test_an_imported_deck_equals_the_one_that_another_worker_reads",
+        "tests/rating/test_rate_limits.py",
         "tests/record/test_rate_unrated.py::test_calls_that_stay_unrated_do_not_stop_the_others",
         "tests/record/test_recorded_again.py::test_a_large_upload_is_recorded_again",
         "tests/record/test_uploads.py::test_a_full_chunk",
