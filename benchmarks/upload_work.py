@@ -48,9 +48,11 @@ def columns(kind: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class UploadWork:
-    """The same calls for all contestants: as messages in a file, and as rows without ids."""
+    """The same calls for all contestants: as messages in a file, ``chunk_calls`` in each, and as
+    rows without ids."""
 
     messages: Path
+    chunk_calls: int
     rows: list[tuple[Any, ...]]
     cost_scaled: int
 
@@ -74,7 +76,8 @@ def prepare(
     """``chunk``: the calls of a message; 0 for the usual number."""
     calls = workload.wire_calls(real, tenant.id, ids)
     messages = bench.folder / "uploads"
-    load.write_messages(messages, workload.upload_messages(calls, chunk or chunk_calls(bench)))
+    chunk = chunk or chunk_calls(bench)
+    load.write_messages(messages, workload.upload_messages(calls, chunk))
     rated = real.rated(bench.deck)
     same = {
         "tenant_id": tenant.id,
@@ -114,18 +117,22 @@ def prepare(
     )
     names = columns("sqlite")
     return UploadWork(
-        messages, [tuple(row[name] for name in names) for row in rows], sum(rated.cost_scaled)
+        messages,
+        chunk,
+        [tuple(row[name] for name in names) for row in rows],
+        sum(rated.cost_scaled),
     )
 
 
-def upload(bench: Workbench, server: serving.Server, work: UploadWork) -> float:
-    """Seconds from sending the first chunk to the last response."""
+def upload(server: serving.Server, work: UploadWork, window: int = WINDOW) -> float:
+    """Seconds from sending the first chunk to the last response, with ``window`` chunks in
+    flight."""
     done = load.run(
         "upload",
         address=server.address,
         messages=str(work.messages),
-        chunk_calls=chunk_calls(bench),
-        window=WINDOW,
+        chunk_calls=work.chunk_calls,
+        window=window,
     )
     if done["created"] != len(work):
         raise AssertionError(f"not all calls were recorded: {done}")

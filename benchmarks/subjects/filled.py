@@ -77,7 +77,7 @@ class _Contest:
         """Rows a second."""
         work, hours = self._next(ids_name, tenant)
         self._settle()
-        seconds = upload_work.upload(self.bench, self._server, work)
+        seconds = upload_work.upload(self._server, work)
         self._check(self.filled.url, work, tenant, hours)
         return len(work) / seconds
 

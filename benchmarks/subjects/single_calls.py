@@ -9,7 +9,7 @@ from functools import partial
 
 import psutil
 
-from benchmarks import databases, load, rate_calls, serving, upload_work, workload
+from benchmarks import databases, rate_calls, serving, upload_work, workload
 from benchmarks.databases import table_of
 from benchmarks.filling import Tenant
 from benchmarks.harness import (
@@ -152,17 +152,7 @@ def _small_chunks(bench: Workbench, kind: str) -> Iterator[Row]:
     chunks = len(work) // CHUNK_CALLS
 
     def upload() -> float:
-        with bench.loaded(kind) as server:
-            done = load.run(
-                "upload",
-                address=server.address,
-                messages=str(work.messages),
-                chunk_calls=CHUNK_CALLS,
-                window=1,
-            )
-        if done["created"] != len(work):
-            raise AssertionError(f"not all calls were recorded: {done}")
-        return float(done["seconds"]) / chunks * 1000
+        return lockstep_seconds(bench, kind, work) / chunks * 1000
 
     def bare() -> float:
         with bench.databases.bare_table(
@@ -188,6 +178,12 @@ def _small_chunks(bench: Workbench, kind: str) -> Iterator[Row]:
         digest=digest(len(work)),
         note=f"{chunks} chunks a turn",
     )
+
+
+def lockstep_seconds(bench: Workbench, kind: str, work: upload_work.UploadWork) -> float:
+    """Seconds of an upload of which each chunk is sent after the response to the one before."""
+    with bench.loaded(kind) as server:
+        return upload_work.upload(server, work, window=1)
 
 
 def upload_work_of(bench: Workbench, count: int) -> upload_work.UploadWork:

@@ -20,7 +20,7 @@ from benchmarks.harness import (
     over_baseline,
 )
 from benchmarks.rate_calls import CREATE_CDR, Measured, Requests
-from benchmarks.subjects.single_calls import CHUNK_CALLS, upload_work_of
+from benchmarks.subjects.single_calls import CHUNK_CALLS, lockstep_seconds, upload_work_of
 from benchmarks.subjects.unary import answers, sample
 from benchmarks.workbench import Workbench
 
@@ -106,17 +106,7 @@ def _create_cdrs(bench: Workbench, kind: str) -> Iterator[Row]:
         return found.per_second
 
     def upload() -> float:
-        with bench.loaded(kind) as server:
-            done = load.run(
-                "upload",
-                address=server.address,
-                messages=str(work.messages),
-                chunk_calls=CHUNK_CALLS,
-                window=1,
-            )
-        if done["created"] != len(work):
-            raise AssertionError(f"not all calls were recorded: {done}")
-        return len(work) / float(done["seconds"])
+        return len(work) / lockstep_seconds(bench, kind, work)
 
     taken = in_turns({"create": create, "upload": upload}, bench.size(3, 1))
     p50, p99 = (

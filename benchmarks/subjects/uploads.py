@@ -53,7 +53,7 @@ def _on(bench: Workbench, kind: str, ids_name: str, work: UploadWork) -> Iterato
 def _upload(bench: Workbench, kind: str, work: UploadWork, costs: list[str]) -> float:
     """Rows a second."""
     with bench.loaded(kind) as server:
-        seconds = upload_work.upload(bench, server, work)
+        seconds = upload_work.upload(server, work)
         costs.append(_total_e4(server))
     return len(work) / seconds
 
