@@ -29,7 +29,9 @@ MAX_STREAMS = 2
 
 
 class Uploads:
-    def commit(self, upload_id: int, offset: int, chunk: Any, new: Any) -> ChunkResult:
+    def commit(
+        self, upload_id: int, offset: int, chunk: Any, new: Any, *, was_visible: bool
+    ) -> ChunkResult:
         return ChunkResult(upload_id or 1, offset, 0, 0, 0, 0, 0, ())
 
 
