@@ -82,6 +82,11 @@ SLOW = {
     "every benchmark, small": ("tests/test_benchmarks.py",),
 }
 NOT_QUICK = {
+    "waits of the memory guard, and a thousand RPCs": (
+        "tests/rpc/test_capacity.py::test_health_checks_without_a_message_block_no_probe",
+        "tests/rpc/test_capacity.py::test_memory_is_returned_after_large_requests",
+        "tests/rpc/test_capacity.py::test_memory_that_grows_ends_what_is_being_read",
+    ),
     "several clients at once; other tests check what each does alone": (
         "tests/cache/test_decks.py::test_a_deck_is_seen_complete_and_never_an_older_one",
         "tests/rating/test_deck_import.py::test_others_write_during_an_import",
