@@ -274,6 +274,15 @@ def test_a_worker_that_starts_after_an_upgrade_is_refused(
         migrate.check(database)
 
 
+def test_the_revision_of_this_release_does_not_change_with_its_files(tmp_path: Path) -> None:
+    versions = tmp_path / "versions"
+    versions.mkdir()
+    (versions / "0001_first.py").touch()
+    assert migrate.newest(tmp_path) == "0001"
+    (versions / "0002_of_the_next_release.py").touch()
+    assert migrate.newest(tmp_path) == "0001"
+
+
 def test_upgrade_brings_an_older_schema_to_the_head(database: Database, next_release: Path) -> None:
     with database.read() as connection:
         before = triggers.installed(connection)

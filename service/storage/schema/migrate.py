@@ -7,6 +7,7 @@ only one writer.
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,8 +94,10 @@ def state(database: Database, folder: Path = _FOLDER) -> tuple[str | None, str]:
         return _present(connection, revisions, folder), newest(folder)
 
 
+@functools.cache
 def newest(folder: Path = _FOLDER) -> str:
-    """The newest revision of a folder: its files have the numbers of the revisions."""
+    """The newest revision of a folder: its files have the numbers of the revisions. Read once: a
+    later release may replace the files while this process runs."""
     names = [path.name for path in folder.glob("versions/[0-9]*.py")]
     return max(names).partition("_")[0]
 
