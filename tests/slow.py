@@ -110,6 +110,9 @@ NOT_QUICK = {
         "::test_objects_that_calls_name_cannot_be_deleted_before_they_are_committed",
         "tests/record/test_uploads.py::test_the_currency_cannot_change_before_calls_are_committed",
     ),
+    "the ledger verified once for each column of the tables": (
+        "tests/record/test_ledger_columns.py",
+    ),
     "thousands of calls or rates, or decades of days; other tests try fewer": (
         "tests/core/test_columns.py::test_decks_of_all_sizes_as_single_calls",
         "tests/core/test_explain.py::test_candidates_of_a_prefix_with_many_rates",

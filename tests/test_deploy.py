@@ -216,6 +216,28 @@ def commands(unit: Path) -> list[list[str]]:
     return [line.split("=", 1)[1].split() for line in lines if line.startswith("ExecStart=")]
 
 
+def test_the_webhook_gets_the_root(tmp_path: Path) -> None:
+    """Its command, as systemd unescapes it, with stand-ins for the two programs."""
+    text = (DEPLOY / "systemd" / "ledger-root-webhook.conf").read_text("utf-8")
+    command = text.split("ExecStart=/bin/sh -c '")[1].split("'\n")[0]
+    command = command.replace("\\\n", " ").replace("$$", "$").replace("%%", "%")
+    command = command.replace("/opt/tollwire/bin/", "")
+    for name, script in (
+        ("tollwire", 'test "$*" = "ledger root --json" && echo \'{"root": "1:ab"}\''),
+        ("curl", 'for last; do :; done; printf "%s " "$last"; cat'),
+    ):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LEDGER_WEBHOOK": "https://audit.example/"}
+    run = ["/bin/sh", "-c", command]
+    sent = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=30)
+    assert (sent.stdout, sent.stderr) == ('https://audit.example/ {"root": "1:ab"}', "")
+    (tmp_path / "tollwire").write_text("#!/bin/sh\nexit 3\n", "utf-8")
+    failed = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=30)
+    assert (failed.returncode, failed.stdout) == (3, "")
+
+
 def test_the_unit_runs_and_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     unit = directives()
     settings = settings_of(assignments(UNIT_ENVIRONMENT), monkeypatch)

@@ -62,7 +62,7 @@ BELONGS_TO = {
     "google": {"rpc", "cli", CLIENT},
     "click": {"cli"},
     "rich": {"cli"},
-    "cryptography": {"settings"},
+    "cryptography": {"settings", "record"},
     "opentelemetry": {"rpc"},
     "prometheus_client": {"observability"},
     "pydantic": {"settings"},

@@ -116,7 +116,7 @@ class Tenants:
                 )
             _enter(connection, "CreateTenant", tenant.created_at_ns, None, tenant)
             revision = decks.create(connection, tenant.id) + 1
-            tenants.add_version(connection, tenant, revision)
+            tenants.add_version(connection, tenant, revision, tenant.created_at_ns)
             decks.advance(connection, tenant.id, revision)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision)
@@ -161,9 +161,10 @@ class Tenants:
                     f" {changed.currency}",
                     metadata={"tenant_id": str(tenant.id), "currency": present.currency},
                 )
+            now_ns = self._clock_ns()
             tenants.change(connection, changed)
-            _enter(connection, "UpdateTenant", self._clock_ns(), present, changed)
-            tenants.add_version(connection, changed, revision + 1)
+            _enter(connection, "UpdateTenant", now_ns, present, changed)
+            tenants.add_version(connection, changed, revision + 1, now_ns)
             decks.advance(connection, tenant.id, revision + 1)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision + 1)
@@ -182,8 +183,9 @@ class Tenants:
                     f"CDRs refer to tenant {tenant_id}, so it cannot be deleted",
                     metadata={"tenant_id": str(tenant_id)},
                 )
-            rates.retire_all(connection, tenant_id, revision + 1)
-            _enter(connection, "DeleteTenant", self._clock_ns(), present, None)
+            now_ns = self._clock_ns()
+            rates.retire_all(connection, tenant_id, revision + 1, now_ns)
+            _enter(connection, "DeleteTenant", now_ns, present, None)
             decks.advance(connection, tenant_id, revision + 1)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision + 1)

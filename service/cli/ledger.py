@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
@@ -50,14 +52,24 @@ def show_root(client: Client) -> None:
     metavar="ROOT",
     help='A root that "tollwire ledger root" printed before.',
 )
+@click.option(
+    "--public-key",
+    "public_keys",
+    type=click.File("r", encoding="utf-8"),
+    multiple=True,
+    metavar="FILE",
+    help="The Ed25519 public key, PEM, of a server's --ledger-key-file. May be repeated.",
+)
 @connected
-def verify_ledger(client: Client, root: str | None) -> None:
+def verify_ledger(client: Client, root: str | None, public_keys: Sequence[TextIO]) -> None:
     """Check that all records are unchanged since they were entered in the ledger.
 
-    --root also checks that the ledger continues the ledger with that root. Exits with 1 if there
+    --root also checks that the ledger continues the ledger with that root. --public-key also checks
+    that one of the keys has signed each entry, or each entry after the root. Exits with 1 if there
     are differences.
     """
-    answers = client.verify_ledger(VerifyLedgerRequest(root=root or ""))
+    request = VerifyLedgerRequest(root=root or "", public_keys=[key.read() for key in public_keys])
+    answers = client.verify_ledger(request)
     different = 0
     last = VerifyLedgerResponse()
     for last in answers:

@@ -124,7 +124,7 @@ def first_token(loaded: Loaded, name: str) -> None:
     # Imported here, so that the client commands start without loading the server.
     from tollwire.service.process import maintenance
 
-    sys.exit(maintenance.first_token(loaded.settings.database, name))
+    sys.exit(maintenance.first_token(loaded.settings, name))
 
 
 tokens.add_command(first_token)

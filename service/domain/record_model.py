@@ -170,6 +170,8 @@ class Upload:
     recorded_again: int = 0
     derived_call_ids: int = 0
     derived_duplicates: int = 0
+    revision: int = 0  # the number of its changes, for the ledger
+    chunks_hash: bytes | None = None  # over all its chunks, for the ledger
     reversed: int = 0  # the number of created CDRs that are reversed now
 
     @property

@@ -30,12 +30,14 @@ from tollwire.service.record.feed import Feed
 from tollwire.service.record.ledger import Ledger
 from tollwire.service.record.retention import FailureRetention
 from tollwire.service.record.reversals import Reversals
+from tollwire.service.record.signatures import signer
 from tollwire.service.record.uploads import Uploads
 from tollwire.service.record.verification import Verification
 from tollwire.service.reports.usage import Usage
 from tollwire.service.rpc.error_map import cause_of
 from tollwire.service.rpc.server import Subjects
 from tollwire.service.settings.config import Settings
+from tollwire.service.settings.pem_files import PemFile
 from tollwire.service.storage.decks import change_seq, changed_since
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.schema import migrate
@@ -139,7 +141,20 @@ def open_database(settings: Settings) -> Database:
         settings.database,
         wait_seconds=settings.database_wait_seconds,
         session_url=settings.session_database,
+        sign_ledger_entry=entry_signer(settings),
     )
+
+
+def entry_signer(settings: Settings) -> Callable[[bytes], bytes] | None:
+    """The function that signs the entries of the ledger. BadCertificate if its key cannot be
+    used."""
+    if settings.ledger_key_file is None:
+        return None
+    file = PemFile("--ledger-key-file", settings.ledger_key_file)
+    try:
+        return signer(file.read())
+    except ValueError as error:
+        raise file.wrong(str(error)) from error
 
 
 def wait_for_database(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from tollwire.service.accounts.tokens import AdminExists, Tokens
 from tollwire.service.domain.errors import CannotListen
 from tollwire.service.observability import logs
 from tollwire.service.process import doctor
+from tollwire.service.process.composition import entry_signer
 from tollwire.service.process.console import EXPECTED_ERRORS, report_failure
 from tollwire.service.process.doctor import Finding
 from tollwire.service.process.ports import probe
@@ -48,9 +49,11 @@ def upgrade_database(url: str, session_url: str | None = None) -> int:
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[Database]:
+def _opened(
+    url: str, sign_ledger_entry: Callable[[bytes], bytes] | None = None
+) -> Iterator[Database]:
     """The database, for one command. DatabaseRefused if a retry cannot help."""
-    database = Database(url)
+    database = Database(url, sign_ledger_entry=sign_ledger_entry)
     try:
         with database.refusals_named():
             yield database
@@ -108,14 +111,14 @@ def examine(settings: Settings) -> list[Finding]:
     return list(doctor.examine(settings, port_trouble, cause_of, own_server))
 
 
-def first_token(url: str, name: str) -> int:
+def first_token(settings: Settings, name: str) -> int:
     """Create the first administrator's token in the database and print it; only if there is none.
     Does not create or migrate the database. Returns the exit code: 0, or 1 after one line on
     standard error."""
     logs.set_up("WARNING", "console", full_numbers=False)
     try:
-        _check_that_the_file_exists(url)
-        with _opened(url) as database:
+        _check_that_the_file_exists(settings.database)
+        with _opened(settings.database, entry_signer(settings)) as database:
             _check_that_it_is_set_up(database)
             token, text = Tokens(database, Credentials(database)).create_first(name)
     except _EXPECTED_ERRORS as error:

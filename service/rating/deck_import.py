@@ -321,7 +321,7 @@ class DeckImports:
         deck.put_into(builder)
         closed = _closed(changes, first_version_id + len(deck))
         builder.put_many(closed)
-        # The core builds while the database writes.
+        # The core builds and hashes while the database writes.
         with ThreadPoolExecutor(1, "deck import") as pool:
             making = pool.submit(built, builder, base.tenant, revision)
             gone = [version_id for version_id, _ in retired]
@@ -329,14 +329,22 @@ class DeckImports:
             created_at_ns = deck_import.created_at_ns(connection, gone) if keep_age else {}
             deck_import.retire(connection, gone, revision)
             now_ns = self._clock_ns()
-            if count:
-                last_version_id = first_version_id + count - 1
-                note_change(connection, tenant_id, revision, first_version_id, last_version_id)
+            hashing = pool.submit(
+                deck_import.hashed, RateRowWriter(deck, revision, created_at_ns, now_ns)
+            )
             if len(deck):
                 rows = RateRowWriter(deck, revision, created_at_ns, now_ns)
                 deck_import.add_packed(connection, rows)
-            if closed:
-                deck_import.add(connection, tenant_id, revision, closed, created_at_ns, now_ns)
+            closing = list(deck_import.rows_of(tenant_id, revision, closed, created_at_ns, now_ns))
+            if closing:
+                deck_import.add(connection, closing)
+            hashed = hashing.result()
+            hashed.add_rows(closing)
+            if count:
+                last_version_id = first_version_id + count - 1
+                note_change(connection, tenant_id, revision, first_version_id, last_version_id)
+                deck_import.enter(connection, first_version_id, count, hashed.digest(), now_ns)
+            deck_import.enter_retired(connection, tenant_id, gone, revision, now_ns)
             return making.result()
 
 

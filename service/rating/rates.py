@@ -122,7 +122,13 @@ class Rates:
                 updated_at_ns=self._clock_ns(),
                 rate_revision=revision + 1,
             )
-            rates.retire(connection, stored.version_id, revision + 1)
+            rates.retire(
+                connection,
+                stored.tenant_id,
+                stored.version_id,
+                revision + 1,
+                changed.updated_at_ns,
+            )
             rates.add(connection, changed, revision + 1)
             _enter(connection, "UpdateRate", changed.updated_at_ns, stored, changed)
             decks.advance(connection, changed.tenant_id, revision + 1)
@@ -135,8 +141,9 @@ class Rates:
         refuse(check_id("id", rate_id))
         with self._database.write() as connection:
             revision, stored = self._lock_rate(connection, rate_id, etag)
-            rates.retire(connection, stored.version_id, revision + 1)
-            _enter(connection, "DeleteRate", self._clock_ns(), stored, None)
+            now_ns = self._clock_ns()
+            rates.retire(connection, stored.tenant_id, stored.version_id, revision + 1, now_ns)
+            _enter(connection, "DeleteRate", now_ns, stored, None)
             decks.advance(connection, stored.tenant_id, revision + 1)
         self._decks.refresh_after_commit()
         current_request().leaves_rates_at(revision + 1)
@@ -214,7 +221,7 @@ def rehearse_change(connection: Connection) -> None:
     decks.lock(connection, 0)
     tenant_exists(connection, 0)
     version_id = ids.take(connection, "rate_versions")
-    rates.retire(connection, version_id, 1)
+    rates.retire(connection, 0, version_id, 1, 0)
     rates.add(connection, Rate(id=version_id, version_id=version_id), 1)
     decks.advance(connection, 0, 1)
 

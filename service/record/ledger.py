@@ -2,10 +2,10 @@
 
 A root has the length of each chain and a digest of the hashes of the last entries. Reading a root
 stores nothing. The verification walks each chain from its first entry, recomputes every hash, and
-compares the rows of the three tables with the entries (ledger_rows.py). It also reports missing
-triggers. Without a root it finds
+compares the rows of the tables with the entries (ledger_rows.py, ledger_covered.py). It also
+reports missing triggers. Without a root it finds
 every change that has no entry of its own. If somebody rewrites a whole chain, the chain is
-consistent, and only an earlier root shows the change.
+consistent, and only an earlier root or the signatures of the entries show the change.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from tollwire.service.domain.record_model import (
     LedgerRoot,
 )
 from tollwire.service.domain.thread_context import Work
+from tollwire.service.record.ledger_covered import CoveredCheck
 from tollwire.service.record.ledger_rows import KINDS, RowCheck
-from tollwire.service.storage import ledger
+from tollwire.service.record.signatures import PublicKeys
+from tollwire.service.storage import covered_rows, ledger
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.ledger import HASH_SIZE, NO_HASH, ChainHead, Entry, EntryKind
 from tollwire.service.storage.schema import triggers
@@ -37,6 +39,9 @@ PROGRESS_SECONDS = 1.0
 PROGRESS_DIFFERENCES = 1_000
 PART_ENTRIES = 10_000
 MAX_CHAIN_DIFFERENCES = 100
+# Transactions enter their rows in the order of their ends, and each is dated some time before its
+# end; the clocks of several servers differ.
+MAX_FALL_NS = 600 * 10**9
 
 MAX_ROOT_CHARS = 1_000
 _ROOT = re.compile(r"(\d{1,19}(?:-\d{1,19})*):([0-9a-f]{64})", re.ASCII)
@@ -92,16 +97,20 @@ class Ledger:
             heads = ledger.heads(connection)
         return LedgerRoot(root_of(heads), sum(head.length for head in heads), self._clock_ns())
 
-    def verify(self, root: str) -> Iterator[LedgerProgress]:
-        """Check the whole ledger; with ``root`` (not empty) also that it continues that root.
+    def verify(self, root: str, public_keys: Sequence[str] = ()) -> Iterator[LedgerProgress]:
+        """Check the whole ledger; with ``root`` (not empty) also that it continues that root. With
+        ``public_keys`` also that one of them has signed each entry, or each after ``root``.
 
         Each part is read in its own transaction when the iterator advances. Rows that are written
-        meanwhile are not differences. InvalidInput if ``root`` is not a root.
+        meanwhile are not differences. InvalidInput if ``root`` is not a root, or one of
+        ``public_keys`` is not a key.
         """
-        return self._progress(GivenRoot.read(root))
+        return self._progress(GivenRoot.read(root), PublicKeys(public_keys))
 
-    def _progress(self, given: GivenRoot | None) -> Iterator[LedgerProgress]:
-        check = _Check(self._database, given)
+    def _progress(
+        self, given: GivenRoot | None, public_keys: PublicKeys
+    ) -> Iterator[LedgerProgress]:
+        check = _Check(self._database, given, public_keys)
         began = reported_at = time.monotonic()
         for _ in check.parts():
             now = time.monotonic()
@@ -117,6 +126,7 @@ class _Check:
 
     database: Database
     given: GivenRoot | None
+    public_keys: PublicKeys
     found: list[LedgerDifference] = field(default_factory=list)
     entries_checked: int = 0
     rows_checked: int = 0
@@ -141,8 +151,11 @@ class _Check:
             yield from walk.parts()
             given_ends.append(walk.given_end)
         self._check_root(heads, given_ends)
-        for kind in KINDS:
-            rows = RowCheck(self.database, kind, self.report)
+        checks: list[RowCheck | CoveredCheck] = [
+            *(RowCheck(self.database, kind, self.report) for kind in KINDS),
+            *(CoveredCheck(self.database, covered, self.report) for covered in covered_rows.KINDS),
+        ]
+        for rows in checks:
             before = self.rows_checked
             for _ in rows.parts():
                 self.rows_checked = before + rows.rows_checked
@@ -223,6 +236,8 @@ class _Walk:
         self._given_length = given_length
         self._seq = 0  # of the last entry
         self._last_hash: bytes | None = NO_HASH  # None: the entry is missing
+        self._last_ns = -(2**63)  # the time of the last entry
+        self._unsigned: list[int] = []  # the first and the last of the entries without a signature
         self._differences = 0
         self.given_end = None if given_length else ChainHead(head.chain, 0, NO_HASH)
 
@@ -241,6 +256,7 @@ class _Walk:
                 break
             first_seq = entries[-1].seq + 1
         self._missing_until(self._head.length)
+        self._report_unsigned()
         if self._last_hash is not None and self._last_hash != self._head.hash:
             self._differs(self._head.length, "the end of the chain does not match its last entry")
 
@@ -257,10 +273,34 @@ class _Walk:
                 self._differs(
                     entry.seq, "the entry was changed, or does not follow the previous entry"
                 )
+            elif self._last_ns - entry.created_at_ns > MAX_FALL_NS:
+                self._differs(
+                    entry.seq,
+                    "the entry is dated more than ten minutes before the previous one: it was added"
+                    " later, or a clock was set back",
+                )
+            self._last_ns = entry.created_at_ns
+            self._check_signature(entry)
             self._last_hash = entry.hash
             if entry.seq == self._given_length:
                 self.given_end = ChainHead(entry.chain, entry.seq, entry.hash)
         self._seq = entry.seq
+
+    def _check_signature(self, entry: Entry) -> None:
+        keys = self._check.public_keys
+        if not keys or entry.seq <= self._given_length:
+            return
+        if keys.have_signed(entry.hash, entry.signature):
+            self._report_unsigned()
+        else:
+            self._unsigned = [*self._unsigned[:1], entry.seq]
+
+    def _report_unsigned(self) -> None:
+        if self._unsigned:
+            first, last = self._unsigned[0], self._unsigned[-1]
+            entries = "the entry has" if first == last else f"the entries up to {last} have"
+            self._differs(first, f"{entries} no signature of the given keys")
+            self._unsigned = []
 
     def _missing_until(self, seq: int) -> None:
         if self._seq < seq:
@@ -298,7 +338,10 @@ def _is_head(head: ChainHead) -> bool:
 
 
 def _is_entry(entry: Entry) -> bool:
-    numbers = (entry.seq, entry.kind, entry.first_id, entry.row_count, entry.created_at_ns)
+    numbers = (
+        *(entry.seq, entry.kind, entry.first_id, entry.row_count, entry.created_at_ns),
+        entry.revision,
+    )
     return (
         all(isinstance(number, int) for number in numbers)
         and entry.kind in set(EntryKind)

@@ -10,7 +10,7 @@ The check does not trust any value: somebody with access to the database may hav
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -51,6 +51,9 @@ class LedgerRows(Protocol):
         """The faults of the rows from position ``begin`` up to, not including, ``end`` that can be
         found without the digest."""
 
+    def times_ns(self, begin: int, end: int) -> Collection[Any]:
+        """When these rows were written, each time at least once."""
+
     def digest(self, begin: int, end: int, format_: int) -> bytes:
         """The digest of these rows, which must have no faults, in a format of the ledger. b"": a
         row has a value that the format cannot represent."""
@@ -90,6 +93,9 @@ class CdrRows:
 
     def faults(self, begin: int, end: int) -> Iterator[str]:
         return (text for at, text in self._faults.items() if begin <= at < end)
+
+    def times_ns(self, begin: int, end: int) -> Collection[Any]:
+        return set(self._rows.created_at_ns[begin:end])
 
     def digest(self, begin: int, end: int, format_: int) -> bytes:
         return digest_of_stored(self._rows, begin, end, format_)
@@ -150,6 +156,9 @@ class PricingRows:
     def faults(self, begin: int, end: int) -> Iterator[str]:
         return (text for at, text in self._faults.items() if begin <= at < end)
 
+    def times_ns(self, begin: int, end: int) -> Collection[Any]:
+        return {row.priced_at_ns for row in self._rows[begin:end]}
+
     def digest(self, begin: int, end: int, format_: int) -> bytes:
         rows = (
             row._replace(rate_version_id=row.rate_version_id or 0) for row in self._rows[begin:end]
@@ -176,6 +185,9 @@ class ReversalRows:
                 and all(map(_is_text, texts))
             ):
                 yield f"reversal {row.id} has impossible values"
+
+    def times_ns(self, begin: int, end: int) -> Collection[Any]:
+        return {row.created_at_ns for row in self._rows[begin:end]}
 
     def digest(self, begin: int, end: int, format_: int) -> bytes:
         return digest_of_reversals(self._rows[begin:end], format_)
@@ -353,6 +365,8 @@ class RowCheck:
             self._differs(entry, f"{end - begin} of its {entry.row_count} {self._of.noun} exist")
         elif not faults and rows.digest(begin, end, entry.format) != entry.digest:
             self._differs(entry, f"its {self._of.noun} were changed")
+        elif not faults and rows.times_ns(begin, end) != {entry.created_at_ns}:
+            self._differs(entry, f"its {self._of.noun} have another time than the entry")
         self.rows_checked += end - begin
         self._set_checked(entry)
         return end

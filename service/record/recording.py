@@ -165,7 +165,7 @@ class Recorder:
         existing, refusals = rated.existing, rated.refusals
         rows = CallRows(records, new, upload_id, self._clock_ns())
         first_id = parties.first_cdr_id
-        entry = _entry(rows, parties) if len(rows) else None
+        entry = _entry(connection, rows, parties) if len(rows) else None
         expected: Recording | None = None
         if entry is not None and chunk is not None and not old and not refusals:
             expected = Recording(
@@ -262,7 +262,7 @@ def enter(connection: Connection, recording: Recording, head: LedgerHead | None 
             recording.created,
             recording.digest,
             recording.created_at_ns,
-            head,
+            head=head,
         )
 
 
@@ -353,11 +353,12 @@ class CallRows:
             self.records.set_generation(position, generations[key] + 1)
 
 
-def _entry(rows: CallRows, parties: Parties) -> ledger.Entry | None:
+def _entry(connection: Connection, rows: CallRows, parties: Parties) -> ledger.Entry | None:
     """The entry of the rows in the ledger, if a chain is locked for it."""
     if parties.ledger_head is None:
         return None
     return ledger.entry_after(
+        connection,
         parties.ledger_head,
         EntryKind.RECORDED,
         parties.first_cdr_id,

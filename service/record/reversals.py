@@ -40,7 +40,7 @@ from tollwire.service.record.reversal_parts import (
     cost_taken_back,
 )
 from tollwire.service.record.uploads import visible_upload
-from tollwire.service.storage import cdr_lists, ledger, reversals
+from tollwire.service.storage import cdr_lists, ledger, reversals, uploads
 from tollwire.service.storage.engine import Connection, Database
 from tollwire.service.storage.ledger import EntryKind
 from tollwire.service.storage.reversals import Chosen, Conditions, IdRange
@@ -96,6 +96,7 @@ class Reversals:
                     tenant_id=audit.sole_tenant(upload.scope),
                     after={"reversed_at": audit.time_text(now_ns)},
                 )
+                uploads.enter(connection, uploads.changed(connection, upload_id), now_ns)
         reversed_now, last_chunk = 0, -1
         while True:
             with self._database.write() as connection:

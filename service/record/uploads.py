@@ -180,9 +180,17 @@ class Uploads:
             upload = visible_upload(connection, upload_id, lock=True)
             if chunk.control_totals is not None:
                 uploads.state_totals(connection, upload_id, chunk.control_totals)
+                upload = replace(
+                    upload,
+                    stated_calls=chunk.control_totals.calls,
+                    stated_duration_seconds=chunk.control_totals.duration_seconds,
+                )
             result, recording = self._commit(connection, upload, offset, chunk)
             if chunk.control_totals is not None:
                 upload = visible_upload(connection, upload_id, lock=True)
+            if recording is None and (starts or chunk.control_totals is not None):
+                state = uploads.changed(connection, upload_id)
+                uploads.enter(connection, state, self._clock_ns())
         if chunk.control_totals is not None:
             result = replace(
                 result,
@@ -225,11 +233,11 @@ class Uploads:
         if old or parties is None:
             chunk = chunk.part(old, len(chunk))
             parties = self._recorder.hold(connection, chunk.records, upload.scope)
-            may_commit = False
+            is_last = False
         else:
             parties = parties.within(upload.scope)
-            may_commit = True
-        result, recording = self._settle(connection, upload, chunk, parties, may_commit=may_commit)
+            is_last = True
+        result, recording = self._settle(connection, upload, chunk, parties, is_last=is_last)
         return _answered_again(result, again), recording
 
     def _settle(
@@ -239,7 +247,7 @@ class Uploads:
         chunk: UploadChunk,
         parties: Parties,
         *,
-        may_commit: bool,
+        is_last: bool,
     ) -> tuple[ChunkResult, Recording]:
         """Settle a chunk that begins at the upload's committed offset."""
         duration_seconds = chunk.duration_seconds()
@@ -252,15 +260,22 @@ class Uploads:
 
         def values(recording: Recording) -> dict[str, Any]:
             stored = _stored(first_index, chunk, recording)
-            return uploads.chunk_values(upload.id, stored, duration_seconds, now_ns)
+            return uploads.chunk_values(upload, stored, duration_seconds, now_ns)
+
+        def with_entry(recording: Recording) -> dict[str, Any]:
+            assert parties.upload_head is not None
+            return uploads.with_entry(connection, upload, values(recording), parties.upload_head)
+
+        # A chunk that has no chain for its upload's entry is not written with its calls.
+        can_join = parties.upload_head is not None
 
         rated = self._recorder.rate(connection, chunk.records, parties)
         recording = self._recorder.write(
             connection,
             rated,
             upload.id,
-            chunk=values,
-            commits=may_commit and not chunk.bad,
+            chunk=with_entry if can_join else None,
+            commits=is_last and can_join and not chunk.bad,
             meanwhile=chunk.record_digests,
         )
         failures = chunk.failures(first_index, recording)
@@ -270,11 +285,13 @@ class Uploads:
                 FailedRecord(one, source(one.index - first_index), now_ns) for one in failures
             )
             upload_failures.add(connection, upload.id, failed)
-        head = None
         if not recording.has_chunk:
             hold_chain = recording.created > 0 and not recording.is_entered
-            head = uploads.add_chunk(connection, values(recording), hold_chain=hold_chain)
-        enter(connection, recording, head)
+            head, state = uploads.add_chunk(
+                connection, upload, values(recording), hold_chain=hold_chain
+            )
+            enter(connection, recording, head)
+            uploads.enter(connection, state, now_ns, commits=is_last)
         return _answer(upload.id, _stored(first_index, chunk, recording), failures), recording
 
 

@@ -171,6 +171,13 @@ class Settings(BaseModel):
         description="The certificate authorities of client certificates, PEM: mutual TLS, in which"
         " every client needs a certificate. None: clients need no certificate.",
     )
+    ledger_key_file: _File = Field(
+        None,
+        description="An Ed25519 private key, PEM, with which the server signs each entry of the"
+        " ledger. Keep it outside the database and its backups: without it nobody can add an entry"
+        " that tollwire ledger verify --public-key accepts. Every server of the database needs it."
+        " None: entries are not signed.",
+    )
     max_connections: int = Field(
         DEFAULT_MAX_CONNECTIONS,
         ge=1,

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from tollwire.service.domain.record_model import AuditEntry, AuditFilter
+from tollwire.service.storage import covered_rows
 from tollwire.service.storage.conditions import in_period
 from tollwire.service.storage.owners import of_tenants
 from tollwire.service.storage.schema.access_tables import AuditEntryRow
@@ -16,10 +17,16 @@ _TABLE = AuditEntryRow.__table__
 
 
 def add(connection: Connection, entry: AuditEntry) -> None:
-    """Store an entry. The database assigns the id."""
+    """Store an entry, for which the database assigns the id, and enter it in the ledger."""
     values = asdict(entry)
     del values["id"]
-    connection.execute(insert(AuditEntryRow).values(values))
+    added = insert(AuditEntryRow).values(values).returning(AuditEntryRow.id)
+    values["id"] = connection.execute(added).scalar_one()
+    row = [values[name] for name in covered_rows.AUDITED.columns]
+    digest = covered_rows.digest_of_rows(covered_rows.AUDITED, [row])
+    covered_rows.enter(
+        connection, covered_rows.AUDITED, entry.created_at_ns, values["id"], digest=digest
+    )
 
 
 def page(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
-from tollwire.service.storage import ids
+from tollwire.service.storage import covered_rows, ids
 from tollwire.service.storage.dialects.base import PackedRows
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.engine import Database
@@ -63,28 +63,54 @@ def add_packed(connection: Connection, rows: PackedRows) -> None:
     dialect_of(connection).insert_packed(connection, RateVersionRow.__tablename__, COLUMNS, rows)
 
 
-def add(
-    connection: Connection,
-    tenant_id: int,
-    revision: int,
-    rates: Iterable[RateArguments],
-    known_since_ns: Mapping[int, int],
-    now_ns: int,
-) -> None:
-    """Write rates, which are present from ``revision`` of the tenant's deck on.
-    ``known_since_ns``: when the rates that are not new were created, by their ids."""
-    rows = _rows(tenant_id, revision, rates, known_since_ns, now_ns)
+def add(connection: Connection, rows: Iterable[Sequence[Any]]) -> None:
+    """The same for ``rows_of``."""
     dialect_of(connection).bulk_insert(connection, RateVersionRow.__tablename__, COLUMNS, rows)
 
 
-def _rows(
+def hashed(packed: PackedRows) -> covered_rows.Hashing:
+    """The hash over these rates, which takes them all."""
+    hashing = covered_rows.Hashing(covered_rows.RATES_ADDED)
+    while part := packed.copy_part():
+        hashing.add_copy(part)
+    return hashing
+
+
+def enter(
+    connection: Connection, first_version_id: int, count: int, digest: bytes, now_ns: int
+) -> None:
+    """Enter the written rates in the ledger."""
+    covered_rows.enter(
+        connection, covered_rows.RATES_ADDED, now_ns, first_version_id, count, digest=digest
+    )
+
+
+def enter_retired(
+    connection: Connection,
+    tenant_id: int,
+    version_ids: Sequence[int],
+    revision: int,
+    now_ns: int,
+) -> None:
+    """Enter the retired rates in the ledger."""
+    rows = ((version_id, tenant_id, revision) for version_id in sorted(version_ids))
+    digest = covered_rows.digest_of_rows(covered_rows.RATES_RETIRED, rows)
+    covered_rows.enter(
+        connection,
+        covered_rows.RATES_RETIRED,
+        *(now_ns, tenant_id, len(version_ids), revision, digest),
+    )
+
+
+def rows_of(
     tenant_id: int,
     revision: int,
     rates: Iterable[RateArguments],
     known_since_ns: Mapping[int, int],
     now_ns: int,
 ) -> Iterator[tuple[Any, ...]]:
-    """The values of COLUMNS."""
+    """Rates, which are present from ``revision`` of the tenant's deck on, with the values of
+    COLUMNS. ``known_since_ns``: when the rates that are not new were created, by their ids."""
     for rate in rates:
         created_at_ns = known_since_ns.get(rate[_RATE_ID], now_ns)
         yield (*from_arguments(rate), tenant_id, revision, created_at_ns, now_ns)

@@ -32,6 +32,7 @@ from tollwire.service.storage.failures import (
     named_failures,
     unavailable,
 )
+from tollwire.service.storage.ledger import SIGN_OPTION
 from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits
 from tollwire.service.storage.refusals import (
     SESSION_OPTION,
@@ -58,11 +59,13 @@ class Database:
         pool_size: int = 16,
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         session_url: str | None = None,
+        sign_ledger_entry: Callable[[bytes], bytes] | None = None,
     ) -> None:
         """``url`` is SQLAlchemy's: ``sqlite:///file`` or ``postgresql+psycopg://…``.
         ``wait_seconds``: how long an ordinary answer may take; the other limits are multiples.
         ``session_url``: the same database without a connection pooler, for notifications, which
-        need a session of their own."""
+        need a session of their own. ``sign_ledger_entry``: signs the hash of each entry that is
+        added to the ledger."""
         self._url = parsed(url)
         backend = self._url.get_backend_name()
         if backend not in DIALECTS:
@@ -79,6 +82,8 @@ class Database:
         # Work that reads whole tables leaves some connections to work that reads a few rows.
         self._free_long_connections = threading.Semaphore(max(1, most * 3 // 4))
         self.engine = self.dialect.make_engine(self._url, pool_size, wait_seconds)
+        if sign_ledger_entry is not None:
+            self.engine.update_execution_options(**{SIGN_OPTION: sign_ledger_entry})
         self._session_url = parsed(session_url, SESSION_OPTION) if session_url else None
         self.session_engine = (
             self.dialect.make_engine(self._session_url, 1, wait_seconds)

@@ -1,4 +1,7 @@
-"""The ledger: one entry for each transaction that writes CDRs, prices or reverses them.
+"""The ledger: entries of what each transaction has written.
+
+A transaction that writes CDRs, prices or reverses them has one entry for these rows. The other
+kinds of entries are described in ``covered_rows``.
 
 An entry has the digest of the written rows, and its hash covers the hash of the entry before it. So
 a row that is changed, removed or added later breaks its chain, and a chain that is rewritten from
@@ -7,7 +10,8 @@ module must not depend on their format.
 
 PostgreSQL has several chains: an entry is added under a lock on the head of its chain, which is
 held until the commit, and with one chain all commits would wait for each other. SQLite has one
-writer and one chain.
+writer, and one chain for each of two groups: the record of calls, and everything else. So a change
+of rates does not wait for calls that are being recorded, nor they for it.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ HASH_SIZE = 32
 # The format of new entries. Version 1 cannot hold costs with more than 4 decimals.
 FORMAT = 2
 FORMATS = (1, 2)
+# The execution option of an engine with the function that signs the hash of each entry.
+SIGN_OPTION = "sign_ledger_entry"
 # Stands for the hash before the first entry of a chain.
 NO_HASH = bytes(HASH_SIZE)
 
@@ -37,6 +43,15 @@ class EntryKind(IntEnum):
     RECORDED = 1  # cdrs
     PRICED = 2  # cdr_pricings
     REVERSED = 3  # cdr_reversals
+    AUDITED = 4  # audit_entries
+    TENANT_CHANGED = 5  # tenant_versions: the tenant first_id, at a revision
+    RATES_ADDED = 6  # rate_versions, but for retired_revision
+    RATES_RETIRED = 7  # rate_versions: those of the tenant first_id that ended with a revision
+    UPLOAD_CHANGED = 8  # uploads, upload_chunks: the upload first_id, at a revision
+
+
+# The kinds of the record of calls, which have chains of their own.
+OF_CALLS = (EntryKind.RECORDED, EntryKind.PRICED, EntryKind.REVERSED)
 
 
 class Entry(NamedTuple):
@@ -51,6 +66,8 @@ class Entry(NamedTuple):
     hash: bytes
     created_at_ns: int
     format: int  # of the digest and of the hash: FORMAT, or the one of an older release
+    revision: int = 0  # of the tenant or the upload first_id
+    signature: bytes | None = None  # of the hash; None: without a key
 
 
 class ChainHead(NamedTuple):
@@ -73,29 +90,58 @@ def append(
     row_count: int,
     digest: bytes,
     now_ns: int,
+    *,
+    revision: int = 0,
     head: LedgerHead | None = None,
+    commits: bool = False,
 ) -> None:
     """Write the entry of the rows of this transaction, which have ids from ``first_id`` on.
     ``digest`` is the SHA-256 of their canonical bytes. ``head``: the end of a chain that this
-    transaction has locked; None: locks one.
+    transaction has locked; None: locks one. ``commits``: nothing follows in the
+    transaction, which may be committed with the entry.
 
     Call it last before the commit: until then no other transaction adds to this chain.
     """
     dialect = dialect_of(connection)
     if head is None:
-        head = dialect.hold_ledger_chain(connection)
-    entry = entry_after(head, kind, first_id, row_count, digest, now_ns)
-    dialect.add_ledger_entry(connection, entry._asdict())
+        head = dialect.hold_ledger_chain(connection, of_calls=kind in OF_CALLS)
+    entry = entry_after(
+        connection, head, kind, first_id, row_count, digest, now_ns, revision=revision
+    )
+    dialect.add_ledger_entry(connection, entry._asdict(), commits=commits)
 
 
 def entry_after(
-    head: LedgerHead, kind: EntryKind, first_id: int, row_count: int, digest: bytes, now_ns: int
+    connection: Connection,
+    head: LedgerHead,
+    kind: EntryKind,
+    first_id: int,
+    row_count: int,
+    digest: bytes,
+    now_ns: int,
+    *,
+    revision: int = 0,
 ) -> Entry:
-    """The entry of these rows that follows ``head``, the end of a locked chain."""
+    """The entry of these rows that follows ``head``, the end of a locked chain; signed if the
+    database has a key for it."""
     chain, length, last_hash = head
     seq = length + 1
     new_hash = entry_hash(last_hash, chain, seq, kind, first_id, row_count, now_ns, digest)
-    return Entry(chain, seq, int(kind), first_id, row_count, digest, new_hash, now_ns, FORMAT)
+    sign = connection.get_execution_options().get(SIGN_OPTION)
+    signature = sign(new_hash) if sign is not None else None
+    return Entry(
+        chain,
+        seq,
+        int(kind),
+        first_id,
+        row_count,
+        digest,
+        new_hash,
+        now_ns,
+        FORMAT,
+        revision,
+        signature,
+    )
 
 
 def entry_hash(
@@ -163,6 +209,28 @@ def entries_by_rows(
         " ORDER BY first_id LIMIT :limit"
     )
     return _entries(connection, query, {"kind": int(kind), "after": after_first_id, "limit": limit})
+
+
+def entries_by_key(
+    connection: Connection, kind: EntryKind, after: tuple[int, int], limit: int
+) -> list[Entry]:
+    """The next entries of a kind by first_id and revision, after these."""
+    query = text(
+        f"{_ENTRY} WHERE kind = :kind AND first_id >= :first AND first_id <= {_MAX_ID}"
+        " AND (first_id > :first OR revision > :revision)"
+        " ORDER BY first_id, revision LIMIT :limit"
+    )
+    values = {"kind": int(kind), "first": after[0], "revision": after[1], "limit": limit}
+    return _entries(connection, query, values)
+
+
+def newest_revision(connection: Connection, kind: EntryKind, first_id: int) -> Entry | None:
+    """The entry of a kind with this first_id and the highest revision."""
+    query = text(
+        f"{_ENTRY} WHERE kind = :kind AND first_id = :first ORDER BY revision DESC LIMIT 1"
+    )
+    found = _entries(connection, query, {"kind": int(kind), "first": first_id})
+    return found[0] if found else None
 
 
 def entry_of(connection: Connection, kind: EntryKind, row_id: int) -> Entry | None:

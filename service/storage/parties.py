@@ -19,7 +19,8 @@ class Parties(NamedTuple):
     """Those that exist; and what was read when they were held: the number of the last committed
     change of decks, and the first of the ids for CDRs. ``ledger_head``: the end of the chain that
     is locked for the entry of these CDRs, if one is. ``upload``: the upload that is locked, without
-    the number of its reversed CDRs."""
+    the number of its reversed CDRs; ``upload_head``: the end of the chain that is locked for its
+    entry, if one is."""
 
     tenant_ids: set[int]
     extensions: Mapping[int, Extension]
@@ -27,6 +28,7 @@ class Parties(NamedTuple):
     first_cdr_id: int
     ledger_head: LedgerHead | None
     upload: Upload | None
+    upload_head: LedgerHead | None
 
     def within(self, scope: Scope) -> Parties:
         """Without the tenants outside ``scope``, and their extensions."""
@@ -76,4 +78,5 @@ def hold_parties(
         held.first_cdr_id,
         held.ledger_head,
         None if held.upload is None else uploads.of_row(held.upload),
+        held.upload_head,
     )

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, tuple_, update
 
 from tollwire.service.domain.model import Interval, Rate
+from tollwire.service.storage import covered_rows
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.tenant_tables import (
@@ -138,7 +139,8 @@ def count_of_prefix(connection: Connection, tenant_id: int, prefix: str) -> int:
 
 
 def add(connection: Connection, rate: Rate, revision: int) -> None:
-    """Store a state of a rate that is present from ``revision`` of the tenant's deck on."""
+    """Store a state of a rate that is present from ``revision`` of the tenant's deck on, and enter
+    it in the ledger."""
     from_s, from_nanos = from_pair(rate.effective_from_ns)
     to_s, to_nanos = to_pair(rate.effective_to_ns)
     connection.execute(
@@ -160,6 +162,7 @@ def add(connection: Connection, rate: Rate, revision: int) -> None:
         )
     )
     note_change(connection, rate.tenant_id, revision, rate.version_id, rate.version_id)
+    covered_rows.enter(connection, covered_rows.RATES_ADDED, rate.updated_at_ns, rate.version_id)
 
 
 def note_change(
@@ -180,20 +183,44 @@ def note_change(
     )
 
 
-def retire(connection: Connection, version_id: int, revision: int) -> None:
-    """Let a state of a rate end with ``revision`` of the tenant's deck."""
+def retire(
+    connection: Connection, tenant_id: int, version_id: int, revision: int, now_ns: int
+) -> None:
+    """Let a state of a rate end with ``revision`` of the tenant's deck, and enter that in the
+    ledger."""
     connection.execute(
         update(RateVersionRow)
         .where(RateVersionRow.version_id == version_id)
         .values(retired_revision=revision)
     )
+    row = (version_id, tenant_id, revision)
+    _enter_retired(
+        connection,
+        *(now_ns, tenant_id, revision, 1),
+        covered_rows.digest_of_rows(covered_rows.RATES_RETIRED, [row]),
+    )
 
 
-def retire_all(connection: Connection, tenant_id: int, revision: int) -> None:
-    connection.execute(
+def retire_all(connection: Connection, tenant_id: int, revision: int, now_ns: int) -> None:
+    """The same for all present rates of the tenant."""
+    retired = connection.execute(
         update(RateVersionRow)
         .where(RateVersionRow.tenant_id == tenant_id, IS_PRESENT)
         .values(retired_revision=revision)
+    )
+    _enter_retired(connection, now_ns, tenant_id, revision, retired.rowcount)
+
+
+def _enter_retired(
+    connection: Connection,
+    now_ns: int,
+    tenant_id: int,
+    revision: int,
+    count: int,
+    digest: bytes | None = None,
+) -> None:
+    covered_rows.enter(
+        connection, covered_rows.RATES_RETIRED, now_ns, tenant_id, count, revision, digest
     )
 
 

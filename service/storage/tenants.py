@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Delete, delete, exists, insert, select, updat
 from sqlalchemy.exc import IntegrityError
 
 from tollwire.service.domain.model import Extension, Rounding, Tenant
+from tollwire.service.storage import covered_rows
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within, of_tenants
 from tollwire.service.storage.schema.record_tables import CdrRow
@@ -40,11 +41,15 @@ def add(connection: Connection, tenant: Tenant) -> bool:
     return dialect_of(connection).insert_or_ignore(connection, TenantRow, asdict(tenant))
 
 
-def add_version(connection: Connection, tenant: Tenant, revision: int) -> None:
-    """Store the state of the tenant from ``revision`` of its deck on."""
-    values = asdict(tenant)
+def add_version(connection: Connection, tenant: Tenant, revision: int, now_ns: int) -> None:
+    """Store the state of the tenant from ``revision`` of its deck on, and enter it in the
+    ledger."""
+    values = asdict(tenant) | {"revision": revision}
     values["tenant_id"] = values.pop("id")
-    connection.execute(insert(TenantVersionRow).values(**values, revision=revision))
+    connection.execute(insert(TenantVersionRow).values(values))
+    covered_rows.enter(
+        connection, covered_rows.TENANT_VERSIONS, now_ns, tenant.id, revision=revision
+    )
 
 
 def get(connection: Connection, tenant_id: int) -> Tenant | None:

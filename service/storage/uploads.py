@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -20,7 +20,8 @@ from sqlalchemy import (
 
 from tollwire.service.domain.record_model import ControlTotals, Upload
 from tollwire.service.domain.request import EVERY_TENANT, Scope
-from tollwire.service.storage.dialects.base import UPLOAD_COLUMNS, LedgerHead
+from tollwire.service.storage import covered_rows, ledger
+from tollwire.service.storage.dialects.base import COUNTS, UPLOAD_COLUMNS, LedgerHead
 from tollwire.service.storage.dialects.lookup import dialect_of
 from tollwire.service.storage.owners import Within
 from tollwire.service.storage.schema.record_tables import (
@@ -58,6 +59,22 @@ class StoredChunk:
 _UPLOADS = cast(Table, UploadRow.__table__)
 _FIND_UPLOAD = select(_UPLOADS).where(_UPLOADS.c.id == bindparam("of_upload"))
 _LOCK_UPLOAD = _FIND_UPLOAD.with_for_update()
+_CHANGE_UPLOAD = (
+    update(_UPLOADS)
+    .where(_UPLOADS.c.id == bindparam("of_upload"))
+    .values(revision=_UPLOADS.c.revision + 1)
+    .returning(*(_UPLOADS.c[name] for name in covered_rows.UPLOADS.columns))
+)
+
+
+class UploadState(NamedTuple):
+    """A revision of an upload, and its digest for the ledger. ``head``: the end of a chain that is
+    locked for the entry; None: none is."""
+
+    upload_id: int
+    revision: int
+    digest: bytes
+    head: LedgerHead | None = None
 
 
 def create(
@@ -180,25 +197,91 @@ def chunks(
 
 
 def chunk_values(
-    upload_id: int, chunk: StoredChunk, duration_seconds: int, now_ns: int
+    upload: Upload, chunk: StoredChunk, duration_seconds: int, now_ns: int
 ) -> dict[str, Any]:
     """What is stored for a chunk that begins at the committed offset of the upload, and added to
     the totals of the upload. ``duration_seconds``: the sum over all its calls."""
-    return {
-        "upload_id": upload_id,
+    values = {
+        "upload_id": upload.id,
         **asdict(chunk),
         "duration_seconds": duration_seconds,
         "now_ns": now_ns,
     }
+    return values | {"chunks_hash": covered_rows.chunks_hash(upload.chunks_hash, values)}
 
 
 def add_chunk(
-    connection: Connection, values: Mapping[str, Any], *, hold_chain: bool = False
-) -> LedgerHead | None:
+    connection: Connection, upload: Upload, values: Mapping[str, Any], *, hold_chain: bool = False
+) -> tuple[LedgerHead | None, UploadState]:
     """Store a chunk, given by ``chunk_values``. With ``hold_chain`` a chain of the ledger may be
-    locked in the same round trip; returns its end if it is. Until the commit no other transaction
-    adds to this chain."""
-    return dialect_of(connection).add_upload_chunk(connection, values, hold_chain=hold_chain)
+    locked for the calls in the same round trip; returns its end if it is. Until the commit no other
+    transaction adds to this chain. Also returns the new state of the upload; call ``enter`` with it
+    later in the transaction."""
+    head, upload_head = dialect_of(connection).add_upload_chunk(
+        connection, values, hold_chain=hold_chain
+    )
+    return head, UploadState(
+        upload.id, upload.revision + 1, _digest_after(upload, values), upload_head
+    )
+
+
+def with_entry(
+    connection: Connection, upload: Upload, values: Mapping[str, Any], head: LedgerHead
+) -> dict[str, Any]:
+    """The chunk with the entry of its upload, for a chain that this transaction has locked."""
+    entry = ledger.entry_after(
+        connection,
+        head,
+        covered_rows.UPLOADS.kind,
+        upload.id,
+        1,
+        _digest_after(upload, values),
+        values["now_ns"],
+        revision=upload.revision + 1,
+    )
+    return {**values, "entry": entry._asdict()}
+
+
+def _digest_after(upload: Upload, values: Mapping[str, Any]) -> bytes:
+    """The digest of the row of the upload after the chunk with these ``values``."""
+    before = {name: getattr(upload, name, None) for name in covered_rows.UPLOADS.columns}
+    tenant_ids = upload.scope.tenant_ids
+    after = before | {
+        "committed_offset": upload.committed_offset + values["calls"],
+        "updated_at_ns": values["now_ns"],
+        "scope_tenant_ids": None if tenant_ids is None else _scope_text(tenant_ids),
+        "revision": upload.revision + 1,
+        "chunks_hash": values["chunks_hash"],
+        **{name: getattr(upload, name) + values[name] for name in COUNTS},
+    }
+    return covered_rows.digest_of_rows(covered_rows.UPLOADS, [list(after.values())])
+
+
+def changed(connection: Connection, upload_id: int) -> UploadState:
+    """The state of an upload that was created or changed otherwise. Call ``enter`` later in the
+    transaction."""
+    row = connection.execute(_CHANGE_UPLOAD, {"of_upload": upload_id}).one()
+    digest = covered_rows.digest_of_rows(covered_rows.UPLOADS, [row])
+    return UploadState(row.id, row.revision, digest)
+
+
+def enter(
+    connection: Connection, state: UploadState, now_ns: int, *, commits: bool = False
+) -> None:
+    """Enter the state of an upload in the ledger. Call it last before the commit: other
+    transactions may wait for the chain. ``commits``: nothing follows in the transaction, which may
+    be committed with the entry."""
+    upload_id, revision, digest, head = state
+    covered_rows.enter(
+        connection,
+        covered_rows.UPLOADS,
+        now_ns,
+        upload_id,
+        revision=revision,
+        digest=digest,
+        head=head,
+        commits=commits,
+    )
 
 
 def state_totals(connection: Connection, upload_id: int, stated: ControlTotals) -> None:

@@ -12,6 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from sqlalchemy import text
 
 from tests.databases import Fill
@@ -25,6 +32,8 @@ from tollwire.service.domain.record_model import (
 )
 from tollwire.service.record import ledger_rows
 from tollwire.service.record.ledger import Ledger
+from tollwire.service.record.signatures import signer
+from tollwire.service.storage import covered_rows
 from tollwire.service.storage import ledger as storage
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.ledger import EntryKind
@@ -103,7 +112,7 @@ def test_an_empty_ledger(database: Database) -> None:
     assert root.root == "0:" + hashlib.sha256(b"tollwire.root.1").hexdigest()
     assert (root.entries, root.created_at_ns) == (0, 77)
     for noted in ("", root.root):
-        (told,) = ledger.verify(noted)
+        *_, told = ledger.verify(noted)
         assert (told.entries_checked, told.rows_checked, told.differences) == (0, 0, ())
 
 
@@ -123,12 +132,13 @@ def test_missing_triggers_are_reported(audit: Audit) -> None:
 
 def test_an_unchanged_ledger_verifies(audit: Audit) -> None:
     root = audit.ledger.root()
-    assert re.fullmatch("6:[0-9a-f]{64}", root.root)
-    assert root.entries == 6
+    others = "-" if audit.world.database.is_sqlite else "-0" * 15 + "-"
+    assert re.fullmatch(f"6{others}10:[0-9a-f]{{64}}", root.root)
+    assert root.entries == 16
     for noted in ("", root.root):
         told = audit.verify(noted)
         assert told.differences == ()
-        assert (told.entries_checked, told.rows_checked) == (6, 11)
+        assert (told.entries_checked, told.rows_checked) == (16, 19)
         assert told.rows_per_second > 0
     assert audit.ledger.root() == root
     kinds = [(one.kind, one.first_id, one.row_count) for one in audit.entries()]
@@ -255,33 +265,33 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         [(*SECOND, "CDRs were changed"), (NOT_ENTERED, 0, 9, 1, "pricings")],
     ),
     "a changed entry": (
-        ["UPDATE ledger_entries SET created_at_ns = created_at_ns + 1 WHERE seq = 3"],
-        [(CHAIN, 3, 0, 0, "was changed")],
+        ["UPDATE ledger_entries SET created_at_ns = created_at_ns + 1 WHERE chain = 0 AND seq = 3"],
+        [(CHAIN, 3, 0, 0, "was changed"), (ROWS, 3, 5, 2, "have another time than the entry")],
     ),
     "an entry with another hash": (
-        ["UPDATE ledger_entries SET hash = digest WHERE seq = 3"],
+        ["UPDATE ledger_entries SET hash = digest WHERE chain = 0 AND seq = 3"],
         [(CHAIN, 3, 0, 0, "was changed"), (CHAIN, 4, 0, 0, "does not follow")],
     ),
     "the last entry with another hash": (
-        ["UPDATE ledger_entries SET hash = digest WHERE seq = 6"],
+        ["UPDATE ledger_entries SET hash = digest WHERE chain = 0 AND seq = 6"],
         [(CHAIN, 6, 0, 0, "was changed"), (CHAIN, 6, 0, 0, "does not match its last entry")],
     ),
     "an entry of other rows": (
-        ["UPDATE ledger_entries SET row_count = 2 WHERE seq = 2"],
+        ["UPDATE ledger_entries SET row_count = 2 WHERE chain = 0 AND seq = 2"],
         [
             *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 2, "were changed")),
             (NOT_ENTERED, 0, 4, 1, "CDRs"),
         ],
     ),
     "an entry of far too many rows": (
-        ["UPDATE ledger_entries SET row_count = 2147483647 WHERE seq = 2"],
+        ["UPDATE ledger_entries SET row_count = 2147483647 WHERE chain = 0 AND seq = 2"],
         [
             *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 2**31 - 1, "no transaction can write")),
             (NOT_ENTERED, 0, 2, 3, "CDRs"),
         ],
     ),
     "an entry of rows of another": (
-        ["UPDATE ledger_entries SET row_count = 4 WHERE seq = 2"],
+        ["UPDATE ledger_entries SET row_count = 4 WHERE chain = 0 AND seq = 2"],
         [
             *((CHAIN, 2, 0, 0, "was changed"), (ROWS, 2, 2, 4, "were changed")),
             (ROWS, 3, 5, 2, "another entry contains"),
@@ -289,36 +299,36 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         ],
     ),
     "an entry deleted from the middle": (
-        ["DELETE FROM ledger_entries WHERE seq = 2"],
+        ["DELETE FROM ledger_entries WHERE chain = 0 AND seq = 2"],
         [(CHAIN, 2, 0, 0, "entries up to 2 are missing"), (NOT_ENTERED, 0, 2, 3, "CDRs")],
     ),
     "the first entries deleted": (
-        ["DELETE FROM ledger_entries WHERE seq <= 2"],
+        ["DELETE FROM ledger_entries WHERE chain = 0 AND seq <= 2"],
         [(CHAIN, 1, 0, 0, "up to 2 are missing"), (NOT_ENTERED, 0, 1, 4, "CDRs")],
     ),
     "the last entry deleted": (
-        ["DELETE FROM ledger_entries WHERE seq = 6"],
+        ["DELETE FROM ledger_entries WHERE chain = 0 AND seq = 6"],
         [(CHAIN, 6, 0, 0, "up to 6 are missing"), (NOT_ENTERED, 0, 8, 3, "CDRs")],
     ),
     "the last entry deleted, and the head set back": (
         [
-            "DELETE FROM ledger_entries WHERE seq = 6",
+            "DELETE FROM ledger_entries WHERE chain = 0 AND seq = 6",
             "UPDATE ledger_heads SET length = 5,"
-            " hash = (SELECT hash FROM ledger_entries WHERE seq = 5) WHERE chain = 0",
+            " hash = (SELECT hash FROM ledger_entries WHERE chain = 0 AND seq = 5) WHERE chain = 0",
         ],
         [(NOT_ENTERED, 0, 8, 3, "CDRs")],
     ),
     "an entry added behind the head": (
         [
-            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5, format"
-            " FROM ledger_entries WHERE seq = 6"
+            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5, format, 0, NULL"
+            " FROM ledger_entries WHERE chain = 0 AND seq = 6"
         ],
         [(CHAIN, 7, 0, 0, "after the end of the chain"), (ROWS, 7, 50, 1, "0 of its 1")],
     ),
     "an entry added, and the head moved": (
         [
-            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5, format"
-            " FROM ledger_entries WHERE seq = 6",
+            "INSERT INTO ledger_entries SELECT chain, 7, 1, 50, 1, digest, hash, 5, format, 0, NULL"
+            " FROM ledger_entries WHERE chain = 0 AND seq = 6",
             "UPDATE ledger_heads SET length = 7 WHERE chain = 0",
         ],
         [(CHAIN, 7, 0, 0, "was changed, or does not"), (ROWS, 7, 50, 1, "0 of its 1")],
@@ -327,7 +337,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         [
             copied(3, -5),
             "INSERT INTO ledger_entries SELECT chain, -9223372036854775808, 1, -5, 1, digest, hash,"
-            " 5, format FROM ledger_entries WHERE seq = 6",
+            " 5, format, 0, NULL FROM ledger_entries WHERE chain = 0 AND seq = 6",
         ],
         [
             (CHAIN, -(2**63), 0, 0, "before the first entry of the chain"),
@@ -337,16 +347,16 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
     ),
     "an entry in a chain that does not exist": (
         [
-            "INSERT INTO ledger_entries SELECT 99, 1, 1, 50, 1, digest, hash, 5, format"
-            " FROM ledger_entries WHERE seq = 6"
+            "INSERT INTO ledger_entries SELECT 99, 1, 1, 50, 1, digest, hash, 5, format, 0, NULL"
+            " FROM ledger_entries WHERE chain = 0 AND seq = 6"
         ],
         [(CHAIN, 0, 0, 0, "the end of chain 99 is missing"), (ROWS, 1, 50, 1, "0 of its 1")],
     ),
     "entries that changed places": (
         [
-            "UPDATE ledger_entries SET seq = 100 WHERE seq = 2",
-            "UPDATE ledger_entries SET seq = 2 WHERE seq = 3",
-            "UPDATE ledger_entries SET seq = 3 WHERE seq = 100",
+            "UPDATE ledger_entries SET seq = 100 WHERE chain = 0 AND seq = 2",
+            "UPDATE ledger_entries SET seq = 2 WHERE chain = 0 AND seq = 3",
+            "UPDATE ledger_entries SET seq = 3 WHERE chain = 0 AND seq = 100",
         ],
         [(CHAIN, seq, 0, 0, "does not follow") for seq in (2, 3, 4)],
     ),
@@ -355,7 +365,7 @@ ATTACKS: dict[str, tuple[list[str], list[Found]]] = {
         [(CHAIN, 6, 0, 0, "the end of the chain does not match its last entry")],
     ),
     "a head without its entries": (
-        ["DELETE FROM ledger_entries"],
+        ["DELETE FROM ledger_entries WHERE chain = 0"],
         [
             *((CHAIN, 1, 0, 0, "up to 6 are missing"), (NOT_ENTERED, 0, 1, 10, "CDRs")),
             (NOT_ENTERED, 0, 1, 1, "pricings"),
@@ -467,6 +477,7 @@ def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "tollwire.service.record.ledger.PART_ENTRIES",
         "tollwire.service.record.ledger_rows.PART_ENTRIES",
+        "tollwire.service.record.ledger_covered.PART_ENTRIES",
     ):
         monkeypatch.setattr(name, 2)
     monkeypatch.setattr("tollwire.service.record.ledger_rows.PART_ROWS", 2)
@@ -535,31 +546,31 @@ ONLY_SQLITE = {
         (ROWS, 7, 1, 1, "reversal 1 has impossible values"),
     ),
     "an entry of no number": (
-        "UPDATE ledger_entries SET created_at_ns = 'x' WHERE seq = 2",
+        "UPDATE ledger_entries SET created_at_ns = 'x' WHERE chain = 0 AND seq = 2",
         (CHAIN, 2, 0, 0, "the entry has impossible values"),
     ),
     "an entry of half a row": (
-        "UPDATE ledger_entries SET row_count = 2.5 WHERE seq = 2",
+        "UPDATE ledger_entries SET row_count = 2.5 WHERE chain = 0 AND seq = 2",
         (CHAIN, 2, 0, 0, "the entry has impossible values"),
     ),
     "an entry from nowhere": (
-        "UPDATE ledger_entries SET first_id = 'x' WHERE seq = 2",
+        "UPDATE ledger_entries SET first_id = 'x' WHERE chain = 0 AND seq = 2",
         (CHAIN, 2, 0, 0, "the entry has impossible values"),
     ),
     "an entry in no place": (
-        "UPDATE ledger_entries SET seq = 'x' WHERE seq = 2",
+        "UPDATE ledger_entries SET seq = 'x' WHERE chain = 0 AND seq = 2",
         (CHAIN, 0, 0, 0, "after the end of the chain"),
     ),
     "an entry of no chain": (
-        "UPDATE ledger_entries SET chain = 'x' WHERE seq = 2",
+        "UPDATE ledger_entries SET chain = 'x' WHERE chain = 0 AND seq = 2",
         (CHAIN, 0, 0, 0, "the end of chain 'x' is missing"),
     ),
     "a head of no length": (
-        "UPDATE ledger_heads SET length = 'x'",
+        "UPDATE ledger_heads SET length = 'x' WHERE chain = 0",
         (CHAIN, 0, 0, 0, "the end of chain 0 is missing"),
     ),
     "a head without a hash": (
-        "UPDATE ledger_heads SET hash = 5",
+        "UPDATE ledger_heads SET hash = 5 WHERE chain = 0",
         (CHAIN, 0, 0, 0, "the end of chain 0 is missing"),
     ),
 }
@@ -585,7 +596,7 @@ def test_reversals_are_verified(audit: Audit, name: str) -> None:
         ranges = [IdRange(3, 3), IdRange(7, 7)]
         audit.world.reversals._reverse(connection, ranges, request, "ReverseUpload", "upload 1")
     assert audit.entries()[-1][2:5] == (EntryKind.REVERSED, 1, 2)
-    assert audit.verify().rows_checked == 13
+    assert audit.verify().rows_checked == 22
     statement, expected = ATTACKS_ON_REVERSALS.get(name, ("", []))
     if statement:
         audit.attack(statement)
@@ -617,7 +628,8 @@ def test_a_rewritten_chain_does_not_match_an_earlier_root(audit: Audit, from_seq
     forged = list(chained_anew(audit, from_seq))
     for entry in forged:
         audit.attack(
-            "UPDATE ledger_entries SET digest = :digest, hash = :hash WHERE seq = :seq",
+            "UPDATE ledger_entries SET digest = :digest, hash = :hash"
+            " WHERE chain = 0 AND seq = :seq",
             **entry._asdict(),
         )
     audit.attack("UPDATE ledger_heads SET hash = :hash WHERE chain = 0", hash=forged[-1].hash)
@@ -633,9 +645,9 @@ def test_a_truncated_ledger_does_not_match_the_root(audit: Audit) -> None:
     root = audit.ledger.root().root
     audit.attack(
         "DELETE FROM cdrs WHERE id >= 8",
-        "DELETE FROM ledger_entries WHERE seq = 6",
+        "DELETE FROM ledger_entries WHERE chain = 0 AND seq = 6",
         "UPDATE ledger_heads SET length = 5,"
-        " hash = (SELECT hash FROM ledger_entries WHERE seq = 5) WHERE chain = 0",
+        " hash = (SELECT hash FROM ledger_entries WHERE chain = 0 AND seq = 5) WHERE chain = 0",
     )
     assert audit.differences() == []
     (difference,) = audit.differences(root)
@@ -714,12 +726,12 @@ def test_concurrent_uploads_are_no_difference(
     assert results == [None] * 3
     verified.append(audit.verify(root))
     assert [told.differences for told in verified] == [()] * len(verified)
-    assert verified[-1].rows_checked > 11 + 2 * 12 * 4
-    assert len(verified) > 2
+    assert verified[-1].rows_checked > 19 + 2 * 12 * 4
+    assert len(verified) > 1
 
 
 def test_each_kind_of_entry_is_checked() -> None:
-    assert ledger_rows.KINDS.keys() == set(EntryKind)
+    assert {*ledger_rows.KINDS, *(one.kind for one in covered_rows.KINDS)} == set(EntryKind)
 
 
 def test_it_reports_its_progress(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -728,5 +740,127 @@ def test_it_reports_its_progress(audit: Audit, monkeypatch: pytest.MonkeyPatch) 
     assert len(told) > 5
     rows = [one.rows_checked for one in told]
     assert rows == sorted(rows)
-    assert rows[-1] == 11
+    assert rows[-1] == 19
     assert [one.done for one in told] == [False] * (len(told) - 1) + [True]
+
+
+class Operator:
+    """A key outside the database, in the forms that the options take."""
+
+    def __init__(self) -> None:
+        key = Ed25519PrivateKey.generate()
+        self.private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        public = key.public_key()
+        self.public_pem = public.public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        ).decode()
+
+
+@pytest.fixture
+def operator() -> Operator:
+    return Operator()
+
+
+@pytest.fixture
+def signing(audit: Audit, database_url: str, operator: Operator) -> Iterator[World]:
+    """A server with the key over the same database."""
+    database = Database(database_url, sign_ledger_entry=signer(operator.private_pem))
+    yield World.over(database)
+    database.close()
+
+
+def signed_differences(audit: Audit, root: str, *operators: Operator) -> list[str]:
+    public_keys = [one.public_pem for one in operators]
+    return [
+        difference.message
+        for part in audit.ledger.verify(root, public_keys)
+        for difference in part.differences
+    ]
+
+
+def write_everything(world: World) -> None:
+    """Entries of all kinds, by all ways in which entries are written."""
+    payer = world.tenant()
+    rate = world.rate(payer, "44", 200, 6)
+    cdr = world.cdrs.create(call(payer, call_id="signed"))
+    world.cdrs.create(call(payer, "33", call_id="late"))
+    world.rate(payer, "33", 300, 6)
+    assert world.cdrs.rate_unrated(payer, None, None).rated == 1
+    upload_id = world.commit(0, 0, calls(payer, 0, 3)).upload_id
+    world.commit(upload_id, 3, calls(payer, 3, 200))
+    world.reversals.reverse_cdr(cdr.id, ReversalRequest(reason="test", requested_by="Ada"))
+    world.rates.delete(rate.id, "")
+
+
+def test_signed_entries_verify_with_the_public_key(
+    audit: Audit, signing: World, operator: Operator
+) -> None:
+    root = audit.ledger.root().root
+    write_everything(signing)
+    assert signed_differences(audit, root, operator) == []
+    assert signed_differences(audit, root, Operator(), operator) == []
+    assert signed_differences(audit, "") == []
+    # Entries from before the key are covered by a root only.
+    unsigned = "the entries up to 6 have no signature of the given keys"
+    assert unsigned in signed_differences(audit, "", operator)
+    assert signed_differences(audit, root, Operator())
+
+
+def test_a_server_without_the_key_is_found(
+    audit: Audit, signing: World, operator: Operator
+) -> None:
+    root = audit.ledger.root().root
+    write_everything(signing)
+    audit.world.decks.load()
+    audit.world.cdrs.create(call(1, call_id="unsigned"))
+    write_everything(signing)
+    (found,) = signed_differences(audit, root, operator)
+    assert found == "the entry has no signature of the given keys"
+
+
+@pytest.mark.parametrize("days", [0, 365])
+def test_an_added_record_with_a_recomputed_chain(
+    audit: Audit, signing: World, operator: Operator, days: int
+) -> None:
+    """The attacker adds a CDR and its entry, in the formats of the service. Without the key of the
+    operator, only one that is dated back is found."""
+    root = audit.ledger.root().root
+    signing.cdrs.create(call(1, call_id="signed"))
+    at_ns = audit.entries()[-1].created_at_ns - days * 86_400 * 10**9
+    audit.attack(copied(3, 100))
+    audit.attack("UPDATE cdrs SET created_at_ns = :at WHERE id = 100", at=at_ns)
+    with audit.world.database.snapshot() as connection:
+        rows = ledger_rows.KINDS[EntryKind.RECORDED].read(connection, 100, 101, 1)
+    with audit.world.database.write() as connection:
+        storage.append(connection, EntryKind.RECORDED, 100, 1, rows.digest(0, 1, 2), at_ns)
+    dated = "more than ten minutes before the previous one"
+    found = [difference.message for difference in audit.differences(root)]
+    assert (len(found), dated in "".join(found)) == ((1, True) if days else (0, False))
+    assert "the entry has no signature of the given keys" in signed_differences(
+        audit, root, operator
+    )
+
+
+def test_a_stolen_signature_of_another_entry_is_refused(
+    audit: Audit, signing: World, operator: Operator
+) -> None:
+    root = audit.ledger.root().root
+    signing.cdrs.create(call(1, call_id="signed"))
+    audit.world.cdrs.create(call(1, call_id="unsigned"))
+    signature = audit.entries()[-2].signature
+    audit.attack(
+        "UPDATE ledger_entries SET signature = :signature WHERE chain = 0 AND seq = 8",
+        signature=signature,
+    )
+    assert len(signed_differences(audit, root, operator)) == 1
+
+
+@pytest.mark.parametrize("pem", ["", "x", "é", "-" * 3_000])
+def test_a_key_that_is_none_is_refused(audit: Audit, operator: Operator, pem: str) -> None:
+    with pytest.raises(InvalidInput) as failure:
+        audit.ledger.verify("", [operator.public_pem, pem])
+    assert [wrong.field for wrong in failure.value.violations] == ["public_keys[1]"]
+    with pytest.raises(ValueError, match="Ed25519 private key"):
+        signer(pem.encode())
+    with pytest.raises(ValueError, match="Ed25519 private key"):
+        signer(operator.public_pem.encode())

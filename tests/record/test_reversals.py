@@ -23,6 +23,7 @@ from tollwire.service.domain.model import (
 from tollwire.service.domain.record_model import ReversalFilter, UnratedOutcome
 from tollwire.service.record.reversals import Reversals
 from tollwire.service.storage import ledger
+from tollwire.service.storage.ledger import EntryKind
 
 WHY = ReversalRequest("the switch was in test", "anna@noc-1")
 
@@ -298,9 +299,9 @@ def test_the_waiting_request_sees_the_result_of_the_other(
         append: Any = ledger.append
         mine = threading.current_thread()
 
-        def appended(*arguments: Any) -> None:
-            append(*arguments)
-            if threading.current_thread() is mine:
+        def appended(connection: Any, kind: EntryKind, *arguments: Any, **options: Any) -> None:
+            append(connection, kind, *arguments, **options)
+            if kind in ledger.OF_CALLS and threading.current_thread() is mine:
                 held.set()
                 assert finish.wait(20)
 

@@ -15,6 +15,7 @@ from tollwire.service.domain.model import BadCall, Call, ReversalRequest
 from tollwire.service.domain.record_model import UploadReversal
 from tollwire.service.record.reversals import Reversals
 from tollwire.service.storage import ledger
+from tollwire.service.storage.ledger import EntryKind
 
 WHY = ReversalRequest("poured in twice", "anna@noc-1")
 
@@ -166,9 +167,9 @@ def test_it_continues_after_an_interruption(
     append: Any = ledger.append
     turns = iter([True, True, False])
 
-    def breaks(*arguments: Any) -> None:
-        append(*arguments)
-        if not next(turns):
+    def breaks(connection: Any, kind: EntryKind, *arguments: Any, **options: Any) -> None:
+        append(connection, kind, *arguments, **options)
+        if kind is EntryKind.REVERSED and not next(turns):
             raise RuntimeError("broken off")
 
     with monkeypatch.context() as patched:

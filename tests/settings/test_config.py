@@ -109,7 +109,12 @@ OF_ANOTHER_TYPE: list[tuple[str, object]] = [
     ("transport", "http"),
     *[("log_format", "xml"), ("access", "all"), ("log_level", 3), ("database", 5)],
     *[("session_database", 5), ("session_database", "sqlite:///x.db")],
-    *[("tls_cert_file", 5), ("tls_key_file", []), ("tls_client_ca_file", {})],
+    *[
+        ("ledger_key_file", 5),
+        ("tls_cert_file", 5),
+        ("tls_key_file", []),
+        ("tls_client_ca_file", {}),
+    ],
     ("backup_record_file", 5),
     ("health_listen", "9000"),
     *[("listen", 50051), ("metrics_listen", "9000"), ("metrics_listen", "a:65536")],

@@ -35,7 +35,7 @@ from tollwire.service.storage.schema.all_tables import METADATA
 _ERRORS = (sqlite3.IntegrityError, psycopg.errors.RestrictViolation)
 _HISTORY = (
     *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
-    *("upload_chunks", "ledger_entries", "tokens", "audit_entries"),
+    *("upload_chunks", "rate_changes", "ledger_entries", "tokens", "audit_entries"),
 )
 _UNCHANGING = (*_HISTORY, "upload_failures")  # of which old ones are deleted
 _OUTCOME = {
@@ -51,6 +51,10 @@ _PRICE = (
     "status = 1, unrated_reason = NULL, bill_seconds = 60, cost_units = 0, cost_fraction_e8 = 7,"
     " rate_version_id = 1, rate_revision = 9"
 )
+
+
+# Other values than NULL.
+_NEW = {"intervals": "[]", "signature": bytes(64)}
 
 
 def _columns(table: str) -> list[str]:
@@ -153,7 +157,7 @@ def test_no_column_can_be_updated(attacker: Attacker, table: str) -> None:
     same = "IS" if attacker.is_sqlite else "IS NOT DISTINCT FROM"
     for column in _columns(table):
         for (value,) in attacker.execute(f"SELECT DISTINCT {column} FROM {table}"):
-            changed = "[]" if value is None and column == "intervals" else _other(value)
+            changed = _NEW.get(column) if value is None and column in _NEW else _other(value)
             attacker.is_refused(
                 f"UPDATE {table} SET {column} = %s WHERE {column} {same} %s",
                 *(changed, value),
@@ -184,7 +188,7 @@ def test_no_table_can_be_truncated(attacker: Attacker, table: str) -> None:
 
 def test_uploads_cannot_be_truncated_with_their_chunks(attacker: Attacker) -> None:
     if not attacker.is_sqlite:
-        attacker.is_refused("TRUNCATE uploads CASCADE", match="upload_chunks is never truncated")
+        attacker.is_refused("TRUNCATE uploads CASCADE", match="uploads is never truncated")
 
 
 _UNIQUE: dict[str, list[tuple[str, ...]]] = {
@@ -195,10 +199,12 @@ _UNIQUE: dict[str, list[tuple[str, ...]]] = {
         ("tenant_id", "prefix", "effective_from_s", "effective_from_nanos"),
     ],
     "tenant_versions": [("tenant_id", "revision")],
+    "rate_changes": [("tenant_id", "revision")],
+    "uploads": [("id",)],
     "upload_chunks": [("upload_id", "first_index")],
     "upload_failures": [("upload_id", "record_index")],
     "cdr_pricings": [("id",), ("cdr_id",)],
-    "ledger_entries": [("chain", "seq"), ("kind", "first_id")],
+    "ledger_entries": [("chain", "seq"), ("kind", "first_id", "revision")],
     "ledger_heads": [("chain",)],
     "cdr_reversals": [("id",), ("cdr_id",)],
     "tokens": [("id",), ("certificate_identity",)],
@@ -274,7 +280,7 @@ def test_no_row_can_be_replaced_by_its_hidden_rowid(attacker: Attacker) -> None:
 
 def test_no_row_can_be_changed_by_an_upsert(attacker: Attacker) -> None:
     for table, key, forged in _colliding_rows(attacker):
-        if table in ("tenants", "extensions"):
+        if table in ("tenants", "extensions", "uploads"):
             continue  # these may be updated
         columns = ", ".join(forged)
         marks = ", ".join(["%s"] * len(forged))
@@ -426,6 +432,40 @@ def test_a_temporary_table_cannot_stand_in_for_the_cdrs(attacker: Attacker) -> N
     for table in ("tenants", "extensions"):
         with pytest.raises(_ERRORS, match="CDRs refer to this"):
             attacker.execute(f"DELETE FROM {table} WHERE id = 1")
+
+
+def test_a_tenant_with_cdrs_keeps_its_currency(attacker: Attacker) -> None:
+    attacker.is_refused("UPDATE tenants SET currency = 'EUR' WHERE id = 1", match="its currency")
+    attacker.execute("UPDATE tenants SET name = 'Other', currency = 'USD' WHERE id = 1")
+    attacker.execute("UPDATE tenants SET currency = 'EUR' WHERE id = 2")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "id = 9",
+        "created_at_ns = created_at_ns + 1",
+        "scope_tenant_ids = '[1]'",
+        *(
+            f"{total} = {total} - 1"
+            for total in (
+                *("committed_offset", "created", "duplicates", "conflicts", "rejected"),
+                *("unrated", "duration_seconds", "recorded_again", "derived_call_ids"),
+                *("derived_duplicates", "revision"),
+            )
+        ),
+    ],
+)
+def test_an_upload_only_grows(attacker: Attacker, change: str) -> None:
+    attacker.is_refused(f"UPDATE uploads SET {change}", match="an upload only grows")
+
+
+def test_an_upload_is_reversed_once_and_never_deleted(attacker: Attacker) -> None:
+    attacker.execute("UPDATE uploads SET reversed_at_ns = 5")
+    for time in ("6", "NULL"):
+        attacker.is_refused(f"UPDATE uploads SET reversed_at_ns = {time}", match="reversed once")
+    attacker.execute("UPDATE uploads SET created = created + 1, revision = revision + 1")
+    attacker.is_refused("DELETE FROM uploads", match="never deleted")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ NEXT = f"{int(HEAD) + 1:04}"
 _GUARDED = (
     *("cdrs", "cdr_pricings", "cdr_reversals", "rate_versions", "tenant_versions"),
     *("upload_chunks", "ledger_entries", "ledger_heads", "tenants", "extensions", "tokens"),
-    "audit_entries",
+    *("audit_entries", "rate_changes", "uploads"),
 )
 
 
@@ -182,6 +182,7 @@ def test_all_triggers_exist(database: Database) -> None:
     expected |= {(table, "insert" if database.is_sqlite else "truncate") for table in kept}
     expected.add(("cdrs", "update_cdr_reversals"))
     expected.add(("cdrs", "insert"))
+    expected.add(("tenants", "update_currency"))
     with database.read() as connection:
         names = triggers.installed(connection)
     assert names == sorted((f"tollwire_{table}_{event}", table) for table, event in expected)

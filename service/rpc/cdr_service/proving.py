@@ -32,4 +32,6 @@ class CdrProving(cdr_service_pb2_grpc.CdrServiceServicer):
     def VerifyLedger(
         self, request: pb.VerifyLedgerRequest, context: Context
     ) -> Iterator[pb.VerifyLedgerResponse]:
-        yield from map(ledger.ledger_progress, self._ledger.verify(request.root))
+        yield from map(
+            ledger.ledger_progress, self._ledger.verify(request.root, request.public_keys)
+        )

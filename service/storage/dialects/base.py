@@ -41,7 +41,7 @@ UPLOAD_COLUMNS = tuple(UploadRow.__table__.columns.keys())
 # The columns of a chunk of an upload, and the changes of its upload, with the names of the
 # parameters in braces.
 CHUNK_COLUMNS = tuple(UploadChunkRow.__table__.columns.keys())
-_COUNTS = (
+COUNTS = (
     *("created", "duplicates", "conflicts", "rejected", "unrated"),
     *("recorded_again", "derived_call_ids", "derived_duplicates", "duration_seconds"),
 )
@@ -49,7 +49,9 @@ CHANGES_OF_UPLOAD = ", ".join(
     (
         "committed_offset = committed_offset + {calls}",
         "updated_at_ns = {now_ns}",
-        *(f"{name} = {name} + {{{name}}}" for name in _COUNTS),
+        "revision = revision + 1",
+        "chunks_hash = {chunks_hash}",
+        *(f"{name} = {name} + {{{name}}}" for name in COUNTS),
     )
 )
 
@@ -84,6 +86,8 @@ class HeldParties(NamedTuple):
     first_cdr_id: int
     ledger_head: LedgerHead | None = None
     upload: tuple[Any, ...] | None = None  # by UPLOAD_COLUMNS
+    # The end of a chain that is locked for the entry of the upload.
+    upload_head: LedgerHead | None = None
 
 
 class ServerFacts(NamedTuple):
@@ -270,7 +274,8 @@ class Dialect(ABC):
         commits: bool,
     ) -> bool:
         """Insert all rows, their entry in the ledger, and the chunk of an upload, given as for
-        ``add_upload_chunk``, if they are one; in one round trip. Call it only if
+        ``add_upload_chunk`` and with the ``entry`` of the upload, if they are one; in one round
+        trip. Call it only if
         ``hold_parties`` has locked a chain, first after it. False if a key is taken or another
         transaction inserts it now: nothing is written, and the chain is not locked any more.
         ``commits``: commit in the same round trip if all is written; nothing may follow in this
@@ -279,10 +284,11 @@ class Dialect(ABC):
     @abstractmethod
     def add_upload_chunk(
         self, connection: Connection, chunk: Mapping[str, Any], *, hold_chain: bool
-    ) -> LedgerHead | None:
+    ) -> tuple[LedgerHead | None, LedgerHead | None]:
         """Store a chunk, and add its counts to its upload. ``chunk``: by CHUNK_COLUMNS, and
-        duration_seconds and now_ns. With ``hold_chain`` a database with round trips also locks a
-        chain of the ledger if one is free, as ``hold_ledger_chain`` does, and returns its end."""
+        duration_seconds, now_ns and chunks_hash. A database with round trips also locks chains of
+        the ledger if they are free, as ``hold_ledger_chain`` does: one of the record of calls
+        with ``hold_chain``, and one of the others. Returns their ends."""
 
     @abstractmethod
     def violates(self, error: IntegrityError, constraint: str) -> bool:
@@ -292,13 +298,17 @@ class Dialect(ABC):
     # The ledger.
 
     @abstractmethod
-    def hold_ledger_chain(self, connection: Connection) -> LedgerHead:
-        """Lock a chain until the transaction ends. Prefers a chain that no other transaction
-        holds."""
+    def hold_ledger_chain(self, connection: Connection, *, of_calls: bool) -> LedgerHead:
+        """Lock a chain until the transaction ends: one of the record of calls, or one of the
+        others. Prefers a chain that no other transaction holds."""
 
     @abstractmethod
-    def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
-        """Write the entry, given by LEDGER_COLUMNS, and move the end of its chain to it."""
+    def add_ledger_entry(
+        self, connection: Connection, entry: Mapping[str, Any], *, commits: bool = False
+    ) -> None:
+        """Write the entry, given by LEDGER_COLUMNS, and move the end of its chain to it. With
+        ``commits`` nothing may follow in the transaction, and a database with round trips commits
+        it in the same one."""
 
     # Conditions.
 

@@ -99,17 +99,23 @@ _COMMIT = b"COMMIT"
 _SAVEPOINT = "SAVEPOINT before_cdrs"
 _TO_SAVEPOINT = f"ROLLBACK TO {_SAVEPOINT}"
 _LEDGER_HEADS = "SELECT chain, length, hash FROM ledger_heads"
-_FREE_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED"
-_FREE_LEDGER_HEAD_STEP = prepared(_FREE_LEDGER_HEAD.encode())
-_ANY_LEDGER_HEAD = f"{_LEDGER_HEADS} ORDER BY random() LIMIT 1 FOR UPDATE"
+# The chains of the record of calls, and those of everything else.
+_CHAINS_OF = {True: "chain < 16", False: "chain >= 16"}
+_FREE_LEDGER_HEAD = {
+    of_calls: prepared(
+        f"{_LEDGER_HEADS} WHERE {chains} ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED".encode()
+    )
+    for of_calls, chains in _CHAINS_OF.items()
+}
+_ANY_LEDGER_HEAD = {
+    of_calls: f"{_LEDGER_HEADS} WHERE {chains} ORDER BY random() LIMIT 1 FOR UPDATE".encode()
+    for of_calls, chains in _CHAINS_OF.items()
+}
 _ADD_LEDGER_ENTRY = (
     "WITH moved AS"
     " (UPDATE ledger_heads SET length = {seq}, hash = {hash} WHERE chain = {chain})"
     f" INSERT INTO ledger_entries ({', '.join(LEDGER_COLUMNS)})"
     f" VALUES ({', '.join(f'{{{name}}}' for name in LEDGER_COLUMNS)})"
-)
-_ADD_LEDGER_ENTRY_NAMED = _ADD_LEDGER_ENTRY.format_map(
-    {name: f"%({name})s" for name in LEDGER_COLUMNS}
 )
 _LEDGER_NUMBERED = {
     column.key: f"${number}::{'bytea' if isinstance(column.type, LargeBinary) else 'bigint'}"
@@ -117,14 +123,15 @@ _LEDGER_NUMBERED = {
 }
 _ADD_LEDGER_ENTRY_NUMBERED = prepared(_ADD_LEDGER_ENTRY.format_map(_LEDGER_NUMBERED).encode())
 # The parameters of a chunk, and of its upload. One statement is planned once.
-_CHUNK_VALUES = (*CHUNK_COLUMNS, "duration_seconds", "now_ns")
+_CHUNK_VALUES = (*CHUNK_COLUMNS, "duration_seconds", "now_ns", "chunks_hash")
+_CHUNK_BYTES = ("digest", "record_digests", "chunks_hash")
 _ADD_CHUNK = (
     f"WITH changed AS (UPDATE uploads SET {CHANGES_OF_UPLOAD} WHERE id = {{upload_id}})"
     f" INSERT INTO upload_chunks ({', '.join(CHUNK_COLUMNS)})"
     f" VALUES ({', '.join(f'{{{name}}}' for name in CHUNK_COLUMNS)})"
 )
 _CHUNK_NUMBERED = {
-    name: f"${number}::{'bytea' if name in ('digest', 'record_digests') else 'bigint'}"
+    name: f"${number}::{'bytea' if name in _CHUNK_BYTES else 'bigint'}"
     for number, name in enumerate(_CHUNK_VALUES, 1)
 }
 _ADD_CHUNK_NUMBERED = prepared(_ADD_CHUNK.format_map(_CHUNK_NUMBERED).encode())
@@ -254,9 +261,12 @@ class PostgreSQL(Dialect):
         ]
         is_small = cdr_count <= _MOST_INSERTED_ROWS
         if is_small:
-            steps += [(_WAIT_BRIEFLY, []), (_FREE_LEDGER_HEAD_STEP, [])]
+            steps += [(_WAIT_BRIEFLY, []), (_FREE_LEDGER_HEAD[True], [])]
+            if upload_id:
+                steps.append((_FREE_LEDGER_HEAD[False], []))
         results = run_steps(connection, steps)
         upload = results.pop(0) if upload_id else None
+        of_others = results.pop() if is_small and upload_id else None
         held, *others = results
         extensions = others.pop(0) if extension_ids else None
         clock, ids = others[:2]
@@ -268,6 +278,7 @@ class PostgreSQL(Dialect):
             int_of(ids.get_value(0, 0)),
             None if head is None or not head.ntuples else _ledger_head(head),
             None if upload is None or not upload.ntuples else _upload(upload),
+            None if of_others is None or not of_others.ntuples else _ledger_head(of_others),
         )
 
     def insert_cdrs(
@@ -307,12 +318,10 @@ class PostgreSQL(Dialect):
         chunk: Mapping[str, Any] | None,
         commits: bool,
     ) -> bool:
-        steps: list[Step] = [
-            (_INSERT_CDRS, rows.column_arrays(first_id)),
-            (_ADD_LEDGER_ENTRY_NUMBERED, _packed(entry, LEDGER_COLUMNS)),
-        ]
+        steps: list[Step] = [(_INSERT_CDRS, rows.column_arrays(first_id)), _add_entry(entry)]
         if chunk is not None:
             steps.append((_ADD_CHUNK_NUMBERED, _packed(chunk, _CHUNK_VALUES)))
+            steps.append(_add_entry(chunk["entry"]))
         try:
             if commits:
                 _run_and_commit(connection, steps)
@@ -326,12 +335,13 @@ class PostgreSQL(Dialect):
 
     def add_upload_chunk(
         self, connection: Connection, chunk: Mapping[str, Any], *, hold_chain: bool
-    ) -> LedgerHead | None:
+    ) -> tuple[LedgerHead | None, LedgerHead | None]:
+        wanted = (True, False) if hold_chain else (False,)
         steps: list[Step] = [(_ADD_CHUNK_NUMBERED, _packed(chunk, _CHUNK_VALUES))]
-        if hold_chain:
-            steps.append((_FREE_LEDGER_HEAD_STEP, []))
-        head = run_steps(connection, steps)[-1]
-        return _ledger_head(head) if hold_chain and head.ntuples else None
+        steps += [(_FREE_LEDGER_HEAD[of_calls], []) for of_calls in wanted]
+        _, *heads = run_steps(connection, steps)
+        *of_calls, of_others = (_ledger_head(head) if head.ntuples else None for head in heads)
+        return of_calls[0] if of_calls else None, of_others
 
     def violates(self, error: IntegrityError, constraint: str) -> bool:
         cause = error.orig
@@ -340,16 +350,18 @@ class PostgreSQL(Dialect):
             and cause.diag.constraint_name == constraint
         )
 
-    def hold_ledger_chain(self, connection: Connection) -> LedgerHead:
-        driver = _driver(connection)
-        head: LedgerHead | None = driver.execute(_FREE_LEDGER_HEAD).fetchone()
-        if head is None:
-            head = driver.execute(_ANY_LEDGER_HEAD).fetchone()
-        assert head is not None, "the schema has ledger_heads filled"
-        return head
+    def hold_ledger_chain(self, connection: Connection, *, of_calls: bool) -> LedgerHead:
+        (head,) = run_steps(connection, [(_FREE_LEDGER_HEAD[of_calls], [])])
+        if not head.ntuples:
+            (head,) = run_steps(connection, [(_ANY_LEDGER_HEAD[of_calls], [])])
+        assert head.ntuples, "the schema has ledger_heads filled"
+        return _ledger_head(head)
 
-    def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
-        _driver(connection).execute(_ADD_LEDGER_ENTRY_NAMED, entry)
+    def add_ledger_entry(
+        self, connection: Connection, entry: Mapping[str, Any], *, commits: bool = False
+    ) -> None:
+        add = _run_and_commit if commits else run_steps
+        add(connection, [_add_entry(entry)])
 
     def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
         return column == any_(literal(list(values), ARRAY(column.type)))
@@ -433,12 +445,20 @@ def _packed(values: Mapping[str, Any], names: Sequence[str]) -> list[bytes | Non
     ]
 
 
+# Of the columns of an upload that are not integers.
+_UPLOAD_TYPES: dict[str, Callable[[bytes], Any]] = {
+    "scope_tenant_ids": bytes.decode,
+    "chunks_hash": bytes,
+}
+
+
 def _upload(found: PGresult) -> tuple[Any, ...]:
-    """The row by UPLOAD_COLUMNS: integers, one text, and NULLs."""
-    values = {name: found.get_value(0, at) for at, name in enumerate(UPLOAD_COLUMNS)}
+    """The row by UPLOAD_COLUMNS."""
     return tuple(
-        None if value is None else value.decode() if name == "scope_tenant_ids" else int_of(value)
-        for name, value in values.items()
+        _UPLOAD_TYPES.get(name, int_of)(value)
+        if (value := found.get_value(0, at)) is not None
+        else None
+        for at, name in enumerate(UPLOAD_COLUMNS)
     )
 
 
@@ -453,6 +473,10 @@ def _extensions(found: PGresult) -> list[ExtensionTuple]:
 def _text_of(value: bytes | None) -> str:
     assert value is not None
     return value.decode()
+
+
+def _add_entry(entry: Mapping[str, Any]) -> Step:
+    return _ADD_LEDGER_ENTRY_NUMBERED, _packed(entry, LEDGER_COLUMNS)
 
 
 def _ledger_head(found: PGresult) -> LedgerHead:

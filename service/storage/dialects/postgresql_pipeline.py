@@ -104,7 +104,7 @@ def _add(driver: Any, steps: Sequence[Step]) -> list[bytes]:
                 statement, parameters, param_formats=formats, result_format=_BINARY
             )
         else:
-            if name not in driver.prepared:
+            if name not in driver.prepared and name not in coming:
                 remote.send_prepare(name, statement)
                 coming.append(name)
             remote.send_query_prepared(

@@ -67,7 +67,9 @@ _FIND_EXTENSIONS = (
 )
 _DECK_CLOCK = "SELECT change_seq FROM deck_clock"
 _CLOCK_AND_NEWEST_CDR = "SELECT change_seq, (SELECT max(id) FROM cdrs) FROM deck_clock"
-_LEDGER_HEAD = "SELECT chain, length, hash FROM ledger_heads ORDER BY chain LIMIT 1"
+_LEDGER_HEAD = "SELECT chain, length, hash FROM ledger_heads WHERE chain = ?"
+# The chains of the ledger.
+_OF_CALLS, _OF_OTHERS = 0, 1
 _INSERT_LEDGER_ENTRY = (
     f"INSERT INTO ledger_entries ({', '.join(LEDGER_COLUMNS)})"
     f" VALUES ({', '.join(f':{name}' for name in LEDGER_COLUMNS)})"
@@ -250,22 +252,25 @@ class SQLite(Dialect):
 
     def add_upload_chunk(
         self, connection: Connection, chunk: Mapping[str, Any], *, hold_chain: bool
-    ) -> LedgerHead | None:
+    ) -> tuple[None, None]:
         driver: Any = connection.connection.driver_connection
         driver.execute(_INSERT_CHUNK, chunk)
         driver.execute(_CHANGE_UPLOAD, chunk)
-        return None
+        return None, None
 
     def violates(self, error: IntegrityError, constraint: str) -> bool:
         # No other transaction writes meanwhile.
         return False
 
-    def hold_ledger_chain(self, connection: Connection) -> LedgerHead:
+    def hold_ledger_chain(self, connection: Connection, *, of_calls: bool) -> LedgerHead:
         driver: Any = connection.connection.driver_connection
-        ((chain, length, last_hash),) = driver.execute(_LEDGER_HEAD).fetchall()
+        wanted = (_OF_CALLS if of_calls else _OF_OTHERS,)
+        ((chain, length, last_hash),) = driver.execute(_LEDGER_HEAD, wanted).fetchall()
         return chain, length, last_hash
 
-    def add_ledger_entry(self, connection: Connection, entry: Mapping[str, Any]) -> None:
+    def add_ledger_entry(
+        self, connection: Connection, entry: Mapping[str, Any], *, commits: bool = False
+    ) -> None:
         driver: Any = connection.connection.driver_connection
         driver.execute(_INSERT_LEDGER_ENTRY, entry)
         driver.execute(_MOVE_LEDGER_HEAD, entry)

@@ -59,6 +59,10 @@ class UploadRow(Base):
     # Records whose call_id was derived, and those of them that are duplicates.
     derived_call_ids: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     derived_duplicates: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    # The number of changes of this row, and a SHA-256 over all its chunks:
+    # tollwire.service.storage.covered_rows.
+    revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    chunks_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
 # The uploads of callers with one tenant, and with few: an index of PostgreSQL cannot hold the text
@@ -230,8 +234,10 @@ partial_index(
 
 class LedgerEntryRow(Base):
     """The rows that one transaction wrote: ``row_count`` rows of a ``kind`` (EntryKind) with ids
-    from ``first_id`` on, and the SHA-256 of their canonical bytes. ``hash`` covers the entry and
-    the hash of the entry before it in the chain."""
+    from ``first_id`` on, and the SHA-256 of their canonical bytes. Rows of some kinds are of a
+    ``revision`` of the tenant or upload ``first_id`` instead (service/storage/covered_rows.py).
+    ``hash`` covers the entry and the hash of the entry before it in the chain; the digest covers
+    the revision."""
 
     __tablename__ = "ledger_entries"
 
@@ -245,13 +251,17 @@ class LedgerEntryRow(Base):
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
     # The version of the digest and of the hash: tollwire.service.storage.ledger.
     format: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    # Ed25519, by the operator's key; NULL without a key.
+    signature: Mapped[bytes | None] = mapped_column(LargeBinary)
 
     __table_args__ = (
         CheckConstraint("format > 0", name="format"),
-        CheckConstraint("kind BETWEEN 1 AND 3", name="kind"),
+        CheckConstraint("kind BETWEEN 1 AND 8", name="kind"),
         CheckConstraint("row_count > 0", name="row_count"),
         CheckConstraint("length(digest) = 32 AND length(hash) = 32", name="sizes"),
-        Index("uq_ledger_entries_rows", "kind", "first_id", unique=True),
+        CheckConstraint("length(signature) = 64", name="signature"),
+        Index("uq_ledger_entries_rows", "kind", "first_id", "revision", unique=True),
     )
 
 

@@ -13,7 +13,11 @@ Rating rule 9, for both databases:
 - ledger_heads: a chain grows by one entry at a time; DELETE is refused.
 - upload_failures: UPDATE is refused; old ones may be deleted.
 - tokens: a row may be revoked, once; every other UPDATE and each DELETE is refused.
-- tenants, extensions: the identity never changes; DELETE is refused while CDRs refer to the row.
+- rate_changes: UPDATE and DELETE are refused.
+- uploads: the identity, the scope and the start never change, the totals and the revision never
+  fall, and a reversal is requested once; DELETE is refused.
+- tenants, extensions: the identity never changes; DELETE is refused while CDRs refer to the row,
+  and so is a change of the tenant's currency.
 
 PostgreSQL also has TRUNCATE, which fires no row trigger: refused on all of these tables. SQLite
 also has REPLACE, which deletes the row with the same key without firing DELETE triggers (unless the
@@ -51,6 +55,15 @@ _OUTCOME = (
 )
 # The same if the CDR stays UNRATED.
 _REASON = ("unrated_reason", "rate_revision")
+# The columns of an upload that never fall, and all that may change.
+_OF_UPLOADS_RISING = (
+    *("committed_offset", "created", "duplicates", "conflicts", "rejected", "unrated"),
+    *("duration_seconds", "recorded_again", "derived_call_ids", "derived_duplicates", "revision"),
+)
+_OF_UPLOADS_CHANGING = (
+    *_OF_UPLOADS_RISING,
+    *("stated_calls", "stated_duration_seconds", "updated_at_ns", "reversed_at_ns", "chunks_hash"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +81,10 @@ class _Refusal:
 
     @property
     def name(self) -> str:
-        name = f"{_NAME}{self.table}_{self.event.lower()}"
+        event, _, column = self.event.lower().partition(" of ")
+        name = f"{_NAME}{self.table}_{event}"
+        if column:
+            name += f"_{column}"
         return name if self.in_use_in == "cdrs" else f"{name}_{self.in_use_in}"
 
 
@@ -106,6 +122,17 @@ _REFUSALS = (
     _Refusal("rate_versions", "DELETE", "a version of a rate is never deleted"),
     _Refusal("tenant_versions", "UPDATE", "a version of a tenant never changes"),
     _Refusal("tenant_versions", "DELETE", "a version of a tenant is never deleted"),
+    _Refusal("rate_changes", "UPDATE", "a change of a deck never changes"),
+    _Refusal("rate_changes", "DELETE", "a change of a deck is never deleted"),
+    _Refusal(
+        "uploads",
+        "UPDATE",
+        "an upload only grows, and is reversed once",
+        when=f"NOT ({_kept('uploads', _OF_UPLOADS_CHANGING)} AND (OLD.reversed_at_ns IS NULL"
+        " OR NEW.reversed_at_ns {is} OLD.reversed_at_ns)"
+        f"{''.join(f' AND NEW.{name} >= OLD.{name}' for name in _OF_UPLOADS_RISING)})",
+    ),
+    _Refusal("uploads", "DELETE", "an upload is never deleted"),
     _Refusal("upload_chunks", "UPDATE", "a committed chunk never changes"),
     _Refusal("upload_chunks", "DELETE", "a committed chunk is never deleted"),
     _Refusal("cdr_pricings", "UPDATE", "a pricing never changes"),
@@ -133,6 +160,13 @@ _REFUSALS = (
     _Refusal("audit_entries", "UPDATE", "an entry of the audit log never changes"),
     _Refusal("audit_entries", "DELETE", "an entry of the audit log is never deleted"),
     _Refusal("tenants", "UPDATE", "a tenant keeps its id", when="NOT (NEW.id {is} OLD.id)"),
+    _Refusal(
+        "tenants",
+        "UPDATE OF currency",
+        "a tenant with CDRs keeps its currency",
+        when="NEW.currency <> OLD.currency",
+        in_use_by="tenant_id",
+    ),
     _Refusal("tenants", "DELETE", "CDRs refer to this tenant", in_use_by="tenant_id"),
     _Refusal(
         "extensions",
@@ -168,6 +202,11 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "rowid = NEW.rowid",
         "tenant_id = NEW.tenant_id AND revision = NEW.revision",
     ),
+    "rate_changes": (
+        "rowid = NEW.rowid",
+        "tenant_id = NEW.tenant_id AND revision = NEW.revision",
+    ),
+    "uploads": ("rowid = NEW.rowid", "id = NEW.id"),
     "upload_chunks": (
         "rowid = NEW.rowid",
         "upload_id = NEW.upload_id AND first_index = NEW.first_index",
@@ -179,7 +218,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "ledger_entries": (
         "rowid = NEW.rowid",
         "chain = NEW.chain AND seq = NEW.seq",
-        "kind = NEW.kind AND first_id = NEW.first_id",
+        "kind = NEW.kind AND first_id = NEW.first_id AND revision = NEW.revision",
     ),
     "ledger_heads": ("rowid = NEW.rowid", "chain = NEW.chain"),
     "upload_failures": (
@@ -310,7 +349,8 @@ def _for_sqlite() -> Iterator[str]:
         when = refusal.when.replace("{is}", "IS")
         if refusal.in_use_by:
             rows = f"{refusal.in_use_in} WHERE {refusal.in_use_by} = OLD.id"
-            when = f"EXISTS (SELECT 1 FROM {rows})"
+            in_use = f"EXISTS (SELECT 1 FROM {rows})"
+            when = f"{when} AND {in_use}" if when else in_use
         yield (
             f"CREATE TRIGGER {refusal.name} BEFORE {refusal.event} ON {refusal.table}"
             f" FOR EACH ROW {f'WHEN {when}' if when else ''}"
