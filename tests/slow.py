@@ -82,6 +82,9 @@ SLOW = {
     "every benchmark, small": ("tests/test_benchmarks.py",),
 }
 NOT_QUICK = {
+    "starts a server with two workers": (
+        "tests/process/test_fork_memory.py::test_a_worker_shares_most_of_its_memory",
+    ),
     "waits of the memory guard, and a thousand RPCs": (
         "tests/rpc/test_capacity.py::test_health_checks_without_a_message_block_no_probe",
         "tests/rpc/test_capacity.py::test_memory_is_returned_after_large_requests",
