@@ -41,7 +41,7 @@ TABLES = {
     "audit_entries": "audit log",
 }
 # Values that the constraints of a table allow together.
-_TOGETHER = {
+_TOGETHER: dict[tuple[str, str], dict[str, Any]] = {
     ("cdrs", "status"): {
         "status": 2,
         "bill_seconds": 0,
