@@ -68,7 +68,7 @@ def test_every_option_that_is_named_exists(name: str) -> None:
     # Of the command; blocks of shell also have options of other programs.
     text = re.sub(r"```sh\n.*?```", "", DOCUMENTS[name], flags=re.DOTALL)
     # Of other programs, within a sentence.
-    of_others = {"--time", "--replicas"}
+    of_others = {"--failed", "--time", "--replicas"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert named - of_others <= options()
     assert named

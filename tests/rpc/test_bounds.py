@@ -36,7 +36,9 @@ class Uploads:
         self.most_in_work = 0
         self._lock = threading.Lock()
 
-    def commit(self, upload_id: int, offset: int, chunk: Any, new: Any) -> ChunkResult:
+    def commit(
+        self, upload_id: int, offset: int, chunk: Any, new: Any, *, was_visible: bool
+    ) -> ChunkResult:
         with self._lock:
             self.in_work += 1
             self.most_in_work = max(self.most_in_work, self.in_work)

@@ -112,4 +112,4 @@ def test_a_verification_reports_its_progress(server: Any, subject: Fake) -> None
         cdr_pb.VerifyLedgerResponse(entries_checked=8, rows_checked=9, done=True),
     ]
     assert rpc.termination()[1] is grpc.StatusCode.OK
-    assert subject.calls == [("verify", "3-1:ab")]
+    assert subject.calls == [("verify", "3-1:ab", [])]
