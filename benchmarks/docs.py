@@ -1,7 +1,8 @@
 """Writes the measured part of docs/performance.md, and its pictures, from the results.
 
 No figure is typed by hand: the text between the two marks comes from the newest full results of
-each benchmark. The text outside the marks is not changed.
+each benchmark. They are kept beside the pictures: a benchmark without new results keeps its old
+ones, with their date. The text outside the marks is not changed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from benchmarks.machine import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "performance.md"
 PICTURES = REPOSITORY / "docs" / "performance"
+KEPT = PICTURES / "results.json"
 BEGIN = "<!-- measured: begin (python -m benchmarks --write-docs) -->"
 END = "<!-- measured: end -->"
 
@@ -26,6 +28,7 @@ TITLES = {
     "instructions": "Instructions",
     "stream": "StreamRateCalls",
     "unary": "RateCall",
+    "single_calls": "CreateCdr",
     "transports": "The native transport",
     "coalescing": "Calls that share RPCs",
     "access": "Knowing the caller",
@@ -37,8 +40,14 @@ TITLES = {
     "verify": "VerifyCdrs",
     "start": "Starting",
 }
-# The picture of a benchmark, if its name is not that of its series.
-_SERIES = {"memory": "lookup"}
+# The benchmark and the title of each picture, by the name of its series, which is also that of the
+# file.
+_PICTURES = {
+    "sizes": ("sizes", "What a look-up costs against the size of the deck"),
+    "memory": ("lookup", "What this machine's memory takes for a cache line in random order"),
+    "stream": ("stream", "Throughput of one stream against calls a message"),
+    "contention": ("contention", "RateCall alone, and while four uploads run flat out"),
+}
 
 
 class NoResults(Exception):
@@ -46,7 +55,8 @@ class NoResults(Exception):
 
 
 def write() -> None:
-    runs = _newest(set(TITLES))
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    runs = kept | _newest(set(TITLES))
     if not runs:
         raise NoResults("no full run yet: make bench")
     page = PAGE.read_text()
@@ -54,25 +64,31 @@ def write() -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise NoResults(f"{PAGE.name} lacks the marks around its measured part")
+    runs = {name: runs[name] for name in TITLES if name in runs}
     parts = [before, BEGIN, "\n\n", *_measured(runs), END, after]
     PAGE.write_text("".join(parts))
+    KEPT.write_text(json.dumps(runs, indent=1) + "\n")
 
 
 def _newest(names: set[str]) -> dict[str, dict[str, Any]]:
-    """The newest full run in which each benchmark was completed."""
+    """Of the newest full run in which each benchmark was completed: what it ran on, the rows of the
+    benchmark, and the series of its pictures."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(report.RESULTS.glob("full-*.json"), reverse=True):
         run = json.loads(path.read_text())
         for name in names & set(run["rows"]) - set(run.get("failed", ())) - set(found):
-            found[name] = run
-    return {name: found[name] for name in TITLES if name in found}
+            series = {
+                picture: run["series"][picture]
+                for picture, (benchmark, _) in _PICTURES.items()
+                if benchmark == name and picture in run["series"]
+            }
+            found[name] = {"about": run["about"], "rows": run["rows"][name], "series": series}
+    return found
 
 
 def _measured(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield from _machines(runs)
-    rows = {
-        name: [report.from_json(row) for row in run["rows"][name]] for name, run in runs.items()
-    }
+    rows = {name: [report.from_json(row) for row in run["rows"]] for name, run in runs.items()}
     yield "## The budgets\n\n"
     yield from _table([row for found in rows.values() for row in found if row.budget])
     yield "## Everything measured\n\n"
@@ -114,12 +130,15 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _pictures(name: str, series: dict[str, Any]) -> Iterator[str]:
-    if not series:
-        return
-    # Imported here, so that only drawing needs matplotlib.
-    from benchmarks import pictures
+    """The pictures of a benchmark: new ones from their series, else those that exist."""
+    for picture, (benchmark, title) in _PICTURES.items():
+        if benchmark != name:
+            continue
+        target = PICTURES / f"{picture}.svg"
+        if picture in series:
+            # Imported here, so that only drawing needs matplotlib.
+            from benchmarks import pictures
 
-    for picture, (title, _) in pictures.PICTURES.items():
-        if _SERIES.get(picture, picture) == name and picture in series:
-            target = pictures.draw(picture, series[picture], PICTURES)
-            yield f"![{title}]({target.relative_to(PAGE.parent)})\n\n"
+            pictures.draw(target, title, series[picture])
+        if target.exists():
+            yield f"![{title}]({target.relative_to(PICTURES.parent)})\n\n"

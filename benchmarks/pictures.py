@@ -80,27 +80,24 @@ def memory(axes: Any, series: Sequence[Sequence[float]]) -> None:
     axes.legend()
 
 
-# The title of each picture, by the name of its series, which is also that of the file.
-PICTURES: dict[str, tuple[str, Callable[[Any, Any], None]]] = {
-    "sizes": ("What a look-up costs against the size of the deck", sizes),
-    "memory": ("What this machine's memory takes for a cache line in random order", memory),
-    "stream": ("Throughput of one stream against calls a message", stream),
-    "contention": ("RateCall alone, and while four uploads run flat out", contention),
+# What plots each series, by its name.
+_PLOTS: dict[str, Callable[[Any, Any], None]] = {
+    "sizes": sizes,
+    "memory": memory,
+    "stream": stream,
+    "contention": contention,
 }
 
 
-def draw(name: str, series: Any, folder: Path) -> Path:
-    """Draw one series into a file of the folder."""
-    title, plot = PICTURES[name]
+def draw(target: Path, title: str, series: Any) -> None:
+    """Draw one series into a file with the name of the series."""
     figure, axes = pyplot.subplots(figsize=(7, 3.8), layout="constrained")
-    plot(axes, series)
+    _PLOTS[target.stem](axes, series)
     for axis in (axes.xaxis, axes.yaxis):
         if not isinstance(axis.get_major_formatter(), ticker.FixedFormatter):
             axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.12g}"))
         axis.set_minor_formatter(ticker.NullFormatter())
     axes.set_title(title, fontsize=11)
-    folder.mkdir(exist_ok=True)
-    target = folder / f"{name}.svg"
+    target.parent.mkdir(exist_ok=True)
     figure.savefig(target, metadata={"Date": None})
     pyplot.close(figure)
-    return target

@@ -185,6 +185,7 @@ def test_the_page_shows_misses_and_a_busy_machine(
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{docs.BEGIN}\nold\n{docs.END}\nafter\n")
     monkeypatch.setattr(docs, "PAGE", page)
+    monkeypatch.setattr(docs, "KEPT", tmp_path / "results.json")
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     run = Run(machine.describe() | {"quick": False, "load_before": 1.6}, started="1")
     run.rows["lookup"] = [ROW]
@@ -197,6 +198,10 @@ def test_the_page_shows_misses_and_a_busy_machine(
     assert text.count("| a row | 2.00 ns (1.00 to 3.00) |  |  | ≤ 1 | MISSED | 0123 |") == 2
     assert "The machine was not quiet (load average 1.6 before the run" in text
     assert run.about["commit"] in text
+    for path in (tmp_path / "results").iterdir():  # the page keeps what it has
+        path.unlink()
+    docs.write()
+    assert page.read_text() == text
 
 
 def test_a_quiet_machine_is_not_mentioned() -> None:
