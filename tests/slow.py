@@ -85,10 +85,13 @@ NOT_QUICK = {
     "starts a server with two workers": (
         "tests/process/test_fork_memory.py::test_a_worker_shares_most_of_its_memory",
     ),
-    "waits of the memory guard, and a thousand RPCs": (
+    "waits of the memory guard and of a stop, and hundreds of RPCs": (
         "tests/rpc/test_capacity.py::test_health_checks_without_a_message_block_no_probe",
         "tests/rpc/test_capacity.py::test_memory_is_returned_after_large_requests",
         "tests/rpc/test_capacity.py::test_memory_that_grows_ends_what_is_being_read",
+        "tests/rpc/test_capacity.py::test_silent_batches_delay_others_until_their_memory_is_needed",
+        "tests/rpc/test_capacity.py::test_a_burst_of_small_batches_is_answered",
+        "tests/rpc/test_capacity.py::test_the_limit_is_never_exceeded_and_everybody_gets_memory",
     ),
     "several clients at once; other tests check what each does alone": (
         "tests/cache/test_decks.py::test_a_deck_is_seen_complete_and_never_an_older_one",

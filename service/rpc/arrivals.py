@@ -2,7 +2,8 @@
 
 A transport that receives RPCs before their messages starts them here, in a thread of its own that
 must not wait. The caller is identified and the memory for the message is reserved first; so an RPC
-that is refused is refused before its message is read.
+that is refused is refused before its message is read. An RPC that finds no memory to reserve waits
+for it, also without a thread.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tollwire.service.domain.errors import Exhausted, Reason, unwanted
 from tollwire.service.domain.thread_context import Slot
 from tollwire.service.rpc.batches import AdmittedRpc, Respond
 from tollwire.service.rpc.call import StreamCall
+from tollwire.service.rpc.capacity import SMALL_BYTES, Reservation
 from tollwire.service.rpc.endpoints import Endpoint, malformed_request
 from tollwire.service.rpc.failures import failure_of
 from tollwire.service.rpc.pipeline import RpcContext
@@ -34,8 +36,14 @@ def start_unary(
         respond(rpc, endpoint.refusal(rpc, slot))
         return
     one = AdmittedRpc(endpoint, rpc, caller, respond)
-    if one.enter(endpoint.max_request_bytes):
-        _await(endpoint, call, caller, partial(_run, endpoint, call, one), one.finish)
+    if not one.enter():
+        return
+    endpoint.message_deadlines.start(call, endpoint.kind)
+    take = partial(_run, endpoint, call, one)
+    if endpoint.max_request_bytes <= SMALL_BYTES:
+        _await(endpoint, call, caller, take, one.finish)
+    else:
+        _await_memory(endpoint, call, caller, take, one)
 
 
 def _run(endpoint: Endpoint, call: StreamCall, one: AdmittedRpc, request: bytes | None) -> None:
@@ -71,6 +79,7 @@ def start_stream(endpoint: Endpoint, call: StreamCall, caller: str | bytes) -> N
     except Exception as error:
         end(error)
         return
+    endpoint.message_deadlines.start(call, endpoint.kind)
     _await(endpoint, call, caller, partial(_run_stream, endpoint, call, caller), end)
 
 
@@ -100,14 +109,43 @@ def _end_stream(
     call.end(failure)
 
 
+def _await_memory(
+    endpoint: Endpoint,
+    call: StreamCall,
+    caller: str | bytes,
+    take: Callable[[bytes | None], None],
+    one: AdmittedRpc,
+) -> None:
+    """As ``_await``, once the memory for the largest message is reserved."""
+
+    def granted() -> None:
+        one.grant(endpoint.max_request_bytes)
+        _await(endpoint, call, caller, take, one.finish, has_memory=True)
+
+    def refused(error: Exception) -> None:
+        endpoint.message_deadlines.stop(call)
+        one.finish(error)
+
+    def left() -> None:
+        if endpoint.request_bytes.withdraw(wanted):
+            refused(unwanted())
+
+    wanted = Reservation(caller, endpoint.max_request_bytes, granted, refused)
+    if not endpoint.request_bytes.reserve(wanted) and not call.on_end(left):
+        left()
+
+
 def _await(
     endpoint: Endpoint,
     call: StreamCall,
     caller: str | bytes,
     take: Callable[[bytes | None], None],
     refuse: Callable[[Exception], None],
+    *,
+    has_memory: bool = False,
 ) -> None:
-    """Call ``take`` with the message, unless the RPC has ended before; ``refuse`` ends it."""
+    """Call ``take`` with the message, unless the RPC has ended before; ``refuse`` ends it. The time
+    limit of the message has been started; ``has_memory``: memory is reserved for it."""
 
     def evict() -> None:
         endpoint.message_deadlines.stop(call)
@@ -123,8 +161,7 @@ def _await(
             _LOG.debug("%s: not run", endpoint.name, exc_info=True)
             refuse(error)
 
-    awaited = Awaited(caller, evict)
-    endpoint.message_deadlines.start(call, endpoint.kind)
+    awaited = Awaited(caller, evict, has_memory=has_memory)
     endpoint.pool.await_message(awaited)
     if not call.receive_later(arrived):
         arrived(None)

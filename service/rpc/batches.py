@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from tollwire.service.domain.errors import Exhausted
 from tollwire.service.domain.thread_context import Slot, handling
 from tollwire.service.rpc.capacity import RequestBytes
 from tollwire.service.rpc.failures import failure_of
@@ -59,22 +58,21 @@ class AdmittedRpc:
         self._reserved = 0
         self._is_passed_on = False
 
-    def enter(self, size: int) -> bool:
-        """Admit the RPC, which has a slot, and reserve memory for its request of up to ``size``
-        bytes. If it is refused, finish it and return False."""
+    def enter(self, size: int = 0) -> bool:
+        """Admit the RPC, which has a slot, if there is memory for its request of ``size`` bytes; 0:
+        it has not arrived. If the RPC is refused, finish it and return False."""
         endpoint = self._endpoint
         try:
             endpoint.pipeline.enter(self.rpc)
-            try:
-                self._reserved = endpoint.request_bytes.reserve(size)
-            except Exhausted:
-                if not endpoint.pool.evict_slow(self._authorization):
-                    raise
-                self._reserved = endpoint.request_bytes.reserve(size)
+            endpoint.request_bytes.check(size)
         except Exception as error:
             self.finish(error)
             return False
         return True
+
+    def grant(self, size: int) -> None:
+        """Memory for a request of up to ``size`` bytes is reserved."""
+        self._reserved = size
 
     def take(self, request: bytes) -> bool:
         """Take the request. If it is too large, finish the RPC and return False."""

@@ -6,7 +6,9 @@ the client gets RESOURCE_EXHAUSTED with a retry hint.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 
@@ -28,10 +30,15 @@ SMALL_BYTES = 256 * 1024
 # are taken.
 REFLECTION_STREAMS = 4
 _POLL_SECONDS = 0.1
+# The longest wait for memory. In this time, messages that do not arrive give up the memory for ten
+# times as many as can be read at one time.
+MEMORY_WAIT_SECONDS = 10.0
 
 # Chunks of uploads that a machine processes at one time: one waits for the database while the other
 # is rated. More chunks would only take processor time from RateCall.
 CHUNKS_AT_ONCE = 2
+
+_LOG = logging.getLogger("tollwire.rpc")
 
 
 def chunks_at_once(workers: int) -> int:
@@ -39,18 +46,47 @@ def chunks_at_once(workers: int) -> int:
     return max(1, CHUNKS_AT_ONCE // workers)
 
 
+class Reservation:
+    """Memory that an RPC needs before its message is read. Exactly one of its functions is called,
+    in any thread, unless the reservation is withdrawn before."""
+
+    __slots__ = ("caller", "granted", "refused", "size", "until")
+
+    def __init__(
+        self,
+        caller: str | bytes,
+        size: int,
+        granted: Callable[[], object],
+        refused: Callable[[Exception], object],
+    ) -> None:
+        """``granted``: the bytes are reserved. ``refused``: they were not free in time. Neither may
+        wait."""
+        self.caller = caller
+        self.size = size
+        self.granted = granted
+        self.refused = refused
+        self.until = time.monotonic() + MEMORY_WAIT_SECONDS
+
+
 class RequestBytes:
     """The bytes of the requests that are being processed, up to ``most``. Thread-safe.
 
     The size of a request is known only after it was read. For a unary RPC the limit of its method
-    is reserved before. Streams wait until the bytes are below the limit, and can exceed it
-    together.
+    is reserved before. RPCs that find no memory to reserve wait, without a thread: those of one
+    caller in their order, the callers in rotation. Streams wait until the bytes are below the
+    limit, and can exceed it together.
     """
 
-    def __init__(self, most: int = 2**63) -> None:
+    def __init__(self, most: int = 2**63, evict_slow: Callable[[], object] = int) -> None:
+        """``evict_slow`` ends the RPCs with reserved memory whose messages do not arrive. It is
+        called while others wait."""
         self._most = most
+        self._evict_slow = evict_slow
         self._held = 0
         self._reserved = 0
+        # By caller, the oldest first. The first caller is the next.
+        self._waiting: dict[str | bytes, dict[Reservation, None]] = {}
+        self._is_granting = False
         # The bytes of all large requests that have arrived, also of those that were refused.
         self.passed = 0
         self._changed = threading.Condition()
@@ -58,38 +94,74 @@ class RequestBytes:
     @property
     def held(self) -> int:
         """The bytes of requests that have arrived, and those that are reserved for others."""
-        return self._held + self._reserved
+        with self._changed:
+            return self._held + self._reserved
 
-    def check(self) -> None:
-        """Called before a request is read. Exhausted if the limit is reached."""
-        if self._held >= self._most:
+    @property
+    def waiting(self) -> int:
+        """The number of RPCs that wait for memory."""
+        with self._changed:
+            return sum(map(len, self._waiting.values()))
+
+    def check(self, size: int = 0) -> None:
+        """Exhausted if the limit is reached, or if a large request of ``size`` bytes would exceed
+        it. A single request may exceed it. What is only reserved keeps no other requests out: their
+        messages may never come."""
+        held = self._held
+        if held >= self._most or (held and size > SMALL_BYTES and held + size > self._most):
             raise _no_memory()
 
-    def reserve(self, size: int) -> int:
-        """Count ``size`` bytes before they are read. A single request may exceed the limit. Returns
-        the argument for ``settle`` or ``cancel``. Exhausted if the limit is reached. What is only
-        reserved does not keep small requests and streams out: their messages may never come."""
-        if size <= SMALL_BYTES:
-            self.check()
-            return 0
+    def reserve(self, wanted: Reservation) -> bool:
+        """Count its bytes as soon as they are free, and call ``granted``. False if it waits now.
+        ``settle`` or ``cancel`` must be called once for what was granted."""
         with self._changed:
-            held = self._held + self._reserved
-            if held and held + size > self._most:
-                raise _no_memory()
-            self._reserved += size
-        return size
+            self._waiting.setdefault(wanted.caller, {})[wanted] = None
+        self._grant()
+        if not self._waits(wanted):
+            return True
+        self._evict_slow()
+        return False
+
+    def withdraw(self, wanted: Reservation) -> bool:
+        """End its wait. False if it does not wait any more."""
+        with self._changed:
+            return self._remove(wanted)
+
+    def review(self) -> bool:
+        """Refuse the RPCs that have waited too long, and end those that keep others waiting.
+        Returns whether any waits still."""
+        now = time.monotonic()
+        with self._changed:
+            waiting = [one for of_caller in self._waiting.values() for one in of_caller]
+            late = [one for one in waiting if one.until <= now]
+            for one in late:
+                self._remove(one)
+        for one in late:
+            one.refused(_no_memory())
+        if len(late) < len(waiting):
+            self._evict_slow()
+        return bool(self._waiting)
 
     def settle(self, reserved: int, request: bytes) -> int:
         """Count the request, which has arrived, instead of what was reserved for it. Returns the
         size for ``release``."""
-        self.cancel(reserved)
-        return self.acquire(request)
+        size = len(request)
+        held = size if size > SMALL_BYTES else 0
+        if reserved or held:
+            with self._changed:
+                self._reserved -= reserved
+                self._held += held
+                self.passed += held
+        if reserved:
+            self._grant()
+        return held
 
     def cancel(self, reserved: int) -> None:
         """Give back what was reserved for a request that has not arrived."""
         if reserved:
             with self._changed:
                 self._reserved -= reserved
+            self._grant()
 
     def wait_for_space(self, is_over: Callable[[], bool]) -> None:
         """Wait until the bytes are below the limit, or until ``is_over``."""
@@ -101,13 +173,7 @@ class RequestBytes:
 
     def acquire(self, request: bytes) -> int:
         """Count the request. Returns the size for ``release``."""
-        size = len(request)
-        if size <= SMALL_BYTES:
-            return 0
-        with self._changed:
-            self._held += size
-            self.passed += size
-        return size
+        return self.settle(0, request)
 
     def refuse(self, request: bytes) -> None:
         """Note a request that is too large for its method."""
@@ -119,6 +185,49 @@ class RequestBytes:
             with self._changed:
                 self._held -= size
                 self._changed.notify_all()
+            self._grant()
+
+    def _grant(self) -> None:
+        """Grant what fits. One thread at a time, and in a loop: an RPC that has ended meanwhile
+        gives its memory back at once."""
+        with self._changed:
+            if self._is_granting or not self._waiting:
+                return
+            self._is_granting = True
+        while (wanted := self._take_next()) is not None:
+            try:
+                wanted.granted()
+            except Exception:  # the others must not wait for ever
+                _LOG.exception("an RPC has got memory and was not continued")
+
+    def _take_next(self) -> Reservation | None:
+        """The next one, if it fits; its bytes are counted. None ends the loop of ``_grant``."""
+        with self._changed:
+            caller, of_caller = next(iter(self._waiting.items()), ("", {}))
+            wanted = next(iter(of_caller), None)
+            held = self._held + self._reserved
+            if wanted is None or (held and held + wanted.size > self._most):
+                self._is_granting = False
+                return None
+            self._remove(wanted)
+            if of_caller:
+                # The caller's next one waits for one of each other caller.
+                self._waiting[caller] = self._waiting.pop(caller)
+            self._reserved += wanted.size
+            return wanted
+
+    def _waits(self, wanted: Reservation) -> bool:
+        with self._changed:
+            return wanted in self._waiting.get(wanted.caller, ())
+
+    def _remove(self, wanted: Reservation) -> bool:
+        of_caller = self._waiting.get(wanted.caller, {})
+        if wanted not in of_caller:
+            return False
+        del of_caller[wanted]
+        if not of_caller:
+            del self._waiting[wanted.caller]
+        return True
 
 
 def _no_memory() -> Exhausted:
@@ -204,8 +313,8 @@ class Capacity:
         self.max_request_bytes = max_request_bytes
         self.chunks = chunks
         self.pools = Pools(max_rpcs, max_streams, share)
-        self.message_deadlines = MessageDeadlines()
-        self.request_bytes = RequestBytes(max_request_bytes)
+        self.request_bytes = RequestBytes(max_request_bytes, self.pools.evict_slow)
+        self.message_deadlines = MessageDeadlines(review=self.request_bytes.review)
 
     def shares(self) -> Shares:
         """The limit of each caller's share of the slots."""

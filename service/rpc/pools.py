@@ -11,7 +11,7 @@ this module assigns the methods to the kinds.
 An RPC with one message has a slot while its message is awaited, but no thread: arrivals.py. When
 all slots are taken, a new RPC gets the slot of the one that has waited longest, so clients that
 send no message keep nobody out. ``MessageDeadlines`` cancels an RPC whose message does not arrive
-in time.
+in time, and its thread reviews the RPCs that wait for memory.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ REFLECTION_THREADS = 8
 ARRIVAL_SECONDS = 30.0
 # Health needs no token, and its message has only a few bytes.
 HEALTH_ARRIVAL_SECONDS = 2.0
-_SWEEP_SECONDS = 0.5
-# A message that takes longer gives its memory up if another RPC needs it.
+_SWEEP_SECONDS = 0.25
+# A message that takes longer gives its memory up if another RPC waits for some.
 PATIENCE_SECONDS = 1.0
 # A message that takes longer to arrive may be a large one. A small one is sent with its RPC.
 LARGE_SECONDS = 0.1
@@ -111,13 +111,17 @@ def kind_of(method: MethodDescriptor) -> RpcKind:
 
 
 class Awaited:
-    """An RPC whose message is awaited. ``evict`` ends it, and releases its slot."""
+    """An RPC whose message is awaited. ``evict`` ends it, and releases its slot. ``has_memory``:
+    memory is reserved for the message."""
 
-    __slots__ = ("caller", "evict", "started_at")
+    __slots__ = ("caller", "evict", "has_memory", "started_at")
 
-    def __init__(self, caller: str | bytes, evict: Callable[[], object]) -> None:
+    def __init__(
+        self, caller: str | bytes, evict: Callable[[], object], *, has_memory: bool = False
+    ) -> None:
         self.caller = caller
         self.evict = evict
+        self.has_memory = has_memory
         self.started_at = time.monotonic()
 
 
@@ -190,29 +194,15 @@ class Pool(ThreadPoolExecutor):
         the most such RPCs. False if there is none."""
         return self._evict(self._most_awaited() if caller is None else caller)
 
-    def evict_slow(self, newcomer: str | bytes) -> bool:
-        """As ``evict_awaited``, for memory that a new RPC of ``newcomer`` needs. False also if no
-        other caller has more such RPCs than this one, and all have waited for less than
-        PATIENCE_SECONDS: messages that arrive steadily are not interrupted for the next one."""
-        most = self._most_awaited()
-        with self._lock:
-            of_most = self._awaited.get(most, {})
-            oldest = next(iter(of_most), None)
-            if oldest is None:
-                return False
-            is_fair = len(of_most) > len(self._awaited.get(newcomer, ())) + 1
-            is_slow = oldest.started_at < time.monotonic() - PATIENCE_SECONDS
-        return (is_fair or is_slow) and self._evict(most)
-
-    def evict_older(self, started_at: float) -> int:
-        """End all RPCs that wait for their message since before ``started_at``. Returns their
-        number."""
+    def evict_older(self, started_at: float, *, with_memory: bool = False) -> int:
+        """End all RPCs that wait for their message since before ``started_at``; ``with_memory``:
+        only those that have memory reserved for it. Returns their number."""
         with self._lock:
             older = [
                 awaited
                 for of_caller in self._awaited.values()
                 for awaited in of_caller
-                if awaited.started_at <= started_at
+                if awaited.started_at <= started_at and (awaited.has_memory or not with_memory)
             ]
             for awaited in older:
                 self._remove(awaited)
@@ -381,6 +371,12 @@ class Pools:
         until = time.monotonic() - LARGE_SECONDS
         return sum(pool.evict_older(until) for pool in self._pools.values())
 
+    def evict_slow(self) -> None:
+        """End all RPCs that keep memory for a message that is awaited for PATIENCE_SECONDS."""
+        until = time.monotonic() - PATIENCE_SECONDS
+        for pool in self._pools.values():
+            pool.evict_older(until, with_memory=True)
+
     def await_quiet(self, seconds: float) -> None:
         """Wait until no RPC but health checks arrives for QUIET_SECONDS; at most ``seconds``."""
         until = time.monotonic() + seconds
@@ -411,8 +407,14 @@ class MessageDeadlines:
     end."""
 
     def __init__(
-        self, seconds: float = ARRIVAL_SECONDS, health_seconds: float = HEALTH_ARRIVAL_SECONDS
+        self,
+        seconds: float = ARRIVAL_SECONDS,
+        health_seconds: float = HEALTH_ARRIVAL_SECONDS,
+        review: Callable[[], bool] = bool,
     ) -> None:
+        """``review`` is called at least once in PATIENCE_SECONDS, and every _SWEEP_SECONDS while it
+        returns True: RPCs wait for the memory of others."""
+        self._review = review
         self._seconds = dict.fromkeys(RpcKind, seconds) | {RpcKind.HEALTH: health_seconds}
         self._until: dict[StreamCall, float] = {}
         self._thread = BackgroundThread(
@@ -430,16 +432,23 @@ class MessageDeadlines:
 
     def _sweep(self, stop: threading.Event) -> None:
         # A time limit that starts during a sleep ends after it.
-        shortest = min(self._seconds.values())
+        shortest = min(PATIENCE_SECONDS, *self._seconds.values())
         next_at = time.monotonic() + shortest
         while not stop.wait(max(_SWEEP_SECONDS, next_at - time.monotonic())):
             now = time.monotonic()
-            next_at = now + shortest
+            next_at = now if self._is_waited_for() else now + shortest
             for call, until in self._until.copy().items():
                 if now > until:
                     call.cancel()
                 else:
                     next_at = min(next_at, until)
+
+    def _is_waited_for(self) -> bool:
+        try:
+            return self._review()
+        except Exception:  # the time limits of the other RPCs must stay
+            _LOG.exception("the RPCs that wait for memory were not reviewed")
+            return True
 
     def close(self) -> None:
         self._thread.close()

@@ -83,8 +83,15 @@ LIMITS: list[tuple[str, str, Sequence[float]]] = [
     ("unary RPCs at a time", "{} for each worker", [default("max_rpcs")]),
     (
         "bytes of requests in progress",
-        "{} MiB for each worker",
-        [default("max_request_bytes_in_work") / MIB],
+        "{} MiB for each worker (`--max-request-bytes-in-work`). While a `BatchRateCalls` is read,"
+        " it counts with {} MiB; one that finds less waits for up to {} s, and one whose message"
+        " takes longer than {} s",
+        [
+            default("max_request_bytes_in_work") / MIB,
+            endpoints._MAX_BYTES["RatingService/BatchRateCalls"] / MIB,
+            capacity.MEMORY_WAIT_SECONDS,
+            pools.PATIENCE_SECONDS,
+        ],
     ),
     (
         "time for the one message of an RPC",

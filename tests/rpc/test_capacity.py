@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +22,15 @@ from tests.rpc.running import DEADLINE_SECONDS, Refusal, Running, connected, rea
 from tollwire.service.domain.errors import Exhausted
 from tollwire.service.domain.request import Caller, Role, Scope
 from tollwire.service.domain.thread_context import Slot, current_slot
+from tollwire.service.rpc import capacity as capacity_module
 from tollwire.service.rpc import pools
-from tollwire.service.rpc.capacity import SMALL_BYTES, Capacity, RequestBytes, Shares
+from tollwire.service.rpc.capacity import (
+    SMALL_BYTES,
+    Capacity,
+    RequestBytes,
+    Reservation,
+    Shares,
+)
 from tollwire.service.rpc.endpoints import endpoints
 from tollwire.service.rpc.health import SERVICE as HEALTH
 from tollwire.service.rpc.health import HealthServicer
@@ -31,6 +40,7 @@ from tollwire.service.rpc.pools import (
     Awaited,
     MessageDeadlines,
     Pool,
+    Pools,
     RpcKind,
     kind_of,
 )
@@ -100,7 +110,7 @@ class Crowd:
         before = len(self.servicer.in_work)
         ask = getattr(self.stub, method)
         calls: list[Any] = []
-        for _ in range(count):  # one by one: the memory of each is reserved while it is read
+        for _ in range(count):  # one by one
             calls.append(
                 ask.future(request, metadata=[("caller", caller)], timeout=2 * DEADLINE_SECONDS)
             )
@@ -402,35 +412,32 @@ def test_memory_is_returned_after_large_requests(monkeypatch: pytest.MonkeyPatch
         guard.close()
 
 
-def test_memory_for_a_message_is_taken_from_slow_and_greedy_callers_only(
+def test_memory_is_taken_only_from_rpcs_that_have_some_and_are_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pool = Pool("test", 1, 9)
+    served = Pools(4, 1)
     evicted: list[str] = []
 
-    def enter(name: str) -> None:
-        assert pool.acquire(name[0]) is Slot.GRANTED
+    def enter(kind: RpcKind, name: str, has_memory: bool) -> None:
+        pool = served[kind]
+        assert pool.acquire("") is Slot.GRANTED
 
         def evict() -> None:
             evicted.append(name)
-            pool.release(name[0])
+            pool.release("")
 
-        pool.await_message(Awaited(name[0], evict))
+        pool.await_message(Awaited("", evict, has_memory=has_memory))
 
     try:
-        assert not pool.evict_slow("a")  # nobody waits
-        for name in ("a1", "a2", "b1"):
-            enter(name)
-        assert not pool.evict_slow("b")
-        assert not pool.evict_slow("a")
-        assert pool.evict_slow("c")
-        assert evicted == ["a1"]
-        assert not pool.evict_slow("c")
+        enter(RpcKind.BATCH, "a batch", True)
+        enter(RpcKind.RATING, "a rating", False)
+        served.evict_slow()
+        assert evicted == []
         monkeypatch.setattr(pools, "PATIENCE_SECONDS", 0.0)
-        assert pool.evict_slow("a")
-        assert evicted == ["a1", "a2"]
+        served.evict_slow()
+        assert evicted == ["a batch"]
     finally:
-        pool.shutdown()
+        served.close()
 
 
 METHODS = {
@@ -609,25 +616,248 @@ def test_small_requests_are_not_counted() -> None:
     request_bytes.check()
 
 
+class Wanting:
+    """Reservations of one RequestBytes, and what has happened to them, in order."""
+
+    def __init__(self, most: int) -> None:
+        self.slow = 0
+        self.request_bytes = RequestBytes(most, self._evict_slow)
+        self.events: list[str] = []
+
+    def _evict_slow(self) -> None:
+        self.slow += 1
+
+    def reserve(self, name: str, size: int, granted: Callable[[], object] = int) -> Reservation:
+        """One of the caller that is the first letter of the name."""
+
+        def note() -> None:
+            self.events.append(name)
+            granted()
+
+        def refused(error: Exception) -> None:
+            assert isinstance(error, Exhausted)
+            self.events.append(f"{name} refused")
+
+        one = Reservation(name[0], size, note, refused)
+        assert self.request_bytes.reserve(one) is (name in self.events)
+        return one
+
+
 def test_what_was_reserved_is_exchanged_for_the_size() -> None:
-    request_bytes = RequestBytes(5 * SMALL_BYTES)
-    held = request_bytes.reserve(3 * SMALL_BYTES)
-    with pytest.raises(Exhausted):
-        request_bytes.reserve(3 * SMALL_BYTES)
-    held = request_bytes.settle(held, b"x" * 2 * SMALL_BYTES)
-    assert request_bytes.held == held == 2 * SMALL_BYTES
-    other = request_bytes.reserve(3 * SMALL_BYTES)
-    # A small one that comes now, and a stream, do not wait for a message that may never come.
-    assert request_bytes.reserve(1) == 0
+    wanting = Wanting(5 * SMALL_BYTES)
+    request_bytes = wanting.request_bytes
+    wanting.reserve("a", 3 * SMALL_BYTES)
+    wanting.reserve("b", 3 * SMALL_BYTES)
+    assert (wanting.events, wanting.slow) == (["a"], 1)
+    held = request_bytes.settle(3 * SMALL_BYTES, b"x" * 2 * SMALL_BYTES)
+    assert wanting.events == ["a", "b"]
+    assert (held, request_bytes.held) == (2 * SMALL_BYTES, 5 * SMALL_BYTES)
+    # What comes without a reservation does not wait for a message that may never come.
+    request_bytes.check(3 * SMALL_BYTES)
     request_bytes.wait_for_space(lambda: pytest.fail("waits"))
-    assert request_bytes.settle(other, b"x" * other) == other
-    with pytest.raises(Exhausted):
-        request_bytes.reserve(1)
+    other = request_bytes.settle(3 * SMALL_BYTES, b"x" * 3 * SMALL_BYTES)
+    for size in (0, 2 * SMALL_BYTES):
+        with pytest.raises(Exhausted):
+            request_bytes.check(size)
     request_bytes.release(other)
+    request_bytes.check(3 * SMALL_BYTES)
+    with pytest.raises(Exhausted):
+        request_bytes.check(4 * SMALL_BYTES)
     request_bytes.release(held)
     assert request_bytes.held == 0
     # A request alone may exceed the limit.
-    assert request_bytes.reserve(9 * SMALL_BYTES) == 9 * SMALL_BYTES
+    request_bytes.check(9 * SMALL_BYTES)
+    wanting.reserve("c", 9 * SMALL_BYTES)
+    assert wanting.events == ["a", "b", "c"]
+
+
+def test_memory_is_granted_in_rotation_of_the_callers() -> None:
+    wanting = Wanting(2)
+    names = ["a1", "a2", "a3", "a4", "a5", "b1", "b2", "c1"]
+    waiting = {name: wanting.reserve(name, 1) for name in names}
+    assert wanting.events == ["a1", "a2"]
+    assert wanting.request_bytes.withdraw(waiting["a4"])
+    assert not wanting.request_bytes.withdraw(waiting["a4"])
+    assert not wanting.request_bytes.withdraw(waiting["a1"])
+    for count in range(3, 8):
+        wanting.request_bytes.cancel(1)
+        assert len(wanting.events) == count
+    assert wanting.events == ["a1", "a2", "a3", "b1", "c1", "a5", "b2"]
+    assert (wanting.request_bytes.held, wanting.request_bytes.waiting) == (2, 0)
+
+
+def test_a_large_reservation_is_not_overtaken() -> None:
+    wanting = Wanting(4)
+    for name, size in (("a1", 1), ("b1", 4), ("a2", 1)):
+        wanting.reserve(name, size)
+    assert wanting.events == ["a1"]
+    wanting.request_bytes.cancel(1)
+    assert wanting.events == ["a1", "b1"]
+    wanting.request_bytes.cancel(4)
+    assert wanting.events == ["a1", "b1", "a2"]
+
+
+def test_many_that_end_as_soon_as_they_get_memory() -> None:
+    """Each gives its memory to the next: not by a call in a call."""
+    wanting = Wanting(1)
+    count = 2 * sys.getrecursionlimit()
+    wanting.reserve("first", 1)
+    for _ in range(count):
+        wanting.reserve("next", 1, granted=lambda: wanting.request_bytes.cancel(1))
+    wanting.request_bytes.cancel(1)
+    assert len(wanting.events) == 1 + count
+    assert wanting.request_bytes.held == 0
+
+
+def test_a_defect_of_one_keeps_no_memory_from_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    wanting = Wanting(1)
+    wanting.reserve("a", 1)
+    wanting.reserve("b", 1, granted=lambda: 1 // 0)
+    wanting.reserve("c", 1)
+    wanting.request_bytes.cancel(1)
+    wanting.request_bytes.cancel(1)
+    assert wanting.events == ["a", "b", "c"]
+    assert len(caplog.records) == 1
+
+
+def test_the_limit_is_never_exceeded_and_everybody_gets_memory() -> None:
+    """Many threads reserve, exchange, cancel and leave."""
+    most = 10 * SMALL_BYTES
+    request_bytes = RequestBytes(most)
+    ended: list[str] = []
+    refused: list[Exception] = []
+    exceeded: list[int] = []
+
+    def work(number: int) -> None:
+        draw = random.Random(number)
+        for _ in range(200):
+            size = draw.choice((2, 3, 5)) * SMALL_BYTES
+            has_memory = threading.Event()
+            one = Reservation(str(number % 3), size, has_memory.set, refused.append)
+            leaves = not request_bytes.reserve(one) and draw.random() < 0.3
+            if leaves and request_bytes.withdraw(one):
+                ended.append("left")
+                continue
+            assert has_memory.wait(DEADLINE_SECONDS)
+            if (held := request_bytes.held) > most:
+                exceeded.append(held)
+            time.sleep(draw.choice((0, 0, 0.0005)))
+            if draw.random() < 0.5:
+                request_bytes.cancel(size)
+            else:
+                request = bytes(draw.randrange(size))
+                request_bytes.release(request_bytes.settle(size, request))
+            ended.append("done")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+    assert len(ended) == 6 * 200
+    assert "left" in ended
+    assert exceeded == refused == []
+    assert (request_bytes.held, request_bytes.waiting) == (0, 0)
+
+
+def test_a_wait_for_memory_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanting = Wanting(1)
+    wanting.reserve("a", 1)
+    monkeypatch.setattr(capacity_module, "MEMORY_WAIT_SECONDS", 0.0)
+    wanting.reserve("b", 1)
+    monkeypatch.undo()
+    wanting.reserve("c", 1)
+    assert wanting.request_bytes.review()
+    assert wanting.events == ["a", "b refused"]
+    assert wanting.slow == 3  # each that waits, and the review
+    wanting.request_bytes.cancel(1)
+    assert wanting.events == ["a", "b refused", "c"]
+    assert not wanting.request_bytes.review()
+    assert wanting.slow == 3
+
+
+BATCH_BYTES = 8 * 2**20
+
+
+def test_a_burst_of_small_batches_is_answered(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory for 32 of the largest ones is there. None of the messages arrives before all RPCs
+    have begun."""
+    monkeypatch.setattr(pools, "PATIENCE_SECONDS", DEADLINE_SECONDS)
+    servicer, capacity, count = Servicer(), Capacity(), 200
+    servicer.go.set()
+    go = threading.Event()
+
+    def batch() -> Iterator[bytes]:
+        go.wait(DEADLINE_SECONDS)
+        yield pb.BatchRateCallsRequest(calls=[types_pb2.Call()]).SerializeToString()
+
+    with running(RATING, servicer, capacity=capacity, transport=transport) as server:
+        ask = server.channel.stream_unary(METHODS["a batch"])
+        calls = [ask.future(batch(), timeout=2 * DEADLINE_SECONDS) for _ in range(count)]
+        if transport == "grpcio":
+            can_read = capacity.max_request_bytes // BATCH_BYTES
+            wait_until(lambda: capacity.request_bytes.waiting == count - can_read)
+            assert capacity.request_bytes.held == capacity.max_request_bytes
+        go.set()
+        assert [call.code() for call in calls] == [grpc.StatusCode.OK] * count
+        wait_until(lambda: capacity.pools[RpcKind.BATCH].taken == 0)
+        assert (capacity.request_bytes.held, capacity.request_bytes.waiting) == (0, 0)
+
+
+def test_silent_batches_delay_others_until_their_memory_is_needed(transport: str) -> None:
+    servicer, capacity = Servicer(), Capacity()
+    servicer.go.set()
+    with running(RATING, servicer, capacity=capacity, transport=transport) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), DEADLINE_SECONDS) as line:
+            line.sendall(frames.opening())
+            fields = frames.request_headers(path=METHODS["a batch"])
+            for number in range(40):
+                line.sendall(frames.headers(2 * number + 1, fields))
+            if transport == "grpcio":
+                wait_until(lambda: capacity.request_bytes.waiting == 8)
+            ask = server.channel.unary_unary(METHODS["a batch"])
+            # Before any of the silent ones is cancelled.
+            assert ask(b"", timeout=DEADLINE_SECONDS) == b""
+            if transport == "grpcio":
+                wait_until(lambda: capacity.request_bytes.held == 8 * BATCH_BYTES)
+        wait_until(lambda: capacity.pools[RpcKind.BATCH].taken == 0)
+        assert (capacity.request_bytes.held, capacity.request_bytes.waiting) == (0, 0)
+
+
+def test_an_rpc_that_waits_for_memory_ends_with_its_client_or_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pools, "PATIENCE_SECONDS", DEADLINE_SECONDS)
+    monkeypatch.setattr(pools, "_SWEEP_SECONDS", 0.01)
+    capacity = Capacity(RPCS, STREAMS, BATCH_BYTES)
+    pool, request_bytes = capacity.pools[RpcKind.BATCH], capacity.request_bytes
+    capacity.message_deadlines.close()
+    # It looks as often as the shortest time limit.
+    capacity.message_deadlines = MessageDeadlines(health_seconds=0.1, review=request_bytes.review)
+    never = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        never.wait(DEADLINE_SECONDS)
+        yield b""
+
+    with running(RATING, Servicer(), capacity=capacity) as server:
+        ask = server.channel.stream_unary(METHODS["a batch"])
+        first = ask.future(silent(), timeout=2 * DEADLINE_SECONDS)
+        wait_until(lambda: request_bytes.held == BATCH_BYTES)
+        leaves = ask.future(silent(), timeout=2 * DEADLINE_SECONDS)
+        wait_until(lambda: request_bytes.waiting == 1)
+        leaves.cancel()
+        wait_until(lambda: (request_bytes.waiting, pool.taken) == (0, 1))
+        monkeypatch.setattr(capacity_module, "MEMORY_WAIT_SECONDS", 0.0)
+        late = ask.future(silent(), timeout=2 * DEADLINE_SECONDS)
+        assert read_refusal(late.exception()).reason == "TOO_MANY_BYTES"
+        assert not first.done()
+        first.cancel()
+        wait_until(lambda: (request_bytes.held, pool.taken) == (0, 0))
+        never.set()
 
 
 def test_a_client_that_does_not_send_the_message_is_refused() -> None:
