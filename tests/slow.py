@@ -92,6 +92,8 @@ NOT_QUICK = {
         "tests/rpc/test_capacity.py::test_silent_batches_delay_others_until_their_memory_is_needed",
         "tests/rpc/test_capacity.py::test_a_burst_of_small_batches_is_answered",
         "tests/rpc/test_capacity.py::test_the_limit_is_never_exceeded_and_everybody_gets_memory",
+        "tests/rpc/test_health.py::test_every_watcher_gets_the_status_of_the_stop",
+        "tests/rpc/test_native.py::test_a_stop_waits_until_the_answers_are_sent",
     ),
     "several clients at once; other tests check what each does alone": (
         "tests/cache/test_decks.py::test_a_deck_is_seen_complete_and_never_an_older_one",

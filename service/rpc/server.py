@@ -8,6 +8,7 @@ More processes increase the throughput and more threads do not: see process/work
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -337,15 +338,17 @@ class RpcServer:
         then cancel them. Streams of requests end before their next request. Returns whether all
         handlers have ended: a handler that does not check for cancellation may continue."""
         self._drain(grace_seconds)
+        until = time.monotonic() + grace_seconds
         stopped = self._server.stop(grace_seconds)
         self._streams.stop()
         self._reflections.stop()
         self._watches.stop()
+        stopped.wait()
         if self._native is not None:
-            self._native.stop(grace_seconds)
+            # After grpcio, whose streams end through its front.
+            self._native.stop(max(0.0, until - time.monotonic()))
         else:
             self._guard.close()
-        stopped.wait()
         self._health_watches.stop()
         if self._health_server is not None and self._health_capacity is not None:
             self._health_server.stop(0).wait()

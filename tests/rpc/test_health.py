@@ -133,6 +133,21 @@ def test_nothing_serves_before_the_start_and_after_the_stop(
     assert not stopping.is_alive()
 
 
+def test_every_watcher_gets_the_status_of_the_stop(
+    server: RpcServer, channel: grpc.Channel
+) -> None:
+    """Also over the native transport, which must not close before it has passed them on."""
+    health = health_pb2_grpc.HealthStub(channel)
+    request = health_pb2.HealthCheckRequest()
+    watches = [health.Watch(request, timeout=DEADLINE_SECONDS) for _ in range(200)]
+    assert [next(watch).status for watch in watches] == [SERVING] * 200
+    assert server.stop(DEADLINE_SECONDS)
+    for watch in watches:
+        assert next(watch).status == NOT_SERVING
+        found = refusal(lambda watch=watch: next(watch))
+        assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+
 def test_services_of_the_database_serve_while_it_answers(
     server: RpcServer, channel: grpc.Channel
 ) -> None:

@@ -32,6 +32,7 @@ from tollwire.service.rpc.endpoints import Endpoint, endpoints, in_batches, on_b
 from tollwire.service.rpc.pipeline import RpcContext, RpcPipeline
 from tollwire.service.rpc.pools import RpcKind
 from tollwire.service.rpc.server import RpcServer
+from tollwire.service.rpc.status import Failure, StatusCode
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.transports import memory_guard, native
 from tollwire.service.rpc.transports.native_front import open_front
@@ -322,6 +323,18 @@ def test_calls_that_are_not_answered_in_time_end_with_the_server(served: Served)
     assert call.code() is grpc.StatusCode.UNAVAILABLE
     stopping.join(DEADLINE_SECONDS)
     assert not served.servicer.requests[0].is_wanted()
+
+
+def test_a_stop_waits_until_the_answers_are_sent(served: Served) -> None:
+    """The front drops what it has not sent when it is closed."""
+    served.servicer.go.clear()
+    calls = [served.start(GET_RATE, b"x") for _ in range(RPCS)]
+    wait_until(lambda: len(served.servicer.requests) == RPCS)
+    served.transport._guard.close()  # so that stop does not wait for its thread
+    for call in list(served.transport._current.calls.values()):
+        call.fail(Failure(StatusCode.NOT_FOUND, "at the last moment"))
+    served.transport.stop(DEADLINE_SECONDS)
+    assert [call.code() for call in calls] == [grpc.StatusCode.NOT_FOUND] * RPCS
 
 
 @dataclass

@@ -30,6 +30,9 @@ from tollwire.service.settings.parsing import Listen
 # The requests that are taken at one time. Those above the slots of their pool are refused.
 MAX_EVENTS = 4096
 _POLL_SECONDS = 0.01
+# The front drops what it has not sent when it closes, and does not tell what that is. It sends
+# within some milliseconds; on a busy machine its thread waits longer for a processor.
+FLUSH_SECONDS = 0.2
 
 _AUTHORIZATION = "authorization"
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -137,10 +140,12 @@ class NativeTransport:
         self._guard.start()
 
     def stop(self, grace_seconds: float) -> None:
-        """Wait until all RPCs are answered, at most ``grace_seconds``; then close the port."""
+        """Wait until all RPCs are answered and their clients have the answers, at most
+        ``grace_seconds``; then close the port."""
         until = time.monotonic() + grace_seconds
         while self._current.calls and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
+        time.sleep(max(0.0, min(FLUSH_SECONDS, until - time.monotonic())))
         self._guard.close()
         with self._lock:
             self._is_stopped = True
