@@ -22,9 +22,8 @@ def add(connection: Connection, entry: AuditEntry) -> None:
     del values["id"]
     added = insert(AuditEntryRow).values(values).returning(AuditEntryRow.id)
     values["id"] = connection.execute(added).scalar_one()
-    row = [values[name] for name in covered_rows.AUDITED.columns]
-    digest = covered_rows.digest_of_rows(covered_rows.AUDITED, [row])
-    covered_rows.enter(
+    digest = covered_rows.digest_of_values(covered_rows.AUDITED, values)
+    covered_rows.enter_at_end(
         connection, covered_rows.AUDITED, entry.created_at_ns, values["id"], digest=digest
     )
 

@@ -313,6 +313,31 @@ def enter(
     )
 
 
+def enter_at_end(
+    connection: Connection,
+    covered: Covered,
+    now_ns: int,
+    first_id: int,
+    row_count: int = 1,
+    revision: int = 0,
+    digest: bytes | None = None,
+) -> None:
+    """Like ``enter``, at the end of the unit of work, together with its other entries."""
+    if not row_count:
+        return
+    if digest is None:
+        digest = digest_of_stored(connection, covered, first_id, row_count, revision)
+    ledger.append_at_end(
+        connection, covered.kind, first_id, row_count, digest, now_ns, revision=revision
+    )
+
+
+def digest_of_values(covered: Covered, values: Mapping[str, Any]) -> bytes:
+    """The digest of one row, whose ``values`` are at least those of the columns of ``covered``.
+    ImpossibleValue."""
+    return digest_of_rows(covered, [[values[name] for name in covered.columns]])
+
+
 def chunks_hash(before: bytes | None, chunk: Mapping[str, Any]) -> bytes:
     """The hash over all chunks of an upload with this one, which has CHUNK_COLUMNS; ``before``: the
     hash over those before it. ImpossibleValue."""

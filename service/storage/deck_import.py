@@ -80,7 +80,7 @@ def enter(
     connection: Connection, first_version_id: int, count: int, digest: bytes, now_ns: int
 ) -> None:
     """Enter the written rates in the ledger."""
-    covered_rows.enter(
+    covered_rows.enter_at_end(
         connection, covered_rows.RATES_ADDED, now_ns, first_version_id, count, digest=digest
     )
 
@@ -95,7 +95,7 @@ def enter_retired(
     """Enter the retired rates in the ledger."""
     rows = ((version_id, tenant_id, revision) for version_id in sorted(version_ids))
     digest = covered_rows.digest_of_rows(covered_rows.RATES_RETIRED, rows)
-    covered_rows.enter(
+    covered_rows.enter_at_end(
         connection,
         covered_rows.RATES_RETIRED,
         *(now_ns, tenant_id, len(version_ids), revision, digest),

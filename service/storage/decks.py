@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from sqlalchemy import Connection, Select, select, update
 
 from tollwire.service.domain.model import Tenant
+from tollwire.service.storage import ledger
 from tollwire.service.storage.changes import Clock
 from tollwire.service.storage.dialects.base import RowsPart
 from tollwire.service.storage.dialects.lookup import dialect_of
@@ -119,6 +120,7 @@ def revision(connection: Connection, tenant_id: int) -> int | None:
 def advance(connection: Connection, tenant_id: int, to_revision: int) -> None:
     """Set the revision of a deck that this transaction has locked. Call it last in the
     transaction."""
+    ledger.append_collected(connection)  # while no other transaction waits for the clock
     clock = connection.execute(
         update(DeckClockRow)
         .values(change_seq=DeckClockRow.change_seq + 1)

@@ -23,6 +23,7 @@ from sqlalchemy import Transaction
 from sqlalchemy.pool import QueuePool
 
 from tollwire.service.domain.thread_context import Work, current_work, doing, stop_if_over
+from tollwire.service.storage import ledger
 from tollwire.service.storage.dialects.base import ConnectionLost
 from tollwire.service.storage.dialects.lookup import DIALECTS
 from tollwire.service.storage.failures import (
@@ -32,7 +33,6 @@ from tollwire.service.storage.failures import (
     named_failures,
     unavailable,
 )
-from tollwire.service.storage.ledger import SIGN_OPTION
 from tollwire.service.storage.limits import DEFAULT_WAIT_SECONDS, acquired, limits
 from tollwire.service.storage.refusals import (
     SESSION_OPTION,
@@ -83,7 +83,7 @@ class Database:
         self._free_long_connections = threading.Semaphore(max(1, most * 3 // 4))
         self.engine = self.dialect.make_engine(self._url, pool_size, wait_seconds)
         if sign_ledger_entry is not None:
-            self.engine.update_execution_options(**{SIGN_OPTION: sign_ledger_entry})
+            self.engine.update_execution_options(**{ledger.SIGN_OPTION: sign_ledger_entry})
         self._session_url = parsed(session_url, SESSION_OPTION) if session_url else None
         self.session_engine = (
             self.dialect.make_engine(self._session_url, 1, wait_seconds)
@@ -146,7 +146,10 @@ class Database:
         ):
             connection, transaction = begun
             connection.info[COMMIT_STATE] = state
-            yield connection
+            with ledger.collecting(connection):
+                yield connection
+                if not state.is_committed and transaction.is_active:
+                    ledger.append_collected(connection)
             if state.is_committed:
                 transaction.commit()  # ends it in SQLAlchemy
             elif transaction.is_active:

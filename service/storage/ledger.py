@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -78,6 +80,27 @@ class ChainHead(NamedTuple):
     hash: bytes
 
 
+class _NewEntry(NamedTuple):
+    """The arguments of ``append_at_end``."""
+
+    kind: EntryKind
+    first_id: int
+    row_count: int
+    digest: bytes
+    now_ns: int
+    revision: int
+
+
+class _Collected:
+    """The entries to write at the end of a unit of work. Not ``is_open``: it has ended."""
+
+    def __init__(self) -> None:
+        self.entries: list[_NewEntry] = []
+        self.is_open = True
+
+
+# In ``Connection.info``: the _Collected of the present unit of work.
+_COLLECTED = "collected_ledger_entries"
 _MAX_ID = 2**63 - 1  # on SQLite every text is above it
 _HEADS = f"SELECT {', '.join(ChainHead._fields)} FROM ledger_heads"
 _ENTRY = f"SELECT {', '.join(Entry._fields)} FROM ledger_entries"
@@ -108,7 +131,53 @@ def append(
     entry = entry_after(
         connection, head, kind, first_id, row_count, digest, now_ns, revision=revision
     )
-    dialect.add_ledger_entry(connection, entry._asdict(), commits=commits)
+    dialect.add_ledger_entries(connection, [entry._asdict()], commits=commits)
+
+
+def append_at_end(
+    connection: Connection,
+    kind: EntryKind,
+    first_id: int,
+    row_count: int,
+    digest: bytes,
+    now_ns: int,
+    *,
+    revision: int = 0,
+) -> None:
+    """Like ``append``, but at the end of the unit of work, together with all entries of this
+    function: one lock and one round trip for all of them. Not for the record of calls."""
+    assert kind not in OF_CALLS, "the record of calls has chains of its own"
+    collected: _Collected | None = connection.info.get(_COLLECTED)
+    assert collected is not None and collected.is_open, "only in Database.write"
+    collected.entries.append(_NewEntry(kind, first_id, row_count, digest, now_ns, revision))
+
+
+def append_collected(connection: Connection) -> None:
+    """Write the entries of ``append_at_end`` so far. ``Database.write`` calls it before the commit.
+    A transaction that locks a row for which many others wait calls it before that."""
+    entries = connection.info[_COLLECTED].entries
+    if not entries:
+        return
+    dialect = dialect_of(connection)
+    head = dialect.hold_ledger_chain(connection, of_calls=False)
+    added: list[dict[str, Any]] = []
+    for *values, revision in entries:
+        entry = entry_after(connection, head, *values, revision=revision)
+        head = entry.chain, entry.seq, entry.hash
+        added.append(entry._asdict())
+    dialect.add_ledger_entries(connection, added)
+    entries.clear()
+
+
+@contextmanager
+def collecting(connection: Connection) -> Iterator[None]:
+    """The block may call ``append_at_end``, and must call ``append_collected`` at its end unless it
+    rolls back."""
+    collected = connection.info[_COLLECTED] = _Collected()
+    try:
+        yield
+    finally:
+        collected.is_open = False
 
 
 def entry_after(

@@ -143,26 +143,31 @@ def add(connection: Connection, rate: Rate, revision: int) -> None:
     it in the ledger."""
     from_s, from_nanos = from_pair(rate.effective_from_ns)
     to_s, to_nanos = to_pair(rate.effective_to_ns)
-    connection.execute(
-        insert(RateVersionRow).values(
-            rate_id=rate.id,
-            created_revision=revision,
-            retired_revision=None,
-            intervals=intervals_to_text(
-                [
-                    (part.start_seconds, part.cost_per_minute_e8, part.billing_increment)
-                    for part in rate.intervals
-                ]
-            ),
-            effective_from_s=from_s,
-            effective_from_nanos=from_nanos,
-            effective_to_s=to_s,
-            effective_to_nanos=to_nanos,
-            **{name: getattr(rate, name) for name in _SAME},
-        )
-    )
+    values = {
+        "rate_id": rate.id,
+        "created_revision": revision,
+        "retired_revision": None,
+        "intervals": intervals_to_text(
+            [
+                (part.start_seconds, part.cost_per_minute_e8, part.billing_increment)
+                for part in rate.intervals
+            ]
+        ),
+        "effective_from_s": from_s,
+        "effective_from_nanos": from_nanos,
+        "effective_to_s": to_s,
+        "effective_to_nanos": to_nanos,
+        **{name: getattr(rate, name) for name in _SAME},
+    }
+    connection.execute(insert(RateVersionRow).values(values))
     note_change(connection, rate.tenant_id, revision, rate.version_id, rate.version_id)
-    covered_rows.enter(connection, covered_rows.RATES_ADDED, rate.updated_at_ns, rate.version_id)
+    covered_rows.enter_at_end(
+        connection,
+        covered_rows.RATES_ADDED,
+        rate.updated_at_ns,
+        rate.version_id,
+        digest=covered_rows.digest_of_values(covered_rows.RATES_ADDED, values),
+    )
 
 
 def note_change(
@@ -219,7 +224,7 @@ def _enter_retired(
     count: int,
     digest: bytes | None = None,
 ) -> None:
-    covered_rows.enter(
+    covered_rows.enter_at_end(
         connection, covered_rows.RATES_RETIRED, now_ns, tenant_id, count, revision, digest
     )
 

@@ -47,8 +47,10 @@ def add_version(connection: Connection, tenant: Tenant, revision: int, now_ns: i
     values = asdict(tenant) | {"revision": revision}
     values["tenant_id"] = values.pop("id")
     connection.execute(insert(TenantVersionRow).values(values))
-    covered_rows.enter(
-        connection, covered_rows.TENANT_VERSIONS, now_ns, tenant.id, revision=revision
+    covered = covered_rows.TENANT_VERSIONS
+    digest = covered_rows.digest_of_values(covered, values)
+    covered_rows.enter_at_end(
+        connection, covered, now_ns, tenant.id, revision=revision, digest=digest
     )
 
 

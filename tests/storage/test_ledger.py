@@ -131,3 +131,44 @@ def test_a_transaction_that_waited_for_a_chain_follows_the_other(database: Datab
         assert at_once(lambda: append(database, 2), release) == [None, None]
     assert {one.first_id for one in entries(database)} == {1, 2}
     assert_consistent(database)
+
+
+def test_the_entries_of_the_end_follow_each_other_in_one_chain(database: Database) -> None:
+    with database.write() as connection:
+        ledger.append_at_end(connection, EntryKind.RATES_RETIRED, 1, 2, DIGEST, 77, revision=5)
+        ledger.append_at_end(connection, EntryKind.RATES_ADDED, 8, 1, DIGEST, 77)
+        ledger.append_at_end(connection, EntryKind.AUDITED, 3, 1, DIGEST, 78)
+        count = "SELECT count(*) FROM ledger_entries"
+        assert connection.exec_driver_sql(count).scalar_one() == 0
+        ledger.append_collected(connection)
+        assert connection.exec_driver_sql(count).scalar_one() == 3
+        ledger.append_at_end(connection, EntryKind.AUDITED, 4, 1, DIGEST, 79)
+    chain = 1 if database.is_sqlite else 16
+    assert [(one.chain, one.seq, one.kind, one.first_id) for one in entries(database)] == [
+        *((chain, 1, 7, 1), (chain, 2, 6, 8), (chain, 3, 4, 3), (chain, 4, 4, 4)),
+    ]
+    assert [one.revision for one in entries(database)] == [5, 0, 0, 0]
+    assert_consistent(database)
+
+
+def test_a_transaction_that_rolls_back_writes_no_entries_at_its_end(database: Database) -> None:
+    with pytest.raises(RuntimeError), database.write() as connection:
+        ledger.append_at_end(connection, EntryKind.AUDITED, 1, 1, DIGEST, 77)
+        raise RuntimeError("rolled back")
+    with database.write() as connection:
+        ledger.append_at_end(connection, EntryKind.AUDITED, 2, 1, DIGEST, 77)
+        connection.rollback()
+    with database.write() as connection:
+        pass
+    assert entries(database) == []
+    assert_consistent(database)
+
+
+def test_no_entry_is_collected_outside_a_unit_of_work(database: Database) -> None:
+    with database.write():
+        pass
+    with pytest.raises(AssertionError), database.read() as connection:
+        ledger.append_at_end(connection, EntryKind.AUDITED, 1, 1, DIGEST, 77)
+    with pytest.raises(AssertionError), database.write() as connection:
+        ledger.append_at_end(connection, EntryKind.RECORDED, 1, 1, DIGEST, 77)
+    assert entries(database) == []

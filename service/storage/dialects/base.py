@@ -303,12 +303,16 @@ class Dialect(ABC):
         others. Prefers a chain that no other transaction holds."""
 
     @abstractmethod
-    def add_ledger_entry(
-        self, connection: Connection, entry: Mapping[str, Any], *, commits: bool = False
+    def add_ledger_entries(
+        self,
+        connection: Connection,
+        entries: Sequence[Mapping[str, Any]],
+        *,
+        commits: bool = False,
     ) -> None:
-        """Write the entry, given by LEDGER_COLUMNS, and move the end of its chain to it. With
-        ``commits`` nothing may follow in the transaction, and a database with round trips commits
-        it in the same one."""
+        """Write entries, each given by LEDGER_COLUMNS, which follow each other in a chain, and move
+        its end to the last one: one round trip. With ``commits`` nothing may follow in the
+        transaction, and a database with round trips commits it in the same one."""
 
     # Conditions.
 

@@ -357,11 +357,15 @@ class PostgreSQL(Dialect):
         assert head.ntuples, "the schema has ledger_heads filled"
         return _ledger_head(head)
 
-    def add_ledger_entry(
-        self, connection: Connection, entry: Mapping[str, Any], *, commits: bool = False
+    def add_ledger_entries(
+        self,
+        connection: Connection,
+        entries: Sequence[Mapping[str, Any]],
+        *,
+        commits: bool = False,
     ) -> None:
         add = _run_and_commit if commits else run_steps
-        add(connection, [_add_entry(entry)])
+        add(connection, [_add_entry(entry) for entry in entries])
 
     def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
         return column == any_(literal(list(values), ARRAY(column.type)))

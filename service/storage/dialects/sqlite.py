@@ -268,12 +268,17 @@ class SQLite(Dialect):
         ((chain, length, last_hash),) = driver.execute(_LEDGER_HEAD, wanted).fetchall()
         return chain, length, last_hash
 
-    def add_ledger_entry(
-        self, connection: Connection, entry: Mapping[str, Any], *, commits: bool = False
+    def add_ledger_entries(
+        self,
+        connection: Connection,
+        entries: Sequence[Mapping[str, Any]],
+        *,
+        commits: bool = False,
     ) -> None:
         driver: Any = connection.connection.driver_connection
-        driver.execute(_INSERT_LEDGER_ENTRY, entry)
-        driver.execute(_MOVE_LEDGER_HEAD, entry)
+        for entry in entries:
+            driver.execute(_INSERT_LEDGER_ENTRY, entry)
+            driver.execute(_MOVE_LEDGER_HEAD, entry)
 
     def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
         rows = func.json_each(json.dumps(list(values), ensure_ascii=False)).table_valued("value")
