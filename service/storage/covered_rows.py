@@ -25,6 +25,7 @@ from tollwire.service.storage.ledger import EntryKind
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
 
+_PART_ROWS = 10_000
 _NULL = b"\xff\xff\xff\xff"
 _INTEGERS = {"int8": (8, ">iq"), "int4": (4, ">ii"), "int2": (2, ">ih"), "bool": (1, ">i?")}
 
@@ -226,6 +227,18 @@ def digest_of_rows(covered: Covered, rows: Iterable[Sequence[Any]]) -> bytes:
     """The digest of these rows, which have the columns of ``covered``. ImpossibleValue."""
     content = packed(covered.columns.values(), rows)
     return hashlib.sha256(covered.head + COPY_HEADER + content + COPY_TRAILER).digest()
+
+
+def digest_of_retired(version_ids: Sequence[int], tenant_id: int, revision: int) -> bytes:
+    """The digest of RATES_RETIRED of these versions, which may be millions."""
+    hashed = hashlib.sha256(RATES_RETIRED.head + COPY_HEADER)
+    ordered = sorted(version_ids)
+    pack = struct.Struct(">hiqiqiq").pack
+    for start in range(0, len(ordered), _PART_ROWS):
+        part = ordered[start : start + _PART_ROWS]
+        hashed.update(b"".join([pack(3, 8, one, 8, tenant_id, 8, revision) for one in part]))
+    hashed.update(COPY_TRAILER)
+    return hashed.digest()
 
 
 def digest_of_stored(

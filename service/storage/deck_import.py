@@ -93,8 +93,7 @@ def enter_retired(
     now_ns: int,
 ) -> None:
     """Enter the retired rates in the ledger."""
-    rows = ((version_id, tenant_id, revision) for version_id in sorted(version_ids))
-    digest = covered_rows.digest_of_rows(covered_rows.RATES_RETIRED, rows)
+    digest = covered_rows.digest_of_retired(version_ids, tenant_id, revision)
     covered_rows.enter_at_end(
         connection,
         covered_rows.RATES_RETIRED,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.world import at_once
-from tollwire.service.storage import ledger
+from tollwire.service.storage import covered_rows, ledger
 from tollwire.service.storage.engine import Database
 from tollwire.service.storage.ledger import EntryKind
 
@@ -172,3 +172,10 @@ def test_no_entry_is_collected_outside_a_unit_of_work(database: Database) -> Non
     with pytest.raises(AssertionError), database.write() as connection:
         ledger.append_at_end(connection, EntryKind.RECORDED, 1, 1, DIGEST, 77)
     assert entries(database) == []
+
+
+def test_the_digest_of_many_retired_versions_is_that_of_their_rows() -> None:
+    version_ids = [5, 2**40, *range(30_000, 10_000, -1)]
+    rows = ((version_id, 7, 9) for version_id in sorted(version_ids))
+    expected = covered_rows.digest_of_rows(covered_rows.RATES_RETIRED, rows)
+    assert covered_rows.digest_of_retired(version_ids, 7, 9) == expected
