@@ -20,8 +20,18 @@ _UUID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a
 _HAS_A_LETTER = re.compile(r"[a-f]", re.I)
 
 # The prefix of the ids that this process generates, and the number of the next one.
-_OWN = os.urandom(6).hex() + "-"
+_OWN = ""
 _NUMBERS = count(1)
+
+
+def _take_prefix() -> None:
+    global _OWN
+    _OWN = os.urandom(6).hex() + "-"
+
+
+_take_prefix()
+# Workers are forked from one process: each has its own.
+os.register_at_fork(after_in_child=_take_prefix)
 
 
 def new() -> str:
