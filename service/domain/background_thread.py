@@ -18,14 +18,21 @@ class BackgroundThread:
     ) -> None:
         """``close_seconds``: the longest time that ``close`` waits for the thread."""
         self.stop = threading.Event()
+        self._name = name
+        self._work = work
         self._close_seconds = close_seconds
-        self._thread = threading.Thread(target=work, args=(self.stop,), name=name, daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        # Created only now: in a process that was forked meanwhile, it would count as ended.
+        thread = threading.Thread(
+            target=self._work, args=(self.stop,), name=self._name, daemon=True
+        )
+        thread.start()
+        self._thread = thread
 
     def close(self) -> None:
         """Stop the thread, if it was started, and wait for its end."""
         self.stop.set()
-        if self._thread.ident is not None:
+        if self._thread is not None:
             self._thread.join(self._close_seconds)

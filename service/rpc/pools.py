@@ -403,8 +403,8 @@ class Pools:
 
 
 class MessageDeadlines:
-    """Cancels RPCs whose message does not arrive in time. Thread-safe. Call ``close`` at the
-    end."""
+    """Cancels RPCs whose message does not arrive in time. Thread-safe. The thread starts with the
+    first RPC. Call ``close`` at the end."""
 
     def __init__(
         self,
@@ -417,18 +417,32 @@ class MessageDeadlines:
         self._review = review
         self._seconds = dict.fromkeys(RpcKind, seconds) | {RpcKind.HEALTH: health_seconds}
         self._until: dict[StreamCall, float] = {}
+        self._lock = threading.Lock()
+        self._is_started = False
         self._thread = BackgroundThread(
             "message-deadlines", self._sweep, close_seconds=_SWEEP_SECONDS
         )
-        self._thread.start()
 
     def start(self, call: StreamCall, kind: RpcKind) -> None:
         """Start the time limit of the kind; when it passes, the RPC is cancelled."""
+        if not self._is_started:
+            self._start()
         self._until[call] = time.monotonic() + self._seconds[kind]
 
     def stop(self, call: StreamCall) -> None:
         """End the time limit: the message has arrived, or the RPC has failed."""
         del self._until[call]
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_started = True
+        self._thread.close()
+
+    def _start(self) -> None:
+        with self._lock:
+            if not self._is_started:
+                self._is_started = True
+                self._thread.start()
 
     def _sweep(self, stop: threading.Event) -> None:
         # A time limit that starts during a sleep ends after it.
@@ -449,6 +463,3 @@ class MessageDeadlines:
         except Exception:  # the time limits of the other RPCs must stay
             _LOG.exception("the RPCs that wait for memory were not reviewed")
             return True
-
-    def close(self) -> None:
-        self._thread.close()

@@ -54,6 +54,7 @@ class ChangeFollower:
 
     def start(self) -> None:
         self._ends = socket.socketpair()
+        self._knew_all_at = time.monotonic()
         self._thread.start()
 
     def lag_seconds(self) -> float:
