@@ -119,8 +119,6 @@ class Decks:
         """``progress`` and ``images``: of the workers of this server; None where there is one."""
         self._limits = limits or DeckLimits()
         self._database = database
-        self._progress = progress
-        self._images = images
         self._decks: dict[int, TenantDeck] = {}
         # By tenant and revision.
         self._pending: dict[tuple[int, int], tuple[PendingDeck, TenantDeck]] = {}
@@ -138,6 +136,12 @@ class Decks:
             known_seq=lambda: self._known_seq,
             refresh=self.refresh,
         )
+        self.share(progress, images)
+
+    def share(self, progress: Progress | None, images: DeckImages | None) -> None:
+        """What the workers of this server share, before ``load``; None if there is one."""
+        self._progress = progress
+        self._images = images
         self._sharing: DeckSharing | None = None
         if images is not None:
             self._sharing = DeckSharing(

@@ -31,7 +31,7 @@ from tollwire.service.process.console import EXPECTED_ERRORS, report_failure, se
 from tollwire.service.process.database_wait import Stopped
 from tollwire.service.process.events import stop_on_signals
 from tollwire.service.process.ports import Reservation, probe
-from tollwire.service.process.server_process import run_server
+from tollwire.service.process.server_process import Assembly, assemble, run_server
 from tollwire.service.process.systemd import Supervision
 from tollwire.service.process.template import (
     WORKER_NAME,
@@ -47,7 +47,6 @@ from tollwire.service.settings.pem_files import server_files
 
 if TYPE_CHECKING:
     from tollwire.service.observability.metrics.exposition import WorkerReport
-    from tollwire.service.storage.engine import Database
 
 # The time that a worker has after the grace period to close its database.
 STOP_MARGIN_SECONDS = 10.0
@@ -117,9 +116,11 @@ def _supervise(settings: Settings) -> None:
             )
             prepare_database(database, wait)
             rehearse_start(database)
+        parts = assemble(settings, database, share_port=True)
+        given = settings.model_dump(mode="json")
         # Forked only now: the workers share what this process needed so far.
         template = Template(
-            partial(_work_on, settings, database),
+            partial(_work_on, settings, parts),
             launch_with(sys.executable, "-m", "tollwire.service.process.worker"),
             leave=reservation.close,
         )
@@ -132,7 +133,7 @@ def _supervise(settings: Settings) -> None:
 
         supervisor = Supervisor(
             template.launch,
-            settings.model_dump(mode="json"),
+            given,
             settings.workers,
             stop_seconds=settings.grace_seconds + STOP_MARGIN_SECONDS,
             on_serving=announce,
@@ -189,12 +190,12 @@ def work() -> int:
     return _work_on(settings)
 
 
-def _work_on(settings: Settings, prepared: Database | None = None) -> int:
-    """The same with settings. A worker that was forked inherits them, the log, and ``prepared``,
-    the database without a connection."""
+def _work_on(settings: Settings, inherited: Assembly | None = None) -> int:
+    """The same with settings. A worker that was forked inherits them, the log, and the parts of the
+    server."""
     set_process_name(WORKER_NAME)
     stop = stop_on_signals()
-    if prepared is not None:
+    if inherited is not None:
         _first_line()
 
     sources_when_serving: list[Sources] = []
@@ -222,7 +223,7 @@ def _work_on(settings: Settings, prepared: Database | None = None) -> int:
             share_port=True,
             progress=worker_progress.of_this_worker(),
             images=deck_images.of_this_worker(),
-            prepared=prepared,
+            inherited=inherited,
         )
     except Stopped:
         return 0

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tollwire.service.accounts.audit import AuditLog
@@ -56,13 +56,15 @@ _LOG = logging.getLogger("tollwire")
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The database and all subjects of one process."""
+    """The database and all subjects of one process. ``load_seconds``: the time that the decks took;
+    0 before they are loaded."""
 
     subjects: Subjects
     decks: Decks
     credentials: Credentials
+    retention: FailureRetention
     database: Database
-    load_seconds: float
+    load_seconds: float = 0.0
 
 
 class _Rehearsed(Exception):
@@ -73,67 +75,80 @@ def _never() -> bool:
     return False
 
 
+def compose(settings: Settings, database: Database) -> Application:
+    """Build all subjects. Uses no connection and starts no thread: the process may be forked."""
+    retention_days = settings.failure_retention_days
+    limits = DeckLimits(settings.max_tenant_rates, settings.max_deck_bytes)
+    decks = Decks(database, limits=limits)
+    credentials = Credentials(database)
+    return Application(
+        subjects=Subjects(
+            tenants=Tenants(database, decks),
+            rates=Rates(database, decks),
+            calls=Calls(decks),
+            cdrs=Cdrs(database, decks),
+            uploads=Uploads(database, decks, failure_retention_days=retention_days),
+            usage=Usage(database),
+            reversals=Reversals(database),
+            verification=Verification(database),
+            explanations=Explanations(database),
+            ledger=Ledger(database),
+            feed=Feed(database, decks),
+            tokens=Tokens(database, credentials),
+            audit_log=AuditLog(database),
+        ),
+        decks=decks,
+        credentials=credentials,
+        retention=FailureRetention(database, retention_days),
+        database=database,
+    )
+
+
 @contextmanager
-def build_application(
+def loaded(
+    application: Application,
     settings: Settings,
     is_stopped: Callable[[], bool] = _never,
     report_wait: Callable[[str], None] = ignore_report,
     progress: Progress | None = None,
     images: DeckImages | None = None,
-    prepared: Database | None = None,
+    *,
+    is_prepared: bool = False,
 ) -> Iterator[Application]:
-    """Build all subjects, load the decks and follow their changes; close all at the end of the
-    block. Waits for a database that does not answer yet; Stopped if ``is_stopped`` becomes true
-    during the wait. ``progress`` and ``images``: what this server's workers share. ``prepared``:
-    the database, without a connection, if this process inherits it from one that has prepared
-    it."""
-    database = prepared or open_database(settings)
-    retention_days = settings.failure_retention_days
+    """Load the decks and follow their changes; close all at the end of the block. Waits for a
+    database that does not answer yet; Stopped if ``is_stopped`` becomes true during the wait.
+    ``progress`` and ``images``: what this server's workers share. ``is_prepared``: the process that
+    has forked this one has prepared the database."""
+    database, decks = application.database, application.decks
     try:
         wait = wait_for_database(database, settings, is_stopped, report_wait)
-        if prepared is None:
-            prepare_database(database, wait)
-            rehearse_start(database)
-        else:
+        if is_prepared:
             # It may have been upgraded since then.
             wait.run(partial(migrate.check, database))
-        limits = DeckLimits(settings.max_tenant_rates, settings.max_deck_bytes)
-        decks = Decks(database, progress, images, limits)
+        else:
+            prepare_database(database, wait)
+            rehearse_start(database)
+        decks.share(progress, images)
         load_seconds = wait.run(partial(_seconds, decks.load))
-        credentials = Credentials(database)
-        wait.run(credentials.load)
+        wait.run(application.credentials.load)
         decks.follow()
-        credentials.follow()
-        retention = FailureRetention(database, retention_days)
-        retention.start()
+        application.credentials.follow()
+        application.retention.start()
         try:
-            yield Application(
-                subjects=Subjects(
-                    tenants=Tenants(database, decks),
-                    rates=Rates(database, decks),
-                    calls=Calls(decks),
-                    cdrs=Cdrs(database, decks),
-                    uploads=Uploads(database, decks, failure_retention_days=retention_days),
-                    usage=Usage(database),
-                    reversals=Reversals(database),
-                    verification=Verification(database),
-                    explanations=Explanations(database),
-                    ledger=Ledger(database),
-                    feed=Feed(database, decks),
-                    tokens=Tokens(database, credentials),
-                    audit_log=AuditLog(database),
-                ),
-                decks=decks,
-                credentials=credentials,
-                database=database,
-                load_seconds=load_seconds,
-            )
+            yield replace(application, load_seconds=load_seconds)
         finally:
-            retention.close()
-            credentials.close()
+            application.retention.close()
+            application.credentials.close()
             decks.close()
     finally:
         database.close()
+
+
+@contextmanager
+def build_application(settings: Settings) -> Iterator[Application]:
+    """``compose`` and ``loaded``."""
+    with loaded(compose(settings, open_database(settings)), settings) as application:
+        yield application
 
 
 def open_database(settings: Settings) -> Database:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,12 @@ from tollwire.service.observability.metrics.backlog import Backlog
 from tollwire.service.observability.metrics.database_size import DatabaseSize, last_backup_seconds
 from tollwire.service.observability.metrics.snapshot import Connections, Sources
 from tollwire.service.process import tuning
-from tollwire.service.process.composition import Application, build_application
+from tollwire.service.process.composition import (
+    Application,
+    compose,
+    loaded,
+    open_database,
+)
 from tollwire.service.process.database_probe import DatabaseProbe
 from tollwire.service.process.database_wait import ignore_report
 from tollwire.service.process.events import Stop, wait_for_event
@@ -46,6 +52,63 @@ OTHER_FILES = 256
 _LOG = logging.getLogger("tollwire")
 
 
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts of a server."""
+
+    application: Application
+    guard: ConnectionGuard
+    access: AccessControl
+    pipeline: RpcPipeline
+    server: RpcServer
+
+
+def assemble(settings: Settings, database: Database, *, share_port: bool) -> Assembly:
+    """Build the parts of a server. Uses no connection and starts no thread: the process may be
+    forked, and the forked processes then share what this creates."""
+    application = compose(settings, database)
+    is_native = settings.transport == "native"
+    # The front of the native transport hides the connections of streaming RPCs.
+    guard = ConnectionGuard(
+        settings.max_connections,
+        settings.max_connections_per_address,
+        ends_unused=not is_native,
+    )
+    access = AccessControl(
+        application.credentials,
+        is_open=settings.may_be_open,
+        until_tokens=settings.access == "auto",
+        takes_certificates=settings.tls_client_ca_file is not None,
+        identified=guard.identified,
+    )
+    capacity = Capacity(
+        max_rpcs=settings.max_rpcs,
+        max_streams=settings.max_streams,
+        max_request_bytes=settings.max_request_bytes_in_work,
+        # Without tokens, callers cannot be distinguished.
+        share=1.0 if settings.access == "open" else settings.tenant_share,
+        chunks=chunks_at_once(settings.workers),
+        stream_wait_seconds=settings.stream_wait_seconds,
+    )
+    observers: list[Observer] = [log_end]
+    if settings.metrics_listen is not None:
+        observers.append(count_end)
+    pipeline = RpcPipeline(
+        access, access.check_again, limits=[capacity.shares()], observers=observers
+    )
+    most_connections = accepted_connections(settings.max_connections)
+    server = RpcServer(
+        application.subjects,
+        capacity=capacity,
+        pipeline=pipeline,
+        connections=connection_options(most_connections, settings.max_connection_age_seconds),
+        share_port=share_port,
+        database_wait_seconds=settings.database_wait_seconds,
+        is_native=is_native,
+    )
+    return Assembly(application, guard, access, pipeline, server)
+
+
 def run_server(
     settings: Settings,
     stop: Stop,
@@ -55,66 +118,33 @@ def run_server(
     supervision: Supervision | None = None,
     progress: Progress | None = None,
     images: DeckImages | None = None,
-    prepared: Database | None = None,
+    inherited: Assembly | None = None,
 ) -> None:
     """Serve until ``stop`` has an event. ``announce`` is called when the server serves.
     ``supervision`` sends reports to systemd; None in a worker, whose parent sends them.
-    ``progress``, ``images``, ``prepared``: see ``build_application``."""
+    ``progress``, ``images``: see ``loaded``. ``inherited``: the parts of the server, if the process
+    that has forked this one has built them and has prepared the database."""
     tuning.reduce_pauses()
+    parts = inherited or assemble(settings, open_database(settings), share_port=share_port)
+    guard, access, server = parts.guard, parts.access, parts.server
     with (
-        _observers(settings) as observers,
+        _traces(settings, parts.pipeline),
         _tls(settings) as tls,
-        build_application(
+        loaded(
+            parts.application,
             settings,
             lambda: not stop.empty(),
             supervision.waiting if supervision else ignore_report,
             progress,
             images,
-            prepared,
+            is_prepared=inherited is not None,
         ) as application,
         ExitStack() as stack,
     ):
         if not stop.empty():
             return
-        is_native = settings.transport == "native"
-        # The front of the native transport hides the connections of streaming RPCs.
-        guard = ConnectionGuard(
-            settings.max_connections,
-            settings.max_connections_per_address,
-            ends_unused=not is_native,
-        )
-        access = AccessControl(
-            application.credentials,
-            is_open=settings.may_be_open,
-            until_tokens=settings.access == "auto",
-            takes_certificates=settings.tls_client_ca_file is not None,
-            identified=guard.identified,
-        )
         most_connections = accepted_connections(settings.max_connections)
         tuning.raise_file_limit(most_connections + OTHER_FILES)
-        capacity = Capacity(
-            max_rpcs=settings.max_rpcs,
-            max_streams=settings.max_streams,
-            max_request_bytes=settings.max_request_bytes_in_work,
-            # Without tokens, callers cannot be distinguished.
-            share=1.0 if settings.access == "open" else settings.tenant_share,
-            chunks=chunks_at_once(settings.workers),
-            stream_wait_seconds=settings.stream_wait_seconds,
-        )
-        server = RpcServer(
-            application.subjects,
-            capacity=capacity,
-            pipeline=RpcPipeline(
-                access,
-                access.check_again,
-                limits=[capacity.shares()],
-                observers=observers,
-            ),
-            connections=connection_options(most_connections, settings.max_connection_age_seconds),
-            share_port=share_port,
-            database_wait_seconds=settings.database_wait_seconds,
-            is_native=is_native,
-        )
         tuning.freeze_loaded_objects()
         listen = server.bind(settings.listen, tls.credentials if tls else None)
         if settings.health_listen is not None:
@@ -128,13 +158,13 @@ def run_server(
         stack.callback(probe.close)
         application.decks.on_failed_look(probe.check)
         tenants, rates = application.decks.size()
-        loaded = {
+        report = {
             "tenants": tenants,
             "rates": rates,
             "seconds": application.load_seconds,
             "is_open": access.is_open(),
         }
-        announce(listen, loaded, _sources(settings, application, server, tls))
+        announce(listen, report, _sources(settings, application, server, tls))
         if supervision is None:
             reason = wait_for_event(stop)
         else:
@@ -167,17 +197,15 @@ def _tls(settings: Settings) -> Iterator[ServerTls | None]:
 
 
 @contextmanager
-def _observers(settings: Settings) -> Iterator[list[Observer]]:
-    """The functions to call at the end of each RPC."""
-    observers: list[Observer] = [log_end]
-    if settings.metrics_listen is not None:
-        observers.append(count_end)
+def _traces(settings: Settings, pipeline: RpcPipeline) -> Iterator[None]:
+    """Export traces while the block runs, if they are configured."""
     if not settings.traces:
-        yield observers
+        yield
         return
     provider = traces.start_exporter()
     try:
-        yield [*observers, traces.observer(provider)]
+        pipeline.add_observer(traces.observer(provider))
+        yield
     finally:
         provider.shutdown()
 

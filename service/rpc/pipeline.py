@@ -168,6 +168,10 @@ class RpcPipeline:
         self._limits = tuple(limits)
         self._observers = tuple(observers)
 
+    def add_observer(self, observer: Observer) -> None:
+        """Before the first RPC."""
+        self._observers = (*self._observers, observer)
+
     def identify(self, rpc: RpcContext) -> None:
         """Find the caller. Raises if the caller may not call this method."""
         rpc.request.caller = self._identify(rpc)

@@ -45,7 +45,7 @@ from tollwire.service.rpc.rating_service import RatingServicer
 from tollwire.service.rpc.reflection import Symbols
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.tenant_service import TenantServicer
-from tollwire.service.rpc.transports.grpcio import CallerReader, add_endpoints
+from tollwire.service.rpc.transports.grpcio import CallerReader, add_handlers, handlers_of
 from tollwire.service.rpc.transports.memory_guard import MemoryGuard
 from tollwire.service.settings.config import DEFAULT_DATABASE_WAIT_SECONDS
 from tollwire.service.settings.parsing import Listen
@@ -149,7 +149,8 @@ class Subjects:
 
 
 class RpcServer:
-    """One process's server. ``bind``, ``start``, then ``stop``, each once."""
+    """One process's server. ``bind``, ``start``, then ``stop``, each once. Before ``bind`` it has
+    no thread and does not use grpc: the process may be forked."""
 
     def __init__(
         self,
@@ -177,11 +178,8 @@ class RpcServer:
             REFLECTION_STREAMS, capacity.request_bytes, REFLECTION_WAIT_SECONDS
         )
         self._watches = Streams(HEALTH_WATCHES, capacity.request_bytes)
-        self._server = grpc.server(
-            capacity.pools[RpcKind.ORDINARY],
-            interceptors=[CallerReader()] if capacity.share < 1 else [],
-            options=(*OPTIONS, *connections, ("grpc.so_reuseport", int(share_port))),
-        )
+        self._options = (*OPTIONS, *connections, ("grpc.so_reuseport", int(share_port)))
+        self._server: grpc.Server | None = None  # until ``bind``
         self._guard = MemoryGuard(
             capacity.pools.give_up_messages,
             MAX_GROWTH * capacity.max_request_bytes,
@@ -194,7 +192,7 @@ class RpcServer:
         self._endpoints = tuple(
             self._make_endpoints(subjects, names, pipeline, database_wait_seconds)
         )
-        add_endpoints(self._server, self._endpoints)
+        self._handlers = handlers_of(self._endpoints)
         self._pipeline = pipeline
         # Of the health server, which shares none with other clients.
         self._health_capacity: Capacity | None = None
@@ -241,13 +239,19 @@ class RpcServer:
     def bind(self, listen: Listen, credentials: grpc.ServerCredentials | None = None) -> Listen:
         """Bind the port; 0 picks a free one. Returns the address. Without credentials the server
         uses plain text."""
+        self._server = server = grpc.server(
+            self._capacity.pools[RpcKind.ORDINARY],
+            interceptors=[CallerReader()] if self._capacity.share < 1 else [],
+            options=self._options,
+        )
+        add_handlers(server, self._handlers)
         if self._is_native:
-            return self._bind_native(listen)
+            return self._bind_native(server, listen)
         try:
             if credentials is None:
-                port = self._server.add_insecure_port(str(listen))
+                port = server.add_insecure_port(str(listen))
             else:
-                port = self._server.add_secure_port(str(listen), credentials)
+                port = server.add_secure_port(str(listen), credentials)
             return Listen(listen.host, port)
         except RuntimeError as error:
             why = "the port is in use"
@@ -270,20 +274,20 @@ class RpcServer:
         methods = endpoints(
             health.SERVICE, self._health, self._health_watches, self._pipeline, capacity
         )
-        add_endpoints(server, methods)
+        add_handlers(server, handlers_of(methods))
         try:
             return Listen(listen.host, server.add_insecure_port(str(listen)))
         except RuntimeError as error:
             raise CannotListen(f"--health-listen: cannot listen on {listen}: in use") from error
 
-    def _bind_native(self, listen: Listen) -> Listen:
+    def _bind_native(self, server: grpc.Server, listen: Listen) -> Listen:
         # Imported only if it is used.
         from tollwire.service.rpc.transports import native, native_front
 
         # Only this user can enter the folder.
         self._folder = TemporaryDirectory(prefix="tollwire-")
         path = f"{self._folder.name}/grpc.sock"
-        self._server.add_insecure_port(f"unix:{path}")
+        server.add_insecure_port(f"unix:{path}")
         self._native = native.NativeTransport(
             [endpoint for endpoint in self._endpoints if endpoint.is_unary],
             listen,
@@ -304,6 +308,7 @@ class RpcServer:
 
     def start(self) -> None:
         """Start to answer requests; the health becomes SERVING."""
+        assert self._server is not None, "it is bound"
         self._server.start()
         if self._native is not None:
             self._native.start()
@@ -337,6 +342,7 @@ class RpcServer:
         """Report NOT_SERVING, refuse new RPCs, let RPCs in flight finish for ``grace_seconds``,
         then cancel them. Streams of requests end before their next request. Returns whether all
         handlers have ended: a handler that does not check for cancellation may continue."""
+        assert self._server is not None, "it is bound"
         self._drain(grace_seconds)
         until = time.monotonic() + grace_seconds
         stopped = self._server.stop(grace_seconds)

@@ -25,7 +25,7 @@ from tollwire.service.rpc.server import (
     MAX_RPCS_A_CONNECTION,
 )
 from tollwire.service.rpc.streams import Streams
-from tollwire.service.rpc.transports.grpcio import add_endpoints
+from tollwire.service.rpc.transports.grpcio import add_handlers, handlers_of
 from tollwire.service.rpc.transports.native import NativeTransport
 from tollwire.service.rpc.transports.native_front import open_front
 from tollwire.service.settings.parsing import Listen
@@ -57,7 +57,7 @@ def running(
     server = grpc.server(capacity.pools[RpcKind.ORDINARY], options=[("grpc.so_reuseport", 0)])
     streams = Streams(max_streams, capacity.request_bytes, capacity.stream_wait_seconds)
     methods = endpoints(service, servicer, streams, pipeline or RpcPipeline(), capacity)
-    add_endpoints(server, methods)
+    add_handlers(server, handlers_of(methods))
     with ExitStack() as stack:
         if transport == "native":
             path = f"{stack.enter_context(TemporaryDirectory())}/grpc.sock"

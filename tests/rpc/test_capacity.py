@@ -47,7 +47,7 @@ from tollwire.service.rpc.pools import (
 from tollwire.service.rpc.server import _SERVICES
 from tollwire.service.rpc.streams import Streams
 from tollwire.service.rpc.transports import memory_guard
-from tollwire.service.rpc.transports.grpcio import CallerReader, add_endpoints
+from tollwire.service.rpc.transports.grpcio import CallerReader, add_handlers, handlers_of
 from tollwire.service.rpc.transports.memory_guard import MemoryGuard
 from tollwire.v1 import cdr_service_pb2 as cdr_pb
 from tollwire.v1 import rating_service_pb2 as pb
@@ -884,7 +884,8 @@ def test_health_has_threads_of_its_own() -> None:
     server = grpc.server(capacity.pools[RpcKind.ORDINARY], options=[("grpc.so_reuseport", 0)])
     streams = Streams(1)
     for service, of_service in ((RATING, servicer), (HEALTH, HealthServicer([]))):
-        add_endpoints(server, endpoints(service, of_service, streams, RpcPipeline(), capacity))
+        methods = endpoints(service, of_service, streams, RpcPipeline(), capacity)
+        add_handlers(server, handlers_of(methods))
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     with connected(address) as channel:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -34,13 +34,22 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _CODES = {code: grpc.StatusCode[code.name] for code in StatusCode}
 
 
-def add_endpoints(server: grpc.Server, endpoints: Iterable[Endpoint]) -> None:
-    """Register the endpoints with the server."""
+# By the name of the service and of the method.
+Handlers: TypeAlias = "Mapping[str, Mapping[str, grpc.RpcMethodHandler[Any, Any]]]"
+
+
+def handlers_of(endpoints: Iterable[Endpoint]) -> Handlers:
+    """The handlers of the endpoints. grpc is not in use yet: the process may be forked."""
     grpcio_internals.silence_decoder()
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for endpoint in endpoints:
         handler = _one_request(endpoint) if endpoint.has_one_request else _streaming(endpoint)
         handlers.setdefault(endpoint.service_name, {})[endpoint.method_name] = handler
+    return handlers
+
+
+def add_handlers(server: grpc.Server, handlers: Handlers) -> None:
+    """Register the handlers with the server."""
     for service_name, of_service in handlers.items():
         grpcio_internals.register(server, service_name, of_service)
 
