@@ -36,8 +36,9 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "native": _LITTLE | {"TOLLWIRE_TRANSPORT": "native"},
 }
 
-# Two requests of the largest size that each of two workers may be reading, each twice in memory
-# while it is assembled, and the transport's own.
+# On grpcio: two requests of the largest size that each of two workers may be reading, each twice in
+# memory while it is assembled, and the transport's own. On the native transport: each of two
+# workers ends when it has grown by four times its limit, and has one more message of 31 MiB.
 MOST_BYTES = 320 * 2**20
 # Ten lines a second of each of a few kinds, from each of two workers.
 MOST_LOG_BYTES = 16 * 2**10

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -288,6 +290,106 @@ def test_memory_that_grows_too_much_closes_all_connections(
     assert [line.getMessage() for line in caplog.records] == [
         "this process has grown to 151 MiB: closing all connections"
     ]
+
+
+class Events(list[Any]):
+    """A list that can have weak references."""
+
+
+class ScriptedFront:
+    """Passes on these events, then none until it is closed. Implements Front."""
+
+    bound_port = 1
+
+    def __init__(self, script: Sequence[Sequence[Any]]) -> None:
+        self._script = deque(script)
+        self._last: Any = lambda: None
+        self._closed = threading.Event()
+        self.counts: list[int] = []
+        self.is_last_kept: list[bool] = []
+        self.failed: list[int] = []
+
+    def set_fallback(self, path: str) -> None: ...
+
+    def start(self) -> None: ...
+
+    def recv_batch_details(self, max_events: int, timeout_ms: int | None = None) -> Any:
+        self.counts.append(max_events)
+        self.is_last_kept.append(self._last() is not None)
+        if not self._script:
+            assert self._closed.wait(DEADLINE_SECONDS)
+            return None
+        events = Events(self._script.popleft())
+        self._last = weakref.ref(events)
+        return events
+
+    def respond(self, *args: Any) -> bool:
+        return True
+
+    def fail(self, call_id: int, *args: Any) -> bool:
+        self.failed.append(call_id)
+        return True
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def test_messages_above_all_limits_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The front copies all that it passes on at one time, and the guard cannot run meanwhile."""
+    looks: list[int] = []
+    monkeypatch.setattr(memory_guard.MemoryGuard, "look", lambda guard: looks.append(1))
+    capacity = Capacity(RPCS, 4)
+    methods = endpoints(RATING, Servicer(), Streams(4), RpcPipeline(), capacity)
+    unary = [one.method_name for one in methods if one.is_unary]
+    index = unary.index("BatchRateCalls")
+    most = max(one.max_request_bytes for one in methods if one.is_unary)
+
+    def event(call_id: int, size: int) -> Any:
+        return (0, call_id, index, bytes(size), None, ((), "ipv4:127.0.0.1:1", None))
+
+    left = (1, 4, index, None, None, None)
+    front = ScriptedFront(
+        [[event(1, 1), event(2, most + 1)], [event(3, most + 1)], [event(4, 1)], [left]]
+    )
+    transport = native.NativeTransport(
+        [one for one in methods if one.is_unary],
+        Listen("127.0.0.1", 0),
+        lambda listen, paths: front,
+        fallback_path="",
+        max_growth_bytes=2**40,
+        request_bytes=capacity.request_bytes,
+        distinguishes_callers=False,
+    )
+    transport.start()
+    wait_until(lambda: len(front.counts) == 5)
+    transport.stop(0)
+    capacity.close()
+    many = native.MAX_EVENTS
+    assert front.counts == [many, 1, 1, many, many]
+    assert {2, 3} <= set(front.failed)
+    assert looks == [1, 1]
+    assert not any(front.is_last_kept)  # their memory is free while the thread waits
+
+
+def test_the_guard_looks_more_often_while_the_process_grows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resident = [100 << 20]
+    looks: list[int] = []
+
+    def grown() -> int:
+        looks.append(1)
+        resident[0] += memory_guard.GROWING_BYTES
+        return resident[0]
+
+    monkeypatch.setattr(memory_guard, "GUARD_SECONDS", 2.0 * DEADLINE_SECONDS)
+    monkeypatch.setattr(memory_guard, "resident_bytes", grown)
+    guard = memory_guard.MemoryGuard(int, 1 << 40)
+    guard.start()
+    wait_until(lambda: len(looks) == 1)
+    guard.look()
+    wait_until(lambda: len(looks) > 5)
+    guard.close()
 
 
 def test_memory_that_grows_while_connections_are_closed_ends_the_process(

@@ -6,7 +6,8 @@ arrived, which may have up to 32 MiB each, also for methods with smaller limits.
 transport a message can be without an end, or be unpacked to gigabytes: the guard closes all
 connections. The transport cannot stop to unpack a message, so the process may grow while it closes:
 above twice the limit the process ends. Its parent starts another worker
-(service/process/workers.py).
+(service/process/workers.py). It grows by up to some 100 MiB in a tenth of a second, so the guard
+looks more often while it grows.
 
 The guard also returns memory to the system once large requests have passed: malloc would keep it.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import resource
 import threading
@@ -25,8 +27,12 @@ from tollwire.service.domain.background_thread import BackgroundThread
 
 # Between two looks. A client can send some 100 MiB in this time.
 GUARD_SECONDS = 0.1
+# While the process grows, and until it has not grown for GROWING_QUIET_SECONDS.
+GROWING_SECONDS = 0.01
+GROWING_BYTES = 4 * 2**20
+GROWING_QUIET_SECONDS = 0.5
 # While the connections are being closed.
-CLOSING_SECONDS = 0.02
+CLOSING_SECONDS = 0.01
 # The exit code of a worker that has used too much memory.
 MEMORY_EXIT = 71
 _PAGE_BYTES = resource.getpagesize()
@@ -65,6 +71,7 @@ class MemoryGuard:
         self._end = end
         self._what = what
         self._passed_bytes = passed_bytes
+        self._wake = threading.Event()
         self._thread = BackgroundThread(
             "memory-guard", self._watch, close_seconds=10 * GUARD_SECONDS
         )
@@ -72,15 +79,26 @@ class MemoryGuard:
     def start(self) -> None:
         self._thread.start()
 
+    def look(self) -> None:
+        """Look now, not only at the next interval. Any thread may call it."""
+        self._wake.set()
+
     def close(self) -> None:
+        self._thread.stop.set()
+        self._wake.set()
         self._thread.close()
 
     def _watch(self, stop: threading.Event) -> None:
-        limit = resident_bytes() + self._max_growth_bytes
+        before = resident_bytes()
+        limit = before + self._max_growth_bytes
         trimmed = passed = 0
         passed_at = 0.0
-        while not stop.wait(GUARD_SECONDS):
+        grown_at = -math.inf
+        while not self._wait(stop, time.monotonic() < grown_at + GROWING_QUIET_SECONDS):
             found = resident_bytes()
+            if found >= before + GROWING_BYTES:
+                grown_at = time.monotonic()
+            before = found
             # Memory that requests have held for a time is not there to stay.
             limit = min(limit, found + self._max_growth_bytes)
             if found > limit:
@@ -100,6 +118,12 @@ class MemoryGuard:
             elif passed - trimmed >= TRIM_BYTES and now - passed_at >= TRIM_QUIET_SECONDS:
                 trimmed = passed
                 _return_free_memory()
+
+    def _wait(self, stop: threading.Event, is_growing: bool) -> bool:
+        """Wait for the next look. True if there is none."""
+        self._wake.wait(GROWING_SECONDS if is_growing else GUARD_SECONDS)
+        self._wake.clear()
+        return stop.is_set()
 
     def _watch_give_up(self, limit: int, end: Callable[[], None]) -> None:
         closing = threading.Thread(target=self._give_up, name="memory-give-up", daemon=True)
