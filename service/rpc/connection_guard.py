@@ -31,9 +31,10 @@ from tollwire.service.domain.background_thread import BackgroundThread
 # The time until the first RPC with a valid token, if tokens are demanded. Handshakes may take as
 # long (connections.py).
 UNUSED_SECONDS = 20.0
-# Between two looks: while connections arrive, and else.
+# Between two looks: while connections arrive, while there are some, and else.
 BUSY_SECONDS = 0.02
 QUIET_SECONDS = 0.25
+IDLE_SECONDS = 1.0
 # The part of all connections that may be unused, if tokens are demanded.
 UNUSED_SHARE = 0.5
 # The most connections above the limit that are accepted until the next look.
@@ -108,14 +109,17 @@ class ConnectionGuard:
         self._thread.close()
 
     def _watch(self, stop: threading.Event) -> None:
-        wait_seconds = QUIET_SECONDS
+        wait_seconds = IDLE_SECONDS
         while not stop.wait(wait_seconds):
             try:
                 arrived = self.look()
             except Exception:  # the limits must stay
                 _LOG.exception("connections were not checked")
                 arrived = 0
-            wait_seconds = BUSY_SECONDS if arrived else QUIET_SECONDS
+            if arrived:
+                wait_seconds = BUSY_SECONDS
+            else:
+                wait_seconds = QUIET_SECONDS if self._connections else IDLE_SECONDS
 
     def look(self) -> int:
         """Find and close the connections that are too many. Returns the number of new ones."""

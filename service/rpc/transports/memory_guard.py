@@ -27,6 +27,9 @@ from tollwire.service.domain.background_thread import BackgroundThread
 
 # Between two looks. A client can send some 100 MiB in this time.
 GUARD_SECONDS = 0.1
+# While the process is idle: a wake-up costs a sleeping core more than the look itself.
+IDLE_SECONDS = 0.3
+IDLE_SHARE = 0.05  # of a core, at most
 # While the process grows, and until it has not grown for GROWING_QUIET_SECONDS.
 GROWING_SECONDS = 0.01
 GROWING_BYTES = 4 * 2**20
@@ -72,6 +75,7 @@ class MemoryGuard:
         self._what = what
         self._passed_bytes = passed_bytes
         self._wake = threading.Event()
+        self._looked_at = self._used = 0.0
         self._thread = BackgroundThread(
             "memory-guard", self._watch, close_seconds=10 * GUARD_SECONDS
         )
@@ -94,7 +98,7 @@ class MemoryGuard:
         trimmed = passed = 0
         passed_at = 0.0
         grown_at = -math.inf
-        while not self._wait(stop, time.monotonic() < grown_at + GROWING_QUIET_SECONDS):
+        while not self._wait(stop, grown_at):
             found = resident_bytes()
             if found >= before + GROWING_BYTES:
                 grown_at = time.monotonic()
@@ -119,9 +123,17 @@ class MemoryGuard:
                 trimmed = passed
                 _return_free_memory()
 
-    def _wait(self, stop: threading.Event, is_growing: bool) -> bool:
-        """Wait for the next look. True if there is none."""
-        self._wake.wait(GROWING_SECONDS if is_growing else GUARD_SECONDS)
+    def _wait(self, stop: threading.Event, grown_at: float) -> bool:
+        """Wait for the next look. True if there is none. ``grown_at``: when the process last
+        grew."""
+        now, used = time.monotonic(), time.process_time()
+        is_idle = used - self._used <= IDLE_SHARE * (now - self._looked_at)
+        self._looked_at, self._used = now, used
+        if now < grown_at + GROWING_QUIET_SECONDS:
+            seconds = GROWING_SECONDS
+        else:
+            seconds = IDLE_SECONDS if is_idle else GUARD_SECONDS
+        self._wake.wait(seconds)
         self._wake.clear()
         return stop.is_set()
 
@@ -142,7 +154,7 @@ class MemoryGuard:
 
 def resident_bytes() -> int:
     """The memory that this process holds."""
-    # Ten times a second in an idle server too: not through pathlib and a text file.
+    # Several times a second in an idle server too: not through pathlib and a text file.
     file = os.open("/proc/self/statm", os.O_RDONLY)
     try:
         return int(os.read(file, 100).split()[1]) * _PAGE_BYTES
