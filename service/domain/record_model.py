@@ -202,13 +202,14 @@ class UnratedOutcome:
 
 class LedgerDifferenceKind(IntEnum):
     """What differs: the entries of a chain, the rows of an entry, rows without an entry, the
-    given root, or the triggers that refuse changes."""
+    given root, the triggers that refuse changes, or the order of the times of a chain."""
 
     CHAIN = 1
     ROWS = 2
     NOT_ENTERED = 3
     ROOT = 4
     TRIGGER = 5
+    TIME = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,11 +219,17 @@ class _Check:
     def _root_differs(self, message: str, chain: int = 0) -> None:
         self.report(LedgerDifference(LedgerDifferenceKind.ROOT, message, chain))
 
-    def chain_differs(self, chain: int, seq: int, message: str) -> None:
+    def chain_differs(
+        self,
+        chain: int,
+        seq: int,
+        message: str,
+        kind: LedgerDifferenceKind = LedgerDifferenceKind.CHAIN,
+    ) -> None:
         """Report a difference. A chain or seq that is not a number, which SQLite can contain, is
         only in the message."""
         numbers = (value if isinstance(value, int) else 0 for value in (chain, seq))
-        self.report(LedgerDifference(LedgerDifferenceKind.CHAIN, message, *numbers))
+        self.report(LedgerDifference(kind, message, *numbers))
 
 
 class _Walk:
@@ -278,6 +284,7 @@ class _Walk:
                     entry.seq,
                     "the entry is dated more than ten minutes before the previous one: it was added"
                     " later, or a clock was set back",
+                    LedgerDifferenceKind.TIME,
                 )
             self._last_ns = entry.created_at_ns
             self._check_signature(entry)
@@ -307,12 +314,17 @@ class _Walk:
             self._differs(self._seq + 1, f"the entries up to {seq} are missing")
             self._seq, self._last_hash = seq, None
 
-    def _differs(self, seq: int, message: str) -> None:
+    def _differs(
+        self,
+        seq: int,
+        message: str,
+        kind: LedgerDifferenceKind = LedgerDifferenceKind.CHAIN,
+    ) -> None:
         self._differences += 1
         if self._differences == MAX_CHAIN_DIFFERENCES:
             message += "; further differences of this chain are not reported"
         if self._differences <= MAX_CHAIN_DIFFERENCES:
-            self._check.chain_differs(self._head.chain, seq, message)
+            self._check.chain_differs(self._head.chain, seq, message, kind)
 
 
 def _hash(last_hash: bytes, entry: Entry) -> bytes:

@@ -40,7 +40,7 @@ from tollwire.service.storage.ledger import EntryKind
 from tollwire.service.storage.reversals import IdRange
 from tollwire.service.storage.schema import triggers
 
-CHAIN, ROWS, NOT_ENTERED, ROOT, TRIGGER = LedgerDifferenceKind
+CHAIN, ROWS, NOT_ENTERED, ROOT, TRIGGER, TIME = LedgerDifferenceKind
 
 
 @dataclass
@@ -833,9 +833,7 @@ def test_an_added_record_with_a_recomputed_chain(
         rows = ledger_rows.KINDS[EntryKind.RECORDED].read(connection, 100, 101, 1)
     with audit.world.database.write() as connection:
         storage.append(connection, EntryKind.RECORDED, 100, 1, rows.digest(0, 1, 2), at_ns)
-    dated = "more than ten minutes before the previous one"
-    found = [difference.message for difference in audit.differences(root)]
-    assert (len(found), dated in "".join(found)) == ((1, True) if days else (0, False))
+    assert audit.kinds(root) == ([TIME] if days else [])
     assert "the entry has no signature of the given keys" in signed_differences(
         audit, root, operator
     )
