@@ -25,6 +25,27 @@ from ..base.copy_format cimport (
 )
 from ..base.memory cimport release, reserve
 from .records cimport Records, record_t, text_of
+from .stored_rows cimport (
+    BILL_SECONDS,
+    CALLER_NUMBER,
+    CALL_ID,
+    COST_FRACTION_E8,
+    COST_UNITS,
+    CREATED_AT_NS,
+    DESTINATION_NUMBER,
+    DIRECTION,
+    DISPOSITION,
+    DURATION_SECONDS,
+    ENDED_AT_NS,
+    EXTENSION_ID,
+    RATE_REVISION,
+    RATE_VERSION_ID,
+    STARTED_AT_NS,
+    STATUS,
+    TENANT_ID,
+    UNRATED_REASON,
+    UPLOAD_ID,
+)
 
 # The fields of a row in their order, each with the bytes of its integer; 0 for a text.
 ROW_FIELDS = (
@@ -212,28 +233,6 @@ cdef uint8_t* _array_header(uint8_t* at, uint32_t column, uint32_t count) noexce
         at = put_size(at, numbers[i])
     return at
 
-
-cdef enum:
-    TENANT_ID = 1                # positions in ROW_FIELDS, after the id
-    CALL_ID
-    EXTENSION_ID
-    CALLER_NUMBER
-    DESTINATION_NUMBER
-    DIRECTION
-    DISPOSITION
-    DURATION_SECONDS
-    STARTED_AT_NS
-    ENDED_AT_NS
-    STATUS
-    UNRATED_REASON
-    BILL_SECONDS
-    COST_UNITS
-    COST_FRACTION_E8
-    RATE_VERSION_ID
-    RATE_REVISION
-    UPLOAD_ID
-    CREATED_AT_NS
-    GENERATION
 
 # Fields that often have one value in all rows.
 SHAREABLE_FIELDS = (
