@@ -44,9 +44,9 @@ cdef uint32_t begun_from(
 cdef int32_t row_in_effect(
     const tables_t* tables, uint32_t slot, int64_t at_s, uint32_t at_ns
 ) noexcept nogil:
-    """The rate of a group that is in effect: of those that have begun the first, which is the one
-    with the latest start, that has not ended. Blocks of which all have ended are skipped, so the
-    search takes O(log(windows)^2) steps, however the windows overlap."""
+    """The rate of a group that is in effect. Rates are sorted by start, the latest first; this is
+    the first one that has begun and has not ended. Blocks of which all have ended are skipped, so
+    the search takes O(log(windows)^2) steps, however the windows overlap."""
     cdef uint32_t first = first_window(tables, slot)
     cdef const window_t* group = &tables.windows[first]
     cdef uint32_t count = group.left

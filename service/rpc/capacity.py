@@ -87,7 +87,7 @@ class RequestBytes:
         # By caller, the oldest first. The first caller is the next.
         self._waiting: dict[str | bytes, dict[Reservation, None]] = {}
         self._is_granting = False
-        # The bytes of all large requests that have arrived, also of those that were refused.
+        # The bytes of all large requests that have arrived; refused requests count too.
         self.passed = 0
         self._changed = threading.Condition()
 

@@ -169,7 +169,7 @@ class DataLossError(TollwireError):
 
 
 class UnauthenticatedError(TollwireError):
-    """UNAUTHENTICATED: no token, or one that is not valid."""
+    """UNAUTHENTICATED: the request has no token, or the token is not valid."""
 
 
 CLASSES: dict[grpc.StatusCode, type[TollwireError]] = {

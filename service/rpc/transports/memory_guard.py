@@ -103,7 +103,7 @@ class MemoryGuard:
             if found >= before + GROWING_BYTES:
                 grown_at = time.monotonic()
             before = found
-            # Memory that requests have held for a time is not there to stay.
+            # The limit counts from the least memory: requests hold more only for a time.
             limit = min(limit, found + self._max_growth_bytes)
             if found > limit:
                 _LOG.warning("this process has grown to %d MiB: %s", found >> 20, self._what)
